@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import select
@@ -17,6 +17,7 @@ from gateway.actors.stored import consent_of, every_consent
 from gateway.audit import AuditLog, Event, Happening
 from gateway.consent.keys import SETTING, Keys, check_signature, read_keys
 from gateway.consent.record import Consent, digest_of
+from gateway.consent.subject import check_actor, check_names_subject
 from gateway.consent.use import ConsentUse, check_scope, check_time
 from gateway.database.database import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
@@ -78,13 +79,24 @@ class Consents:
         if self._place is not None:
             read_keys(self._place)
 
-    def check(self, consent: Consent | None, use: ConsentUse, subject: str, *, what: str = "") -> None:
-        """Check that a record allows a use now.
+    @property
+    def required(self) -> bool:
+        """Whether the installation requires records."""
+        return self._required is not RequireConsent.NO
+
+    def check(
+        self, consent: Consent | None, use: ConsentUse, subject: str, *, actor_id: str = "", enrols: bool = False, what: str = ""
+    ) -> None:
+        """Check that a record that comes with a request allows a use now, as far as no picture has to be looked at for this.
+
+        Whether the footage shows the person of the record is checked when the footage is read (`gateway.consent.subject`).
 
         Args:
             consent: the record; None: there is none.
             use: what is done with the person.
             subject: whom or what an error is about.
+            actor_id: the actor that the work uses or makes; empty: none.
+            enrols: whether the work makes the actor.
             what: text of the error for a missing record; empty: as for a person who is dubbed.
 
         Raises:
@@ -93,41 +105,79 @@ class Consents:
             ConsentSignerUnknown, ConsentAltered: the record is signed, and the signature cannot be trusted.
             ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold now.
             ConsentOutOfScope: the record does not cover the use.
+            ConsentWithoutSubject: the record does not say whose face it is about, and the installation requires records.
+            ConsentOtherSubject: the record is about another actor.
             StorageRefused: the trusted keys cannot be read.
         """
         if consent is None:
             self._check_not_required(subject, what)
             return
-        self._check_signed(consent, subject)
-        self._check_holds(consent, self.withdrawn({digest_of(consent)}), subject)
-        check_scope(consent, use, subject)
+        self._check_allows(consent, use, subject, signed=True)
+        if self.required:
+            check_names_subject(consent, subject, enrols=enrols)
+        check_actor(consent, actor_id, subject)
 
-    def check_dub(self, request: DubRequest, *, actor_id: str, subject: str, reference: str) -> None:
-        """Check that the records of a dub allow the dub now: of the person who is dubbed, and of the person in a reference picture.
+    def check_enrolment(self, consent: Consent | None, use: ConsentUse, actor_id: str) -> None:
+        """Check that a record allows an enrolment, as `check`."""
+        self.check(consent, use, actor_id, actor_id=actor_id, enrols=True)
 
-        A record that comes with the request takes the place of the actor's record. But if the actor's record was withdrawn, the
-        actor is not dubbed, whatever the request brings.
+    def check_enrolled(self, own: Consent | None, given: Consent | None, use: ConsentUse, subject: str, *, actor_id: str) -> None:
+        """Check that the records of an enrolled actor allow a use now: the actor's own, and that of a request. Both must.
+
+        What the installation requires (a record, a signature, a subject), the record of the request has to bring, or the own record
+        if there is no other. The own record needs no subject: the actor's row in the database binds it to the actor.
 
         Args:
-            request: the dub request, which has the actor's record if it brings none.
-            actor_id: the actor; empty: the dub learns the person from the footage.
+            own: the actor's own record; None: there is none.
+            given: record that comes with the request; None: there is none.
+            use: what is done with the person.
             subject: whom or what an error is about.
-            reference: name of the reference picture in errors.
+            actor_id: the actor.
 
         Raises:
             ConsentRefused: as `check`.
         """
-        self.check_lasting((), actor_id=actor_id)
-        self.check(request.consent, request.use, subject)
+        if own is not None:
+            try:
+                self._check_allows(own, use, subject, signed=given is None)
+                check_actor(own, actor_id, subject)
+            except ConsentRefused as problem:
+                if given is None:
+                    raise
+                raise type(problem)(
+                    f"the actor {actor_id} has a consent record of its own, which a record of the request narrows and does not "
+                    f"replace: {problem.message}",
+                    subject=subject,
+                ) from None
+        if given is not None or own is None:
+            self.check(given, use, subject, actor_id=actor_id)
+
+    def checked_dub(self, request: DubRequest, *, subject: str, reference: str) -> DubRequest:
+        """Check that the records of a dub allow the dub now: of the person who is dubbed, and of the person in a reference picture.
+
+        Args:
+            request: the dub request.
+            subject: whom or what an error is about.
+            reference: name of the reference picture in errors.
+
+        Returns:
+            The request, which says whether this installation requires records.
+
+        Raises:
+            ConsentRefused: as `check`.
+        """
+        actor_id = request.own.actor_id if request.own is not None else ""
+        self.check_enrolled(request.own_consent, request.consent, request.use, subject, actor_id=actor_id)
         if request.reference is not None:
-            self.check(request.reference_consent, request.use, reference, what=_REFERENCE)
+            self.check(request.reference_consent, request.use, reference, actor_id=actor_id, what=_REFERENCE)
+        return replace(request, consent_required=self.required)
 
     def check_lasting(self, records: Collection[Consent | None], *, actor_id: str = "", subject: str = "") -> None:
         """Check that work which has begun may go on: no record was withdrawn, and the time of none is over.
 
         Args:
             records: records that allowed the work.
-            actor_id: actor that the work uses, whose own record may not be withdrawn either; empty: none.
+            actor_id: actor that the work uses, whose own record must still hold too; empty: none.
             subject: whom or what an error is about, if no actor is used.
 
         Raises:
@@ -142,12 +192,10 @@ class Consents:
         found = [record for record in records if record is not None]
         row = session.get(ActorRow, actor_id) if actor_id else None
         own = consent_of(row, self._database.where) if row is not None else None
-        asked = [*found, *([own] if own is not None else [])]
-        withdrawn = _withdrawn(session, {digest_of(record) for record in asked})
+        found += [own] if own is not None else []
+        withdrawn = _withdrawn(session, {digest_of(record) for record in found})
         for record in found:
             self._check_holds(record, withdrawn, actor_id or subject)
-        if own is not None:
-            _check_not_withdrawn(own, withdrawn, actor_id)
 
     def problems(self, records: Sequence[Consent | None], subject: str = "") -> list[str]:
         """Return for each record why every work with it is refused now; empty: it is not, as long as its scope covers the work."""
@@ -194,13 +242,23 @@ class Consents:
         return self.withdraw(digest_of(consent))
 
     def _check_not_required(self, subject: str, what: str) -> None:
-        if self._required is not RequireConsent.NO:
+        if self.required:
             raise ConsentMissing(
                 what
                 or "this installation requires a consent record: give one (--consent FILE, or the field consent), or use an actor "
                 "that has one",
                 subject=subject,
             )
+
+    def _check_allows(self, consent: Consent, use: ConsentUse, subject: str, *, signed: bool) -> None:
+        """Check signature, withdrawal, time and scope.
+
+        An unsigned record is refused only if `signed` says that the record must bring the signature that the installation requires.
+        """
+        if signed or consent.signature is not None:
+            self._check_signed(consent, subject)
+        self._check_holds(consent, self.withdrawn({digest_of(consent)}), subject)
+        check_scope(consent, use, subject)
 
     def _check_signed(self, consent: Consent, subject: str) -> None:
         if consent.signature is not None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from gateway.actors.footage import digest_of_footage, one_film
+from gateway.actors.footage import digests_of_files, joined_digest, one_film
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread
 from gateway.consent.record import Consent
+from gateway.consent.subject import Shown, check_shown
 from gateway.consent.use import ConsentUse
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.regular_file import reading
@@ -132,7 +133,7 @@ async def create_actor(
         NoUsableFootage: the footage shows no face, or too few frames show the face.
     """
     consents = actors.consents
-    await asyncio.to_thread(consents.check, request.consent, request.use, request.actor_id)
+    await asyncio.to_thread(consents.check_enrolment, request.consent, request.use, request.actor_id)
 
     async def enrol() -> StoredActor:
         check_number(len(request.files))
@@ -143,7 +144,8 @@ async def create_actor(
         for file in request.files:
             takes.append(await inspect_film_aside(file))
             check_footage(method, file, takes[-1])
-        footage_sha256 = await asyncio.to_thread(digest_of_footage, request.files)
+        digests = await asyncio.to_thread(digests_of_files, request.files)
+        footage_sha256 = joined_digest(digests)
         folder = folder_of(jobs, enrolment_key(footage_sha256, request.actor_id, method, models, stages.face_model))
         ledger = JobLedger(actors, belongs_to=operation.name or f"actors/{request.actor_id}")
         made: list[ArtefactRef] = []
@@ -153,7 +155,7 @@ async def create_actor(
                 await asyncio.to_thread(workspace.describe, facts)
                 info = await one_film(takes, workspace, request.threads, on_progress)
                 shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
-                enrolled = await _learn(shot, request, note, on_progress)
+                enrolled = await _learn(shot, request, digests, note, on_progress)
                 more = await _keep_for_live(shot, info.path, artefacts, note)
                 if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
                     raise InvalidRequest(
@@ -208,10 +210,15 @@ async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, ma
         await in_thread(forget)
 
 
-async def _learn(shot: Shot, request: EnrolRequest, note: OnBlob, on_progress: OnProgress) -> EnrolledActor:
-    await shot.track(lambda done: on_progress("track", done, shot.info.video.num_frames))
+async def _learn(shot: Shot, request: EnrolRequest, digests: Sequence[str], note: OnBlob, on_progress: OnProgress) -> EnrolledActor:
+    """Learn the person, if the consent record is about the person. Nothing is learned before the record is compared."""
+    consent = request.consent if request.consent is not None and request.consent.names_person else None
+    await shot.track(lambda done: on_progress("track", done, shot.info.video.num_frames), embed=consent is not None)
     if await shot.select(request.face) is None:
         raise NoUsableFootage(f"{request.footage} shows no face", subject=str(request.footage))
+    if consent is not None:
+        footage = f"the footage {', '.join(map(str, request.files))}"
+        check_shown(consent, Shown(footage, joined_digest(digests), shot.face, files=tuple(digests)), request.actor_id)
     return await shot.enrol(
         request.options,
         lambda name, done, steps: on_progress(f"enrol {name}", done, steps),

@@ -12,7 +12,7 @@ from gateway.pipeline.dub_request import DubRequest
 
 
 async def prepared(request: DubRequest, place: Workplace, actor_id: str | None, method: str | None) -> DubRequest:
-    """Return the request with the method, the enrolment and the consent record of the actor.
+    """Return the request with the method, the enrolment and what the store says of the actor.
 
     Args:
         request: the dub request as its caller wrote it, without the actor.
@@ -28,11 +28,10 @@ async def prepared(request: DubRequest, place: Workplace, actor_id: str | None, 
     if actor_id is not None:
         actor = place.actors.get(actor_id)
         check_enrolled_for(actor, method or actor.method)
-        request = replace(request, method=actor.method, actor=actor.enrolled, consent=request.consent or actor.consent)
-    await asyncio.to_thread(
-        place.actors.consents.check_dub,
+        request = replace(request, method=actor.method, actor=actor.enrolled, own=actor.record)
+    request = await asyncio.to_thread(
+        place.actors.consents.checked_dub,
         request,
-        actor_id=actor_id or "",
         subject=actor_id or str(request.footage),
         reference=str(request.reference),
     )

@@ -23,13 +23,17 @@ _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined film takes."""
 
 
-def digest_of_footage(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of footage, hexadecimal: that of the file, or that of the digests of several files.
+def digests_of_files(files: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file, hexadecimal.
 
     Raises:
         MediaUnsupported: a file is missing, no regular file, empty, or may not be read.
     """
-    digests = [sha256_of(file) for file in files]
+    return [sha256_of(file) for file in files]
+
+
+def joined_digest(digests: Sequence[str]) -> str:
+    """Return the SHA-256 of footage from those of its files, hexadecimal: that of the only file, or that of the joined digests."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

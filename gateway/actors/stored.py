@@ -14,6 +14,7 @@ from gateway.actors.actor_id import is_actor_id
 from gateway.audit import Event, Happening
 from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
+from gateway.pipeline.dub_request import ActorRecord
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
@@ -51,6 +52,17 @@ class StoredActor:
     enrolled: EnrolledActor
     artefacts: Mapping[str, ArtefactRef]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> ActorRecord:
+        """What the consent checks of a dub need."""
+        return ActorRecord(
+            actor_id=self.actor_id,
+            consent=self.consent,
+            footage_sha256=self.footage_sha256,
+            faces=self.artefacts.get("faces"),
+            footage=self.artefacts.get("footage"),
+        )
 
     @property
     def summary(self) -> ActorSummary:

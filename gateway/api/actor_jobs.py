@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.create import EnrolRequest, ForOperation, create_actor
-from gateway.actors.footage import digest_of_footage
+from gateway.actors.footage import digests_of_files, joined_digest
 from gateway.actors.stored import StoredActor
 from gateway.api.actor_messages import actor_message, enrol_request_from
 from gateway.api.job_context import JobContext
@@ -60,6 +60,6 @@ class ActorJobs:
     async def _made_before(self, request: EnrolRequest) -> StoredActor | None:
         """Return the actor that an earlier process stored from this footage; None: there is none."""
         actor = await asyncio.to_thread(self.context.actors.find, request.actor_id)
-        if actor is None or actor.footage_sha256 != await asyncio.to_thread(digest_of_footage, request.files):
+        if actor is None or actor.footage_sha256 != joined_digest(await asyncio.to_thread(digests_of_files, request.files)):
             return None
         return actor

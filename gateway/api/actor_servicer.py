@@ -43,7 +43,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
         wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
         async with self._context.media.opened() as media:
             enrol = enrol_request_from(wanted, media, threads=self._context.threads)
-            await asyncio.to_thread(self._context.actors.consents.check, enrol.consent, enrol.use, wanted.actor_id)
+            await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
             await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
             await asyncio.to_thread(media.check, overwrite=False)
         if await self._runner.concerns(enrol.actor_id):

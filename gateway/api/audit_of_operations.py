@@ -58,7 +58,7 @@ def _begun(record: OperationRecord) -> Happening:
         event=_BEGUN[record.kind],
         work=record.name,
         actor_id=record.actor_id,
-        own_record=not message.HasField("consent"),
+        own_record=record.kind == DUB or not message.HasField("consent"),
         consents=tuple(digest_of(consent_from(consent)) for consent in consents),
         details={"method": message.method} if message.method else {},
     )

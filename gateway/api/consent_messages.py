@@ -19,10 +19,12 @@ def consent_from(message: pb.ConsentRecord) -> Consent:
     """
     values: dict[str, object] = {field: getattr(message, field) for field in NEEDED}
     # What a message does not have is empty in it. A record does not have such a field at all.
-    values |= {field: list(names) for field in ("projects", "languages") if (names := getattr(message, field))}
-    values |= {field: text for field in ("valid_from", "valid_until") if (text := getattr(message, field))}
+    values |= {field: list(names) for field in ("projects", "languages", "footage_sha256") if (names := getattr(message, field))}
+    values |= {field: text for field in ("valid_from", "valid_until", "actor") if (text := getattr(message, field))}
     if message.HasField("signature"):
         values["signature"] = {field: getattr(message.signature, field) for field in ("algorithm", "key", "value")}
+    if message.HasField("face"):
+        values["face"] = {field: getattr(message.face, field) for field in ("network", "embedding")}
     try:
         return Consent.model_validate(values)
     except ValidationError as problem:
@@ -33,8 +35,12 @@ def consent_from(message: pb.ConsentRecord) -> Consent:
 def consent_message(consent: Consent) -> pb.ConsentRecord:
     """Return the message of a consent record."""
     fields = consent.fields()
-    signature = fields.pop("signature", None)
-    return pb.ConsentRecord(**fields, signature=pb.ConsentSignature(**signature) if signature is not None else None)
+    signature, face = fields.pop("signature", None), fields.pop("face", None)
+    return pb.ConsentRecord(
+        **fields,
+        signature=pb.ConsentSignature(**signature) if signature is not None else None,
+        face=pb.ConsentFace(**face) if face is not None else None,
+    )
 
 
 def withdrawal_message(withdrawal: Withdrawal) -> pb.RevokeConsentResponse:

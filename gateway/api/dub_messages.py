@@ -18,7 +18,7 @@ from services.common.errors import InvalidRequest
 
 
 def dub_request_from(message: pb.CreateDubRequest, media: LocalMedia, actor: StoredActor | None, *, threads: int) -> DubRequest:
-    """Return the dub that CreateDub asks for. Without a consent record of its own, the dub has the actor's.
+    """Return the dub that CreateDub asks for.
 
     Args:
         message: the request.
@@ -41,7 +41,6 @@ def dub_request_from(message: pb.CreateDubRequest, media: LocalMedia, actor: Sto
     check_reference(method, reference)
     if message.HasField("reference_consent") and reference is None:
         raise InvalidRequest("reference_consent: the request names no reference_uri", field="reference_consent")
-    consent = consent_from(message.consent) if message.HasField("consent") else None
     return DubRequest(
         footage=footage,
         speech=speech,
@@ -49,7 +48,8 @@ def dub_request_from(message: pb.CreateDubRequest, media: LocalMedia, actor: Sto
         method=method.name,
         face=face_from(message.face),
         actor=actor.enrolled if actor is not None else None,
-        consent=consent or (actor.consent if actor is not None else None),
+        own=actor.record if actor is not None else None,
+        consent=consent_from(message.consent) if message.HasField("consent") else None,
         reference=reference,
         reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
         use=use_of(message.project, message.language),
@@ -90,7 +90,7 @@ def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) ->
             pb.ReasonCount(reason=common_pb2.FrameReason.Value(f"FRAME_REASON_{name}"), num_frames=count)
             for name, count in sorted(counts.items())
         ],
-        consent_on_record=request.consent is not None,
+        consent_on_record=request.named_consent is not None,
         warnings=[*outcome.warnings, *outcome.written.dropped],
         watermark_on=outcome.watermark.on,
         watermark=outcome.watermark.payload,

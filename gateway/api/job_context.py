@@ -67,14 +67,12 @@ class JobContext:
         """
         actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
         request = dub_request_from(message, media, actor, threads=self.threads)
-        await asyncio.to_thread(
-            self.actors.consents.check_dub,
+        return await asyncio.to_thread(
+            self.actors.consents.checked_dub,
             request,
-            actor_id=message.actor_id,
             subject=message.actor_id or message.footage_uri,
             reference=message.reference_uri,
         )
-        return request
 
     async def abandon(self, record: OperationRecord) -> None:
         """Remove what a cancelled operation has left: job folder, blobs that nothing else counts, partial file of the output."""

@@ -64,14 +64,10 @@ class People:
     def _ask(self, shot: Shot, actor: ActorSummary | None) -> None:
         use = use_of(shot.project or "", shot.language or "")
         consents = self._actors.consents
-        if actor is not None:
-            consents.check_lasting((), actor_id=actor.actor_id)
-        if shot.consent is None:
-            consents.check(actor.consent if actor is not None else None, use, shot.id)
-            return
-        record = _readable(shot.consent)
-        if record is not None:
-            consents.check(record, use, shot.id)
+        record = _readable(shot.consent) if shot.consent is not None else None
+        if shot.consent is None or record is not None:
+            own, actor_id = (actor.consent, actor.actor_id) if actor is not None else (None, "")
+            consents.check_enrolled(own, record, use, shot.id, actor_id=actor_id)
 
     def _actor(self, actor_id: str) -> ActorSummary:
         if actor_id not in self._found:

@@ -24,7 +24,7 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
     jobs = open_jobs_folder(settings.data_dir)
     with open_workplace(settings) as place, StepProgress() as progress:
         # Before the stages are opened, which takes seconds.
-        place.actors.consents.check(request.consent, request.use, request.actor_id)
+        place.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
         async with place.stages() as stages:
             actor = await create_actor(
                 request,

@@ -1,4 +1,4 @@
-"""`dubstage consent`: sign, check, show and withdraw consent records."""
+"""`dubstage consent`: complete, sign, check, show and withdraw consent records."""
 
 from __future__ import annotations
 
@@ -7,27 +7,90 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gateway.actors.actor_id import check_actor_id
 from gateway.actors.consents import Withdrawal
+from gateway.actors.footage import digests_of_files
 from gateway.actors.store import ActorStore
 from gateway.cli import options
-from gateway.cli.app import app
+from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say, say_result, say_warning
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
-from gateway.consent.record import Consent, canonical_form, consent_line, digest_of
+from gateway.consent.record import Consent, canonical_form, consent_line, digest_of, embedding_text
+from gateway.consent.subject import ENOUGH_FRAMES
 from gateway.consent.use import check_scope, check_time, use_of
+from gateway.pipeline.faces import parse_face
+from gateway.pipeline.subjects import face_of_films
+from gateway.stages.one_stage import open_stage
+from gateway.stages.opening import open_stages
 from services.common.consent_errors import ConsentUnsigned
 from services.common.errors import InvalidRequest
 
-commands = typer.Typer(no_args_is_help=True, help="Sign, check, show and withdraw consent records.")
+commands = typer.Typer(no_args_is_help=True, help="Complete, sign, check, show and withdraw consent records.")
 app.add_typer(commands, name="consent")
 
 Record = Annotated[Path, typer.Argument(metavar="FILE", help="JSON file with the consent record.")]
+
+
+@commands.command("subject")
+def subject(
+    footage: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOOTAGE...", help="Films or pictures of the person. Each shows the person's face."),
+    ],
+    face: options.Face = "largest",
+    actor: Annotated[str | None, typer.Option(metavar="ID", help="Actor that the record is for. Default: any actor.")] = None,
+    with_face: Annotated[
+        bool,
+        typer.Option("--with-face/--without-face", help="Put the face into the record, or name the person by the files alone."),
+    ] = True,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="RECORD.json", help="Record to add the fields to. Without it, the fields are printed."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="NEW.json", help="New file for the completed record.")
+    ] = None,
+    stages: options.Stages = None,
+) -> None:
+    """Print the fields of a record that say whose face the record is about: the face in FOOTAGE, and the SHA-256 of the files.
+
+    With --record and --output, the fields are written into a new record without a signature: sign the new record.
+    """
+    if (record is None) != (output is None):
+        raise InvalidRequest("give --record and --output together", field="record")
+    plain = read_consent(record) if record is not None else None
+    settings, choice = options.gateway_settings(stages), parse_face(face)
+    fields: dict[str, Any] = {"actor": check_actor_id(actor)} if actor is not None else {}
+    fields["footage_sha256"] = list(dict.fromkeys(digests_of_files(footage)))
+
+    async def measure() -> None:
+        # Only the sound of the footage says who speaks.
+        opened = open_stages(settings) if choice.kind == "speaker" else open_stage(settings, "face")
+        async with opened as there:
+            found = await face_of_films(there, footage, choice, threads=settings.compute_threads)
+        if found.frames < ENOUGH_FRAMES:
+            say_warning(
+                f"only {found.frames} frames show the face: such a face tells people apart less surely than one of {ENOUGH_FRAMES} "
+                "frames and more. A film of the person is better"
+            )
+        fields["face"] = {"network": found.network, "embedding": embedding_text(found.vector)}
+
+    if with_face:
+        run_async(measure())
+    if plain is None or output is None:
+        out.print_json(json.dumps(fields))
+        return
+    new = {**plain.fields(), **fields}
+    had_signature = new.pop("signature", None) is not None
+    write_new_consent(output, Consent.model_validate(new))
+    if had_signature:
+        say_warning(f"the signature of {record} does not fit the new record and is left out: sign {output}")
+    say_result(str(output))
 
 
 @commands.command("sign")
@@ -78,6 +141,8 @@ def verify(
         asked = use_of(project, language or None)
         check_scope(record, asked, subject)
     say(consent_line(record))
+    if not record.names_subject:
+        say_warning(f"{file} does not say whose face it is about: installations that require records refuse it for new work")
     say_result(digest_of(record))
 
 

@@ -82,7 +82,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: S
         actor = place.actors.get(request.actor_id)
         consent = actor.consent
         # Before the stages are opened, which takes seconds.
-        place.actors.consents.check(consent, request.use, request.actor_id)
+        place.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
         async with place.stages() as stages:
             recording = None
             if request.film is not None:

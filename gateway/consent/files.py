@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.bounded_file import bounded_bytes
-from gateway.consent.record import Consent, ConsentSignature
+from gateway.consent.record import Consent, ConsentFace, ConsentSignature
 from services.common.errors import InvalidRequest, StorageRefused
 
 MAX_BYTES: Final = 64 << 10
@@ -86,12 +86,14 @@ def told(problem: ValidationError) -> tuple[str, str]:
     """Return the field and the text of the first mistake of a record."""
     first = problem.errors()[0]
     name = ".".join(str(part) for part in first["loc"])[:80]
-    of_signature = name.startswith("signature.")
-    needed = "algorithm, key and value" if of_signature else _FIELDS
-    known = ", ".join(ConsentSignature.model_fields) if of_signature else f"{_FIELDS}, and may have {', '.join(_OPTIONAL)}"
+    what, needed, known = "a consent record", _FIELDS, f"{_FIELDS}, and may have {', '.join(_OPTIONAL)}"
+    for part, fields in (("signature", ConsentSignature.model_fields), ("face", ConsentFace.model_fields)):
+        if name.startswith(f"{part}."):
+            what, needed = f"a {part}", ", ".join(fields)
+            known = needed
     said = {
-        "missing": f"is missing; {'a signature' if of_signature else 'a consent record'} has {needed}",
-        "extra_forbidden": f"is not a field of {'a signature' if of_signature else 'a consent record'}, which has {known}",
+        "missing": f"is missing; {what} has {needed}",
+        "extra_forbidden": f"is not a field of {what}, which has {known}",
     }.get(first["type"], first["msg"].removeprefix("Value error, "))
     return name or "record", said
 

@@ -11,7 +11,10 @@ import re
 import unicodedata
 from typing import Annotated, Any, Final, Literal, Self
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from services.common.array_types import Float32
 
 NO_CONSENT: Final = "no consent on record"
 """Line for a film without a consent record."""
@@ -20,9 +23,13 @@ EARLIEST: Final = datetime.date(1900, 1, 1)
 SIGNATURE_BYTES: Final = 64
 """Length of an Ed25519 signature, bytes."""
 MOST_NAMES: Final = 100
-"""Most projects, and most languages, of one record."""
-_CONTEXT: Final = b"dubstage consent v1\n"
-"""First bytes of the canonical form, so that no signature of another kind of text is a signature of a consent record."""
+"""Most projects, most languages, and most digests of footage of one record."""
+EMBEDDING_SIZE: Final = 128
+"""Numbers of a face embedding."""
+_CONTEXT: Final = (b"dubstage consent v1\n", b"dubstage consent v2\n")
+"""First bytes of the canonical form of records without and with a subject, so that no signature of another kind of text is a
+signature of a consent record.
+"""
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, marks of writing direction, halves of characters and line breaks."""
 _JOINERS: Final = "\u200c\u200d"
@@ -105,12 +112,31 @@ def _is_signature(text: str) -> str:
     return text
 
 
+def _is_embedding(text: str) -> str:
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    except (binascii.Error, ValueError):
+        vector = np.zeros(0, np.float32)
+    # Every embedding has one text only. Numbers above 1 do not occur, and sums of squares of huge ones are infinite.
+    if vector.shape != (EMBEDDING_SIZE,) or not (np.abs(vector) <= 1.0).all() or embedding_text(vector) != text:
+        raise ValueError(
+            f"expected {EMBEDDING_SIZE} little-endian float32 numbers in base64, as `dubstage consent subject` prints them"
+        )
+    return text
+
+
+def embedding_text(vector: Float32) -> str:
+    """Return a face embedding, float32 [128], as records hold it: little-endian numbers in base64."""
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
 _Plain = AfterValidator(_plain)
 _Instant = Annotated[datetime.datetime, BeforeValidator(_instant), PlainSerializer(instant_text)]
 ProjectName = Annotated[str, _Plain, Field(min_length=1, max_length=200)]
 """Name of a project."""
 LanguageTag = Annotated[str, AfterValidator(_language)]
 """Tag of a language (BCP 47), such as `de` or `pt-BR`."""
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ConsentSignature(BaseModel):
@@ -129,6 +155,25 @@ class ConsentSignature(BaseModel):
     value: Annotated[str, AfterValidator(_is_signature)]
 
 
+class ConsentFace(BaseModel):
+    """Face of the person whom a record is about. Personal data.
+
+    Attributes:
+        network: name of the network that computed the embedding.
+        embedding: mean embedding of the face over several frames, 128 little-endian float32 numbers in base64.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    embedding: Annotated[str, AfterValidator(_is_embedding)]
+
+    @property
+    def vector(self) -> Float32:
+        """The embedding, float32 [128]."""
+        return np.frombuffer(base64.b64decode(self.embedding), "<f4").astype(np.float32)
+
+
 class Consent(BaseModel):
     """Who agreed to what, when, for which use, and where the original is kept.
 
@@ -142,6 +187,9 @@ class Consent(BaseModel):
         languages: languages of the speech that the consent covers; `en` covers `en-GB`. None: every language.
         valid_from: first instant of the consent; None: the consent has no beginning.
         valid_until: first instant after the consent; None: the consent has no end.
+        actor: the only actor that the record covers; None: the record names no actor.
+        footage_sha256: SHA-256 of files of footage that show the person; None: the record names no footage.
+        face: face of the person; None: the record has no face.
         signature: signature over all other fields; None: the record is not signed.
     """
 
@@ -156,6 +204,9 @@ class Consent(BaseModel):
     languages: Annotated[tuple[LanguageTag, ...], Field(min_length=1, max_length=MOST_NAMES), AfterValidator(_once)] | None = None
     valid_from: _Instant | None = None
     valid_until: _Instant | None = None
+    actor: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+    footage_sha256: Annotated[tuple[_Digest, ...], Field(min_length=1, max_length=MOST_NAMES), AfterValidator(_once)] | None = None
+    face: ConsentFace | None = None
     signature: ConsentSignature | None = None
 
     @model_validator(mode="after")
@@ -164,20 +215,32 @@ class Consent(BaseModel):
             raise ValueError("valid_until must come after valid_from")
         return self
 
+    @property
+    def names_person(self) -> bool:
+        """Whether the record names the person by footage or by face. An id says nothing of the person who is enrolled under it."""
+        return self.footage_sha256 is not None or self.face is not None
+
+    @property
+    def names_subject(self) -> bool:
+        """Whether the record says whose face it is about: by actor, footage or face."""
+        return self.actor is not None or self.names_person
+
     def fields(self) -> dict[str, Any]:
         """Return the record as the JSON object that its file holds. Fields that the record does not have are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 def canonical_form(consent: Consent) -> bytes:
-    """Return the bytes that a signature signs: a line with the version, then the record without its signature.
+    """Return the bytes that a signature signs: a line with the version of the form, then the record without its signature.
+
+    Records without a subject have version 1, as in all earlier versions of dubstage. Records with a subject have version 2.
 
     The record is JSON in the canonical form of RFC 8785: keys in alphabetical order, no spaces, UTF-8. Texts have no spaces at
     their ends, and instants are in UTC. Equal records have equal bytes, whatever the layout of their files.
     """
     fields = consent.fields()
     fields.pop("signature", None)
-    return _CONTEXT + json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CONTEXT[consent.names_subject] + json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def digest_of(consent: Consent) -> str:

@@ -25,7 +25,7 @@ async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: 
         ModelNotFound: the stages do not have the actor's method.
     """
     actor = await asyncio.to_thread(actors.get, actor_id)
-    await asyncio.to_thread(actors.consents.check, actor.consent, use, actor_id)
+    await asyncio.to_thread(actors.consents.check_enrolled, actor.consent, None, use, actor_id, actor_id=actor_id)
     await models_for(stages, method_named(actor.method).streamed)
     return actor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from gateway.media.sound import Speech
 from gateway.media.types import MediaInfo
 from gateway.methods import FeatureKinds
 from gateway.pipeline.face_index import FaceIndex, read_index
+from gateway.pipeline.face_means import FaceMeans, embed_every, faces_note, faces_of_note
 from gateway.pipeline.footage import analyse_footage
 from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD
 from gateway.pipeline.speech import SpeechExtent, extract_features, motion_frames_for
@@ -35,27 +36,48 @@ async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]
 
 
 async def track_footage(
-    stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None]
+    stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None], embed: bool = False
 ) -> FaceIndex:
     """Find all faces of a film, and return where their records are.
+
+    Args:
+        stages: the stages.
+        info: the film.
+        workspace: gets the records.
+        threads: threads of the decoder.
+        on_frame: called with the number of tracked frames.
+        embed: whether the faces are measured for comparisons with other films. An earlier run that did not do so is done again.
 
     Raises:
         InvalidRequest, StorageFull: the records would take more disk space than they may.
         DubstageError: from the face stage.
     """
     note = await asyncio.to_thread(workspace.finished, "faces", workspace.faces)
-    if note is not None:
+    known = faces_of_note(note.get("embeddings")) if note is not None else None
+    if note is not None and not (embed and known is None):
         try:
-            return await asyncio.to_thread(read_index, workspace.faces, note.get("shot_cuts"), info.video.num_frames)
+            index = await asyncio.to_thread(read_index, workspace.faces, note.get("shot_cuts"), info.video.num_frames)
+            return replace(index, embeddings=known or {})
         except ContractBroken as problem:
             workspace.redo("faces", problem.message)
     # One face per frame: the number of faces is not known yet.
     least = info.video.num_frames * FACE_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, least, f"the face records of {info.video.num_frames} frames")
     workspace.faces.clear()
-    cuts = await analyse_footage(stages, info, workspace.faces, threads=threads, on_progress=on_frame)
+    means = FaceMeans()
+    cuts = await analyse_footage(
+        stages,
+        info,
+        workspace.faces,
+        threads=threads,
+        on_progress=on_frame,
+        embed_every=embed_every(info.video.num_frames) if embed else 0,
+        on_face=means.add,
+    )
     index = await asyncio.to_thread(read_index, workspace.faces, cuts, info.video.num_frames)
-    workspace.finish("faces", {"shot_cuts": cuts}, workspace.faces)
+    index = replace(index, embeddings=means.faces())
+    measured = {"embeddings": faces_note(index.embeddings)} if embed else {}
+    workspace.finish("faces", {"shot_cuts": cuts, **measured}, workspace.faces)
     return index
 
 

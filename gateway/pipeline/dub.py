@@ -47,6 +47,7 @@ from gateway.pipeline.reference_face import ReferenceFace
 from gateway.pipeline.removal import give_up, remove_locked
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import motion_frames_for, speech_duration
+from gateway.pipeline.subjects import compares_people
 from gateway.pipeline.workspace import JOURNAL, Workspace, open_workspace
 from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Seal, Sealer
@@ -146,11 +147,12 @@ class DubJob:
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
             shot = await Shot.open(self._stages, method, info, workspace, threads=request.threads)
             info = shot.info
-            reference = await self._reference(workspace, on_progress)
+            compared = compares_people(request)
+            reference = await self._reference(workspace, on_progress, embed=compared)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
             _, extent = await together(
-                shot.track(lambda done: on_progress("track", done, info.video.num_frames)),
+                shot.track(lambda done: on_progress("track", done, info.video.num_frames), embed=compared),
                 hear_speech(self._stages, duration, speech, workspace, method.features),
             )
             passes = Passes(
@@ -161,6 +163,7 @@ class DubJob:
                 store=self._store,
                 ledger=self._ledger,
                 on_progress=on_progress,
+                digests=digests,
                 reference=reference,
             )
             person = await passes.person()
@@ -242,13 +245,13 @@ class DubJob:
             needs.append(windows_need(self._store.folder, film.num_frames, 0, stored))
         check_disks(request.footage, needs)
 
-    async def _reference(self, workspace: Workspace, on_progress: OnProgress) -> ReferenceFace | None:
+    async def _reference(self, workspace: Workspace, on_progress: OnProgress, *, embed: bool) -> ReferenceFace | None:
         """Return the face whose appearance the film takes; None: the request names no reference."""
         request = self._request
         if request.reference is None:
             return None
         on_progress("reference", 0, 1)
-        return await find_reference(self._stages, request.reference, workspace.folder, threads=request.threads)
+        return await find_reference(self._stages, request.reference, workspace.folder, threads=request.threads, embed=embed)
 
     @property
     def folder(self) -> Path | None:

@@ -90,7 +90,7 @@ def open_writer(
 
 def consents(request: DubRequest) -> str:
     """Return one line about the consent of the person who is dubbed and, if there is one, of the person in the reference."""
-    line = consent_line(request.consent)
+    line = consent_line(request.named_consent)
     if request.reference is None:
         return line
     return f"{line}; appearance of another picture: {consent_line(request.reference_consent)}"

@@ -16,10 +16,30 @@ from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.speech import FEATURE_BLOCK
 from services.common.errors import InvalidRequest
+from services.common.store.artefacts import ArtefactRef
 
 Expression = Literal["keep", "neutral"]
 """What a dub does with the slow expression of the footage (slow_expression.py): keeps it, or shows the predicted mouths alone."""
 EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorRecord:
+    """What the store says of the actor of a dub, for the consent checks.
+
+    Attributes:
+        actor_id: id of the actor.
+        consent: the actor's own consent record; None: there is none.
+        footage_sha256: digest of the footage that the actor was enrolled from.
+        faces: face records of the stored footage; None: the actor was enrolled without.
+        footage: the stored footage; None: the actor was enrolled without.
+    """
+
+    actor_id: str
+    consent: Consent | None
+    footage_sha256: str
+    faces: ArtefactRef | None
+    footage: ArtefactRef | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +53,9 @@ class DubRequest:
         method: name of the method (gateway.methods).
         face: face to dub.
         actor: enrolled actor; None: the person is learned from this footage.
-        consent: consent record that the output names; None: there is none.
+        own: what the store says of the actor; None: the person is learned from this footage.
+        consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
+        consent_required: whether the installation requires consent records.
         reference: picture or film of the person whose appearance the film takes; None: the actor's own appearance.
         reference_consent: consent record of the person in `reference`; None: there is none.
         use: project and language, which the consent records must cover.
@@ -54,7 +76,9 @@ class DubRequest:
     method: str
     face: FaceChoice = FaceChoice("largest")
     actor: EnrolledActor | None = None
+    own: ActorRecord | None = None
     consent: Consent | None = None
+    consent_required: bool = False
     reference: Path | None = None
     reference_consent: Consent | None = None
     use: ConsentUse = ConsentUse()
@@ -70,8 +94,18 @@ class DubRequest:
 
     @property
     def consents(self) -> tuple[Consent | None, ...]:
-        """The records that allow the dub."""
-        return self.consent, self.reference_consent
+        """The records that must all allow the dub."""
+        return self.consent, self.own_consent, self.reference_consent
+
+    @property
+    def own_consent(self) -> Consent | None:
+        """The actor's own record; None: there is none."""
+        return self.own.consent if self.own is not None else None
+
+    @property
+    def named_consent(self) -> Consent | None:
+        """The record of the person that the film names: that of the request, otherwise the actor's own; None: there is none."""
+        return self.consent or self.own_consent
 
     @property
     def keeps_expression(self) -> bool:

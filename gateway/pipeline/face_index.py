@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from gateway.consent.subject import Face
 from gateway.pipeline.records import RecordFile
 from services.common.array_types import Float32, Float64, Int32, Int64
 from services.common.errors import ContractBroken
@@ -21,6 +23,7 @@ class FaceIndex:
         centre: float32 [R, 2], box centre in frame pixels.
         shot_cuts: frames that begin a shot.
         num_frames: number of frames of the film.
+        embeddings: mean embedding of each face by face id, if the faces were measured.
     """
 
     frame: Int32
@@ -30,6 +33,7 @@ class FaceIndex:
     centre: Float32
     shot_cuts: tuple[int, ...]
     num_frames: int
+    embeddings: Mapping[int, Face] = field(default_factory=dict)
 
     def rows_of(self, face_id: int) -> Int64:
         """Return the record row of a face in each frame, int64 [num_frames]; -1: the frame does not show the face."""

@@ -43,7 +43,9 @@ def film_claim(
     rendered = plan.rendered()
     dubbed = bool(rendered.any())
     files: dict[Role, Path | None] = {"footage": request.footage, "speech": request.speech, "reference": request.reference}
-    records = {"person": request.consent, "reference": request.reference_consent}
+    records = {"person": request.named_consent, "reference": request.reference_consent}
+    if request.consent is not None:
+        records["actor"] = request.own_consent
     return Claim(
         version=version("dubstage-suite"),
         description=f"{what_is_synthetic(request, dubbed=dubbed)}.",

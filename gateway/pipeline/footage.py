@@ -25,6 +25,7 @@ from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
 from gateway.stages.pace import CallPace
 from services.common.array_types import UInt8
+from services.common.errors import BackendUnavailable
 
 MAX_TRACKED_SIDE: Final = 1280
 """Longest side of a frame that is sent to the tracker, pixels.
@@ -34,6 +35,7 @@ AHEAD: Final = 4
 """Decoded frames that may wait for the tracker, and tracked frames that may wait to be cut."""
 
 OnProgress = Callable[[int], None]
+OnFace = Callable[[face_pb2.FaceTrack], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +56,14 @@ class TrackedFrame:
 
 
 async def analyse_footage(
-    stages: Stages, info: MediaInfo, faces: RecordFile, *, threads: int, on_progress: OnProgress
+    stages: Stages,
+    info: MediaInfo,
+    faces: RecordFile,
+    *,
+    threads: int,
+    on_progress: OnProgress,
+    embed_every: int = 0,
+    on_face: OnFace = lambda _: None,
 ) -> list[int]:
     """Track all faces, append a FACE_RECORD per face and frame, and return the frames that begin a shot.
 
@@ -67,6 +76,8 @@ async def analyse_footage(
         faces: gets the records.
         threads: threads of the decoder.
         on_progress: called with the number of tracked frames.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+        on_face: called with every face of every frame, as the face stage answered it.
 
     Raises:
         MediaUnsupported: the file breaks off.
@@ -77,10 +88,12 @@ async def analyse_footage(
 
     async def track() -> None:
         nonlocal num_recorded
-        async with aclosing(tracked_frames(stages, info, threads)) as frames:
+        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
             async for frame in frames:
                 if frame.index < num_recorded:
                     continue
+                for face in frame.faces.faces:
+                    on_face(face)
                 if frame.faces.faces:
                     faces.append(await asyncio.to_thread(face_records, frame.faces, frame.rgb, frame.scale))
                 if frame.faces.shot_cut:
@@ -93,23 +106,29 @@ async def analyse_footage(
     return shot_cuts
 
 
-async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> AsyncGenerator[TrackedFrame, None]:
+async def tracked_frames(
+    stages: Stages, info: MediaInfo, threads: int, *, first: int = 0, embed_every: int = 0
+) -> AsyncGenerator[TrackedFrame, None]:
     """Yield every frame of the footage with its faces, in order. Closing the generator ends decoding and tracking.
 
     Args:
         stages: the stages.
         info: the footage.
         threads: threads of the decoder.
+        first: first frame that is tracked.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
 
     Raises:
         MediaUnsupported: the file breaks off.
         InvalidRequest: the film is too long for one call to a stage that is a server.
+        BackendUnavailable: embeddings are asked for, and the face stage is of a version that has none.
         DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
     """
     waiting: deque[tuple[int, UInt8, float]] = deque()
+    known: set[int] = set()
     async with AsyncExitStack() as stack:
         # Frames are decoded, tracked and cut at the same time.
-        messages = ReadAhead(_frame_messages(info, threads, waiting), AHEAD)
+        messages = ReadAhead(_frame_messages(info, threads, waiting, first, embed_every), AHEAD)
         stack.push_async_callback(close, messages)
         replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
         video = info.video
@@ -118,17 +137,23 @@ async def tracked_frames(stages: Stages, info: MediaInfo, threads: int) -> Async
             for frame in reply.frames:
                 index, rgb, scale = waiting.popleft()
                 pace.answered(index + 1)
+                if any(face.face_id not in known and not face.HasField("embedding") for face in frame.faces) and embed_every:
+                    raise BackendUnavailable(
+                        "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
+                        "same version of dubstage"
+                    )
+                known.update(face.face_id for face in frame.faces)
                 yield TrackedFrame(index, frame, rgb, scale)
 
 
 async def _frame_messages(
-    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]]
+    info: MediaInfo, threads: int, waiting: deque[tuple[int, UInt8, float]], first: int, embed_every: int
 ) -> AsyncGenerator[face_pb2.TrackRequest, None]:
     """Yield the footage as requests to the tracker, and append each sent frame to `waiting`."""
-    requests = face_client.track.requests(timeline=timeline_of(info))
+    requests = face_client.track.requests(timeline=timeline_of(info), first_frame=first, embed_every=embed_every)
     yield requests.config
     with VideoReader(info, threads=threads) as reader:
-        frames = iter(reader)
+        frames = reader.frames(first)
         while (decoded := await in_thread(_next_rgb, frames)) is not None:
             index, rgb, small, scale = decoded
             waiting.append((index, rgb, scale))

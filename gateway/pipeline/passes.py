@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +37,7 @@ from gateway.pipeline.rendering import FilmInputs, rendered_windows
 from gateway.pipeline.shot import Shot
 from gateway.pipeline.speech import MotionRequest, predict_motion
 from gateway.pipeline.spoken import Spoken
+from gateway.pipeline.subjects import People, check_subjects
 from gateway.pipeline.window_config import window_config
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.times import StageClock
@@ -78,6 +81,7 @@ class Passes:
         store: artefacts of the journal.
         ledger: counts the artefacts of the job.
         on_progress: called with every frame and step.
+        digests: SHA-256 of the files of the request, hexadecimal.
         reference: face whose appearance the film takes; None: the actor's own appearance.
     """
 
@@ -88,6 +92,7 @@ class Passes:
     store: ArtefactStore
     ledger: BlobLedger
     on_progress: OnProgress
+    digests: Mapping[Path, str]
     reference: ReferenceFace | None = None
 
     async def person(self) -> Person:
@@ -95,12 +100,15 @@ class Passes:
 
         Raises:
             InvalidRequest: the face that the request names is not in the footage.
+            ConsentOtherSubject, ConsentFaceUncertain: a consent record is not about the person whom the dub shows.
             NoUsableFootage: the person cannot be learned, and a film with its own timeline needs the person.
         """
         shot = self.shot
         face_id = await shot.select(self.request.face)
         if face_id is None:
             return Person(None, None)
+        people = People(self.digests, shot.face, self.reference.face if self.reference is not None else None)
+        await check_subjects(self.request, people, shot.stages, self.store, shot.workspace.folder)
         several = about_faces(shot.index, face_id, self.request.face)
         if self.request.actor is not None:
             return Person(face_id, self.request.actor, warnings=several)

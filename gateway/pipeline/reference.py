@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -14,6 +15,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.media.inspection import inspect_film_aside
 from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
+from gateway.pipeline.face_means import FaceMeans
 from gateway.pipeline.face_records import face_records
 from gateway.pipeline.footage import tracked_frames
 from gateway.pipeline.reference_face import ReferenceFace, reference_face
@@ -23,11 +25,13 @@ from services.common.errors import MediaUnsupported, NoUsableFootage
 
 MAX_FRAMES: Final = 250
 """Most frames of a reference film that are searched for a face."""
+_EMBED_EVERY: Final = 5
+"""Frames of a face in a reference film from one embedding to the next."""
 CHOICE_FRAMES: Final = 50
 """Frames of a reference film, from the first usable face on, of which the best one is taken."""
 
 
-async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: int) -> ReferenceFace:
+async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: int, embed: bool = False) -> ReferenceFace:
     """Return the first usable face in a file. If a frame shows several, the largest. Of a film, the best picture of this face.
 
     Args:
@@ -35,6 +39,7 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
         path: a picture or a film.
         folder: folder for a temporary file.
         threads: threads of the decoder.
+        embed: whether the face is measured for comparisons with other films.
 
     Raises:
         MediaUnsupported: the file is no picture and no film.
@@ -45,7 +50,7 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
         info = await inspect_film_aside(path)
         with TemporaryDirectory(prefix="reference-", dir=folder) as aside:
             opened = await asyncio.to_thread(open_footage, info, Path(aside), threads=threads)
-            face = await until_done(lambda: _best_face(stages, opened, threads))
+            face = await until_done(lambda: _best_face(stages, opened, threads, _EMBED_EVERY if embed else 0))
     except MediaUnsupported as problem:
         raise MediaUnsupported(problem.message, field="reference") from problem
     if face is None:
@@ -57,11 +62,14 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
     return face
 
 
-async def _best_face(stages: Stages, info: MediaInfo, threads: int) -> ReferenceFace | None:
+async def _best_face(stages: Stages, info: MediaInfo, threads: int, embed_every: int) -> ReferenceFace | None:
     best: ReferenceFace | None = None
+    means = FaceMeans()
     face_id, last = -1, MAX_FRAMES - 1
-    async with aclosing(tracked_frames(stages, info, threads)) as frames:
+    async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
         async for tracked in frames:
+            for answered in tracked.faces.faces:
+                means.add(answered)
             records = await asyncio.to_thread(face_records, tracked.faces, tracked.rgb, tracked.scale)
             usable = records[records["reason"] == common_pb2.FRAME_REASON_DUBBED]
             if best is None and len(usable):
@@ -72,4 +80,4 @@ async def _best_face(stages: Stages, info: MediaInfo, threads: int) -> Reference
                 best = face if best is None or face.cost < best.cost else best
             if tracked.index == last:
                 break
-    return best
+    return replace(best, face=means.faces().get(face_id)) if best is not None else None

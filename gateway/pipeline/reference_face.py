@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gateway.consent.subject import Face
 from gateway.pipeline.records import pose_of
 from services.common.array_types import Float32, UInt8
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
@@ -42,12 +43,14 @@ class ReferenceFace:
         points: float32 [86, 2], control points of the warp in `box`: mouth area, anchors, border points; box pixels.
         mouth: float32 [59, 3], mouth-area landmarks, head space.
         cost: how far the picture is from one of a speaking mouth from the front, head-space pixels.
+        face: mean embedding of the face over the frames of the file; None: it was not measured.
     """
 
     box: UInt8
     points: Float32
     mouth: Float32
     cost: float
+    face: Face | None = None
 
     def in_shape_of(self, geometry: ActorGeometry, pose: HeadPose) -> UInt8:
         """Return the picture in the shape of a person, uint8 [160, 160, 3].

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dubstage.common.v1alpha1 import common_pb2
+from gateway.consent.subject import Face
 from gateway.media.sound import SoundReader
 from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
@@ -75,17 +76,20 @@ class Shot:
         opened = await asyncio.to_thread(open_footage, info, workspace.folder, threads=threads)
         return cls(stages, method, opened, workspace, threads=threads)
 
-    async def track(self, on_frame: Callable[[int], None]) -> FaceIndex:
+    async def track(self, on_frame: Callable[[int], None], *, embed: bool = False) -> FaceIndex:
         """Find all faces of the footage, and return where their records are.
 
         Args:
             on_frame: called with the number of tracked frames.
+            embed: whether the faces are measured for comparisons with other films.
 
         Raises:
             InvalidRequest, StorageFull: the records would take more disk space than they may.
             DubstageError: from the face stage.
         """
-        self._index = await track_footage(self.stages, self.info, self.workspace, threads=self.threads, on_frame=on_frame)
+        self._index = await track_footage(
+            self.stages, self.info, self.workspace, threads=self.threads, on_frame=on_frame, embed=embed
+        )
         return self._index
 
     async def select(self, choice: FaceChoice) -> int | None:
@@ -207,6 +211,11 @@ class Shot:
         """Id of the selected face. `select` has to have found a face."""
         assert self._face_id is not None, "no face is selected"
         return self._face_id
+
+    @property
+    def face(self) -> Face | None:
+        """Mean embedding of the selected face; None: the faces were not measured."""
+        return self.index.embeddings.get(self.face_id)
 
     @property
     def rows(self) -> Int64:

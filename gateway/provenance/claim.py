@@ -48,7 +48,8 @@ class Claim:
         num_frames: frames of the film.
         frame_rate: frames per second of the film, on average.
         dubbed: spans of frames whose mouth is synthetic, in order.
-        consents: SHA-256 of the consent records, hexadecimal, by `person` and `reference`. Only records that were given.
+        consents: SHA-256 of the consent records, hexadecimal, by `person`, `reference`, and `actor` where the record of the person
+            came with the request and the actor has another. Only records that were given.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
         sources: files that the film was made of; the footage is the first. A film of a live stream has no footage.
     """

@@ -66,7 +66,8 @@ class DubFacts(_Facts):
         frame_rate: frames per second of the film, on average, as NUMERATOR/DENOMINATOR.
         dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
         sources: files that the film was made of.
-        consent_sha256: digests of the consent records, by whom they are about: `person` and `reference`.
+        consent_sha256: digests of the consent records: `person`, `reference`, and `actor` for the actor's own record if another
+            record came with the request.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
     """
 

@@ -69,7 +69,7 @@ async def write_report(
         ],
         output=[*_facts(result, request.output.name), *(Fact("carried over", text) for text in outcome.written.carried)],
         consent=consents(request),
-        has_consent=request.consent is not None,
+        has_consent=request.named_consent is not None,
         method=request.method,
         synthetic=what_is_synthetic(request, dubbed=bool(outcome.plan.rendered().any())),
         reasons=[reason_name(number) for number in outcome.plan.reason],

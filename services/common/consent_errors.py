@@ -56,3 +56,21 @@ class ConsentOutOfScope(ConsentRefused):
     """The consent record does not cover the project or the language of the work."""
 
     reason = "CONSENT_OUT_OF_SCOPE"
+
+
+class ConsentWithoutSubject(ConsentRefused):
+    """Nothing in the consent record says whose face the record is about, and the settings require a record."""
+
+    reason = "CONSENT_WITHOUT_SUBJECT"
+
+
+class ConsentOtherSubject(ConsentRefused):
+    """The consent record is about another person, actor or footage than the work."""
+
+    reason = "CONSENT_OTHER_SUBJECT"
+
+
+class ConsentFaceUncertain(ConsentRefused):
+    """Whether the footage shows the person of the consent record cannot be told. A person has to decide."""
+
+    reason = "CONSENT_FACE_UNCERTAIN"

@@ -24,6 +24,9 @@
                 ConsentNotYetValid    the time of the consent has not begun
                 ConsentExpired        the time of the consent is over
                 ConsentOutOfScope     the record does not cover the project or the language
+                ConsentWithoutSubject nothing in the record says whose face it is about, and the settings require a record
+                ConsentOtherSubject   the record is about another person, actor or footage
+                ConsentFaceUncertain  a person has to decide whether the footage shows the person of the record
             ActorNotReady             the actor is not enrolled or personalised yet
             NoUsableFootage           enrolment found no frame with a usable face
             StorageFull               no space left where artefacts or results are written

@@ -10,6 +10,7 @@ import numpy as np
 from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
 from services.common.chassis.limits import WorkerPool
 from services.common.chassis.stage import StageParts, main_of
+from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry import rasterise
 from services.common.store.array_cache import ArrayCache
@@ -36,6 +37,8 @@ def compose(settings: FaceSettings) -> StageParts:
         gray = np.full((PATCH_SIZE, PATCH_SIZE, 3), 128, np.uint8)
         networks().detector.detect(gray, thorough=True)
         networks().mesh(gray)
+        # A damaged file of weights ends the start, not the first stream that needs the network.
+        networks().embedding(gray, head_template(), fit_head_pose(head_template()))
         if settings.morphable_models is not None:
             rasterise.warm_up()
 

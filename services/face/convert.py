@@ -85,6 +85,7 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     return TrackOptions(
         max_faces=config.max_faces or default.max_faces,
         half_width=config.smoothing_half_width if config.HasField("smoothing_half_width") else default.half_width,
+        embed_every=config.embed_every,
     )
 
 
@@ -162,6 +163,9 @@ def face_to_proto(face: TrackedFace) -> pb.FaceTrack:
     if face.coefficients is not None:
         message.coefficients.CopyFrom(coefficients_to_proto(face.coefficients))
         message.landmark_error = face.coefficients.landmark_error
+    if face.embedding is not None:
+        message.embedding.network = face.embedding.network
+        message.embedding.vector.CopyFrom(to_tensor(face.embedding.vector))
     return message
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from services.common.face.crops import to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
 from services.face.appearance import AppearanceMemory, sample_appearance
 from services.face.detect import FaceDetector, overlap
+from services.face.embedding import EmbeddingNetwork
 from services.face.fitting.streaming import StreamFitter
 from services.face.identity import IdentityBook
 from services.face.mediapipe_graphs import MeshNetwork
@@ -20,7 +22,7 @@ from services.face.mesh import FaceRegion, MeshReading, read_mesh, region_of_det
 from services.face.reasons import MouthView, Verdict, decide, eye_closure, mouth_in_picture, visibility
 from services.face.shots import ShotDetector
 from services.face.smoothing import RawFace, raw_face, smooth
-from services.face.types import FrameFaces, TrackedFace, TrackOptions
+from services.face.types import FaceEmbedding, FrameFaces, TrackedFace, TrackOptions
 
 _KEEP: Final = 0.5
 """Confidence of the mesh network below which a followed face is lost."""
@@ -39,6 +41,7 @@ class _Reading:
 
     raw: RawFace
     view: MouthView
+    embedding: FaceEmbedding | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,11 @@ class Networks:
     def __init__(self) -> None:
         self.detector = FaceDetector()
         self.mesh = MeshNetwork()
+
+    @cached_property
+    def embedding(self) -> EmbeddingNetwork:
+        """The network of face embeddings, which few streams need: loaded when it is first used, in another 0.1 s."""
+        return EmbeddingNetwork()
 
     def close(self) -> None:
         """Free the networks."""
@@ -76,6 +84,7 @@ class FaceTracker:
         self._looks: dict[int, AppearanceMemory] = {}
         self._verdicts: dict[int, Verdict] = {}
         self._active: dict[int, FaceRegion] = {}
+        self._times_read: Counter[int] = Counter()
         self._window: deque[_Frame] = deque()
         self._next_in = first_frame
         self._next_out = first_frame
@@ -141,7 +150,16 @@ class FaceTracker:
             appearance = sample_appearance(picture, reading.landmarks, reading.pose)
             foreign = look.measure(appearance, reading.pose.yaw_degrees)
         seen, lips_seen = float(inside.mean()), bool(inside[:NUM_LIPS].all())
-        return _Reading(raw, MouthView(reading.score, reading.pose, seen, lips_seen, foreign))
+        view = MouthView(reading.score, reading.pose, seen, lips_seen, foreign)
+        return _Reading(raw, view, self._embedding(picture, face_id, reading))
+
+    def _embedding(self, picture: npt.NDArray[np.uint8], face_id: int, reading: MeshReading) -> FaceEmbedding | None:
+        every = self._options.embed_every
+        before = self._times_read[face_id]
+        self._times_read[face_id] += 1
+        if not every or before % every:
+            return None
+        return self._networks.embedding(picture, reading.landmarks, reading.pose)
 
     def _emit(self) -> FrameFaces:
         position = next(place for place, frame in enumerate(self._window) if frame.index == self._next_out)
@@ -177,6 +195,7 @@ class FaceTracker:
             blink=eye_closure(smoothed.head_landmarks),
             reason=verdict.reason,
             coefficients=coefficients,
+            embedding=reading.embedding,
         )
 
     def _views_ahead(self, face_id: int, position: int) -> list[MouthView]:

@@ -33,6 +33,8 @@ class TrackOptions:
     Attributes:
         max_faces: faces followed at once, 1 to 8.
         half_width: half width of the smoothing window, frames, 0 to 4. Replies come this many frames after the picture.
+        embed_every: a face's embedding is computed in the first frame that shows the face, and in every such frame after that; 0:
+            never.
 
     Raises:
         InvalidRequest: a value is out of range.
@@ -40,6 +42,7 @@ class TrackOptions:
 
     max_faces: int = 4
     half_width: int = 3
+    embed_every: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_faces <= MAX_FACES:
@@ -74,6 +77,19 @@ class FaceCoefficients:
     landmark_error: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceEmbedding:
+    """Embedding of one face in one frame.
+
+    Attributes:
+        network: name of the network.
+        vector: float32 [128], about 1.3 long. The Euclidean distance of two vectors compares two faces.
+    """
+
+    network: str
+    vector: npt.NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class TrackedFace:
     """One face in one frame.
@@ -89,6 +105,7 @@ class TrackedFace:
         blink: 0 eyes open to 1 shut.
         reason: DUBBED where the mouth can be replaced.
         coefficients: coefficients of the stream's morphable model; None without one.
+        embedding: embedding of the face, in the frames that `embed_every` asks for.
     """
 
     face_id: int
@@ -101,6 +118,7 @@ class TrackedFace:
     blink: float
     reason: Reason
     coefficients: FaceCoefficients | None = None
+    embedding: FaceEmbedding | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def test_an_image_has_nothing_of_another_service() -> None:
         "av": {"gateway"},
         "pocketsphinx": {"gateway"},
         "sqlalchemy": {"gateway"},
-        "onnxruntime": {"audio", "motion", "texture", "render"},
+        "onnxruntime": {"audio", "face", "motion", "texture", "render"},
         "librosa": {"audio"},
     }
 

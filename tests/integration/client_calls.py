@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from tests.unit.consent.records import of_footage
 
 
-def enrolment(actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "") -> dict[str, Any]:
-    """What the client's `enrol` is given for the man of the short clip."""
-    record = {"subject": "driver", "granted_by": "driver", "scope": "tests", "date": "2026-01-31", "reference": "box 7"}
+def enrolment(
+    actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "", of: Path | None = None
+) -> dict[str, Any]:
+    """What the client's `enrol` is given for the man of the short clip. The record names him by the file `of`, if there is one."""
+    record: dict[str, Any] = {
+        "subject": "driver",
+        "granted_by": "driver",
+        "scope": "tests",
+        "date": "2026-01-31",
+        "reference": "box 7",
+    }
+    record |= of_footage(of) if of is not None else {}
     return {
         "actor_id": actor_id,
         "footage": footage,

@@ -28,10 +28,13 @@ class Media:
         return self.root / "speech.wav"
 
 
-def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int = 1) -> None:
-    """The last frames of a film, `times` times, twice as large and with square pixels: a face too small would be passed through."""
+def write_short_clip(source: Path, target: Path, num_frames: int, *, times: int = 1, end: int | None = None) -> None:
+    """The last frames of a film before frame `end`, `times` times, twice as large and with square pixels.
+
+    A face too small would be passed through.
+    """
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][-num_frames:]
+        pictures = [frame.to_ndarray(format="rgb24") for frame in reader.decode(video=0)][:end][-num_frames:]
         stream = writer.add_stream("libx264", rate=25)
         assert isinstance(stream, av.VideoStream)
         height, width, _ = pictures[0].shape

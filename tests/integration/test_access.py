@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from dubstage.client import DubstageCallError, TlsFiles
 from dubstage.client import gateway as client
 from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import Media
 from tests.integration.servers import RunningGateway, StartGateway
 
 
@@ -73,7 +74,7 @@ def test_only_the_right_token_opens_and_only_over_the_right_tls(
 
 
 def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None]
+    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media
 ) -> None:
     free = start_gateway()
     with free.connect() as connection:
@@ -90,7 +91,9 @@ def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
             # The person in a reference picture is asked too, whoever that is.
             lambda: client.dub(
                 connection,
-                **dubbing("refused.mp4", method="hetero", reference="footage.mp4", consent=enrolment("with-it")["consent"]),
+                **dubbing(
+                    "refused.mp4", method="hetero", reference="footage.mp4", consent=enrolment("", of=media.footage)["consent"]
+                ),
             ),
         ]
         for call in refused:

@@ -51,6 +51,9 @@ class Place:
     def connect(self, tenant: str) -> Connection:
         return self.running.connect(token=TOKENS[tenant])
 
+    def enrolment(self) -> dict[str, Any]:
+        return enrolment(ANNA, of=self.media / "footage.mp4")
+
     def folder(self, tenant: str) -> Path:
         return self.media if tenant == "default" else self.media / TENANTS_FOLDER / tenant
 
@@ -79,7 +82,7 @@ def place(
         shutil.copy(media.speech, home)
     running = gateway_factory(auth_token_file=token_file(folder), media_dir=folder / "media", require_consent=True)
     with running.connect(token=TOKENS["acme"]) as connection:
-        client.enrol(connection, **enrolment(ANNA)).wait(timeout_s=300)
+        client.enrol(connection, **enrolment(ANNA, of=folder / "footage.mp4")).wait(timeout_s=300)
         dub = client.dub(connection, **dubbing(FILM, actor_id=ANNA))
         dub.wait(timeout_s=300)
         batch.submit(connection, NIGHT, rows=[shot("night.mp4")])
@@ -164,12 +167,12 @@ def test_lists_have_the_tenants_own_things_alone(rpc: str, tenant: str, place: P
 
 
 def test_a_withdrawal_by_digest_reaches_the_tenants_own_people_alone(place: Place) -> None:
-    digest = digest_of(Consent.model_validate(enrolment(ANNA)["consent"]))
+    digest = digest_of(Consent.model_validate(place.enrolment()["consent"]))
     with place.connect("beta") as connection:
         assert list(client.revoke_consent(connection, record_sha256=digest).actor_ids) == []
         # The withdrawal holds for beta.
         with pytest.raises(DubstageCallError) as caught:
-            client.enrol(connection, **enrolment(ANNA))
+            client.enrol(connection, **place.enrolment())
         assert caught.value.reason == "CONSENT_WITHDRAWN"
     with place.connect("acme") as connection:
         assert client.get_actor(connection, ANNA).consent_problem == ""
@@ -178,7 +181,7 @@ def test_a_withdrawal_by_digest_reaches_the_tenants_own_people_alone(place: Plac
 def test_two_tenants_have_actors_and_batches_of_one_name_and_one_face(place: Place, stages: RunningStages) -> None:
     """The footage is the same too, so the blobs have the same digests. An erasure removes the tenant's own."""
     with place.connect("default") as connection:
-        made = client.enrol(connection, **enrolment(ANNA)).wait(timeout_s=300)
+        made = client.enrol(connection, **place.enrolment()).wait(timeout_s=300)
         batch.submit(connection, NIGHT, rows=[shot("other-night.mp4")])
         *_, ended = batch.watch(connection, NIGHT)
         assert ended.progress.num_done == 1

@@ -49,7 +49,7 @@ def row(
         output: file to write, named like `footage`, unique in the batch; the suffix chooses the container.
         speech: file with the new speech, named like `footage`; empty: the footage's own sound.
         actor_id: an enrolled person; empty: the shot learns the person from its footage.
-        consent: JSON file with the consent record, named like `footage`; empty: the actor's record.
+        consent: JSON file with the consent record, named like `footage`. It narrows the actor's record. Empty: the actor's alone.
         method: name of the method; empty: the actor's, or the gateway's default.
         face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
         retime: make the film as long as the speech.

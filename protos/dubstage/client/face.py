@@ -62,6 +62,9 @@ class Face:
         reason: DUBBED if the face can be dubbed, otherwise why not (FrameReason without its prefix).
         coefficients: if `track` was asked to fit a model, otherwise None.
         landmark_error: of that fit, mean distance of projected and measured landmarks, crop pixels (face 185 px wide).
+        embedding: float32 [128], in the frames that `embed_every` of `track` asked for, otherwise None. The distance of two means
+            over several frames says whether two faces are of one person.
+        embedding_network: name of the network of `embedding`; empty: no embedding.
         message: the stage's whole answer, which `fit_identity` sends back.
     """
 
@@ -77,6 +80,8 @@ class Face:
     coefficients: Coefficients | None
     landmark_error: float
     message: pb.FaceTrack = field(repr=False, compare=False)
+    embedding: Float32 | None = field(default=None, compare=False)
+    embedding_network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,8 @@ def _face(message: pb.FaceTrack) -> Face:
         coefficients=_coefficients(message.coefficients) if message.HasField("coefficients") else None,
         landmark_error=message.landmark_error,
         message=message,
+        embedding=from_tensor(message.embedding.vector) if message.HasField("embedding") else None,
+        embedding_network=message.embedding.network,
     )
 
 
@@ -163,6 +170,7 @@ def track(
     morphable_model: str = "",
     identity: Artefact | None = None,
     fit_colours: bool = False,
+    embed_every: int = 0,
 ) -> Requests[Picture, pb.TrackRequest]:
     """Yield a TrackedFrame for each frame, while frames are read.
 
@@ -176,6 +184,7 @@ def track(
         morphable_model: fit this model to every face, such as "mediapipe_468"; empty: the model of `identity`, or none.
         identity: from `fit_identity`: every face is fitted with this person's shape.
         fit_colours: fit the colours of every frame too, with the frame's own light; needs `identity`.
+        embed_every: answer the embedding of a face in its first frame, and in every such frame of the face after that; 0: never.
     """
     config = pb.TrackConfig(
         timeline=as_timeline(timeline),
@@ -184,6 +193,7 @@ def track(
         morphable_model=morphable_model,
         identity=as_artefact(identity),
         fit_colours=fit_colours,
+        embed_every=embed_every,
     )
     numbers = itertools.count(first_frame)
 

@@ -55,7 +55,7 @@ __all__ = [
 
 Consent = pb.ConsentRecord | Mapping[str, Any]
 """A consent record, or its fields as in its JSON file: subject, granted_by, scope, date (ISO 8601), reference and, if the record
-has them, projects, languages, valid_from, valid_until and signature.
+has them, projects, languages, valid_from, valid_until, actor, footage_sha256, face (network, embedding) and signature.
 """
 
 
@@ -159,7 +159,8 @@ def dub(
         face: "largest", "speaker", a face id, or "X,Y" in pixels of the first frame; empty: largest.
         keep_audio: keep the footage's sound.
         codec: video codec; empty: chosen by the container.
-        consent: that the person agreed to be dubbed; None: the actor's record.
+        consent: that the person agreed to be dubbed; with an actor who has a record, both must allow the film. None: the actor's
+            record.
         skip_personalization: if no actor is given: leave the networks as they are instead of adapting them to the person.
         seed: random seed for personalisation.
         retime: make the film as long as the speech, by repeating and leaving out frames.

@@ -9,6 +9,7 @@
 | ArtefactCorrupt | DATA_LOSS | ResourceInfo | no | 10 |
 | ConsentMissing, ConsentUnsigned, ConsentSignerUnknown, ConsentAltered | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | ConsentWithdrawn, ConsentNotYetValid, ConsentExpired, ConsentOutOfScope | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
+| ConsentWithoutSubject, ConsentOtherSubject, ConsentFaceUncertain | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | ActorNotReady, NoUsableFootage | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | StorageRefused, ClusterRefused | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
 | StorageFull | RESOURCE_EXHAUSTED | PreconditionFailure | no | 11 |
@@ -141,6 +142,9 @@ TABLE: Mapping[type[errors.DubstageError], Row] = {
     consent_errors.ConsentNotYetValid: _PRECONDITION,
     consent_errors.ConsentExpired: _PRECONDITION,
     consent_errors.ConsentOutOfScope: _PRECONDITION,
+    consent_errors.ConsentWithoutSubject: _PRECONDITION,
+    consent_errors.ConsentOtherSubject: _PRECONDITION,
+    consent_errors.ConsentFaceUncertain: _PRECONDITION,
     errors.ActorNotReady: _PRECONDITION,
     errors.NoUsableFootage: _PRECONDITION,
     errors.StorageFull: _PRECONDITION,

@@ -16,7 +16,12 @@ from services.face.types import FrameFaces, TrackOptions
 def options_to_proto(
     options: TrackOptions, timeline: common_pb2.Timeline | None = None, fitting: FitOrder | None = None
 ) -> pb.TrackRequest:
-    config = pb.TrackConfig(timeline=timeline, max_faces=options.max_faces, smoothing_half_width=options.half_width)
+    config = pb.TrackConfig(
+        timeline=timeline,
+        max_faces=options.max_faces,
+        smoothing_half_width=options.half_width,
+        embed_every=options.embed_every,
+    )
     if fitting is not None:
         config.morphable_model = fitting.model
         if fitting.identity is not None:

@@ -64,7 +64,7 @@ def test_faces_come_through_a_message_unchanged() -> None:
 
 
 def test_options_come_through_and_have_defaults() -> None:
-    options = TrackOptions(max_faces=2, half_width=0)
+    options = TrackOptions(max_faces=2, half_width=0, embed_every=7)
     assert options_from_proto(options_to_proto(options)) == options
     assert options_from_proto(pb.TrackRequest(config=pb.TrackConfig())) == TrackOptions(max_faces=4, half_width=3)
 
@@ -100,8 +100,9 @@ def test_frames_that_do_not_follow_are_refused() -> None:
         picture_from_proto(picture_to_proto(-1, PHOTOGRAPH), None)
 
 
-async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stub) -> None:
-    options = TrackOptions(half_width=2)
+@pytest.mark.parametrize("embed_every", [0, 2])
+async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stub, embed_every: int) -> None:
+    options = TrackOptions(half_width=2, embed_every=embed_every)
     call = stub.Track()
     await call.write(options_to_proto(options))
     for index, picture in enumerate(PICTURES[:3]):
@@ -115,6 +116,8 @@ async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stu
     served = [frame.SerializeToString(deterministic=True) for reply in replies for frame in reply.frames]
     direct = [frame.SerializeToString(deterministic=True) for frame in frames_to_proto(in_process(options)).frames]
     assert served == direct
+    measured = [face.HasField("embedding") for reply in replies for frame in reply.frames for face in frame.faces]
+    assert measured == [bool(embed_every) and index % embed_every == 0 for index in range(6)]
 
 
 async def test_a_gap_ends_the_call_with_the_field_named(stub) -> None:

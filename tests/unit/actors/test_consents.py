@@ -12,16 +12,17 @@ from gateway.actors.consents import Consents
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
+from gateway.consent.keys import signed
 from gateway.consent.record import digest_of
 from gateway.consent.use import ConsentUse
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithdrawn
+from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn, ConsentWithoutSubject
 from services.common.errors import InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
-from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_days, public_pem, record, trusted
+from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_days, of_footage, public_pem, record, trusted
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
@@ -53,10 +54,60 @@ def test_without_a_requirement_a_record_of_five_fields_or_none_is_enough(actors:
     lax.check(None, NIGHT, "ann")
     lax.check(record(), NIGHT, "ann")
     # But what a record says counts in every installation.
-    for name in ("stranger", "altered", "too early", "expired", "other project", "other language"):
+    for name in ("stranger", "altered", "too early", "expired", "other project", "other language", "other actor"):
         found = faults()[name]
         with pytest.raises(ConsentRefused):
             lax.check(found.record, NIGHT, "ann")
+
+
+OWN_FAULTS = {
+    "expired": {"valid_until": in_days(-2)},
+    "too early": {"valid_from": in_days(2)},
+    "other project": {"projects": ["day"]},
+    "other language": {"languages": ["fr"]},
+    "other actor": {"actor": "eve"},
+    "withdrawn": {"reference": "withdrawn"},
+}
+"""What lets an actor's own record refuse work for the project `night` in German with the actor `ann`."""
+
+
+@pytest.mark.parametrize("required", ["false", "true", "signed"])
+@pytest.mark.parametrize("fault", sorted(OWN_FAULTS))
+def test_a_record_of_a_request_narrows_the_own_record_and_never_replaces_it(
+    fault: str, required: str, actors: ActorStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    found = rules(actors, settings, require_consent=required, consent_keys=trusted(tmp_path / "keys"))
+    valid, faulty = allowed(), signed(record(**of_footage(), **OWN_FAULTS[fault]), STUDIO)
+    if fault == "withdrawn":
+        found.withdraw(digest_of(faulty))
+    for own, given in ((None, valid), (valid, None), (valid, valid)):
+        found.check_enrolled(own, given, NIGHT, "ann", actor_id="ann")
+    reason = {"other project": "OUT_OF_SCOPE", "other language": "OUT_OF_SCOPE", "other actor": "OTHER_SUBJECT"}
+    for own, given in ((faulty, valid), (valid, faulty), (faulty, None), (None, faulty)):
+        with pytest.raises(ConsentRefused) as caught:
+            found.check_enrolled(own, given, NIGHT, "ann", actor_id="ann")
+        wanted = {"too early": "NOT_YET_VALID", **reason}.get(fault, fault.upper())
+        assert caught.value.reason == f"CONSENT_{wanted}"
+        assert ("a consent record of its own" in caught.value.message) == (own is faulty and given is valid)
+
+
+def test_what_is_required_the_record_of_the_request_has_to_bring(
+    actors: ActorStore, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    """An actor who was enrolled before signatures and subjects were required works on with records that have both."""
+    strict = rules(actors, settings, require_consent="signed", consent_keys=trusted(tmp_path / "keys"))
+    strict.check_enrolled(record(), allowed(), NIGHT, "ann", actor_id="ann")
+    strict.check_enrolled(signed(record(), STUDIO), None, NIGHT, "ann", actor_id="ann")
+    for own, given, error in (
+        (record(), None, ConsentUnsigned),
+        (allowed(), record(), ConsentUnsigned),
+        (allowed(), signed(record(), STUDIO), ConsentWithoutSubject),
+        (None, signed(record(), STUDIO), ConsentWithoutSubject),
+        (None, None, ConsentMissing),
+    ):
+        with pytest.raises(error):
+            strict.check_enrolled(own, given, NIGHT, "ann", actor_id="ann")
+    rules(actors, settings).check_enrolled(record(), record(), NIGHT, "ann", actor_id="ann")
 
 
 def test_keys_change_without_a_restart(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
@@ -128,10 +179,11 @@ def test_a_film_gets_no_name_when_the_consent_was_withdrawn_while_it_was_sealed(
 def test_who_withdrew_is_not_dubbed_with_another_record_either(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
 ) -> None:
-    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=record())
+    own = record(valid_until=in_days(1))
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=own)
     other = record(reference="folder 9")
     actors.consents.check_lasting([other], actor_id="ann")
-    actors.consents.withdraw(digest_of(record()))
+    actors.consents.withdraw(digest_of(own))
     actors.consents.check_lasting([other])
     with pytest.raises(ConsentWithdrawn):
         actors.consents.check_lasting([other], actor_id="ann")

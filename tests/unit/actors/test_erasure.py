@@ -30,6 +30,7 @@ from services.common.errors import ActorNotReady, Cancelled, InvalidRequest, Ove
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
+from tests.unit.consent.records import face, record
 
 __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 
@@ -45,6 +46,23 @@ def other(settings: GatewaySettings) -> Iterator[ActorStore]:
     """The same installation as another process has it."""
     with ActorStore(settings) as opened:
         yield opened
+
+
+def test_an_erasure_removes_the_face_of_the_record(
+    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
+) -> None:
+    consent = record(face=face())
+    actors.create("bea", method="ugc", enrolled=learned(blobs, "bea", geometry), footage_sha256="0" * 64, consent=consent)
+
+    def holders() -> list[str]:
+        files = [path for path in settings.data_dir.rglob("*") if path.is_file()]
+        return [path.name for path in files if face()["embedding"].encode() in path.read_bytes()]
+
+    assert holders()
+    receipt = actors.erase("bea")
+    actors.close()
+    assert holders() == []
+    assert face()["embedding"] not in receipt.to_json()
 
 
 def window(number: int) -> dict[str, np.ndarray]:
@@ -184,9 +202,9 @@ def test_a_path_that_the_database_names_outside_of_the_jobs_is_left_logged_and_t
     (others / "album.jpg").write_bytes(b"nobody's business")
     jobs, own = settings.data_dir / "jobs", settings.data_dir / "jobs" / "1"
     JobLedger(actors, ann).begin(own)
-    for folder, face in ((own, b"face"), (jobs / "of bob", b"face of bob")):
+    for folder, record in ((own, b"face"), (jobs / "of bob", b"face of bob")):
         folder.mkdir(parents=True)
-        (folder / "faces.bin").write_bytes(face)
+        (folder / "faces.bin").write_bytes(record)
     (jobs / "linked").symlink_to(others)
     named = {
         "absolute": str(others),

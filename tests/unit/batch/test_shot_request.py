@@ -22,10 +22,10 @@ from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.workspace import is_running
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
-from services.common.consent_errors import ConsentMissing, ConsentRefused
+from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithoutSubject
 from services.common.errors import ActorNotReady, InvalidRequest, MediaUnsupported
 from tests.unit.architecture.module_graph import ROOT
-from tests.unit.consent.records import allowed, faults, trusted
+from tests.unit.consent.records import allowed, faults, of_footage, trusted
 
 SPEECH = ROOT / "assets" / "demo_speech.wav"
 CONSENT = {"subject": "A", "granted_by": "A", "scope": "this film", "date": "2026-01-02", "reference": "safe 1"}
@@ -122,6 +122,9 @@ async def test_where_consent_is_required_a_shot_needs_a_record(carphone: Path, t
     async with open_bench(settings_in(tmp_path, require_consent=True)) as strict:
         with pytest.raises(ConsentMissing):
             await request_of(strict, shot(carphone, tmp_path))
+        with pytest.raises(ConsentWithoutSubject):
+            await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))
+        consent.write_text(json.dumps(CONSENT | of_footage(carphone)))
         assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from gateway.consent.keys import signed
-from gateway.consent.record import Consent, canonical_form, consent_line, digest_of
-from tests.unit.consent.records import RECORD, STUDIO, record
+from gateway.consent.record import Consent, canonical_form, consent_line, digest_of, embedding_text
+from tests.unit.consent.records import RECORD, STUDIO, face, record
 
 
 def test_the_canonical_form_is_a_line_with_the_version_and_canonical_json() -> None:
@@ -28,6 +30,33 @@ def test_a_record_of_five_fields_has_a_form_of_five_fields() -> None:
     assert canonical_form(record()).count(b'":') == 5
 
 
+def test_records_of_earlier_versions_keep_their_digest_and_their_signature() -> None:
+    """A withdrawal, a signature and a manifest name a record by this digest for ever."""
+    assert digest_of(record()) == "04f4e8b5cc284b9c8c449b3c0aadad25d68dca482ec9b93dd5c474ab8ba0fdf5"
+
+
+def test_a_record_with_a_subject_has_version_2_and_signs_all_of_the_subject() -> None:
+    found = record(actor="ann", footage_sha256=["b" * 64, "a" * 64], face=face())
+    first, rest = canonical_form(found).decode().split("\n")
+    assert first == "dubstage consent v2"
+    assert rest == json.dumps(
+        {
+            "actor": "ann",
+            "date": "2026-02-01",
+            "face": {"embedding": face()["embedding"], "network": "of-tests"},
+            "footage_sha256": ["b" * 64, "a" * 64],
+            "granted_by": "Ann",
+            "reference": "folder 3",
+            "scope": "one film",
+            "subject": "Ann",
+        },
+        separators=(",", ":"),
+    )
+    assert np.linalg.norm(found.face.vector) == pytest.approx(1.3, abs=1e-6)
+    assert [one.names_person for one in (record(), record(actor="ann"), record(face=face()), found)] == [False, False, True, True]
+    assert [one.names_subject for one in (record(), record(actor="ann"), record(face=face()), found)] == [False, True, True, True]
+
+
 def test_layout_and_signature_change_neither_form_nor_digest() -> None:
     turned = Consent.model_validate(dict(reversed(RECORD.items())) | {"scope": "  one film "})
     assert canonical_form(turned) == canonical_form(record())
@@ -42,6 +71,10 @@ def test_layout_and_signature_change_neither_form_nor_digest() -> None:
         {"projects": ["night"]},
         {"languages": ["de"]},
         {"valid_until": "2027-01-31T00:00:00Z"},
+        {"actor": "ann"},
+        {"footage_sha256": ["0" * 64]},
+        {"face": face()},
+        {"face": face(seed=1)},
     ],
 )
 def test_any_other_field_makes_another_digest(change: dict[str, Any]) -> None:
@@ -49,7 +82,8 @@ def test_any_other_field_makes_another_digest(change: dict[str, Any]) -> None:
 
 
 def test_a_record_comes_back_from_its_own_fields() -> None:
-    whole = signed(record(projects=["night"], languages=["de"], valid_from="2026-02-01T00:00:00Z"), STUDIO)
+    subject = {"actor": "ann", "footage_sha256": ["0" * 64], "face": face()}
+    whole = signed(record(projects=["night"], languages=["de"], valid_from="2026-02-01T00:00:00Z", **subject), STUDIO)
     assert Consent.model_validate(whole.fields()) == whole
 
 
@@ -92,6 +126,20 @@ def test_a_time_without_its_zone_or_no_time_at_all_is_refused(field: str, value:
         ({"languages": ["german!"]}, "is no language tag"),
         ({"languages": ["e"]}, "is no language tag"),
         ({"valid_from": "2027-01-31T18:00:00Z", "valid_until": "2027-01-31T18:00:00Z"}, "must come after"),
+        ({"actor": "Ann"}, "actor"),
+        ({"actor": ""}, "actor"),
+        ({"footage_sha256": []}, "footage_sha256"),
+        ({"footage_sha256": ["A" * 64]}, "footage_sha256"),
+        ({"footage_sha256": ["0" * 64, "0" * 64]}, "is named twice"),
+        ({"footage_sha256": "0" * 64}, "footage_sha256"),
+        ({"face": face(network="two words")}, "network"),
+        ({"face": face(embedding="")}, "128 little-endian float32 numbers"),
+        ({"face": face(embedding=face()["embedding"][:-4])}, "128 little-endian float32 numbers"),
+        ({"face": face(embedding=f"{face()['embedding'][:-2]}B=")}, "128 little-endian float32 numbers"),
+        ({"face": face(embedding=embedding_text(np.full(128, np.nan, np.float32)))}, "128 little-endian float32 numbers"),
+        ({"face": face(embedding=embedding_text(np.full(128, 1e30, np.float32)))}, "128 little-endian float32 numbers"),
+        ({"face": face(name="Ann")}, "name"),
+        ({"face": {"network": "of-tests"}}, "embedding"),
         ({"signature": {"algorithm": "none", "key": "0" * 64, "value": ""}}, "algorithm"),
         ({"signature": {"algorithm": "HS256", "key": "0" * 64, "value": ""}}, "algorithm"),
         ({"signature": {"algorithm": "Ed25519", "key": "A" * 64, "value": ""}}, "key"),
@@ -112,3 +160,8 @@ def test_the_line_about_a_record_says_what_limits_it() -> None:
         "consent of Ann, granted by Ann on 2026-02-01 for one film "
         "(folder 3; projects day, night; languages de; until 2027-01-31T17:00:00Z; signed)"
     )
+
+
+def test_the_line_about_a_record_has_nothing_of_the_face_and_the_footage() -> None:
+    """The line stands in films and reports."""
+    assert consent_line(record(actor="ann", footage_sha256=["0" * 64], face=face())) == consent_line(record())

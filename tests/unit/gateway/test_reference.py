@@ -21,6 +21,7 @@ from gateway.pipeline.dub_files import consents
 from gateway.pipeline.dub_request import DubRequest, check_reference
 from services.common.errors import InvalidRequest
 from tests.unit.cli.test_commands import CONSENT, FILM
+from tests.unit.consent.records import of_footage
 
 TAKES = next(name for name, row in METHODS.items() if row.renderer.reference)
 TAKES_NONE = next(name for name, row in METHODS.items() if not row.renderer.reference)
@@ -42,7 +43,7 @@ def picture(tmp_path: Path) -> Path:
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
     path = tmp_path / "consent.json"
-    path.write_text(json.dumps(CONSENT))
+    path.write_text(json.dumps(CONSENT | of_footage(FILM)))
     return path
 
 

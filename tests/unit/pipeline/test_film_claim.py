@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,10 +14,13 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.consent.record import Consent, digest_of
 from gateway.media.probe import probe
-from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.dub_files import consents
+from gateway.pipeline.dub_request import ActorRecord, DubRequest
 from gateway.pipeline.film_claim import film_claim, spans
 from gateway.pipeline.plan import DUBBED, SILENT, Plan
+from gateway.provenance.claim import definition
 from gateway.stages.method_check import Listed
+from tests.unit.consent.records import face, record
 
 LISTED = Listed(
     motion_pb2.ListModelsResponse(
@@ -52,6 +56,30 @@ def test_a_dub_tells_method_models_spans_sources_and_the_digest_of_the_consent(c
     assert [(source.role, source.path) for source in claim.sources] == [("footage", carphone), ("speech", tmp_path / "new.wav")]
     assert claim.consents == {"person": digest_of(CONSENT)}
     assert "Jane" not in repr(replace(claim, sources=()))
+
+
+def test_the_manifest_has_the_digests_of_all_records_and_nothing_of_a_face(carphone: Path, tmp_path: Path) -> None:
+    own, given, other = record(face=face(1)), record(face=face(2), actor="ann"), record(face=face(3))
+    stored = ActorRecord(actor_id="ann", consent=own, footage_sha256="0" * 64, faces=None, footage=None)
+    request = DubRequest(
+        footage=carphone,
+        speech=None,
+        output=tmp_path / "out.mp4",
+        method="headpose",
+        own=stored,
+        consent=given,
+        reference=tmp_path / "face.png",
+        reference_consent=other,
+    )
+    claim = film_claim(request, probe(carphone), plan_of(0, DUBBED), LISTED)
+    assert claim.consents == {"person": digest_of(given), "actor": digest_of(own), "reference": digest_of(other)}
+    told = json.dumps(definition(claim, dict.fromkeys(("footage", "speech", "reference"), "0" * 64), {}))
+    assert all(text in told for text in claim.consents.values())
+    for text in (told, consents(request)):
+        assert not [number for number in (1, 2, 3) if face(number)["embedding"][:16] in text]
+    assert request.consents == (given, own, other)
+    alone = film_claim(replace(request, consent=None, reference=None, reference_consent=None), probe(carphone), plan_of(0), LISTED)
+    assert alone.consents == {"person": digest_of(own)}
 
 
 def test_a_film_without_a_dubbed_frame_is_synthetic_only_if_its_head_moves(carphone: Path, tmp_path: Path) -> None:

@@ -1,0 +1,278 @@
+"""The record of one person never opens the work with another person, and a record of a request never replaces the actor's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from dubstage.client import DubstageCallError, batch
+from dubstage.client import gateway as client
+from gateway.consent.keys import signed
+from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_text
+from gateway.consent.subject import Face
+from gateway.database.database import Database
+from gateway.database.tables import ActorRow
+from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.subjects import face_of_films
+from gateway.settings import GatewaySettings
+from gateway.stages.one_stage import open_stage
+from tests.integration.client_calls import dubbing, enrolment
+from tests.integration.films import Media, write_short_clip
+from tests.integration.servers import LoopThread, RunningGateway, StartGateway
+from tests.unit.consent.records import STUDIO, in_days, of_footage, record, trusted
+
+MAN, MAN_EARLIER, WOMAN = "subject_man.mp4", "subject_man_earlier.mp4", "subject_woman.mp4"
+NIGHT = {"project": "night", "language": "de"}
+
+
+def write_film_of_picture(picture: Path, target: Path, num_frames: int) -> None:
+    """A film of a real portrait that moves a little."""
+    rgb = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB)[:320, 60:400]
+    with av.open(str(target), "w") as writer:
+        stream = writer.add_stream("libx264", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = rgb.shape[1], rgb.shape[0], "yuv420p"
+        stream.options = {"crf": "12", "preset": "superfast"}
+        for frame in range(num_frames):
+            moved = np.ascontiguousarray(np.roll(rgb, round(4 * np.sin(frame / 4)), axis=1))
+            writer.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+        writer.mux(stream.encode(None))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A gateway that requires signed records, with the actor `man`; films of a man and of a woman, and their faces."""
+
+    running: RunningGateway
+    media: Path
+    faces: dict[str, Face]
+
+    def face(self, film: str) -> ConsentFace:
+        found = self.faces[film]
+        return ConsentFace(network=found.network, embedding=embedding_text(found.vector))
+
+    def footage(self, *films: str) -> dict[str, list[str]]:
+        return of_footage(*(self.media / film for film in films))
+
+    def give(self, consent: Consent | None) -> None:
+        """Write a record into the row of the actor `man`, as an earlier version or an earlier day may have left it."""
+        database = Database("", self.running.data)
+        with database.writing() as session:
+            session.execute(update(ActorRow).values(consent=consent.fields() if consent is not None else None))
+        database.close()
+
+    def refusal(self, call: Callable[[Any], Any]) -> DubstageCallError:
+        """The refusal of a call, which leaves nothing behind."""
+        with self.running.connect() as connection:
+            with pytest.raises(DubstageCallError) as caught:
+                call(connection)
+            assert [actor.actor_id for actor in client.list_actors(connection)] == ["man"]
+        assert caught.value.code == "FAILED_PRECONDITION"
+        assert not list((self.running.data / "jobs").iterdir())
+        assert not (self.media / "refused.mp4").exists()
+        return caught.value
+
+
+@pytest.fixture(scope="module")
+def faces(media: Media, carphone: Path, astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Face]:
+    write_short_clip(carphone, media.root / MAN, 34)
+    write_short_clip(carphone, media.root / MAN_EARLIER, 36, end=40)
+    write_film_of_picture(astronaut, media.root / WOMAN, 32)
+    settings = GatewaySettings(artefacts_url=str(tmp_path_factory.mktemp("faces")))
+
+    async def measured() -> dict[str, Face]:
+        async with open_stage(settings, "face") as stages:
+            films = {film: media.root / film for film in (MAN, MAN_EARLIER, WOMAN)}
+            largest = FaceChoice("largest")
+            return {film: await face_of_films(stages, [path], largest, threads=1) for film, path in films.items()}
+
+    return asyncio.run(measured())
+
+
+@pytest.fixture(scope="module")
+def place(
+    gateway_factory: StartGateway,
+    loop_thread: LoopThread,
+    media: Media,
+    faces: dict[str, Face],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Place]:
+    keys = trusted(tmp_path_factory.mktemp("trusted") / "keys")
+    running = gateway_factory(require_consent="signed", consent_keys=keys)
+    made = Place(running, media.root, faces)
+    with running.connect() as connection:
+        client.enrol(connection, **person("man", mine(**made.footage(MAN)), MAN)).wait(timeout_s=300)
+    yield made
+    loop_thread.run(running.server.drain(grace_s=0))
+
+
+def mine(**fields: Any) -> Consent:
+    """A signed record."""
+    return signed(record(**fields), STUDIO)
+
+
+def person(actor_id: str, consent: Consent, footage: str) -> dict[str, Any]:
+    return {**enrolment(actor_id, footage=footage), "consent": consent.fields(), "project": "night"}
+
+
+def film(consent: Consent | None, footage: str, **fields: Any) -> dict[str, Any]:
+    given = {"consent": consent.fields()} if consent is not None else {}
+    return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **given, **fields})
+
+
+def test_the_films_of_one_person_are_near_each_other_and_those_of_two_are_not(place: Place) -> None:
+    man, earlier, woman = (place.faces[film] for film in (MAN, MAN_EARLIER, WOMAN))
+    assert man.frames >= 5
+    assert man.distance(earlier) < 0.3
+    assert man.distance(woman) > 0.6
+
+
+@pytest.mark.parametrize("named_by", ["footage", "face", "both"])
+def test_the_record_of_one_person_does_not_open_the_work_with_another(named_by: str, place: Place) -> None:
+    fields: dict[str, Any] = place.footage(MAN) if named_by != "face" else {}
+    fields |= {"face": place.face(MAN)} if named_by != "footage" else {}
+    mans = mine(**fields)
+    for refused in (
+        place.refusal(lambda to: client.enrol(to, **person("woman", mans, WOMAN)).wait(timeout_s=300)),
+        place.refusal(lambda to: client.dub(to, **film(mans, WOMAN)).wait(timeout_s=300)),
+        # Neither does a listed film help where the face is another one.
+        place.refusal(lambda to: client.dub(to, **film(mine(**fields | place.footage(WOMAN)), WOMAN)).wait(timeout_s=300))
+        if named_by == "both"
+        else None,
+    ):
+        assert refused is None or refused.reason == "CONSENT_OTHER_SUBJECT"
+
+
+def test_a_face_opens_the_work_with_footage_that_no_record_lists(place: Place) -> None:
+    by_face = mine(face=place.face(MAN))
+    with place.running.connect() as connection:
+        done = client.dub(connection, **film(by_face, MAN_EARLIER, output="by_face.mp4")).wait(timeout_s=300)
+        assert done.num_dubbed > 0
+    # A record that lists the footage of the person, and has no face, does not cover other footage.
+    refused = place.refusal(lambda to: client.dub(to, **film(mine(**place.footage(MAN)), MAN_EARLIER)).wait(timeout_s=300))
+    assert refused.reason == "CONSENT_OTHER_SUBJECT"
+    assert place.footage(MAN_EARLIER)["footage_sha256"][0] in refused.message
+
+
+def test_an_actor_is_dubbed_in_footage_that_shows_the_actor_and_in_no_other(place: Place) -> None:
+    place.give(mine(**place.footage(MAN)))
+    with place.running.connect() as connection:
+        client.dub(connection, **film(None, MAN_EARLIER, actor_id="man", output="of_actor.mp4")).wait(timeout_s=300)
+    refused = place.refusal(lambda to: client.dub(to, **film(None, WOMAN, actor_id="man")).wait(timeout_s=300))
+    assert (refused.reason, "another person than the actor" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ({"valid_until": in_days(-2)}, "CONSENT_EXPIRED"),
+        ({"projects": ["day"]}, "CONSENT_OUT_OF_SCOPE"),
+        ({"languages": ["fr"]}, "CONSENT_OUT_OF_SCOPE"),
+        ({"valid_until": in_days(-2), "projects": ["day"]}, "CONSENT_EXPIRED"),
+        ({"actor": "another"}, "CONSENT_OTHER_SUBJECT"),
+    ],
+)
+def test_a_record_of_the_request_never_replaces_the_actors_own(own: dict[str, Any], reason: str, place: Place) -> None:
+    """The actor's own record is over, or is for another project; the request brings a signed record that is valid by itself."""
+    place.give(mine(**place.footage(MAN), **own))
+    given = mine(subject="Eve", granted_by="Eve", face=place.face(MAN), **place.footage(MAN))
+    refused = place.refusal(lambda to: client.dub(to, **film(given, MAN, actor_id="man")))
+    assert (refused.reason, "narrows and does not replace" in refused.message) == (reason, True)
+    row = batch.row("a", footage=MAN, speech="speech.wav", output="refused.mp4", actor_id="man", consent="given.json", **NIGHT)
+    (place.media / "given.json").write_text(json.dumps(given.fields()))
+    with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
+        batch.submit(connection, "narrowed", rows=[row])
+    assert caught.value.violation_reasons == (reason,)
+
+
+def test_a_record_of_the_request_narrows_the_actors_own(place: Place) -> None:
+    place.give(mine(**place.footage(MAN)))
+    with place.running.connect() as connection:
+        for narrower, reason in (
+            ({"projects": ["day"]}, "CONSENT_OUT_OF_SCOPE"),
+            ({"languages": ["fr"]}, "CONSENT_OUT_OF_SCOPE"),
+            ({"valid_until": in_days(-2)}, "CONSENT_EXPIRED"),
+            ({"actor": "another"}, "CONSENT_OTHER_SUBJECT"),
+        ):
+            given = mine(**place.footage(MAN), **narrower)
+            refused = place.refusal(lambda to, given=given: client.dub(to, **film(given, MAN, actor_id="man")))
+            assert refused.reason == reason
+        given = mine(actor="man", projects=["night"], languages=["de"])
+        client.dub(connection, **film(given, MAN, actor_id="man", output="narrowed.mp4")).wait(timeout_s=300)
+        # Each of both records can be withdrawn.
+        client.revoke_consent(connection, record_sha256=digest_of(given))
+    refused = place.refusal(lambda to: client.dub(to, **film(given, MAN, actor_id="man")))
+    assert refused.reason == "CONSENT_WITHDRAWN"
+
+
+def test_the_record_of_another_person_does_not_open_the_work_with_an_actor(place: Place) -> None:
+    """The film shows the person of the record, and the actor is another person without a record."""
+    place.give(None)
+    womans = mine(face=place.face(WOMAN))
+    refused = place.refusal(lambda to: client.dub(to, **film(womans, WOMAN, actor_id="man")).wait(timeout_s=300))
+    assert (refused.reason, "the actor man shows another person" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
+
+
+def test_an_actor_of_an_earlier_version_keeps_working_with_the_record_of_the_actors_row(place: Place) -> None:
+    old = mine()
+    refused = place.refusal(lambda to: client.enrol(to, **person("another", old, MAN)))
+    assert refused.reason == "CONSENT_WITHOUT_SUBJECT"
+    assert "dubstage consent subject FOOTAGE --record RECORD.json -o NEW.json" in refused.message
+    assert place.refusal(lambda to: client.dub(to, **film(old, MAN))).reason == "CONSENT_WITHOUT_SUBJECT"
+    refused = place.refusal(lambda to: client.enrol(to, **person("another", mine(actor="another"), MAN)))
+    assert (refused.reason, "may give this id to anybody" in refused.message) == ("CONSENT_WITHOUT_SUBJECT", True)
+    place.give(old)
+    with place.running.connect() as connection:
+        client.dub(connection, **film(None, MAN_EARLIER, actor_id="man", output="of_old.mp4")).wait(timeout_s=300)
+        assert list(client.live(connection, [], actor_id="man", sample_rate_hz=16000, **NIGHT)) == []
+    assert place.refusal(lambda to: client.dub(to, **film(old, MAN, actor_id="man"))).reason == "CONSENT_WITHOUT_SUBJECT"
+    refused = place.refusal(lambda to: client.dub(to, **film(None, WOMAN, actor_id="man")).wait(timeout_s=300))
+    assert refused.reason == "CONSENT_OTHER_SUBJECT"
+
+
+def test_a_live_stream_needs_a_record_of_its_actor(place: Place) -> None:
+    place.give(mine(actor="another", **place.footage(MAN)))
+    refused = place.refusal(lambda to: list(client.live(to, [], actor_id="man", sample_rate_hz=16000, **NIGHT)))
+    assert refused.reason == "CONSENT_OTHER_SUBJECT"
+
+
+def test_a_row_of_a_batch_with_the_record_of_another_person_fails_alone(place: Place) -> None:
+    place.give(mine(**place.footage(MAN)))
+    (place.media / "man.json").write_text(json.dumps(mine(face=place.face(MAN)).fields()))
+    rows = [
+        batch.row(
+            name, footage=footage, speech="speech.wav", output=f"{name}.mp4", consent="man.json", skip_personalization=True, **NIGHT
+        )
+        for name, footage in (("right", MAN_EARLIER), ("wrong", WOMAN))
+    ]
+    with place.running.connect() as connection:
+        batch.submit(connection, "people", rows=rows)
+        *_, ended = batch.watch(connection, "people")
+        shots = {shot.shot_id: shot for shot in batch.list_shots(connection, "people")}
+        assert (ended.progress.num_done, ended.progress.num_failed) == (1, 1)
+        batch.delete(connection, "people")
+    assert "another person than the consent record" in shots["wrong"].error
+    assert not (place.media / "wrong.mp4").exists()
+
+
+@pytest.mark.parametrize("whose", ["man", "woman"])
+def test_the_person_in_the_reference_is_compared_with_the_record_of_the_reference(whose: str, place: Place) -> None:
+    given = mine(**place.footage(MAN))
+    reference = mine(face=place.face(MAN if whose == "man" else WOMAN))
+    asked = film(given, MAN, method="hetero", reference=WOMAN, reference_consent=reference.fields(), output="refused.mp4")
+    if whose == "man":
+        refused = place.refusal(lambda to: client.dub(to, **asked).wait(timeout_s=300))
+        assert (refused.reason, "the reference" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
+        return
+    with place.running.connect() as connection:
+        client.dub(connection, **asked | {"output": "with_reference.mp4"}).wait(timeout_s=300)
