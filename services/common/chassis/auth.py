@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import secrets
 import threading
 from pathlib import Path
 
@@ -68,13 +69,16 @@ class TokenCheck:
 
     Args:
         file: the token file. None accepts every call.
+        fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one, for servers that record no
+            fingerprints.
 
     Raises:
         InvalidRequest: as `read_tokens`.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, fingerprint_key: bytes | None = None) -> None:
         self._file = file
+        self._fingerprint_key = fingerprint_key or secrets.token_bytes(32)
         self._tokens: dict[str, str] = {}
         self._version: tuple[int, ...] = ()
         self._broken = False
@@ -103,7 +107,7 @@ class TokenCheck:
         tenants = [tenant for known, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), known.encode())]
         if not tenants:
             raise Unauthenticated("the bearer token is not one that this server accepts", field="authorization")
-        return Caller(tenants[0], fingerprint_of(token))
+        return Caller(tenants[0], fingerprint_of(token, self._fingerprint_key))
 
     def _current_tokens(self, file: Path) -> dict[str, str]:
         with self._lock:

@@ -66,6 +66,7 @@ class StageServer:
         collectors: metrics of the stage's own, shown with the server's.
         close: called once, after the last call.
         most_calls_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all.
+        fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one.
 
     Raises:
         InvalidRequest: a token or TLS file cannot be used.
@@ -84,6 +85,7 @@ class StageServer:
         collectors: Sequence[Collector] = (),
         close: Callable[[], None] | None = None,
         most_calls_of_tenant: int | None = None,
+        fingerprint_key: bytes | None = None,
     ) -> None:
         self.stage = stage
         self.metrics = Metrics(stage)
@@ -119,7 +121,7 @@ class StageServer:
         interceptor = ChassisInterceptor(
             stage=stage,
             admission=self._admission,
-            tokens=TokenCheck(settings.auth_token_file),
+            tokens=TokenCheck(settings.auth_token_file, fingerprint_key),
             observer=Observer(stage, self.metrics, self._tracing.tracer),
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
