@@ -15,7 +15,6 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import trace
-from prometheus_client import start_http_server
 from prometheus_client.registry import Collector
 
 from services.common.chassis.auth import TokenCheck
@@ -23,6 +22,7 @@ from services.common.chassis.health import HealthServicer
 from services.common.chassis.interceptor import ChassisInterceptor
 from services.common.chassis.limits import Admission, WorkerPool
 from services.common.chassis.listening import bracketed, health_options, server_credentials, server_options
+from services.common.chassis.metrics_port import serve_metrics
 from services.common.chassis.observation import Observer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.telemetry import Metrics, make_tracing
@@ -173,14 +173,7 @@ class StageServer:
                 self._health_server.add_insecure_port(wanted)
             if settings.metrics_port:
                 wanted, variable = f"{bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
-                http, thread = start_http_server(settings.metrics_port, settings.host, self.metrics.registry)
-
-                def stop_metrics() -> None:
-                    http.shutdown()
-                    http.server_close()
-                    thread.join()
-
-                self._stop_metrics = stop_metrics
+                self._stop_metrics = serve_metrics(self.metrics.registry, settings.host, settings.metrics_port)
         except (RuntimeError, OSError) as error:
             raise InvalidRequest(
                 f"the {self.stage} stage cannot listen on {wanted}: another process listens there, or this machine has no such "
