@@ -1,10 +1,8 @@
-"""Options, TLS and addresses of a listening server, from the settings."""
+"""Options and addresses of a listening server, from the settings."""
 
 from __future__ import annotations
 
 from typing import Final
-
-import grpc
 
 from services.common.chassis.messages import receive_limit
 from services.common.chassis.settings import StageSettings
@@ -51,15 +49,3 @@ def health_options() -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", _MAX_HEALTH_STREAMS),
         ("grpc.max_receive_message_length", _MAX_HEALTH_REQUEST_BYTES),
     ]
-
-
-def server_credentials(settings: StageSettings) -> grpc.ServerCredentials | None:
-    """Return the credentials for TLS, or None for plain text."""
-    if settings.tls_key_file is None or settings.tls_certificate_file is None:
-        return None
-    authorities = settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file is not None else None
-    return grpc.ssl_server_credentials(
-        [(settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())],
-        root_certificates=authorities,
-        require_client_auth=settings.require_client_certificate,
-    )

@@ -21,11 +21,12 @@ from services.common.chassis.auth import TokenCheck
 from services.common.chassis.health import HealthServicer
 from services.common.chassis.interceptor import ChassisInterceptor
 from services.common.chassis.limits import Admission, WorkerPool
-from services.common.chassis.listening import bracketed, health_options, server_credentials, server_options
+from services.common.chassis.listening import bracketed, health_options, server_options
 from services.common.chassis.metrics_port import serve_metrics
 from services.common.chassis.observation import Observer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.telemetry import Metrics, make_tracing
+from services.common.chassis.tls import server_credentials
 from services.common.chassis.watchdog import Watchdog
 from services.common.errors import InvalidRequest
 
