@@ -18,7 +18,7 @@ from opentelemetry import trace
 from prometheus_client.registry import Collector
 
 from services.common.chassis.auth import TokenCheck
-from services.common.chassis.health import HealthServicer
+from services.common.chassis.health import HealthInterceptor, HealthServicer
 from services.common.chassis.interceptor import ChassisInterceptor
 from services.common.chassis.limits import Admission, WorkerPool
 from services.common.chassis.listening import bracketed, health_options, server_options
@@ -105,8 +105,8 @@ class StageServer:
             max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs, most_of_tenant=most_calls_of_tenant
         )
         self.metrics.watch(self._admission, self._workers)
-        # One servicer for the calls' port and one for the plain port: watchers of the plain port, which asks for no certificate,
-        # take no places of the gateways.
+        # One servicer for the calls' port and one for the plain port: watchers of the plain port, which asks for no certificate and
+        # no token, take no places of the gateways.
         self._health = HealthServicer(stage)
         self._plain_health = HealthServicer(stage)
         self._stop_metrics: Callable[[], None] = lambda: None
@@ -133,9 +133,10 @@ class StageServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
         register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        # A kubelet's probe knows no TLS: a plain-text port answers it.
-        self._health_server = grpc.aio.server(options=health_options()) if settings.health_port else None
-        if self._health_server is not None:
+        # A kubelet's probe knows no TLS and no token: a plain-text port answers it.
+        self._health_server: grpc.aio.Server | None = None
+        if settings.health_port:
+            self._health_server = grpc.aio.server(interceptors=[HealthInterceptor(stage)], options=health_options())
             health_pb2_grpc.add_HealthServicer_to_server(self._plain_health, self._health_server)
         reflection.enable_server_reflection([*self._services, _HEALTH, reflection.SERVICE_NAME], self._server)
 
