@@ -63,7 +63,7 @@ def component_properties(name: str) -> Schema:
         "progressDeadlineSeconds": whole("seconds without progress after which a rollout has failed", 1),
         "listenAddress": text("address that servers listen on; :: in an IPv6 cluster", r"^[0-9a-fA-F:.]+$"),
         "metricsPort": port("port of the Prometheus metrics"),
-        "healthPort": port("port of the health service without TLS, for probes; open only with TLS"),
+        "healthPort": port("port of the health service without TLS and tokens, for probes; open only with TLS or tokens"),
         "drainGraceSeconds": whole("seconds that running calls have after SIGTERM; the pod has 15 s more", 0, 7200),
         "image": image(),
         **placement(affinity),

@@ -10,6 +10,7 @@ from gateway.api.rooms import Rooms
 from gateway.api.shared import Shared
 from gateway.live.metrics import LiveMetrics
 from gateway.settings import GatewaySettings
+from gateway.signatures.installation import TOKEN_FINGERPRINTS, signing_key
 from gateway.tenants.long_calls import most_calls_of_tenant
 from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.chassis.server import StageServer
@@ -24,6 +25,7 @@ class GatewayServer(StageServer):
 
     Raises:
         InvalidRequest: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be used.
+        StorageRefused: the signing key of the data folder cannot be used.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -42,6 +44,7 @@ class GatewayServer(StageServer):
             services=SERVICES,
             # Without tokens there is one tenant alone.
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
+            fingerprint_key=_fingerprint_key(settings) if settings.auth_token_file else None,
         )
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
         unfinished.set_function(lambda: rooms.unfinished)
@@ -70,3 +73,7 @@ class GatewayServer(StageServer):
         await self._rooms.close_batches()
         await self._stages.close()
         await self._rooms.close()
+
+
+def _fingerprint_key(settings: GatewaySettings) -> bytes:
+    return signing_key(settings.data_dir, settings.signing_key_file).derived(TOKEN_FINGERPRINTS)

@@ -202,6 +202,12 @@ async def _check_serving(client: StageClient, name: str, service: str) -> None:
     try:
         reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=REACH_SECONDS)
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise InvalidRequest(
+                f"{client.peer} does not accept this gateway: {error.details()}: set DUBSTAGE_STAGES_TOKEN_FILE to a file with a "
+                "token of the stage's DUBSTAGE_AUTH_TOKEN_FILE",
+                field="DUBSTAGE_STAGES_TOKEN_FILE",
+            ) from None
         raise BackendUnavailable(
             f"{client.peer} listens, but answers no health check ({error.code().name}): is it a dubstage stage?"
         ) from None
@@ -231,8 +237,7 @@ async def _check_contract(client: StageClient, name: str, service: str) -> None:
         call = stub.ServerReflectionInfo(asked(), timeout=REACH_SECONDS, metadata=client.metadata())
         reply = await anext(aiter(call), None)
     except grpc.aio.AioRpcError as error:
-        remedy = ": set DUBSTAGE_STAGES_TOKEN_FILE" if error.code() is grpc.StatusCode.UNAUTHENTICATED else ""
-        raise BackendUnavailable(f"{client.peer} does not describe its contract: {error.details()}{remedy}") from None
+        raise BackendUnavailable(f"{client.peer} does not describe its contract: {error.details()}") from None
     files = reply.file_descriptor_response.file_descriptor_proto if reply is not None else ()
     theirs = {
         f"{file.package}.{one.name}/{method.name}"

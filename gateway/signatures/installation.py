@@ -9,6 +9,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.consent.keys import MAX_BYTES, key_id, read_private_key
@@ -19,6 +21,9 @@ KEY_FILE: Final = "signing.pem"
 """File of the key in the data folder, PEM, PKCS 8, mode 0600."""
 
 KEY_SETTING: Final = "DUBSTAGE_SIGNING_KEY_FILE"
+
+TOKEN_FINGERPRINTS: Final = b"dubstage fingerprints of tokens"
+"""Purpose of the secret that the fingerprints of tokens in the audit log follow from."""
 
 
 class InstallationKey:
@@ -45,6 +50,10 @@ class InstallationKey:
     def sign(self, content: bytes) -> str:
         """Return the signature of a text, Base64."""
         return base64.b64encode(self._private.sign(content)).decode("ascii")
+
+    def derived(self, purpose: bytes) -> bytes:
+        """Return the installation's secret for a purpose, 32 bytes. A secret tells nothing of the key or of another secret."""
+        return HKDF(SHA256(), length=32, salt=None, info=purpose).derive(self._private.private_bytes_raw())
 
 
 def installation_key(folder: Path) -> InstallationKey:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from services.common.chassis.settings import DEFAULT_PORTS
+from services.common.chassis.server import StageServer
+from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
 from tests.charts.rendering import ROOT, STAGES, pod_spec, render
 
 
-def run(*targets: str, patience_s: str) -> subprocess.CompletedProcess[str]:
+def run(*targets: str, patience_s: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """The pod's own command, with this machine's interpreter."""
     (pod,) = render("default").of("Pod")
     (container,) = pod["spec"]["containers"]
     command = [sys.executable, *container["command"][1:], *targets]
-    environment = {**os.environ, "DUBSTAGE_TEST_PATIENCE_S": patience_s}
+    environment = {**os.environ, "DUBSTAGE_TEST_PATIENCE_S": patience_s, **variables}
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
 
 
@@ -51,6 +56,61 @@ def test_it_succeeds_where_all_serve(audio: str) -> None:
     result = run(audio, f"dns:///{audio}", patience_s="120")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [f"{audio} serves", f"dns:///{audio} serves"]
+
+
+def test_it_sends_each_server_the_token_that_the_server_asks_for(tmp_path: Path) -> None:
+    files = {"gateway": tmp_path / "gateway", "stage": tmp_path / "stage"}
+    files["gateway"].write_text("# customers\nacme token-of-acme\n")
+    files["stage"].write_text("token-of-the-stages\n")
+    servers = {name: _serve(StageSettings(drain_grace_s=0, auth_token_file=file)) for name, file in files.items()}
+    with ExitStack() as stack:
+        addresses = {name: stack.enter_context(server) for name, server in servers.items()}
+        variables = {
+            "DUBSTAGE_TEST_GATEWAY": addresses["gateway"],
+            "DUBSTAGE_AUTH_TOKEN_FILE": str(files["gateway"]),
+            "DUBSTAGE_STAGES_TOKEN_FILE": str(files["stage"]),
+        }
+        result = run(*addresses.values(), patience_s="60", **variables)
+        assert result.returncode == 0, result.stderr
+        refused = run(addresses["stage"], patience_s="0")
+        assert refused.returncode == 1
+        assert "bearer token" in refused.stderr
+
+
+@contextmanager
+def _serve(settings: StageSettings) -> Iterator[str]:
+    """Serve health from a thread. Yield the address."""
+    address: Future[str] = Future()
+    over = threading.Event()
+
+    async def serve() -> None:
+        async with StageServer("audio", settings, register=lambda _: None, services=()) as server:
+            address.set_result(server.address)
+            await asyncio.to_thread(over.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield address.result(60)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_its_pod_mounts_the_tokens_that_it_sends() -> None:
+    (pod,) = render("production").of("Pod")
+    (container,) = pod["spec"]["containers"]
+    variables = {item["name"]: item["value"] for item in container["env"]}
+    assert variables["DUBSTAGE_TEST_GATEWAY"] == container["args"][-1]
+    mounts = {item["mountPath"]: item["name"] for item in container["volumeMounts"]}
+    secrets = {item["name"]: item["secret"] for item in pod["spec"]["volumes"] if "secret" in item}
+    for variable, secret, key in (
+        ("DUBSTAGE_AUTH_TOKEN_FILE", "dubstage-tokens", "tokens"),
+        ("DUBSTAGE_STAGES_TOKEN_FILE", "dubstage-stages-token", "token"),
+    ):
+        folder, _, name = variables[variable].rpartition("/")
+        source = secrets[mounts[folder]]
+        assert (source["secretName"], source["items"]) == (secret, [{"key": key, "path": name}])
 
 
 def test_it_fails_and_names_the_server_that_does_not_answer(audio: str) -> None:

@@ -219,9 +219,9 @@ def test_a_start_is_given_longer_than_the_gateway_waits_for_its_stages(case: str
     assert probe["periodSeconds"] * probe["failureThreshold"] > waits_s + 20
 
 
-@every_case
-def test_ports_probes_and_services_speak_of_the_same_port(case: str) -> None:
-    rendered = render(case)
+@pytest.mark.parametrize(("case", "sets"), [*((case, ()) for case in CASES), ("default", ("gateway.tokensSecret.name=tokens",))])
+def test_ports_probes_and_services_speak_of_the_same_port(case: str, sets: tuple[str, ...]) -> None:
+    rendered = render(case, *sets)
     for component in COMPONENTS:
         environment, container = rendered.environment(component), rendered.container(component)
         port = DEFAULT_PORTS[component]
@@ -230,6 +230,9 @@ def test_ports_probes_and_services_speak_of_the_same_port(case: str) -> None:
         assert ports["grpc"] == port
         assert str(ports["metrics"]) == environment["DUBSTAGE_METRICS_PORT"]
         probed = int(environment.get("DUBSTAGE_HEALTH_PORT", port))
+        # The kubelet has neither a certificate nor a token.
+        closed = {"DUBSTAGE_TLS_KEY_FILE", "DUBSTAGE_AUTH_TOKEN_FILE"} & environment.keys()
+        assert (probed != port) == bool(closed)
         assert ports.get("health", port) == probed
         for kind in ("startup", "readiness", "liveness"):
             probe = container[f"{kind}Probe"]

@@ -99,11 +99,12 @@ def _refusals(world: World, channel: grpc.Channel, file: Path) -> Outcome:
     for when, change in WITHOUT_TOKENS.items():
         change(file)
         refused = ask(when, TOKEN, METHODS, "UNAUTHENTICATED", EMPTY)
-    health = world.rpcs["Health.Check"].callable(channel)(b"", timeout=START_S)
-    if health.status != health_pb2.HealthCheckResponse.SERVING:
-        faults.append(Fault("code", "the stage does not serve any more"))
+    ask("without a token file", TOKEN, ["Health.Check"], "UNAUTHENTICATED", EMPTY)
     file.rmdir()
     file.write_text(f"{NEXT}\n")
+    health = world.rpcs["Health.Check"].callable(channel)(b"", timeout=START_S, metadata=[bearer(NEXT)])
+    if health.status != health_pb2.HealthCheckResponse.SERVING:
+        faults.append(Fault("code", "the stage does not serve any more"))
     ask("after a new token", NEXT, METHODS, "OK")
     ask("after a new token", TOKEN, METHODS[:1], "UNAUTHENTICATED", "not one that this server accepts")
     return Outcome(refused.code, refused.said, tuple(faults))

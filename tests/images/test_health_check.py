@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,22 @@ async def test_a_server_that_serves_gives_0_and_one_that_warms_up_gives_1(server
     await server.warm_up()
     serving = await ask(environment={"DUBSTAGE_PORT": str(server.port)})
     assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
+
+
+async def test_a_server_that_asks_for_a_token_gets_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# farm\nacme a-token\nanother-token\n")
+    one = StageServer("audio", StageSettings(port=0, drain_grace_s=0, auth_token_file=file), register=lambda _: None, services=())
+    async with one:
+        port = str(one.port)
+        answer = await ask(environment={"DUBSTAGE_PORT": port, "DUBSTAGE_AUTH_TOKEN_FILE": str(file)})
+        assert (answer.returncode, answer.stdout) == (0, "SERVING\n")
+        # Another server gets no token, and a server's token file may hold none.
+        refused = await ask("--address", f"localhost:{port}", environment={"DUBSTAGE_AUTH_TOKEN_FILE": str(file)})
+        assert (refused.returncode, refused.stderr) == (2, f"localhost:{port}: UNAUTHENTICATED\n")
+        file.write_text("")
+        empty = await ask(environment={"DUBSTAGE_PORT": port, "DUBSTAGE_AUTH_TOKEN_FILE": str(file)})
+        assert (empty.returncode, empty.stderr) == (2, f"the token file {file} holds no token\n")
 
 
 async def test_liveness_is_asked_for_by_its_name(server: StageServer) -> None:

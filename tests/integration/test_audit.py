@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
+from gateway.signatures.installation import TOKEN_FINGERPRINTS, signing_key
 from services.common.chassis.caller import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import OTHER, Media
@@ -60,7 +62,10 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
     found = {entry["event"] for entry in entries}
     assert {name for name, events in LEAVES.items() if not found & {str(event) for event in events}} == set()
     asked = [entry for entry in entries if entry["event"] != "settings.changed"]
-    assert {entry["by"]["token"] for entry in asked} == {fingerprint_of(TOKEN)}
+    key = signing_key(running.settings.data_dir, running.settings.signing_key_file).derived(TOKEN_FINGERPRINTS)
+    assert {entry["by"]["token"] for entry in asked} == {fingerprint_of(TOKEN, key)}
+    # Nobody without the key can tell by the log that a guess of the token is right.
+    assert hashlib.sha256(TOKEN.encode()).hexdigest()[:16] not in {entry["by"]["token"] for entry in entries}
     (ended,) = [entry for entry in entries if entry["outputs"] == [result.media_sha256]]
     (created,) = [entry for entry in entries if entry["event"] == "actor.created"]
     assert (ended["event"], ended["face"], ended["consents"]) == ("dub.ended", created["face"], created["consents"])

@@ -16,6 +16,7 @@ from gateway.cli.app import run
 from gateway.cli.options import gateway_settings
 from gateway.provenance.media_digest import media_sha256
 from gateway.settings import TENANTS_FOLDER
+from gateway.signatures.installation import TOKEN_FINGERPRINTS, installation_key
 from services.common.chassis.caller import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
@@ -139,7 +140,8 @@ def test_a_batch_of_a_tenant_of_a_killed_gateway_ends_in_the_tenants_places(
     assert run(["audit", "verify"]) == 0
     with ActorStore(gateway_settings()) as actors:
         entries = [entry for entry in actors.audit.newest(1000) if entry["event"] != "settings.changed"]
-    assert {tuple(entry["by"].values()) for entry in entries} == {("acme", fingerprint_of(TOKENS["acme"]))}
+    key = installation_key(pair.data).derived(TOKEN_FINGERPRINTS)
+    assert {tuple(entry["by"].values()) for entry in entries} == {("acme", fingerprint_of(TOKENS["acme"], key))}
     begun = {entry["work"]: entry["details"]["row"] for entry in entries if entry["event"] == "dub.begun"}
     told = [(begun[entry["work"]], entry["outputs"]) for entry in entries if entry["event"] == "dub.ended"]
     assert sorted(told) == [(row, [media_sha256(film)]) for row, film in enumerate(films)]

@@ -16,6 +16,9 @@ from gateway.cli import checks
 from gateway.cli.checks import READ_ARTEFACTS, check_stage
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
+from services.audio.__main__ import compose
+from services.audio.settings import AudioSettings
+from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
 from tests.integration.servers import RunningStages
 
@@ -66,6 +69,19 @@ def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     assert "put, read, deleted" in said["artefact store"][1]
     assert "actors.sqlite" in said["database"][1]
     assert stages.blobs() <= before
+
+
+async def test_a_stage_is_asked_with_the_token_and_a_wrong_one_is_told_with_its_remedy(tmp_path: Path) -> None:
+    accepted, wrong = tmp_path / "accepted", tmp_path / "wrong"
+    accepted.write_text("a-token\n")
+    wrong.write_text("another-token\n")
+    stage = AudioSettings(port=0, drain_grace_s=0, auth_token_file=accepted)
+    async with server_of("audio", stage, compose(stage)) as server:
+        common = {"data_dir": tmp_path, "audio_endpoint": server.address}
+        assert "serves dubstage.audio" in await check_stage(GatewaySettings(**common, stages_token_file=accepted), "audio")
+        for changes in ({}, {"stages_token_file": wrong}):
+            with pytest.raises(InvalidRequest, match=r"does not accept this gateway: .*set DUBSTAGE_STAGES_TOKEN_FILE"):
+                await check_stage(GatewaySettings(**common, **changes), "audio")
 
 
 WITHOUT_STAGES = """

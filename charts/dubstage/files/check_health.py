@@ -1,4 +1,4 @@
-"""Check the health of the servers that the arguments name. `helm test` runs this file."""
+"""Check the health of the servers that the arguments name, with the token that each server asks for. `helm test` runs this file."""
 
 import os
 import sys
@@ -22,9 +22,20 @@ def tls_files() -> TlsFiles | None:
     return TlsFiles(ca=Path(folder, "ca.crt"), certificate=Path(folder, "tls.crt"), key=Path(folder, "tls.key"))
 
 
+def token(target: str) -> str | None:
+    """Return a token that a server accepts; None: the server asks for no token."""
+    gateway = target == os.environ.get("DUBSTAGE_TEST_GATEWAY")
+    file = os.environ.get("DUBSTAGE_AUTH_TOKEN_FILE" if gateway else "DUBSTAGE_STAGES_TOKEN_FILE")
+    if not file:
+        return None
+    # A line is TOKEN or TENANT TOKEN.
+    lines = [line.split() for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    return next((words[-1] for words in lines if words and not words[0].startswith("#")), None)
+
+
 def check(target: str, tls: TlsFiles | None) -> str:
     """Return what is wrong with a server; empty: the server serves."""
-    with connect(target, tls=tls, timeout_s=10.0) as server:
+    with connect(target, token=token(target), tls=tls, timeout_s=10.0) as server:
         reply = server.unary(CHECK, health_pb2.HealthCheckRequest())
         return "" if reply.status == SERVING else health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 

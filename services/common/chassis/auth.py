@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import os
+import secrets
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -68,20 +70,28 @@ class TokenCheck:
 
     Args:
         file: the token file. None accepts every call.
+        fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one, for servers that record no
+            fingerprints.
 
     Raises:
         InvalidRequest: as `read_tokens`.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, fingerprint_key: bytes | None = None) -> None:
         self._file = file
+        self._fingerprint_key = fingerprint_key or secrets.token_bytes(32)
         self._tokens: dict[str, str] = {}
-        self._version: tuple[int, ...] = ()
+        self._version: tuple[tuple[int, ...], ...] = ()
         self._broken = False
         self._lock = threading.Lock()
         if file is not None:
             self._tokens = read_tokens(file)
-            self._version = _version(file)
+            self._version = file_versions([file])
+
+    @property
+    def required(self) -> bool:
+        """Whether a call needs a token."""
+        return self._file is not None
 
     def check(self, authorization: str) -> Caller:
         """Check the value of a call's `authorization` entry, and return who calls. The value is empty where the call has none.
@@ -103,12 +113,12 @@ class TokenCheck:
         tenants = [tenant for known, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), known.encode())]
         if not tenants:
             raise Unauthenticated("the bearer token is not one that this server accepts", field="authorization")
-        return Caller(tenants[0], fingerprint_of(token))
+        return Caller(tenants[0], fingerprint_of(token, self._fingerprint_key))
 
     def _current_tokens(self, file: Path) -> dict[str, str]:
         with self._lock:
             try:
-                version = _version(file)
+                version = file_versions([file])
                 if version != self._version:
                     self._tokens, self._version = read_tokens(file), version
             except (OSError, InvalidRequest) as error:
@@ -125,6 +135,45 @@ class TokenCheck:
             return self._tokens
 
 
-def _version(file: Path) -> tuple[int, ...]:
-    stat = os.stat(file)
-    return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)
+class OwnToken:
+    """Token that a client sends: the first one of a file, read again when the file changes. Any thread may use the object.
+
+    While the file cannot be read or holds no token, the token that was read before is sent. The log says so.
+
+    Args:
+        file: the token file.
+
+    Raises:
+        InvalidRequest: as `read_tokens`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._version: tuple[tuple[int, ...], ...] = ()
+        self._token = next(iter(read_tokens(file)))
+
+    def current(self) -> str:
+        """Return the token."""
+        with self._lock:
+            try:
+                version = file_versions([self._file])
+                if version != self._version:
+                    self._version = version
+                    self._token = next(iter(read_tokens(self._file)))
+            except OSError:
+                # A file that is about to be replaced may be missing for a moment. A client that is refused says so.
+                pass
+            except InvalidRequest as error:
+                _log.error("token_file_unusable", message=error.message, effect="the former token is sent")
+            return self._token
+
+
+def file_versions(files: Iterable[Path]) -> tuple[tuple[int, ...], ...]:
+    """Return a value that is another one after a file was written or replaced.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    stats = [os.stat(file) for file in files]
+    return tuple((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size) for stat in stats)

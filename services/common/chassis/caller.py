@@ -5,7 +5,7 @@ A tenant is a customer of one installation. This module needs no gRPC.
 
 from __future__ import annotations
 
-import hashlib
+import hmac
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +30,7 @@ class Caller:
 
     Attributes:
         tenant: name of the tenant.
-        fingerprint: first 16 hexadecimal digits of the SHA-256 of the bearer token; empty: no token was asked for.
+        fingerprint: what `fingerprint_of` returned for the bearer token; empty: no token was asked for.
     """
 
     tenant: str = DEFAULT_TENANT
@@ -46,9 +46,17 @@ def is_tenant(name: str) -> bool:
     return _TENANT.fullmatch(name) is not None
 
 
-def fingerprint_of(token: str) -> str:
-    """Return the fingerprint of a token: it tells tokens apart in a log, and does not show the token."""
-    return hashlib.sha256(token.encode()).hexdigest()[:16]
+def fingerprint_of(token: str, key: bytes) -> str:
+    """Return the fingerprint of a token: 16 hexadecimal digits that tell tokens apart in a log.
+
+    The digits are the first of the HMAC-SHA-256 of the token. Without the key, the fingerprint does not show whether a guess of the
+    token is right.
+
+    Args:
+        token: the bearer token.
+        key: secret of the installation.
+    """
+    return hmac.digest(key, token.encode(), "sha256").hex()[:16]
 
 
 def current_caller() -> Caller:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import grpc
 import grpc.aio
 
 from services.common.chassis import calls, error_status
-from services.common.chassis.auth import bearer, read_tokens
+from services.common.chassis.auth import OwnToken, bearer
 from services.common.chassis.caller import tenant_metadata
 from services.common.chassis.retries import RetryPolicy, retry
+from services.common.chassis.tls import Pems, TlsFiles
 from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded
 
 Request = TypeVar("Request")
@@ -42,7 +43,8 @@ class ClientConfig:
     """PEM chain of the client's own certificate, for servers that require a client certificate."""
     tls_key_file: Path | None = None
     auth_token_file: Path | None = None
-    """File whose first token is sent. A token is only sent over TLS or to a loopback address."""
+    """File whose first token is sent with each call, and with the watch of a replica's health. A token is only sent over TLS or to
+    a loopback address."""
     max_message_bytes: int = 16 << 20
     deadline_s: float = 600.0
     """Seconds allowed to a call that states no time of its own."""
@@ -73,8 +75,11 @@ class StageClient:
             async for response in client.stream(stub.Render, requests()):
                 ...
 
-    Each call carries the token, job, shot and trace of the current context and has a deadline: its own, the
+    Each call carries the token, and the job, shot and trace of the current context. Each call has a deadline: its own, the
     configuration's, or the time left to the call that this process serves, whichever comes first.
+
+    The token file and the TLS files are read again when they change: the next call has the new token, or goes over a new
+    connection. Running calls stay on the connection that they began on.
 
     Raises:
         InvalidRequest: a token or TLS file cannot be used, or a token would travel in plain text.
@@ -83,16 +88,9 @@ class StageClient:
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.peer = f"{config.stage} at {config.target}"
-        self._token: tuple[tuple[str, str], ...] = ()
-        if config.auth_token_file is not None:
-            if not config.tls and not _is_local(config.target):
-                raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
-            self._token = (bearer(next(iter(read_tokens(config.auth_token_file)))),)
-        options = _options(config)
-        if config.tls:
-            self.channel = grpc.aio.secure_channel(config.target, _credentials(config), options=options)
-        else:
-            self.channel = grpc.aio.insecure_channel(config.target, options=options)
+        if config.auth_token_file is not None and not config.tls and not _is_local(config.target):
+            raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
+        self.channel = _channel(config)
 
     async def unary(
         self,
@@ -154,9 +152,10 @@ class StageClient:
                 raise ContractBroken(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
             used = requests
             source = _Requests(requests)
+            call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
             try:
-                with source.failure_first(), translate_errors(self.peer):
-                    return await method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
+                with source.failure_first(), translate_errors(self.peer), _server_status_first(call):
+                    return await call
             except DubstageError as error:
                 failure = error
                 raise
@@ -214,7 +213,7 @@ class StageClient:
         if on_call is not None:
             on_call(call)
         try:
-            with source.failure_first(), translate_errors(self.peer):
+            with source.failure_first(), translate_errors(self.peer), _server_status_first(call):
                 async for response in call:
                     yield response
         finally:
@@ -248,8 +247,8 @@ class StageClient:
         return allowed_s if remaining_s is None else min(allowed_s, remaining_s)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return job, shot, trace, tenant and token, which each call carries, for callers that use a stub directly."""
-        return (*calls.outgoing_metadata().items(), *tenant_metadata(), *self._token)
+        """Return job, shot, trace and tenant, which each call carries, for callers that use a stub directly."""
+        return (*calls.outgoing_metadata().items(), *tenant_metadata())
 
 
 class _Requests(Generic[Request]):
@@ -278,6 +277,139 @@ class _Requests(Generic[Request]):
             if self._failure is not None:
                 raise self._failure from None
             raise
+
+
+@contextmanager
+def _server_status_first(call: grpc.aio.Call) -> Iterator[None]:
+    """Raise the status that the server sent, where grpc.aio replaces the status with INTERNAL.
+
+    grpc.aio does so where a write meets the end of the call (https://github.com/grpc/grpc/issues/36066).
+    """
+    sent: list[grpc.aio.AioRpcError] = []
+
+    def note(ended: Any) -> None:
+        # The status is there, so no coroutine waits.
+        code, details, trailing = _result(ended.code()), _result(ended.details()), _result(ended.trailing_metadata())
+        if not sent and code is not grpc.StatusCode.OK:
+            sent.append(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details))
+
+    call.add_done_callback(note)
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL and sent and sent[0].code() is not grpc.StatusCode.INTERNAL:
+            raise sent[0] from error
+        raise
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that does not wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    coroutine.close()
+    return None
+
+
+class _Token(grpc.AuthMetadataPlugin):
+    """Token of each call on a channel, also of the calls that gRPC itself makes to watch health."""
+
+    def __init__(self, token: OwnToken) -> None:
+        self._token = token
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        callback((bearer(self._token.current()),), None)
+
+
+class _RenewedChannel(grpc.aio.Channel):
+    """Channel over TLS that is made anew when a TLS file changes. Running calls end on the channel that they began on.
+
+    Args:
+        files: the TLS files.
+        make: makes a channel with the content of the files.
+        grace_s: seconds that running calls have to end after a change.
+    """
+
+    def __init__(self, files: TlsFiles, make: Callable[[Pems], grpc.aio.Channel], grace_s: float) -> None:
+        self._files = files
+        self._make = make
+        self._grace_s = grace_s
+        self._pems = files.current()
+        self._channel = make(self._pems)
+        self._former: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+
+    def _current(self) -> grpc.aio.Channel:
+        pems = self._files.current()
+        if pems is not self._pems:
+            former = self._channel
+            self._pems, self._channel = pems, self._make(pems)
+            self._former[former] = asyncio.create_task(former.close(self._grace_s))
+            self._former[former].add_done_callback(lambda _: self._former.pop(former, None))
+        return self._channel
+
+    def _method(self, kind: str, *arguments: Any, **options: Any) -> Any:
+        channel: grpc.aio.Channel | None = None
+        method: Any = None
+
+        def call(*given: Any, **named: Any) -> Any:
+            nonlocal channel, method
+            current = self._current()
+            if current is not channel:
+                channel, method = current, getattr(current, kind)(*arguments, **options)
+            return method(*given, **named)
+
+        return call
+
+    def unary_unary(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("unary_unary", *arguments, **options)
+
+    def unary_stream(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("unary_stream", *arguments, **options)
+
+    def stream_unary(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("stream_unary", *arguments, **options)
+
+    def stream_stream(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("stream_stream", *arguments, **options)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._current().get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._current().channel_ready()
+
+    async def close(self, grace: float | None = None) -> None:
+        for channel in (*self._former, self._channel):
+            await channel.close(grace)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+
+def _channel(config: ClientConfig) -> grpc.aio.Channel:
+    """Return the channel of a configuration. Raises InvalidRequest."""
+    options = _options(config)
+    token = config.auth_token_file and grpc.metadata_call_credentials(_Token(OwnToken(config.auth_token_file)))
+
+    def secure(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        # A token of the channel's credentials goes with the health watch too, which gRPC begins by itself.
+        both = grpc.composite_channel_credentials(credentials, token) if token else credentials
+        return grpc.aio.secure_channel(config.target, both, options=options)
+
+    if config.tls:
+        files = TlsFiles(authorities=config.tls_ca_file, certificate=config.tls_certificate_file, key=config.tls_key_file)
+        return _RenewedChannel(files, lambda pems: secure(pems.client_credentials), config.deadline_s)
+    if token:
+        kind = grpc.LocalConnectionType.UDS if config.target.startswith("unix:") else grpc.LocalConnectionType.LOCAL_TCP
+        return secure(grpc.local_channel_credentials(kind))
+    return grpc.aio.insecure_channel(config.target, options=options)
 
 
 def _is_local(target: str) -> bool:
@@ -313,17 +445,3 @@ def _options(config: ClientConfig) -> list[tuple[str, int | str]]:
         # Stages talk to each other directly, without the web proxy of the environment.
         ("grpc.enable_http_proxy", 0),
     ]
-
-
-def _credentials(config: ClientConfig) -> grpc.ChannelCredentials:
-    def read(file: Path | None) -> bytes | None:
-        try:
-            return file.read_bytes() if file is not None else None
-        except OSError as error:
-            raise InvalidRequest(f"cannot read {file}: {error}", field="tls") from error
-
-    return grpc.ssl_channel_credentials(
-        root_certificates=read(config.tls_ca_file),
-        private_key=read(config.tls_key_file),
-        certificate_chain=read(config.tls_certificate_file),
-    )

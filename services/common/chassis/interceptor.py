@@ -1,7 +1,8 @@
 """The one server interceptor. Every call of every stage passes through it before and after the call's handler.
 
 From outside in: log context, trace span and metrics; error mapping; bearer token; deadline; admission; the message's size and
-bounds; the handler. Health checks skip all but the handler. Reflection skips admission.
+bounds; the handler. All before the message is decided by the headers of the call, before gRPC reads a message from the caller.
+Health checks have rules of their own (`services.common.chassis.health`). Reflection has few slots of its own.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, nullcontext
-from typing import Any, TypeAlias
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,22 +20,24 @@ from grpc_status import rpc_status
 from services.common.chassis import calls, error_status
 from services.common.chassis.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.chassis.caller import TENANT_KEY, Caller, named_by, set_current_caller
+from services.common.chassis.health import HEALTH, Context, Handler, HealthInterceptor
 from services.common.chassis.limits import Admission
-from services.common.chassis.messages import Received, decoder, encoder
+from services.common.chassis.messages import decoder, encoder
 from services.common.chassis.observation import Observer
 from services.common.chassis.requests import RequestStream
 from services.common.chassis.watchdog import Watchdog
 from services.common.errors import DubstageError, StageDeadlineExceeded
 
-_HEALTH = "/grpc.health."
 _REFLECTION = "/grpc.reflection."
 _MAX_IDENTIFIER_CHARACTERS = 128
 # Seconds that a status may take to leave. It waits behind earlier answers where the caller reads nothing.
 _STATUS_S = 5.0
-
-# In quotes: the class is generic in the type stubs only.
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+# Calls of reflection that run and that wait at the same time. Reflection works also while the stage warms up.
+_REFLECTIONS = (4, 12)
+# Failed calls that are heard out at the same time: each may bring a largest message more.
+_HEARD_OUT_AT_ONCE = 4
+# Calls that were refused by their headers, and get the error after a pause, at the same time.
+_PAUSED_AT_ONCE = 64
 
 
 class ChassisInterceptor(grpc.aio.ServerInterceptor):
@@ -74,46 +77,41 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         self._max_call_memory_bytes = max_call_memory_bytes
         self._max_message_bytes = max_message_bytes
         self._watchdog = watchdog
+        self._health = HealthInterceptor(stage, tokens)
+        self._reflections = Admission(max_active=_REFLECTIONS[0], max_queued=_REFLECTIONS[1])
+        self._reflections.open()
+        self._hearing_out = asyncio.Semaphore(_HEARD_OUT_AT_ONCE)
+        self._pausing = asyncio.Semaphore(_PAUSED_AT_ONCE)
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap the handler of a call. gRPC has four kinds of handlers."""
+        """Wrap the handler of a call. gRPC has four kinds of handlers.
+
+        For gRPC, every call streams its requests: gRPC reads the request of another call before it calls the handler, whoever calls
+        and however long the request takes.
+        """
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
         if handler is None:
             return None
+        if method.startswith(HEALTH):
+            return self._health.of_calls(handler)
         encode = encoder(handler.response_serializer, self._max_message_bytes)
         codec = (decoder(handler.request_deserializer, self._max_message_bytes), encode)
-        if method.startswith(_HEALTH):
-            # No request of the health service streams.
-            if handler.response_streaming:
-                return grpc.unary_stream_rpc_method_handler(self._passed(handler.unary_stream), *codec)
-            return grpc.unary_unary_rpc_method_handler(self._passed(handler.unary_unary), *codec)
-        match handler.request_streaming, handler.response_streaming:
-            case False, False:
-                return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, encode), *codec)
-            case True, False:
-                return grpc.stream_unary_rpc_method_handler(self._unary(handler.stream_unary, method, encode), *codec)
-            case False, True:
-                return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, encode), *codec)
-            case _:
-                return grpc.stream_stream_rpc_method_handler(self._streaming(handler.stream_stream, method, encode), *codec)
+        streams = handler.request_streaming
+        if handler.response_streaming:
+            behaviour = handler.stream_stream if streams else handler.unary_stream
+            return grpc.stream_stream_rpc_method_handler(self._streaming(behaviour, method, encode, streams), *codec)
+        behaviour = handler.stream_unary if streams else handler.unary_unary
+        return grpc.stream_unary_rpc_method_handler(self._unary(behaviour, method, encode, streams), *codec)
 
-    def _passed(self, behaviour: Any) -> Any:
-        async def answer(request: Received, context: Context) -> Any:
-            if request.error is not None:
-                await context.abort_with_status(self._status(request.error))
-            return await behaviour(request.message, context)
-
-        return answer
-
-    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
-        async def answer(request: Any, context: Context) -> Any:
-            async with self._call(method, context, request) as (call, requests):
-                response = await behaviour(requests or _checked(request, call), context)
+    def _unary(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
+        async def answer(_: object, context: Context) -> Any:
+            async with self._call(method, context, streams) as (call, requests):
+                response = await behaviour(requests if streams else await requests.only(), context)
                 # Encoded inside the call: an answer that is too large is an error like any other.
                 data = encode(response)
                 _count_sent(response, call)
@@ -121,12 +119,12 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes]) -> Any:
+    def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
         # A coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is free at
         # once. A generator would stay suspended.
-        async def answer(request: Any, context: Context) -> None:
-            async with self._call(method, context, request) as (call, requests):
-                responses = behaviour(requests or _checked(request, call), context)
+        async def answer(_: object, context: Context) -> None:
+            async with self._call(method, context, streams) as (call, requests):
+                responses = behaviour(requests if streams else await requests.only(), context)
                 if not hasattr(responses, "__aiter__"):
                     await responses
                     return
@@ -140,7 +138,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     @asynccontextmanager
-    async def _call(self, method: str, context: Context, request: Any) -> AsyncIterator[tuple[calls.Call, RequestStream | None]]:
+    async def _call(self, method: str, context: Context, streams: bool) -> AsyncIterator[tuple[calls.Call, RequestStream]]:
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         allowed_s = self._allowed_s(context)
         call = calls.Call(
@@ -151,14 +149,16 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             deadline=time.monotonic() + allowed_s,
             max_memory_bytes=self._max_call_memory_bytes,
         )
-        requests = RequestStream(context, call) if hasattr(request, "__aiter__") else None
+        requests = RequestStream(context, call)
+        admission = self._reflections if method.startswith(_REFLECTION) else self._admission
+        admitted = False
         async with self._observer.observed(call, metadata) as outcome:
             try:
                 set_current_caller(self._caller(metadata))
                 try:
                     async with asyncio.timeout(allowed_s) as timer:
-                        slot = nullcontext() if method.startswith(_REFLECTION) else self._admission.slot()
-                        async with slot:
+                        async with admission.slot():
+                            admitted = True
                             with self._watchdog.watching(call):
                                 try:
                                     yield call, requests
@@ -177,8 +177,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     # The watchdog ended the call.
                     outcome.fail(call.failure)
                     _uncancel()
-                    if requests is not None:
-                        await requests.hear_out()
+                    if streams:
+                        await self._await_pause(requests, admitted)
                     await self._send(context, call.failure)
                 # The caller, the caller's deadline or the server's shutdown ended the call: gRPC itself answers.
                 remaining = context.time_remaining()
@@ -190,12 +190,24 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                     outcome.code = "UNIMPLEMENTED"
                 else:
                     outcome.fail(call.failure or error_status.domain_error(error))
-                if requests is not None:
-                    await requests.hear_out()
+                if streams:
+                    await self._await_pause(requests, admitted)
                 if unimplemented:
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"the {self._stage} stage has no {call.rpc}")
                 assert outcome.error is not None
                 await self._send(context, outcome.error)
+
+    async def _await_pause(self, requests: RequestStream, admitted: bool) -> None:
+        """Give the caller of a failed call time to come to a pause, so that the error reaches the caller.
+
+        A caller on grpc.aio whose write meets the end of the call sees INTERNAL in place of the status
+        (https://github.com/grpc/grpc/issues/36066). Nothing is read from a caller that was not admitted. Where many calls fail at
+        the same time, further ones end without a pause.
+        """
+        slots, pause = (self._hearing_out, requests.hear_out) if admitted else (self._pausing, requests.pause)
+        if not slots.locked():
+            async with slots:
+                await pause()
 
     async def _send(self, context: Context, error: DubstageError) -> None:
         """End the call with an error. Raises grpc.aio.AbortError."""
@@ -213,11 +225,6 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
     def _allowed_s(self, context: Context) -> float:
         asked_s: float | None = context.time_remaining()
         return min(self._default_deadline_s if asked_s is None else asked_s, self._max_deadline_s)
-
-
-def _checked(request: Received, call: calls.Call) -> Any:
-    call.messages_received += 1
-    return request.checked()
 
 
 async def _write(context: Context, data: bytes) -> None:

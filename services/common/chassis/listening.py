@@ -1,14 +1,16 @@
-"""Options, TLS and addresses of a listening server, from the settings."""
+"""Options and addresses of a listening server, from the settings."""
 
 from __future__ import annotations
 
 from typing import Final
 
-import grpc
-
+from services.common.chassis.health import MAX_REQUEST_BYTES
 from services.common.chassis.messages import receive_limit
 from services.common.chassis.settings import StageSettings
 
+_UNREAD_BYTES: Final = 64 << 10
+"""Bytes of a call that gRPC takes from its caller before the server reads: the call's window of HTTP/2. While the server reads a
+message, gRPC makes room for that one message."""
 _COMMON: Final = (
     # A port in use is an error. By default, two stages on Linux would share the port.
     ("grpc.so_reuseport", 0),
@@ -16,13 +18,16 @@ _COMMON: Final = (
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+    # The probe of the bandwidth would let each call's window grow to a GiB, for callers without a token too.
+    ("grpc.http2.bdp_probe", 0),
+    # A caller that connects, and neither ends the handshake of TLS nor begins HTTP/2, is gone after this time.
+    ("grpc.server_handshake_timeout_ms", 20_000),
 )
-# A health check has at most 259 bytes. The rest is room for a refusal that says so.
-_MAX_HEALTH_REQUEST_BYTES: Final = 4 << 10
-# Calls of one connection of the plain port at the same time. A kubelet has one.
 _MAX_HEALTH_STREAMS: Final = 64
-# Calls of one connection beyond those that run and wait: health, and calls that are refused. Still more calls wait in the client.
-_FURTHER_STREAMS: Final = 512
+"""Calls of one connection of the plain port at the same time. A kubelet has one."""
+_FURTHER_STREAMS: Final = 128
+"""Calls of one connection beyond those that run and wait: health, and calls that are refused. More calls wait in the client."""
 
 
 def bracketed(host: str) -> str:
@@ -49,17 +54,5 @@ def health_options() -> list[tuple[str, int]]:
     return [
         *_COMMON,
         ("grpc.max_concurrent_streams", _MAX_HEALTH_STREAMS),
-        ("grpc.max_receive_message_length", _MAX_HEALTH_REQUEST_BYTES),
+        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ]
-
-
-def server_credentials(settings: StageSettings) -> grpc.ServerCredentials | None:
-    """Return the credentials for TLS, or None for plain text."""
-    if settings.tls_key_file is None or settings.tls_certificate_file is None:
-        return None
-    authorities = settings.tls_client_ca_file.read_bytes() if settings.tls_client_ca_file is not None else None
-    return grpc.ssl_server_credentials(
-        [(settings.tls_key_file.read_bytes(), settings.tls_certificate_file.read_bytes())],
-        root_certificates=authorities,
-        require_client_auth=settings.require_client_certificate,
-    )

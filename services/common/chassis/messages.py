@@ -45,12 +45,12 @@ class Received:
 
 
 def receive_limit(max_message_bytes: int) -> int:
-    """Return the size of the largest message that gRPC reads, bytes: about twice the limit.
+    """Return the size of the largest message that gRPC reads, bytes: 1 MiB above the limit.
 
-    The chassis refuses a message above the limit by name. gRPC ends the call of a still larger message with its own status,
-    RESOURCE_EXHAUSTED without details.
+    The chassis refuses a message above the limit by name. gRPC ends the call of a still larger message as soon as the message's
+    length has arrived, with its own status, RESOURCE_EXHAUSTED without details.
     """
-    return min(2 * max_message_bytes + _ROOM_BYTES, _LARGEST)
+    return min(max_message_bytes + _ROOM_BYTES, _LARGEST)
 
 
 def decoder(decode: Callable[[bytes], Any] | None, max_message_bytes: int) -> Callable[[bytes], Received]:

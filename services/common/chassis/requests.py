@@ -1,4 +1,4 @@
-"""Requests of a call that streams them: read one by one, decoded, counted and within their bounds."""
+"""Requests of a call: read one by one, decoded, counted and within their bounds."""
 
 from __future__ import annotations
 
@@ -59,12 +59,26 @@ class RequestStream:
         self._call.messages_received += 1
         return received.checked()
 
-    async def hear_out(self) -> None:
-        """Read further requests of a failed call and drop them, so that the error reaches the caller.
+    async def only(self) -> Any:
+        """Return the request of a call that has one request.
 
-        A caller on grpc.aio whose write meets the end of the call sees INTERNAL in place of the status
-        (https://github.com/grpc/grpc/issues/36066). The reading ends after a pause of the caller, or after _HEARING_S.
+        Raises:
+            InvalidRequest: the call ended without a request.
         """
+        # No code reads ahead here, so the read needs no task.
+        with self._call.awaited():
+            received = await self._context.read()
+        if received is grpc.aio.EOF:
+            raise InvalidRequest(f"{self._call.rpc} takes one request, and the call ended without a request")
+        self._call.messages_received += 1
+        return received.checked()
+
+    async def pause(self) -> None:
+        """Wait for as long as a caller may take between two requests, and read nothing."""
+        await asyncio.sleep(_NEXT_REQUEST_S)
+
+    async def hear_out(self) -> None:
+        """Read further requests of a failed call and drop them, until the caller pauses or _HEARING_S are over."""
         end = time.monotonic() + _HEARING_S
         while time.monotonic() < end:
             reading = self._read()

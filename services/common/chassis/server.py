@@ -15,17 +15,18 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry import trace
-from prometheus_client import start_http_server
 from prometheus_client.registry import Collector
 
 from services.common.chassis.auth import TokenCheck
-from services.common.chassis.health import HealthServicer
+from services.common.chassis.health import HealthInterceptor, HealthServicer
 from services.common.chassis.interceptor import ChassisInterceptor
 from services.common.chassis.limits import Admission, WorkerPool
-from services.common.chassis.listening import bracketed, health_options, server_credentials, server_options
+from services.common.chassis.listening import bracketed, health_options, server_options
+from services.common.chassis.metrics_port import serve_metrics
 from services.common.chassis.observation import Observer
 from services.common.chassis.settings import StageSettings
 from services.common.chassis.telemetry import Metrics, make_tracing
+from services.common.chassis.tls import server_credentials
 from services.common.chassis.watchdog import Watchdog
 from services.common.errors import InvalidRequest
 
@@ -66,6 +67,7 @@ class StageServer:
         collectors: metrics of the stage's own, shown with the server's.
         close: called once, after the last call.
         most_calls_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all.
+        fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one.
 
     Raises:
         InvalidRequest: a token or TLS file cannot be used.
@@ -84,6 +86,7 @@ class StageServer:
         collectors: Sequence[Collector] = (),
         close: Callable[[], None] | None = None,
         most_calls_of_tenant: int | None = None,
+        fingerprint_key: bytes | None = None,
     ) -> None:
         self.stage = stage
         self.metrics = Metrics(stage)
@@ -102,8 +105,8 @@ class StageServer:
             max_active=settings.max_concurrent_rpcs, max_queued=settings.max_queued_rpcs, most_of_tenant=most_calls_of_tenant
         )
         self.metrics.watch(self._admission, self._workers)
-        # One servicer for the calls' port and one for the plain port: watchers of the plain port, which asks for no certificate,
-        # take no places of the gateways.
+        # One servicer for the calls' port and one for the plain port: watchers of the plain port, which asks for no certificate and
+        # no token, take no places of the gateways.
         self._health = HealthServicer(stage)
         self._plain_health = HealthServicer(stage)
         self._stop_metrics: Callable[[], None] = lambda: None
@@ -119,7 +122,7 @@ class StageServer:
         interceptor = ChassisInterceptor(
             stage=stage,
             admission=self._admission,
-            tokens=TokenCheck(settings.auth_token_file),
+            tokens=TokenCheck(settings.auth_token_file, fingerprint_key),
             observer=Observer(stage, self.metrics, self._tracing.tracer),
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
@@ -130,9 +133,10 @@ class StageServer:
         self._server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
         register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        # A kubelet's probe knows no TLS: a plain-text port answers it.
-        self._health_server = grpc.aio.server(options=health_options()) if settings.health_port else None
-        if self._health_server is not None:
+        # A kubelet's probe knows no TLS and no token: a plain-text port answers it.
+        self._health_server: grpc.aio.Server | None = None
+        if settings.health_port:
+            self._health_server = grpc.aio.server(interceptors=[HealthInterceptor(stage)], options=health_options())
             health_pb2_grpc.add_HealthServicer_to_server(self._plain_health, self._health_server)
         reflection.enable_server_reflection([*self._services, _HEALTH, reflection.SERVICE_NAME], self._server)
 
@@ -171,14 +175,7 @@ class StageServer:
                 self._health_server.add_insecure_port(wanted)
             if settings.metrics_port:
                 wanted, variable = f"{bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
-                http, thread = start_http_server(settings.metrics_port, settings.host, self.metrics.registry)
-
-                def stop_metrics() -> None:
-                    http.shutdown()
-                    http.server_close()
-                    thread.join()
-
-                self._stop_metrics = stop_metrics
+                self._stop_metrics = serve_metrics(self.metrics.registry, settings.host, settings.metrics_port)
         except (RuntimeError, OSError) as error:
             raise InvalidRequest(
                 f"the {self.stage} stage cannot listen on {wanted}: another process listens there, or this machine has no such "

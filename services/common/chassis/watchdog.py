@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import structlog
 
 from services.common.chassis.calls import Call, mebibytes
 from services.common.chassis.limits import Computation, WorkerPool
-from services.common.chassis.memory import resident_bytes
+from services.common.chassis.memory import give_back_freed_memory, resident_bytes
 from services.common.errors import CallTooLarge, StageDeadlineExceeded
 
 LOOK_EVERY_S: Final = 0.25
@@ -24,6 +25,8 @@ RELIEF_S: Final = 10.0
 
 SETTLE_S: Final = 1.0
 """Seconds that the process's memory has to shrink after that computation has stopped."""
+GIVE_BACK_S: Final = 1.0
+"""Seconds after the end of a call that was ended, after which freed memory goes back to the system: half-sent messages."""
 
 _NEARLY: Final = 0.9
 
@@ -65,6 +68,7 @@ class Watchdog:
         self._told: set[Computation] = set()
         self._relief_until = self._settled_at = 0.0
         self._over = False
+        self._give_back_at = math.inf
 
     @contextmanager
     def watching(self, call: Call) -> Iterator[None]:
@@ -86,6 +90,9 @@ class Watchdog:
             await asyncio.sleep(LOOK_EVERY_S)
             late_s = loop.time() - began - LOOK_EVERY_S
             self.look(paused_s=late_s if late_s > LOOK_EVERY_S else 0.0)
+            if time.monotonic() > self._give_back_at:
+                self._give_back_at = math.inf
+                await asyncio.to_thread(give_back_freed_memory)
 
     def look(self, *, paused_s: float = 0.0) -> None:
         """Look once at all calls and computations.
@@ -173,4 +180,5 @@ class Watchdog:
     def _end(self, call: Call, error: StageDeadlineExceeded | CallTooLarge) -> None:
         if call.failure is None:
             call.end(error)
+            self._give_back_at = time.monotonic() + GIVE_BACK_S
             self._on_ended(error.reason)

@@ -155,11 +155,12 @@ class Certificates:
     server: Identity
     client: Identity
     foreign_client: Identity
+    foreign_server: Identity
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    """Two authorities; the first signed the server and a client, the other a foreign client."""
+    """Two authorities; the first signed the server and a client, the other a foreign client and a foreign server."""
     folder = tmp_path_factory.mktemp("certificates")
 
     def write(name: str, data: bytes) -> Path:
@@ -194,6 +195,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
         issue("server", authority)[1],
         issue("client", authority)[1],
         issue("foreign-client", other)[1],
+        issue("foreign-server", other)[1],
     )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.common import errors
-from services.common.chassis import calls
+from services.common.chassis import calls, metrics_port
 from services.common.chassis.limits import WorkerPool
 from services.common.chassis.retries import RetryPolicy
-from tests.contract.chassis.helpers import eventually
+from tests.contract.chassis.helpers import answer, eventually
 
 ONCE = RetryPolicy(max_attempts=1)
 RATIO = "dubstage_queue_to_compute_ratio"
@@ -57,9 +60,6 @@ def pool() -> Any:
 
 
 async def test_an_idle_server_shows_its_ratio_and_its_queues_from_the_start(echo: Any, pool: WorkerPool, free_port: int) -> None:
-    async def answer(message: bytes) -> bytes:
-        return message
-
     await echo.serve(answer, workers=[pool], metrics_port=free_port)
     samples = await scrape(free_port)
     assert samples[RATIO] == [({"stage": "echo"}, 0.0)]
@@ -106,10 +106,55 @@ async def test_the_ratio_rises_while_work_waits_and_counts_both_queues(echo: Any
     assert value(samples, "dubstage_rpc_duration_seconds_count", rpc=f"{echo.service}/Unary") == 12
 
 
-async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPool, free_port: int) -> None:
-    async def answer(message: bytes) -> bytes:
-        return message
+def handlers() -> int:
+    """Threads that serve a connection of a metrics port."""
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
 
+
+def half_request(port: int, source: str) -> socket.socket:
+    """Connect from an address of this machine and send a request without its end."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60, source_address=(source, 0))
+    connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: metrics\r\n")
+    return connection
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the address 127.0.0.2")
+async def test_half_sent_requests_take_few_threads_for_little_time_and_keep_no_scrape_out(
+    echo: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_port, "CONNECTION_S", 2.0)
+    await echo.serve(answer, metrics_port=free_port)
+    connections = [half_request(free_port, "127.0.0.2") for _ in range(200)]
+    try:
+        await eventually(lambda: handlers() >= metrics_port.MAX_CONNECTIONS_OF_HOST)
+        for _ in range(5):
+            # Another address: 127.0.0.1.
+            assert (await scrape(free_port))["dubstage_serving"]
+            assert handlers() <= metrics_port.MAX_CONNECTIONS_OF_HOST + 1
+        # The server closes every connection: those over the limit at once, the others after their time.
+        for connection in connections:
+            with suppress(ConnectionError):
+                assert await asyncio.to_thread(connection.recv, 1) == b""
+        await eventually(lambda: not handlers())
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the addresses 127.0.0.2 and so on")
+async def test_connections_of_all_addresses_have_a_bound(echo: Any, free_port: int) -> None:
+    await echo.serve(answer, metrics_port=free_port)
+    connections = [half_request(free_port, f"127.0.1.{number % 50 + 1}") for number in range(200)]
+    try:
+        await eventually(lambda: handlers() >= metrics_port.MAX_CONNECTIONS)
+        await asyncio.sleep(0.5)
+        assert handlers() <= metrics_port.MAX_CONNECTIONS
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPool, free_port: int) -> None:
     server = await echo.serve(answer, workers=[pool], metrics_port=free_port)
     await echo.connect(server).call("Unary")
     guide = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")

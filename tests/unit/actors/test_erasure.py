@@ -202,9 +202,9 @@ def test_a_path_that_the_database_names_outside_of_the_jobs_is_left_logged_and_t
     (others / "album.jpg").write_bytes(b"nobody's business")
     jobs, own = settings.data_dir / "jobs", settings.data_dir / "jobs" / "1"
     JobLedger(actors, ann).begin(own)
-    for folder, record in ((own, b"face"), (jobs / "of bob", b"face of bob")):
+    for folder, content in ((own, b"face"), (jobs / "of bob", b"face of bob")):
         folder.mkdir(parents=True)
-        (folder / "faces.bin").write_bytes(record)
+        (folder / "faces.bin").write_bytes(content)
     (jobs / "linked").symlink_to(others)
     named = {
         "absolute": str(others),

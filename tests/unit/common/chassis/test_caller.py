@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,25 @@ def test_a_line_gives_a_token_to_a_tenant_and_a_token_alone_belongs_to_the_defau
 
 def test_a_check_says_who_calls(file: Path) -> None:
     file.write_text("plain-token\nacme token-one\n")
-    check = TokenCheck(file)
-    assert check.check("Bearer plain-token") == Caller("default", fingerprint_of("plain-token"))
-    assert check.check("bearer token-one") == Caller("acme", fingerprint_of("token-one"))
-    assert "token" not in check.check("Bearer token-one").fingerprint
+    key = b"secret of the installation"
+    check = TokenCheck(file, key)
+    assert check.check("Bearer plain-token") == Caller("default", fingerprint_of("plain-token", key))
+    assert check.check("bearer token-one") == Caller("acme", fingerprint_of("token-one", key))
     for wrong in ("", "Bearer acme token-one", "Bearer acme", "token-one"):
         with pytest.raises(Unauthenticated):
             check.check(wrong)
     assert TokenCheck(None).check("Bearer anything") == Caller("default", "")
+
+
+def test_a_fingerprint_tells_tokens_apart_and_shows_no_guess_to_be_right(file: Path) -> None:
+    file.write_text("token-one\ntoken-two\n")
+    one, other = TokenCheck(file, b"one key"), TokenCheck(file, b"another key")
+    found = [check.check(f"Bearer {token}").fingerprint for check in (one, other) for token in ("token-one", "token-two")]
+    assert len(set(found)) == 4
+    assert found[0] == one.check("Bearer token-one").fingerprint
+    assert hashlib.sha256(b"token-one").hexdigest()[:16] not in found
+    # A server that records no fingerprints needs no key.
+    assert TokenCheck(file).check("Bearer token-one").fingerprint != TokenCheck(file).check("Bearer token-one").fingerprint
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ spec:
               containerPort: {{ .values.port }}
             - name: metrics
               containerPort: {{ .values.metricsPort }}
-            {{- if .root.Values.global.tls.enabled }}
+            {{- if include "dubstage.hasHealthPort" . }}
             - name: health
               containerPort: {{ .values.healthPort }}
             {{- end }}

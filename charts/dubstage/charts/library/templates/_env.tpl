@@ -4,7 +4,7 @@
   value: {{ include "dubstage.text" (index . 1) | quote }}
 {{- end -}}
 
-{{/* Environment variables of every server. Argument: (dict "root" $ "values" values). */}}
+{{/* Environment variables of every server. Argument: (dict "root" $ "component" … "values" values). */}}
 {{- define "dubstage.commonEnv" -}}
 {{- $global := .root.Values.global -}}
 {{- $tls := "/etc/dubstage/tls" -}}
@@ -17,8 +17,10 @@
 {{- if $global.telemetry.otlpEndpoint }}
 {{ include "dubstage.variable" (list "DUBSTAGE_OTLP_ENDPOINT" $global.telemetry.otlpEndpoint) }}
 {{- end }}
-{{- if $global.tls.enabled }}
+{{- if include "dubstage.hasHealthPort" . }}
 {{ include "dubstage.variable" (list "DUBSTAGE_HEALTH_PORT" .values.healthPort) }}
+{{- end }}
+{{- if $global.tls.enabled }}
 {{ include "dubstage.variable" (list "DUBSTAGE_TLS_CERTIFICATE_FILE" (printf "%s/tls.crt" $tls)) }}
 {{ include "dubstage.variable" (list "DUBSTAGE_TLS_KEY_FILE" (printf "%s/tls.key" $tls)) }}
 {{- end }}
