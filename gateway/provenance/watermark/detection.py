@@ -11,7 +11,7 @@ import numpy as np
 from gateway.provenance.watermark.chance import log10_tail
 from gateway.provenance.watermark.code import WORD_BITS, decoded
 from gateway.provenance.watermark.layout import PERIOD
-from gateway.provenance.watermark.payload import Payload, installation_of
+from gateway.provenance.watermark.payload import Payload
 from gateway.provenance.watermark.search import SHIFTS, Part, Search
 from gateway.provenance.watermark.signal import STEP_S, STEPS_PER_CHIP
 from gateway.provenance.watermark.spreading import Spreading
@@ -32,7 +32,7 @@ class Finding:
         log10_chance: decimal logarithm of the probability that a face without the mark shows as much.
         soft: float64 [64], the bits of the word in standard deviations; above 0: 1.
         payload: what the mark says after error correction.
-        right: whether the payload names the installation's key.
+        version: version of the watermark, 1 or 2; 0: the payload does not name the installation's key, so it was not read right.
         agreeing: how many of the 64 bits were read right before error correction, if the payload is right.
         spans: [begin, end) in seconds of the film, where the mark is.
     """
@@ -40,7 +40,7 @@ class Finding:
     log10_chance: float
     soft: Float64 = field(repr=False)
     payload: Payload
-    right: bool
+    version: int
     agreeing: int
     spans: tuple[tuple[float, float], ...]
 
@@ -48,6 +48,11 @@ class Finding:
     def found(self) -> bool:
         """Whether the face has the mark."""
         return self.log10_chance < FALSE_ALARM_LOG10
+
+    @property
+    def right(self) -> bool:
+        """Whether the payload names the installation's key."""
+        return self.version > 0
 
 
 class Detector:
@@ -58,7 +63,7 @@ class Detector:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._installation = installation_of(key)
+        self._key = key
         self._spreading = Spreading.of_key(key)
         self._search = Search(self._spreading)
 
@@ -83,7 +88,7 @@ class Detector:
             log10_chance=min(0.0, float(chance)),
             soft=best.bits,
             payload=payload,
-            right=payload.installation == self._installation,
+            version=payload.version(self._key),
             agreeing=int(((best.bits > 0) == (word > 0)).sum()),
             spans=_spans(self._spreading, parts, best.shift, word),
         )

@@ -13,8 +13,8 @@ from gateway.provenance.watermark.payload import Payload, installation_of, water
 from gateway.provenance.watermark.spreading import Spreading
 from services.common.face.crops import CROP_SIZE
 
-KEY = watermark_key(b"an installation")
-PAYLOAD = Payload.of_job(KEY, "0123456789abcdef")
+KEY, OTHER_KEY = watermark_key(b"an installation"), watermark_key(b"another installation")
+PAYLOAD = Payload.of_film(KEY, b"what the manifest says")
 TIMES = (0.0, 0.04, 1.2345, 12.79, 100.0)
 
 
@@ -49,16 +49,28 @@ def test_native_boxes_have_the_same_mark_in_more_pixels() -> None:
 
 
 def test_every_bit_has_as_many_chips_and_keys_have_signs_of_their_own() -> None:
-    spreading, other = Spreading.of_key(KEY), Spreading.of_key(watermark_key(b"another installation"))
+    spreading, other = Spreading.of_key(KEY), Spreading.of_key(OTHER_KEY)
     assert set(np.bincount(spreading.bit.ravel()).tolist()) == {96}
     assert abs(float((spreading.sign * other.sign).mean())) < 0.05
     assert abs(float(spreading.sign.mean())) < 0.05
 
 
-def test_a_payload_names_key_and_job_in_nine_digits() -> None:
-    assert str(PAYLOAD) == f"{installation_of(KEY):03x}012345"
+def test_a_payload_names_key_and_film_in_nine_digits() -> None:
+    assert str(PAYLOAD) == f"{installation_of(KEY):03x}{PAYLOAD.film:06x}"
     assert Payload.of_message(int(str(PAYLOAD), 16)) == PAYLOAD
-    assert installation_of(KEY) != installation_of(watermark_key(b"another installation"))
+    assert installation_of(KEY) != installation_of(OTHER_KEY)
+
+
+def test_the_film_in_a_payload_follows_from_the_manifest_and_from_the_key() -> None:
+    assert Payload.of_film(KEY, b"what the manifest says") == PAYLOAD
+    assert Payload.of_film(KEY, b"what another manifest says").film != PAYLOAD.film
+    assert Payload.of_film(OTHER_KEY, b"what the manifest says").film != PAYLOAD.film
+
+
+def test_a_payload_tells_its_version_to_the_key_that_it_names() -> None:
+    assert PAYLOAD.version(KEY) == 2
+    assert Payload(installation_of(KEY, 1), 0xC0FFEE).version(KEY) == 1
+    assert PAYLOAD.version(OTHER_KEY) == 0
 
 
 @pytest.mark.parametrize(("total", "log10"), [(64.0, -0.32195), (100.0, -2.57085), (200.0, -15.18603), (1500.0, -270.49068)])
