@@ -111,6 +111,6 @@ def _parts(face: _Face) -> list[Part]:
     parts = []
     for seen in stretches(seconds, face.cuts):
         first, found = responses(seconds[seen], luma[seen])
-        grid = (first + np.arange(len(found))) * STEP_S
+        grid = STEP_S * np.arange(first, first + len(found), dtype=np.float64)
         parts.append(Part(first, found, at_first_frames(seconds, pictures, grid)))
     return parts

@@ -16,7 +16,7 @@ class Standing(StrEnum):
     THIS_FILM = "this_film"
     """The manifest is valid, its signer is trusted, and the mark belongs to what the manifest says."""
     FOOTAGE = "footage"
-    """As THIS_FILM, but the mark belongs to what the manifest of one of the film's sources says: a dub was dubbed again."""
+    """As THIS_FILM, but the mark belongs to what the manifest of a source says: a dub was dubbed again or edited."""
     ANOTHER_FILM = "another_film"
     """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
     CLUE = "clue"
@@ -31,15 +31,15 @@ def standing_of(finding: Finding, key: bytes, verdict: Verdict) -> Standing:
         key: key of the watermarks, 32 bytes.
         verdict: what the film's manifest says, and whether it holds.
     """
-    if finding.version == 0 or verdict.dub is None:
+    if finding.version == 0:
         return Standing.CLUE
     trusted = verdict.state is State.TRUSTED
-    if _belong(finding, key, verdict.dub):
+    if verdict.dub is not None and _belong(finding, key, verdict.dub):
         return Standing.THIS_FILM if trusted else Standing.CLUE
     sources = [DubFacts.model_validate(item["dub"]) for item in verdict.ingredients if item.get("valid") and "dub" in item]
     if any(_belong(finding, key, source) for source in sources):
         return Standing.FOOTAGE if trusted else Standing.CLUE
-    return Standing.ANOTHER_FILM
+    return Standing.ANOTHER_FILM if verdict.dub is not None else Standing.CLUE
 
 
 def _belong(finding: Finding, key: bytes, facts: DubFacts) -> bool:

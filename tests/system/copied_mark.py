@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import aclosing
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import cv2
@@ -29,7 +28,7 @@ async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path) -
     info = probe(footage)
     times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
     with av.open(str(target), "w") as output:
-        stream = cast(av.VideoStream, output.add_stream("ffv1", rate=Fraction(info.video.average_rate)))
+        stream = output.add_stream("ffv1", rate=Fraction(info.video.average_rate))
         stream.width, stream.height, stream.pix_fmt = info.video.width, info.video.height, "yuv420p"
         stream.codec_context.time_base = info.video.time_base
         async with aclosing(tracked_frames(stages, info, 1)) as frames:

@@ -78,7 +78,7 @@ class MarkedFace:
         return FrameMark(heights.astype(np.float32).reshape(ROWS, COLUMNS))
 
     def _decided(self, picture: UInt8, step: int) -> Float64:
-        return self._mark.chips[step % PERIOD] * self._mark.content.of_chips(picture, step)
+        return np.asarray(self._mark.chips[step % PERIOD] * self._mark.content.of_chips(picture, step), np.float64)
 
 
 @cache

@@ -90,6 +90,7 @@ def test_every_field_of_the_manifest_binds_the_mark() -> None:
 
 def test_the_mark_of_footage_that_was_a_dub_itself_is_told_apart_from_a_copied_one() -> None:
     assert standing_of(mark_of(FILM), KEY, verdict_of(State.TRUSTED, OTHER, FILM)) is Standing.FOOTAGE
+    assert standing_of(mark_of(FILM), KEY, verdict_of(State.TRUSTED, None, FILM)) is Standing.FOOTAGE
     assert standing_of(mark_of(FILM), KEY, verdict_of(State.VALID, OTHER, FILM)) is Standing.CLUE
     assert standing_of(mark_of(FILM), KEY, verdict_of(State.TRUSTED, OTHER, FILM, valid=False)) is Standing.ANOTHER_FILM
 
