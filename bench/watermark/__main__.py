@@ -2,6 +2,7 @@
 
 python -m bench.watermark dubs CLIP... --csv dubs.csv --plot dubs.png
 python -m bench.watermark undubbed CLIP... --csv undubbed.csv --plot undubbed.png
+python -m bench.watermark copies CLIP... --csv copies.csv
 python -m bench.watermark cost CLIP
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.watermark.copies import copies_of, sum_of_copies, write_copies
 from bench.watermark.cost import blend_times, film_time
 from bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from bench.watermark.dubs import append_row, read_rows, rows_of_clip
@@ -77,6 +79,18 @@ async def undubbed(asked: argparse.Namespace) -> int:
     return 1 if readings.false_alarms else 0
 
 
+async def copies(asked: argparse.Namespace) -> int:
+    """Copy marks to footage that has none, and print how many are found there."""
+    found = []
+    async with open_studio(gateway_settings()) as studio:
+        async for copy in copies_of(studio, chosen_clips(asked.clip, asked.splits), asked.seconds):
+            found.append(copy)
+            tell(f"{copy.marked} to {copy.footage}: 10^{copy.log10_false_alarm:.1f}, {copy.bits_right} bits right")
+    write_copies(asked.csv, found)
+    print("\n".join(sum_of_copies(found)))
+    return 1 if any(copy.found and copy.marked != copy.footage for copy in found) else 0
+
+
 async def cost(asked: argparse.Namespace) -> int:
     """Measure what the watermark costs, and print it."""
     print("processor time of blending one face into one frame of 1920 x 1080:")
@@ -114,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--csv", type=Path, required=True, help="table to write")
     two.add_argument("--plot", type=Path, help="picture to write")
     two.set_defaults(run=undubbed)
+    four = commands.add_parser("copies", help="whether a mark is found that is copied to genuine footage")
+    four.add_argument("clip", nargs="+", type=Path, help="footage with sound, or a folder with --splits")
+    four.add_argument("--splits", nargs="*", default=[], help="of a folder: all films with these uses in its catalogue.csv")
+    four.add_argument("--seconds", type=float, default=6.0, help="length of the beginning that is dubbed")
+    four.add_argument("--csv", type=Path, required=True, help="table to write")
+    four.set_defaults(run=copies)
     three = commands.add_parser("cost", help="processor time and bytes that the watermark costs")
     three.add_argument("clip", nargs="*", type=Path, help="footage with sound")
     three.set_defaults(run=cost)
@@ -121,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 1 if a clip failed, or a false alarm was seen."""
+    """Run a command; return 1 if a clip failed, a false alarm was seen, or a copied mark was found on another person."""
     asked = _parser().parse_args(arguments)
     return int(asyncio.run(asked.run(asked)))
 

@@ -17,9 +17,8 @@ from gateway.media.probe import probe
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.watermark_reading import likeliest, responses_of_faces
 from gateway.provenance.watermark.detection import Detector
-from gateway.provenance.watermark.embedding import Mark
+from gateway.provenance.watermark.embedding import Mark, MarkedFace
 from gateway.provenance.watermark.payload import Payload
-from gateway.provenance.watermark.strength import Strength
 from services.common.face.crops import BOX_SIZE
 from services.common.face.native_pictures import MAX_SCALE
 
@@ -78,8 +77,8 @@ def blend_time(side: int, runs: int = _RUNS) -> BlendTime:
     mask = np.ones((side, side), np.float32)
     place = np.array([[1.0, 0.0, 400.0], [0.0, 1.0, 200.0]])
     key = bytes(32)
-    face, strength = random.integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8), Strength()
-    mark = Mark(key, Payload.of_job(key, "0" * 64))
+    face = random.integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
+    marked = MarkedFace(Mark(key, Payload.of_film(key, b"bench")))
     best = [float("inf"), float("inf")]
     pixel = pixel_format("yuv420p")
     colour = colour_model(pixel, ColourTags(), 1920, 1080)
@@ -87,7 +86,7 @@ def blend_time(side: int, runs: int = _RUNS) -> BlendTime:
         for number in range(2):
             began = time.process_time()
             seconds = _FRAME_S * run
-            light = mark.luma(seconds, side, strength.of_frame(seconds, face, side / BOX_SIZE)) if number else None
+            light = marked.of_frame(seconds, face, side / BOX_SIZE).luma(side) if number else None
             composite(planes, pixel, colour, place, box, mask, light=light)
             best[number] = min(best[number], time.process_time() - began)
     return BlendTime(side, *(1000.0 * seconds for seconds in best))

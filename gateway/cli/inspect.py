@@ -14,16 +14,18 @@ from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.inspect_watermark import look_for_watermark, watermark_facts, watermark_lines
 from gateway.cli.options import gateway_settings
-from gateway.provenance.credential import certificates_in
+from gateway.provenance.credential import certificates_in, serial_number_of
 from gateway.provenance.facts import DubFacts
 from gateway.provenance.opening import trusted_authorities
 from gateway.provenance.verdict import State, Verdict, verdict_of
 
 EXIT_INVALID: Final = 3
 EXIT_NONE: Final = 4
+EXIT_UNKNOWN: Final = 5
+_EXITS: Final = {State.TRUSTED: 0, State.INVALID: EXIT_INVALID, State.NONE: EXIT_NONE, State.VALID: EXIT_UNKNOWN}
 _HEADS: Final = {
     State.TRUSTED: "valid, and the signer is trusted",
-    State.VALID: "valid, but the signer is not trusted",
+    State.VALID: "valid, but the signer is unknown: neither this installation nor a trusted authority",
     State.INVALID: "NOT VALID",
     State.NONE: "none",
 }
@@ -51,27 +53,30 @@ def inspect(
 ) -> None:
     """Print the content credentials (C2PA) of FILE, whether they hold, and the watermark of this installation.
 
-    Exit code 0: the credentials are valid. 3: the file or its manifest was changed. 4: the file has no manifest. The watermark does
-    not change the exit code.
+    Exit code 0: the credentials are valid, and the signer is trusted. 3: the file or its manifest was changed. 4: the file has no
+    manifest. 5: the credentials are valid, but the signer is unknown. The watermark does not change the exit code: without a
+    manifest that is valid and fits, a watermark is a clue and no proof.
     """
     settings = gateway_settings()
     anchors = certificates_in(trust) if trust is not None else trusted_authorities(settings)
     verdict = verdict_of(file, anchors=anchors)
+    trusted = verdict.state is State.TRUSTED
+    own = trusted and trust is None and verdict.signer["cert_serial_number"] == serial_number_of(anchors)
     if as_json:
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
-        told = {**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub}
+        told = {**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub, "signed_here": own}
         if watermark:
-            told["watermark"] = watermark_facts(look_for_watermark(verdict.file, settings))
+            told["watermark"] = watermark_facts(look_for_watermark(verdict, settings))
         out.print_json(json.dumps(told))
     else:
-        for line in lines(verdict, own=trust is None):
+        for line in lines(verdict, own=own):
             say_result(line)
         for reason in verdict.reasons:
             say(reason)
         if watermark:
-            for line in watermark_lines(look_for_watermark(verdict.file, settings)):
+            for line in watermark_lines(look_for_watermark(verdict, settings)):
                 say_result(line)
-    raise typer.Exit({State.INVALID: EXIT_INVALID, State.NONE: EXIT_NONE}.get(verdict.state, 0))
+    raise typer.Exit(_EXITS[verdict.state])
 
 
 def lines(verdict: Verdict, *, own: bool) -> list[str]:
@@ -79,9 +84,9 @@ def lines(verdict: Verdict, *, own: bool) -> list[str]:
 
     Args:
         verdict: the verdict.
-        own: whether the trusted certificates are those of this installation.
+        own: whether the file is as it was signed, with the certificate of this installation.
     """
-    head = _OWN if own and verdict.state is State.TRUSTED else _HEADS[verdict.state]
+    head = _OWN if own else _HEADS[verdict.state]
     found = [f"content credentials: {head}"]
     if verdict.place:
         found.append(f"manifest: {verdict.place}")

@@ -9,8 +9,8 @@ from gateway.compositing.detail import box_with_detail, luma_under_box
 from gateway.compositing.planes import composite
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.pipeline.rendered_window import Mouth
-from gateway.provenance.watermark.embedding import Mark
-from services.common.array_types import Float32, Float64
+from gateway.provenance.watermark.embedding import FrameMark
+from services.common.array_types import Float64
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
 from services.common.face.native_pictures import native_affine
 
@@ -28,7 +28,7 @@ def seconds_of(frame: DecodedFrame, info: MediaInfo) -> float:
 
 
 def composite_frame(
-    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth, mark: Mark | None = None, strength: float = 1.0
+    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: Mouth, mark: FrameMark | None = None
 ) -> tuple[tuple[Plane, ...], int]:
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
@@ -37,8 +37,7 @@ def composite_frame(
         info: the film.
         pose: head pose in the frame.
         mouth: the mouth.
-        mark: watermark of the film; None: the film gets none.
-        strength: strength of the mark in this frame, 0 to 1.
+        mark: watermark of the frame; None: the film gets none.
     """
     video, side = info.video, len(mouth.detail)
     box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
@@ -50,8 +49,6 @@ def composite_frame(
         box, coded = box_with_detail(box, mouth.detail, mask, mouth.skin, own), native
         mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     soft = mask.astype(np.float32) * (mouth.strength / 255.0)
-    light: Float32 | None = None
-    if mark is not None:
-        light = mark.luma(seconds_of(frame, info), len(box), strength)
+    light = mark.luma(len(box)) if mark is not None else None
     result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
     return result.planes, result.mask.area_px

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,7 @@ from gateway.pipeline.subjects import compares_people
 from gateway.pipeline.workspace import JOURNAL, Workspace, open_workspace
 from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Seal, Sealer
+from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.timed import TimedStages
@@ -171,11 +173,13 @@ class DubJob:
             plan = passes.plan(film, person)
             self._analysed = True
             seal: Seal | None = None
-            mark = self._sealer.mark(key) if self._sealer is not None else None
-            if self._sealer is not None:
-                claim = film_claim(request, film.info, plan, models, digests, mark)
-                seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
+            mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
+            if self._sealer is not None:
+                claim = film_claim(request, film.info, plan, models, digests, key)
+                mark = self._sealer.mark(claim)
+                claim = replace(claim, watermark=film_watermark(mark, dubbed=dubbed).payload)
+                seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
             writer = await asyncio.to_thread(
                 open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )

@@ -17,8 +17,7 @@ from gateway.pipeline.face_index import FaceIndex
 from gateway.pipeline.plan import Plan
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.rendered_window import RenderedWindow
-from gateway.provenance.watermark.embedding import Mark
-from gateway.provenance.watermark.strength import Strength
+from gateway.provenance.watermark.embedding import Mark, MarkedFace
 from gateway.stages.times import StageClock
 
 
@@ -75,7 +74,8 @@ class Film:
             MediaUnsupported: the footage breaks off.
             StorageFull: the disk is full; nothing of the output is left.
         """
-        facts, strength = FilmFacts(np.zeros(plan.num_frames, np.int32)), Strength()
+        facts = FilmFacts(np.zeros(plan.num_frames, np.int32))
+        marked = MarkedFace(mark) if mark is not None else None
 
         def write_window(frames: Iterator[DecodedFrame], span: range, window: RenderedWindow) -> None:
             position = {int(index): place for place, index in enumerate(window.frame)}
@@ -91,10 +91,10 @@ class Film:
                         (record,) = self.faces.read(int(plan.row[index]), int(plan.row[index]) + 1)
                         mouth = window.mouth(place, float(plan.strength[index]))
                         pose = pose_of(record)
-                        strong = 0.0
-                        if mark is not None:
-                            strong = strength.of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
-                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose, mouth, mark, strong)
+                        own = None
+                        if marked is not None:
+                            own = marked.of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
+                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose, mouth, own)
                 with clock.measure("encode", 1):
                     writer.write(frame, planes)
 

@@ -27,9 +27,9 @@ def film_claim(
     plan: Plan,
     models: Listed,
     digests: Mapping[Path, str] = MappingProxyType({}),
-    mark: Mark | None = None,
+    job: str = "",
 ) -> Claim:
-    """Return what the manifest of a dub says.
+    """Return what the manifest of a dub says, without the watermark.
 
     Args:
         request: the dub request.
@@ -37,7 +37,7 @@ def film_claim(
         plan: what happens to every frame of the film.
         models: models of the stages.
         digests: SHA-256 of files of the request, hexadecimal, as far as they are known.
-        mark: watermark of the dubbed mouths; None: they have none.
+        job: key of the job, SHA-256, hexadecimal.
     """
     method = method_named(request.method)
     rendered = plan.rendered()
@@ -56,7 +56,7 @@ def film_claim(
         frame_rate=film.video.average_rate,
         dubbed=spans(rendered),
         consents={who: digest_of(record) for who, record in records.items() if record is not None},
-        watermark=film_watermark(mark, dubbed=dubbed).payload,
+        job=job,
         sources=tuple(Source(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
     )
 

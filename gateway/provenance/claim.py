@@ -50,6 +50,7 @@ class Claim:
         dubbed: spans of frames whose mouth is synthetic, in order.
         consents: SHA-256 of the consent records, hexadecimal, by `person`, `reference`, and `actor` where the record of the person
             came with the request and the actor has another. Only records that were given.
+        job: key of the job, SHA-256, hexadecimal; empty: the film is the recording of a live stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
         sources: files that the film was made of; the footage is the first. A film of a live stream has no footage.
     """
@@ -63,6 +64,7 @@ class Claim:
     frame_rate: Fraction
     dubbed: tuple[range, ...]
     consents: Mapping[str, str] = field(default_factory=dict)
+    job: str = ""
     watermark: str = ""
     sources: tuple[Source, ...]
 
@@ -88,7 +90,7 @@ def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any
         "claim_generator_info": [{"name": GENERATOR, "version": claim.version}],
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": actions, "allActionsIncluded": True}},
-            {"label": DUB_LABEL, "data": _dub(claim, digests).model_dump()},
+            {"label": DUB_LABEL, "data": dub_facts(claim, digests).model_dump()},
             binding,
         ],
     }
@@ -99,9 +101,16 @@ def ingredient(source: Source, media_type: str) -> dict[str, Any]:
     return {"title": source.role, "relationship": source.relationship, "label": source.role, "format": media_type}
 
 
-def _dub(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
+def dub_facts(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
+    """Return what the manifest of a film says of the dub, with every field set.
+
+    Args:
+        claim: what the film says.
+        digests: SHA-256 of every source, hexadecimal, by role.
+    """
     rate = claim.frame_rate
     return DubFacts(
+        version=1,
         method=claim.method,
         models=list(claim.models),
         frames=claim.num_frames,
@@ -109,5 +118,6 @@ def _dub(claim: Claim, digests: Mapping[Role, str]) -> DubFacts:
         dubbed=[[span.start, span.stop] for span in claim.dubbed],
         sources=[SourceFacts(role=source.role, sha256=digests[source.role]) for source in claim.sources],
         consent_sha256=dict(sorted(claim.consents.items())),
+        job=claim.job,
         watermark=claim.watermark,
     )

@@ -65,6 +65,15 @@ def _signer_of(chain: bytes) -> x509.Certificate:
         raise ValueError("the certificate file has no PEM certificate") from None
 
 
+def serial_number_of(chain: bytes) -> str:
+    """Return the serial number of the signer's certificate, decimal, as c2pa names it.
+
+    Args:
+        chain: certificates, PEM: the signer's first.
+    """
+    return str(_signer_of(chain).serial_number)
+
+
 def _algorithm(key: object) -> str:
     if isinstance(key, Ed25519PrivateKey | Ed25519PublicKey):
         return "ed25519"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -68,6 +69,8 @@ class DubFacts(_Facts):
         sources: files that the film was made of.
         consent_sha256: digests of the consent records: `person`, `reference`, and `actor` for the actor's own record if another
             record came with the request.
+        job: key of the job that made the film, SHA-256, hexadecimal; empty: the film was made by an earlier version, or of a live
+            stream.
         watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
     """
 
@@ -79,4 +82,14 @@ class DubFacts(_Facts):
     dubbed: list[Annotated[list[_Frame], Field(min_length=2, max_length=2)]]
     sources: list[SourceFacts]
     consent_sha256: dict[str, _Digest]
+    job: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     watermark: Annotated[str, Field(pattern=r"^([0-9a-f]{9})?$")] = ""
+
+    @property
+    def statement(self) -> bytes:
+        """All that the manifest says of the dub, except its watermark, in one form: the watermark is bound to these bytes.
+
+        Fields that a manifest does not have are left out, so a new field does not change the statement of older films.
+        """
+        said = self.model_dump(exclude_unset=True, exclude={"watermark"})
+        return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()

@@ -13,7 +13,7 @@ import structlog
 from gateway.media.film_room import copy_with_room, room_of
 from gateway.media.output_file import OutputFile
 from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
-from gateway.provenance.claim import Claim, definition
+from gateway.provenance.claim import Claim, definition, dub_facts
 from gateway.provenance.places import check_sidecar, embedded_type, sidecar_of
 from gateway.provenance.refusal import FAULTS, refused
 from gateway.provenance.signing import sign_aside
@@ -53,14 +53,17 @@ class Sealer:
         """
         check_sidecar(film, overwrite=overwrite)
 
-    def mark(self, job_key: str) -> Mark | None:
-        """Return the watermark of the film of a job; None: films get none.
+    def mark(self, claim: Claim) -> Mark | None:
+        """Return the watermark of a film; None: films get none.
 
         Args:
-            job_key: digest of the job, hexadecimal.
+            claim: what the manifest will say, with the digests of all sources and without the watermark.
         """
         key = self.watermark_key
-        return Mark(key, Payload.of_job(key, job_key)) if key is not None else None
+        if key is None:
+            return None
+        facts = dub_facts(claim, {source.role: source.sha256 for source in claim.sources})
+        return Mark(key, Payload.of_film(key, facts.statement))
 
     def seal(self, claim: Claim, film: Path, *, takes_over: bool = False) -> Seal:
         """Return the seal of a film.

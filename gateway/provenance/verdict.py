@@ -58,7 +58,8 @@ class Verdict:
         time_is_trusted: whether the manifest has a time, and a trusted authority vouches for the time.
         generator: program that made the manifest, with its version, such as `dubstage 0.1.0`.
         actions: actions of the manifest: `action`, and where given `description` and `digital_source_type`.
-        ingredients: files that the file was made of: `title`, `relationship`, `has_manifest`, and `valid` where there is one.
+        ingredients: files that the file was made of: `title`, `relationship`, `has_manifest`, `valid` where there is a
+            manifest, and `dub` where the manifest says what a dub says (fields of DubFacts).
         dub: what dubstage says of the dub; None: nothing that dubstage could have written.
         media_sha256: SHA-256 of the file without an embedded manifest, hexadecimal.
     """
@@ -138,12 +139,14 @@ def _verdict(film: Path, told: dict[str, Any], place: str, digest: str) -> Verdi
         time_is_trusted=any(success.get("code") == _TIME_TRUSTED for success in results.get("success", ())),
         generator=_generator(active),
         actions=tuple(_action(action) for action in actions.get("actions", ())),
-        ingredients=tuple(_ingredient(item) for item in active.get("ingredients", ())),
-        dub=_dub(assertions.get(DUB_LABEL)),
+        ingredients=tuple(_ingredient(item, told.get("manifests", {})) for item in active.get("ingredients", ())),
+        dub=_dub(active),
     )
 
 
-def _dub(data: Any) -> DubFacts | None:
+def _dub(manifest: dict[str, Any]) -> DubFacts | None:
+    """Return what a manifest says of a dub; None: nothing that dubstage could have written."""
+    data = next((each.get("data") for each in manifest.get("assertions", ()) if each["label"] == DUB_LABEL), None)
     try:
         return DubFacts.model_validate(data)
     except ValidationError:
@@ -176,10 +179,13 @@ def _action(action: dict[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in found.items() if value}
 
 
-def _ingredient(item: dict[str, Any]) -> dict[str, Any]:
+def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, Any]:
     has_manifest = "active_manifest" in item
     found = {"title": item.get("title", ""), "relationship": item.get("relationship", ""), "has_manifest": has_manifest}
     if has_manifest:
         failures = item.get("validation_results", {}).get("activeManifest", {}).get("failure", [])
         found["valid"] = all(failure.get("code") == _UNTRUSTED for failure in failures)
+        dub = _dub(manifests.get(item["active_manifest"], {}))
+        if dub is not None:
+            found["dub"] = dub.model_dump(exclude_unset=True)
     return found

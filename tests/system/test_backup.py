@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.cli.inspect import EXIT_UNKNOWN
 from gateway.provenance.media_digest import media_sha256
 from tests.system.dubbing import SPEECH, cut
 
@@ -32,7 +33,9 @@ def test_a_dub_from_the_restored_store_has_the_same_bytes(forked_dubstage: Dubst
     shutil.rmtree(tmp_path / "data")
     shutil.rmtree(tmp_path / "artefacts")
     assert forked_dubstage("dub", footage, "--audio", SPEECH, "--actor", "ann", "-o", tmp_path / "none.mp4").returncode != 0
-    assert OWN not in run("inspect", tmp_path / "before.mp4")
+    unknown = forked_dubstage("inspect", tmp_path / "before.mp4")
+    assert unknown.returncode == EXIT_UNKNOWN, unknown.stderr
+    assert OWN not in unknown.stdout
     assert "1 actors" in run("restore", tmp_path / "backup.tar")
     assert OWN in run("inspect", tmp_path / "before.mp4")
     assert dub(tmp_path / "after.mp4") == before

@@ -1,7 +1,10 @@
-"""The watermark of a real dub: read after re-encoding, unreadable with another key, and nowhere outside of the mask."""
+"""The watermark of a real dub: read after re-encoding, unreadable with another key or when it was copied to another person, and
+nowhere outside of the mask.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -13,30 +16,36 @@ import cv2
 import numpy as np
 import pytest
 
+from gateway.cli.app import run
+from gateway.cli.inspect import EXIT_UNKNOWN
 from gateway.media.probe import probe
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.watermark_reading import find_watermark
+from gateway.provenance.credential import installation_credential
 from gateway.provenance.opening import open_sealer, own_watermark_key
+from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import verdict_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
+from tests.system.copied_mark import copy_mark
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
+from tests.unit.provenance.signed_films import write_film
 
 OTHER_KEY = watermark_key(b"the key of somebody else")
 
 
 @pytest.fixture(scope="module")
 def footage(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real man talking for three seconds, three times as large as in his file: 528 x 432, without further loss."""
+    """A real man talking for four seconds, three times as large as in his file: 528 x 432, without further loss."""
     target = tmp_path_factory.mktemp("footage") / "footage.mkv"
     with av.open(str(carphone)) as source, av.open(str(target), "w") as output:
         old = source.streams.video[0]
         stream = output.add_stream("ffv1", rate=old.average_rate)
         stream.width, stream.height, stream.pix_fmt = 3 * old.width, 3 * old.height, "yuv420p"
-        for number, picture in enumerate(islice(source.decode(old), 90)):
+        for number, picture in enumerate(islice(source.decode(old), 120)):
             large = picture.reformat(stream.width, stream.height, "yuv420p", interpolation="BICUBIC")
             large.pts, large.time_base = number, 1 / Fraction(stream.average_rate)
             output.mux(stream.encode(large))
@@ -46,7 +55,7 @@ def footage(carphone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def film(footage: Path, dubber: Dubber, settings: GatewaySettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dub of three seconds, without loss, so that its samples can be compared."""
+    """A dub of four seconds, without loss, so that its samples can be compared."""
     return _dub(footage, dubber, settings, tmp_path_factory.mktemp("marked") / "film.mp4")
 
 
@@ -110,7 +119,7 @@ def test_the_mark_of_a_dub_is_read_and_is_the_one_that_the_manifest_names(host: 
     assert str(found.payload) == dub.watermark
     begin, end = found.spans[0][0], found.spans[-1][1]
     assert begin < 0.5
-    assert end > 2.5
+    assert end > 3.5
 
 
 @pytest.mark.parametrize(
@@ -149,6 +158,97 @@ def test_no_mark_is_found_with_another_key_in_the_footage_or_in_a_dub_without_it
     dub = verdict_of(plain).dub
     assert dub is not None
     assert dub.watermark == ""
+
+
+@pytest.fixture(scope="module")
+def copied_to_footage(host: StageHost, film: Path, footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The genuine footage of the dub, with the mark of the dub, which was copied without the key."""
+    return host.run(copy_mark(host.stages, film, footage, tmp_path_factory.mktemp("copied") / "forged.mkv"))
+
+
+@pytest.fixture(scope="module")
+def other_person(astronaut: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four seconds of another person, who moves a little: 512 x 512, 30 frames/s, without loss."""
+    target = tmp_path_factory.mktemp("genuine") / "genuine.mkv"
+    picture, random = cv2.imread(str(astronaut)), np.random.default_rng(0)
+    assert picture is not None
+    with av.open(str(target), "w") as output:
+        stream = output.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
+        for number in range(120):
+            move = np.array([[1.0, 0.0, 4.0 * np.sin(0.06 * number)], [0.0, 1.0, 3.0 * np.cos(0.08 * number)]])
+            shown = cv2.warpAffine(picture, move, (512, 512), borderMode=cv2.BORDER_REPLICATE) + random.normal(
+                0.0, 2.0, picture.shape
+            )
+            frame = av.VideoFrame.from_ndarray(np.rint(shown).clip(0, 255).astype(np.uint8), format="bgr24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            output.mux(stream.encode(frame.reformat(format="yuv420p")))
+        output.mux(stream.encode())
+    return target
+
+
+def _inspected(
+    film: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> tuple[int, str]:
+    """Exit code of `dubstage inspect` at the installation, and what it prints."""
+    monkeypatch.setenv("DUBSTAGE_DATA_DIR", str(settings.data_dir))
+    code = run(["inspect", *options, str(film)])
+    return code, capsys.readouterr().out
+
+
+def test_a_mark_that_was_copied_to_another_person_is_not_of_this_installation(
+    host: StageHost,
+    film: Path,
+    other_person: Path,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    forged = host.run(copy_mark(host.stages, film, other_person, tmp_path / "forged.mkv"))
+    code, told = _inspected(forged, settings, monkeypatch, capsys)
+    assert code == 4
+    assert "watermark: none of this installation" in told
+
+
+def test_a_mark_proves_something_with_its_manifest_and_is_a_clue_without(
+    film: Path,
+    copied_to_footage: Path,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dub = verdict_of(film).dub
+    assert dub is not None
+    assert dub.job
+    code, told = _inspected(film, settings, monkeypatch, capsys)
+    assert code == 0
+    assert f"watermark: {dub.watermark}, of this film: the mark belongs to what the signed manifest says" in told
+    # Without its manifest, a film that was encoded again and footage that the mark was copied to cannot be told apart.
+    code, told = _inspected(_encoded(film, tmp_path / "again.mp4", "libx264", {"crf": "20"}), settings, monkeypatch, capsys)
+    assert code == 4
+    assert f"watermark: {dub.watermark}, of this installation: a clue, no proof, because no manifest vouches for the mark" in told
+    code, told = _inspected(copied_to_footage, settings, monkeypatch, capsys, "--json")
+    mark = json.loads(told)["watermark"]
+    assert (code, mark["found"], mark["payload"], mark["standing"]) == (4, True, dub.watermark, "clue")
+
+
+@pytest.mark.parametrize("signer", ["this installation", "a stranger"])
+def test_a_mark_that_was_copied_under_the_manifest_of_another_film_is_told(
+    copied_to_footage: Path,
+    signer: str,
+    settings: GatewaySettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = signer == "this installation"
+    sealer = open_sealer(settings) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
+    signed = write_film(tmp_path / "signed.mp4", copied_to_footage, sealer)
+    code, told = _inspected(signed, settings, monkeypatch, capsys)
+    assert code == (0 if own else EXIT_UNKNOWN)
+    assert "of ANOTHER film of this installation" in told
 
 
 def test_the_mark_changes_nothing_but_the_luma_of_the_dubbed_face_and_little_there(film: Path, plain: Path, footage: Path) -> None:

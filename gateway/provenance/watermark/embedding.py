@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 
+import cv2
 import numpy as np
 
+from gateway.provenance.watermark.content import ContentSigns, LastMoments, reduced
 from gateway.provenance.watermark.layout import AMPLITUDE, CHIP_S, COLUMNS, PERIOD, ROWS, bump, bumps
 from gateway.provenance.watermark.payload import Payload
 from gateway.provenance.watermark.spreading import Spreading
-from services.common.array_types import Float32
+from gateway.provenance.watermark.strength import Strength
+from services.common.array_types import Float32, Float64, UInt8
 
 
 class Mark:
@@ -22,23 +26,59 @@ class Mark:
 
     def __init__(self, key: bytes, payload: Payload) -> None:
         self.payload = payload
-        chips = Spreading.of_key(key).chips(payload.word)
-        self._chips = (AMPLITUDE * chips).astype(np.float32).reshape(PERIOD, ROWS, COLUMNS)
+        self.chips = Spreading.of_key(key).chips(payload.word)
+        self.content = ContentSigns.of_key(key)
 
-    def luma(self, seconds: float, side: int, strength: float = 1.0) -> Float32:
-        """Return what is added to the luma of a render box, float32 [side, side], of 255.
+
+@dataclass(frozen=True, slots=True)
+class FrameMark:
+    """The mark of one frame.
+
+    Attributes:
+        heights: float32 [ROWS, COLUMNS], of the bumps of the grid, of 255.
+    """
+
+    heights: Float32 = field(repr=False)
+
+    def luma(self, side: int) -> Float32:
+        """Return what is added to the luma of a render box of `side` pixels, float32 [side, side], of 255."""
+        down, across = _bumps(side)
+        return np.asarray(down @ (self.heights @ across), np.float32)
+
+
+class MarkedFace:
+    """The mark of one film, frame by frame in the order of the film. The pictures of the footage decide about signs and strength.
+
+    Args:
+        mark: the mark.
+    """
+
+    def __init__(self, mark: Mark) -> None:
+        self._mark = mark
+        self._strength = Strength()
+        self._moments = LastMoments()
+        self._signs: dict[int, Float64] = {}
+
+    def of_frame(self, seconds: float, pixels: UInt8, scale: float) -> FrameMark:
+        """Return the mark of the next frame.
 
         Args:
             seconds: time of the frame since the first frame of the film.
-            side: pixels of the box.
-            strength: strength of the mark, 0 to 1 (strength.py).
+            pixels: render box of the footage, uint8 RGB [160, 160, 3].
+            scale: pixels of the frame per box pixel.
         """
+        picture = self._moments.with_frame(seconds, reduced(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)))
         step = int(np.floor(seconds / CHIP_S))
+        # The first frame of a chip decides about its signs, which then stay: a sign that changes would flicker.
+        had = self._signs
+        self._signs = {number: had[number] if number in had else self._decided(picture, number) for number in (step, step + 1)}
         place = np.array([seconds / CHIP_S - step, seconds / CHIP_S - step - 1.0])
-        weights = (strength * bump(place)).astype(np.float32)
-        signs = weights[0] * self._chips[step % PERIOD] + weights[1] * self._chips[(step + 1) % PERIOD]
-        down, across = _bumps(side)
-        return np.asarray(down @ (signs @ across), np.float32)
+        weights = AMPLITUDE * self._strength.of_frame(seconds, pixels, scale) * bump(place)
+        heights = weights[0] * self._signs[step] + weights[1] * self._signs[step + 1]
+        return FrameMark(heights.astype(np.float32).reshape(ROWS, COLUMNS))
+
+    def _decided(self, picture: UInt8, step: int) -> Float64:
+        return np.asarray(self._mark.chips[step % PERIOD] * self._mark.content.of_chips(picture, step), np.float64)
 
 
 @cache

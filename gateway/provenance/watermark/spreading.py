@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from gateway.provenance.watermark.code import WORD_BITS
 from gateway.provenance.watermark.layout import COLUMNS, PERIOD, ROWS
@@ -33,8 +32,8 @@ class Spreading:
     @classmethod
     def of_key(cls, key: bytes) -> Spreading:
         """Return the chips of a secret key of 32 bytes."""
-        signs = np.unpackbits(_noise(key, b"signs", _CHIPS // 8)).astype(np.float64)
-        order = _noise(key, b"bits", 8 * _CHIPS).view("<u8").reshape(-1, 3 * WORD_BITS)
+        signs = np.unpackbits(noise(key, b"signs", _CHIPS // 8)).astype(np.float64)
+        order = noise(key, b"bits", 8 * _CHIPS).view("<u8").reshape(-1, 3 * WORD_BITS)
         # Three chips of every bit, in the order of random numbers.
         bits = np.argsort(order, axis=1, kind="stable") % WORD_BITS
         return cls(bits.reshape(PERIOD, CELLS).astype(np.int64), 2.0 * signs.reshape(PERIOD, CELLS) - 1.0)
@@ -48,5 +47,6 @@ class Spreading:
         return np.asarray(self.sign * (2.0 * word - 1.0)[self.bit], np.float64)
 
 
-def _noise(key: bytes, purpose: bytes, count: int) -> npt.NDArray[np.uint8]:
+def noise(key: bytes, purpose: bytes, count: int) -> UInt8:
+    """Return random numbers that follow from a key, uint8 [count]."""
     return np.frombuffer(hashlib.shake_256(key + purpose).digest(count), np.uint8)

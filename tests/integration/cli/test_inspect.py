@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.cli.app import run
-from gateway.provenance.credential import KEY_FILE, installation_credential
+from gateway.provenance.credential import KEY_FILE, credential_of, installation_credential
 from gateway.provenance.opening import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from tests.unit.provenance.conftest import carphone
-from tests.unit.provenance.signed_films import chain_for, flip, pem_of, write_film
+from tests.unit.provenance.signed_films import certificate_of, chain_for, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, authority, new_stamper
 
 __all__ = ["carphone"]
@@ -53,9 +55,10 @@ def test_a_film_of_a_stranger_is_valid_and_not_trusted_until_its_authority_is_na
     carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = write_film(tmp_path / "film.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
-    assert run(["inspect", str(film)]) == 0
+    assert run(["inspect", str(film)]) == 5
     shown = capsys.readouterr()
-    assert shown.out.startswith("content credentials: valid, but the signer is not trusted\nmanifest: sidecar\n")
+    head = "content credentials: valid, but the signer is unknown: neither this installation nor a trusted authority"
+    assert shown.out.startswith(f"{head}\nmanifest: sidecar\n")
     assert "no trusted authority vouches for the signer" in shown.err
     assert run(["inspect", "--no-watermark", f"{film}.c2pa", "--trust", str(tmp_path / "elsewhere" / KEY_FILE)]) == 0
     assert capsys.readouterr().out.startswith("content credentials: valid, and the signer is trusted\n")
@@ -85,6 +88,39 @@ def test_a_film_of_a_studio_shows_the_time_of_its_authority_and_whether_that_is_
     assert not data.exists()
 
 
+def test_another_customer_of_the_same_authority_is_trusted_and_is_not_this_installation(
+    carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority_key, ours, theirs = (Ed25519PrivateKey.generate() for _ in range(3))
+    root = certificate_of("Test Authority", "Test Authority", authority_key, authority_key, days=3650, usages=[])
+    chains = [
+        b"".join(
+            certificate.public_bytes(Encoding.PEM)
+            for certificate in (
+                certificate_of(name, "Test Authority", key, authority_key, days=30, usages=[ExtendedKeyUsageOID.EMAIL_PROTECTION]),
+                root,
+            )
+        )
+        for name, key in (("Our Studio", ours), ("Their Studio", theirs))
+    ]
+    (tmp_path / "chain.pem").write_bytes(chains[0])
+    (tmp_path / "key.pem").write_bytes(pem_of(ours))
+    monkeypatch.setenv("DUBSTAGE_PROVENANCE_CERTIFICATE_FILE", str(tmp_path / "chain.pem"))
+    monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
+    films = [
+        write_film(tmp_path / f"film{number}.mp4", carphone, Sealer(credential_of(chain, pem_of(key))))
+        for number, (chain, key) in enumerate(zip(chains, (ours, theirs), strict=True))
+    ]
+    for film, head, ours_alone in (
+        (films[0], "valid, signed with a certificate of this installation", True),
+        (films[1], "valid, and the signer is trusted", False),
+    ):
+        assert run(["inspect", "--no-watermark", str(film)]) == 0
+        assert capsys.readouterr().out.startswith(f"content credentials: {head}\n")
+        assert run(["inspect", "--no-watermark", "--json", str(film)]) == 0
+        assert json.loads(capsys.readouterr().out)["signed_here"] is ours_alone
+
+
 def test_a_changed_film_and_a_film_without_a_manifest_have_exit_codes_of_their_own(
     carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +139,8 @@ def test_everything_is_there_as_json(carphone: Path, data: Path, tmp_path: Path,
     assert run(["inspect", "--json", str(film)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["file"], told["state"], told["place"], told["reasons"]) == (str(film), "trusted", "embedded", [])
+    assert told["signed_here"] is True
+    assert told["watermark"]["standing"] is None
     assert told["dub"]["dubbed"] == [[2, 5], [8, 9]]
     assert told["signer"]["alg"] == "Ed25519"
     assert run(["inspect", "--no-watermark", "--json", str(carphone)]) == 4

@@ -1,65 +1,110 @@
-"""The watermark is found at any start and frame rate, says where it is, and is not found with other keys."""
+"""The watermark is found at any start and frame rate, says where it is, and is not found with other keys or when it was copied."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from gateway.provenance.watermark.chance import log10_tail
+from gateway.provenance.watermark.content import ContentSigns
 from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Detector
 from gateway.provenance.watermark.embedding import Mark
-from gateway.provenance.watermark.payload import Payload, watermark_key
-from gateway.provenance.watermark.search import SHIFTS, Part, Search
+from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
+from gateway.provenance.watermark.search import SHIFTS, ContentSearch, Part, Search
 from gateway.provenance.watermark.signal import stretches
 from gateway.provenance.watermark.spreading import Spreading
 from services.common.array_types import UInt8
-from tests.unit.provenance.watermark.faces import face_luma, parts_of
+from tests.unit.provenance.watermark.faces import copied, marked_by, seen_face, with_signs
 
 KEY = watermark_key(b"an installation")
-MARK = Mark(KEY, Payload.of_job(KEY, "c0ffee" + 58 * "0"))
+MARK = Mark(KEY, Payload.of_film(KEY, b"what the manifest says"))
+EARLY = Payload(installation_of(KEY, 1), 0xC0FFEE)
+FIVE_S = np.arange(125) / 25.0
 
 
 @pytest.fixture(scope="module")
 def portrait(astronaut: Path) -> UInt8:
+    """The face of a woman, uint8 RGB [240, 240, 3]."""
     picture = cv2.imread(str(astronaut))
     assert picture is not None
-    return np.asarray(picture[..., ::-1], np.uint8)
+    return np.ascontiguousarray(picture[60:300, 120:360, ::-1], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def man(carphone: Path) -> UInt8:
+    """The face of a man, uint8 RGB [240, 240, 3]."""
+    with av.open(str(carphone)) as film:
+        frame = next(film.decode(video=0)).to_ndarray(format="rgb24")
+    return np.asarray(cv2.resize(frame[20:120, 40:140], (240, 240), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 @pytest.mark.parametrize(("rate", "begin"), [(25.0, 0.0), (30.0, 0.0), (23.976, 0.0), (25.0, 3.33)])
 def test_all_bits_are_read_at_any_frame_rate_and_start(portrait: UInt8, rate: float, begin: float) -> None:
     film = begin + np.arange(int(5.0 * rate)) / rate
-    found = Detector(KEY).find(parts_of(film - begin, face_luma(portrait, film, MARK)))
+    found = Detector(KEY).find(seen_face(portrait, film, marked_by(MARK)).parts(begin=begin))
     assert found is not None
-    assert (found.found, found.right, found.agreeing) == (True, True, 64)
+    assert (found.found, found.version, found.agreeing) == (True, 2, 64)
     assert found.payload == MARK.payload
 
 
+def test_a_mark_of_an_earlier_version_is_found(portrait: UInt8) -> None:
+    early = with_signs(Spreading.of_key(KEY).chips(EARLY.word))
+    found = Detector(KEY).find(seen_face(portrait, FIVE_S, early).parts())
+    assert found is not None
+    assert (found.found, found.version, found.payload) == (True, 1, EARLY)
+
+
+def test_a_mark_that_was_copied_to_another_face_is_not_found(portrait: UInt8, man: UInt8) -> None:
+    for one, other in ((portrait, man), (man, portrait)):
+        marked = seen_face(one, FIVE_S, marked_by(MARK))
+        own = Detector(KEY).find(marked.parts())
+        assert own is not None
+        assert own.found
+        forged = Detector(KEY).find(seen_face(other, FIVE_S, copied(marked), seed=1).parts())
+        assert forged is not None
+        assert not forged.found
+        assert forged.log10_chance > FALSE_ALARM_LOG10 / 2
+
+
+def test_the_copy_is_good_enough_to_be_found_where_the_picture_does_not_decide(portrait: UInt8, man: UInt8) -> None:
+    early = with_signs(Spreading.of_key(KEY).chips(EARLY.word))
+    forged = Detector(KEY).find(seen_face(man, FIVE_S, copied(seen_face(portrait, FIVE_S, early)), seed=1).parts())
+    assert forged is not None
+    assert (forged.found, forged.version, forged.payload) == (True, 1, EARLY)
+
+
 def test_a_face_without_the_mark_shows_none(portrait: UInt8) -> None:
-    film = np.arange(125) / 25.0
-    found = Detector(KEY).find(parts_of(film, face_luma(portrait, film, None)))
+    found = Detector(KEY).find(seen_face(portrait, FIVE_S).parts())
     assert found is not None
     assert not found.found
 
 
 def test_squared_bits_of_wrong_keys_follow_the_stated_distribution(portrait: UInt8) -> None:
-    film = np.arange(125) / 25.0
-    parts = parts_of(film, face_luma(portrait, film, MARK))
-    bits = np.array([Search(Spreading.of_key(watermark_key(bytes([number])))).best_shift(parts).total for number in range(12)])
-    # The largest of 320 shifts, of sums of 64 squares: mean 64 and deviation 11 each.
-    assert 64 < bits.mean() < 64 + 4.0 * 11.3
-    chances = log10_tail(float(bits.max()), 64) + np.log10(SHIFTS)
-    assert chances > FALSE_ALARM_LOG10 / 2
+    parts = seen_face(portrait, FIVE_S, marked_by(MARK)).parts()
+    for searches in (
+        [Search(Spreading.of_key(watermark_key(bytes([number])))) for number in range(12)],
+        [
+            ContentSearch(Spreading.of_key(key), ContentSigns.of_key(key))
+            for key in (watermark_key(bytes([number])) for number in range(12))
+        ],
+    ):
+        bits = np.array([search.best_shift(parts).total for search in searches])
+        # The largest of 320 shifts, of sums of 64 squares: mean 64 and deviation 11 each.
+        assert 64 < bits.mean() < 64 + 4.0 * 11.3
+        chances = log10_tail(float(bits.max()), 64) + np.log10(SHIFTS)
+        assert chances > FALSE_ALARM_LOG10 / 2
 
 
 def test_spans_say_where_the_mark_is(portrait: UInt8) -> None:
     film = np.arange(300) / 25.0
-    marked, bare = face_luma(portrait, film, MARK), face_luma(portrait, film, None)
-    found = Detector(KEY).find(parts_of(film, np.where((film < 6.0)[:, None], marked, bare)))
+    marked, bare = seen_face(portrait, film, marked_by(MARK)), seen_face(portrait, film)
+    half = replace(marked, luma=np.where((film < 6.0)[:, None], marked.luma, bare.luma))
+    found = Detector(KEY).find(half.parts())
     assert found is not None
     assert found.found
     assert found.spans[0][0] < 0.5
@@ -67,9 +112,8 @@ def test_spans_say_where_the_mark_is(portrait: UInt8) -> None:
 
 
 def test_a_part_that_was_moved_in_the_film_is_found_alone(portrait: UInt8) -> None:
-    film = np.arange(125) / 25.0
-    here = parts_of(film, face_luma(portrait, film, None))
-    there = parts_of(film, face_luma(portrait, film + 7.7, MARK))
+    here = seen_face(portrait, FIVE_S).parts()
+    there = seen_face(portrait, FIVE_S + 7.7, marked_by(MARK)).parts(begin=7.7)
     found = Detector(KEY).find([*here, *(replace(part, first=part.first + 200) for part in there)])
     assert found is not None
     assert (found.found, found.payload) == (True, MARK.payload)

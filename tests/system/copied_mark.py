@@ -1,0 +1,68 @@
+"""The attack on the watermark: signs of chips are read from a marked film, without the key, and added to genuine footage."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from gateway.media.probe import probe
+from gateway.pipeline.face_records import face_records
+from gateway.pipeline.footage import tracked_frames
+from gateway.pipeline.records import pose_of
+from gateway.pipeline.watermark_reading import responses_of_faces
+from gateway.provenance.watermark.layout import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
+from gateway.provenance.watermark.signal import STEPS_PER_CHIP
+from gateway.stages.interface import Stages
+from services.common.array_types import Float64
+from services.common.face.crops import BOX_SIZE, box_from_frame, invert
+
+
+async def copy_mark(stages: Stages, marked: Path, footage: Path, target: Path) -> Path:
+    """Write footage, as long as the marked film, with the marked film's chips at full strength, without loss."""
+    signs = await _read_signs(stages, marked)
+    info = probe(footage)
+    times = [float(tick * info.video.time_base) for tick in (info.video.pts - info.video.pts[0]).tolist()]
+    with av.open(str(target), "w") as output:
+        stream = output.add_stream("ffv1", rate=Fraction(info.video.average_rate))
+        stream.width, stream.height, stream.pix_fmt = info.video.width, info.video.height, "yuv420p"
+        stream.codec_context.time_base = info.video.time_base
+        async with aclosing(tracked_frames(stages, info, 1)) as frames:
+            async for frame in frames:
+                picture = frame.rgb.astype(np.float32)
+                for row in face_records(frame.faces, frame.rgb, frame.scale):
+                    frame_from_box = invert(box_from_frame(pose_of(row)))
+                    light = cv2.warpAffine(_light(signs, times[frame.index]), frame_from_box, picture.shape[1::-1])
+                    picture += light[..., None]
+                if times[frame.index] > len(signs) * CHIP_S:
+                    break
+                again = av.VideoFrame.from_ndarray(np.rint(picture).clip(0, 255).astype(np.uint8), format="rgb24")
+                again.pts = int(info.video.pts[frame.index] - info.video.pts[0])
+                again.time_base = info.video.time_base
+                output.mux(stream.encode(again.reformat(format="yuv420p")))
+        output.mux(stream.encode())
+    return target
+
+
+async def _read_signs(stages: Stages, marked: Path) -> Float64:
+    """Signs of the chips of the longest face, float64 [steps, CELLS]; 0 where the face is not seen."""
+    faces = await responses_of_faces(stages, probe(marked), threads=1, on_frame=lambda _: None)
+    parts = max(faces, key=lambda parts: sum(len(part.responses) for part in parts))
+    last = max(part.first + len(part.responses) for part in parts)
+    signs = np.zeros((last // STEPS_PER_CHIP + 1, ROWS * COLUMNS))
+    for part in parts:
+        steps = part.first + np.arange(len(part.responses))
+        middle = steps % STEPS_PER_CHIP == 0
+        signs[steps[middle] // STEPS_PER_CHIP] = np.sign(part.responses[middle])
+    return signs
+
+
+def _light(signs: Float64, seconds: float) -> Float64:
+    """What is added to the luma of the render box, float64 [160, 160]."""
+    down, across = bumps(BOX_SIZE)
+    heights = AMPLITUDE * (bump(seconds / CHIP_S - np.arange(len(signs))) @ signs)
+    return np.asarray(down @ heights.reshape(ROWS, COLUMNS) @ across.T, np.float64)
