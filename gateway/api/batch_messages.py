@@ -91,7 +91,7 @@ def selected(records: Sequence[ShotRecord], states: Sequence[int], *, to_look_at
     Args:
         records: records of all shots in the order of the rows.
         states: numbers of ShotState; empty: all.
-        to_look_at: only shots that the quality thresholds marked.
+        to_look_at: only shots that a person should look at.
         after: row behind which the list begins; -1: the first.
     """
     for row in range(after + 1, len(records)):

@@ -84,16 +84,20 @@ def night(gateway_factory: StartGateway, loop_thread: Any, films: Media) -> Iter
 
 def test_every_shot_is_dubbed_or_says_why_not(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
     running, ended = night
-    assert (ended.progress.num_done, ended.progress.num_failed, ended.progress.num_waiting) == (3, 1, 0)
+    progress = ended.progress
+    assert (progress.num_done, progress.num_undubbed, progress.num_failed, progress.num_waiting) == (2, 1, 1, 0)
     assert ended.progress.frames_per_second > 0
     with running.connect() as connection:
         shots = shots_of(connection, "night")
         assert list(shots) == ["night_a", "night_bad", "night_b", "night_c"]
         for name in ("a", "b", "c"):
             shot = shots[f"night_{name}"]
-            assert (shot.state, shot.output_uri) == (pb.SHOT_STATE_DONE, f"night_{name}.mp4")
+            state = pb.SHOT_STATE_UNDUBBED if name == "c" else pb.SHOT_STATE_DONE
+            assert (shot.state, shot.output_uri) == (state, f"night_{name}.mp4")
             assert shot.output_sha256 == digest(films, f"night_{name}.mp4")
             assert sum(reason.num_frames for reason in shot.reasons) == shot.num_frames > 0
+        assert shots["night_c"].num_dubbed == 0
+        assert "at least 25 are needed" in shots["night_c"].look[0], "its footage is too short to learn the person from"
         bad = shots["night_bad"]
         assert bad.state == pb.SHOT_STATE_FAILED
         assert DAMAGED in bad.error
@@ -112,7 +116,8 @@ def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) ->
         failed = list(batch.list_shots(connection, "night", states=["failed", "waiting"]))
         assert [shot.shot_id for shot in failed] == ["night_bad"]
         marked = list(batch.list_shots(connection, "night", to_look_at=True))
-        assert len(marked) == ended.progress.num_to_look_at
+        assert len(marked) == ended.progress.num_to_look_at + ended.progress.num_undubbed
+        assert [shot.shot_id for shot in batch.list_shots(connection, "night", states=["undubbed"])] == ["night_c"]
         (found,) = (one for one in batch.list_batches(connection, page_size=1) if one.batch_id == "night")
         assert found.rows_sha256 == ended.rows_sha256
         assert not found.HasField("progress")
@@ -256,8 +261,8 @@ def test_shots_are_cancelled_retried_and_removed(
 
         batch.retry(connection, "day", shot_ids=["day_three"])
         ended = watched(connection, "day")
-        assert (ended.progress.num_done, ended.progress.num_cancelled) == (2, 1)
-        batch.retry(connection, "day")
+        assert (ended.progress.num_done, ended.progress.num_undubbed, ended.progress.num_cancelled) == (1, 1, 1)
+        batch.retry(connection, "day", shot_ids=["day_one"])
         until(lambda: shots_of(connection, "day")["day_one"].state == pb.SHOT_STATE_RUNNING, seconds=240)
         batch.cancel(connection, "day")
         assert watched(connection, "day").progress.num_cancelled == 1
@@ -280,7 +285,7 @@ def test_a_batch_goes_on_after_a_restart_of_its_gateway(
     with start_gateway(data_dir=tmp_path).connect() as connection:
         shots = shots_of(connection, "restart")
         ended = watched(connection, "restart")
-        assert (ended.progress.num_done, ended.progress.num_failed) == (2, 0)
+        assert (ended.progress.num_done, ended.progress.num_undubbed, ended.progress.num_failed) == (1, 1, 0)
         # The attempt that the restart ended does not count.
         assert {shot.attempts for shot in shots_of(connection, "restart").values()} == {1}
         assert set(shots) == {"restart_one", "restart_two"}

@@ -143,7 +143,7 @@ def list_shots(batch_id: str, *, states: Sequence[State] = (), to_look_at: bool 
     Args:
         batch_id: id of the batch.
         states: only shots in one of these states; empty: all.
-        to_look_at: only shots that the quality thresholds marked for a person.
+        to_look_at: only shots that a person should look at: marked by the quality thresholds, or without a dubbed frame.
         page_size: shots per page, at most 1000; 0: 100.
     """
     numbers = [pb.ShotState.Value(f"SHOT_STATE_{state.upper()}") for state in states]
