@@ -107,10 +107,12 @@ def report(found: Sequence[Measured]) -> Iterator[str]:
         for f, s in (np.array_split(one.single, 2) for one in found if len(one.single) > 9)
     ]
     yield f"  first and second half of a film: largest {max(halves):.3f}, median {np.median(halves):.3f}"
-    for kind, others in (("a mean", lambda one: one.mean[None]), ("a single frame", lambda one: one.single)):
-        mine, theirs = [], []
+    for kind in ("a mean", "a single frame"):
+        mine: list[Float32] = []
+        theirs: list[Float32] = []
         for a, b in itertools.permutations(found, 2):
-            distances_ = np.linalg.norm(a.single[:, None] - others(b)[None], axis=-1).ravel()
+            others = b.mean[None] if kind == "a mean" else b.single
+            distances_ = np.linalg.norm(a.single[:, None] - others[None], axis=-1).ravel()
             (mine if a.person == b.person else theirs).append(distances_)
         wrong = np.concatenate(theirs)
         line = f"  a single frame against {kind}: two people accepted {np.mean(wrong < SAME_BELOW):.4%}"
