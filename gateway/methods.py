@@ -180,10 +180,15 @@ METHODS: Final[dict[str, Method]] = {
     "ugc": Method(
         name="ugc",
         motion=Predictor(
-            name="ensemble",
-            features=LAG_FEATURES,
-            look_ahead_ms=400,
-            streamed=Predictor(name="ugc", features=LAG_FEATURES, look_ahead_ms=80, live=True),
+            name="speech_map",
+            features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            look_ahead_ms=120,
+            streamed=Predictor(
+                name="speech_map_live",
+                features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
+                look_ahead_ms=80,
+                live=True,
+            ),
         ),
         renderer=Renderer(name="ugc", texture=TextureInput.WARPED, live=True),
     ),

@@ -3,7 +3,8 @@
     python scripts/data_licences.py
 
 The tables come from the cards NAME.card.md beside the networks, which trainings write from the manifest of their training set.
-Networks of earlier trainers have no such card; what is known of their data stands in EARLIER, from their model cards.
+Networks of earlier trainers have no such card; what is known of their data stands in EARLIER, from their model cards. PRETRAINED
+names the networks that others trained.
 """
 
 from __future__ import annotations
@@ -66,6 +67,13 @@ EARLIER: Final = tuple(_earlier())
 """Networks of earlier trainers, which wrote no card."""
 
 
+PRETRAINED: Final = (
+    ("speech_encoder", "Whisper tiny.en, OpenAI", "weights MIT", "680,000 hours of sound from the web; OpenAI names no sources"),
+    ("silero_vad", "Silero VAD 6.2.3, Silero Team", "weights MIT", "not stated"),
+)
+"""Network, origin, licence, and what is known of the data of the networks that others trained."""
+
+
 def read_card(path: Path) -> list[Part]:
     """Return the rows of the licence table of a card.
 
@@ -94,6 +102,8 @@ def page(parts: Iterable[Part], earlier: Iterable[Part]) -> str:
     head = ["| network | source | licence | clips | speakers | minutes |", "|---|---|---|---|---|---|"]
     lines = [_INTRODUCTION, *head, *(f"| {' | '.join(part)} |" for part in parts)]
     lines += ["", "Networks of earlier trainers, which wrote no card:", "", *head, *(f"| {' | '.join(part)} |" for part in earlier)]
+    lines += ["", "Networks that others trained:", "", "| network | origin | licence | data |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(network)} |" for network in PRETRAINED]
     return "\n".join(lines) + "\n"
 
 

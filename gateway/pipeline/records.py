@@ -58,6 +58,7 @@ FEATURE_RECORD = np.dtype(
         ("mel", "<f4", (4, 80)),
         ("posteriorgram", "<f4", (4, 40)),
         ("identity_removed", "<f4", (4, 20)),
+        ("speech_states", "<f4", (192,)),
         ("speech_probability", "<f4"),
     ]
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,11 @@ from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
 """Feature frames per message to the motion stage."""
+_FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, Literal["identity_removed", "speech_states"]]] = {
+    audio_pb2.FEATURE_KIND_IDENTITY_REMOVED: "identity_removed",
+    audio_pb2.FEATURE_KIND_SPEECH_STATES: "speech_states",
+}
+"""Kinds besides LAG_FEATURES that predictors of files hear, and their fields in FEATURE_RECORD and AudioFeatureBlock."""
 _LAST_AHEAD: Final = 11
 """Frames after the end of a film that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 UNHEARD_PER_S: Final = 25
@@ -166,8 +171,10 @@ def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
     rows = np.zeros(count, dtype=FEATURE_RECORD)
     rows["mel"] = from_tensor(block.mel, "mel", dtype=np.float32, shape=(count, 4, 80))
     rows["posteriorgram"] = from_tensor(block.posteriorgram, "posteriorgram", dtype=np.float32, shape=(count, 4, 40))
-    if block.HasField("identity_removed"):
-        rows["identity_removed"] = from_tensor(block.identity_removed, "identity_removed", dtype=np.float32, shape=(count, 4, 20))
+    for name in _FURTHER.values():
+        if block.HasField(name):
+            shape = FEATURE_RECORD[name].shape
+            rows[name] = from_tensor(getattr(block, name), name, dtype=np.float32, shape=(count, *shape))
     rows["speech_probability"] = from_tensor(block.speech_probability, "speech_probability", dtype=np.float32, shape=(count,))
     return rows
 
@@ -180,8 +187,7 @@ def feature_block(rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKi
         first_frame: frame of the motion grid of the first record.
         kinds: kinds to put in, in addition to LAG_FEATURES.
     """
-    removed = audio_pb2.FEATURE_KIND_IDENTITY_REMOVED in kinds
-    names = ("mel", "posteriorgram", "identity_removed") if removed else ("mel", "posteriorgram")
+    names = ("mel", "posteriorgram", *(name for kind, name in _FURTHER.items() if kind in kinds))
     arrays = {name: rows[name] for name in names}
     return audio_client.feature_block(arrays, rows["speech_probability"], first_frame=first_frame)
 

@@ -39,6 +39,8 @@ class ClipFeatures:
         posteriorgram: float32 [T, 4, 40].
         identity_removed: float32 [T, 4, 20].
         speech_probability: float32 [T].
+        speech_states: float32 [T, 192].
+        speech_states_live: float32 [T, 192].
     """
 
     mel: Float32
@@ -46,6 +48,8 @@ class ClipFeatures:
     posteriorgram: Float32
     identity_removed: Float32
     speech_probability: Float32
+    speech_states: Float32
+    speech_states_live: Float32
 
 
 def read_pieces(sound: SoundReader) -> Iterator[Int16]:
@@ -111,4 +115,6 @@ async def extract_features(stages: Stages, samples: Int16) -> ClipFeatures:
         joined("posteriorgram", (4, 40)),
         joined("identity_removed", (4, 20)),
         joined("speech_probability", ()),
+        joined("speech_states", (192,)),
+        joined("speech_states_live", (192,)),
     )

@@ -16,6 +16,7 @@ librosa and scipy take a second to import, so they are imported by the first row
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -64,11 +65,22 @@ def _mel_filters() -> Float64:
     return np.asarray(filters * ((edges_hz[2:] - edges_hz[:-2]) / 2.0)[:, None], dtype=np.float64)
 
 
-def _power(samples: Float32) -> Float64:
-    """Return power spectra of the windows that start every 160 samples, [rows, 257]."""
+def power_spectra(samples: Float32, points: int = _FFT_POINTS) -> Float64:
+    """Return power spectra of the windows that start every 160 samples, [rows, points / 2 + 1]."""
     frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), WINDOW_SAMPLES)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(frames * _window(), _FFT_POINTS, axis=1)
+    spectrum = np.fft.rfft(frames * _window(), points, axis=1)
     return np.asarray(spectrum.real**2 + spectrum.imag**2)
+
+
+def band_powers(power: Float64, filters: Float64) -> Float64:
+    """Return the power of each band, [rows, 80]: power [rows, F], filters [80, F]. A row's bits do not depend on the other rows."""
+    # A sum along the last axis has one order of additions; a matrix product's depends on its shape.
+    return np.stack([(row * filters).sum(axis=1) for row in power])
+
+
+def _log_mel(samples: Float32) -> Float32:
+    """Return the log-mel rows of the windows that start every 160 samples, float32 [rows, 80]."""
+    return np.log(band_powers(power_spectra(samples), _mel_filters()) + MEL_FLOOR).astype(np.float32)
 
 
 def cepstra(mel: Float32) -> Float32:
@@ -99,9 +111,15 @@ def deltas(rows: Float32) -> Float32:
 
 
 class SpectralStream:
-    """16 kHz samples in, log-mel rows out as soon as each is complete: 120 samples (7.5 ms) after its last sample."""
+    """16 kHz samples in, spectral rows out as soon as each is complete: 120 samples (7.5 ms) after its last sample.
 
-    def __init__(self) -> None:
+    Args:
+        rows: returns the rows of the windows that start every 160 samples, float32 [S] -> float32 [rows, 80]; a row's bits do not
+            depend on the other rows.
+    """
+
+    def __init__(self, rows: Callable[[Float32], Float32] = _log_mel) -> None:
+        self._rows = rows
         self._pending: Float32 = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
 
     def push(self, samples: Float32) -> Float32:
@@ -110,12 +128,9 @@ class SpectralStream:
         rows = max(0, (len(self._pending) - 2 * WINDOW_LEAD_SAMPLES) // HOP_SAMPLES)
         if not rows:
             return np.zeros((0, NUM_MELS), np.float32)
-        power = _power(self._pending[: rows * HOP_SAMPLES + 2 * WINDOW_LEAD_SAMPLES])
+        found = self._rows(self._pending[: rows * HOP_SAMPLES + 2 * WINDOW_LEAD_SAMPLES])
         self._pending = self._pending[rows * HOP_SAMPLES :].copy()
-        # A sum along the last axis has one order of additions; a matrix product's depends on its shape.
-        filters = _mel_filters()
-        bands = np.stack([(row * filters).sum(axis=1) for row in power])
-        return np.log(bands + MEL_FLOOR).astype(np.float32)
+        return found
 
 
 def spectral_rows(samples: Float32) -> Float32:
@@ -125,5 +140,5 @@ def spectral_rows(samples: Float32) -> Float32:
     """
     rows = len(samples) // HOP_SAMPLES
     margin = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
-    power = _power(np.concatenate([margin, samples[: rows * HOP_SAMPLES], margin]))
+    power = power_spectra(np.concatenate([margin, samples[: rows * HOP_SAMPLES], margin]))
     return np.log(power @ _mel_filters().T + MEL_FLOOR).astype(np.float32)

@@ -15,7 +15,7 @@ class AudioModels:
     """Loaded models of all kinds. All streams of a process share them: ONNX Runtime sessions may be run concurrently.
 
     Args:
-        weights: folder with `ppg.onnx`, `id_removal.onnx` and `silero_vad.onnx`.
+        weights: folder with `ppg.onnx`, `id_removal.onnx`, `speech_encoder.onnx` and `silero_vad.onnx`.
         threads: threads inside one run of a network. The number does not change a bit of the answers.
 
     Raises:

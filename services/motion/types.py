@@ -25,9 +25,11 @@ NUM_POSE_POINTS: Final = NUM_UPPER
 """Points of the upper face that a style may be encoded with."""
 SHARED_FEATURES: Final = ("mel", "posteriorgram")
 """Tensors of AudioFeatureBlock that every predictor hears, with the speech probability: the constraints read them."""
-EXTRA_FEATURES: Final[Mapping[str, tuple[int, int]]] = {
+EXTRA_FEATURES: Final[Mapping[str, tuple[int, ...]]] = {
     "mfcc": (ROWS_PER_FRAME, 40),
     "identity_removed": (ROWS_PER_FRAME, 20),
+    "speech_states": (192,),
+    "speech_states_live": (192,),
 }
 """Further tensors of AudioFeatureBlock that a predictor may hear: name -> shape of one frame."""
 MAX_LAG: Final = 15

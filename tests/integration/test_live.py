@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
@@ -18,7 +19,8 @@ from tests.integration.client_calls import enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
 
 FEATURES_AHEAD_MS = 60
-"""Look-ahead of the audio stage (docs/coordinates.md)."""
+STATES_AHEAD_MS = 130
+"""Look-ahead of the audio stage without and with states of the speech encoder (docs/coordinates.md)."""
 
 Samples = tuple[npt.NDArray[np.float32], int]
 
@@ -110,7 +112,9 @@ def test_frames_come_as_soon_as_the_declared_look_ahead_is_heard(
     gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
 ) -> None:
     speech, rate = samples
-    look_ahead = METHODS[method].motion.look_ahead_ms + FEATURES_AHEAD_MS
+    motion = METHODS[method].streamed.motion
+    states = audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE in motion.features
+    look_ahead = motion.look_ahead_ms + (STATES_AHEAD_MS if states else FEATURES_AHEAD_MS)
     heard_ms = 0
     waits: list[int] = []
     late: list[int] = []
@@ -135,7 +139,7 @@ def test_frames_come_as_soon_as_the_declared_look_ahead_is_heard(
     assert late == []
     assert len(waits) == 25
     # The last frames come when the sound ends.
-    assert np.median(waits[: 25 - look_ahead // 40 - 1]) > METHODS[method].motion.look_ahead_ms
+    assert np.median(waits[: 25 - look_ahead // 40 - 1]) > motion.look_ahead_ms
 
 
 def with_the_actors_of(gateway: RunningGateway, folder: Path) -> Path:

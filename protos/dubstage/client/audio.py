@@ -16,19 +16,20 @@ from dubstage.client.calls import Requests, stream_call
 
 PIECE_SAMPLES: Final = 8000
 """Samples per channel in one message of `pieces`: half a second at 16 kHz."""
-KINDS: Final = ("mel", "mfcc", "posteriorgram", "identity_removed")
+KINDS: Final = ("mel", "mfcc", "posteriorgram", "identity_removed", "speech_states", "speech_states_live")
 """Names of the feature kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """Features of T consecutive video frames; each frame has four rows of 10 ms.
+    """Features of T consecutive video frames. A second axis of 4 is a frame's four rows of 10 ms.
 
     Attributes:
         first_frame: index of the first of the frames.
         arrays: the kinds that were asked for. "mel": log-mel spectrogram, float32 [T, 4, 80]; "mfcc": 20 MFCC and their deltas,
             float32 [T, 4, 40]; "posteriorgram": phone probabilities, float32 [T, 4, 40]; "identity_removed": cepstra of the global
-            speaker, float32 [T, 4, 20].
+            speaker, float32 [T, 4, 20]; "speech_states" and "speech_states_live": states of a pretrained speech encoder, in windows
+            for whole and for live speech, float32 [T, 192].
         speech_probability: probability that somebody speaks, float32 [T], 0 to 1.
     """
 
@@ -57,7 +58,7 @@ def feature_block(
     """Return the AudioFeatureBlock message of T video frames.
 
     Args:
-        arrays: float32 [T, 4, C] by the name of their kind, at least one; see `Features`.
+        arrays: float32 [T, ...] by the name of their kind, at least one; see `Features`.
         speech_probability: float32 [T]; None: unset.
         first_frame: index of the first frame.
     """
@@ -111,10 +112,10 @@ def extract_features(
     kinds: Sequence[str | int] = ("mel", "posteriorgram"),
     num_frames: int = 0,
 ) -> Requests[Float32 | pb.AudioChunk, pb.ExtractFeaturesRequest]:
-    """Yield the Features of a sound that comes in pieces, each block as soon as its 60 ms of look-ahead are there.
+    """Yield the Features of a sound that comes in pieces, each block as soon as its look-ahead is there.
 
     Items are pieces of the sound without gaps: float32 [n] or [n, channels] in [-1, 1], such as `pieces` cuts them. The features do
-    not depend on how the sound is cut.
+    not depend on how the sound is cut. The look-ahead is 60 ms, for "speech_states_live" 130 ms, for "speech_states" 2.6 s.
 
     Args:
         sample_rate_hz: samples per second and channel, 8000 to 192000.

@@ -6,19 +6,18 @@ from collections.abc import Container
 from typing import Final
 
 from services.common.errors import InvalidRequest
-from services.motion.ensemble import ensemble_of
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.everybody.predictor import PREDICTOR as EVERYBODY
 from services.motion.predictors.everyone.predictor import PREDICTOR as EVERYONE
 from services.motion.predictors.headpose.predictor import PREDICTOR as HEADPOSE
 from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
+from services.motion.predictors.speech_map.predictor import PREDICTOR as SPEECH_MAP
+from services.motion.predictors.speech_map.predictor import PREDICTOR_LIVE as SPEECH_MAP_LIVE
 from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
 
-ENSEMBLE: Final = ensemble_of("ensemble", (UGC, HETERO, EVERYONE))
-"""The predictor for speech that is there as a whole: the three together have smaller errors than one of them, or than all five."""
 PREDICTORS: Final[dict[str, Predictor]] = {
-    predictor.name: predictor for predictor in (UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE, ENSEMBLE)
+    predictor.name: predictor for predictor in (SPEECH_MAP, SPEECH_MAP_LIVE, UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE)
 }
 
 

@@ -30,10 +30,10 @@ SYNC: Final = TrainableNetwork(
 
 
 def _of_predictors() -> Iterator[TrainableNetwork]:
-    """Yield the network of each predictor whose room has a training."""
+    """Yield the network of each predictor whose room has a training of a network."""
     for name in PREDICTORS:
         room = f"{predictors.__name__}.{name}"
-        if find_spec(room) is None or find_spec(f"{room}.train") is None:
+        if any(find_spec(name) is None for name in (room, f"{room}.train", f"{room}.train.network")):
             continue
         module: Any = import_module(f"{room}.train.network")
         yield module.NETWORK

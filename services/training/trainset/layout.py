@@ -21,7 +21,7 @@ Part = Literal["track", "sound", "speech", "phones", "expression"]
     sound   samples int16 [N] at 16 kHz, 32767 is full scale. Sample 0 belongs to the first frame. Metadata: `source`, `speaker`,
             `transcript`, `sha256`, `first_frame`, and `words` where times are known: a JSON list of [word, start in s, end in s].
     speech  mel float32 [T, 4, 80]; mfcc float32 [T, 4, 40]; posteriorgram float32 [T, 4, 40]; identity_removed float32 [T, 4, 20];
-            speech_probability float32 [T]. 25 frames/s.
+            speech_probability float32 [T]; speech_states, speech_states_live float32 [T, 192]. 25 frames/s.
     phones  labels uint8 [R], one class of services.common.wire.phones per row of 10 ms, 255 where unknown; heard uint8 [R], classes
             by free phone recognition, 255 where there was none. Metadata `origin`: aligned, recognised, allphone or network.
     expression  coefficients float32 [T, E] in units of the person's spread. SET/expression.safetensors has `shape` float32 [P, E]:

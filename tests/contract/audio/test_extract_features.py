@@ -48,9 +48,9 @@ async def stub() -> AsyncIterator[AudioServiceAsyncStub]:
         yield AudioServiceStub(channel)
 
 
-def config() -> pb.ExtractFeaturesRequest:
-    """All kinds at 25 frames per second."""
-    kinds = [number for number in pb.FeatureKind.values() if number != pb.FEATURE_KIND_UNSPECIFIED]
+def config(*kinds: pb.FeatureKind.ValueType) -> pb.ExtractFeaturesRequest:
+    """Some kinds, or all of them, at 25 frames per second."""
+    kinds = kinds or tuple(number for number in pb.FeatureKind.values() if number != pb.FEATURE_KIND_UNSPECIFIED)
     return pb.ExtractFeaturesRequest(
         config=pb.ExtractFeaturesConfig(sample_rate_hz=16000, channels=1, timeline=timeline_to_proto(PAL), kinds=kinds)
     )
@@ -91,19 +91,30 @@ def test_the_table_of_kinds_and_the_contract_name_the_same() -> None:
     assert set(pb.FeatureKind.keys()) == numbered | {"FEATURE_KIND_UNSPECIFIED"}
 
 
-async def test_the_first_reply_comes_before_the_stream_is_half_closed(stub: AudioServiceAsyncStub, speech: Float32) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "sent", "answered", "rest"),
+    [
+        ((pb.FEATURE_KIND_MEL, pb.FEATURE_KIND_POSTERIORGRAM), 1600, 1, 2),
+        ((pb.FEATURE_KIND_SPEECH_STATES_LIVE,), 3200, 2, 3),
+        ((pb.FEATURE_KIND_SPEECH_STATES,), 42000, 50, 16),
+    ],
+    ids=["60 ms", "live states", "states"],
+)
+async def test_the_first_reply_comes_before_the_stream_is_half_closed(
+    stub: AudioServiceAsyncStub, speech: Float32, kinds: tuple[pb.FeatureKind.ValueType, ...], sent: int, answered: int, rest: int
+) -> None:
     call = stub.ExtractFeatures()
-    await call.write(config())
-    await call.write(chunk(0, speech[:1600]))
+    await call.write(config(*kinds))
+    await call.write(chunk(0, np.resize(speech, sent)))
     reply = await call.read()
     assert isinstance(reply, pb.ExtractFeaturesResponse)
     assert reply.block.first_frame == 0
-    assert reply.block.num_frames == 1
+    assert reply.block.num_frames == answered
     await call.done_writing()
-    rest = 0
+    found = 0
     while isinstance(reply := await call.read(), pb.ExtractFeaturesResponse):
-        rest += reply.block.num_frames
-    assert rest == 2
+        found += reply.block.num_frames
+    assert found == rest
 
 
 @pytest.mark.parametrize(

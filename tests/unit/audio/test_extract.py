@@ -17,6 +17,8 @@ from services.common.wire.timeline import Timeline
 
 LOOK_AHEAD_SAMPLES = 960
 """16 kHz samples after a frame's last row within which all its features are known: 60 ms."""
+STATES = frozenset({"speech_states", "speech_states_live"})
+"""Kinds with another look-ahead; tests/unit/audio/speech_encoder has their tests."""
 PAL = Timeline(rate=Fraction(25))
 NTSC = Timeline(rate=Fraction(30000, 1001))
 
@@ -70,7 +72,8 @@ def test_shapes_and_ranges(models: AudioModels, speech: Float32) -> None:
     assert features["posteriorgram"].shape == (75, 4, 40)
     assert np.allclose(features["posteriorgram"].sum(axis=2), 1.0, atol=1e-5)
     assert features["speech_probability"].shape == (75,)
-    assert as_bytes(features).__len__() == 4 * 75 * (4 * 180 + 1)
+    assert features["speech_states"].shape == features["speech_states_live"].shape == (75, 192)
+    assert len(as_bytes(features)) == 4 * 75 * (4 * 180 + 2 * 192 + 1)
 
 
 def test_kinds_not_asked_for_are_left_out(models: AudioModels, speech: Float32) -> None:
@@ -80,11 +83,14 @@ def test_kinds_not_asked_for_are_left_out(models: AudioModels, speech: Float32) 
 
 def test_a_block_comes_once_its_look_ahead_is_there(models: AudioModels, speech: Float32) -> None:
     """Frame n covers samples up to 640 (n + 1); 60 ms later at the latest its block is out, and never before it ends."""
-    extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL)
+    extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS - STATES)
+    answered = 0
     for start in range(0, 16000, 40):
         for block in extractor.push(start, speech[start : start + 40]):
             frame_end = 640 * (block.frame_index + 1)
             assert frame_end < start + 40 <= frame_end + LOOK_AHEAD_SAMPLES
+            answered += 1
+    assert answered == 23
 
 
 def test_what_comes_60_ms_later_changes_nothing(models: AudioModels, speech: Float32) -> None:
@@ -178,7 +184,7 @@ def test_every_kind_has_the_shape_that_the_table_says_and_silence_of_four_rows(
     assert found.keys() == {name}
     assert found[name].dtype == np.float32
     assert found[name].shape == (13, *KINDS[name].frame_shape)
-    assert models[name].silence.shape == (4, *KINDS[name].frame_shape[1:])
+    assert models[name].silence.shape == (4, *(found[name].shape[1:] if name in STATES else KINDS[name].frame_shape[1:]))
 
 
 def test_no_samples_give_no_frames_or_silent_ones(models: AudioModels) -> None:

@@ -63,7 +63,7 @@ def test_a_combination_is_live_where_both_parts_are() -> None:
 
 def test_a_live_stream_has_a_predictor_that_waits_less_than_that_of_files() -> None:
     method = method_named("ugc")
-    assert (method.motion.name, method.streamed.motion.name) == ("ensemble", "ugc")
+    assert (method.motion.name, method.streamed.motion.name) == ("speech_map", "speech_map_live")
     assert method.streamed.motion.look_ahead_ms < method.motion.look_ahead_ms
     assert method.streamed.renderer == method.renderer
     assert method_named("everybody").streamed == method_named("everybody")

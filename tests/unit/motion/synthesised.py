@@ -74,6 +74,12 @@ def with_identity_removed(features: SpeechFeatures, seed: int = 1) -> SpeechFeat
     return replace(features, extra={"identity_removed": rng.standard_normal((len(features), 4, 20)).astype(np.float32)})
 
 
+def with_states(features: SpeechFeatures, *names: str, seed: int = 2) -> SpeechFeatures:
+    """The features and states of the speech encoder that change quickly."""
+    states = np.random.default_rng(seed).standard_normal((len(features), 192)).astype(np.float32)
+    return replace(features, extra={**features.extra, **dict.fromkeys(names, states)})
+
+
 def head_poses(num_frames: int, seed: int = 5) -> Float64:
     """Head-pose vectors of somebody who moves smoothly: float64 [T, 6], sums of sines about a pose that is not frontal."""
     rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ from tests.unit.consent.records import face, record
 
 LISTED = Listed(
     motion_pb2.ListModelsResponse(
-        models=[motion_pb2.Model(name=name, version=f"m-{name}") for name in ("ugc", "headpose", "ensemble")]
+        models=[motion_pb2.Model(name=name, version=f"m-{name}") for name in ("ugc", "headpose", "speech_map")]
     ),
     render_pb2.ListModelsResponse(models=[render_pb2.Model(name=name, sha256=f"r-{name}") for name in ("ugc", "headpose")]),
 )
@@ -50,7 +50,7 @@ def test_a_dub_tells_method_models_spans_sources_and_the_digest_of_the_consent(c
     assert claim.description == "The mouth in this film is synthetic."
     assert claim.dubbed == (range(1, 3), range(4, 5))
     assert [(model.stage, model.name, model.version) for model in claim.models] == [
-        ("motion", "ensemble", "m-ensemble"),
+        ("motion", "speech_map", "m-speech_map"),
         ("render", "ugc", "r-ugc"),
     ]
     assert [(source.role, source.path) for source in claim.sources] == [("footage", carphone), ("speech", tmp_path / "new.wav")]

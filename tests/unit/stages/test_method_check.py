@@ -155,7 +155,7 @@ async def test_a_stage_without_the_predictor_of_files_still_streams() -> None:
     motion = motion_models()
     motion.models.remove(next(model for model in motion.models if model.name == METHODS["ugc"].motion.name))
     stages: Any = ListingStages(motion, render_models())
-    with pytest.raises(ModelNotFound, match="the motion stage has no model 'ensemble'"):
+    with pytest.raises(ModelNotFound, match="the motion stage has no model 'speech_map'"):
         await models_for(stages, method_named("ugc"))
     assert await models_for(stages, method_named("ugc").streamed)
     with capture_logs():

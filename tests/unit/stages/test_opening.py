@@ -41,7 +41,7 @@ def settings(tmp_path: Path) -> GatewaySettings:
 
 async def test_a_stage_that_differs_from_the_table_is_refused(settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     name = next(iter(METHODS))
-    answer = motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=name, frames_ahead=99)])
+    answer = motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=METHODS[name].motion.name, frames_ahead=99)])
     monkeypatch.setattr(local, "compose_stages", lambda url: composed(answer))
     with pytest.raises(ContractBroken, match=f"the motion stage and the gateway differ on method '{name}'.*look_ahead_ms is 3960"):
         async with open_stages(settings):

@@ -12,10 +12,10 @@ from services.motion.constraints import WHOLE
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.registry import ENSEMBLE, PREDICTORS, added_style_shapes, predictor_named
+from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
 from services.motion.style import Style
 from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
-from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 FRAMES = 60
 OPEN_IN_SILENCE = replace(WHOLE, attack_low=0.999, presence_low=-1.0, presence_high=-0.5)
@@ -36,7 +36,10 @@ def footage() -> Footage:
 def heard(predictor: Predictor, num_frames: int) -> SpeechFeatures:
     """Features with no other tensors than those that the predictor declares."""
     features = random_features(num_frames)
-    return with_identity_removed(features) if "identity_removed" in predictor.features else features
+    if "identity_removed" in predictor.features:
+        return with_identity_removed(features)
+    states = [name for name in predictor.features if name.startswith("speech_states")]
+    return with_states(features, *states) if states else features
 
 
 def refined(predictor: Predictor, footage: Footage, models: MotionModels) -> Style:
@@ -90,13 +93,15 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
 
 
 def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, models: MotionModels) -> None:
-    alone = {name: refined(each, footage, models) for name, each in PREDICTORS.items()}
+    """Live speech takes the correction that `speech_map` learned from files, under the same name."""
+    own = {name: each for name, each in PREDICTORS.items() if name != "speech_map_live"}
+    alone = {name: refined(each, footage, models) for name, each in own.items()}
     style = PREDICTORS["headpose"].encode_style(footage, models)
-    for each in PREDICTORS.values():
+    for each in own.values():
         *_, last = each.personalize(style, heard(each, FRAMES), footage, models)
         assert last.style is not None
         style = last.style
-    for name, each in PREDICTORS.items():
+    for name, each in own.items():
         found, expected = (
             each.open(models, which, None).push(heard(each, 12)).mouth_landmarks.tobytes() for which in (style, alone[name])
         )
@@ -104,7 +109,8 @@ def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, mo
 
 
 def test_predictors_with_networks_of_their_own_share_no_array() -> None:
-    names = [name for predictor in PREDICTORS.values() if predictor is not ENSEMBLE for name in predictor.style_arrays]
+    own = [predictor for name, predictor in PREDICTORS.items() if name != "speech_map_live"]
+    names = [name for predictor in own for name in predictor.style_arrays]
     assert len(names) == len(set(names))
 
 

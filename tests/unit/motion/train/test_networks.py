@@ -6,14 +6,14 @@ from dataclasses import asdict
 
 import pytest
 
-from services.motion.predictors.registry import ENSEMBLE, PREDICTORS
+from services.motion.predictors.registry import PREDICTORS
 from services.motion.train.networks import NETWORKS, PREPARATIONS
 from services.training.configuration import with_settings
 from services.training.networks import TrainableNetwork
 
 
-def test_there_is_the_sync_network_and_one_network_a_predictor_with_a_room() -> None:
-    rooms = [name for name, predictor in PREDICTORS.items() if predictor is not ENSEMBLE]
+def test_there_is_the_sync_network_and_one_network_a_predictor_that_is_trained_in_steps() -> None:
+    rooms = [name for name in PREDICTORS if not name.startswith("speech_map")]
     assert [network.name for network in NETWORKS] == ["sync", *(f"{name}_motion" for name in rooms)]
     assert [step.name for step in PREPARATIONS] == ["expression"]
 

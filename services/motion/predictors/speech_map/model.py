@@ -1,0 +1,149 @@
+"""The fitted maps: a linear filter from neighbouring states of the speech encoder to coefficients, for files and for live speech.
+
+    coefficients = W (s_{n - b}, ..., s_{n + a}) + w        in units of the person's spread
+
+s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
+encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
+may change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Array, Float32, Floating
+from services.common.errors import ArtefactCorrupt
+from services.motion.basis import LandmarkBasis
+from services.motion.expression import expression_spread
+from services.motion.models import MotionModels
+from services.motion.runtime import read_constants
+from services.motion.types import EXTRA_FEATURES
+
+MODEL_FILE: Final = "speech_map.safetensors"
+NUM_STATES: Final = EXTRA_FEATURES["speech_states"][0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """What one of the maps hears.
+
+    Attributes:
+        feature: tensor of AudioFeatureBlock with the states.
+        past: b, frames of states before the predicted frame.
+        ahead: a, frames of states after the predicted frame.
+    """
+
+    feature: str
+    past: int
+    ahead: int
+
+    @property
+    def width(self) -> int:
+        """Frames that the map hears."""
+        return self.past + 1 + self.ahead
+
+
+FILES: Final = Hearing(feature="speech_states", past=3, ahead=3)
+LIVE: Final = Hearing(feature="speech_states_live", past=4, ahead=2)
+HEARINGS: Final = (FILES, LIVE)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """One of the maps.
+
+    Attributes:
+        weight: float32 [K, width * 192], W; the first frame comes first.
+        bias: float32 [K], w.
+        hearing: what the map hears.
+    """
+
+    weight: Float32
+    bias: Float32
+    hearing: Hearing
+
+    @cached_property
+    def version(self) -> str:
+        """First 12 digits of the SHA-256 of W and w."""
+        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()[:12]
+
+    def predict(self, window: Float32) -> Float32:
+        """Return the coefficients of one window: float32 [width, 192] -> float32 [K] in units of the person's spread.
+
+        Each call takes one window: the bits of a batched matrix product may depend on the size of the batch.
+        """
+        return np.asarray(self.weight @ np.ascontiguousarray(window).reshape(-1) + self.bias, np.float32)
+
+
+class SpeechMapModel:
+    """The maps with their basis.
+
+    Attributes:
+        basis: landmark basis of the coefficients.
+        maps: the map of each feature, by the name of the feature.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the maps. Arguments and errors: see PredictorModel."""
+        named = read_constants(folder / MODEL_FILE)
+        self.basis = LandmarkBasis.named(named)
+        self.maps = {hearing.feature: _map(named.arrays, hearing, len(self.basis.typical_spread), folder) for hearing in HEARINGS}
+
+    @classmethod
+    def of(cls, models: MotionModels) -> SpeechMapModel:
+        """Return the model that belongs to the shared networks; the first call loads the model."""
+        return models.own(cls)
+
+    @classmethod
+    def made_of(cls, basis: LandmarkBasis, maps: Mapping[str, LinearMap]) -> SpeechMapModel:
+        """Return a model of maps that are not in a file."""
+        model = cls.__new__(cls)
+        model.basis, model.maps = basis, dict(maps)
+        return model
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name."""
+        found = self.basis.arrays()
+        for feature, each in self.maps.items():
+            found |= {f"{feature}.weight": each.weight, f"{feature}.bias": each.bias}
+        return found
+
+    def spread(self, style_spread: Float32, models: MotionModels) -> Float32:
+        """Return the person's spread of each coefficient, float32 [K], from the spread in the style, which has another basis.
+
+        Equal bases give the style's spread up to rounding.
+        """
+        return expression_spread(style_spread, models.basis, self.basis)
+
+
+def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
+    shapes = {"weight": (num_coefficients, hearing.width * NUM_STATES), "bias": (num_coefficients,)}
+    found: dict[str, Float32] = {}
+    for part, shape in shapes.items():
+        values = arrays.get(f"{hearing.feature}.{part}")
+        if values is None or values.shape != shape:
+            raise ArtefactCorrupt(
+                f"{folder / MODEL_FILE} is damaged: {hearing.feature}.{part} is missing or not of shape {list(shape)}; fit the "
+                "maps again (python -m services.motion.predictors.speech_map.train.fit)",
+                resource=MODEL_FILE,
+            )
+        found[part] = np.asarray(values, np.float32)
+    return LinearMap(**found, hearing=hearing)
+
+
+def silent_states(num_frames: int) -> Float32:
+    """Return the states of digital silence, float32 [T, 192]: the audio stage measures states from these."""
+    return np.zeros((num_frames, NUM_STATES), np.float32)
+
+
+def neighbours(states: Floating, hearing: Hearing) -> Float32:
+    """Return the states that the map hears for each frame of a whole clip in silence: [T, 192] -> float32 [T, width, 192]."""
+    padded = np.concatenate([silent_states(hearing.past), states, silent_states(hearing.ahead)]).astype(np.float32)
+    return np.stack([padded[step : step + len(states)] for step in range(hearing.width)], axis=1)

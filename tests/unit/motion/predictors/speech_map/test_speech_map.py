@@ -1,0 +1,205 @@
+"""The predictors `speech_map` and `speech_map_live`: motion of streams, and what a person's footage teaches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.common.errors import ArtefactCorrupt, InvalidRequest
+from services.common.face.landmarks import mouth_opening
+from services.common.store.tensor_bytes import encode_arrays
+from services.common.wire.timeline import Timeline
+from services.motion.features import silence
+from services.motion.grid import AMPLITUDE
+from services.motion.models import WEIGHTS, MotionModels
+from services.motion.predictors.speech_map.grid import CORRECTION, NUM_POOLED, SpeechMapGrid, pooled_states
+from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel, neighbours
+from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.predictors.speech_map.train.fit import fit_map
+from services.motion.stream import MotionStream
+from services.motion.style import Style, encode_style
+from services.motion.train.clips import TrainingClip
+from services.motion.train.evaluate import OFF
+from services.motion.types import Footage, SpeechFeatures
+from tests.unit.motion.made_clips import in_memory, made_clip
+from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
+
+BOTH = [hearing.feature for hearing in HEARINGS]
+CASES = pytest.mark.parametrize("hearing", HEARINGS, ids=BOTH)
+
+
+@pytest.fixture(scope="module")
+def model() -> SpeechMapModel:
+    return SpeechMapModel(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def personal(style: Style) -> Style:
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), NUM_POOLED))
+    return style.adding(**{CORRECTION: correction.astype(np.float32)})
+
+
+def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
+    return with_states(random_features(num_frames, seed), *BOTH, seed=seed)
+
+
+def moved(
+    models: MotionModels,
+    model: SpeechMapModel,
+    hearing: Hearing,
+    style: Style,
+    features: SpeechFeatures,
+    *,
+    timeline: Timeline = PAL,
+    cut: int = 1000,
+    constraints: object = None,
+) -> np.ndarray:
+    grid = SpeechMapGrid(model, hearing, models, style, constraints)  # type: ignore[arg-type]
+    return np.concatenate([part.mouth_landmarks for part in run(MotionStream(grid, timeline), features, cut)])
+
+
+@CASES
+@pytest.mark.parametrize("timeline", [PAL, NTSC], ids=["25", "29.97"])
+@pytest.mark.parametrize("cut", [1, 7])
+def test_other_pieces_give_the_same_bytes(
+    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing, timeline: Timeline, cut: int
+) -> None:
+    whole, pieces = (
+        moved(models, model, hearing, personal, heard(45), timeline=timeline, cut=size).tobytes() for size in (1000, cut)
+    )
+    assert whole == pieces
+
+
+@CASES
+def test_nothing_later_than_the_look_ahead_moves_a_frame(
+    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing
+) -> None:
+    features, other = heard(50), heard(50, seed=1)
+    mixed = SpeechFeatures.joined([features[:35], other[35:]])
+    first, second = (moved(models, model, hearing, personal, each) for each in (features, mixed))
+    np.testing.assert_array_equal(first[: 35 - hearing.ahead], second[: 35 - hearing.ahead])
+    assert not np.array_equal(first[35 - hearing.ahead], second[35 - hearing.ahead])
+
+
+@CASES
+def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+    """The stream against the formula of the model, also at both ends, where silence surrounds the speech."""
+    features = heard(20)
+    each = model.maps[hearing.feature]
+    windows = neighbours(features.extra[hearing.feature], hearing).reshape(20, -1)
+    coefficients = windows @ each.weight.T + each.bias
+    expected = style.rest_mouth + model.basis.reconstruct(coefficients * model.spread(style.spread, models))
+    expected = style.mean_mouth + AMPLITUDE * (expected - style.mean_mouth)
+    found = moved(models, model, hearing, style, features, constraints=OFF)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert np.abs(expected - style.rest_mouth).max() > 1.0
+
+
+@CASES
+def test_a_correction_is_added_in_units_of_the_spread(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+) -> None:
+    features = heard(20)
+    shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
+    correction = np.zeros((len(shift), NUM_POOLED), np.float32)
+    correction[:, -1] = shift
+    plain, shifted = (
+        moved(models, model, hearing, each, features, constraints=OFF) for each in (style, style.adding(**{CORRECTION: correction}))
+    )
+    offset = AMPLITUDE * model.basis.reconstruct(shift * model.spread(style.spread, models))
+    np.testing.assert_allclose(shifted - plain, np.broadcast_to(offset, plain.shape), atol=1e-3)
+
+
+@CASES
+def test_silence_is_the_closed_mouth_and_lips_close_on_a_bilabial(
+    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing
+) -> None:
+    still = moved(models, model, hearing, personal, with_states(silence(40), *BOTH))
+    np.testing.assert_allclose(still, np.broadcast_to(personal.closed_mouth, still.shape), atol=1e-4)
+    spoken = mouth_opening(moved(models, model, hearing, personal, with_states(speech(["AA", "M", "AA"], 6), *BOTH)))
+    assert spoken[8:10].max() < float(mouth_opening(personal.closed_mouth)) + 1.0
+
+
+def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
+    grid = SpeechMapGrid(model, FILES, models, style, None)
+    with pytest.raises(InvalidRequest, match=r"features\.speech_states: missing") as caught:
+        grid.push(random_features(5))
+    assert caught.value.field == "features.speech_states"
+
+
+def talking(num_frames: int, seed: int) -> tuple[SpeechFeatures, Footage]:
+    """Speech, and a mouth that opens with one component of the states of block 3, which the committed map does not know."""
+    features = heard(num_frames, seed)
+    states = features.extra[FILES.feature].copy()
+    states[:, 100] = np.convolve(states[:, 100], np.ones(3) / 1.7, mode="same")
+    opening = np.maximum(8.0 + 5.0 * states[:, 100], 0.0).astype(np.float32)
+    heard_too = replace(features, extra=dict.fromkeys(BOTH, states))
+    return heard_too, Footage(mouths(opening), np.ones(num_frames, np.bool_))
+
+
+def test_a_correction_holds_on_other_speech_of_the_person_also_live(models: MotionModels, model: SpeechMapModel) -> None:
+    features, footage = talking(400, 1)
+    style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    steps = list(personalized(model, FILES, style, features, footage, models))
+    assert [step.index for step in steps] == sorted({step.index for step in steps})
+    refined = steps[-1].style
+    assert refined is not None
+    assert steps[-1].loss < 0.8
+    other, truth = talking(200, 2)
+    expected = mouth_opening(truth.mouth_landmarks)
+    for hearing in HEARINGS:
+        before, after = (
+            np.corrcoef(mouth_opening(moved(models, model, hearing, each, other, constraints=OFF)), expected)[0, 1]
+            for each in (style, refined)
+        )
+        assert after > before + 0.3
+        assert after > 0.6
+
+
+def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None:
+    """States that differ at one frame alone move the pooled speech of the frames about it, most of all its own."""
+    for hearing in HEARINGS:
+        states = np.zeros((21, 192), np.float32)
+        states[10, 96] = 1.0
+        pooled = np.array([pooled_states(window, hearing) for window in neighbours(states, hearing)])
+        assert pooled.shape == (21, NUM_POOLED)
+        assert int(pooled[:, 0].argmax()) == 10
+        assert not pooled[:8, 0].any()
+        assert not pooled[13:, 0].any()
+        assert (pooled[:, -1] == 1.0).all()
+
+
+def with_clip_states(clip: TrainingClip) -> TrainingClip:
+    """The clip with states of which one tells the opening of the mouth."""
+    features = with_states(clip.features, *BOTH, seed=len(clip.name) + ord(clip.name[-1]))
+    states = 0.2 * features.extra[LIVE.feature]
+    states[:, 7] = mouth_opening(clip.mouth_landmarks) / 3.0
+    return replace(clip, features=replace(features, extra=dict.fromkeys(BOTH, states)))
+
+
+@CASES
+def test_a_map_learns_what_moves_the_mouth_and_predicts_a_speaker_it_has_not_seen(models: MotionModels, hearing: Hearing) -> None:
+    train = in_memory([with_clip_states(made_clip(index, num_frames=300)) for index in range(6)])
+    fitted = fit_map(train, models.basis, hearing)
+    stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
+    style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
+    model = SpeechMapModel.made_of(models.basis, {hearing.feature: fitted})
+    predicted = (
+        np.stack([fitted.predict(window) for window in neighbours(stranger.features.extra[hearing.feature], hearing)])
+        * models.basis.typical_spread
+    )
+    opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
+    assert np.corrcoef(opening, mouth_opening(stranger.mouth_landmarks))[0, 1] > 0.7
+
+
+def test_a_damaged_file_is_named(tmp_path: Path, model: SpeechMapModel) -> None:
+    folder = tmp_path
+    arrays = model.arrays()
+    arrays["speech_states.weight"] = arrays["speech_states.weight"][:, :-1]
+    (folder / MODEL_FILE).write_bytes(encode_arrays(arrays))
+    with pytest.raises(ArtefactCorrupt, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
+        SpeechMapModel(folder)
