@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.footage import digest_of_footage
+from gateway.actors.footage import digests_of_files, joined_digest
 from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
@@ -46,7 +46,8 @@ def test_all_takes_count(files: list[Path], host: StageHost, settings: GatewaySe
         actor = host.run(made)
     assert actor.enrolled.num_frames == pytest.approx(2 * 25 * SECONDS, abs=3)
     assert actor.enrolled.lag_frames is not None
-    assert actor.footage_sha256 == digest_of_footage(files) != digest_of_footage(files[::-1])
+    digests = digests_of_files(files)
+    assert actor.footage_sha256 == joined_digest(digests) != joined_digest(digests[::-1])
     assert "join" in told
     assert not list((tmp_path / "jobs").iterdir())
 
