@@ -27,7 +27,7 @@ from gateway.pipeline.footage import tracked_frames
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.one_stage import open_stage
-from services.common.array_types import Float32
+from services.common.array_types import Float32, Float64
 from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
 from services.common.wire.arrays import from_tensor
@@ -107,13 +107,13 @@ def report(found: Sequence[Measured]) -> Iterator[str]:
         for f, s in (np.array_split(one.single, 2) for one in found if len(one.single) > 9)
     ]
     yield f"  first and second half of a film: largest {max(halves):.3f}, median {np.median(halves):.3f}"
-    for kind in ("a mean", "a single frame"):
-        mine: list[Float32] = []
-        theirs: list[Float32] = []
+    for kind, single in (("a mean", False), ("a single frame", True)):
+        mine: list[Float64] = []
+        theirs: list[Float64] = []
         for a, b in itertools.permutations(found, 2):
-            others = b.mean[None] if kind == "a mean" else b.single
-            distances_ = np.linalg.norm(a.single[:, None] - others[None], axis=-1).ravel()
-            (mine if a.person == b.person else theirs).append(distances_)
+            other_faces = b.single if single else b.mean[None]
+            apart = np.linalg.norm(a.single[:, None] - other_faces[None], axis=-1).ravel()
+            (mine if a.person == b.person else theirs).append(apart)
         wrong = np.concatenate(theirs)
         line = f"  a single frame against {kind}: two people accepted {np.mean(wrong < SAME_BELOW):.4%}"
         if mine:

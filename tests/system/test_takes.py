@@ -46,7 +46,8 @@ def test_all_takes_count(files: list[Path], host: StageHost, settings: GatewaySe
         actor = host.run(made)
     assert actor.enrolled.num_frames == pytest.approx(2 * 25 * SECONDS, abs=3)
     assert actor.enrolled.lag_frames is not None
-    assert actor.footage_sha256 == joined_digest(digests_of_files(files)) != joined_digest(digests_of_files(files[::-1]))
+    digests = digests_of_files(files)
+    assert actor.footage_sha256 == joined_digest(digests) != joined_digest(digests[::-1])
     assert "join" in told
     assert not list((tmp_path / "jobs").iterdir())
 
