@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 from gateway.media.film_room import copy_with_room
 from gateway.media.output_file import OutputFile, commit_with
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
+from gateway.provenance.facts import DubFacts
 from gateway.provenance.media_digest import manifest_boxes, media_sha256
 from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
@@ -142,6 +143,7 @@ def test_the_manifest_says_what_was_done_and_names_nobody(carphone: Path, sealer
             {"role": "speech", "sha256": hashlib.sha256(b"RIFF of Jane").hexdigest()},
         ],
         "consent_sha256": {"person": "cd" * 32},
+        "job": "ef" * 32,
         "watermark": "",
     }
     assert b"Jane" not in film.read_bytes()
@@ -167,9 +169,12 @@ def test_the_manifest_of_the_footage_is_kept(
     footage: str, film: str, carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
 ) -> None:
     second = write_film(tmp_path / f"second{film}", carphone, sealer, source=signed / f"film{footage}")
-    verdict = verdict_of(second)
+    verdict, first = verdict_of(second), verdict_of(signed / f"film{footage}").dub
     assert verdict.state == State.VALID
-    assert verdict.ingredients == ({"title": "footage", "relationship": "parentOf", "has_manifest": True, "valid": True},)
+    assert first is not None
+    (kept,) = verdict.ingredients
+    assert DubFacts.model_validate(kept.pop("dub")).statement == first.statement
+    assert kept == {"title": "footage", "relationship": "parentOf", "has_manifest": True, "valid": True}
 
 
 def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:

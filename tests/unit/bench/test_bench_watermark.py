@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from bench.watermark.copies import Copy, sum_of_copies, write_copies
 from bench.watermark.cost import blend_time
 from bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from bench.watermark.dubs import AS_WRITTEN, Row, append_row, read_rows
@@ -56,6 +57,15 @@ def test_the_table_names_what_was_not_read(tmp_path: Path) -> None:
     assert bad.endswith("wrong bits: clip ugc 40/64; not read: clip ugc")
     plot_dubs([ROW, LOST], tmp_path / "dubs.png")
     assert (tmp_path / "dubs.png").stat().st_size > 1000
+
+
+def test_copies_to_other_people_and_to_the_same_person_are_counted_apart(tmp_path: Path) -> None:
+    copies = [Copy("a", "b", -0.4, False, 0), Copy("b", "a", -7.2, True, 60), Copy("a", "a", -31.0, True, 64)]
+    others, same = sum_of_copies(copies)
+    assert others == "copied to footage of another person: 1 of 2 marks found, least probability 10^-7.2: b to a 10^-7.2"
+    assert same == "copied to the dub's own footage: 1 of 1 marks found, least probability 10^-31.0"
+    write_copies(tmp_path / "copies.csv", copies)
+    assert (tmp_path / "copies.csv").read_text().splitlines()[2] == "b,a,-7.2,True,60"
 
 
 def test_noise_has_no_false_alarm_and_keeps_the_stated_probability(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def claim_of(footage: Path, speech: Path | None = None) -> Claim:
         frame_rate=Fraction(30000, 1001),
         dubbed=(range(2, 5), range(8, 9)),
         consents={"person": "cd" * 32},
+        job="ef" * 32,
         sources=(Source("footage", footage), *([Source("speech", speech)] if speech is not None else [])),
     )
 

@@ -13,7 +13,6 @@ from gateway.media.film_room import copy_with_room
 from gateway.provenance.binding import embedded_binding, put_manifest
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import installation_credential
-from gateway.provenance.facts import DubFacts
 from gateway.provenance.library import sign
 from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
@@ -67,18 +66,6 @@ def test_facts_of_a_dub_are_shown(carphone: Path, tmp_path: Path) -> None:
     verdict = verdict_of(lying(carphone, tmp_path))
     assert verdict.dub is not None
     assert verdict.dub.dubbed == [[2, 5], [8, 9]]
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_what_the_manifest_of_the_footage_says_of_a_dub_is_kept(suffix: str, carphone: Path, tmp_path: Path) -> None:
-    sealer = Sealer(installation_credential(tmp_path / "data"))
-    first = write_film(tmp_path / f"first{suffix}", carphone, sealer)
-    second = write_film(tmp_path / "second.mp4", first, sealer)
-    said = verdict_of(first).dub
-    assert said is not None
-    (footage,) = verdict_of(second).ingredients
-    assert footage["valid"] is True
-    assert DubFacts.model_validate(footage["dub"]).statement == said.statement
 
 
 def test_a_file_without_a_manifest_has_none(carphone: Path, tmp_path: Path) -> None:
