@@ -29,17 +29,19 @@ from services.common.wire.arrays import to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.motion.__main__ import compose
 from services.motion.convert import FeatureBlock
+from services.motion.predictors.registry import PREDICTORS
 from services.motion.settings import MotionSettings
+from services.motion.types import EXTRA_FEATURES
 from tests.contract.finite import finite_or_refused
 from tests.contract.motion.requests import block_to_proto
-from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 if TYPE_CHECKING:
     from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
 
 FRAMES = 60
 HUGE = 4611686018427387904
-METHODS = ("ugc", "everybody", "headpose")
+METHODS = ("ugc", "everybody", "headpose", "speech_map", "speech_map_live")
 PAL = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=1))
 MOUTHS = mouths((5.0 + 4.0 * np.sin(np.arange(FRAMES) * 0.7)).astype(np.float32))
 LARGEST = 3.4028235e38
@@ -100,7 +102,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 def block(frames: int = 6, **changes: Callable[[np.ndarray], np.ndarray]) -> audio_pb2.AudioFeatureBlock:
-    features = with_identity_removed(random_features(frames))
+    features = with_states(with_identity_removed(random_features(frames)), "speech_states", "speech_states_live")
     message = block_to_proto(FeatureBlock(0, features))
     for name, change in changes.items():
         given = features.extra[name] if name in features.extra else getattr(features, name)
@@ -147,7 +149,8 @@ async def test_head_styles_of_any_poses_are_finite_or_refused(service: Service) 
 @pytest.mark.parametrize("method", METHODS)
 async def test_motion_of_any_features_is_finite(service: Service, method: str) -> None:
     (made,) = await service.style(method)
-    for name in ("mel", "posteriorgram", "speech_probability", "identity_removed"):
+    heard = {"mel", "posteriorgram", "speech_probability", *PREDICTORS[method].features}
+    for name in ("mel", "posteriorgram", "speech_probability", *EXTRA_FEATURES.keys() - {"mfcc"}):
         for value, taken in (
             (0.0, True),
             (1.0, True),
@@ -156,7 +159,7 @@ async def test_motion_of_any_features_is_finite(service: Service, method: str) -
             (1e4, False),
         ):
             changed = block(**{name: lambda array, value=value: array * 0 + np.float32(value)})
-            unused = name == "identity_removed" and method != "everybody"
+            unused = name not in heard
             answered = await finite_or_refused(service.motion(asked(method, made.style), changed))
             assert answered == (taken or unused), (name, value)
 

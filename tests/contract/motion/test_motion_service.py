@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
@@ -16,6 +17,8 @@ from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import EverybodyGrid
+from services.motion.predictors.speech_map.grid import SpeechMapGrid
+from services.motion.predictors.speech_map.model import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.predictors.ugc.grid import UgcGrid
 from services.motion.stream import MotionStream
 from services.motion.style import encode_style
@@ -29,7 +32,7 @@ from tests.contract.motion.calls import (
     talking,
 )
 from tests.contract.motion.requests import block_to_proto, config_to_proto, lag_from_proto, motion_from_proto
-from tests.unit.motion.synthesised import random_features, with_identity_removed
+from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
 if TYPE_CHECKING:
     from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
@@ -71,6 +74,23 @@ async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: Moti
         for name in ("mouth_landmarks", "expression"):
             expected = b"".join(getattr(part, name).tobytes() for part in parts)
             assert b"".join(getattr(part, name).tobytes() for part in got) == expected
+
+
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+async def test_the_speech_map_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
+    features = with_states(random_features(30), hearing.feature)
+    method = "speech_map" if hearing is FILES else "speech_map_live"
+    config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False))
+    models = MotionModels()
+    style = encode_style(talking(), np.ones(100, np.bool_), models.basis, models)
+    local = MotionStream(SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, None), PAL)
+    parts = [local.push(0, features)]
+    while (part := local.drain()) is not None:
+        parts.append(part)
+    expected = b"".join(part.mouth_landmarks.tobytes() for part in parts)
+    for cut in (9, 30):
+        got = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, features, cut))]
+        assert b"".join(part.mouth_landmarks.tobytes() for part in got) == expected
 
 
 async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> None:

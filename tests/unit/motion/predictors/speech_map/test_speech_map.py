@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from services.common.errors import ArtefactCorrupt, InvalidRequest
 from services.common.face.landmarks import mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
+from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
@@ -203,3 +205,12 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: SpeechMapModel) -> None:
     (folder / MODEL_FILE).write_bytes(encode_arrays(arrays))
     with pytest.raises(ArtefactCorrupt, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
         SpeechMapModel(folder)
+
+
+def test_a_style_in_another_basis_has_the_same_spread(model: SpeechMapModel, models: MotionModels, style: Style) -> None:
+    """The components of the other basis are the same ones in another order: the maps go on working beside another basis."""
+    basis = models.basis
+    other = LandmarkBasis(basis.components[::-1], basis.dual[::-1], basis.typical_spread[::-1])
+    found = model.spread(style.spread[::-1].copy(), SimpleNamespace(basis=other))  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, style.spread, rtol=1e-4)
+    assert style.spread.max() > 2.0 * style.spread.min()
