@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -54,7 +55,8 @@ async def test_one_network_that_cannot_be_read_keeps_no_other_from_serving(
             grpc.aio.insecure_channel(server.address) as channel,
         ):
             stub = RenderServiceStub(channel)
-            health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            checking: Any = health_pb2_grpc.HealthStub(channel)
+            health = await checking.Check(health_pb2.HealthCheckRequest())
             listed = await stub.ListModels(pb.ListModelsRequest())
             ugc = pb.RenderRequest(config=pb.RenderConfig(model="ugc"))
             drawn = await rendered(stub, [ugc, *map(frame_to_proto, footage[:2])])
