@@ -32,9 +32,10 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from services.common.errors import InvalidRequest
-from services.motion.predictors.registry import ENSEMBLE, PREDICTORS
+from services.motion.predictors.registry import PREDICTORS
 from services.motion.train.clips import clips_of
 from services.motion.train.curve_parts import Part, Point, all_parts, with_part
+from services.motion.train.networks import NETWORKS
 from services.motion.train.training import PredictorTraining
 from services.training.configuration import DEFAULT, with_settings
 from services.training.device import CPU
@@ -252,7 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     parser = data_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="Folder for curve.csv, curve.png and the training runs.")
-    first, *_ = trained = [name for name, predictor in PREDICTORS.items() if predictor is not ENSEMBLE]
+    networks = {network.name for network in NETWORKS}
+    first, *_ = trained = [name for name in PREDICTORS if f"{name}_motion" in networks]
     parser.add_argument("--predictor", choices=trained, default=first, help=f"Predictor to train. Default: {first}.")
     parser.add_argument("--steps", type=_positive, default=600, help="Steps of each training. Default: 600.")
     parser.add_argument(
