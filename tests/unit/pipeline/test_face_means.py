@@ -81,6 +81,7 @@ class Tracker:
     """A face stage that finds one face in every frame, and measures it where it is asked to."""
 
     face_model = ""
+    call_deadline_s = None
 
     def __init__(self, *, measures: bool = True) -> None:
         self.asked: list[int] = []
