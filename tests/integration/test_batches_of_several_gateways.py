@@ -52,6 +52,11 @@ def progress_of(connection: Connection, name: str) -> pb.BatchProgress:
     return batch.get(connection, name).progress
 
 
+def num_written(progress: pb.BatchProgress) -> int:
+    """Number of films. No frame of the short film is dubbed: it has too few frames to learn the man from."""
+    return progress.num_done + progress.num_undubbed
+
+
 def ended(connection: Connection, name: str) -> pb.BatchProgress:
     """Progress of a batch whose shots have all ended."""
     until(lambda: not (progress_of(connection, name).num_waiting or progress_of(connection, name).num_running), seconds=240)
@@ -66,18 +71,18 @@ def _short(pair: Pair, carphone: Path) -> None:
 def test_a_batch_of_a_killed_gateway_is_ended_by_the_other(pair: Pair, postgres: PostgresServer) -> None:
     at_second = pair.second.connect()
     batch.submit(pair.first.connect(), "killed", rows=rows("killed"))
-    until(lambda: progress_of(at_second, "killed").num_done >= 1, seconds=240)
+    until(lambda: num_written(progress_of(at_second, "killed")) >= 1, seconds=240)
     pair.first.send(signal.SIGKILL)
     # Until the lease ends, the batch stays as the dead gateway left it.
     left = shots_of(at_second, "killed")
-    before = {name: shot for name, shot in left.items() if shot.state == pb.SHOT_STATE_DONE}
+    before = {name: shot for name, shot in left.items() if shot.state in (pb.SHOT_STATE_DONE, pb.SHOT_STATE_UNDUBBED)}
     begun = {name for name, shot in left.items() if shot.state == pb.SHOT_STATE_RUNNING}
     written = {name: (pair.media / shot.output_uri).stat() for name, shot in before.items()}
     assert len(before) < len(left)
     # The dead gateway renews its lease no more.
     postgres.execute("UPDATE operation_leases SET until = 0", DATABASE)
     progress = ended(at_second, "killed")
-    assert (progress.num_done, progress.num_failed) == (4, 0)
+    assert (num_written(progress), progress.num_failed) == (4, 0)
     shots = shots_of(at_second, "killed")
     for name, shot in shots.items():
         film = (pair.media / shot.output_uri).read_bytes()
@@ -98,9 +103,9 @@ def test_any_gateway_shows_cancels_retries_and_removes_a_batch(pair: Pair) -> No
     assert batch.submit(at_second, "shared", rows=rows("shared")).batch.num_shots == 4
     batch.cancel(at_second, "shared")
     progress = ended(at_first, "shared")
-    assert progress.num_cancelled + progress.num_done == 4
+    assert progress.num_cancelled + num_written(progress) == 4
     batch.retry(at_second, "shared")
-    assert ended(at_first, "shared").num_done == 4
+    assert num_written(ended(at_first, "shared")) == 4
     assert {shot.attempts for shot in shots_of(at_second, "shared").values()} == {1}
     batch.delete(at_first, "shared")
     assert "shared" not in {one.batch_id for one in batch.list_batches(at_second)}
@@ -120,7 +125,7 @@ def test_a_batch_of_a_tenant_of_a_killed_gateway_ends_in_the_tenants_places(
         for film, footage in zip(films, ("short.mp4", "footage.mp4", "short.mp4"), strict=True)
     ]
     batch.submit(at_first, "night", rows=shots)
-    until(lambda: progress_of(at_first, "night").num_done >= 1, seconds=240)
+    until(lambda: num_written(progress_of(at_first, "night")) >= 1, seconds=240)
     until(lambda: any((pair.data / "tenants" / "acme" / "jobs").glob("*/journal/[0-9a-f]*")), seconds=240)
     pair.first.send(signal.SIGKILL)
     assert not films[-1].exists()
@@ -129,7 +134,7 @@ def test_a_batch_of_a_tenant_of_a_killed_gateway_ends_in_the_tenants_places(
     until(films[-1].exists, seconds=240)
     progress = ended(pair.second.connect("acme"), "night")
     pair.first.start()
-    assert (progress.num_done, progress.num_failed) == (3, 0)
+    assert (num_written(progress), progress.num_failed) == (3, 0)
     assert not list(pair.media.glob("acme_*"))
     assert (pair.data / "batches" / TENANTS_FOLDER / "acme" / "night").is_dir()
     assert "night" not in {one.batch_id for one in batch.list_batches(pair.second.connect())}

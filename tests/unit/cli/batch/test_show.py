@@ -51,9 +51,9 @@ def test_batches_are_listed_with_their_counts(store: BatchStore, shots: str, pri
     printed()
     assert run(["batch", "list"]) == 0
     rows = [line.split() for line in printed()[0].splitlines()]
-    assert [(row[0], row[1], row[-5:]) for row in rows[1:]] == [
-        ("night", "farm", ["4", "1", "1", "0", "2"]),
-        ("zz", "farm", ["4", "0", "0", "0", "4"]),
+    assert [(row[0], row[1], row[-6:]) for row in rows[1:]] == [
+        ("night", "farm", ["4", "1", "0", "1", "0", "2"]),
+        ("zz", "farm", ["4", "0", "0", "0", "0", "4"]),
     ]
 
 
