@@ -55,6 +55,11 @@ class KeyPictures:
     landmarks: Float32
     rows: tuple[int, ...] = ()
 
+    @property
+    def one_picture(self) -> bool:
+        """Whether all key pictures are the same: the actor was learned from a still picture."""
+        return bool(self.landmarks.any()) and bool((self.landmarks == self.landmarks[:1]).all())
+
 
 def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPictures:
     """Choose NUM_KEPT frames of a bank that stand for all of its mouths, from a shut mouth to a wide one.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from services.common.array_types import Float32, UInt8
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA
 from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, retrieve, wanted_points
-from services.common.face.mouth_detail import warped_detail
+from services.common.face.mouth_detail import warped_detail, without_hidden_inside
 from services.common.face.mouth_texture import fit_retrieved, warp_by_grids
 from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, dense_map, evaluate_grid, fitting_error
 from services.texture.frame_order import check_order
@@ -78,7 +78,10 @@ class WarpStream:
             fitting = float(fitting_error(best, source, NUM_MOUTH_AREA))
             bending = float(bending_energy(grids[..., :2]))
             if self._detail_scale:
-                detail = warped_detail(self._bank, row, dense_map(grids[..., :2]), self._detail_scale)
+                backward = dense_map(grids[..., :2])
+                detail = warped_detail(self._bank, row, backward, self._detail_scale)
+                if len(self._bank.mouth) == 1:
+                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], wanted[:NUM_MOUTH_AREA], backward)
         return WarpedFrame(
             frame_index=frame.frame_index,
             texture=texture,

@@ -5,23 +5,32 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from gateway.evaluation.bilabials import bilabial_times
+from gateway.evaluation.mouth_metrics import CLOSED_OPENING_PX, closures
 from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
 from gateway.pipeline.dub_request import DubRequest
-from services.common.array_types import UInt8
+from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.face.crops import fit_head_pose
-from services.common.face.landmarks import mouth_opening
-from tests.system.dubbing import Dubber, track, write_wav
+from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose
+from services.common.face.landmarks import LIPS_OUTER, NOSE_BASE, mouth_opening
+from services.face.types import FrameFaces
+from tests.system.dubbing import SPEECH, Dubber, track, write_wav
 from tests.system.test_bad_input import assert_fails_well
 from tests.system.test_speech_lengths import demo_speech
 
 SECONDS = 2.0
+PAUSE_S = 1.2
+"""Silence after the speech. A mouth needs 0.6 s to shut."""
+MARKED = 5.0
+"""What `darkness_below_the_nose` reads more with a second pair of nostrils than without, percent."""
 
 
 @pytest.fixture
@@ -32,6 +41,72 @@ def speech(tmp_path: Path) -> Path:
 def written(path: Path, picture: UInt8) -> Path:
     assert cv2.imwrite(str(path), picture[..., ::-1])
     return path
+
+
+def darkness_below_the_nose(picture: UInt8, landmarks: Float32) -> float:
+    """How dark the darkest marks between nose and upper lip are, percent of the skin's luma: a second pair of nostrils has 10 to 40.
+
+    A mark is darker than what is above and below it within 4 pixels of the render box (a black top-hat). The region begins 3 pixels
+    below the nose and ends at six tenths of the way to the upper lip. The figure is the 95th percentile of the region.
+    """
+    box_from = box_from_frame(fit_head_pose(landmarks))
+    box = cv2.warpAffine(picture, box_from, (BOX_SIZE, BOX_SIZE), flags=cv2.INTER_LINEAR)
+    luma = cv2.GaussianBlur(cv2.cvtColor(box, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
+    nose, lip = (apply_affine(box_from, landmarks[list(of), :2].astype(np.float64)) for of in (NOSE_BASE, LIPS_OUTER[2:9]))
+    way = np.interp(nose[:, 0], lip[:, 0], lip[:, 1]) - nose[:, 1]
+    below = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
+    corners = np.concatenate([nose + [0.0, 3.0], (nose + np.stack([np.zeros_like(way), 0.6 * way], 1))[::-1]])
+    cv2.fillPoly(below, [np.rint(corners).astype(np.int32)], 255)
+    marks = cv2.morphologyEx(luma, cv2.MORPH_BLACKHAT, np.ones((9, 3), np.uint8))
+    return 100.0 * float(np.quantile(marks[below > 0], 0.95) / np.median(luma[below > 0]))
+
+
+class Spoken(NamedTuple):
+    """A still that says the demo's sentence: faces and pictures of the still and of the film, as the tracker sees them."""
+
+    still: FrameFaces
+    faces: list[FrameFaces]
+    darkness: tuple[float, list[float]]
+
+
+@pytest.fixture(scope="module", params=["laughing", "speaking"])
+def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pytest.TempPathFactory) -> Spoken:
+    """The astronaut, who laughs with all her teeth, and a woman in the middle of a word, if the clips are there."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "laughing":
+        picture = astronaut()
+    else:
+        clips: Any = request.getfixturevalue("clips")
+        with VideoReader(probe(clips.path("video/hp_31.mp4"))) as reader:
+            (picture,) = (to_rgb(frame).copy() for frame in reader.frames(40, 41))
+    still, output = written(folder / "still.png", picture), folder / "dub.mp4"
+    sound = np.concatenate([demo_speech(16000, 60.0), np.zeros(round(16000 * PAUSE_S))])
+    speech = write_wav(folder / "speech.wav", sound, 16000)
+    dubber(DubRequest(footage=still, speech=speech, output=output, method="headpose"))
+    (own,), faces = track(still), track(output)
+    with VideoReader(probe(output)) as reader:
+        seen = [
+            darkness_below_the_nose(to_rgb(frame), found.faces[0].landmarks) for frame, found in zip(reader, faces, strict=True)
+        ]
+    return Spoken(own, faces, (darkness_below_the_nose(picture, own.faces[0].landmarks), seen))
+
+
+def test_a_still_with_open_lips_shuts_them_on_p_b_m_and_in_silence(spoken: Spoken) -> None:
+    opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in spoken.faces])
+    assert mouth_opening(spoken.still.faces[0].mouth_landmarks) > 10.0
+    seconds = np.arange(len(opening)) / 25
+    sound = demo_speech(16000, 60.0)
+    said = bilabial_times(sound.astype(np.float32), SPEECH.with_suffix(".txt").read_text())
+    found = closures(np.zeros_like(opening), opening, seconds, said)
+    assert len(found.result) >= 20
+    assert found.result.mean() >= 0.95
+    assert opening[-8:].max() < CLOSED_OPENING_PX, "after the last word the mouth is shut"
+    assert np.quantile(opening, 0.9) > 5.0, "it opens in between"
+
+
+def test_no_frame_shows_a_second_pair_of_nostrils(spoken: Spoken) -> None:
+    own, seen = spoken.darkness
+    assert max(seen) < own + MARKED
 
 
 def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_path: Path) -> None:

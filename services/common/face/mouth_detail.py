@@ -20,8 +20,10 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
+from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
+from services.common.face.thin_plate_spline import warp
 
 DETAIL_SIGMA_PX: Final = 1.6
 """Standard deviation of the Gaussian that divides detail from shape and shading, box pixels."""
@@ -34,6 +36,12 @@ _FIT_SIGMA_PX: Final = 3.0
 """Standard deviation of the Gaussian over which box and detail are compared, box pixels."""
 _FULL_FIT: Final = 0.5
 """Correlation from which the detail between the lips has its whole strength (docs/decisions/0010-native-detail.md)."""
+_HIDDEN_INSIDE: Final = 0.5
+_WHOLE_INSIDE: Final = 0.8
+"""Shares of the frame's opening at which the wanted opening hides the detail of the inside, and at which all detail stays."""
+_SMALLEST_OPENING_PX: Final = 1.0
+_INSIDE_MARGIN: Final = np.ones((7, 7), np.uint8)
+"""The inner lips are tracked to 3 box pixels, and teeth shine through beyond them."""
 _SUBPIXEL_BITS: Final = 4
 _SUBPIXELS: Final = 1 << _SUBPIXEL_BITS
 _NO_SECOND_MAP: Final = np.empty(0, np.float32)
@@ -114,6 +122,28 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
         places = places * np.float32(source_scale) + np.float32(0.5 * (source_scale - 1))
     moved = cv2.remap(source, places, _NO_SECOND_MAP, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return _stored(detail_of(moved.astype(np.float32), scale))
+
+
+def without_hidden_inside(detail: UInt8, source: Float32, wanted: Float32, backward: Float32) -> UInt8:
+    """Return detail without that of the inside of the frame's mouth if the wanted mouth is less open: no teeth behind shut lips.
+
+    A spline squeezes teeth, and does not bring lips together that are far apart. A bank of many frames has a frame whose lips are
+    near the wanted lips; a bank of one frame has not.
+
+    Args:
+        detail: uint8 [160 S, 160 S], from `warped_detail`.
+        source: float32 [59, 2], mouth-area landmarks of the bank's frame, box pixels.
+        wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        backward: float32 [160, 160, 2], as `warped_detail` takes it.
+    """
+    opened = float(mouth_opening(wanted)) / max(float(mouth_opening(source)), _SMALLEST_OPENING_PX)
+    hidden = 1.0 - float(np.clip((opened - _HIDDEN_INSIDE) / (_WHOLE_INSIDE - _HIDDEN_INSIDE), 0.0, 1.0))
+    if not hidden:
+        return detail
+    inside = warp(np.asarray(cv2.dilate(lip_pictures(source)[..., 1], _INSIDE_MARGIN), np.uint8), backward)
+    soft = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), _LIPS_FEATHER_PX, borderType=cv2.BORDER_REPLICATE)
+    kept = at_scale(np.asarray(1.0 - hidden / 255.0 * soft, np.float32), len(detail) // BOX_SIZE)
+    return _stored(kept * (detail.astype(np.float32) - NO_DETAIL))
 
 
 def with_fitting_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt8:

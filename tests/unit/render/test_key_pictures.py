@@ -117,3 +117,9 @@ def test_in_a_larger_box_the_same_keys_are_shown_enlarged(bank: MouthBank, mask:
     assert large.shape == (NUM_KEYS, 320, 320, 3)
     halved = large.reshape(NUM_KEYS, 160, 2, 160, 2, 3).astype(float).mean(axis=(2, 4))
     assert np.abs(halved - small).mean() < 1.5
+
+
+def test_the_keys_of_a_still_are_one_picture(bank: MouthBank) -> None:
+    assert choose_keys(bank, np.arange(1)).one_picture
+    assert not choose_keys(bank, np.arange(2)).one_picture
+    assert not grey_keys().one_picture

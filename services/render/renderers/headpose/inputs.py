@@ -3,6 +3,10 @@
 The rendered frame r_t is the footage with the drawn face put into the lower-face mask. What the mesh leaves open there, the inside
 of the mouth and the edge to the neck, is filled with the actor's nearest key picture, moved to the wanted landmarks. Three rendered
 frames, t-2 to t, are the paper's window; wanted lips and key pictures stand beside them. Training and serving share this module.
+
+An actor of one picture has one key picture for all mouths. Moved that far, the key picture shows its teeth through shut lips, and
+its nose below the nose of the frame. The network would draw both. The mesh of the same picture has neither fault, so the rendered
+frame stands in for the key pictures, and the key picture gives the inside of the mouth alone.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import cv2
 import numpy as np
 
 from services.common.array_types import Bool, Float32, UInt8
@@ -31,6 +36,12 @@ RENDERED_BEFORE: Final = (slice(9, 12), slice(12, 15))
 OTHER_KEYS: Final = slice(15, PICTURE_CHANNELS)
 
 
+_SPREAD_PX: Final = 1.5
+"""How far the drawn lips are continued into the gap between them, the standard deviation of a Gaussian, box pixels."""
+_EDGE_PX: Final = 0.6
+"""Softness of the border between drawn lips and the inside of the mouth, the standard deviation of a Gaussian, box pixels."""
+
+
 def coverage(drawn: UInt8) -> Bool:
     """Return where the drawn face covers the box: bool [H, W]; the drawn face is 0, 0, 0 elsewhere."""
     return np.asarray(drawn.any(axis=-1), dtype=np.bool_)
@@ -49,6 +60,34 @@ def rendered_frame(background: UInt8, mask: UInt8, drawn: UInt8, fill: UInt8, co
     shown = coverage(drawn) if covered is None else covered
     face = np.where(shown[..., None], match_colour(drawn, background, mask, shown), fill)
     return np.where(mask[..., None] > 0, face, background)
+
+
+def still_frame(background: UInt8, mask: UInt8, drawn: UInt8, key: UInt8, lips: UInt8) -> UInt8:
+    """Return the rendered frame r_t of an actor of one picture: uint8 [H, W, 3].
+
+    The key picture shows inside the wanted inner lips alone. A gap that the mesh leaves between shut lips gets the colour of the
+    lips.
+
+    Args:
+        background: uint8 [H, W, 3], the footage. No pixel under the mask is read.
+        mask: uint8 [H, W], its lower-face mask.
+        drawn: uint8 [H, W, 3], the drawn face.
+        key: uint8 [H, W, 3], the key picture, moved to the wanted landmarks and brought to the light of the footage.
+        lips: uint8 [H, W, 2], wanted lips and inside of the mouth (services.common.face.lip_pictures).
+    """
+    multiple = len(mask) // BOX_SIZE
+    shown = coverage(drawn)
+    gap = ~shown & (lips[..., 0] > 0)
+    known = _blurred(np.dstack([drawn, np.where(shown, 255, 0)]).astype(np.float32), _SPREAD_PX * multiple)
+    lip = 255.0 * known[..., :3] / np.maximum(known[..., 3:], 1.0)
+    whole = np.where(gap[..., None], np.clip(np.rint(lip), 1, 255).astype(np.uint8), drawn)
+    face = rendered_frame(background, mask, whole, key, shown | gap)
+    inside = _blurred((gap * lips[..., 1]).astype(np.float32), _EDGE_PX * multiple) * (mask > 0) / np.float32(255.0)
+    return np.asarray(np.rint(face + inside[..., None] * (key.astype(np.float32) - face)), np.uint8)
+
+
+def _blurred(picture: Float32, sigma: float) -> Float32:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
 def shown_keys(

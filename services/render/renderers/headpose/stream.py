@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from services.common.array_types import Array, UInt8
 from services.common.face.lip_pictures import lip_pictures
 from services.render.drawer import Shown, drawn_face, with_face, without_dots
@@ -16,17 +18,24 @@ from services.render.frame_window import Window
 from services.render.key_pictures import unpacked
 from services.render.renderer import StreamSetup
 from services.render.renderers.headpose.detail import with_detail
-from services.render.renderers.headpose.inputs import drawn_picture, rendered_frame, shown_keys
+from services.render.renderers.headpose.inputs import SHOWN_KEYS, drawn_picture, rendered_frame, shown_keys, still_frame
 from services.render.renderers.headpose.mouth_interior import mean_mouth
 from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.types import RenderFrame
 
 
 class Prepared(NamedTuple):
-    """What the window keeps of a frame: r_t, uint8 [H, W, 3], and its key pictures, uint8 [SHOWN_KEYS, H, W, 3]."""
+    """What the window keeps of a frame.
+
+    Attributes:
+        rendered: uint8 [H, W, 3], the rendered frame r_t.
+        keys: uint8 [SHOWN_KEYS, H, W, 3], key pictures, moved to the frame. Their detail is the measure of the drawn face's detail.
+        shown: uint8 [SHOWN_KEYS, H, W, 3], what the network sees in the place of key pictures.
+    """
 
     rendered: UInt8
     keys: UInt8
+    shown: UInt8
 
 
 class HeadposeDrawer:
@@ -41,13 +50,17 @@ class HeadposeDrawer:
         """See FrameDrawer.prepare."""
         assert frame.texture is not None  # the renderer declares this input
         keys = shown_keys(self._keys, frame.background, frame.mask, frame.box_landmarks, self._mean)
-        return Prepared(rendered_frame(frame.background, frame.mask, frame.texture, keys[0]), keys)
+        if not self._keys.one_picture:
+            return Prepared(rendered_frame(frame.background, frame.mask, frame.texture, keys[0]), keys, keys)
+        lips = lip_pictures(frame.box_landmarks, len(frame.mask))
+        rendered = still_frame(frame.background, frame.mask, frame.texture, keys[0], lips)
+        return Prepared(rendered, keys, np.stack([rendered] * SHOWN_KEYS))
 
     def show(self, window: Window[Prepared]) -> Shown:
         """See FrameDrawer.show."""
         frame, now = window.frame, window.now
         lips = lip_pictures(frame.box_landmarks, len(frame.mask))
-        picture = drawn_picture([item.rendered for item in window.items], frame.mask, lips, now.keys)
+        picture = drawn_picture([item.rendered for item in window.items], frame.mask, lips, now.shown)
         return Shown({INPUT_PICTURES: picture}, now.rendered)
 
     def draw(self, window: Window[Prepared], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:

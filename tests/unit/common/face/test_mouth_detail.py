@@ -23,6 +23,7 @@ from services.common.face.mouth_detail import (
     on_box_grid,
     warped_detail,
     with_fitting_interior,
+    without_hidden_inside,
 )
 from services.common.face.native_pictures import encoded, packed
 
@@ -125,3 +126,28 @@ def test_between_the_lips_of_a_flat_box_nothing_is_scratched() -> None:
     flat = np.full((160, 160, 3), 40, np.uint8)
     found = with_fitting_interior(warped_detail(bank(2, 3.0), 0, REST, 2), flat, open_mouth())
     assert np.abs(found[130:150, 140:180].astype(int) - NO_DETAIL).max() <= 1
+
+
+def opened(share: float) -> np.ndarray:
+    """Return the landmarks of `open_mouth` with the inner lips opened to a share, float32 [59, 2]."""
+    landmarks = open_mouth()
+    inner = landmarks[len(LIPS_OUTER) : NUM_LIPS]
+    inner[:, 1] = 70 + share * (inner[:, 1] - 70)
+    return landmarks
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_behind_shut_lips_no_detail_of_the_inside_is_left(scale: int) -> None:
+    detail = warped_detail(bank(2, 3.0), 0, REST, scale)
+    found = without_hidden_inside(detail, open_mouth(), opened(0.1), REST)
+    inside = (slice(60 * scale, 80 * scale), slice(60 * scale, 100 * scale))
+    assert np.abs(found[inside].astype(int) - NO_DETAIL).max() <= 1
+    assert np.abs(detail[inside].astype(int) - NO_DETAIL).max() > 10
+    assert (found[100 * scale :] == detail[100 * scale :]).all()
+
+
+def test_a_mouth_as_open_as_the_frames_keeps_its_detail() -> None:
+    detail = warped_detail(bank(2, 3.0), 0, REST, 2)
+    assert without_hidden_inside(detail, open_mouth(), opened(0.9), REST) is detail
+    half = without_hidden_inside(detail, open_mouth(), opened(0.65), REST)
+    assert energy(without_hidden_inside(detail, open_mouth(), opened(0.1), REST)) < energy(half) < energy(detail)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,6 +19,7 @@ from services.render.renderers.headpose.inputs import (
     drawn_picture,
     rendered_frame,
     shown_keys,
+    still_frame,
 )
 
 
@@ -47,6 +49,47 @@ def test_what_the_mask_hides_is_not_looked_at(bank: MouthBank, mask: npt.NDArray
     other = np.where(mask[..., None] > 0, np.uint8(3), box)
     fill = np.full_like(box, 77)
     assert np.array_equal(rendered_frame(box, mask, face, fill), rendered_frame(other, mask, face, fill))
+
+
+def lips_of(landmarks: npt.NDArray[np.float32], opening: float) -> npt.NDArray[np.uint8]:
+    """Pictures of the lips of landmarks whose inner lips are `opening` pixels apart, facing point by facing point."""
+    wanted = landmarks.copy()
+    upper, lower = slice(21, 30), slice(39, 30, -1)
+    wanted[lower] = wanted[upper] + [0.0, opening]
+    return lip_pictures(wanted)
+
+
+def test_a_still_shows_no_teeth_through_shut_lips(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, teeth = bank.boxes[0], np.full_like(bank.boxes[0], 250)
+    lips = lips_of(bank.box_landmarks[0], 0.0)
+    face = np.full_like(box, 90)
+    between = cv2.erode(lips[..., 0], np.ones((7, 7), np.uint8)) > 0
+    row, column = (int(place.mean().round()) for place in np.nonzero(between))
+    face[row, column - 3 : column + 4] = 0  # a gap that the mesh leaves between the lips
+    made = still_frame(box, mask, face, teeth, lips)
+    through = rendered_frame(box, mask, face, teeth)
+    assert (through[row, column - 3 : column + 4] == 250).all()
+    beside = made[row - 2, column - 3 : column + 4].astype(int)
+    assert np.abs(made[row, column - 3 : column + 4] - beside).max() <= 1
+
+
+def test_a_still_shows_its_own_teeth_between_open_lips(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, teeth = bank.boxes[0], np.full_like(bank.boxes[0], 250)
+    lips = lips_of(bank.box_landmarks[0], 12.0)
+    face = np.where(lips[..., 1:] > 0, np.uint8(0), np.full_like(box, 90))
+    made = still_frame(box, mask, face, teeth, lips)
+    deep = cv2.erode(lips[..., 1], np.ones((7, 7), np.uint8)) > 0
+    assert (made[deep] >= 249).all()
+    skin = (mask > 0) & ~(cv2.dilate(lips[..., 0], np.ones((7, 7), np.uint8)) > 0)
+    assert np.array_equal(made[skin], rendered_frame(box, mask, face, teeth)[skin])
+    assert np.array_equal(made[mask == 0], box[mask == 0])
+
+
+def test_a_still_does_not_look_at_what_the_mask_hides(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, face = bank.boxes[0], drawn(bank.boxes[0])
+    other = np.where(mask[..., None] > 0, np.uint8(3), box)
+    fill, lips = np.full_like(box, 77), lip_pictures(bank.box_landmarks[6])
+    assert np.array_equal(still_frame(box, mask, face, fill, lips), still_frame(other, mask, face, fill, lips))
 
 
 def test_channels_of_the_input() -> None:
