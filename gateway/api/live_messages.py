@@ -137,4 +137,6 @@ class LiveAudioReader:
 def live_response(frame: LiveFrame) -> pb.LiveResponse:
     """Return the message of a live frame."""
     reason = common_pb2.FRAME_REASON_SILENT if frame.silent else common_pb2.FRAME_REASON_DUBBED
-    return pb.LiveResponse(frame_index=frame.index, image=to_rgb_image(frame.picture), reason=reason)
+    tags = frame.colour
+    colour = pb.ColourTags(matrix=tags.matrix, range=tags.color_range, primaries=tags.primaries, transfer=tags.transfer)
+    return pb.LiveResponse(frame_index=frame.index, image=to_rgb_image(frame.picture), reason=reason, colour=colour)

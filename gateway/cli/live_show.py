@@ -38,7 +38,7 @@ async def show_frames(
                 if show_latency:
                     say_result(f"frame {frame.index}: {latencies[-1] * 1000:.0f} ms after its sound")
                 if recording is not None:
-                    await asyncio.to_thread(recording.write, frame.picture)
+                    await asyncio.to_thread(recording.write, frame.picture, frame.colour)
     if not latencies:
         raise InvalidRequest("--audio: the speech is shorter than one frame; give longer speech", field="audio")
     milliseconds = np.array(latencies) * 1000

@@ -12,7 +12,9 @@ from gateway.actors.stored import StoredActor
 from gateway.compositing.jaw import jaw_shift, moved
 from gateway.compositing.paste import paste_box
 from gateway.live.footage_frames import at_motion_rate, pictures_of, unbroken
+from gateway.live.recording import recorded_colour
 from gateway.media.inspection import inspect_film
+from gateway.media.pixels import ColourTags
 from gateway.methods import METHODS, method_named
 from gateway.pipeline.records import FACE_RECORD, pose_of
 from services.common.array_types import Float32, UInt8
@@ -32,6 +34,7 @@ class Performance:
         boxes: render box of every frame, uint8 [160, 160, 3], RGB.
         masks: lower-face mask of every frame, uint8 [160, 160].
         filmed: the footage's own mouth-area landmarks of every frame, float32 [59, 2], box pixels.
+        colour: colour tags for a film of the frames.
     """
 
     frames: tuple[UInt8, ...]
@@ -39,6 +42,7 @@ class Performance:
     boxes: tuple[UInt8, ...]
     masks: tuple[UInt8, ...]
     filmed: tuple[Float32, ...]
+    colour: ColourTags = ColourTags()
 
     def at(self, index: int) -> int:
         """Return which footage frame a frame of the stream shows: 0, 1, ... n - 1, n - 2, ... 1, 0, 1, ..."""
@@ -122,4 +126,4 @@ def load_performance(actor: StoredActor, artefacts: ArtefactStore, max_picture_b
     boxes = tuple(face["pixels"].copy() for face in run)
     masks = tuple(lower_face_mask(actor.enrolled.geometry, pose) for pose in poses)
     filmed = tuple(head_to_box(face["mouth"], pose) for face, pose in zip(run, poses, strict=True))
-    return Performance(frames, poses, boxes, masks, filmed)
+    return Performance(frames, poses, boxes, masks, filmed, recorded_colour(info.video))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,9 @@ from gateway.media.encoders import container_format
 from gateway.media.film_room import BUFFER_BYTES
 from gateway.media.output_file import OutputFile, commit_with, output_error
 from gateway.media.output_place import check_place
+from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
+from gateway.media.reader import from_rgb
+from gateway.media.types import VideoInfo
 from gateway.media.writer import Seal
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
@@ -25,6 +29,7 @@ CODEC: Final = "libx264"
 _SOUND_CODEC: Final = "aac"
 _SOUND_RATE_HZ: Final = 48_000
 """Rate of the sound if the codec does not have the rate of the speech."""
+_PIXEL: Final = pixel_format("yuv420p")
 _ENDINGS: Final = (".mp4", ".m4v", ".mov", ".mkv")
 """File extensions of containers that hold H.264 and AAC."""
 
@@ -45,6 +50,25 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
             f"{output}: live films are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
         )
     check_place(output, speech=speech, overwrite=overwrite)
+
+
+def recorded_colour(video: VideoInfo) -> ColourTags:
+    """Return the colour tags for a recording of footage: the footage's own.
+
+    Footage in RGB or grey has neither matrix nor range that a film in yuv420p can have: the recording has limited range and the
+    matrix that players assume for the recording's size. Players choose by size where the tag is missing. If size on screen and size
+    in the file lead to different matrices, the recording names the footage's.
+    """
+    width, height = video.orientation.upright_size
+    tags = video.colour
+    if video.pixel.kind != "yuv":
+        return replace(tags, matrix=effective_matrix(ColourTags(), width, height), color_range=1)
+    matrix = effective_matrix(tags, video.width, video.height)
+    return replace(
+        tags,
+        matrix=tags.matrix if effective_matrix(tags, width // 2 * 2, height // 2 * 2) == matrix else matrix,
+        color_range=2 if video.pixel.full_range_name else tags.color_range,
+    )
 
 
 class Recording:
@@ -86,22 +110,31 @@ class Recording:
         self._container: av.container.OutputContainer | None = None
         self._picture: av.VideoStream | None = None
         self._sound: av.AudioStream | None = None
+        self._colour: ColourModel | None = None
         self._written = 0
 
     def __enter__(self) -> Self:
         self._file = OutputFile(self._output, overwrite=self._overwrite)
         return self
 
-    def write(self, picture: UInt8) -> None:
-        """Append a frame, uint8 RGB [H, W, 3].
+    def write(self, picture: UInt8, colour: ColourTags) -> None:
+        """Append a frame.
+
+        Args:
+            picture: uint8 RGB [H, W, 3]. The film's samples have half the colour resolution, so an odd row or column is left out.
+            colour: colour tags of the film; those of the first frame count.
 
         Raises:
             DubstageError: the film cannot be written.
         """
+        picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
         try:
             if self._container is None:
-                self._open(picture)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                self._open(picture, colour)
+            assert self._colour is not None
+            frame = from_rgb(picture, _PIXEL, self._colour)
+            frame.colorspace, frame.color_range = colour.matrix, colour.color_range
+            frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
             frame.pts = self._written
             frame.time_base = Fraction(1, int(MOTION_RATE))
             self._written += 1
@@ -111,7 +144,7 @@ class Recording:
         except (av.FFmpegError, OSError) as problem:
             raise output_error(problem, self._output, CODEC) or problem from problem
 
-    def _open(self, picture: UInt8) -> None:
+    def _open(self, picture: UInt8, colour: ColourTags) -> None:
         assert self._file is not None
         height, width, _ = picture.shape
         target = self._file.target(self._seal_of(0).room if self._seal_of is not None else 0)
@@ -119,9 +152,11 @@ class Recording:
         self._container.metadata["comment"] = self._marking
         stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))
         assert isinstance(stream, av.VideoStream)
-        # The pixel format has half the colour resolution, so an odd row or column is left out.
-        stream.width, stream.height = width - width % 2, height - height % 2
-        stream.pix_fmt = "yuv420p"
+        self._colour = colour_model(_PIXEL, colour, width, height)
+        stream.width, stream.height, stream.pix_fmt = width, height, _PIXEL.name
+        context = stream.codec_context
+        context.colorspace, context.color_range = colour.matrix, colour.color_range
+        context.color_primaries, context.color_trc = colour.primaries, colour.transfer
         stream.options = {"crf": "16", "preset": "veryfast"}
         sound = self._container.add_stream(_SOUND_CODEC, rate=self._sound_rate)
         assert isinstance(sound, av.AudioStream)

@@ -14,6 +14,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.consent.use import ConsentUse
 from gateway.live.session import LiveFrame
+from gateway.media.pixels import ColourTags
 from services.common.chassis.client import ClientConfig, StageClient
 from services.common.wire.arrays import from_image
 
@@ -59,4 +60,12 @@ async def remote_live_frames(
         async with aclosing(client.stream(call, requests(), on_call=begun.set_result)) as replies:
             async for reply in replies:
                 silent = reply.reason == common_pb2.FRAME_REASON_SILENT
-                yield LiveFrame(reply.frame_index, from_image(reply.image, "image", channels=3), silent)
+                yield LiveFrame(reply.frame_index, from_image(reply.image, "image", channels=3), silent, _colour_of(reply))
+
+
+def _colour_of(reply: pb.LiveResponse) -> ColourTags:
+    """Return the colour tags of a frame. A gateway of an earlier version sends none: they are unspecified."""
+    if not reply.HasField("colour"):
+        return ColourTags()
+    tags = reply.colour
+    return ColourTags(tags.matrix, tags.range, tags.primaries, tags.transfer)

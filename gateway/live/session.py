@@ -14,6 +14,7 @@ from gateway.ahead import ReadAhead, close
 from gateway.live.admission import LiveStream
 from gateway.live.chain import Chain, LiveSound
 from gateway.live.performance import Performance
+from gateway.media.pixels import ColourTags
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 
@@ -31,11 +32,13 @@ class LiveFrame:
         index: frame on the grid of 25 frames/s.
         picture: uint8 [H, W, 3], RGB.
         silent: whether nobody speaks.
+        colour: colour tags for a film of the frames.
     """
 
     index: int
     picture: UInt8
     silent: bool
+    colour: ColourTags = ColourTags()
 
 
 async def live_frames(
@@ -86,4 +89,4 @@ async def live_frames(
             picture = await asyncio.to_thread(chain.finished, reply, shift)
             stream.took(frame.begun)
             with stream.given():
-                yield LiveFrame(index, picture, frame.silent)
+                yield LiveFrame(index, picture, frame.silent, performance.colour)

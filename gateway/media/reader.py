@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 from gateway.media.bounds import MAX_STILL_PIXELS
 from gateway.media.decoding import Reached, decoded
 from gateway.media.opening import broken_at, film_stream, open_input
+from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
 from services.common.errors import MediaUnsupported
@@ -138,6 +139,24 @@ def plane_views(picture: av.VideoFrame, video: VideoInfo, *, writable: bool) -> 
         view.setflags(write=writable)
         views.append(view)
     return tuple(views)
+
+
+def from_rgb(picture: UInt8, pixel: PixelFormat, colour: ColourModel) -> av.VideoFrame:
+    """Return a picture in the samples of a film: the inverse of `to_rgb` for upright footage.
+
+    Args:
+        picture: uint8 RGB [height, width, 3].
+        pixel: pixel format of the film.
+        colour: colour model of the film.
+    """
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
+        format=pixel.name,
+        dst_colorspace=colour.swscale_matrix,
+        src_color_range=2,
+        dst_color_range=2 if colour.full_range else 1,
+        interpolation=ACCURATE,
+        threads=1,
+    )
 
 
 def to_rgb(frame: DecodedFrame) -> UInt8:

@@ -7,14 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-import av
 import cv2
 import numpy as np
 
 from gateway.media.background_film import FILM_SUFFIX, background_writer, open_background, own_timeline
 from gateway.media.orientation import orientation
 from gateway.media.pixels import ColourTags, pixel_format
-from gateway.media.reader import ACCURATE, VideoReader, plane_views, to_rgb
+from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
 from gateway.media.regular_file import reading
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo
 from services.common.array_types import UInt8
@@ -122,12 +121,5 @@ def _picture(info: MediaInfo) -> UInt8:
 
 def frame_of_picture(picture: UInt8, index: int, video: VideoInfo) -> DecodedFrame:
     """Return frame `index` of a film that `plain` described, from uint8 RGB [height, width, 3]."""
-    shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
-        format=video.pixel.name,
-        dst_colorspace=video.colour_model.swscale_matrix,
-        src_color_range=2,
-        dst_color_range=1,
-        interpolation=ACCURATE,
-        threads=1,
-    )
+    shown = from_rgb(picture, video.pixel, video.colour_model)
     return DecodedFrame(index, int(video.pts[index]), plane_views(shown, video, writable=False), shown, video)

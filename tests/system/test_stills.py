@@ -44,7 +44,7 @@ def written(path: Path, picture: UInt8) -> Path:
 
 
 def darkness_below_the_nose(picture: UInt8, landmarks: Float32) -> float:
-    """Return the darkness of the marks between nose and upper lip, percent of the skin's luma: second nostrils have 10 to 40.
+    """Darkest marks between nose and upper lip, percent of the skin's luma: a second pair of nostrils has 10 to 40.
 
     A mark is darker than what is above and below it within 4 pixels of the render box (a black top-hat). The region begins 3 pixels
     below the nose and ends at six tenths of the way to the upper lip. The figure is the 95th percentile of the region.
@@ -55,7 +55,8 @@ def darkness_below_the_nose(picture: UInt8, landmarks: Float32) -> float:
     nose, lip = (apply_affine(box_from, landmarks[list(of), :2].astype(np.float64)) for of in (NOSE_BASE, LIPS_OUTER[2:9]))
     way = np.interp(nose[:, 0], lip[:, 0], lip[:, 1]) - nose[:, 1]
     below = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
-    corners = np.concatenate([nose + np.array([0.0, 3.0]), (nose + np.stack([np.zeros_like(way), 0.6 * way], 1))[::-1]])
+    top, bottom = (nose + np.stack([np.zeros_like(way), down], 1) for down in (np.full_like(way, 3.0), 0.6 * way))
+    corners = np.concatenate([top, bottom[::-1]])
     cv2.fillPoly(below, [np.rint(corners).astype(np.int32)], 255)
     marks = cv2.morphologyEx(luma, cv2.MORPH_BLACKHAT, np.ones((9, 3), np.uint8))
     return 100.0 * float(np.quantile(marks[below > 0], 0.95) / np.median(luma[below > 0]))

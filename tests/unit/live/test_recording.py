@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,13 +11,19 @@ import pytest
 from gateway.consent.record import Consent, consent_line, digest_of
 from gateway.live.live_claim import ShownActor
 from gateway.live.performance import Performance
-from gateway.live.recording import Recording
+from gateway.live.recording import Recording, recorded_colour
+from gateway.media.orientation import orientation
+from gateway.media.pixels import ColourTags, pixel_format
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import MediaInfo
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.facts import ModelFacts
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
 from services.common.errors import InvalidRequest
 
+UNTAGGED = ColourTags()
 SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
 
 
@@ -23,7 +31,7 @@ def test_a_recording_has_every_frame_and_the_sound_beside_it(tmp_path: Path) -> 
     output = tmp_path / "live.mp4"
     with Recording(output, tmp_path / "speech.wav", SAMPLES, 16000, marking="synthetic") as recording:
         for shade in range(12):
-            recording.write(np.full((65, 49, 3), 20 * shade, np.uint8))
+            recording.write(np.full((65, 49, 3), 20 * shade, np.uint8), UNTAGGED)
         assert not output.exists()
     with av.open(str(output)) as film:
         assert film.metadata["comment"] == "synthetic"
@@ -43,7 +51,7 @@ def test_speech_at_a_rate_that_the_codec_lacks_keeps_its_length_and_its_place(ra
     speech[int(click_s * rate_hz) : int((click_s + 0.01) * rate_hz)] = 0.9
     with Recording(output, tmp_path / "speech.wav", speech, rate_hz, marking="") as recording:
         for _ in range(frames):
-            recording.write(np.zeros((64, 64, 3), np.uint8))
+            recording.write(np.zeros((64, 64, 3), np.uint8), UNTAGGED)
     with av.open(str(output)) as film:
         sound = film.streams.audio[0]
         assert (sound.rate, sound.channels) == (48_000, channels)
@@ -69,7 +77,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
         seal_of=lambda frames: sealer.seal(actor.claim(speech, frames), output),
     ) as recording:
         for shade in range(12):
-            recording.write(np.full((64, 48, 3), 20 * shade, np.uint8))
+            recording.write(np.full((64, 48, 3), 20 * shade, np.uint8), UNTAGGED)
     verdict = verdict_of(output)
     assert verdict.state is State.VALID
     assert [action["action"] for action in verdict.actions] == ["c2pa.created"]
@@ -86,7 +94,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with Recording(tmp_path / "live.mp4", tmp_path / "speech.wav", SAMPLES, 16000, marking="") as recording:
-            recording.write(np.zeros((64, 64, 3), np.uint8))
+            recording.write(np.zeros((64, 64, 3), np.uint8), UNTAGGED)
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
@@ -112,3 +120,80 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
 def test_footage_is_shown_forwards_and_backwards() -> None:
     show = Performance(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=(), filmed=())
     assert [show.at(index) for index in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
+
+
+COAT = (96, 118, 166)
+"""Y', Cb and Cr of a red coat."""
+
+
+def footage_of(path: Path, name: str, tags: ColourTags, size: tuple[int, int] = (320, 240)) -> MediaInfo:
+    """One frame without loss: a coat, and beside the coat the greys from black to white."""
+    width, height = size
+    picture = av.VideoFrame(width, height, name)
+    for plane, (shade, step) in zip(picture.planes, zip(COAT, (1, 2, 2), strict=True), strict=True):
+        samples = np.full((height // step, plane.line_size), shade, np.uint8)
+        grey = np.linspace(16, 235, width // step // 2) if step == 1 else np.full(width // step // 2, 128)
+        samples[:, width // step // 2 : width // step] = np.rint(grey)
+        plane.update(samples.tobytes())
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = width, height, name, {"qp": "0"}
+        for tagged in (stream.codec_context, picture):
+            tagged.colorspace, tagged.color_range = tags.matrix, tags.color_range
+            tagged.color_primaries, tagged.color_trc = tags.primaries, tags.transfer
+        picture.pts = 0
+        film.mux(stream.encode(picture))
+        film.mux(stream.encode())
+    return probe(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize(
+    ("tags", "size"),
+    [
+        (ColourTags(1, 1, 1, 1), (320, 240)),
+        (ColourTags(1, 2, 1, 1), (320, 240)),
+        (ColourTags(6, 1, 6, 6), (320, 240)),
+        (ColourTags(5, 2, 5, 6), (320, 240)),
+        (ColourTags(6, 1, 1, 1), (1280, 720)),
+        (ColourTags(9, 1, 9, 14), (320, 240)),
+        (ColourTags(), (320, 240)),
+        (ColourTags(), (1280, 720)),
+    ],
+    ids=["bt709", "bt709-full", "bt601", "bt601-full", "bt601-large", "bt2020", "untagged", "untagged-large"],
+)
+def test_a_recording_has_the_samples_and_the_colour_tags_of_the_footage(
+    tags: ColourTags, size: tuple[int, int], suffix: str, tmp_path: Path
+) -> None:
+    footage = footage_of(tmp_path / "footage.mkv", "yuv420p", tags, size)
+    assert footage.video.colour == tags
+    with VideoReader(footage) as reader:
+        (frame,) = reader
+        shown, planes = to_rgb(frame), [plane.astype(int) for plane in frame.planes]
+    output = tmp_path / f"live{suffix}"
+    with Recording(output, tmp_path / "speech.wav", SAMPLES, 16000, marking="") as recording:
+        for _ in range(3):
+            recording.write(shown, recorded_colour(footage.video))
+    film = probe(output)
+    assert film.video.colour == tags
+    with VideoReader(film) as reader:
+        for frame in reader:
+            for plane, own, step in zip(frame.planes, planes, (1, 2, 2), strict=True):
+                for columns in (slice(0, size[0] // step // 2 - 8), slice(size[0] // step // 2 + 8, None)):
+                    difference = np.abs(plane[:, columns].astype(int) - own[:, columns])
+                    assert difference.max() <= 3
+                    assert difference.mean() <= 1.0
+
+
+def test_a_recording_of_another_size_names_the_matrix_that_players_chose_for_the_footage(tmp_path: Path) -> None:
+    video = footage_of(tmp_path / "footage.mkv", "yuv420p", ColourTags(), (960, 540)).video
+    assert recorded_colour(video) == ColourTags()
+    wide = replace(video, orientation=orientation(960, 540, Fraction(4, 3), None))
+    assert wide.orientation.upright_size == (1280, 540)
+    assert recorded_colour(wide) == ColourTags(matrix=6)
+
+
+def test_a_recording_of_rgb_says_which_matrix_it_has(tmp_path: Path) -> None:
+    video = footage_of(tmp_path / "footage.mkv", "yuv420p", ColourTags(1, 1, 1, 1)).video
+    rgb = replace(video, pixel=pixel_format("gbrp"), colour=ColourTags(0, 2, 1, 13))
+    assert recorded_colour(rgb) == ColourTags(6, 1, 1, 13)

@@ -22,6 +22,7 @@ from gateway.live import chain
 from gateway.live.admission import MOST_DROPPED, LiveAdmission, LiveStream
 from gateway.live.chain import MOST_UNDER_WAY, LiveSound
 from gateway.live.session import LiveFrame, live_frames
+from gateway.media.pixels import ColourTags
 from services.common.errors import BackendUnavailable
 from services.common.face.crops import HeadPose
 from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
@@ -30,6 +31,7 @@ BOX = to_rgb_image(np.zeros((160, 160, 3), np.uint8))
 MASK = to_gray_image(np.zeros((160, 160), np.uint8))
 LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
 SHOW: Any = SimpleNamespace(
+    colour=ColourTags(),
     poses=[HeadPose(1.0, np.eye(3), np.zeros(3))],
     masks=[np.zeros((160, 160), np.uint8)],
     at=lambda index: 0,
