@@ -34,11 +34,14 @@ from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64
 """Feature frames per message to the motion stage."""
-_FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, Literal["identity_removed", "speech_states"]]] = {
-    audio_pb2.FEATURE_KIND_IDENTITY_REMOVED: "identity_removed",
-    audio_pb2.FEATURE_KIND_SPEECH_STATES: "speech_states",
+_Further = Literal["identity_removed", "speech_states", "speech_states_live"]
+_FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] = {
+    audio_pb2.FEATURE_KIND_IDENTITY_REMOVED: ("identity_removed", "identity_removed"),
+    audio_pb2.FEATURE_KIND_SPEECH_STATES: ("speech_states", "speech_states"),
+    audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE: ("speech_states_live", "speech_states"),
 }
-"""Kinds besides LAG_FEATURES that predictors of files hear, and their fields in FEATURE_RECORD and AudioFeatureBlock."""
+"""Kinds besides LAG_FEATURES that predictors hear, and their fields in AudioFeatureBlock and in FEATURE_RECORD. A predictor hears
+the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
 _LAST_AHEAD: Final = 11
 """Frames after the end of a film that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 UNHEARD_PER_S: Final = 25
@@ -171,10 +174,10 @@ def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
     rows = np.zeros(count, dtype=FEATURE_RECORD)
     rows["mel"] = from_tensor(block.mel, "mel", dtype=np.float32, shape=(count, 4, 80))
     rows["posteriorgram"] = from_tensor(block.posteriorgram, "posteriorgram", dtype=np.float32, shape=(count, 4, 40))
-    for name in _FURTHER.values():
+    for name, column in _FURTHER.values():
         if block.HasField(name):
-            shape = FEATURE_RECORD[name].shape
-            rows[name] = from_tensor(getattr(block, name), name, dtype=np.float32, shape=(count, *shape))
+            shape = FEATURE_RECORD[column].shape
+            rows[column] = from_tensor(getattr(block, name), name, dtype=np.float32, shape=(count, *shape))
     rows["speech_probability"] = from_tensor(block.speech_probability, "speech_probability", dtype=np.float32, shape=(count,))
     return rows
 
@@ -187,8 +190,8 @@ def feature_block(rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKi
         first_frame: frame of the motion grid of the first record.
         kinds: kinds to put in, in addition to LAG_FEATURES.
     """
-    names = ("mel", "posteriorgram", *(name for kind, name in _FURTHER.items() if kind in kinds))
-    arrays = {name: rows[name] for name in names}
+    arrays = {name: rows[name] for name in ("mel", "posteriorgram")}
+    arrays |= {name: rows[column] for kind, (name, column) in _FURTHER.items() if kind in kinds}
     return audio_client.feature_block(arrays, rows["speech_probability"], first_frame=first_frame)
 
 

@@ -47,7 +47,8 @@ STREAMED: Final = "ugc streamed"
 FIGURES: Final[dict[tuple[str, tuple[str, int]], Figures]] = {
     ("ugc", FACE5): Figures(0.78, 0.79, 1.83, 0.84, 0.99),
     ("ugc", CLOSE): Figures(0.45, 0.97, 0.35, 0.67, 0.78),
-    (STREAMED, FACE5): Figures(0.79, 0.81, 1.87, 0.83, 0.98),
+    # The posteriorgram reached .79 and 1.87 dB on this person, and less than the speech encoder on the mean of nine people (.58, now .64).
+    (STREAMED, FACE5): Figures(0.72, 0.82, 1.47, 0.85, 0.99),
     ("everybody", FACE5): Figures(0.81, 0.84, 1.08, 0.91, 0.96),
     ("headpose", FACE5): Figures(0.64, 0.85, 0.97, 0.97, 1.11),
     ("hetero", FACE5): Figures(0.65, 0.87, 1.01, 0.59, 0.72),
