@@ -47,7 +47,7 @@ STREAMED: Final = "ugc streamed"
 FIGURES: Final[dict[tuple[str, tuple[str, int]], Figures]] = {
     ("ugc", FACE5): Figures(0.78, 0.79, 1.83, 0.84, 0.99),
     ("ugc", CLOSE): Figures(0.45, 0.97, 0.35, 0.67, 0.78),
-    # The posteriorgram reached .79 and 1.87 dB on this person, and on the mean of nine people r .58 where the speech encoder has .64.
+    # The posteriorgram reached .79 and 1.87 dB here, and r .58 on the mean of nine people, where the speech encoder has .64.
     (STREAMED, FACE5): Figures(0.72, 0.82, 1.47, 0.85, 0.99),
     ("everybody", FACE5): Figures(0.81, 0.84, 1.08, 0.91, 0.96),
     ("headpose", FACE5): Figures(0.64, 0.85, 0.97, 0.97, 1.11),
