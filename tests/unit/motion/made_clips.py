@@ -14,7 +14,7 @@ from services.motion.train.clips import Clips, TrainingClip, array_bytes
 from services.training.trainset.layout import MANIFEST, part_path
 from services.training.trainset.manifest import ClipRow, manifest_line
 from services.training.trainset.reader import BoundedCache, TrainSet
-from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 SPEAKERS = ("anna", "anna", "ben")
 
@@ -22,6 +22,7 @@ SPEAKERS = ("anna", "anna", "ben")
 def made_clip(index: int, split: str = "train", num_frames: int = 90, speaker: str = "") -> TrainingClip:
     """A clip whose mouth opens with the probability of 'AA', two frames wide."""
     features = with_identity_removed(random_features(num_frames, seed=index), seed=index + 100)
+    features = with_states(features, "speech_states", "speech_states_live", seed=index + 200)
     drive = np.convolve(features.posteriorgram[..., 1].mean(axis=1), [0.5, 0.5], mode="same")
     return TrainingClip(
         f"clip{index}",
