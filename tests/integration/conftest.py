@@ -34,9 +34,15 @@ def stages(loop_thread: LoopThread, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(autouse=True)
-def _database_of_the_test(request: pytest.FixtureRequest) -> None:
-    if "stages" in request.fixturenames:
-        request.getfixturevalue("stages").let_another_database_own_the_store()
+def _database_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "stages" not in request.fixturenames:
+        yield
+        return
+    running: RunningStages = request.getfixturevalue("stages")
+    running.let_another_database_own_the_store()
+    yield
+    # Fixtures of the next module open databases before the next test begins.
+    running.let_another_database_own_the_store()
 
 
 @pytest.fixture(scope="session")

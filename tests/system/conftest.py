@@ -26,10 +26,16 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> GatewaySettings:
 
 
 @pytest.fixture(autouse=True)
-def _database_of_the_test(request: pytest.FixtureRequest) -> None:
+def _database_of_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests with databases of their own share the stages and their store: each test has footage, and so blobs, of its own."""
-    if "settings" in request.fixturenames:
-        (Path(request.getfixturevalue("settings").artefacts_url) / OWNER).unlink(missing_ok=True)
+    if "settings" not in request.fixturenames:
+        yield
+        return
+    owner = Path(request.getfixturevalue("settings").artefacts_url) / OWNER
+    owner.unlink(missing_ok=True)
+    yield
+    # Fixtures of the next module open databases before the next test begins.
+    owner.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
