@@ -1,4 +1,4 @@
-"""What processes for files of strangers share: the environment that they get, and the limits that they set for themselves.
+"""Environment and limits of child processes, above all of those that open files of strangers.
 
 This module imports the standard library only: such a process sets its limits before it loads a library that reads the files.
 """

@@ -25,7 +25,7 @@ _TRIES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What a store carries of its database.
+    """Owner of a store: the one database that counts the blobs of the store.
 
     Attributes:
         database: id of the database.

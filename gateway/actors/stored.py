@@ -55,7 +55,7 @@ class StoredActor:
 
     @property
     def record(self) -> ActorRecord:
-        """What the consent checks of a dub need."""
+        """Facts of the actor that the consent checks of a dub need."""
         return ActorRecord(
             actor_id=self.actor_id,
             consent=self.consent,

@@ -25,7 +25,7 @@ EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorRecord:
-    """What the store says of the actor of a dub, for the consent checks.
+    """Facts that the store holds of the actor of a dub, for the consent checks.
 
     Attributes:
         actor_id: id of the actor.

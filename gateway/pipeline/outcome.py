@@ -30,7 +30,7 @@ _REMEDIES: Final = {
     "FACE_TOO_SMALL": "the face is narrower than 44 pixels: give footage in a higher resolution, or a closer shot",
     "OUT_OF_FRAME": "the mouth lies outside of the picture: give footage that shows the whole face",
 }
-"""What a user does about frames that are not dubbed, by reason."""
+"""Remedies for frames that are not dubbed, by reason."""
 
 
 @dataclass(slots=True)

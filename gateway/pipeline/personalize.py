@@ -1,4 +1,4 @@
-"""What the motion stage and the render stage learn of a person: style, adapted style, state for the renderer."""
+"""Learning of a person in the motion stage and the render stage: style, adapted style, state for the renderer."""
 
 from __future__ import annotations
 

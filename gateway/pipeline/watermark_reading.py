@@ -23,9 +23,7 @@ from services.common.array_types import Float32, UInt8
 
 @dataclass(slots=True)
 class _Face:
-    """What was seen of one face: the times of its frames, seconds, its projected luma, the pictures around its jaw, and the places
-    where shots begin.
-    """
+    """One face as the film shows it: seconds of its frames, projected luma, pictures around the jaw, frames that begin a shot."""
 
     seconds: list[float] = field(default_factory=list)
     luma: list[Float32] = field(default_factory=list)

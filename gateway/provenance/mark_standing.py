@@ -1,4 +1,4 @@
-"""What the watermark in a film proves beside the film's manifest. A mark alone is a clue: it can be copied from film to film."""
+"""Standing of a watermark beside the manifest of its film. A mark alone is a clue, because marks can be copied between films."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a watermark says: 12 bits name the installation's key, 24 bits name the film; a word of 64 bits carries them.
+"""Payload of a watermark: 12 bits name the installation's key, 24 bits name the film; a word of 64 bits carries them.
 
 The 24 bits are a keyed digest of what the film's manifest says of the dub. So a mark belongs to one manifest, and only the
 installation can tell which marks belong to which manifests.

@@ -62,12 +62,12 @@ def unreadable(backend: str, model: ModelFile, error: Exception) -> ModelNotFoun
         error: error of the runtime.
     """
     return ModelNotFound(
-        f"{backend} on this machine cannot read {model.path.name} ({said(str(error), model)}): choose another runtime with "
-        "DUBSTAGE_BACKEND and DUBSTAGE_PRECISION, or export the model again",
+        f"{backend} on this machine cannot read {model.path.name} ({error_summary(str(error), model)}): choose another runtime "
+        "with DUBSTAGE_BACKEND and DUBSTAGE_PRECISION, or export the model again",
         resource=model.name,
     )
 
 
-def said(text: str, model: ModelFile) -> str:
+def error_summary(text: str, model: ModelFile) -> str:
     """Return the first lines of a runtime's error text on one line, without the folder of the model's file."""
     return " ".join(text.replace(str(model.path), model.path.name).split())[:_MOST_CHARACTERS].rstrip(" .:")

@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from services.common.errors import BackendUnavailable, ModelNotFound
-from services.render.backends.base import said
+from services.render.backends.base import error_summary
 from services.render.backends.registry import ModelFile
 from services.render.backends.triton_memory import PREFIX, is_present
 from services.render.backends.triton_options import TritonOptions
@@ -188,8 +188,8 @@ class TritonControl:
             if status_of(error) in _NO_ANSWER:
                 raise BackendUnavailable(f"Triton at {self._options.url} could not load {file.name!r}: {message}") from error
             raise ModelNotFound(
-                f"Triton at {self._options.url} cannot load {file.name!r} ({said(message, file)}): export the repository again "
-                "(python -m services.render.export --triton DIR), and restart Triton and the render stage",
+                f"Triton at {self._options.url} cannot load {file.name!r} ({error_summary(message, file)}): export the repository "
+                "again (python -m services.render.export --triton DIR), and restart Triton and the render stage",
                 resource=file.name,
             ) from error
 

@@ -165,15 +165,31 @@ class Proxy:
         source.close()
 
 
+class _QuietHandler(BaseHTTPRequestHandler):
+    # HTTP/1.0 has no "continue" for a client that asks before it sends.
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return
+
+
+@contextlib.contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve HTTP on a free port of the loopback; gives the endpoint."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
 @contextlib.contextmanager
 def answering(status: int, code: str) -> Iterator[tuple[str, list[str]]]:
     """An S3 that holds nothing and answers every write with one error; gives its endpoint and the requests that came."""
     seen: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        # Else nobody says "continue" to a client that asks before it sends.
-        protocol_version = "HTTP/1.1"
-
+    class Handler(_QuietHandler):
         def answer(self) -> None:
             seen.append(f"{self.command} {self.path}")
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -187,24 +203,15 @@ def answering(status: int, code: str) -> Iterator[tuple[str, list[str]]]:
 
         do_GET = do_PUT = do_HEAD = do_DELETE = answer
 
-        def log_message(self, format: str, *args: Any) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", seen
-        finally:
-            server.shutdown()
+    with _serving(Handler) as endpoint:
+        yield endpoint, seen
 
 
 @contextlib.contextmanager
 def without_conditions(endpoint: str) -> Iterator[str]:
     """Passes requests on to an S3, as an older server: a PUT with If-None-Match is not implemented. Gives the endpoint."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Handler(_QuietHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, kind, found = 501, "application/xml", b"<Error><Code>NotImplemented</Code><Message>no</Message></Error>"
@@ -225,12 +232,5 @@ def without_conditions(endpoint: str) -> Iterator[str]:
 
         do_GET = do_PUT = do_HEAD = do_DELETE = answer
 
-        def log_message(self, format: str, *args: Any) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
+    with _serving(Handler) as own:
+        yield own

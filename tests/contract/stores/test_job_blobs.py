@@ -28,7 +28,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Of a process that finds the modules of this one."""
+    """Environment of a process that finds the modules of this one."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 

@@ -32,7 +32,7 @@ NUM_STATES: Final = EXTRA_FEATURES["speech_states"][0]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hearing:
-    """What one of the maps hears.
+    """Input of one of the maps.
 
     Attributes:
         feature: tensor of AudioFeatureBlock with the states.

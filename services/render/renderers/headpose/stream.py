@@ -25,7 +25,7 @@ from services.render.types import RenderFrame
 
 
 class Prepared(NamedTuple):
-    """What the window keeps of a frame.
+    """Pictures of a frame that the window keeps.
 
     Attributes:
         rendered: uint8 [H, W, 3], the rendered frame r_t.
