@@ -18,8 +18,10 @@ ANSWERED = frozenset({"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITIO
 meets the value first."""
 REFUSED = frozenset({"INVALID_ARGUMENT"})
 
-EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON = "exit 0", "exit 2", "exit 10", "exit 11"
-TOLD = frozenset({EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON})
+EXIT_OK, EXIT_USAGE, EXIT_WRONG, EXIT_PERSON, EXIT_UNDUBBED = "exit 0", "exit 2", "exit 10", "exit 11", "exit 13"
+WRITTEN = frozenset({EXIT_OK, EXIT_UNDUBBED})
+"""Codes of a command that wrote its film: with dubbed mouths, or (13) with those of the footage."""
+TOLD = WRITTEN | {EXIT_USAGE, EXIT_WRONG, EXIT_PERSON}
 """How a command line may end where a hostile value may also be harmless."""
 NOT_DONE = frozenset({EXIT_USAGE, EXIT_WRONG, EXIT_PERSON})
 
@@ -73,7 +75,7 @@ class Case:
         faults = list(outcome.faults)
         if outcome.code not in self.allowed and not any(fault.kind in ("hang", "crash") for fault in faults):
             faults.append(Fault("code", f"{outcome.code}, not {' or '.join(sorted(self.allowed))}: {outcome.said[:300]}"))
-        if outcome.code not in ("OK", EXIT_OK):
+        if outcome.code not in {"OK", *WRITTEN}:
             faults += [
                 Fault("message", f"{text!r} is not in: {outcome.said[:300]}") for text in self.says if text not in outcome.said
             ]

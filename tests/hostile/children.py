@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.forked import context, redirect
-from tests.hostile.case import EXIT_OK, EXIT_PERSON, EXIT_WRONG, Fault, Outcome
+from tests.hostile.case import EXIT_PERSON, EXIT_WRONG, WRITTEN, Fault, Outcome
 
 PEAK_BYTES = 1536 << 20
 """Resident memory that a command line with remote stages may take at most, its child processes each too."""
@@ -112,17 +112,17 @@ def leftovers(folder: Path, outcome: Outcome, *, output: Path | None = None, kep
     Args:
         folder: the sandbox.
         outcome: of the command line.
-        output: what it was to write; there only where it succeeded.
+        output: what it was to write; there only where the command wrote a film.
         kept: further files and folders that may be there.
     """
     faults = [Fault("leftover", f"in the folder of temporary files: {name}") for name in _names(folder / "tmp")]
     # Containers that hold no manifest have it in a file beside them.
-    written = [output, output.with_name(f"{output.name}.c2pa")] if output is not None and outcome.code == EXIT_OK else []
+    written = [output, output.with_name(f"{output.name}.c2pa")] if output is not None and outcome.code in WRITTEN else []
     allowed = {*kept, *written}
     for path in files_below(folder / "out"):
         if not any(path == one or one in path.parents for one in allowed):
             faults.append(Fault("leftover", f"beside the output: {path.name!r}"))
-    if outcome.code in (EXIT_OK, EXIT_WRONG, EXIT_PERSON):
+    if outcome.code in {*WRITTEN, EXIT_WRONG, EXIT_PERSON}:
         faults += [Fault("leftover", f"a job folder after {outcome.code}: {name}") for name in _names(folder / "data" / "jobs")]
     return tuple(faults)
 

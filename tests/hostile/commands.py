@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from tests.hostile.case import EXIT_OK, NOT_DONE, TOLD, Case, Fault, Outcome
+from tests.hostile.case import NOT_DONE, TOLD, WRITTEN, Case, Fault, Outcome
 from tests.hostile.children import dubstage, files_below, leftovers
 from tests.hostile.media import NAMES
 from tests.hostile.world import World
@@ -106,7 +106,7 @@ def run(
     faults = [*outcome.faults, *leftovers(folder, outcome, output=output, kept=kept)]
     if changed := _changed(world.servers.media, before):
         faults.append(Fault("outside", f"the gateway's media folder changed: {sorted(changed)}"))
-    if output is not None and outcome.code == EXIT_OK and not os.path.lexists(output):
+    if output is not None and outcome.code in WRITTEN and not os.path.lexists(output):
         faults.append(Fault("message", "it says that it succeeded, and wrote nothing"))
     return Outcome(outcome.code, outcome.said, tuple(faults))
 

@@ -9,11 +9,11 @@ from random import Random
 
 import av
 
-from tests.hostile.case import ANSWERED, EXIT_OK, TOLD, Case, Fault, Outcome
+from tests.hostile.case import ANSWERED, EXIT_OK, TOLD, WRITTEN, Case, Fault, Outcome
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run
 from tests.hostile.films import over_the_api
-from tests.hostile.lines import OK, WRONG, Prepare, command_line, dub_line, good_files
+from tests.hostile.lines import OK, UNDUBBED, WRONG, Prepare, command_line, dub_line, good_files
 from tests.hostile.media import PLAYLISTS, SOUNDS, claim_samples, wav
 from tests.hostile.shelf import MediaShelf
 from tests.hostile.world import World
@@ -143,7 +143,7 @@ def _films() -> list[Case]:
         *map(jump, (".mkv", ".nut")),
         command_line("yuva420p to .mkv", pixels("yuva420p", ".nut", ".mkv"), TOLD, surface="media"),
         command_line("gbrap to .mp4", pixels("gbrap", ".avi", ".mp4", "utvideo"), TOLD, "gbrap", surface="media"),
-        command_line("ProRes 4444 with alpha to .mov", pixels("yuva444p10le", ".mov", ".mov", "prores_ks"), OK, surface="media"),
+        command_line("ProRes 4444 with alpha", pixels("yuva444p10le", ".mov", ".mov", "prores_ks"), UNDUBBED, surface="media"),
     ]
 
 
@@ -165,8 +165,8 @@ def _names() -> list[Case]:
     names = ("x" * 251 + ".mp4", "file:colon.mp4", "http:x.mp4", "concat:a|b.mp4", "[bold]x[red].mp4", "%03d.mp4")
     missing = "[/]nowhere[bold].mp4"
     return [
-        *(command_line(f"footage named {name!r:.30}", named(name), OK) for name in names),
-        *(command_line(f"output named {name!r:.30}", to(name), OK) for name in (names[0], names[1], names[4])),
+        *(command_line(f"footage named {name!r:.30}", named(name), UNDUBBED) for name in names),
+        *(command_line(f"output named {name!r:.30}", to(name), UNDUBBED) for name in (names[0], names[1], names[4])),
         command_line("footage of a missing name with markup", lambda world, folder: dub_line(missing), WRONG, missing),
         command_line("output of 300 bytes", to("x" * 300 + ".mp4"), WRONG),
     ]
@@ -194,7 +194,7 @@ def _endings() -> list[Case]:
             faults = [Fault("message", "longer speech is cut without a word")] if silent else []
             return Outcome(outcome.code, outcome.said, (*outcome.faults, *faults))
 
-        return Case("media", f"longer speech at {rate} Hz, {frames} frames", act, OK)
+        return Case("media", f"longer speech at {rate} Hz, {frames} frames", act, UNDUBBED)
 
     def unmarked(world: World) -> Outcome:
         folder = world.sandbox()
@@ -202,7 +202,7 @@ def _endings() -> list[Case]:
         output = folder / "out" / "film.mp4"
         outcome = run(world, folder, dub_line("clip.mp4"), output=output)
         said = ""
-        if outcome.code == EXIT_OK:
+        if outcome.code in WRITTEN:
             with av.open(str(output)) as film:
                 said = film.metadata.get("comment", "")
         synthetic = "mouth in this film is synthetic" in said and not said.startswith("No mouth")
@@ -215,7 +215,7 @@ def _endings() -> list[Case]:
     return [
         Case("command", "a dub that is told to end leaves no hidden file", told_to_end, OK),
         *(longer_speech(rate, frames) for rate, frames in ((16000, 25), (48000, 8), (48000, 16))),
-        Case("media", "a film without any dubbed frame is not marked", unmarked, OK),
+        Case("media", "a film without any dubbed frame is not marked", unmarked, UNDUBBED),
     ]
 
 

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.hostile.case import EXIT_OK, EXIT_WRONG, Case, Outcome
+from tests.hostile.case import EXIT_OK, EXIT_UNDUBBED, EXIT_WRONG, Case, Outcome
 from tests.hostile.commands import run
 from tests.hostile.world import World
 
 OK = frozenset({EXIT_OK})
+UNDUBBED = frozenset({EXIT_UNDUBBED})
+"""A dub of footage without a face, such as drawn clips: the film is written, and the code says that no mouth changed."""
 WRONG = frozenset({EXIT_WRONG})
 Prepare = Callable[[World, Path], list[str]]
 """Puts files into a sandbox and gives the command line."""
