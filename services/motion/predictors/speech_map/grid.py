@@ -1,9 +1,11 @@
 """The predictor `speech_map` on the 25 frames/s grid.
 
 Each grid frame n is a pure function of the states of frames n - b .. n + a (model.py), so the same features in other pieces give
-the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n:
+the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n and the map's own answer:
 
-    coefficients = map(window) + C p(window)        in units of the person's spread
+    coefficients = map(window) + C p(window, map(window))        in units of the person's spread
+
+The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
+from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, closed_lips_weights
 from services.motion.features import silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
@@ -24,14 +26,20 @@ from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 
 CORRECTION: Final = "speech_map_correction"
-"""Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `speech_map`."""
+"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
 HEARD_COMPONENTS: Final = slice(96, 144)
 """Components of the states that the correction hears: the first 48 of the encoder's block 3."""
 _REACH: Final = 2
 _WIDTH: Final = 0.7
 """Frames before and after the predicted frame that the correction hears, and standard deviation of their weights, frames."""
-_SCALE: Final = np.float32(0.25)
-NUM_POOLED: Final = HEARD_COMPONENTS.stop - HEARD_COMPONENTS.start + 1
+_STATE_SCALE: Final = np.float32(0.25)
+_ANSWER_SCALE: Final = np.float32(0.5)
+"""Factors of the states and of the map's answer: a ridge punishes a factor of a small number more."""
+
+
+def num_pooled(num_coefficients: int) -> int:
+    """Return the count of numbers that the correction hears, for K coefficients."""
+    return HEARD_COMPONENTS.stop - HEARD_COMPONENTS.start + num_coefficients + 1
 
 
 def states_of(features: SpeechFeatures, feature: str) -> Float32:
@@ -46,16 +54,21 @@ def states_of(features: SpeechFeatures, feature: str) -> Float32:
     return found
 
 
-def pooled_states(window: Float32, hearing: Hearing) -> Float32:
-    """Return what the correction hears of a window: float32 [width, 192] -> float32 [49], the last number 1.
+def correction_inputs(window: Float32, answer: Float32, hearing: Hearing) -> Float32:
+    """Return what the correction hears of a frame: float32 [49 + K], the last number 1.
 
-    The components are a Gaussian mean over time, so one correction serves files and live speech.
+    The states are a Gaussian mean over time, so one correction serves files and live speech.
+
+    Args:
+        window: float32 [width, 192], states about the frame.
+        answer: float32 [K], coefficients of the map.
+        hearing: input of the map.
     """
     distance = np.arange(-_REACH, _REACH + 1)
     weights = np.exp(-0.5 * (distance / _WIDTH) ** 2)
     near = window[hearing.past - _REACH : hearing.past + _REACH + 1, HEARD_COMPONENTS]
     mean = (near * (weights / weights.sum())[:, None].astype(np.float32)).sum(axis=0)
-    return np.append(_SCALE * mean, np.float32(1.0)).astype(np.float32)
+    return np.concatenate([_STATE_SCALE * mean, _ANSWER_SCALE * answer, np.ones(1, np.float32)]).astype(np.float32)
 
 
 class SpeechMapGrid(Grid):
@@ -89,10 +102,15 @@ class SpeechMapGrid(Grid):
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard[self._first :], speaking, voiced, self._map.hearing.width, self._mouth)
 
+    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+        windows = (heard[self._first + frame : self._first + frame + self._map.hearing.width] for frame in range(count))
+        return closed_lips_weights(np.array([self._map.closed(window) for window in windows], np.float32), self._constraints)
+
     def _mouth(self, window: Float32, voiced: float) -> Float32:
         """Return the mouth of a window of states: float32 [59, 3], before constraints."""
         coefficients = self._map.predict(window)
         if self._correction is not None:
-            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, self._map.hearing))
+            inputs = correction_inputs(window, coefficients, self._map.hearing)
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ inputs)
         offsets = self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
         return amplified(self._style.rest_mouth + offsets, self._style)

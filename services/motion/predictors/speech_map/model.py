@@ -1,6 +1,7 @@
-"""The fitted maps: a linear filter from neighbouring states of the speech encoder to coefficients, for files and for live speech.
+"""The fitted maps: linear filters from neighbouring states of the speech encoder to motion, for files and for live speech.
 
-    coefficients = W (s_{n - b}, ..., s_{n + a}) + w        in units of the person's spread
+    coefficients   = W (s_{n - b}, ..., s_{n + a}) + w              in units of the person's spread
+    P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
 
 s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
 encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
@@ -10,6 +11,7 @@ may change.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,8 @@ from services.motion.runtime import read_constants
 from services.motion.types import EXTRA_FEATURES
 
 MODEL_FILE: Final = "speech_map.safetensors"
+ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
+"""Arrays of a map in the file."""
 NUM_STATES: Final = EXTRA_FEATURES["speech_states"][0]
 
 
@@ -62,17 +66,25 @@ class LinearMap:
     Attributes:
         weight: float32 [K, width * 192], W; the first frame comes first.
         bias: float32 [K], w.
+        closed_weight: float32 [width * 192], v.
+        closed_bias: float32 [1], u.
         hearing: what the map hears.
     """
 
     weight: Float32
     bias: Float32
+    closed_weight: Float32
+    closed_bias: Float32
     hearing: Hearing
 
     @cached_property
     def version(self) -> str:
-        """First 12 digits of the SHA-256 of W and w."""
-        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()[:12]
+        """First 12 digits of the SHA-256 of W, w, v and u."""
+        return hashlib.sha256(b"".join(each.tobytes() for each in self.arrays().values())).hexdigest()[:12]
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name without the feature's."""
+        return {name: getattr(self, name) for name in ARRAYS}
 
     def predict(self, window: Float32) -> Float32:
         """Return the coefficients of one window: float32 [width, 192] -> float32 [K] in units of the person's spread.
@@ -80,6 +92,11 @@ class LinearMap:
         Each call takes one window: the bits of a batched matrix product may depend on the size of the batch.
         """
         return np.asarray(self.weight @ np.ascontiguousarray(window).reshape(-1) + self.bias, np.float32)
+
+    def closed(self, window: Float32) -> float:
+        """Return the probability of closed lips of one window, float32 [width, 192]."""
+        score = float(self.closed_weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.closed_bias[0])
+        return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
 
 class SpeechMapModel:
@@ -112,7 +129,7 @@ class SpeechMapModel:
         """Return the arrays of the file, by name."""
         found = self.basis.arrays()
         for feature, each in self.maps.items():
-            found |= {f"{feature}.weight": each.weight, f"{feature}.bias": each.bias}
+            found |= {f"{feature}.{name}": values for name, values in each.arrays().items()}
         return found
 
     def spread(self, style_spread: Float32, models: MotionModels) -> Float32:
@@ -124,9 +141,10 @@ class SpeechMapModel:
 
 
 def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
-    shapes = {"weight": (num_coefficients, hearing.width * NUM_STATES), "bias": (num_coefficients,)}
+    inputs = hearing.width * NUM_STATES
+    shapes = zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True)
     found: dict[str, Float32] = {}
-    for part, shape in shapes.items():
+    for part, shape in shapes:
         values = arrays.get(f"{hearing.feature}.{part}")
         if values is None or values.shape != shape:
             raise ArtefactCorrupt(

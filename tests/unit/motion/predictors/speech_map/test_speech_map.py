@@ -17,7 +17,7 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import CORRECTION, NUM_POOLED, SpeechMapGrid, pooled_states
+from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid, correction_inputs, num_pooled
 from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel, neighbours
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.predictors.speech_map.train.fit import fit_map
@@ -41,7 +41,7 @@ def model() -> SpeechMapModel:
 
 @pytest.fixture(scope="module")
 def personal(style: Style) -> Style:
-    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), NUM_POOLED))
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), num_pooled(len(style.spread))))
     return style.adding(**{CORRECTION: correction.astype(np.float32)})
 
 
@@ -107,7 +107,7 @@ def test_a_correction_is_added_in_units_of_the_spread(
 ) -> None:
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
-    correction = np.zeros((len(shift), NUM_POOLED), np.float32)
+    correction = np.zeros((len(shift), num_pooled(len(shift))), np.float32)
     correction[:, -1] = shift
     plain, shifted = (
         moved(models, model, hearing, each, features, constraints=OFF) for each in (style, style.adding(**{CORRECTION: correction}))
@@ -117,13 +117,24 @@ def test_a_correction_is_added_in_units_of_the_spread(
 
 
 @CASES
-def test_silence_is_the_closed_mouth_and_lips_close_on_a_bilabial(
-    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing
-) -> None:
+def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing) -> None:
     still = moved(models, model, hearing, personal, with_states(silence(40), *BOTH))
     np.testing.assert_allclose(still, np.broadcast_to(personal.closed_mouth, still.shape), atol=1e-4)
-    spoken = mouth_opening(moved(models, model, hearing, personal, with_states(speech(["AA", "M", "AA"], 6), *BOTH)))
-    assert spoken[8:10].max() < float(mouth_opening(personal.closed_mouth)) + 1.0
+
+
+@CASES
+def test_lips_close_where_the_map_of_closed_lips_is_sure(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+) -> None:
+    """The states of one frame lie along the weights of the map of closed lips at that frame."""
+    features = with_states(speech(["AA"], 20), *BOTH)
+    own = model.maps[hearing.feature].closed_weight.reshape(hearing.width, -1)[hearing.past]
+    states = np.zeros((20, 192), np.float32)
+    states[10] = 12.0 * own / float(own @ own)
+    loud = replace(features, extra=dict.fromkeys(BOTH, states))
+    opening = mouth_opening(moved(models, model, hearing, style, loud))
+    assert opening[10] < float(mouth_opening(style.closed_mouth)) + 0.5
+    assert opening[[2, 18]].min() > opening[10] + 1.0
 
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
@@ -167,12 +178,13 @@ def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None
     for hearing in HEARINGS:
         states = np.zeros((21, 192), np.float32)
         states[10, 96] = 1.0
-        pooled = np.array([pooled_states(window, hearing) for window in neighbours(states, hearing)])
-        assert pooled.shape == (21, NUM_POOLED)
+        answer = np.arange(4, dtype=np.float32)
+        pooled = np.array([correction_inputs(window, answer, hearing) for window in neighbours(states, hearing)])
+        assert pooled.shape == (21, num_pooled(4))
         assert int(pooled[:, 0].argmax()) == 10
         assert not pooled[:8, 0].any()
         assert not pooled[13:, 0].any()
-        assert (pooled[:, -1] == 1.0).all()
+        np.testing.assert_array_equal(pooled[:, -5:], np.tile(np.append(answer / 2.0, 1.0), (21, 1)))
 
 
 def with_clip_states(clip: TrainingClip) -> TrainingClip:
