@@ -1,0 +1,265 @@
+"""Figures of a mouth over time: rest in silence, quick motion of the lips, fastest step, and time shift at vowels and closures.
+
+A curve is the opening of the mouth or the width of the lips, float [T], in one unit (crop pixels), on frames of equal length; NaN:
+the mouth is unknown there. All figures that compare two curves are free of the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from services.common.array_types import Bool, Float32, Float64, Floating
+from services.common.errors import InvalidRequest
+from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.wire.phones import PHONE_INDEX, PHONES
+from services.common.wire.timeline import MOTION_RATE
+
+MOTION_FRAME_S: Final = float(1 / MOTION_RATE)
+"""Seconds of a frame of the motion grid."""
+SPOKEN_FROM: Final = 0.5
+"""Speech probability from which a frame counts as speech."""
+SETTLE_S: Final = 0.16
+"""Seconds after the end of the voice in which the mouth may still be open: 4 frames of 40 ms."""
+ATTACK_S: Final = 0.2
+"""Seconds before the voice begins in which the mouth may open already: 5 frames of 40 ms. Real mouths are widest 3 to 5 frames before
+the voice (45 pauses of 22 people)."""
+PAUSE_S: Final = 1.0
+"""Shortest silence between two words that counts. In shorter pauses people leave the mouth open, by .4 to .5 of the range."""
+SLOW_S: Final = 1.0
+"""Width of the average that is the slow part of a curve, seconds."""
+ROW_S: Final = 0.01
+"""Seconds of a row of a phonetic posteriorgram."""
+REACH_S: Final = 0.24
+"""Seconds before and after a phone that are averaged."""
+SAMPLE_S: Final = 0.02
+"""Distance of the points of a triggered average, seconds."""
+MIN_EVENTS: Final = 5
+"""Fewest phones of a triggered average."""
+CLOSURES: Final = ("P", "B", "M")
+OPEN_VOWELS: Final = ("AA", "AE", "AO", "AW", "AY", "EH")
+Trigger = Literal["vowel", "closure"]
+TRIGGERS: Final[dict[Trigger, tuple[str, ...]]] = {"vowel": OPEN_VOWELS, "closure": CLOSURES}
+"""Phones on which the mouth is widest, and phones on which the lips close."""
+
+_SURE: Final = 0.5
+"""Probability from which a row of a posteriorgram is a phone."""
+_MIN_ROWS: Final = 2
+_SEARCHED_S: Final = 0.16
+"""Seconds before and after a phone in which its extreme is looked for."""
+_FITTED: Final = 3
+"""Points on either side of an extreme that a parabola is fitted to."""
+_SHALLOW: Final = 0.2
+"""A triggered average whose extreme is shallower than this share of the other average's has no extreme to compare."""
+OFFSETS_S: Final[Float64] = np.arange(-round(REACH_S / SAMPLE_S), round(REACH_S / SAMPLE_S) + 1) * SAMPLE_S
+"""float64 [W], times of the points of a triggered average, seconds after the phone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakingMotion:
+    """How a person moves the mouth in footage, crop pixels. A dub of the person is compared with these numbers.
+
+    Attributes:
+        rest_opening: opening at rest: 5th percentile of the opening.
+        opening_range: 95th less 5th percentile of the opening.
+        opening_spread: standard deviation of the opening while the person speaks.
+        width_spread: standard deviation of the lip width about its slow part while the person speaks.
+        fastest_step: largest change of the opening within 40 ms.
+    """
+
+    rest_opening: float
+    opening_range: float
+    opening_spread: float
+    width_spread: float
+    fastest_step: float
+
+    def numbers(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return asdict(self)
+
+
+def speaking_motion(mouths: Float32, known: Bool, spoken: Bool) -> SpeakingMotion | None:
+    """Return how a person moves the mouth; None: fewer than a second is known, or the mouth never moves.
+
+    Args:
+        mouths: float32 [T, 59, 3], mouth-area landmarks in head space, 25 frames per second.
+        known: bool [T].
+        spoken: bool [T], frames in which the person speaks. If no known frame is spoken, all known frames count.
+    """
+    opening, width = (np.where(known, curve, np.nan) for curve in (mouth_opening(mouths), lip_width(mouths)))
+    if int(known.sum()) < 1.0 / MOTION_FRAME_S:
+        return None
+    counted = known & spoken if (known & spoken).any() else known
+    rest, extent = rest_and_range(opening)
+    found = SpeakingMotion(
+        rest,
+        extent,
+        spread(opening[counted]),
+        spread(quick_part(width, MOTION_FRAME_S)[counted]),
+        fastest(steps(opening)),
+    )
+    moves = (found.opening_range, found.opening_spread, found.width_spread, found.fastest_step)
+    return found if all(math.isfinite(value) and value > 0.0 for value in moves) else None
+
+
+def rest_and_range(opening: Floating) -> tuple[float, float]:
+    """Return a person's opening at rest (5th percentile), and the range of the opening (95th less 5th percentile); NaN: unknown."""
+    known = opening[np.isfinite(opening)]
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.percentile(known.astype(np.float64), [5, 95])
+    return float(low), float(high - low)
+
+
+def spread(curve: Floating) -> float:
+    """Return the standard deviation of the known frames of a curve; NaN: fewer than three."""
+    known = curve[np.isfinite(curve)]
+    return float(known.std(dtype=np.float64)) if len(known) >= 3 else math.nan
+
+
+def quick_part(curve: Floating, frame_s: float) -> Float64:
+    """Return a curve without its slow part, float64 [T].
+
+        q_t = x_t - mean of the known x_s with |s - t| <= SLOW_S / 2
+
+    Args:
+        curve: float [T].
+        frame_s: length of a frame, seconds.
+    """
+    known = np.isfinite(curve)
+    values = np.where(known, curve, 0.0).astype(np.float64)
+    reach = max(1, round(SLOW_S / 2.0 / frame_s))
+    sums, counts = (np.concatenate([[0.0], np.cumsum(each)]) for each in (values, known.astype(np.float64)))
+    place = np.arange(len(curve))
+    begin, end = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(curve))
+    slow = (sums[end] - sums[begin]) / np.maximum(counts[end] - counts[begin], 1.0)
+    return np.where(known, curve - slow, np.nan)
+
+
+def steps(curve: Floating) -> Float64:
+    """Return |x_t - x_(t-1)| for each frame, float64 [T]; NaN for the first frame and beside unknown frames."""
+    return np.abs(np.diff(curve.astype(np.float64), prepend=np.nan))
+
+
+def fastest(changes: Floating) -> float:
+    """Return the largest of the known steps; NaN: none is known."""
+    known = changes[np.isfinite(changes)]
+    return float(known.max()) if len(known) else math.nan
+
+
+def silent_stretches(spoken: Bool, frame_s: float) -> list[slice]:
+    """Return the frames in which a mouth is to be at rest, as slices of the frames.
+
+    These are the silence before the first and after the last word, and pauses of at least PAUSE_S, without SETTLE_S after the end of
+    the voice and ATTACK_S before the voice begins. In speech without a spoken frame, all frames are one stretch.
+
+    Args:
+        spoken: bool [T].
+        frame_s: length of a frame, seconds.
+    """
+    settle, attack, pause = (math.ceil(seconds / frame_s - 1e-6) for seconds in (SETTLE_S, ATTACK_S, PAUSE_S))
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], spoken, [True]]).astype(np.int8)))
+    found = []
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        inside = begin > 0 and end < len(spoken)
+        stretch = slice(begin + (settle if begin > 0 else 0), end - (attack if end < len(spoken) else 0))
+        if stretch.stop > stretch.start and (not inside or end - begin >= pause):
+            found.append(stretch)
+    return found
+
+
+def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: float, extent: float) -> float:
+    """Return how far a mouth opens in silence, as a share of the person's range: 0 is at rest.
+
+        mean over stretches of max_t max(0, o_t - rest) / range
+
+    The largest opening of a stretch counts, because the mouth has to be at rest and to stay there. So the length of the silence
+    does not matter.
+
+    Args:
+        opening: float [T].
+        spoken: bool [T], frames of speech in the sound that the mouth follows.
+        frame_s: length of a frame, seconds.
+        rest: the person's opening at rest.
+        extent: range of the person's opening, see rest_and_range.
+
+    Returns:
+        The share, at least 0; NaN: there is no silence, or nothing is known in it.
+    """
+    highest = [fastest(np.maximum(opening[stretch] - rest, 0.0)) for stretch in silent_stretches(spoken, frame_s)]
+    known = [value for value in highest if math.isfinite(value)]
+    return float(np.mean(known)) / extent if known and extent > 0.0 else math.nan
+
+
+def phone_times(posteriorgram: Float32, phones: Sequence[str]) -> Float64:
+    """Return the centres of phones, float64 [E], seconds from the first row.
+
+    A phone is a run of rows in which the phones of the group have a probability over .5 together, of at least 20 ms. The centre is
+    weighted by the probability. This needs no transcript, and works in every language.
+
+    Args:
+        posteriorgram: float32 [T, 4, 40], phone probabilities of the four 10 ms rows of each frame.
+        phones: names of the group's phones (PHONES).
+
+    Raises:
+        InvalidRequest: a name is no phone.
+    """
+    unknown = [phone for phone in phones if phone not in PHONE_INDEX]
+    if unknown:
+        raise InvalidRequest(f"{unknown[0]!r} is no phone; there are: {', '.join(PHONES)}", field="phones")
+    rows = posteriorgram.reshape(-1, posteriorgram.shape[-1])[:, [PHONE_INDEX[phone] for phone in phones]].sum(axis=1, dtype=np.float64)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows > _SURE, [False]]).astype(np.int8)))
+    centres = (np.arange(len(rows)) + 0.5) * ROW_S
+    runs = [slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True) if end - begin >= _MIN_ROWS]
+    return np.array([np.average(centres[run], weights=rows[run]) for run in runs], np.float64)
+
+
+def around_phones(curve: Floating, seconds: Float64, events_s: Float64) -> Float64:
+    """Return a curve about each phone, float64 [E, W] at OFFSETS_S, by linear interpolation; NaN where the curve is not known.
+
+    Args:
+        curve: float [T], T >= 1.
+        seconds: float64 [T], times of the frames on the clock of the phones, ascending.
+        events_s: float64 [E], centres of the phones (phone_times).
+    """
+    wanted = events_s[:, None] + OFFSETS_S
+    return np.interp(wanted, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
+
+
+def shift_ms(truth: Float64, result: Float64, trigger: Trigger) -> float:
+    """Return how much later a result reaches the extreme of a phone than the truth, milliseconds.
+
+    Both are averaged over the phones on which both are known. The extreme of an average is the vertex of the parabola through the
+    points within 60 ms of the largest (vowel) or smallest (closure) point that lies at most 160 ms from the phone.
+
+    Args:
+        truth, result: float64 [E, W], curves about the same phones (around_phones).
+        trigger: the kind of phone.
+
+    Returns:
+        Milliseconds, positive: the result is late; NaN: fewer than MIN_EVENTS phones, or one average has no extreme.
+    """
+    both = np.isfinite(truth).all(axis=1) & np.isfinite(result).all(axis=1)
+    if int(both.sum()) < MIN_EVENTS:
+        return math.nan
+    sign = 1.0 if trigger == "vowel" else -1.0
+    (before, height), (after, reached) = (_extreme(sign * curves[both].mean(axis=0)) for curves in (truth, result))
+    return 1e3 * (after - before) if reached >= _SHALLOW * height else math.nan
+
+
+def _extreme(average: Float64) -> tuple[float, float]:
+    """Return the time of the largest point of a triggered average, seconds, and its height over the mean; NaN: there is none."""
+    searched = np.flatnonzero(np.abs(OFFSETS_S) <= _SEARCHED_S + 1e-9)
+    top = int(searched[np.argmax(average[searched])])
+    if top in (searched[0], searched[-1]):
+        return math.nan, math.nan
+    near = slice(top - _FITTED, top + _FITTED + 1)
+    bend, slope, _ = np.polyfit(OFFSETS_S[near] - OFFSETS_S[top], average[near], 2)
+    if bend >= 0.0:
+        return math.nan, math.nan
+    away = float(np.clip(-slope / (2.0 * bend), -_FITTED * SAMPLE_S, _FITTED * SAMPLE_S))
+    return float(OFFSETS_S[top]) + away, float(average[top] - average.mean())
