@@ -12,7 +12,7 @@ from gateway.batch.manifest import Manifest, batch_name, in_order, manifest_of, 
 from gateway.batch.manifest_checks import LOCATIONS, Mistake
 from gateway.batch.manifest_rows import shot_of, shots_by_line
 from gateway.batch.people import People
-from gateway.batch.types import Shot
+from gateway.batch.types import Quality, Shot
 from services.common.errors import InvalidRequest
 
 _TEXTS: Final = {
@@ -31,7 +31,7 @@ _TEXTS: Final = {
 }
 """Fields of BatchRow -> fields of a shot. An empty text is a field that is not given."""
 _FIELDS: Final = {name: field for field, name in _TEXTS.items()}
-_THRESHOLDS: Final = ("min_dubbed_share", "min_r_opening", "max_warnings")
+_THRESHOLDS: Final = tuple(Quality.model_fields)
 
 
 class RowReader:

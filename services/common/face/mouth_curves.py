@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequest
-from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.wire.phones import PHONE_INDEX, PHONES
 from services.common.wire.timeline import MOTION_RATE
 
@@ -46,6 +45,7 @@ Trigger = Literal["vowel", "closure"]
 TRIGGERS: Final[dict[Trigger, tuple[str, ...]]] = {"vowel": OPEN_VOWELS, "closure": CLOSURES}
 """Phones on which the mouth is widest, and phones on which the lips close."""
 
+_SIGNS: Final[dict[Trigger, float]] = {"vowel": 1.0, "closure": -1.0}
 _SURE: Final = 0.5
 """Probability from which a row of a posteriorgram is a phone."""
 _MIN_ROWS: Final = 2
@@ -69,6 +69,8 @@ class SpeakingMotion:
         opening_spread: standard deviation of the opening while the person speaks.
         width_spread: standard deviation of the lip width about its slow part while the person speaks.
         fastest_step: largest change of the opening within 40 ms.
+        vowel_ms, closure_ms: when the mouth is widest after the middle of an open vowel, and when the lips are closest after the
+            middle of p, b, m, milliseconds (phone-triggered averages); NaN: not known.
     """
 
     rest_opening: float
@@ -76,34 +78,91 @@ class SpeakingMotion:
     opening_spread: float
     width_spread: float
     fastest_step: float
-
-    def numbers(self) -> dict[str, float]:
-        """Return the numbers by name."""
-        return asdict(self)
+    vowel_ms: float = math.nan
+    closure_ms: float = math.nan
 
 
-def speaking_motion(mouths: Float32, known: Bool, spoken: Bool) -> SpeakingMotion | None:
+@dataclass(frozen=True, slots=True)
+class MotionFigures:
+    """A dub's motion compared with the person's own motion. NaN: not measured.
+
+    Attributes:
+        silence_opening: how far the mouth opens in silence, as a share of the person's range (silence_opening). 0: at rest.
+        opening_spread: standard deviation of the opening while the dub speaks, divided by the person's own.
+        width_spread: standard deviation of the lip width about its slow part while the dub speaks, divided by the person's own.
+        fastest_step: largest change of the opening within 40 ms, divided by the person's own.
+        vowel_shift_ms, closure_shift_ms: how much later than the person's own the dub's mouth is widest about open vowels, and
+            closest about p, b, m, milliseconds.
+    """
+
+    silence_opening: float
+    opening_spread: float
+    width_spread: float
+    fastest_step: float
+    vowel_shift_ms: float
+    closure_shift_ms: float
+
+
+def speaking_motion(
+    opening: Floating, width: Floating, spoken: Bool, posteriorgram: Float32 | None = None, lag_frames: int = 0
+) -> SpeakingMotion | None:
     """Return how a person moves the mouth; None: fewer than a second is known, or the mouth never moves.
 
     Args:
-        mouths: float32 [T, 59, 3], mouth-area landmarks in head space, 25 frames per second.
-        known: bool [T].
+        opening: float [T], opening of the mouth, 25 frames per second.
+        width: float [T], width of the lips.
         spoken: bool [T], frames in which the person speaks. If no known frame is spoken, all known frames count.
+        posteriorgram: float32 [T, 4, 40], phone probabilities of the person's sound; None: there is no sound.
+        lag_frames: frames by which the sound comes after the picture.
     """
-    opening, width = (np.where(known, curve, np.nan) for curve in (mouth_opening(mouths), lip_width(mouths)))
+    known = np.isfinite(opening)
     if int(known.sum()) < 1.0 / MOTION_FRAME_S:
         return None
     counted = known & spoken if (known & spoken).any() else known
     rest, extent = rest_and_range(opening)
-    found = SpeakingMotion(
-        rest,
-        extent,
-        spread(opening[counted]),
-        spread(quick_part(width, MOTION_FRAME_S)[counted]),
-        fastest(steps(opening)),
+    moves = (extent, spread(opening[counted]), spread(quick_part(width, MOTION_FRAME_S)[counted]), fastest(steps(opening)))
+    if not all(math.isfinite(value) and value > 0.0 for value in moves):
+        return None
+    return SpeakingMotion(rest, *moves, **_extremes_ms(opening, posteriorgram, lag_frames))
+
+
+def motion_figures(
+    own: SpeakingMotion, opening: Floating, width: Floating, spoken: Bool, posteriorgram: Float32 | None
+) -> MotionFigures:
+    """Return a dub's motion compared with the person's own motion.
+
+    Args:
+        own: the person's motion.
+        opening: float [T], wanted opening of the mouth in the dub, 25 frames per second.
+        width: float [T], wanted width of the lips.
+        spoken: bool [T], frames of speech in the new sound.
+        posteriorgram: float32 [T, 4, 40], phone probabilities of the new sound; None: not known.
+    """
+    speaking = spoken & np.isfinite(opening)
+    enough = int(speaking.sum()) >= 1.0 / MOTION_FRAME_S
+    times = _extremes_ms(opening, posteriorgram, 0)
+    return MotionFigures(
+        silence_opening(opening, spoken, MOTION_FRAME_S, rest=own.rest_opening, extent=own.opening_range),
+        spread(opening[speaking]) / own.opening_spread if enough else math.nan,
+        spread(quick_part(width, MOTION_FRAME_S)[speaking]) / own.width_spread if enough else math.nan,
+        fastest(steps(opening)) / own.fastest_step,
+        times["vowel_ms"] - own.vowel_ms,
+        times["closure_ms"] - own.closure_ms,
     )
-    moves = (found.opening_range, found.opening_spread, found.width_spread, found.fastest_step)
-    return found if all(math.isfinite(value) and value > 0.0 for value in moves) else None
+
+
+def _extremes_ms(opening: Floating, posteriorgram: Float32 | None, lag_frames: int) -> dict[str, float]:
+    """Return `vowel_ms` and `closure_ms` of SpeakingMotion."""
+    found = dict.fromkeys((f"{kind}_ms" for kind in TRIGGERS), math.nan)
+    if posteriorgram is None:
+        return found
+    seconds = (np.arange(len(opening)) + lag_frames) * MOTION_FRAME_S
+    for kind, phones in TRIGGERS.items():
+        around = around_phones(opening, seconds, phone_times(posteriorgram, phones))
+        known = around[np.isfinite(around).all(axis=1)]
+        if len(known) >= MIN_EVENTS:
+            found[f"{kind}_ms"] = 1e3 * _extreme(_SIGNS[kind] * known.mean(axis=0))[0]
+    return found
 
 
 def rest_and_range(opening: Floating) -> tuple[float, float]:
@@ -246,8 +305,7 @@ def shift_ms(truth: Float64, result: Float64, trigger: Trigger) -> float:
     both = np.isfinite(truth).all(axis=1) & np.isfinite(result).all(axis=1)
     if int(both.sum()) < MIN_EVENTS:
         return math.nan
-    sign = 1.0 if trigger == "vowel" else -1.0
-    (before, height), (after, reached) = (_extreme(sign * curves[both].mean(axis=0)) for curves in (truth, result))
+    (before, height), (after, reached) = (_extreme(_SIGNS[trigger] * curves[both].mean(axis=0)) for curves in (truth, result))
     return 1e3 * (after - before) if reached >= _SHALLOW * height else math.nan
 
 

@@ -9,9 +9,7 @@ import pytest
 
 from services.common.errors import InvalidRequest
 from services.common.face import mouth_curves as curves
-from services.common.face.landmarks import mouth_opening
 from services.common.wire.phones import NUM_PHONES, PHONE_INDEX
-from tests.unit.motion.synthesised import mouths
 
 FRAME_S = 0.04
 ALL = np.ones(100, np.bool_)
@@ -144,26 +142,65 @@ def test_a_phone_at_the_edge_of_the_curve_is_unknown() -> None:
     assert np.isnan(curves.around_phones(truth, seconds, np.array([0.1]))).any()
 
 
+def own_curves(length: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Opening 2 or 12 and width 50 or 46 in turns while the person speaks, 2 and 50 afterwards."""
+    turn, speaks = np.arange(length) % 2 == 1, np.arange(length) < length // 2
+    return np.where(turn & speaks, 12.0, 2.0), np.where(turn & speaks, 46.0, 50.0), speaks
+
+
 def test_speaking_motion_of_a_known_person() -> None:
-    opening = np.where(np.arange(200) % 2 == 0, 0.0, 10.0).astype(np.float32)
-    opening[100:] = 0.0
-    person = curves.speaking_motion(mouths(opening), np.ones(200, np.bool_), np.arange(200) < 100)
-    # The lips of these mouths do not change their width.
-    assert person is None
-    rounded = mouths(opening)
-    rounded[::2, :, 0] *= 0.8
-    person = curves.speaking_motion(rounded, np.ones(200, np.bool_), np.arange(200) < 100)
+    person = curves.speaking_motion(*own_curves())
     assert person is not None
-    shut, open_ = mouth_opening(rounded).min(), mouth_opening(rounded).max()
-    assert person.rest_opening == pytest.approx(shut, abs=0.1)
-    assert person.opening_range == pytest.approx(open_ - shut, abs=0.1)
-    assert person.opening_spread == pytest.approx((open_ - shut) / 2, abs=0.1)
-    assert person.fastest_step == pytest.approx(open_ - shut, abs=0.1)
-    width = np.ptp(rounded[0, :40, 0]), np.ptp(rounded[1, :40, 0])
-    assert person.width_spread == pytest.approx(abs(width[0] - width[1]) / 2, rel=0.1)
+    assert (person.rest_opening, person.opening_range, person.fastest_step) == (2.0, 10.0, 10.0)
+    assert person.opening_spread == pytest.approx(5.0)
+    assert person.width_spread == pytest.approx(2.0, rel=0.05)
+    assert math.isnan(person.vowel_ms)
 
 
-def test_too_little_footage_has_no_speaking_motion() -> None:
-    known = np.zeros(200, np.bool_)
-    known[:24] = True
-    assert curves.speaking_motion(mouths(np.arange(200, dtype=np.float32)), known, known) is None
+def test_too_little_footage_and_a_still_mouth_have_no_speaking_motion() -> None:
+    opening, width, speaks = own_curves()
+    assert curves.speaking_motion(np.where(np.arange(200) < 24, opening, np.nan), width, speaks) is None
+    assert curves.speaking_motion(np.full(200, 3.0), width, speaks) is None
+
+
+def test_a_dub_like_its_person_has_the_figures_of_its_person() -> None:
+    opening, width, speaks = own_curves()
+    person = curves.speaking_motion(opening, width, speaks)
+    assert person is not None
+    figures = curves.motion_figures(person, opening, width, speaks, None)
+    assert figures.silence_opening == 0.0
+    assert (figures.opening_spread, figures.width_spread, figures.fastest_step) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_a_dub_is_compared_while_it_speaks() -> None:
+    opening, width, speaks = own_curves()
+    person = curves.speaking_motion(opening, width, speaks)
+    assert person is not None
+    half = 2.0 + (opening - 2.0) / 2
+    half[100:106] = 7.0  # the mouth stays open for six frames after the voice
+    figures = curves.motion_figures(person, half, 50.0 + (width - 50.0) * 0.7, speaks, None)
+    assert figures.silence_opening == pytest.approx(0.5)
+    assert figures.opening_spread == pytest.approx(0.5)
+    assert figures.width_spread == pytest.approx(0.7, rel=0.02)
+    assert figures.fastest_step == pytest.approx(0.5)
+    silent = curves.motion_figures(person, half, width, np.zeros(200, np.bool_), None)
+    assert math.isnan(silent.opening_spread)
+    assert math.isnan(silent.vowel_shift_ms)
+
+
+def test_a_dub_later_than_its_person_about_vowels() -> None:
+    events = [int(1000 * event) for event in EVENTS]
+    heard = np.zeros((2000, NUM_PHONES), np.float32)
+    for centre in events:
+        heard[centre // 10 - 3 : centre // 10 + 3, PHONE_INDEX["AA"]] = 0.9
+    heard = heard.reshape(500, 4, NUM_PHONES)
+    (opening, _), (late, _) = bumps(0.0), bumps(0.03)
+    width, speaks = 50.0 + opening, np.ones(500, np.bool_)
+    # The person's own sound comes two frames after the picture.
+    before = np.roll(opening, -2)
+    person = curves.speaking_motion(before, width, speaks, heard, lag_frames=2)
+    assert person is not None
+    assert person.vowel_ms == pytest.approx(0.0, abs=8.0)
+    figures = curves.motion_figures(person, late, width, speaks, heard)
+    assert figures.vowel_shift_ms == pytest.approx(30.0, abs=2.0)
+    assert math.isnan(figures.closure_shift_ms)
