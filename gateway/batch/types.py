@@ -158,7 +158,7 @@ class ShotRecord(_Strict):
         output_sha256: digest of the film; empty: there is no film yet.
         method: method that dubbed the shot.
         r_opening: correlation between wanted and shown opening; None: not measured (too few frames dubbed, or too long a film).
-        motion: motion compared with the person's own; None: not measured (no frame dubbed, or the person's own motion is not known).
+        motion: motion compared with the person's own; None: no frame is dubbed, or the person's own motion is not known.
         warnings: warnings of the dub.
         look: reasons why a person must look at the film: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.

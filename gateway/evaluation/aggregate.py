@@ -50,7 +50,7 @@ def _skin_flicker(result: Float64, truth: Float64) -> float:
 
 
 def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str, float]:
-    """Return the METRICS of one run over a choice of its frames and bilabials, which may repeat, without those of pooled_metrics."""
+    """Return the METRICS of one run over a choice of frames and bilabials, which may repeat, without those of pooled_metrics."""
     columns = run.columns
     metrics = {name: finite_mean(columns[name][frames]) for name in _MEAN_METRICS}
     opening = run.truth_opening[frames], run.result_opening[frames]
@@ -91,7 +91,8 @@ class _Drawn:
 def pooled_metrics(drawn: Sequence[_Drawn]) -> dict[str, float]:
     """Return the METRICS that runs give together, because one run may have too few frames or phones."""
     truth, result = (
-        fastest(np.concatenate([each.run.columns[f"{of}_opening_step"][each.frames] for each in drawn])) for of in ("truth", "result")
+        fastest(np.concatenate([each.run.columns[f"{of}_opening_step"][each.frames] for each in drawn]))
+        for of in ("truth", "result")
     )
     metrics = {"fastest_step_ratio": result / truth if truth > 0.0 else math.nan}
     for kind in TRIGGERS:
@@ -139,7 +140,9 @@ def _intervals(folds: Sequence[Sequence[RunMeasures]], settings: BootstrapSettin
             frames = known[_block_indices(generator, len(known), settings.block_frames)]
             events = generator.integers(0, max(1, _events(fold[0])), size=_events(fold[0]))
             per_run += [run_metrics(run, frames[run.measured[frames]], events) for run in fold]
-            phones = {kind: generator.integers(0, max(1, len(truth)), size=len(truth)) for kind, (truth, _) in fold[0].phones.items()}
+            phones = {
+                kind: generator.integers(0, max(1, len(truth)), size=len(truth)) for kind, (truth, _) in fold[0].phones.items()
+            }
             pooled += [_Drawn(run, frames[run.measured[frames]], phones) for run in fold]
         for name, value in _metrics(per_run, runs, pooled).items():
             drawn[name].append(value)

@@ -81,8 +81,8 @@ class RunMeasures:
         lost_faces: measured frames on which the tracker found no face in the result.
         closures: closures of the lips on the bilabials of the part; None without a transcript.
         extras: figures of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
-        phones: opening of truth and result about the phones that the run follows, float64 [E, W] each (mouth_curves.around_phones), by
-            the kind of phone. Empty: the run follows other speech than the truth.
+        phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
+            (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
     """
 
     columns: Mapping[str, Float64]

@@ -35,6 +35,7 @@ from gateway.evaluation.types import (
     Speech,
     SyncDistance,
     Variant,
+    VariantScores,
 )
 from services.common.array_types import Float64, UInt8
 from services.common.face.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
@@ -130,7 +131,6 @@ def evaluate_clip(
     runs: dict[Variant, list[RunMeasures]] = {variant: [] for variant in settings.variants}
     fold_results: list[FoldResult] = []
     heads: list[HeadMotion] = []
-    silences: list[float] = []
     for fold in folds:
         with evaluation.cost.enrolling():
             actor = session.enrol(fold.enrol)
@@ -138,8 +138,6 @@ def evaluate_clip(
         fold_results.append(FoldResult(fold, actor.lag_frames))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)
-        if "full" in settings.variants:
-            silences.append(_silence_opening(session.framed_motion(actor, fold.test)))
         head = session.head_motion(actor, fold.test)
         if head is not None:
             heads.append(head)
@@ -148,9 +146,7 @@ def evaluate_clip(
     for variant, accumulator in evaluation.perceptual.items():
         paper = dict(scores[variant].paper) | dict(accumulator.values())
         scores[variant] = dataclasses.replace(scores[variant], paper=paper)
-    if "full" in scores:
-        metrics = dict(scores["full"].metrics) | {"silence_opening": finite_mean(np.array(silences))}
-        scores["full"] = dataclasses.replace(scores["full"], metrics=metrics)
+    scores |= _with_silence(scores, evaluation.silences)
     head_motion = score_heads(heads, float(session.frame_rate), folds[0].test.start) if heads else None
     if head_motion is not None and "full" in scores:
         paper = dict(scores["full"].paper) | dict(head_motion.scores["output"])
@@ -169,6 +165,14 @@ def evaluate_clip(
         cost=evaluation.cost.figures(),
         video=keeper.video(),
     )
+
+
+def _with_silence(scores: Mapping[Variant, VariantScores], silences: Sequence[float]) -> dict[Variant, VariantScores]:
+    """Return the scores of `full` with the mean opening in silence over the folds; nothing if `full` was not rendered."""
+    if "full" not in scores:
+        return {}
+    metrics = dict(scores["full"].metrics) | {"silence_opening": finite_mean(np.array(silences))}
+    return {"full": dataclasses.replace(scores["full"], metrics=metrics)}
 
 
 def _silence_opening(framed: FramedMotion) -> float:
@@ -197,6 +201,7 @@ class _Evaluation(Generic[Handle]):
         self.work = 0
         self.events_s: Float64 | None = None
         self.cost = CostMeter()
+        self.silences: list[float] = []
         self._phones = session.phone_times()
         self.perceptual: dict[Variant, PerceptualDistance] = (
             {} if perceptual is None else {variant: perceptual() for variant in settings.variants}
@@ -210,6 +215,8 @@ class _Evaluation(Generic[Handle]):
         keeper: Keeper | None,
     ) -> dict[Variant, list[RunMeasures]]:
         """Return all runs of one fold: a list per variant, with one run per speech."""
+        if "full" in speeches:
+            self.silences.append(_silence_opening(self._session.framed_motion(actor, fold.test)))
         pieces: dict[Variant, list[list[RunMeasures]]] = {name: [[] for _ in of] for name, of in speeches.items()}
         person = self._person(fold.enrol)
         for frames in pieces_of(fold.test, self._settings.piece_frames):

@@ -231,7 +231,7 @@ class PipelineSession:
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
     def phone_times(self) -> dict[Trigger, Float64]:
-        """Return the centres of the open vowels and of the p, b, m in the first minutes of the clip's sound (Shot.hear), seconds."""
+        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound (Shot.hear), seconds."""
         sound = self._shot.workspace.sound
         posteriorgram = sound.read(0, sound.num_rows)["posteriorgram"]
         return {kind: phone_times(posteriorgram, phones) for kind, phones in TRIGGERS.items()}
@@ -316,7 +316,7 @@ class PipelineSession:
     async def _motion_of(
         self, samples: Float32, duration: Fraction, request: MotionRequest
     ) -> AsyncIterator[tuple[RecordFile, RecordFile]]:
-        """Yield FEATURE_RECORDs and MOTION_RECORDs of a speech for a film of a duration in seconds. Files and records are reused."""
+        """Yield the FEATURE_RECORDs and MOTION_RECORDs of a speech for a film of a duration in seconds. Both files are reused."""
         stages, folder = self._host.stages, self._shot.workspace.folder
         with (
             RecordFile(folder / "evaluated.features", FEATURE_RECORD) as features,

@@ -35,7 +35,17 @@ FIGURES: Final[tuple[str, ...]] = (*METRICS, *_AGAINST_M, *CONTROLS, *_PAPER, *C
 """Figures of a row in their order; a figure that no clip has is left out of the Markdown."""
 
 _LOWER: Final = frozenset(
-    {"fastest_step_ratio", "silence_opening", "mouth_lmd_px", "mouth_lmd_over_m", "wrong_audio_r", "nme", "photometric_error", "expression_error", "landmark_error_px"}
+    {
+        "fastest_step_ratio",
+        "silence_opening",
+        "mouth_lmd_px",
+        "mouth_lmd_over_m",
+        "wrong_audio_r",
+        "nme",
+        "photometric_error",
+        "expression_error",
+        "landmark_error_px",
+    }
     | {"fitting_error", "sync_distance", "lpips", "fid", *COSTS}
 )
 _ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio")) - _LOWER

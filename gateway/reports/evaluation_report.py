@@ -42,9 +42,13 @@ HEADINGS: Final[Mapping[str, str]] = {
     "skin_flicker_ratio": "skin flicker",
     "closure": "closure",
 }
-DIGITS: Final[Mapping[str, int]] = {"face_psnr_db": 1, "mouth_psnr_db": 1, "face_ssim": 3, "face_ms_ssim": 3, "mouth_ssim": 3} | dict.fromkeys(
-    ("vowel_shift_ms", "closure_shift_ms"), 0
-)
+DIGITS: Final[Mapping[str, int]] = {
+    "face_psnr_db": 1,
+    "mouth_psnr_db": 1,
+    "face_ssim": 3,
+    "face_ms_ssim": 3,
+    "mouth_ssim": 3,
+} | dict.fromkeys(("vowel_shift_ms", "closure_shift_ms"), 0)
 HEAD_HEADINGS: Final[Mapping[str, str]] = {
     "hs": "HS",
     "hs_own_range": "HS, own range",

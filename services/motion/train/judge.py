@@ -3,10 +3,12 @@
 The command prints three tables of the predictor as it is served, with constraints and personalised:
 
 1. one row for each clip that shows a mouth, of every split. Each clip enrols its person on one part and predicts the other part
-   (protocol.folds). The predictor has learned from clips of the split `train`;
-2. one row for each language: means over its people;
+   (protocol.folds). The predictor has learned from clips of the split `train`, so these rows look better than new people;
+2. one row for each language: means over its people, apart for people of the split `train` and for other people;
 3. one row for each recording without a picture, spoken by a person of the set who is not heard in it: share of p, b, m on which the
    predicted lips close, and opening in silence. There is no true mouth to compare with.
+
+p, b, m are those of the posteriorgram. A predictor that closes the lips by the same posteriorgram closes on nearly all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Final
 
@@ -143,9 +144,13 @@ def judged(results: Sequence[tuple[ClipRow, ClipResult]], name: str, language: s
 
 
 def by_language(results: Sequence[tuple[ClipRow, ClipResult]]) -> Iterator[Figures]:
-    """Yield the figures of each language, in the order of the languages' names."""
-    for language in sorted({language_of(row) for row, _ in results}):
-        yield judged([each for each in results if language_of(each[0]) == language], language, language)
+    """Yield the figures of each language, ordered by name: people of other splits, then those of `train`."""
+
+    def group_of(row: ClipRow) -> tuple[str, bool]:
+        return language_of(row), row.split == "train"
+
+    for group in sorted({group_of(row) for row, _ in results}):
+        yield judged([each for each in results if group_of(each[0]) == group], group[0], group[0])
 
 
 def language_of(row: ClipRow) -> str:

@@ -35,7 +35,11 @@ def test_a_figure_at_its_threshold_passes() -> None:
         (Quality(min_opening_spread=0.9), record(), "spread of the mouth's opening over the person's own is 0.800: at least 0.9"),
         (Quality(max_opening_spread=0.7), record(), "spread of the mouth's opening over the person's own is 0.800: at most 0.7"),
         (Quality(min_width_spread=0.85), record(), "spread of the lip width over the person's own is 0.500: at least 0.85"),
-        (Quality(max_fastest_step=1), record(), "fastest change of the mouth's opening over the person's own is 1.400: at most 1.0"),
+        (
+            Quality(max_fastest_step=1),
+            record(),
+            "fastest change of the mouth's opening over the person's own is 1.400: at most 1.0",
+        ),
         (Quality(max_shift_ms=20), record(), "at vowels or at p, b, m is 30.000: at most 20.0 is wanted"),
         (Quality(max_silence_opening=1), record(motion=None), "range, was not measured"),
         (Quality(min_width_spread=0.1), record(motion=None), "width over the person's own was not measured"),

@@ -29,7 +29,7 @@ def draw(openings: np.ndarray, grain: int = 12) -> np.ndarray:
 
 
 def read_mouths(crops: np.ndarray) -> np.ndarray:
-    """float32 [T, 478, 3]: the mean head whose inner lips lie on the ends of the dark bar, narrower when open; NaN where there is no bar."""
+    """float32 [T, 478, 3]: the mean head with its inner lips on the ends of the dark bar, narrower when open; NaN without a bar."""
     meshes = np.full((len(crops), 478, 3), np.nan, np.float32)
     heights = (crops[:, :, 128, 0] < 60).sum(axis=1) - 1
     for mesh, height in zip(meshes, heights, strict=True):

@@ -84,6 +84,8 @@ def test_a_language_is_the_mean_of_its_people(models: MotionModels) -> None:
     assert (perfect.r_opening, perfect.fastest_step, perfect.lmd_ratio) == pytest.approx((1, 1, 0))
     assert german.r_opening == pytest.approx((2.0 + late.r_opening) / 3)
     assert late.r_opening < 0.9
+    learned_from = [(replace(row, split="train") if row.speaker == "carl" else row, result) for row, result in results]
+    assert [(each.split, each.people) for each in command.by_language(learned_from)] == [("dev", 2), ("train", 1)]
 
 
 def test_closure_and_silence_of_speech_without_a_picture(models: MotionModels) -> None:

@@ -102,7 +102,7 @@ class Judgement:
         closure: share of p, b, m with closed lips on which the prediction closes too.
         width_spread: standard deviation of the lip width without its slow part over the true lips'.
         fastest_step: largest change of the opening from frame to frame over the true opening's.
-        vowel_shift_ms: how much later than the true mouths the predicted ones are widest about open vowels, over all clips, milliseconds.
+        vowel_shift_ms: how much later than the true mouths the predicted ones are widest about open vowels, milliseconds.
         closure_shift_ms: how much later the predicted lips are closest about p, b, m.
     """
 
