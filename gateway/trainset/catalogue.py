@@ -87,9 +87,9 @@ class Listing:
 def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = None) -> Listing:
     """Return the clips of a folder, ordered by file.
 
-    With a catalogue.csv (columns file, use, speaker, licence, transcript, and language if it is known; others are ignored): its rows
-    that name a film or a recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the catalogue leaves open. A row
-    without a speaker that no corpus table takes is a person of its own, whatever its folder.
+    With a catalogue.csv (columns file, use, speaker, licence, transcript, and language if it is known; others are ignored): its
+    rows that name a film or a recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the
+    catalogue leaves open. A row without a speaker that no corpus table takes is a person of its own, whatever its folder.
     Without a catalogue: the files that a corpus file takes; without a corpus file, every film and recording below the folder. The
     speaker is then what the corpus table says, otherwise the first sub-folder, or the file itself if there is no sub-folder.
 

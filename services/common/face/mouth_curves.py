@@ -58,7 +58,7 @@ _FITS: Final = 8
 twice as much."""
 _SHALLOW: Final = 0.2
 """A triggered average whose extreme is shallower than this share of the other average's has no extreme to compare."""
-OFFSETS_S: Final[Float64] = np.arange(-round(REACH_S / SAMPLE_S), round(REACH_S / SAMPLE_S) + 1) * SAMPLE_S
+OFFSETS_S: Final[Float64] = np.asarray(np.arange(-round(REACH_S / SAMPLE_S), round(REACH_S / SAMPLE_S) + 1) * SAMPLE_S, np.float64)
 """float64 [W], times of the points of a triggered average, seconds after the phone."""
 
 
@@ -159,7 +159,7 @@ def _extremes_ms(opening: Floating, posteriorgram: Float32 | None, lag_frames: i
     found = dict.fromkeys((f"{kind}_ms" for kind in TRIGGERS), math.nan)
     if posteriorgram is None:
         return found
-    seconds = (np.arange(len(opening)) + lag_frames) * MOTION_FRAME_S
+    seconds = np.asarray((np.arange(len(opening)) + lag_frames) * MOTION_FRAME_S, np.float64)
     for kind, phones in TRIGGERS.items():
         around = around_phones(opening, seconds, phone_times(posteriorgram, phones))
         known = around[np.isfinite(around).all(axis=1)]

@@ -121,7 +121,7 @@ def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, contr
         scores.append(score_motion(predicted, truth, style.mean_mouth, usable, bilabial, threshold))
         for kind, phones in TRIGGERS.items():
             events = phone_times(clip.features.posteriorgram[fold.test], phones)
-            seconds = np.arange(len(truth)) * MOTION_FRAME_S
+            seconds = np.asarray(np.arange(len(truth)) * MOTION_FRAME_S, np.float64)
             curves = (np.where(usable, mouth_opening(mouths), np.nan) for mouths in (truth, predicted))
             before, after = (around_phones(curve, seconds, events) for curve in curves)
             around[kind].append((before, after))

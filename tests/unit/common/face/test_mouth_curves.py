@@ -190,10 +190,10 @@ def test_a_dub_is_compared_while_it_speaks() -> None:
 
 def test_a_dub_later_than_its_person_about_vowels() -> None:
     events = [int(1000 * event) for event in EVENTS]
-    heard = np.zeros((2000, NUM_PHONES), np.float32)
+    rows = np.zeros((2000, NUM_PHONES), np.float32)
     for centre in events:
-        heard[centre // 10 - 3 : centre // 10 + 3, PHONE_INDEX["AA"]] = 0.9
-    heard = heard.reshape(500, 4, NUM_PHONES)
+        rows[centre // 10 - 3 : centre // 10 + 3, PHONE_INDEX["AA"]] = 0.9
+    heard = rows.reshape(500, 4, NUM_PHONES)
     (opening, _), (late, _) = bumps(0.0), bumps(0.03)
     width, speaks = 50.0 + opening, np.ones(500, np.bool_)
     # The person's own sound comes two frames after the picture.
