@@ -38,7 +38,9 @@ REACH_S: Final = 0.24
 SAMPLE_S: Final = 0.02
 """Distance of the points of a triggered average, seconds."""
 MIN_EVENTS: Final = 5
-"""Fewest phones of a triggered average."""
+"""Fewest phones of two triggered averages over the same phones."""
+MIN_OTHER_EVENTS: Final = 10
+"""Fewest phones of a triggered average that is compared with an average over other phones, which differ more."""
 CLOSURES: Final = ("P", "B", "M")
 OPEN_VOWELS: Final = ("AA", "AE", "AO", "AW", "AY", "EH")
 Trigger = Literal["vowel", "closure"]
@@ -163,7 +165,7 @@ def _extremes_ms(opening: Floating, posteriorgram: Float32 | None, lag_frames: i
     for kind, phones in TRIGGERS.items():
         around = around_phones(opening, seconds, phone_times(posteriorgram, phones))
         known = around[np.isfinite(around).all(axis=1)]
-        if len(known) >= MIN_EVENTS:
+        if len(known) >= MIN_OTHER_EVENTS:
             found[f"{kind}_ms"] = 1e3 * _extreme(_SIGNS[kind] * known.mean(axis=0))[0]
     return found
 
