@@ -21,6 +21,8 @@ from services.common.face.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, Motio
 
 _BLOCK: Final = 4096
 """Frames whose mouths are read at once."""
+_PHONE_FRAMES: Final = 7500
+"""Frames of the motion grid whose phones are looked for, five minutes: memory does not grow with the film."""
 Box = tuple[int, int, int, int]
 """Left, top, width and height, pixels."""
 
@@ -71,7 +73,7 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionFigures | None
     curves[:2, ~rendered] = np.nan
     grid = np.arange(0.0, seconds[-1], MOTION_FRAME_S)
     opening, width, speech = (np.interp(grid, seconds, curve) for curve in curves)
-    posteriorgram = workspace.speech.read(0, len(grid))["posteriorgram"]
+    posteriorgram = workspace.speech.read(0, min(len(grid), _PHONE_FRAMES))["posteriorgram"]
     return motion_figures(own, opening, width, speech >= SPOKEN_FROM, posteriorgram)
 
 
