@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -51,7 +52,7 @@ from services.motion.style import Style, encode_style, measure_mouth
 from services.motion.train.clips import Clips, TrainingClip, clips_of, footage_of, read_sound
 from services.motion.train.evaluate import OFF
 from services.motion.train.metrics import MotionScores
-from services.motion.train.protocol import Fold, closed_threshold, evaluate_clip, mean_scores
+from services.motion.train.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, mean_scores, phone_shift_ms
 from services.motion.train.ridge import RidgeSums
 from services.motion.train.sampling import frame_weights
 from services.motion.train.served import served_mouths
@@ -197,6 +198,10 @@ class Judgement:
         lmd_ratio: error of the lips over that of the person's mean mouth.
         spread: standard deviation of the opening over the true opening's.
         closure: share of p, b, m with closed lips on which the prediction closes too.
+        width_spread: standard deviation of the lip width without its slow part over the true lips'.
+        fastest_step: largest change of the opening from frame to frame over the true opening's.
+        vowel_shift_ms: how much later than the true mouths the predicted ones are widest about open vowels, milliseconds.
+        closure_shift_ms: how much later the predicted lips are closest about p, b, m.
     """
 
     people: int
@@ -205,6 +210,10 @@ class Judgement:
     lmd_ratio: float
     spread: float
     closure: float
+    width_spread: float
+    fastest_step: float
+    vowel_shift_ms: float
+    closure_shift_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +241,11 @@ WAYS: Final = tuple(
 
 def judged(clips: Sequence[tuple[SpeechMapModel, TrainingClip]], way: Way, models: MotionModels) -> Judgement:
     """Return the scores of clips, each with the model that it is predicted by. The clips of a person count by their frames."""
-    by_person: dict[str, list[tuple[SpeechMapModel, TrainingClip]]] = {}
-    for model, clip in clips:
-        by_person.setdefault(clip.speaker, []).append((model, clip))
-    scores = [mean_scores([_scores(model, clip, way, models) for model, clip in own]) for own in by_person.values()]
+    results = [_result(model, clip, way, models) for model, clip in clips]
+    by_person: dict[str, list[MotionScores]] = {}
+    for result in results:
+        by_person.setdefault(result.speaker, []).append(result.scores)
+    scores = [mean_scores(own) for own in by_person.values()]
     return Judgement(
         people=len(scores),
         r_opening=fmean(each.opening_correlation for each in scores),
@@ -243,10 +253,14 @@ def judged(clips: Sequence[tuple[SpeechMapModel, TrainingClip]], way: Way, model
         lmd_ratio=fmean(each.lip_distance / each.mean_mouth_distance for each in scores),
         spread=fmean(each.spread_ratio for each in scores),
         closure=sum(each.closure_hits for each in scores) / max(1, sum(each.closure_events for each in scores)),
+        width_spread=fmean(each.width_spread_ratio for each in scores),
+        fastest_step=fmean(each.fastest_step_ratio for each in scores),
+        vowel_shift_ms=phone_shift_ms(results, "vowel"),
+        closure_shift_ms=phone_shift_ms(results, "closure"),
     )
 
 
-def _scores(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionModels) -> MotionScores:
+def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionModels) -> ClipResult:
     def encode(clip: TrainingClip, fold: Fold) -> Style:
         part = fold.enrolment
         style = encode_style(clip.mouth_landmarks[part], clip.usable[part], models.basis, models)
@@ -260,7 +274,7 @@ def _scores(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
     def predict(features: SpeechFeatures, style: Style) -> Float32:
         return served_mouths(SpeechMapGrid(model, way.hearing, models, style, way.constraints), features)
 
-    return evaluate_clip(clip, encode, predict, control=False).scores
+    return evaluate_clip(clip, encode, predict, control=False)
 
 
 def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]) -> list[tuple[SpeechMapModel, TrainingClip]]:
@@ -292,13 +306,18 @@ def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: dict[
         "clips": len(clips),
         "speakers": len({row.speaker for row in clips.rows}),
         "minutes": round(sum(row.seconds for row in clips.rows) / 60, 1),
-        "scores": {name: {key: round(value, 4) for key, value in asdict(each).items()} for name, each in report.items()},
+        "scores": {name: _rounded(each, 4) for name, each in report.items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = write_whole(folder / MODEL_FILE, content)
     card = "\n".join(["# speech_map", "", *licence_table(clips.rows)])
     sheet = json.dumps(facts, indent=1) + "\n"
     return [path, write_whole(path.with_suffix(".json"), sheet.encode()), write_whole(card_of(path), card.encode())]
+
+
+def _rounded(judgement: Judgement, digits: int) -> dict[str, float | None]:
+    """Return the figures of a judgement; None for a figure that could not be measured."""
+    return {name: round(value, digits) if math.isfinite(value) else None for name, value in asdict(judgement).items()}
 
 
 def _report(
@@ -308,13 +327,13 @@ def _report(
     for group, members in clips:
         for way in WAYS:
             found[f"{group}: {way.name}"] = judgement = judged(members, way, models)
-            line = json.dumps({name: round(value, 3) for name, value in asdict(judgement).items()})
+            line = json.dumps(_rounded(judgement, 3))
             print(f"{group:24s} {way.name:50s} {line}", flush=True)
     return found
 
 
 def _others(data: TrainSet, model: SpeechMapModel) -> Iterator[tuple[str, Sequence[tuple[SpeechMapModel, TrainingClip]]]]:
-    for split in sorted({row.split for row in data.rows} - {"train"}):
+    for split in sorted({row.split for row in data.rows if row.has_face} - {"train"}):
         yield split, [(model, clip) for clip in clips_of(data, split, FEATURES)]
 
 
