@@ -17,7 +17,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig, closed_lips_weights
+from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.features import silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
@@ -87,9 +87,7 @@ class SpeechMapGrid(Grid):
             constraints: see Grid.
         """
         self._map, self._basis = model.maps[hearing.feature], model.basis
-        past = max(hearing.past, CONTEXT_PAST)
-        super().__init__(style, constraints, self._silence(past), silent_states(past), hearing.ahead)
-        self._first = past - hearing.past
+        super().__init__(style, constraints, self._silence(hearing.past), silent_states(hearing.past), hearing.ahead)
         self._spread = model.spread(style.spread, models)
         self._correction = style.added.get(CORRECTION)
 
@@ -100,10 +98,10 @@ class SpeechMapGrid(Grid):
         return states_of(features, self._map.hearing.feature)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard[self._first :], speaking, voiced, self._map.hearing.width, self._mouth)
+        return motion_of_windows(first, heard, speaking, voiced, self._map.hearing.width, self._mouth)
 
-    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
-        windows = (heard[self._first + frame : self._first + frame + self._map.hearing.width] for frame in range(count))
+    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+        windows = (heard[frame : frame + self._map.hearing.width] for frame in range(count))
         return closed_lips_weights(np.array([self._map.closed(window) for window in windows], np.float32), self._constraints)
 
     def _mouth(self, window: Float32, voiced: float) -> Float32:
