@@ -104,8 +104,8 @@ class LagModel:
             mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
             usable: bool [T], with at least one usable frame.
         """
-        heard = around(states, HEARD_AROUND) @ self.sound.T
-        seen = around(standardised(mouth_landmarks, usable, self.basis), SEEN_AROUND) @ self.mouth.T
+        heard = _filtered(states, self.sound)
+        seen = _filtered(standardised(mouth_landmarks, usable, self.basis), self.mouth)
         return np.asarray(correlations_at_lags(heard, seen, usable) @ self.weight, np.float32)
 
 
@@ -119,10 +119,13 @@ def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -
     return np.where(usable[:, None], coefficients / spread, 0.0).astype(np.float32)
 
 
-def around(rows: Float32, reach: int) -> Float32:
-    """Return each row with its neighbours, the earliest first: [T, N] -> float32 [T, (2 reach + 1) N]. Zeros surround the clip."""
-    padded = np.pad(rows, ((reach, reach), (0, 0)))
-    return np.concatenate([padded[step : step + len(rows)] for step in range(2 * reach + 1)], axis=1)
+def _filtered(rows: Float32, filters: Float32) -> Float32:
+    """Return the outputs of filters over neighbouring rows: [T, N], [D, W * N], W odd -> [T, D]. Zeros surround the clip."""
+    length, size = rows.shape
+    width = filters.shape[1] // size
+    padded = np.pad(rows, ((width // 2, width // 2), (0, 0)))
+    taps = filters.reshape(len(filters), width, size)
+    return np.asarray(sum(padded[step : step + length] @ taps[:, step].T for step in range(width)), np.float32)
 
 
 def correlations_at_lags(heard: Floating, seen: Floating, usable: Bool) -> Float64:

@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Float64
+from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.exported_network import card_of, write_whole
 from services.common.store.tensor_bytes import encode_arrays
@@ -34,7 +34,6 @@ from services.motion.lag import (
     MIN_FRAMES,
     SEEN_AROUND,
     LagModel,
-    around,
     estimate_lag,
     standardised,
 )
@@ -79,8 +78,8 @@ class LagSums:
         """
         sums: list[Float64] = []
         for clip, weight in zip(clips, weights, strict=True):
-            heard = around(clip.features.extra[LAG_STATES], HEARD_AROUND)[clip.usable].astype(np.float64)
-            seen = around(standardised(clip.mouth_landmarks, clip.usable, basis), SEEN_AROUND)[clip.usable].astype(np.float64)
+            heard = _around(clip.features.extra[LAG_STATES], HEARD_AROUND)[clip.usable].astype(np.float64)
+            seen = _around(standardised(clip.mouth_landmarks, clip.usable, basis), SEEN_AROUND)[clip.usable].astype(np.float64)
             heard, seen = heard - heard.mean(axis=0), seen - seen.mean(axis=0)
             own = [weight * product for product in (heard.T @ heard, heard.T @ seen, seen.T @ seen)]
             sums = [held + new for held, new in zip(sums, own, strict=True)] if sums else own
@@ -106,6 +105,12 @@ class LagSums:
         return LagModel(
             basis, np.ascontiguousarray(heard), np.ascontiguousarray(seen), np.asarray(weight / weight.sum(), np.float32)
         )
+
+
+def _around(rows: Float32, reach: int) -> Float32:
+    """Return each row with its neighbours, the earliest first: [T, N] -> float32 [T, (2 reach + 1) N]. Zeros surround the clip."""
+    padded = np.pad(rows, ((reach, reach), (0, 0)))
+    return np.concatenate([padded[step : step + len(rows)] for step in range(2 * reach + 1)], axis=1)
 
 
 def _root(covariance: Float64, ridge: float) -> Float64:
