@@ -135,7 +135,7 @@ def evaluate_clip(
         with evaluation.cost.enrolling():
             actor = session.enrol(fold.enrol)
         evaluation.cost.learned(actor.num_bytes)
-        fold_results.append(FoldResult(fold, actor.lag_frames))
+        fold_results.append(FoldResult(fold, actor.lag_frames, actor.lag_doubt))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)
         head = session.head_motion(actor, fold.test)

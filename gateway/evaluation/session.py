@@ -76,6 +76,11 @@ class Handle:
     frames: FrameRange
 
     @property
+    def lag_doubt(self) -> str:
+        """Why the lag is not applied; empty: the lag is applied, or nothing was measured."""
+        return self.actor.lag_doubt
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the actor's artefacts."""
         return sum(ref.size_bytes for ref in self.actor.artefacts)

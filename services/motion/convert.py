@@ -228,13 +228,13 @@ def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
     return poses
 
 
-def lag_to_proto(estimate: LagEstimate) -> pb.EstimateLagResponse:
-    """Return the reply with a lag."""
+def lag_to_proto(estimate: LagEstimate, distance: float) -> pb.EstimateLagResponse:
+    """Return the reply with a lag and the sync distance."""
     return pb.EstimateLagResponse(
         lag_frames=estimate.lag_frames,
         confidence=estimate.confidence,
         scores=to_tensor(estimate.scores),
-        distance=estimate.distance,
+        distance=distance,
     )
 
 

@@ -34,7 +34,7 @@ from services.texture.types import BankFrame
 from tests.contract.face.requests import picture_to_proto
 from tests.contract.motion.requests import block_to_proto
 from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto
-from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed
+from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 from tests.unit.texture.people import HEAD, LANDMARKS, POSE, a_person, a_portrait
 
 Call = Callable[[str, str, Sequence[Message]], list[Message]]
@@ -120,7 +120,7 @@ def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRe
 def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, list[list[Message]]]:
     """Valid streams of requests by RPC; a unary RPC's have one message."""
     talking = block_to_proto(FeatureBlock(0, with_identity_removed(random_features(4))))
-    clip = block_to_proto(FeatureBlock(0, with_identity_removed(random_features(50))))
+    clip = block_to_proto(FeatureBlock(0, with_states(with_identity_removed(random_features(50)), "speech_states")))
     mouth, usable, poses = (to_tensor(values) for values in (_mouths(50), np.ones(50, np.bool_), head_poses(50)))
     tracked = _tracked(call)
     person = {"bank": refs["bank"], "identity": refs["identity"]}

@@ -49,8 +49,8 @@ class Lag:
     Attributes:
         frames: of 40 ms; positive: the sound comes after the picture.
         confidence: height of the best score over the median score, at least 0.
-        scores: mean similarity of sound and picture at lags of -15 to 15 frames, float32 [31].
-        distance: sync distance: mean distance of sound and mouth embeddings at the best lag.
+        scores: weighted mean correlation of sound and picture at lags of -15 to 15 frames, float32 [31].
+        distance: sync distance: mean distance of the sync network's embeddings of sound and mouth, where they are nearest.
     """
 
     frames: int
@@ -165,7 +165,7 @@ def estimate_lag(
     """Return the Lag of a clip.
 
     Args:
-        features: of the clip at 25 frames per second, with "mel" and "posteriorgram".
+        features: of the clip at 25 frames per second, with "mel", "posteriorgram" and "speech_states".
         mouth_landmarks: of the same frames, float32 [T, 59, 3] in head space.
         usable: bool [T], frames that may be used.
     """

@@ -150,11 +150,13 @@ async def test_footage_at_another_rate_is_taken(stub: MotionServiceAsyncStub) ->
 
 async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> None:
     request = pb.EstimateLagRequest(
-        features=block_to_proto(FeatureBlock(0, random_features(60))),
+        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(60)),
         usable=to_tensor(np.ones(60, np.bool_)),
     )
-    estimate = lag_from_proto(await stub.EstimateLag(request))
+    answer = await stub.EstimateLag(request)
+    assert 0.0 <= answer.distance <= 2.0
+    estimate = lag_from_proto(answer)
     assert estimate.scores.shape == (31,)
     assert estimate.scores.argmax() - 15 == estimate.lag_frames
     assert estimate.confidence >= 0.0
