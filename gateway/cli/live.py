@@ -12,6 +12,7 @@ from gateway.cli.app import app, run_async
 from gateway.cli.live_film import LiveFilm
 from gateway.cli.live_run import LiveRequest, run_live
 from gateway.live.recording import check_recording
+from gateway.pipeline.dub_request import check_expressiveness
 from services.common.errors import InvalidRequest
 
 
@@ -33,6 +34,7 @@ def live(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Running gateway to use. Default: run the gateway in this process."),
     ] = None,
+    expressiveness: options.Expressiveness = 1.0,
     project: options.Project = "",
     language: options.Language = "",
     stages: options.Stages = None,
@@ -57,6 +59,7 @@ def live(
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),
+        expressiveness=check_expressiveness(expressiveness, "--expressiveness"),
         fast=fast,
     )
     run_async(run_live(settings, request))

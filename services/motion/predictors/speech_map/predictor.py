@@ -14,7 +14,7 @@ from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.speech_map.grid import CORRECTION, NUM_POOLED, SpeechMapGrid
+from services.motion.predictors.speech_map.grid import CORRECTION, NUM_POOLED, OPENING_GAIN, SpeechMapGrid
 from services.motion.predictors.speech_map.model import FILES, LIVE, Hearing, SpeechMapModel
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.style import Style
@@ -37,7 +37,10 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         open=open_grid,
         personalize=personalize,
         features=(*SHARED_FEATURES, hearing.feature),
-        style_arrays={CORRECTION: lambda models: (len(SpeechMapModel.of(models).basis.typical_spread), NUM_POOLED)},
+        style_arrays={
+            CORRECTION: lambda models: (len(SpeechMapModel.of(models).basis.typical_spread), NUM_POOLED),
+            OPENING_GAIN: lambda _: (1,),
+        },
     )
 
 
