@@ -12,7 +12,7 @@ from gateway.consent.use import use_of
 from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
 from gateway.methods import DEFAULT_METHOD, method_named
-from gateway.pipeline.dub_request import DubRequest, check_expressiveness, check_reference, expression_named, wants_own_timeline
+from gateway.pipeline.dub_request import DubRequest, check_reference, expression_named, wants_own_timeline
 from gateway.pipeline.outcome import DubOutcome
 from services.common.errors import InvalidRequest
 
@@ -59,7 +59,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: LocalMedia, actor: Sto
         threads=threads,
         retime=message.retime,
         expression=expression,
-        expressiveness=check_expressiveness(message.expressiveness) if message.HasField("expressiveness") else 1.0,
+        expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
         overwrite=message.overwrite,
     )
 

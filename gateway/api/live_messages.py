@@ -16,7 +16,6 @@ from gateway.actors.actor_id import check_actor_id
 from gateway.consent.use import ConsentUse, use_of
 from gateway.live.arrival import first_sample
 from gateway.live.session import LiveFrame
-from gateway.pipeline.dub_request import check_expressiveness
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
 from services.common.wire.arrays import to_rgb_image
@@ -72,7 +71,6 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     with _within_config():
         actor_id = check_actor_id(config.actor_id)
         use = use_of(config.project, config.language)
-        expressiveness = check_expressiveness(config.expressiveness) if config.HasField("expressiveness") else 1.0
     if config.max_late_ms and config.max_late_ms < LEAST_LATE_MS:
         raise InvalidRequest(
             f"config.max_late_ms: {config.max_late_ms} is less than {LEAST_LATE_MS}, and no frame can be promised so soon: give "
@@ -80,6 +78,7 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
             field="config.max_late_ms",
         )
     max_late_s = config.max_late_ms / 1000 if config.max_late_ms else None
+    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
     return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s, expressiveness)
 
 

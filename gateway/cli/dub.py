@@ -16,7 +16,7 @@ from gateway.cli.text import printable
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.pipeline.dub_files import refuse_input
-from gateway.pipeline.dub_request import EXPRESSIONS, DubRequest, check_expressiveness, expression_named
+from gateway.pipeline.dub_request import EXPRESSIONS, DubRequest, expression_named
 from gateway.pipeline.faces import parse_face
 from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
@@ -131,7 +131,7 @@ def dub(
         use=options.consent_use(project, language),
         retime=retime,
         expression=expression_named(expression),
-        expressiveness=check_expressiveness(expressiveness, "--expressiveness"),
+        expressiveness=expressiveness,
         keep_audio=keep_audio,
         codec=codec,
         enrol=options.enrol_options(personalize=personalize, seed=seed),

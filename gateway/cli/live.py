@@ -12,7 +12,6 @@ from gateway.cli.app import app, run_async
 from gateway.cli.live_film import LiveFilm
 from gateway.cli.live_run import LiveRequest, run_live
 from gateway.live.recording import check_recording
-from gateway.pipeline.dub_request import check_expressiveness
 from services.common.errors import InvalidRequest
 
 
@@ -59,7 +58,7 @@ def live(
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),
-        expressiveness=check_expressiveness(expressiveness, "--expressiveness"),
+        expressiveness=expressiveness,
         fast=fast,
     )
     run_async(run_live(settings, request))

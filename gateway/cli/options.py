@@ -64,9 +64,10 @@ Language = Annotated[
 Expressiveness = Annotated[
     float,
     typer.Option(
+        min=LEAST_EXPRESSIVENESS,
+        max=MOST_EXPRESSIVENESS,
         metavar="NUMBER",
-        help=f"Factor of the mouth's movement, {LEAST_EXPRESSIVENESS} (mumbling) to {MOST_EXPRESSIVENESS} (large movements). 1: as "
-        "the person speaks. Lips still close on p, b, m and in silence.",
+        help="Factor of the mouth's movement. 1: as the person speaks. Lips still close on p, b, m and in silence.",
     ),
 ]
 Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person before dubbing.")]

@@ -71,7 +71,8 @@ class DubRequest:
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
         retime: the film is as long as the speech and shows the frames of the footage with a fitting head motion.
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for films with their own timeline.
-        expressiveness: factor of the mouth's movement about the person's shut mouth, see check_expressiveness.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS; 1: as the
+            person speaks.
         overwrite: replace any file at `output`. False: replace only a film that dubstage wrote.
     """
 
@@ -175,25 +176,6 @@ def expression_named(name: str) -> Expression | None:
     if found is None and name:
         raise InvalidRequest(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
     return found
-
-
-def check_expressiveness(value: float, name: str = "expressiveness") -> float:
-    """Return a factor of the mouth's movement.
-
-    Args:
-        value: the factor. 1: as the person speaks.
-        name: what the user calls the factor, for the message.
-
-    Raises:
-        InvalidRequest: the factor is not from LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS. NaN is not.
-    """
-    if not LEAST_EXPRESSIVENESS <= value <= MOST_EXPRESSIVENESS:
-        raise InvalidRequest(
-            f"{name} takes a number from {LEAST_EXPRESSIVENESS} to {MOST_EXPRESSIVENESS} (1: as the person speaks); it was given "
-            f"{value:g}",
-            field="expressiveness",
-        )
-    return value
 
 
 def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expression: Expression | None = None) -> bool:

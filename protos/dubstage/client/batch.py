@@ -40,7 +40,7 @@ def row(
     quality: pb.BatchQuality | None = None,
     project: str = "",
     language: str = "",
-    expressiveness: float = 1.0,
+    expressiveness: float | None = None,
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 

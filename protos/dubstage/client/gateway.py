@@ -147,7 +147,7 @@ def dub(
     expression: str = "",
     project: str = "",
     language: str = "",
-    expressiveness: float = 1.0,
+    expressiveness: float | None = None,
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -173,8 +173,8 @@ def dub(
             empty: keep, and neutral for films with a timeline of their own.
         project: project of the film; a consent record that names projects must name this one.
         language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
-        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; 1: as the person speaks. Lips that
-            p, b, m or silence shut stay shut.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
+            Lips that p, b, m or silence shut stay shut.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -252,7 +252,7 @@ def live(
     language: str = "",
     max_late_ms: int = 0,
     first_frame: int = 0,
-    expressiveness: float = 1.0,
+    expressiveness: float | None = None,
 ) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 

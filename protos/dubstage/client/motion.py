@@ -98,7 +98,7 @@ def predict_motion(
     num_frames: int = 0,
     without_style: bool = False,
     whole_speech: bool = False,
-    expressiveness: float = 1.0,
+    expressiveness: float | None = None,
 ) -> Requests[Features | audio_pb2.AudioFeatureBlock, pb.PredictMotionRequest]:
     """Yield the Motion of each frame of `timeline`, while features come.
 
@@ -112,7 +112,7 @@ def predict_motion(
         without_style: use the mean speaker's style (ablation of the paper).
         whole_speech: the speech is no live stream: answers may wait for 400 ms of features after a frame, and the mouth opens
             before speech that follows silence.
-        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; 1: as the person speaks.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
     """
     config = pb.PredictMotionConfig(
         method=method,

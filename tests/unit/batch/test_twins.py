@@ -58,6 +58,7 @@ def test_other_files_make_no_twins(request_: DubRequest, tmp_path: Path) -> None
             replace(request_, speech=None),
             replace(request_, method="everybody"),
             replace(request_, expression="neutral"),
+            replace(request_, expressiveness=1.2),
         )
     }
     assert len(keys) == 6
