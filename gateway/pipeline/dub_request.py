@@ -71,8 +71,8 @@ class DubRequest:
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
         retime: the film is as long as the speech and shows the frames of the footage with a fitting head motion.
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for films with their own timeline.
-        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS; 1: as the
-            person speaks.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
+            1: as the person speaks.
         overwrite: replace any file at `output`. False: replace only a film that dubstage wrote.
     """
 

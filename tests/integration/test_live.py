@@ -75,6 +75,18 @@ def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGat
         np.testing.assert_array_equal(one.picture, other.picture)
 
 
+def test_the_mouth_of_a_stream_moves_as_far_as_the_config_says(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    speech, rate = samples
+    with gateway.connect() as connection:
+        unset, one, most = (
+            list(client.live(connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, expressiveness=value))
+            for value in (None, 1.0, 1.5)
+        )
+    for frame, same in zip(unset, one, strict=True):
+        np.testing.assert_array_equal(frame.picture, same.picture)
+    assert any((frame.picture != other.picture).any() for frame, other in zip(unset, most, strict=True))
+
+
 @pytest.fixture(scope="module")
 def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
     """Returns a man who is enrolled for a method; enrols him once."""
@@ -181,6 +193,13 @@ def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_str
         ([config("driver", rate=400)], "config.sample_rate_hz"),
         ([config("driver", channels=0)], "config.channels"),
         ([config("driver", channels=90)], "config.channels"),
+        *(
+            (
+                [pb.LiveRequest(config=pb.LiveConfig(actor_id="driver", sample_rate_hz=16000, channels=1, expressiveness=value))],
+                field,
+            )
+            for value, field in ((0.0, "config.expressiveness"), (1.6, "config.expressiveness"), (np.nan, "config.expressiveness"))
+        ),
         ([config("driver"), config("driver")], "audio"),
         ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),
         ([config("driver"), sound(0, np.zeros(640, np.float32)), sound(0, np.zeros(640, np.float32))], "audio.first_sample"),
