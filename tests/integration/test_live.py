@@ -30,8 +30,10 @@ def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -
     return [samples[first : first + step] for first in range(0, len(samples), step)]
 
 
-def config(actor: str, rate: int = 16000, channels: int = 1) -> pb.LiveRequest:
-    return pb.LiveRequest(config=pb.LiveConfig(actor_id=actor, sample_rate_hz=rate, channels=channels))
+def config(actor: str, rate: int = 16000, channels: int = 1, expressiveness: float | None = None) -> pb.LiveRequest:
+    return pb.LiveRequest(
+        config=pb.LiveConfig(actor_id=actor, sample_rate_hz=rate, channels=channels, expressiveness=expressiveness)
+    )
 
 
 def sound(first: int, values: npt.NDArray[np.float32]) -> pb.LiveRequest:
@@ -193,13 +195,9 @@ def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_str
         ([config("driver", rate=400)], "config.sample_rate_hz"),
         ([config("driver", channels=0)], "config.channels"),
         ([config("driver", channels=90)], "config.channels"),
-        *(
-            (
-                [pb.LiveRequest(config=pb.LiveConfig(actor_id="driver", sample_rate_hz=16000, channels=1, expressiveness=value))],
-                field,
-            )
-            for value, field in ((0.0, "config.expressiveness"), (1.6, "config.expressiveness"), (np.nan, "config.expressiveness"))
-        ),
+        ([config("driver", expressiveness=0.0)], "config.expressiveness"),
+        ([config("driver", expressiveness=1.6)], "config.expressiveness"),
+        ([config("driver", expressiveness=np.nan)], "config.expressiveness"),
         ([config("driver"), config("driver")], "audio"),
         ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),
         ([config("driver"), sound(0, np.zeros(640, np.float32)), sound(0, np.zeros(640, np.float32))], "audio.first_sample"),
