@@ -8,9 +8,10 @@ ridge. The solution has a closed form without random numbers.
 
 A prediction of least error moves less than the person does. So the style also gets a gain of the opening:
 
-    g = std(opening of the person) / std(opening that is predicted on held-out blocks, amplified as all predictions are)
+    h = std(opening of the person) / std(opening that is predicted on held-out blocks, amplified as all predictions are)
+    g = 1 + T / (T + T0) (h - 1),   h from 1 to LARGEST_GAIN,   T frames of footage,   T0 = 50
 
-from 1 to LARGEST_GAIN. The whole gain would cost LMD, see docs/models/speech_map.md.
+The whole gain would cost LMD, and seconds of footage tell little of the person's spread, see docs/models/speech_map.md.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from services.motion.types import Footage, SpeechFeatures
 
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
-LARGEST_GAIN: Final = 1.35
+LARGEST_GAIN: Final = 1.5
 """Largest gain of the opening."""
+_PRIOR_FRAMES: Final = 50.0
+"""A gain of 1 counts as much as this many frames of the person."""
 
 
 def personalized(
@@ -74,11 +77,12 @@ def personalized(
 
 
 def opening_gain(seen: Float32, predicted: Float32) -> float:
-    """Return the gain of the opening that gives predicted mouths the person's spread, 1 to LARGEST_GAIN.
+    """Return the gain of the opening that brings predicted mouths towards the person's spread, 1 to LARGEST_GAIN.
 
     Args:
         seen: float32 [T, 59, 3], mouths of the person.
         predicted: float32 [T, 59, 3], mouths that are predicted for these frames.
     """
     own, found = (float(mouth_opening(mouths).std(dtype=np.float64)) for mouths in (seen, predicted))
-    return float(np.clip(own / max(AMPLITUDE * found, 1e-6), 1.0, LARGEST_GAIN))
+    ratio = float(np.clip(own / max(AMPLITUDE * found, 1e-6), 1.0, LARGEST_GAIN))
+    return 1.0 + (ratio - 1.0) * len(seen) / (len(seen) + _PRIOR_FRAMES)
