@@ -17,6 +17,7 @@ from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
+from services.motion.predictors.speech_map.model import SpeechMapModel
 from services.motion.style import WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
@@ -135,6 +136,19 @@ def test_a_long_silence_is_predicted_without_the_correction_of_the_person(
     np.testing.assert_allclose(with_correction[FRAMES + 2 :], without[FRAMES + 2 :], atol=1e-4)
 
 
+def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionModels) -> SpeechFeatures:
+    """The features with closed lips in some frames: a sure M, and states that the map of closed lips is sure about."""
+    phones = features.posteriorgram.copy()
+    phones[frames] = 0.0
+    phones[frames, :, PHONES.index("M")] = 1.0
+    extra = {name: values.copy() for name, values in features.extra.items()}
+    for name, each in SpeechMapModel.of(models).maps.items():
+        if name in extra:
+            own = each.closed_weight.reshape(each.hearing.width, -1).sum(axis=0)
+            extra[name][frames] = 20.0 * own / float(own @ own)
+    return replace(features, posteriorgram=phones, extra=extra)
+
+
 def expressed(
     predictor: Predictor, style: Style, models: MotionModels, features: SpeechFeatures, value: float | None
 ) -> np.ndarray:
@@ -150,11 +164,7 @@ def test_the_spread_of_the_opening_grows_with_the_expressiveness_and_closures_st
     predictor: Predictor, footage: Footage, models: MotionModels
 ) -> None:
     style = refined(predictor, footage, models)
-    features = heard(predictor, FRAMES)
-    closing = features.posteriorgram.copy()
-    closing[30:36] = 0.0
-    closing[30:36, :, PHONES.index("M")] = 1.0
-    features = replace(features, posteriorgram=closing)
+    features = with_closed_lips(heard(predictor, FRAMES), slice(30, 36), models)
     assert expressed(predictor, style, models, features, None).tobytes() == (
         expressed(predictor, style, models, features, 1.0).tobytes()
     )

@@ -225,7 +225,7 @@ def test_the_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_o
 def test_the_gain_counts_how_far_the_lips_close() -> None:
     """With the gain, and with the lips closed where they close, the spread is the person's."""
     wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
-    seen, narrow = 10.0 + 6.0 * wave, 10.0 + 4.0 * wave
+    seen, narrow = 10.0 + 7.5 * wave, 10.0 + 5.5 * wave
     closing = np.clip(-2.0 * wave - 1.2, 0.0, 1.0).astype(np.float32)
     gain = opening_gain(seen, narrow, 10.0, closing)
     assert 1.0 < gain < opening_gain(seen, narrow, 10.0, np.zeros(5000, np.float32))
