@@ -14,7 +14,7 @@ from gateway.pipeline.enrolment_artefact import actor_refs
 from gateway.pipeline.journal import step_key
 from gateway.stages.method_check import Listed
 
-PIPELINE_VERSION: Final = 15
+PIPELINE_VERSION: Final = 16
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
