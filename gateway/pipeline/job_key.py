@@ -51,6 +51,7 @@ def job_key(request: DubRequest, method: Method, models: Listed, digests: Mappin
         warp=int(request.warp),
         retime=request.retime,
         expression=request.keeps_expression,
+        expressiveness=float(request.expressiveness),
     )
 
 

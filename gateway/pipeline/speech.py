@@ -208,6 +208,7 @@ class MotionRequest:
         num_frames: frames of the film.
         without_style: use the style of the mean speaker (an ablation).
         block: feature frames per message; changes no byte of the answer.
+        expressiveness: factor of the mouth's movement.
     """
 
     predictor: Predictor
@@ -216,6 +217,7 @@ class MotionRequest:
     num_frames: int
     without_style: bool = False
     block: int = FEATURE_BLOCK
+    expressiveness: float = 1.0
 
 
 async def predict_motion(
@@ -248,6 +250,7 @@ async def predict_motion(
             num_frames=request.num_frames,
             without_style=request.without_style,
             whole_speech=True,
+            expressiveness=request.expressiveness,
         )
         yield made.config
         for begin in range(0, features.num_rows, request.block):

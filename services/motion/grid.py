@@ -15,20 +15,44 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
+from services.common.face.landmarks import mouth_opening
 from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints, closure_weights, voiced_share
 from services.motion.features import bilabial_probability, silence
-from services.motion.style import Style
+from services.motion.style import WIDEST_OPENING, Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 1.04
 """Gain of the predicted movement: a prediction of least error moves less than the person does. Dubs have more movement with this
 gain, and their pictures are as close to the film as without (docs/models/motion.md).
 """
+LARGEST_OPENING: Final = 1.25
+"""No predicted mouth opens wider than this times the person's widest opening (style.WIDEST_OPENING)."""
 
 
 def amplified(mouth: Float32, style: Style) -> Float32:
     """Return mouths with their movement about the mean mouth scaled by AMPLITUDE, float32 [..., 59, 3]."""
     return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
+
+
+def with_expressiveness(mouths: Float32, style: Style, expressiveness: float) -> Float32:
+    """Return mouths with their movement about the person's shut mouth scaled, and with no opening beyond the person's range.
+
+        mouth' = shut + min(expressiveness, LARGEST_OPENING * widest / opening) * (mouth - shut)
+
+    Shut lips stay shut, since the opening of the shut mouth is 0. With the factor 1, a mouth keeps its bits. A style without the
+    widest opening has no limit.
+
+    Args:
+        mouths: float32 [T, 59, 3], head space.
+        style: the person.
+        expressiveness: factor of the movement, > 0. 1: as the person speaks.
+    """
+    factor = np.full(len(mouths), expressiveness, np.float32)
+    widest = style.added.get(WIDEST_OPENING)
+    if widest is not None:
+        factor = np.minimum(factor, np.float32(LARGEST_OPENING) * widest / np.maximum(mouth_opening(mouths), np.float32(1e-3)))
+    scaled = style.closed_mouth + factor[:, None, None] * (mouths - style.closed_mouth)
+    return np.where((factor == 1.0)[:, None, None], mouths, scaled)
 
 
 def motion_of_windows(
@@ -55,7 +79,13 @@ def motion_of_windows(
 
 
 class MotionGrid(Protocol):
-    """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out."""
+    """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out.
+
+    Attributes:
+        expressiveness: factor of the mouth's movement, see with_expressiveness. Set before the first features come.
+    """
+
+    expressiveness: float
 
     @property
     def num_features(self) -> int:
@@ -102,6 +132,7 @@ class Grid(ABC):
         self._past, self._ahead = len(held), max(ahead, self._constraints.frames_ahead)
         self._next = 0
         self._num_features = 0
+        self.expressiveness = 1.0
 
     @property
     def num_features(self) -> int:
@@ -173,7 +204,7 @@ class Grid(ABC):
         voiced = voiced_share(speaking[around], self._constraints)
         motion = self._predict(first, heard, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
         constrained = apply_constraints(
-            motion.mouth_landmarks,
+            with_expressiveness(motion.mouth_landmarks, self._style, self.expressiveness),
             self._style.rest_mouth,
             self._style.closed_mouth,
             self._closing(ready, heard, bilabial[around]),

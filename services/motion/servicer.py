@@ -126,6 +126,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         if config.without_style:
             style = predictor.mean_style(style, models)
         grid = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
+        grid.expressiveness = config.expressiveness
         return MotionStream(grid, config.timeline, config.num_frames)
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:

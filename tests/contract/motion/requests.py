@@ -29,6 +29,7 @@ def config_to_proto(config: PredictConfig) -> pb.PredictMotionRequest:
             num_frames=config.num_frames,
             without_style=config.without_style,
             whole_speech=config.whole_speech,
+            expressiveness=config.expressiveness,
         )
     )
 

@@ -16,13 +16,13 @@ from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence
 from services.motion.models import MotionModels
+from services.motion.predictor import encode_mouths
 from services.motion.predictors.everybody.grid import EverybodyGrid
 from services.motion.predictors.speech_map.grid import SpeechMapGrid
 from services.motion.predictors.speech_map.model import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.predictors.ugc.grid import UgcGrid
 from services.motion.stream import MotionStream
-from services.motion.style import encode_style
-from services.motion.types import SpeechFeatures
+from services.motion.types import Footage, SpeechFeatures
 from tests.contract.motion.calls import (
     PAL,
     encoded,
@@ -42,7 +42,7 @@ async def test_motion_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionS
     features = random_features(30)
     config = PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False)
     models = MotionModels()
-    local = MotionStream(UgcGrid(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models)), PAL)
+    local = MotionStream(UgcGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -65,7 +65,7 @@ async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: Moti
     features = with_identity_removed(random_features(30))
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
-    local = MotionStream(EverybodyGrid(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models)), PAL)
+    local = MotionStream(EverybodyGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -82,7 +82,7 @@ async def test_the_speech_map_over_the_wire_is_the_motion_of_the_algorithm(stub:
     method = "speech_map" if hearing is FILES else "speech_map_live"
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
-    style = encode_style(talking(), np.ones(100, np.bool_), models.basis, models)
+    style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
     local = MotionStream(SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, None), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:

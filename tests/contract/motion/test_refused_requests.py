@@ -40,7 +40,15 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("method", "unknown"), ("feature_rate", common_pb2.Rational(num=30, den=1)), ("num_frames", -1), ("style", None)],
+    [
+        ("method", "unknown"),
+        ("feature_rate", common_pb2.Rational(num=30, den=1)),
+        ("num_frames", -1),
+        ("style", None),
+        ("expressiveness", 0.0),
+        ("expressiveness", 1.6),
+        ("expressiveness", float("nan")),
+    ],
 )
 async def test_a_config_that_cannot_be_used_names_its_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
     request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))

@@ -5,6 +5,10 @@ the same bytes. A personalised style adds a correction (personalize.py), with p 
 
     coefficients = map(window) + C p(window, map(window))        in units of the person's spread
 
+and a gain g of the opening, the first coefficient, about the mean mouth's coefficient m, which never presses lips together:
+
+    c_0' = m + g (c_0 - m)
+
 The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
 """
 
@@ -17,6 +21,8 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
+from services.common.face.landmarks import lip_gaps
+from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.features import silence
 from services.motion.grid import Grid, amplified, motion_of_windows
@@ -27,6 +33,8 @@ from services.motion.types import Motion, SpeechFeatures
 
 CORRECTION: Final = "speech_map_correction"
 """Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
+OPENING_GAIN: Final = "speech_map_opening_gain"
+"""Name of the style's array g, float32 [1]. A style has this array once it is personalised for `speech_map`."""
 HEARD_COMPONENTS: Final = slice(96, 144)
 """Components of the states that the correction hears: the first 48 of the encoder's block 3."""
 _REACH: Final = 2
@@ -90,6 +98,7 @@ class SpeechMapGrid(Grid):
         super().__init__(style, constraints, self._silence(hearing.past), silent_states(hearing.past), hearing.ahead)
         self._spread = model.spread(style.spread, models)
         self._correction = style.added.get(CORRECTION)
+        self._gain = OpeningGain(style, self._basis, self._spread) if OPENING_GAIN in style.added else None
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return replace(silence(num_frames), extra={self._map.hearing.feature: silent_states(num_frames)})
@@ -110,5 +119,40 @@ class SpeechMapGrid(Grid):
         if self._correction is not None:
             inputs = correction_inputs(window, coefficients, self._map.hearing)
             coefficients = coefficients + np.float32(voiced) * (self._correction @ inputs)
-        offsets = self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
-        return amplified(self._style.rest_mouth + offsets, self._style)
+        mouth = self._style.rest_mouth + self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
+        if self._gain is not None:
+            mouth = self._gain.applied(mouth, coefficients[0], voiced)
+        return amplified(mouth, self._style)
+
+
+class OpeningGain:
+    """A person's gain of the opening."""
+
+    def __init__(self, style: Style, basis: LandmarkBasis, spread: Float32) -> None:
+        """Prepare the gain of a style that is personalised for `speech_map`.
+
+        Args:
+            style: the person.
+            basis: basis of the coefficients.
+            spread: float32 [K], the person's spread of each coefficient.
+        """
+        self._more = style.added[OPENING_GAIN][0] - np.float32(1.0)
+        self._unit = basis.components[0] * spread[0]
+        self._mean = basis.project(style.mean_mouth - style.rest_mouth)[0] / spread[0]
+        self._parts = _gap(style.rest_mouth + self._unit) - _gap(style.rest_mouth)
+
+    def applied(self, mouth: Float32, opening: np.float32, voiced: float) -> Float32:
+        """Return a mouth, float32 [59, 3], with the gain. Lips are brought together as far as they touch, and no further.
+
+        Args:
+            mouth: float32 [59, 3].
+            opening: the mouth's first coefficient.
+            voiced: share of the gain, 0 to 1.
+        """
+        touching = -max(_gap(mouth), np.float32(0.0)) / self._parts
+        return np.asarray(mouth + max(np.float32(voiced) * self._more * (opening - self._mean), touching) * self._unit, np.float32)
+
+
+def _gap(mouth: Float32) -> np.float32:
+    """Return the mean height of the gap between the lips, crop pixels; negative where the lips overlap."""
+    return np.float32(lip_gaps(mouth)[:, 1].mean())

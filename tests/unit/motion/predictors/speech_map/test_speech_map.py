@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from services.common.errors import ArtefactCorrupt, InvalidRequest
-from services.common.face.landmarks import mouth_opening
+from services.common.face.landmarks import lip_gaps, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
 from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid, correction_inputs, num_pooled
+from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, SpeechMapGrid, correction_inputs, num_pooled
 from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel, neighbours
-from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.predictors.speech_map.personalize import LARGEST_GAIN, opening_gain, personalized
 from services.motion.predictors.speech_map.train.fit import fit_map
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
@@ -59,8 +59,10 @@ def moved(
     timeline: Timeline = PAL,
     cut: int = 1000,
     constraints: object = None,
+    expressiveness: float = 1.0,
 ) -> np.ndarray:
     grid = SpeechMapGrid(model, hearing, models, style, constraints)  # type: ignore[arg-type]
+    grid.expressiveness = expressiveness
     return np.concatenate([part.mouth_landmarks for part in run(MotionStream(grid, timeline), features, cut)])
 
 
@@ -132,9 +134,13 @@ def test_lips_close_where_the_map_of_closed_lips_is_sure(
     states = np.zeros((20, 192), np.float32)
     states[10] = 12.0 * own / float(own @ own)
     loud = replace(features, extra=dict.fromkeys(BOTH, states))
-    opening = mouth_opening(moved(models, model, hearing, style, loud))
-    assert opening[10] < float(mouth_opening(style.closed_mouth)) + 1.0
-    assert opening[[2, 18]].min() > opening[10] + 1.0
+    for expressiveness in (0.5, 1.0, 1.5):
+        found = moved(models, model, hearing, style, loud, expressiveness=expressiveness)
+        # In height the lips touch. The opening also counts the width, which the constraint leaves alone.
+        assert np.abs(lip_gaps(found[10])[2:7, 1]).max() < 0.1
+        opening = mouth_opening(found)
+        assert opening[10] < expressiveness
+        assert opening[[2, 18]].min() > opening[10] + 0.5
 
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
@@ -171,6 +177,54 @@ def test_a_correction_holds_on_other_speech_of_the_person_also_live(models: Moti
         )
         assert after > before + 0.3
         assert after > 0.6
+
+
+@CASES
+def test_a_gain_scales_the_opening_about_the_mean_mouth_and_never_presses_lips_together(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+) -> None:
+    features = heard(60)
+    one, more, most = (
+        moved(models, model, hearing, style.adding(**{OPENING_GAIN: np.array([gain], np.float32)}), features, constraints=OFF)
+        for gain in (1.0, 1.3, 9.0)
+    )
+    plain = moved(models, model, hearing, style, features, constraints=OFF)
+    assert one.tobytes() == plain.tobytes()
+    spread = model.spread(style.spread, models)
+    before, after = (model.basis.project(each - style.mean_mouth) / spread for each in (plain, more))
+    np.testing.assert_allclose(after[:, 0], 1.3 * before[:, 0], atol=1e-3)
+    np.testing.assert_allclose(after[:, 1:], before[:, 1:], atol=1e-3)
+    assert mouth_opening(plain).min() > 1.0
+    gap = np.array([lip_gaps(mouth)[:, 1].mean() for mouth in most])
+    # The amplitude of all predictors follows the gain, so lips that just touch overlap by a part of a pixel.
+    assert -0.5 < gap.min() < 0.5
+    assert mouth_opening(more).std() > 1.1 * mouth_opening(plain).std()
+
+
+def test_the_gain_gives_held_out_speech_the_spread_of_the_person(models: MotionModels, model: SpeechMapModel) -> None:
+    features, footage = talking(400, 1)
+    style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    *_, last = personalized(model, FILES, style, features, footage, models)
+    assert last.style is not None
+    gain = float(last.style.added[OPENING_GAIN][0])
+    assert 1.02 < gain < LARGEST_GAIN + 1e-6
+    other, truth = talking(400, 2)
+    without = last.style.adding(**{OPENING_GAIN: np.ones(1, np.float32)})
+    before, after = (
+        mouth_opening(moved(models, model, FILES, each, other, constraints=OFF)).std() / mouth_opening(truth.mouth_landmarks).std()
+        for each in (without, last.style)
+    )
+    assert abs(after - 1.0) < abs(before - 1.0)
+
+
+def test_the_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_of_footage() -> None:
+    wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
+    seen = mouths(10.0 + 4.0 * wave)
+    narrow = mouths(10.0 + 4.0 / (1.2 * AMPLITUDE) * wave)
+    assert opening_gain(seen, narrow) == pytest.approx(1.2, abs=3e-3)
+    assert opening_gain(seen[:50], narrow[:50]) == pytest.approx(1.1, abs=1e-3)
+    assert opening_gain(seen, mouths(10.0 + 8.0 * wave)) == 1.0
+    assert opening_gain(seen, mouths(np.full(5000, 10.0, np.float32))) == pytest.approx(LARGEST_GAIN, rel=0.01)
 
 
 def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None:
