@@ -9,6 +9,8 @@ and a gain g of the opening, the first coefficient, about the mean mouth's coeff
 
     c_0' = m + g (c_0 - m)
 
+and a gain g_w of the lip width about that of the mean mouth: the lips' points move along x from the middle of the lips.
+
 The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
 """
 
@@ -21,7 +23,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.common.face.landmarks import lip_gaps
+from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.features import silence
@@ -34,7 +36,8 @@ from services.motion.types import Motion, SpeechFeatures
 CORRECTION: Final = "speech_map_correction"
 """Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
 OPENING_GAIN: Final = "speech_map_opening_gain"
-"""Name of the style's array g, float32 [1]. A style has this array once it is personalised for `speech_map`."""
+WIDTH_GAIN: Final = "speech_map_width_gain"
+"""Names of the style's arrays g and g_w, float32 [1]. A style has these arrays once it is personalised for `speech_map`."""
 HEARD_COMPONENTS: Final = slice(96, 144)
 """Components of the states that the correction hears: the first 48 of the encoder's block 3."""
 _REACH: Final = 2
@@ -99,6 +102,7 @@ class SpeechMapGrid(Grid):
         self._spread = model.spread(style.spread, models)
         self._correction = style.added.get(CORRECTION)
         self._gain = OpeningGain(style, self._basis, self._spread) if OPENING_GAIN in style.added else None
+        self._width_gain = style.added[WIDTH_GAIN][0] if WIDTH_GAIN in style.added else np.float32(1.0)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return replace(silence(num_frames), extra={self._map.hearing.feature: silent_states(num_frames)})
@@ -122,7 +126,19 @@ class SpeechMapGrid(Grid):
         mouth = self._style.rest_mouth + self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
         if self._gain is not None:
             mouth = self._gain.applied(mouth, coefficients[0], voiced)
-        return amplified(mouth, self._style)
+        return widened(amplified(mouth, self._style), self._style, np.float32(1.0 + voiced * (self._width_gain - 1.0)))
+
+
+def widened(mouth: Float32, style: Style, gain: np.float32) -> Float32:
+    """Return a mouth, float32 [59, 3], with its lip width scaled about the width of the mean mouth; jaw and chin stay."""
+    if gain == 1.0:
+        return mouth
+    width, mean = np.float32(lip_width(mouth)), np.float32(lip_width(style.mean_mouth))
+    found = mouth.copy()
+    lips = found[:NUM_LIPS, 0]
+    middle = lips.mean()
+    found[:NUM_LIPS, 0] = middle + (lips - middle) * ((mean + gain * (width - mean)) / max(width, np.float32(1e-3)))
+    return found
 
 
 class OpeningGain:

@@ -12,6 +12,7 @@ predicted on held-out blocks, amplified as all predictions are, m is the opening
     std_n((1 - w_n) (m + h (o_n - m))) = std(opening of the person)      h from 1 to LARGEST_GAIN
     g = 1 + T / (T + T0) (h - 1)                                         T frames of footage, T0 = 50
 
+The gain of the lip width is found likewise; nothing closes there (w_n = 0).
 Seconds of footage tell little of the person's spread, see docs/models/speech_map.md.
 """
 
@@ -23,13 +24,13 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.face.landmarks import mouth_opening
+from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import WHOLE, closed_lips_weights
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.grid import amplified
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, correction_inputs, states_of
+from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, WIDTH_GAIN, correction_inputs, states_of
 from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel, neighbours
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
@@ -37,7 +38,7 @@ from services.motion.types import Footage, SpeechFeatures
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
 LARGEST_GAIN: Final = 1.5
-"""Largest gain of the opening."""
+"""Largest gain of the opening and of the lip width."""
 _PRIOR_FRAMES: Final = 50.0
 """A gain of 1 counts as much as this many frames of the person."""
 
@@ -75,23 +76,23 @@ def personalized(
     foreseen = target - missed.residual + held_out_corrections(missed.pooled, missed.residual, choice.ridge)
     predicted = amplified(style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32)), style)
     closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
-    gain = opening_gain(
-        mouth_opening(footage.mouth_landmarks[frames]),
-        mouth_opening(predicted),
-        float(mouth_opening(style.mean_mouth)),
-        closed_lips_weights(closed, WHOLE),
-    )
-    refined = style.adding(**{CORRECTION: correction, OPENING_GAIN: np.array([gain], np.float32)})
+    seen = footage.mouth_landmarks[frames]
+    gains = [
+        spread_gain(measure(seen), measure(predicted), float(measure(style.mean_mouth)), closing)
+        for measure, closing in ((mouth_opening, closed_lips_weights(closed, WHOLE)), (lip_width, np.zeros_like(closed)))
+    ]
+    opening, width = (np.array([gain], np.float32) for gain in gains)
+    refined = style.adding(**{CORRECTION: correction, OPENING_GAIN: opening, WIDTH_GAIN: width})
     yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
-def opening_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32) -> float:
-    """Return the gain of the opening that brings predicted mouths towards the person's spread, 1 to LARGEST_GAIN.
+def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32) -> float:
+    """Return the gain of the opening, or of the lip width, that brings predictions towards the person's spread, 1 to LARGEST_GAIN.
 
     Args:
-        seen: float32 [T], openings of the person, crop pixels.
-        predicted: float32 [T], openings that are predicted for these frames, crop pixels.
-        mean: opening of the person's mean mouth, crop pixels.
+        seen: float32 [T], openings or widths of the person, crop pixels.
+        predicted: float32 [T], the same of the mouths that are predicted for these frames.
+        mean: the same of the person's mean mouth.
         closing: float32 [T] in [0, 1], how far the lips close (constraints.closed_lips_weights).
     """
     free = 1.0 - closing.astype(np.float64)

@@ -10,16 +10,23 @@ import numpy as np
 import pytest
 
 from services.common.errors import ArtefactCorrupt, InvalidRequest
-from services.common.face.landmarks import lip_gaps, mouth_opening
+from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
 from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, SpeechMapGrid, correction_inputs, num_pooled
+from services.motion.predictors.speech_map.grid import (
+    CORRECTION,
+    OPENING_GAIN,
+    WIDTH_GAIN,
+    SpeechMapGrid,
+    correction_inputs,
+    num_pooled,
+)
 from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel, neighbours
-from services.motion.predictors.speech_map.personalize import LARGEST_GAIN, opening_gain, personalized
+from services.motion.predictors.speech_map.personalize import LARGEST_GAIN, personalized, spread_gain
 from services.motion.predictors.speech_map.train.fit import fit_map
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
@@ -211,15 +218,31 @@ def test_the_gain_gives_held_out_speech_the_spread_of_the_person(models: MotionM
     assert abs(after - 1.0) < abs(before - 1.0)
 
 
-def test_the_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_of_footage() -> None:
+def test_a_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_of_footage() -> None:
     wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
     never = np.zeros(5000, np.float32)
     seen, narrow = 10.0 + 4.0 * wave, 10.0 + 4.0 / 1.2 * wave
-    assert opening_gain(seen, narrow, 10.0, never) == pytest.approx(1.2, abs=3e-3)
-    assert opening_gain(seen[:50], narrow[:50], 10.0, never[:50]) == pytest.approx(1.1, abs=1e-2)
-    assert opening_gain(seen, 10.0 + 8.0 * wave, 10.0, never) == 1.0
-    assert opening_gain(seen, 10.0 + 0.1 * wave, 10.0, never) == pytest.approx(LARGEST_GAIN, rel=0.01)
-    assert opening_gain(seen, np.full(5000, 10.0, np.float32), 10.0, never) == 1.0
+    assert spread_gain(seen, narrow, 10.0, never) == pytest.approx(1.2, abs=3e-3)
+    assert spread_gain(seen[:50], narrow[:50], 10.0, never[:50]) == pytest.approx(1.1, abs=1e-2)
+    assert spread_gain(seen, 10.0 + 8.0 * wave, 10.0, never) == 1.0
+    assert spread_gain(seen, 10.0 + 0.1 * wave, 10.0, never) == pytest.approx(LARGEST_GAIN, rel=0.01)
+    assert spread_gain(seen, np.full(5000, 10.0, np.float32), 10.0, never) == 1.0
+
+
+@CASES
+@pytest.mark.parametrize("gain", [1.0, 1.2, 1.5])
+def test_a_width_gain_spreads_the_lip_width_about_the_mean_mouth(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing, gain: float
+) -> None:
+    plain, wide = (
+        moved(models, model, hearing, each, heard(60), constraints=OFF)
+        for each in (style, style.adding(**{WIDTH_GAIN: np.array([gain], np.float32)}))
+    )
+    mean = float(lip_width(style.mean_mouth))
+    np.testing.assert_allclose(lip_width(wide) - mean, gain * (lip_width(plain) - mean), atol=0.6)
+    np.testing.assert_array_equal(wide[:, NUM_LIPS:], plain[:, NUM_LIPS:])
+    np.testing.assert_allclose(mouth_opening(wide), mouth_opening(plain), atol=0.6)
+    assert lip_width(plain).std() > 0.5
 
 
 def test_the_gain_counts_how_far_the_lips_close() -> None:
@@ -227,8 +250,8 @@ def test_the_gain_counts_how_far_the_lips_close() -> None:
     wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
     seen, narrow = 10.0 + 7.5 * wave, 10.0 + 5.5 * wave
     closing = np.clip(-2.0 * wave - 1.2, 0.0, 1.0).astype(np.float32)
-    gain = opening_gain(seen, narrow, 10.0, closing)
-    assert 1.0 < gain < opening_gain(seen, narrow, 10.0, np.zeros(5000, np.float32))
+    gain = spread_gain(seen, narrow, 10.0, closing)
+    assert 1.0 < gain < spread_gain(seen, narrow, 10.0, np.zeros(5000, np.float32))
     assert ((1.0 - closing) * (10.0 + gain * (narrow - 10.0))).std() == pytest.approx(seen.std(), rel=0.01)
 
 
