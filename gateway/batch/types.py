@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.pipeline.dub_request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
-from services.common.face.mouth_curves import MotionFigures
+from services.common.wire.mouth_curves import MotionFigures
 
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""
@@ -54,7 +54,7 @@ class Quality(_Strict):
 
 
 class ShotMotion(_Strict):
-    """Motion of a dub compared with the person's own motion (services/common/face/mouth_curves.py). None: not measured.
+    """Motion of a dub compared with the person's own motion (services/common/wire/mouth_curves.py). None: not measured.
 
     Attributes:
         silence_opening: how far the mouth opens in silence, as a share of the person's range; 0: at rest.

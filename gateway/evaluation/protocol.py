@@ -38,7 +38,7 @@ from gateway.evaluation.types import (
     VariantScores,
 )
 from services.common.array_types import Float64, UInt8
-from services.common.face.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
+from services.common.wire.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
 
 
 class PerceptualDistance(Protocol):

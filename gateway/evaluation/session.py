@@ -42,7 +42,7 @@ from gateway.stages.method_check import models_for
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
-from services.common.face.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
+from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
 from services.common.wire.timeline_messages import timeline_to_proto
 

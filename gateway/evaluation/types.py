@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar, get_args
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.face.mouth_curves import Trigger
+from services.common.wire.mouth_curves import Trigger
 
 Variant = Literal[
     "mean_mouth",

@@ -11,7 +11,7 @@ import numpy as np
 from gateway.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
 from services.common.face.crops import head_template
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS
-from services.common.face.mouth_curves import Trigger
+from services.common.wire.mouth_curves import Trigger
 
 REST = head_template() + np.array([128.0, 160.0, 0.0], np.float32)
 DARK = 20
