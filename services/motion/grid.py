@@ -34,7 +34,7 @@ def amplified(mouth: Float32, style: Style) -> Float32:
     return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
 
 
-def with_expressiveness(mouths: Float32, style: Style, expressiveness: float) -> Float32:
+def with_expressiveness(mouths: Float32, style: Style, expressiveness: Float32) -> Float32:
     """Return mouths with their movement about the person's shut mouth scaled, and with no opening beyond the person's range.
 
         mouth' = shut + min(expressiveness, LARGEST_OPENING * widest / opening) * (mouth - shut)
@@ -45,9 +45,9 @@ def with_expressiveness(mouths: Float32, style: Style, expressiveness: float) ->
     Args:
         mouths: float32 [T, 59, 3], head space.
         style: the person.
-        expressiveness: factor of the movement, > 0. 1: as the person speaks.
+        expressiveness: float32 [T], factor of the movement, > 0. 1: as the person speaks.
     """
-    factor = np.full(len(mouths), expressiveness, np.float32)
+    factor = np.asarray(expressiveness, np.float32)
     widest = style.added.get(WIDEST_OPENING)
     if widest is not None:
         factor = np.minimum(factor, np.float32(LARGEST_OPENING) * widest / np.maximum(mouth_opening(mouths), np.float32(1e-3)))
@@ -82,7 +82,8 @@ class MotionGrid(Protocol):
     """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out.
 
     Attributes:
-        expressiveness: factor of the mouth's movement, see with_expressiveness. Set before the first features come.
+        expressiveness: factor of the mouth's movement, see with_expressiveness. Where the lips close on p, b, m, a factor above 1
+            goes to 1, so that lips that close in part open no wider. Set before the first features come.
     """
 
     expressiveness: float
@@ -203,11 +204,14 @@ class Grid(ABC):
         around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)
         voiced = voiced_share(speaking[around], self._constraints)
         motion = self._predict(first, heard, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
+        closing = self._closing(ready, heard, bilabial[around])
         constrained = apply_constraints(
-            with_expressiveness(motion.mouth_landmarks, self._style, self.expressiveness),
+            with_expressiveness(
+                motion.mouth_landmarks, self._style, self.expressiveness - max(self.expressiveness - 1.0, 0.0) * closing
+            ),
             self._style.rest_mouth,
             self._style.closed_mouth,
-            self._closing(ready, heard, bilabial[around]),
+            closing,
             speaking[around],
             self._constraints,
         )

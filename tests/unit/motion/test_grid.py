@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
 from services.motion.grid import LARGEST_OPENING, with_expressiveness
 from services.motion.models import MotionModels
@@ -17,6 +18,10 @@ TALKING = mouths(np.array([0.0, 1.0, 4.0, 5.0, 9.0], np.float32))
 OPENINGS = mouth_opening(TALKING)
 
 
+def every(factor: float, count: int = len(OPENINGS)) -> Float32:
+    return np.full(count, factor, np.float32)
+
+
 @pytest.fixture(scope="module")
 def person(models: MotionModels) -> Style:
     """A person whose widest opening is the last one of OPENINGS."""
@@ -25,28 +30,29 @@ def person(models: MotionModels) -> Style:
 
 
 def test_with_the_factor_1_every_mouth_keeps_its_bits(person: Style) -> None:
-    assert with_expressiveness(TALKING, person, 1.0).tobytes() == TALKING.tobytes()
+    assert with_expressiveness(TALKING, person, every(1.0)).tobytes() == TALKING.tobytes()
 
 
 def test_the_movement_about_the_shut_mouth_is_scaled_and_the_shut_mouth_stays(person: Style) -> None:
     for factor in (0.5, 1.2):
-        scaled = with_expressiveness(TALKING, person, factor)
+        scaled = with_expressiveness(TALKING, person, every(factor))
         np.testing.assert_allclose(mouth_opening(scaled), factor * OPENINGS, atol=1e-3)
-        shut = with_expressiveness(person.closed_mouth[None], person, factor)
+        shut = with_expressiveness(person.closed_mouth[None], person, every(factor, 1))
         np.testing.assert_array_equal(shut[0], person.closed_mouth)
 
 
 def test_no_mouth_opens_beyond_the_persons_range(person: Style) -> None:
     largest = LARGEST_OPENING * float(person.added[WIDEST_OPENING][0])
     assert largest == pytest.approx(LARGEST_OPENING * OPENINGS[-1], rel=0.02)
-    found = mouth_opening(with_expressiveness(TALKING, person, 1.5))
+    found = mouth_opening(with_expressiveness(TALKING, person, every(1.5)))
     np.testing.assert_allclose(found, np.minimum(1.5 * OPENINGS, largest), atol=1e-3)
-    assert mouth_opening(with_expressiveness(mouths(np.array([40.0], np.float32)), person, 1.0))[0] == pytest.approx(largest)
+    wide = with_expressiveness(mouths(np.array([40.0], np.float32)), person, every(1.0, 1))
+    assert mouth_opening(wide)[0] == pytest.approx(largest)
 
 
 def test_a_style_without_the_widest_opening_has_no_limit(person: Style, style: Style) -> None:
     assert WIDEST_OPENING not in style.added
-    np.testing.assert_allclose(mouth_opening(with_expressiveness(TALKING, style, 1.5)), 1.5 * OPENINGS, atol=1e-3)
+    np.testing.assert_allclose(mouth_opening(with_expressiveness(TALKING, style, every(1.5))), 1.5 * OPENINGS, atol=1e-3)
 
 
 def test_the_widest_opening_is_that_of_usable_frames(models: MotionModels) -> None:
