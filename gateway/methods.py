@@ -211,7 +211,7 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "everyone": Method(
         name="everyone",
-        motion=Predictor(name="everyone", features=LAG_FEATURES, look_ahead_ms=400),
+        motion=Predictor(name="everyone", features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=400),
         renderer=Renderer(
             name="everyone",
             frames_before=1,

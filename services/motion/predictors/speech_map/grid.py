@@ -8,54 +8,21 @@ the same bytes. A personalised style adds a correction (personalize.py), with p 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
-from services.motion.features import silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel, silent_states
+from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel
+from services.motion.speech_states import pooled_states, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 
 CORRECTION: Final = "speech_map_correction"
 """Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `speech_map`."""
-HEARD_COMPONENTS: Final = slice(96, 144)
-"""Components of the states that the correction hears: the first 48 of the encoder's block 3."""
-_REACH: Final = 2
-_WIDTH: Final = 0.7
-"""Frames before and after the predicted frame that the correction hears, and standard deviation of their weights, frames."""
-_SCALE: Final = np.float32(0.25)
-NUM_POOLED: Final = HEARD_COMPONENTS.stop - HEARD_COMPONENTS.start + 1
-
-
-def states_of(features: SpeechFeatures, feature: str) -> Float32:
-    """Return the states of the speech encoder, float32 [T, 192].
-
-    Raises:
-        InvalidRequest: the features have no such states.
-    """
-    found = features.extra.get(feature)
-    if found is None:
-        raise InvalidRequest(f"features.{feature}: missing; the predictor needs this tensor", field=f"features.{feature}")
-    return found
-
-
-def pooled_states(window: Float32, hearing: Hearing) -> Float32:
-    """Return what the correction hears of a window: float32 [width, 192] -> float32 [49], the last number 1.
-
-    The components are a Gaussian mean over time, so one correction serves files and live speech.
-    """
-    distance = np.arange(-_REACH, _REACH + 1)
-    weights = np.exp(-0.5 * (distance / _WIDTH) ** 2)
-    near = window[hearing.past - _REACH : hearing.past + _REACH + 1, HEARD_COMPONENTS]
-    mean = (near * (weights / weights.sum())[:, None].astype(np.float32)).sum(axis=0)
-    return np.append(_SCALE * mean, np.float32(1.0)).astype(np.float32)
 
 
 class SpeechMapGrid(Grid):
@@ -81,7 +48,7 @@ class SpeechMapGrid(Grid):
         self._correction = style.added.get(CORRECTION)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        return replace(silence(num_frames), extra={self._map.hearing.feature: silent_states(num_frames)})
+        return silence_with_states(num_frames, self._map.hearing.feature)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features, self._map.hearing.feature)
@@ -93,6 +60,6 @@ class SpeechMapGrid(Grid):
         """Return the mouth of a window of states: float32 [59, 3], before constraints."""
         coefficients = self._map.predict(window)
         if self._correction is not None:
-            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, self._map.hearing))
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, self._map.hearing.past))
         offsets = self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
         return amplified(self._style.rest_mouth + offsets, self._style)

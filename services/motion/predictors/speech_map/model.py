@@ -18,16 +18,15 @@ from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Array, Float32, Floating
+from services.common.array_types import Array, Float32
 from services.common.errors import ArtefactCorrupt
 from services.motion.basis import LandmarkBasis
 from services.motion.expression import expression_spread
 from services.motion.models import MotionModels
 from services.motion.runtime import read_constants
-from services.motion.types import EXTRA_FEATURES
+from services.motion.speech_states import NUM_STATES, STATES
 
 MODEL_FILE: Final = "speech_map.safetensors"
-NUM_STATES: Final = EXTRA_FEATURES["speech_states"][0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,7 @@ class Hearing:
         return self.past + 1 + self.ahead
 
 
-FILES: Final = Hearing(feature="speech_states", past=3, ahead=3)
+FILES: Final = Hearing(feature=STATES, past=3, ahead=3)
 LIVE: Final = Hearing(feature="speech_states_live", past=4, ahead=2)
 HEARINGS: Final = (FILES, LIVE)
 
@@ -136,14 +135,3 @@ def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, f
             )
         found[part] = np.asarray(values, np.float32)
     return LinearMap(**found, hearing=hearing)
-
-
-def silent_states(num_frames: int) -> Float32:
-    """Return the states of digital silence, float32 [T, 192]: the audio stage measures states from these."""
-    return np.zeros((num_frames, NUM_STATES), np.float32)
-
-
-def neighbours(states: Floating, hearing: Hearing) -> Float32:
-    """Return the states that the map hears for each frame of a whole clip in silence: [T, 192] -> float32 [T, width, 192]."""
-    padded = np.concatenate([silent_states(hearing.past), states, silent_states(hearing.ahead)]).astype(np.float32)
-    return np.stack([padded[step : step + len(states)] for step in range(hearing.width)], axis=1)

@@ -2,9 +2,9 @@
 
     c' = c + C p
 
-p are states of the speech encoder about a frame (grid.pooled_states). C is a ridge regression from p on what the map of files
-misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second of the footage chooses the
-ridge. The solution has a closed form without random numbers.
+p are states of the speech encoder about a frame (speech_states.pooled_states). C is a ridge regression from p on what the map of
+files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second of the footage
+chooses the ridge. The solution has a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import numpy as np
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictors.speech_map.grid import CORRECTION, pooled_states, states_of
-from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel, neighbours
+from services.motion.predictors.speech_map.grid import CORRECTION
+from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel
+from services.motion.speech_states import neighbours, pooled_states, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -45,12 +46,12 @@ def personalized(
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     each = model.maps[hearing.feature]
-    windows = neighbours(states_of(features, hearing.feature), hearing)
+    windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     spread = model.spread(style.spread, models)
     target = true_coefficients(footage, frames, style, model.basis, spread)
 
     def predict(frame: int) -> WindowPrediction:
-        return WindowPrediction(each.predict(windows[frame]), pooled_states(windows[frame], hearing))
+        return WindowPrediction(each.predict(windows[frame]), pooled_states(windows[frame], hearing.past))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)

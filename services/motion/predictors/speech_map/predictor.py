@@ -14,9 +14,10 @@ from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.speech_map.grid import CORRECTION, NUM_POOLED, SpeechMapGrid
+from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
 from services.motion.predictors.speech_map.model import FILES, LIVE, Hearing, SpeechMapModel
 from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.speech_states import NUM_POOLED_STATES
 from services.motion.style import Style
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
@@ -37,7 +38,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         open=open_grid,
         personalize=personalize,
         features=(*SHARED_FEATURES, hearing.feature),
-        style_arrays={CORRECTION: lambda models: (len(SpeechMapModel.of(models).basis.typical_spread), NUM_POOLED)},
+        style_arrays={CORRECTION: lambda models: (len(SpeechMapModel.of(models).basis.typical_spread), NUM_POOLED_STATES)},
     )
 
 

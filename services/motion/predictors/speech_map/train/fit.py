@@ -27,16 +27,14 @@ from services.motion.basis import LandmarkBasis
 from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import SpeechMapGrid, states_of
+from services.motion.predictors.speech_map.grid import SpeechMapGrid
 from services.motion.predictors.speech_map.model import (
     FILES,
     HEARINGS,
     MODEL_FILE,
-    NUM_STATES,
     Hearing,
     LinearMap,
     SpeechMapModel,
-    neighbours,
 )
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.style import Style, encode_style, measure_mouth
@@ -44,48 +42,33 @@ from services.motion.train.clips import Clips, TrainingClip, clips_of, footage_o
 from services.motion.train.evaluate import OFF
 from services.motion.train.metrics import MotionScores
 from services.motion.train.protocol import Fold, evaluate_clip, mean_scores
-from services.motion.train.ridge import RidgeSums
-from services.motion.train.sampling import frame_weights
 from services.motion.train.served import served_mouths
+from services.motion.train.states_filter import SPEAKER_EXPONENT, STRENGTH, fit_states_filter
 from services.motion.types import SpeechFeatures
 from services.training.card import licence_table
 from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
 FEATURES: Final = tuple(hearing.feature for hearing in HEARINGS)
-STRENGTH: Final = 0.3
-"""Strength of the ridge, in units of the mean variance of an input."""
-SPEAKER_EXPONENT: Final = 0.45
-"""A speaker with m frames counts m to this power."""
-_BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
 
 
 def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> LinearMap:
     """Fit a map on clips. What holds in a narrow corpus alone is learned apart and left out (RidgeSums)."""
+
+    def target(clip: TrainingClip) -> Float32:
+        mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
+        return np.asarray(basis.project(clip.mouth_landmarks - mouth.rest_mouth) / mouth.spread, np.float32)
+
     num_coefficients = len(basis.typical_spread)
-    weight = np.zeros((num_coefficients, hearing.width, NUM_STATES), np.float32)
-    bias = np.zeros(num_coefficients, np.float32)
-    for block in _BLOCKS:
-        inputs = hearing.width * (block.stop - block.start)
-        sums = RidgeSums(inputs, num_coefficients)
-        for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
-            heard = neighbours(states_of(clip.features, hearing.feature), hearing)[clip.usable, :, block]
-            sums.add(heard.reshape(len(heard), -1).astype(np.float64), _targets(clip, basis), float(share), clip.apart)
-        fitted = sums.solve(np.full(inputs, STRENGTH * sums.input_variance())).shared
-        weight[:, :, block] = fitted.weight.reshape(num_coefficients, hearing.width, -1) / len(_BLOCKS)
-        bias += fitted.bias / len(_BLOCKS)
-    return LinearMap(weight.reshape(num_coefficients, -1), bias, hearing)
+    fitted = fit_states_filter(
+        clips, target, num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
+    ).shared
+    return LinearMap(fitted.weight, fitted.bias, hearing)
 
 
 def fit_model(clips: Clips, basis: LandmarkBasis) -> SpeechMapModel:
     """Fit both maps on clips that hold the states of both."""
     return SpeechMapModel.made_of(basis, {hearing.feature: fit_map(clips, basis, hearing) for hearing in HEARINGS})
-
-
-def _targets(clip: TrainingClip, basis: LandmarkBasis) -> Float32:
-    mouths = clip.mouth_landmarks[clip.usable]
-    mouth = measure_mouth(mouths, basis)
-    return np.asarray(basis.project(mouths - mouth.rest_mouth) / mouth.spread, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,10 +17,11 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import CORRECTION, NUM_POOLED, SpeechMapGrid, pooled_states
-from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel, neighbours
+from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
+from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.predictors.speech_map.train.fit import fit_map
+from services.motion.speech_states import NUM_POOLED_STATES, neighbours, pooled_states
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
 from services.motion.train.clips import TrainingClip
@@ -41,7 +42,7 @@ def model() -> SpeechMapModel:
 
 @pytest.fixture(scope="module")
 def personal(style: Style) -> Style:
-    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), NUM_POOLED))
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), NUM_POOLED_STATES))
     return style.adding(**{CORRECTION: correction.astype(np.float32)})
 
 
@@ -92,7 +93,7 @@ def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: Speec
     """The stream against the formula of the model, also at both ends, where silence surrounds the speech."""
     features = heard(20)
     each = model.maps[hearing.feature]
-    windows = neighbours(features.extra[hearing.feature], hearing).reshape(20, -1)
+    windows = neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead).reshape(20, -1)
     coefficients = windows @ each.weight.T + each.bias
     expected = style.rest_mouth + model.basis.reconstruct(coefficients * model.spread(style.spread, models))
     expected = style.mean_mouth + AMPLITUDE * (expected - style.mean_mouth)
@@ -107,7 +108,7 @@ def test_a_correction_is_added_in_units_of_the_spread(
 ) -> None:
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
-    correction = np.zeros((len(shift), NUM_POOLED), np.float32)
+    correction = np.zeros((len(shift), NUM_POOLED_STATES), np.float32)
     correction[:, -1] = shift
     plain, shifted = (
         moved(models, model, hearing, each, features, constraints=OFF) for each in (style, style.adding(**{CORRECTION: correction}))
@@ -167,8 +168,8 @@ def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None
     for hearing in HEARINGS:
         states = np.zeros((21, 192), np.float32)
         states[10, 96] = 1.0
-        pooled = np.array([pooled_states(window, hearing) for window in neighbours(states, hearing)])
-        assert pooled.shape == (21, NUM_POOLED)
+        pooled = np.array([pooled_states(window, hearing.past) for window in neighbours(states, hearing.past, hearing.ahead)])
+        assert pooled.shape == (21, NUM_POOLED_STATES)
         assert int(pooled[:, 0].argmax()) == 10
         assert not pooled[:8, 0].any()
         assert not pooled[13:, 0].any()
@@ -191,7 +192,9 @@ def test_a_map_learns_what_moves_the_mouth_and_predicts_a_speaker_it_has_not_see
     style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
     model = SpeechMapModel.made_of(models.basis, {hearing.feature: fitted})
     predicted = (
-        np.stack([fitted.predict(window) for window in neighbours(stranger.features.extra[hearing.feature], hearing)])
+        np.stack(
+            [fitted.predict(window) for window in neighbours(stranger.features.extra[hearing.feature], hearing.past, hearing.ahead)]
+        )
         * models.basis.typical_spread
     )
     opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
