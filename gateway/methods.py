@@ -201,7 +201,12 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "headpose": Method(
         name="headpose",
-        motion=Predictor(name="headpose", features=LAG_FEATURES, look_ahead_ms=80, moves_head=True),
+        motion=Predictor(
+            name="headpose",
+            features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            look_ahead_ms=120,
+            moves_head=True,
+        ),
         renderer=Renderer(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
     ),
     "hetero": Method(

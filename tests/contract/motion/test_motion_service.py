@@ -18,8 +18,8 @@ from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import EverybodyGrid
 from services.motion.predictors.speech_map.grid import SpeechMapGrid
-from services.motion.predictors.speech_map.model import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.predictors.ugc.grid import UgcGrid
+from services.motion.speech_map import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
 from services.motion.style import encode_style
 from services.motion.types import SpeechFeatures

@@ -1,7 +1,7 @@
 """The predictor `speech_map` on the 25 frames/s grid.
 
-Each grid frame n is a pure function of the states of frames n - b .. n + a (model.py), so the same features in other pieces give
-the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n:
+Each grid frame n is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so the same features in
+other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n:
 
     coefficients = map(window) + C p(window)        in units of the person's spread
 """
@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from services.common.array_types import Float32
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
-from services.motion.grid import Grid, amplified, motion_of_windows
+from services.motion.grid import Grid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel
-from services.motion.speech_states import pooled_states, silence_with_states, silent_states, states_of
+from services.motion.speech_map import Hearing, MapMouth, SpeechMapModel
+from services.motion.speech_states import silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 
@@ -40,26 +38,17 @@ class SpeechMapGrid(Grid):
             style: the person.
             constraints: see Grid.
         """
-        self._map, self._basis = model.maps[hearing.feature], model.basis
+        self._hearing = hearing
         past = max(hearing.past, CONTEXT_PAST)
         super().__init__(style, constraints, self._silence(past), silent_states(past), hearing.ahead)
         self._first = past - hearing.past
-        self._spread = model.spread(style.spread, models)
-        self._correction = style.added.get(CORRECTION)
+        self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION))
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        return silence_with_states(num_frames, self._map.hearing.feature)
+        return silence_with_states(num_frames, self._hearing.feature)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
-        return states_of(features, self._map.hearing.feature)
+        return states_of(features, self._hearing.feature)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard[self._first :], speaking, voiced, self._map.hearing.width, self._mouth)
-
-    def _mouth(self, window: Float32, voiced: float) -> Float32:
-        """Return the mouth of a window of states: float32 [59, 3], before constraints."""
-        coefficients = self._map.predict(window)
-        if self._correction is not None:
-            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, self._map.hearing.past))
-        offsets = self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
-        return amplified(self._style.rest_mouth + offsets, self._style)
+        return motion_of_windows(first, heard[self._first :], speaking, voiced, self._hearing.width, self._mouth)

@@ -18,7 +18,7 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.speech_map.grid import CORRECTION
-from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel
+from services.motion.speech_map import Hearing, SpeechMapModel
 from services.motion.speech_states import neighbours, pooled_states, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures

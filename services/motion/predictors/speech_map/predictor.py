@@ -15,8 +15,8 @@ from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
-from services.motion.predictors.speech_map.model import FILES, LIVE, Hearing, SpeechMapModel
 from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel
 from services.motion.speech_states import NUM_POOLED_STATES
 from services.motion.style import Style
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures

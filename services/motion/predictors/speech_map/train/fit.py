@@ -28,7 +28,8 @@ from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.speech_map.grid import SpeechMapGrid
-from services.motion.predictors.speech_map.model import (
+from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.speech_map import (
     FILES,
     HEARINGS,
     MODEL_FILE,
@@ -36,7 +37,6 @@ from services.motion.predictors.speech_map.model import (
     LinearMap,
     SpeechMapModel,
 )
-from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.style import Style, encode_style, measure_mouth
 from services.motion.train.clips import Clips, TrainingClip, clips_of, footage_of
 from services.motion.train.evaluate import OFF

@@ -18,9 +18,9 @@ from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
-from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.predictors.speech_map.train.fit import fit_map
+from services.motion.speech_map import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel
 from services.motion.speech_states import NUM_POOLED_STATES, neighbours, pooled_states
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style

@@ -22,9 +22,11 @@ from services.common.array_types import Array, Float32
 from services.common.errors import ArtefactCorrupt
 from services.motion.basis import LandmarkBasis
 from services.motion.expression import expression_spread
+from services.motion.grid import amplified
 from services.motion.models import MotionModels
 from services.motion.runtime import read_constants
-from services.motion.speech_states import NUM_STATES, STATES
+from services.motion.speech_states import NUM_STATES, STATES, pooled_states
+from services.motion.style import Style
 
 MODEL_FILE: Final = "speech_map.safetensors"
 
@@ -135,3 +137,38 @@ def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, f
             )
         found[part] = np.asarray(values, np.float32)
     return LinearMap(**found, hearing=hearing)
+
+
+class MapMouth:
+    """Mouths of one person from states, before constraints (grid.amplified included).
+
+    mouth = rest mouth + (map(window) + voiced * C p(window)) * spread        p: speech_states.pooled_states
+    """
+
+    def __init__(
+        self, model: SpeechMapModel, hearing: Hearing, models: MotionModels, style: Style, correction: Float32 | None
+    ) -> None:
+        """Take a person.
+
+        Args:
+            model: the maps.
+            hearing: which map to use.
+            models: the shared networks.
+            style: the person.
+            correction: the person's correction C, float32 [K, 49]. None: the map alone.
+        """
+        self._map, self._basis, self._style = model.maps[hearing.feature], model.basis, style
+        self._spread, self._correction = model.spread(style.spread, models), correction
+
+    def __call__(self, window: Float32, voiced: float) -> Float32:
+        """Return the mouth of a window of states: float32 [width, 192] -> [59, 3].
+
+        Args:
+            window: states of the frames that the map hears.
+            voiced: share of the person's correction (constraints.voiced_share).
+        """
+        coefficients = self._map.predict(window)
+        if self._correction is not None:
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, self._map.hearing.past))
+        offsets = self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
+        return amplified(self._style.rest_mouth + offsets, self._style)
