@@ -211,7 +211,7 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "hetero": Method(
         name="hetero",
-        motion=Predictor(name="hetero", features=LAG_FEATURES, look_ahead_ms=200),
+        motion=Predictor(name="hetero", features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=200),
         renderer=Renderer(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
     ),
     "everyone": Method(

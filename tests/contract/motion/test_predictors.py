@@ -141,7 +141,7 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
     assert list(found) == list(PREDICTORS)
     shared = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
     assert list(found["ugc"].features) == shared
-    for name in ("speech_map", "everyone", "headpose"):
+    for name in ("speech_map", "everyone", "headpose", "hetero"):
         assert list(found[name].features) == [*shared, audio_pb2.FEATURE_KIND_SPEECH_STATES]
     assert list(found["everybody"].features) == [*shared, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED]
     assert {name: model.frames_ahead for name, model in found.items()} == {

@@ -14,6 +14,7 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import content_rows, silence
 from services.motion.predictors.hetero.inputs import QUIET, WINDOW, relative_mel
 from services.motion.predictors.hetero.train.teacher import Teacher
+from services.motion.speech_states import STATES, silent_states, states_of
 from services.motion.style import measure_mouth
 from services.motion.train.clips import TrainingClip
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
@@ -32,6 +33,7 @@ class Source:
 
     Attributes:
         mel: float32 [4 F, 80], relative mel power.
+        states: float32 [F, 192], states of the speech encoder; silence if the generator does not hear them.
         phones: float32 [4 F, 40], target of the phones.
         taught: float32 [F, K], coefficients that the teacher expects, in units of the person's spread.
         inside: bool [F], whether the teacher's answer counts.
@@ -44,6 +46,7 @@ class Source:
     """
 
     mel: Float32
+    states: Float32
     phones: Float32
     taught: Float32
     inside: Bool
@@ -67,7 +70,8 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     return Source(
         mel=_padded(relative_mel(clip.features), QUIET),
         phones=_phone_targets(clip.features, _labels(data, row), begin),
-        taught=_framed(teacher.answer(clip.content)),
+        states=_framed(_states(clip.features, teacher)),
+        taught=_framed(teacher.answer(clip.features, clip.content)),
         inside=_framed(np.ones(len(clip), np.bool_)),
         offsets=_framed(np.asarray(clip.mouth_landmarks - mouth.rest_mouth, np.float32)),
         valid=_framed(clip.usable),
@@ -84,15 +88,17 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
     Raises:
         InvalidRequest: a file of the clip is missing or damaged.
     """
-    arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability"))
-    posteriorgram, mel, speaking = (np.asarray(values, np.float32) for values in arrays.values())
-    features = SpeechFeatures(posteriorgram, mel, speaking)
+    extra = () if teacher.heard == "paper" else (STATES,)
+    arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability", *extra))
+    posteriorgram, mel, speaking, *states = (np.asarray(values, np.float32) for values in arrays.values())
+    features = SpeechFeatures(posteriorgram, mel, speaking, dict(zip(extra, states, strict=True)))
     frames = len(features) + 2 * PAD
     size = len(basis.typical_spread)
     return Source(
         mel=_padded(relative_mel(features), QUIET),
         phones=_phone_targets(features, _labels(data, row), 0),
-        taught=_framed(teacher.answer(content_rows(features))),
+        states=_framed(_states(features, teacher)),
+        taught=_framed(teacher.answer(features, content_rows(features))),
         inside=_framed(np.ones(len(features), np.bool_)),
         offsets=np.zeros((frames, NUM_POINTS, 3), np.float32),
         valid=np.zeros(frames, np.bool_),
@@ -119,6 +125,10 @@ def mean_pose_landmarks(data: TrainSet, row: ClipRow) -> Float32:
         for frame in frames
     ]
     return np.asarray(np.mean(found, axis=0), np.float32)
+
+
+def _states(features: SpeechFeatures, teacher: Teacher) -> Float32:
+    return silent_states(len(features)) if teacher.heard == "paper" else states_of(features)
 
 
 def _labels(data: TrainSet, row: ClipRow) -> UInt8 | None:

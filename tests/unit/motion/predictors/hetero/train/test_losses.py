@@ -29,7 +29,7 @@ def batch(*, valid: float = 1.0, alone: Tensor | None = None) -> Batch[Tensor]:
     phones = torch.zeros(1, FRAMES + 6, 4, 40)
     phones[..., 0] = 1.0
     return Batch(
-        mel=torch.zeros(1, FRAMES + 18, 4, 80),
+        speech=torch.zeros(1, FRAMES + 18, 192),
         phones=phones,
         taught=truth(),
         inside=torch.ones(1, FRAMES),
