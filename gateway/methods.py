@@ -195,7 +195,15 @@ METHODS: Final[dict[str, Method]] = {
     "everybody": Method(
         name="everybody",
         motion=Predictor(
-            name="everybody", features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED), look_ahead_ms=160, live=True
+            name="everybody",
+            features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            look_ahead_ms=160,
+            streamed=Predictor(
+                name="everybody_live",
+                features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
+                look_ahead_ms=160,
+                live=True,
+            ),
         ),
         renderer=Renderer(name="everybody", frames_before=6, needs_actor=True, live=True),
     ),

@@ -42,7 +42,7 @@ class BatchConfig:
         noise: changes of the spectrum.
     """
 
-    seen: Annotated[int, Field(ge=1)] = 8
+    seen: Annotated[int, Field(ge=1)] = 24
     heard: Annotated[int, Field(ge=0)] = 8
     frames: Annotated[int, Field(ge=1)] = 50
     reference_frames: Annotated[int, Field(ge=1)] = 8
@@ -64,6 +64,9 @@ class Batch(NamedTuple, Generic[ArrayT]):
         valid: [N, T], 1 where the offsets count.
         alone: [N, T, K], coefficients that hold in the clip's narrow corpus alone; the network answers the rest.
         spread: [N, K], the person's spread.
+        rest: [N, 59, 3], the rest mouth.
+        closed: [N, T], 1 if a bilabial sounds and the true lips are shut, otherwise 0.
+        closed_opening: [N], opening of the shut mouth, crop pixels.
         reference: [N, R, 59, 3], mouths of the same person.
         pose: [N, 99, 3], pose landmarks of the same person.
     """
@@ -76,6 +79,9 @@ class Batch(NamedTuple, Generic[ArrayT]):
     valid: ArrayT
     alone: ArrayT
     spread: ArrayT
+    rest: ArrayT
+    closed: ArrayT
+    closed_opening: ArrayT
     reference: ArrayT
     pose: ArrayT
 
@@ -155,6 +161,9 @@ class BatchSampler:
             source.valid[left] & source.valid[left + 1] & ~beyond,
             rows_between(source.alone, answered),
             source.spread,
+            source.rest,
+            source.closed[np.minimum(np.round(answered).astype(np.intp), have - 1)],
+            np.asarray(source.closed_opening, np.float32),
             mouths,
             pose,
         )

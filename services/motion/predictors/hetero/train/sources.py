@@ -10,8 +10,9 @@ import numpy as np
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
+from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
-from services.motion.features import content_rows, silence
+from services.motion.features import bilabial_probability, content_rows, silence
 from services.motion.predictors.hetero.inputs import QUIET, WINDOW, relative_mel
 from services.motion.predictors.hetero.train.teacher import Teacher
 from services.motion.speech_states import STATES, silent_states, states_of
@@ -41,6 +42,9 @@ class Source:
         valid: bool [F], whether the offsets count.
         alone: float32 [F, K], coefficients that hold in the clip's narrow corpus alone.
         spread: float32 [K], the person's spread; the typical spread without a face.
+        rest: float32 [59, 3], the rest mouth.
+        closed: bool [F], whether a bilabial sounds and the true lips are shut.
+        closed_opening: opening of the shut mouth, crop pixels.
         mouths: float32 [U, 59, 3], usable mouths in head space; U = 0 without a face.
         pose: float32 [99, 3], mean pose landmarks of the usable frames; 0 without a face.
     """
@@ -54,6 +58,9 @@ class Source:
     valid: Bool
     alone: Float32
     spread: Float32
+    rest: Float32
+    closed: Bool
+    closed_opening: float
     mouths: Float32
     pose: Float32
 
@@ -67,6 +74,9 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     mouths = clip.mouth_landmarks[clip.usable]
     mouth = measure_mouth(mouths, basis)
     begin = max(0, row.lag_frames)
+    opening = mouth_opening(clip.mouth_landmarks)
+    low, high = np.percentile(opening[clip.usable], [8, 90])
+    closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
     return Source(
         mel=_padded(relative_mel(clip.features), QUIET),
         phones=_phone_targets(clip.features, _labels(data, row), begin),
@@ -77,6 +87,9 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
         valid=_framed(clip.usable),
         alone=_framed(teacher.alone(clip)),
         spread=mouth.spread,
+        rest=mouth.rest_mouth,
+        closed=_framed(closed),
+        closed_opening=float(low),
         mouths=mouths,
         pose=mean_pose_landmarks(data, row),
     )
@@ -104,6 +117,9 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
         valid=np.zeros(frames, np.bool_),
         alone=np.zeros((frames, size), np.float32),
         spread=basis.typical_spread,
+        rest=np.zeros((NUM_POINTS, 3), np.float32),
+        closed=np.zeros(frames, np.bool_),
+        closed_opening=0.0,
         mouths=np.zeros((0, NUM_POINTS, 3), np.float32),
         pose=np.zeros((NUM_UPPER, 3), np.float32),
     )
