@@ -21,14 +21,23 @@ from services.motion.personalization import Step, WindowPrediction, frames_to_le
 from services.motion.predictors.everybody.grid import CORRECTION, SHARE
 from services.motion.predictors.everybody.inputs import WINDOW, heard_clip
 from services.motion.predictors.everybody.model import EverybodyModel
-from services.motion.speech_map import FILES, SpeechMapModel
+from services.motion.speech_map import Hearing, SpeechMapModel
 from services.motion.speech_states import neighbours, pooled_states, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    """Refine a style for `everybody`. Arguments and errors: see services.motion.predictor.Predictor.
+def personalized(
+    hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
+) -> Iterator[Step]:
+    """Refine a style for `everybody`.
+
+    Args:
+        hearing: which speech map to correct. The correction of one map serves the other too.
+        style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
+        features: features of the footage.
+        footage: the footage.
+        models: the networks.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
@@ -39,7 +48,8 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     """
     frames = frames_to_learn_from(footage.usable)
     model, speech_map = EverybodyModel.of(models), SpeechMapModel.of(models)
-    rows, states = heard_clip(features, model.silence), neighbours(states_of(features), FILES.past, FILES.ahead)
+    rows = heard_clip(features, model.silence)
+    states = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     network_spread = expression_spread(style.spread, models.basis, model.basis)
     spread = speech_map.spread(style.spread, models).astype(np.float64)
     target = true_coefficients(footage, frames, style, speech_map.basis, spread) / (1.0 - SHARE)
@@ -47,9 +57,9 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     def predict(frame: int) -> WindowPrediction:
         offsets = model.basis.reconstruct(network_spread * model.predict(rows[frame : frame + WINDOW]))
         network = speech_map.basis.project(offsets) / spread
-        mapped = speech_map.maps[FILES.feature].predict(states[frame])
+        mapped = speech_map.maps[hearing.feature].predict(states[frame])
         wanted_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
-        return WindowPrediction(np.asarray(wanted_of_the_map, np.float32), pooled_states(states[frame], FILES.past))
+        return WindowPrediction(np.asarray(wanted_of_the_map, np.float32), pooled_states(states[frame], hearing.past))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread**2)

@@ -11,9 +11,9 @@ from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import CORRECTION, EverybodyGrid
-from services.motion.predictors.everybody.personalize import personalize
+from services.motion.predictors.everybody.personalize import personalized
 from services.motion.predictors.registry import added_style_shapes
-from services.motion.speech_map import HEARINGS
+from services.motion.speech_map import FILES, HEARINGS
 from services.motion.speech_states import NUM_POOLED_STATES
 from services.motion.style import STYLE_FORMAT, Style
 from services.motion.train.served import served_mouths
@@ -28,9 +28,9 @@ def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, shift
     return spoken + shift * style.spread[0] * models.basis.components[0]
 
 
-def personalised(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Style:
+def refined_by(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Style:
     shown = shown_by(models, style, features, shift)
-    steps = list(personalize(style, features, Footage(shown, np.ones(len(shown), np.bool_)), models))
+    steps = list(personalized(FILES, style, features, Footage(shown, np.ones(len(shown), np.bool_)), models))
     assert [step.style is None for step in steps] == [True] * (len(steps) - 1) + [False]
     refined = steps[-1].style
     assert refined is not None
@@ -40,7 +40,7 @@ def personalised(models: MotionModels, style: Style, features: SpeechFeatures, s
 
 def test_what_the_person_does_otherwise_is_learned_for_files_and_live_speech(models: MotionModels, style: Style) -> None:
     features = heard(200)
-    refined, shown = personalised(models, style, features, 0.8), shown_by(models, style, features, 0.8)
+    refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
     for hearing in HEARINGS:
         before, after = (
             np.abs(served_mouths(EverybodyGrid(models, each, NEVER, hearing), features) - shown).mean() for each in (style, refined)
@@ -49,14 +49,14 @@ def test_what_the_person_does_otherwise_is_learned_for_files_and_live_speech(mod
 
 
 def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
-    refined = personalised(models, style, heard(120), 0.5)
+    refined = refined_by(models, style, heard(120), 0.5)
     assert set(refined.arrays()) - set(style.arrays()) == {CORRECTION}
     for name, array in style.arrays().items():
         np.testing.assert_array_equal(refined.arrays()[name], array)
 
 
 def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: Style) -> None:
-    refined = personalised(models, style, heard(120), 0.5)
+    refined = refined_by(models, style, heard(120), 0.5)
     metadata = {"format": STYLE_FORMAT}
     read: Callable[[Style], Style] = lambda each: Style.from_arrays(  # noqa: E731
         each.arrays(),
@@ -75,4 +75,4 @@ def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: St
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
     with pytest.raises(NoUsableFootage):
-        list(personalize(style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))
+        list(personalized(FILES, style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))
