@@ -82,6 +82,7 @@ def shot_message(row: int, record: ShotRecord, told: Told) -> pb.Shot:
         warnings=map(told, record.warnings),
         look=map(told, record.look),
         error=told(record.error),
+        motion=pb.DubMotion(**record.motion.model_dump()) if record.motion is not None else None,
     )
 
 

@@ -31,7 +31,6 @@ _TEXTS: Final = {
 }
 """Fields of BatchRow -> fields of a shot. An empty text is a field that is not given."""
 _FIELDS: Final = {name: field for field, name in _TEXTS.items()}
-_THRESHOLDS: Final = ("min_dubbed_share", "min_r_opening", "max_warnings")
 
 
 class RowReader:
@@ -139,5 +138,5 @@ def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
     row |= {"retime": message.retime, "keep_audio": message.keep_audio, "seed": message.seed}
     row["personalize"] = not message.skip_personalization
     if message.HasField("quality"):
-        row["quality"] = {name: getattr(message.quality, name) for name in _THRESHOLDS if message.quality.HasField(name)}
+        row["quality"] = {field.name: value for field, value in message.quality.ListFields()}
     return row

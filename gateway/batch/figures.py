@@ -10,12 +10,14 @@ from gateway.ahead import in_thread
 from gateway.batch.opening import opening_correlation
 from gateway.batch.thumbnail import thumbnail_of
 from gateway.batch.transitions import Made
+from gateway.batch.types import ShotMotion
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.pipeline.dub_files import sha256_of
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.workspace import Workspace
+from gateway.reports.job_records import motion_of
 from gateway.stages.interface import Stages
 from services.common.errors import Cancelled, DubstageError
 
@@ -56,6 +58,7 @@ async def figures_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
     film = await asyncio.to_thread(probe, request.output)
     r_opening, unmeasured = await _measured(stages, film, outcome, workspace)
     rendered = outcome.plan.rendered()
+    motion = await asyncio.to_thread(motion_of, outcome, workspace)
     return Made(
         frames=outcome.plan.num_frames,
         frames_by_reason=outcome.plan.counts(),
@@ -63,6 +66,7 @@ async def figures_of(request: DubRequest, outcome: DubOutcome, workspace: Worksp
         output_sha256=await asyncio.to_thread(sha256_of, request.output),
         method=request.method,
         r_opening=r_opening,
+        motion=ShotMotion.of(motion) if motion is not None else None,
         warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
         undubbed=outcome.undubbed,
         thumbnail=await asyncio.to_thread(thumbnail_of, film, rendered),

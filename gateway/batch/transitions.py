@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.batch.failures import Failure
-from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
+from gateway.batch.types import MAX_ATTEMPTS, ShotMotion, ShotRecord, ShotState
 from services.common.errors import UNDUBBED_EXIT_CODE, BackendUnavailable, Cancelled, StorageRefused
 
 CANCELLED: Final = "cancelled"
@@ -25,6 +25,7 @@ class Made:
         output_sha256: digest of the film.
         method: method that dubbed the shot.
         r_opening: correlation of wanted and shown opening; None: not measured.
+        motion: motion compared with the person's own; None: not measured.
         warnings: warnings of the dub.
         undubbed: why no frame is dubbed, and what to do; empty: a frame is dubbed.
         thumbnail: picture of the film as JPEG; empty: there is none.
@@ -39,6 +40,7 @@ class Made:
     warnings: tuple[str, ...]
     thumbnail: bytes
     undubbed: str = ""
+    motion: ShotMotion | None = None
 
 
 def present_time() -> str:
@@ -73,6 +75,7 @@ def done(record: ShotRecord, made: Made, seconds: float, now: str) -> ShotRecord
             "output_sha256": made.output_sha256,
             "method": made.method,
             "r_opening": made.r_opening,
+            "motion": made.motion,
             "warnings": made.warnings,
             "has_thumbnail": bool(made.thumbnail),
             "look": (made.undubbed,) if made.undubbed else (),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from services.common.face.mouth_curves import MotionFigures
 
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""
@@ -29,11 +33,48 @@ class Quality(_Strict):
         min_dubbed_share: least share of the frames that are dubbed, 0 to 1.
         min_r_opening: least correlation between the wanted opening of the mouth and the opening in the film, -1 to 1.
         max_warnings: most warnings.
+        max_silence_opening: largest opening of the mouth in silence, as a share of the person's own range.
+        min_opening_spread: least spread of the opening, relative to the person's own spread.
+        max_opening_spread: largest spread of the opening, relative to the person's own spread.
+        min_width_spread: least spread of the lip width about its slow part, relative to the person's own spread.
+        max_fastest_step: largest change of the opening within 40 ms, relative to the person's own largest change.
+        max_shift_ms: most milliseconds by which the mouth is earlier or later about open vowels or p, b, m than the person's own.
     """
 
     min_dubbed_share: float | None = Field(None, ge=0, le=1)
     min_r_opening: float | None = Field(None, ge=-1, le=1)
     max_warnings: int | None = Field(None, ge=0)
+    max_silence_opening: float | None = Field(None, ge=0, le=100)
+    min_opening_spread: float | None = Field(None, ge=0, le=100)
+    max_opening_spread: float | None = Field(None, ge=0, le=100)
+    min_width_spread: float | None = Field(None, ge=0, le=100)
+    max_fastest_step: float | None = Field(None, ge=0, le=100)
+    max_shift_ms: float | None = Field(None, ge=0, le=1000)
+
+
+class ShotMotion(_Strict):
+    """Motion of a dub compared with the person's own motion (services/common/face/mouth_curves.py). None: not measured.
+
+    Attributes:
+        silence_opening: how far the mouth opens in silence, as a share of the person's range; 0: at rest.
+        opening_spread: spread of the opening, divided by the person's own.
+        width_spread: spread of the lip width about its slow part, divided by the person's own.
+        fastest_step: largest change of the opening within 40 ms, divided by the person's own.
+        vowel_shift_ms: how much later than the person's own the mouth is widest about open vowels.
+        closure_shift_ms: how much later than the person's own the lips are closest about p, b, m.
+    """
+
+    silence_opening: float | None = None
+    opening_spread: float | None = None
+    width_spread: float | None = None
+    fastest_step: float | None = None
+    vowel_shift_ms: float | None = None
+    closure_shift_ms: float | None = None
+
+    @staticmethod
+    def of(figures: MotionFigures) -> ShotMotion:
+        """Return figures without NaN, rounded to four digits."""
+        return ShotMotion(**{name: round(value, 4) for name, value in asdict(figures).items() if math.isfinite(value)})
 
 
 class Shot(_Strict):
@@ -117,6 +158,7 @@ class ShotRecord(_Strict):
         output_sha256: digest of the film; empty: there is no film yet.
         method: method that dubbed the shot.
         r_opening: correlation between wanted and shown opening; None: not measured (too few frames dubbed, or too long a film).
+        motion: motion compared with the person's own; None: no frame is dubbed, or the person's own motion is not known.
         warnings: warnings of the dub.
         look: reasons why a person must look at the film: no frame is dubbed, or the quality gate marked it; empty: none.
         exit_code: exit code of the last attempt (services/common/errors.py); None: no attempt has ended.
@@ -138,6 +180,7 @@ class ShotRecord(_Strict):
     output_sha256: str = ""
     method: str = ""
     r_opening: float | None = None
+    motion: ShotMotion | None = None
     warnings: tuple[str, ...] = ()
     look: tuple[str, ...] = ()
     exit_code: int | None = None

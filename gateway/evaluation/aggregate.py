@@ -8,7 +8,7 @@ with several speeches, so they are no independent samples either: each draw is u
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from gateway.evaluation.measures import PAPER_COLUMNS, RunMeasures
 from gateway.evaluation.mouth_metrics import correlation, speaking_style_iou, spread_ratio
 from gateway.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
+from services.common.face.mouth_curves import TRIGGERS, Trigger, fastest, shift_ms
 
 _MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
 _QUIET_SHARE: Final = 4
@@ -49,20 +50,57 @@ def _skin_flicker(result: Float64, truth: Float64) -> float:
 
 
 def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str, float]:
-    """Return METRICS of one run over a choice of its frames and bilabials, which may repeat."""
+    """Return the METRICS of one run over a choice of frames and bilabials, which may repeat, without those of pooled_metrics."""
     columns = run.columns
     metrics = {name: finite_mean(columns[name][frames]) for name in _MEAN_METRICS}
     opening = run.truth_opening[frames], run.result_opening[frames]
     metrics["mouth_opening_correlation"] = correlation(*opening)
     metrics["lip_width_correlation"] = correlation(run.truth_width[frames], run.result_width[frames])
     metrics["opening_spread_ratio"] = spread_ratio(*opening)
+    metrics["lip_width_spread_ratio"] = spread_ratio(columns["truth_width_quick"][frames], columns["result_width_quick"][frames])
     metrics["sharpness_ratio"] = _ratio(columns["result_gradient"][frames], columns["truth_gradient"][frames])
     metrics["native_sharpness_ratio"] = _ratio(columns["result_native"][frames], columns["truth_native"][frames])
     metrics["frame_difference_ratio"] = _ratio(columns["result_step"][frames], columns["truth_step"][frames])
     metrics["skin_flicker_ratio"] = _skin_flicker(columns["result_skin_step"][frames], columns["truth_skin_step"][frames])
-    metrics["closure"] = float("nan")
+    metrics |= dict.fromkeys(("closure", "silence_opening"), float("nan"))
     if run.closures is not None and run.closures.truth[events].any():
         metrics["closure"] = float(run.closures.result[events][run.closures.truth[events]].mean())
+    return metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A choice of what a run is measured on, which may repeat.
+
+    Attributes:
+        run: the run.
+        frames: int [N], frames.
+        phones: int [E] for each kind of phone.
+    """
+
+    run: RunMeasures
+    frames: Indices
+    phones: Mapping[Trigger, Indices]
+
+    @staticmethod
+    def of_all(run: RunMeasures) -> _Drawn:
+        """Return the choice of everything."""
+        return _Drawn(run, np.flatnonzero(run.measured), {kind: np.arange(len(truth)) for kind, (truth, _) in run.phones.items()})
+
+
+def pooled_metrics(drawn: Sequence[_Drawn]) -> dict[str, float]:
+    """Return the METRICS that runs give together, because one run may have too few frames or phones."""
+    truth, result = (
+        fastest(np.concatenate([each.run.columns[f"{of}_opening_step"][each.frames] for each in drawn]))
+        for of in ("truth", "result")
+    )
+    metrics = {"fastest_step_ratio": result / truth if truth > 0.0 else math.nan}
+    for kind in TRIGGERS:
+        pairs = [(*each.run.phones[kind], each.phones[kind]) for each in drawn if kind in each.run.phones]
+        metrics[f"{kind}_shift_ms"] = math.nan
+        if pairs:
+            before, after = (np.concatenate([pair[of][pair[2]] for pair in pairs]) for of in (0, 1))
+            metrics[f"{kind}_shift_ms"] = shift_ms(before, after, kind)
     return metrics
 
 
@@ -97,12 +135,17 @@ def _intervals(folds: Sequence[Sequence[RunMeasures]], settings: BootstrapSettin
     drawn: dict[str, list[float]] = {name: [] for name in METRICS}
     for _ in range(settings.replicates):
         per_run: list[dict[str, float]] = []
+        pooled: list[_Drawn] = []
         for fold, known in zip(folds, measured, strict=True):
             frames = known[_block_indices(generator, len(known), settings.block_frames)]
             events = generator.integers(0, max(1, _events(fold[0])), size=_events(fold[0]))
             per_run += [run_metrics(run, frames[run.measured[frames]], events) for run in fold]
-        for name in METRICS:
-            drawn[name].append(_weighted(per_run, runs, name))
+            phones = {
+                kind: generator.integers(0, max(1, len(truth)), size=len(truth)) for kind, (truth, _) in fold[0].phones.items()
+            }
+            pooled += [_Drawn(run, frames[run.measured[frames]], phones) for run in fold]
+        for name, value in _metrics(per_run, runs, pooled).items():
+            drawn[name].append(value)
     intervals: dict[str, Interval] = {}
     for name, values in drawn.items():
         known_values = np.array(values)[np.isfinite(values)]
@@ -110,6 +153,12 @@ def _intervals(folds: Sequence[Sequence[RunMeasures]], settings: BootstrapSettin
             low, high = np.percentile(known_values, [2.5, 97.5])
             intervals[name] = Interval(float(low), float(high))
     return intervals
+
+
+def _metrics(per_run: Sequence[dict[str, float]], runs: Sequence[RunMeasures], pooled: Sequence[_Drawn]) -> dict[str, float]:
+    """Return all METRICS of the runs of a variant."""
+    together = pooled_metrics(pooled)
+    return {name: together[name] if name in together else _weighted(per_run, runs, name) for name in METRICS}
 
 
 def _paper(runs: Sequence[RunMeasures]) -> dict[str, float]:
@@ -143,7 +192,7 @@ def score(runs: Sequence[RunMeasures], speeches: int = 1, settings: BootstrapSet
         return VariantScores(dict.fromkeys(METRICS, float("nan")), {}, {}, 0, total // speeches, 0)
     per_run = [run_metrics(run, np.flatnonzero(run.measured), np.arange(_events(run))) for run in usable]
     return VariantScores(
-        metrics={name: _weighted(per_run, usable, name) for name in METRICS},
+        metrics=_metrics(per_run, usable, [_Drawn.of_all(run) for run in usable]),
         intervals=_intervals([fold for fold in folds if fold], settings or BootstrapSettings()),
         paper=_paper(usable),
         frames=frames // speeches,

@@ -16,6 +16,8 @@ from services.common.errors import InvalidRequest
 
 SPEECH_RATE_HZ: Final = 16000
 LAG_FRAME_SAMPLES: Final = SPEECH_RATE_HZ // 25
+SILENCE_S: Final = 1.2
+"""Seconds of silence before and after framed speech: longer than the mouth needs to come to rest."""
 
 
 def check_clip(path: Path) -> MediaInfo:
@@ -51,3 +53,8 @@ def shifted(samples: Float32, lag_frames: int) -> Float32:
     else:
         moved[-offset:] = samples[:offset]
     return moved
+
+
+def framed_speech(samples: Float32) -> Float32:
+    """Return speech with SILENCE_S of digital silence before and after it."""
+    return np.pad(samples, round(SILENCE_S * SPEECH_RATE_HZ))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,7 @@ from gateway.evaluation.image_metrics import (
 from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from gateway.evaluation.types import Rendered
 from services.common.array_types import Bool, Float32, Float64, UInt8
+from services.common.face.mouth_curves import Trigger, around_phones, quick_part, steps
 
 PICTURE_COLUMNS: Final = (
     "face_psnr_db",
@@ -33,6 +34,8 @@ PICTURE_COLUMNS: Final = (
 )
 EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 """See expression.py."""
+CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
+"""Columns of a whole run, which join_pieces makes from its curves (services/common/face/mouth_curves.py)."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
 """Columns whose means are figures of the papers."""
 _ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
@@ -69,7 +72,8 @@ class RunMeasures:
         columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
             box); `truth_native`, `result_native` (energy of the finest band at the footage's own resolution); `truth_step`,
             `result_step` (mean |x_t - x_{t-1}| of the mouth box); `truth_skin_step`, `result_skin_step` (the same of the skin
-            beside the mouth); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS.
+            beside the mouth); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS; of joined pieces also CURVE_COLUMNS: the lip width without
+            its slow part, and the change of the opening from frame to frame, crop pixels.
         truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
         truth_width, result_width: float32 [T], width of the lips, crop pixels.
         commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
@@ -77,6 +81,8 @@ class RunMeasures:
         lost_faces: measured frames on which the tracker found no face in the result.
         closures: closures of the lips on the bilabials of the part; None without a transcript.
         extras: figures of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
+        phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
+            (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
     """
 
     columns: Mapping[str, Float64]
@@ -89,6 +95,7 @@ class RunMeasures:
     lost_faces: int
     closures: Closures | None
     extras: Mapping[str, float]
+    phones: Mapping[Trigger, tuple[Float64, Float64]] = field(default_factory=dict)
 
 
 def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | None = None) -> TruthPiece:
@@ -156,10 +163,14 @@ def _only(curve: Float32, measured: Bool) -> Float32:
     return np.where(measured, curve, np.nan).astype(np.float32)
 
 
-def join_pieces(
-    pieces: list[RunMeasures], closures: Closures | None = None, extras: Mapping[str, float] | None = None
-) -> RunMeasures:
-    """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames."""
+def join_pieces(pieces: list[RunMeasures], frame_s: float, closures: Closures | None = None) -> RunMeasures:
+    """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames.
+
+    Args:
+        pieces: the pieces.
+        frame_s: mean length of a frame, seconds.
+        closures: closures of the lips on the bilabials of the part; None: the transcript is not known.
+    """
     weights = np.array([piece.measured.sum() for piece in pieces], np.float64)
     diagnostics: dict[str, float] = {}
     for name in sorted({name for piece in pieces for name in piece.extras}):
@@ -168,15 +179,38 @@ def join_pieces(
         if known.any():
             diagnostics[name] = float(np.average(values[known], weights=weights[known]))
     commanded = [piece.commanded for piece in pieces]
+    columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns}
+    truth_opening = np.concatenate([piece.truth_opening for piece in pieces])
+    result_opening = np.concatenate([piece.result_opening for piece in pieces])
+    truth_width = np.concatenate([piece.truth_width for piece in pieces])
+    result_width = np.concatenate([piece.result_width for piece in pieces])
+    both = np.isfinite(truth_width) & np.isfinite(result_width)
+    quick = (quick_part(np.where(both, width, np.nan), frame_s) for width in (truth_width, result_width))
+    columns |= zip(CURVE_COLUMNS, (*quick, steps(truth_opening), steps(result_opening)), strict=True)
     return RunMeasures(
-        columns={name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns},
-        truth_opening=np.concatenate([piece.truth_opening for piece in pieces]),
-        result_opening=np.concatenate([piece.result_opening for piece in pieces]),
-        truth_width=np.concatenate([piece.truth_width for piece in pieces]),
-        result_width=np.concatenate([piece.result_width for piece in pieces]),
+        columns=columns,
+        truth_opening=truth_opening,
+        result_opening=result_opening,
+        truth_width=truth_width,
+        result_width=result_width,
         commanded=None if any(c is None for c in commanded) else np.concatenate([c for c in commanded if c is not None]),
         measured=np.concatenate([piece.measured for piece in pieces]),
         lost_faces=sum(piece.lost_faces for piece in pieces),
         closures=closures,
-        extras=diagnostics | dict(extras or {}),
+        extras=diagnostics,
     )
+
+
+def with_phones(run: RunMeasures, seconds: Float64, phones: Mapping[Trigger, Float64]) -> RunMeasures:
+    """Return a run with its openings about the phones of its speech.
+
+    Args:
+        run: the run.
+        seconds: float64 [T], times of the frames on the clock of the speech.
+        phones: centres of the phones by kind, float64 [E] each, seconds (mouth_curves.phone_times).
+    """
+    around = {
+        kind: (around_phones(run.truth_opening, seconds, events), around_phones(run.result_opening, seconds, events))
+        for kind, events in phones.items()
+    }
+    return replace(run, phones=around)

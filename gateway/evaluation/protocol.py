@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, Protocol
+from typing import Generic, Protocol
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from gateway.evaluation.cost import CostMeter
 from gateway.evaluation.expression import PersonFace
 from gateway.evaluation.folds import MIN_WRONG_SPEECHES, folds_of, wrong_speeches
 from gateway.evaluation.head_scores import score_heads
+from gateway.evaluation.image_metrics import finite_mean
 from gateway.evaluation.kept import Keeper
-from gateway.evaluation.measures import RunMeasures, TruthPiece, join_pieces, measure_piece, truth_piece
+from gateway.evaluation.measures import RunMeasures, TruthPiece, join_pieces, measure_piece, truth_piece, with_phones
 from gateway.evaluation.mouth_metrics import Closures, closures
 from gateway.evaluation.types import (
     DEFAULT_VARIANTS,
@@ -24,6 +25,7 @@ from gateway.evaluation.types import (
     ClipResult,
     Fold,
     FoldResult,
+    FramedMotion,
     FrameRange,
     Handle,
     HeadMotion,
@@ -33,11 +35,10 @@ from gateway.evaluation.types import (
     Speech,
     SyncDistance,
     Variant,
+    VariantScores,
 )
 from services.common.array_types import Float64, UInt8
-
-MOTION_FRAME_S: Final = 0.04
-"""Unit of the lag, seconds."""
+from services.common.face.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
 
 
 class PerceptualDistance(Protocol):
@@ -145,6 +146,7 @@ def evaluate_clip(
     for variant, accumulator in evaluation.perceptual.items():
         paper = dict(scores[variant].paper) | dict(accumulator.values())
         scores[variant] = dataclasses.replace(scores[variant], paper=paper)
+    scores |= _with_silence(scores, evaluation.silences)
     head_motion = score_heads(heads, float(session.frame_rate), folds[0].test.start) if heads else None
     if head_motion is not None and "full" in scores:
         paper = dict(scores["full"].paper) | dict(head_motion.scores["output"])
@@ -163,6 +165,19 @@ def evaluate_clip(
         cost=evaluation.cost.figures(),
         video=keeper.video(),
     )
+
+
+def _with_silence(scores: Mapping[Variant, VariantScores], silences: Sequence[float]) -> dict[Variant, VariantScores]:
+    """Return the scores of `full` with the mean opening in silence over the folds; nothing if `full` was not rendered."""
+    if "full" not in scores:
+        return {}
+    metrics = dict(scores["full"].metrics) | {"silence_opening": finite_mean(np.array(silences))}
+    return {"full": dataclasses.replace(scores["full"], metrics=metrics)}
+
+
+def _silence_opening(framed: FramedMotion) -> float:
+    rest, extent = rest_and_range(framed.own_opening)
+    return silence_opening(framed.opening, framed.spoken, MOTION_FRAME_S, rest=rest, extent=extent)
 
 
 class _Evaluation(Generic[Handle]):
@@ -186,6 +201,8 @@ class _Evaluation(Generic[Handle]):
         self.work = 0
         self.events_s: Float64 | None = None
         self.cost = CostMeter()
+        self.silences: list[float] = []
+        self._phones = session.phone_times()
         self.perceptual: dict[Variant, PerceptualDistance] = (
             {} if perceptual is None else {variant: perceptual() for variant in settings.variants}
         )
@@ -198,6 +215,8 @@ class _Evaluation(Generic[Handle]):
         keeper: Keeper | None,
     ) -> dict[Variant, list[RunMeasures]]:
         """Return all runs of one fold: a list per variant, with one run per speech."""
+        if "full" in speeches:
+            self.silences.append(_silence_opening(self._session.framed_motion(actor, fold.test)))
         pieces: dict[Variant, list[list[RunMeasures]]] = {name: [[] for _ in of] for name, of in speeches.items()}
         person = self._person(fold.enrol)
         for frames in pieces_of(fold.test, self._settings.piece_frames):
@@ -216,10 +235,13 @@ class _Evaluation(Generic[Handle]):
                         shown_frames = measures.measured
                         self.perceptual[variant].add(truth.crops[shown_frames], rendered.crops[shown_frames])
                     pieces[variant][index].append(measures)
-        return {
-            variant: [join_pieces(run, self._closures(run, fold.test, actor.lag_frames)) for run in of]
-            for variant, of in pieces.items()
-        }
+        return {variant: [self._joined(run, variant, actor.lag_frames, fold.test) for run in of] for variant, of in pieces.items()}
+
+    def _joined(self, pieces: list[RunMeasures], variant: Variant, lag_frames: int, test: FrameRange) -> RunMeasures:
+        # The mouth at time t belongs to the sound at time t + lag.
+        seconds = self._session.frame_seconds[test.start : test.stop] + lag_frames * MOTION_FRAME_S
+        run = join_pieces(pieces, float(1 / self._session.frame_rate), self._closures(pieces, seconds))
+        return run if variant in WRONG_AUDIO else with_phones(run, seconds, self._phones)
 
     def _person(self, enrol: FrameRange) -> PersonFace | None:
         """Return the face of the clip's person, from the first piece of an enrolment part."""
@@ -250,14 +272,12 @@ class _Evaluation(Generic[Handle]):
             self._progress(variant, self._done, self.work)
         return measures
 
-    def _closures(self, pieces: Sequence[RunMeasures], test: FrameRange, lag_frames: int) -> Closures | None:
+    def _closures(self, pieces: Sequence[RunMeasures], seconds: Float64) -> Closures | None:
         if self.events_s is None:
             return None
-        shown_s = self._session.frame_seconds[test.start : test.stop]
         return closures(
             np.concatenate([piece.truth_opening for piece in pieces]),
             np.concatenate([piece.result_opening for piece in pieces]),
-            # The mouth at time t belongs to the sound at time t + lag.
-            shown_s + lag_frames * MOTION_FRAME_S,
+            seconds,
             self.events_s,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +16,9 @@ from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.evaluation.clip import truth_of
-from gateway.evaluation.clip_sound import SPEECH_RATE_HZ, check_clip, own_speech, shifted
+from gateway.evaluation.clip_sound import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted
 from gateway.evaluation.native import finished_box, insert_box
-from gateway.evaluation.types import FrameRange, HeadMotion, Rendered, Speech, Variant
+from gateway.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
 from gateway.media.sound import Speech as Sound
 from gateway.methods import method_named
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
@@ -40,6 +42,9 @@ from gateway.stages.method_check import models_for
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
+from services.common.face.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
+from services.common.wire.timeline import MOTION_RATE, Timeline
+from services.common.wire.timeline_messages import timeline_to_proto
 
 _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "mean_mouth": texture_pb2.WARP_MODE_MEAN_MOUTH,
@@ -225,6 +230,26 @@ class PipelineSession:
         diagnostics = _diagnostics(windows)
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
+    def phone_times(self) -> dict[Trigger, Float64]:
+        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound (Shot.hear), seconds."""
+        sound = self._shot.workspace.sound
+        posteriorgram = sound.read(0, sound.num_rows)["posteriorgram"]
+        return {kind: phone_times(posteriorgram, phones) for kind, phones in TRIGGERS.items()}
+
+    def framed_motion(self, actor: Handle, frames: FrameRange) -> FramedMotion:
+        """Return the predicted mouths for the sound of a range with silence before and after (framed_speech)."""
+        begin, end = (round(float(self.frame_seconds[frame]) * SPEECH_RATE_HZ) for frame in (frames.start, frames.stop - 1))
+        framed = framed_speech(shifted(self._speech, actor.lag_frames)[begin:end])
+        rows = self._rows[actor.frames.start : actor.frames.stop]
+        usable = self._usable[actor.frames.start : actor.frames.stop]
+        own = self._shot.workspace.faces.read_rows(rows[usable].tolist())["mouth"]
+        motion = self._host.run(self._predict_framed(framed, actor.actor.style))
+        spoken = motion["speech_probability"] >= SPOKEN_FROM
+        edge = round(SILENCE_S * float(MOTION_RATE))
+        # Voice activity may reach into the silence beside a word that is cut.
+        spoken[:edge] = spoken[-edge:] = False
+        return FramedMotion(mouth_opening(motion["mouth"]), spoken, mouth_opening(own))
+
     def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
         """Return the head motion of a film with the speech of the range and backgrounds of the enrolment part.
 
@@ -275,9 +300,24 @@ class PipelineSession:
             self._motions[key] = self._host.run(self._predict(samples, style, variant == "no_style"))
         return self._motions[key]
 
-    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> _Predicted:
-        stages, info = self._host.stages, self._shot.info
-        folder = self._shot.workspace.folder
+    async def _predict_framed(self, samples: Float32, style: common_pb2.ArtefactRef) -> Array:
+        """Return the MOTION_RECORDs of a speech at 25 frames per second."""
+        duration = Fraction(len(samples), SPEECH_RATE_HZ)
+        request = MotionRequest(
+            predictor=self._shot.method.motion,
+            style=style,
+            timeline=timeline_to_proto(Timeline(rate=MOTION_RATE)),
+            num_frames=int(duration * MOTION_RATE),
+        )
+        async with self._motion_of(samples, duration, request) as (_, motion):
+            return motion.read(0, motion.num_rows)
+
+    @asynccontextmanager
+    async def _motion_of(
+        self, samples: Float32, duration: Fraction, request: MotionRequest
+    ) -> AsyncIterator[tuple[RecordFile, RecordFile]]:
+        """Yield the FEATURE_RECORDs and MOTION_RECORDs of a speech for a film of a duration in seconds. Both files are reused."""
+        stages, folder = self._host.stages, self._shot.workspace.folder
         with (
             RecordFile(folder / "evaluated.features", FEATURE_RECORD) as features,
             RecordFile(folder / "evaluated.motion", MOTION_RECORD) as motion,
@@ -285,16 +325,20 @@ class PipelineSession:
             features.clear()
             motion.clear()
             spoken = Sound(SPEECH_RATE_HZ, 1, [samples[:, None]])
-            duration = info.video.duration
             await extract_features(stages, spoken, features, motion_frames_for(duration), duration, self._shot.method.features)
-            request = MotionRequest(
-                predictor=self._shot.method.motion,
-                style=style,
-                timeline=timeline_of(info),
-                num_frames=info.video.num_frames,
-                without_style=without_style,
-            )
             await predict_motion(stages, request, features, motion)
+            yield features, motion
+
+    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> _Predicted:
+        info = self._shot.info
+        request = MotionRequest(
+            predictor=self._shot.method.motion,
+            style=style,
+            timeline=timeline_of(info),
+            num_frames=info.video.num_frames,
+            without_style=without_style,
+        )
+        async with self._motion_of(samples, info.video.duration, request) as (features, motion):
             heard: Float32 | None = None
             if self._shot.method.renderer.speech:
                 heard = Spoken(features, self.frame_seconds).around(np.arange(self.num_frames))

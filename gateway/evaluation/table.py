@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from gateway.evaluation.cases import TableRow, reported
 from gateway.evaluation.types import COSTS, METRICS
 
-Better = Literal["higher", "lower", "one"]
+Better = Literal["higher", "lower", "one", "zero"]
 
 _LEGEND: Final = "Each cell has the mean over clips and, in brackets, the worst clip. `-`: not measured."
 """A line of every table."""
@@ -35,10 +35,21 @@ FIGURES: Final[tuple[str, ...]] = (*METRICS, *_AGAINST_M, *CONTROLS, *_PAPER, *C
 """Figures of a row in their order; a figure that no clip has is left out of the Markdown."""
 
 _LOWER: Final = frozenset(
-    {"mouth_lmd_px", "mouth_lmd_over_m", "wrong_audio_r", "nme", "photometric_error", "expression_error", "landmark_error_px"}
+    {
+        "fastest_step_ratio",
+        "silence_opening",
+        "mouth_lmd_px",
+        "mouth_lmd_over_m",
+        "wrong_audio_r",
+        "nme",
+        "photometric_error",
+        "expression_error",
+        "landmark_error_px",
+    }
     | {"fitting_error", "sync_distance", "lpips", "fid", *COSTS}
 )
-_ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio"))
+_ONE: Final = frozenset(name for name in METRICS if name.endswith("_ratio")) - _LOWER
+_ZERO: Final = frozenset(name for name in METRICS if name.endswith("_shift_ms"))
 _GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("Picture and mouth", (*METRICS, *_AGAINST_M, *CONTROLS)),
     ("Figures of the papers, and cost", (*_PAPER, *COSTS)),
@@ -83,6 +94,8 @@ class FilledRow:
         if better == "one":
             # A ratio is as bad as its inverse.
             return max(values, key=lambda value: abs(math.log(max(value, 1e-6))))
+        if better == "zero":
+            return max(values, key=abs)
         return max(values) if better == "lower" else min(values)
 
     def _values(self, name: str) -> list[float]:
@@ -93,6 +106,8 @@ def better_of(name: str) -> Better:
     """Return which values of a figure are good."""
     if name in _ONE:
         return "one"
+    if name in _ZERO:
+        return "zero"
     return "lower" if name in _LOWER else "higher"
 
 

@@ -59,6 +59,11 @@ TARGETS: Final[tuple[Target, ...]] = (
     Target("full", "sharpness_ratio", low=0.7, high=1.3),
     Target("full", "frame_difference_ratio", low=0.85, high=1.2),
     Target("full", "closure", low=0.8),
+    Target("full", "silence_opening", high=0.1),
+    Target("full", "lip_width_spread_ratio", low=0.85),
+    Target("full", "vowel_shift_ms", low=-10.0, high=10.0),
+    Target("full", "closure_shift_ms", low=-10.0, high=10.0),
+    Target("full", "fastest_step_ratio", high=1.0),
     Target("wrong_audio", "commanded_opening_correlation", low=0.9),
 )
 

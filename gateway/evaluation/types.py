@@ -13,7 +13,8 @@ from typing import Final, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
-from services.common.array_types import Float32, Float64, Int64, UInt8
+from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
+from services.common.face.mouth_curves import Trigger
 
 Variant = Literal[
     "mean_mouth",
@@ -67,6 +68,11 @@ METRICS: Final[tuple[str, ...]] = (
     "mouth_opening_correlation",
     "lip_width_correlation",
     "opening_spread_ratio",
+    "lip_width_spread_ratio",
+    "fastest_step_ratio",
+    "vowel_shift_ms",
+    "closure_shift_ms",
+    "silence_opening",
     "sharpness_ratio",
     "native_sharpness_ratio",
     "frame_difference_ratio",
@@ -126,6 +132,21 @@ class Rendered:
     commanded: Float32 | None = None
     native_energy: Float64 | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FramedMotion:
+    """Predicted mouths for the sound of a test part with silence before and after, at 25 frames per second (framed_speech).
+
+    Attributes:
+        opening: float32 [T], predicted opening of the mouth, crop pixels.
+        spoken: bool [T], frames in which somebody speaks.
+        own_opening: float32 [E], opening of the person's mouth in the usable frames of the enrolment part, crop pixels.
+    """
+
+    opening: Float32 = field(repr=False)
+    spoken: Bool = field(repr=False)
+    own_opening: Float32 = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +253,14 @@ class SelfReenactment(Protocol[Handle]):
         """
         ...
 
+    def phone_times(self) -> Mapping[Trigger, Float64]:
+        """Return the centres of the open vowels and of the p, b, m in the sound of the clip, float64 [E] each, seconds."""
+        ...
+
+    def framed_motion(self, actor: Handle, frames: FrameRange) -> FramedMotion:
+        """Return the predicted mouths for the sound of a range with silence before and after."""
+        ...
+
     def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
         """Return the head motion of a film with its own timeline and the speech of the range; None: the method moves no head."""
         ...
@@ -259,7 +288,8 @@ class VariantScores:
     """Means of one variant over the folds (and speeches) of one clip.
 
     Attributes:
-        metrics: value of each name of METRICS; NaN if it cannot be measured (closure without a transcript).
+        metrics: value of each name of METRICS; NaN if it cannot be measured (closure without a transcript, silence_opening of all
+            variants but `full`).
         intervals: bootstrap intervals of the metrics that are not NaN.
         paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
             sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_scores.py) if the

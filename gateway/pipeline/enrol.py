@@ -23,6 +23,8 @@ from gateway.pipeline.spoken import Spoken
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64
 from services.common.face.actor_geometry import ActorGeometry
+from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.face.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
 
 OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it, so that the caller can erase artefacts of an enrolment that later fails."""
@@ -51,6 +53,8 @@ class EnrolledActor:
         lag_confidence: EstimateLagResponse.confidence.
         sync_distance: EstimateLagResponse.distance.
         lag_doubt: why the lag is not applied (SoundLag.doubt); empty: the lag is applied, or nothing was measured.
+        speaking: how the person moves the mouth in the footage, which dubs are compared with; None: the mouth never moves, or an
+            earlier version enrolled the person.
     """
 
     style: common_pb2.ArtefactRef
@@ -65,6 +69,7 @@ class EnrolledActor:
     lag_confidence: float = 0.0
     sync_distance: float = 0.0
     lag_doubt: str = ""
+    speaking: SpeakingMotion | None = None
 
     @property
     def artefacts(self) -> tuple[common_pb2.ArtefactRef, ...]:
@@ -165,12 +170,21 @@ class Enrolment:
             lag_confidence=lag.confidence,
             sync_distance=lag.distance,
             lag_doubt=lag.doubt,
+            speaking=self._speaking(),
         )
         if self.options.personalize_motion and lag.frames is not None and self.features is not None:
             actor = replace(actor, style=await self._adapted(style, Heard(clip, self.features, lag.frames)))
         if self.options.personalize_renderer or method.renderer.needs_actor:
             actor = await self._with_renderer(actor)
         return actor
+
+    def _speaking(self) -> SpeakingMotion | None:
+        """Return how the person moves the mouth. A voice that may be another person's tells nothing of it."""
+        opening, width = (np.where(self.clip.usable, curve(self.clip.mouth), np.nan) for curve in (mouth_opening, lip_width))
+        if self.features is None or self.lag.frames is None:
+            return speaking_motion(opening, width, self.clip.usable)
+        spoken = self.features["speech_probability"] >= SPOKEN_FROM
+        return speaking_motion(opening, width, spoken, self.features["posteriorgram"], self.lag.frames)
 
     async def _identity(self) -> common_pb2.ArtefactRef:
         """Return the person on the morphable model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from services.common.array_types import Array
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.head_pose_vectors import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.face.mouth_curves import SpeakingMotion
 from services.common.store.tensor_bytes import NamedArrays
 
 _SHAPES: Final = {
@@ -39,6 +40,7 @@ def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, Array], dict[str, str]
         "lag_confidence": repr(actor.lag_confidence),
         "sync_distance": repr(actor.sync_distance),
         "lag_doubt": actor.lag_doubt,
+        "speaking": "" if actor.speaking is None else json.dumps(asdict(actor.speaking)),
     }
     return arrays, metadata
 
@@ -77,6 +79,8 @@ def _actor(stored: NamedArrays) -> EnrolledActor:
         sync_distance=float(metadata["sync_distance"]),
         # Enrolments of earlier versions applied every lag.
         lag_doubt=metadata.get("lag_doubt", ""),
+        # Enrolments of earlier versions did not measure the person's motion.
+        speaking=SpeakingMotion(**json.loads(metadata["speaking"])) if metadata.get("speaking") else None,
     )
 
 

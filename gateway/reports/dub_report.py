@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,15 @@ from gateway.reports.strip import RENDERED, counts_of, spans_of
 from gateway.reports.types import DubReport
 
 FRAME_COLUMNS: Final = 4
+MOTION_NAMES: Final = {
+    "silence_opening": "largest opening in silence, share of the person's range (0 is at rest)",
+    "opening_spread": "spread of the opening over the person's own (1 is the person's own)",
+    "width_spread": "spread of the lip width over the person's own (1 is the person's own)",
+    "fastest_step": "fastest change of the opening over the person's own (at most 1)",
+    "vowel_shift_ms": "ms by which open vowels are later than the person's own (0 is on time)",
+    "closure_shift_ms": "ms by which p, b, m are later than the person's own (0 is on time)",
+}
+"""Names of MotionFigures on the page."""
 
 
 def mean_mask_share(report: DubReport) -> float:
@@ -41,6 +52,7 @@ def report_json(report: DubReport) -> dict[str, Any]:
         "reasons": {count.reason: count.frames for count in counts_of(report.reasons)},
         "mask_area_share": round(mean_mask_share(report), 6),
         "lag_frames": report.lag_frames,
+        "motion": {name: round(value, 4) if math.isfinite(value) else None for name, value in _motion(report).items()},
         "undubbed": report.undubbed,
         "warnings": list(report.warnings),
         "times": {
@@ -54,6 +66,10 @@ def report_json(report: DubReport) -> dict[str, Any]:
             ],
         },
     }
+
+
+def _motion(report: DubReport) -> dict[str, float]:
+    return {} if report.motion is None else asdict(report.motion)
 
 
 def write_dub_report(report: DubReport, folder: Path) -> Path:
@@ -107,6 +123,8 @@ def _write(report: DubReport, folder: Path) -> None:
         "mask_share": mean_mask_share(report),
         "slowest_ms": max((stage.ms_per_frame for stage in report.times.stages), default=0.0),
         "obeyed": obeyed,
+        "motion": _motion(report),
+        "motion_names": MOTION_NAMES,
         "seconds": float(len(report.reasons) / report.frame_rate),
     }
     text = json.dumps(report_json(report), indent=2, allow_nan=False)

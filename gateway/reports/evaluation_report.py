@@ -31,13 +31,24 @@ HEADINGS: Final[Mapping[str, str]] = {
     "mouth_opening_correlation": "opening r",
     "lip_width_correlation": "width r",
     "opening_spread_ratio": "opening spread",
+    "lip_width_spread_ratio": "width spread",
+    "fastest_step_ratio": "fastest step",
+    "vowel_shift_ms": "vowel shift, ms",
+    "closure_shift_ms": "closure shift, ms",
+    "silence_opening": "opening in silence",
     "sharpness_ratio": "sharpness",
     "native_sharpness_ratio": "sharpness, native",
     "frame_difference_ratio": "frame difference",
     "skin_flicker_ratio": "skin flicker",
     "closure": "closure",
 }
-DIGITS: Final[Mapping[str, int]] = {"face_psnr_db": 1, "mouth_psnr_db": 1, "face_ssim": 3, "face_ms_ssim": 3, "mouth_ssim": 3}
+DIGITS: Final[Mapping[str, int]] = {
+    "face_psnr_db": 1,
+    "mouth_psnr_db": 1,
+    "face_ssim": 3,
+    "face_ms_ssim": 3,
+    "mouth_ssim": 3,
+} | dict.fromkeys(("vowel_shift_ms", "closure_shift_ms"), 0)
 HEAD_HEADINGS: Final[Mapping[str, str]] = {
     "hs": "HS",
     "hs_own_range": "HS, own range",

@@ -18,7 +18,7 @@ from gateway.pipeline.workspace import Workspace
 from gateway.reports.dub_report import write_dub_report
 from gateway.reports.film_pictures import cut_around, pictures_of, side_by_side, sound_of, sound_rate_of
 from gateway.reports.fitting_sheet import TrackedPicture, fitting_sheet
-from gateway.reports.job_records import boxes_of, commanded_opening, head_motion_of
+from gateway.reports.job_records import boxes_of, commanded_opening, head_motion_of, motion_of
 from gateway.reports.pictures import reduced
 from gateway.reports.tracked_output import TrackedOutput, track_output
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
@@ -86,6 +86,7 @@ async def write_report(
         head_motion=await asyncio.to_thread(head_motion_of, request, outcome, workspace),
         commanded_opening=commanded,
         tracked_opening=tracked.opening if tracked is not None else None,
+        motion=await asyncio.to_thread(motion_of, outcome, workspace),
         video=SideBySide(
             pictures=side_by_side(outcome.film, result),
             frame_rate=times.average_rate,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from gateway.methods import method_named
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.kept_expression import wanted_mouths
+from gateway.pipeline.motion_clip import frame_seconds
 from gateway.pipeline.outcome import DubOutcome
 from gateway.pipeline.records import RecordFile, pose_of
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.film_pictures import MOST_FRAMES
 from services.common.array_types import Float32, Float64
 from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
-from services.common.face.landmarks import mouth_opening
+from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.face.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionFigures, motion_figures
 
+_BLOCK: Final = 4096
+"""Frames whose mouths are read at once."""
+_PHONE_FRAMES: Final = 7500
+"""Frames of the motion grid whose phones are looked for, five minutes: memory does not grow with the film."""
 Box = tuple[int, int, int, int]
 """Left, top, width and height, pixels."""
 
@@ -45,6 +53,28 @@ def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspac
         if row >= 0:
             film[frame] = pose_vectors([pose_of(film_faces(outcome, workspace).read(row, row + 1)[0])])[0]
     return {"film": film, "predicted": predicted}
+
+
+def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionFigures | None:
+    """Return the wanted motion of a dub compared with the person's own motion.
+
+    None: no frame is dubbed, the person's own motion is not known, or the film is shorter than two frames.
+    """
+    own = outcome.actor.speaking if outcome.actor is not None else None
+    rendered, seconds = outcome.plan.rendered(), frame_seconds(outcome.film)
+    if own is None or len(seconds) < 2 or not rendered.any():
+        return None
+    parts = []
+    for begin in range(0, len(seconds), _BLOCK):
+        mouths = wanted_mouths(workspace, begin, begin + _BLOCK)
+        spoken = workspace.motion.read(begin, begin + _BLOCK)["speech_probability"]
+        parts.append(np.stack([mouth_opening(mouths), lip_width(mouths), spoken]))
+    curves = np.concatenate(parts, axis=1).astype(np.float64)
+    curves[:2, ~rendered] = np.nan
+    grid = np.arange(0.0, seconds[-1], MOTION_FRAME_S)
+    opening, width, speech = (np.interp(grid, seconds, curve) for curve in curves)
+    posteriorgram = workspace.speech.read(0, min(len(grid), _PHONE_FRAMES))["posteriorgram"]
+    return motion_figures(own, opening, width, speech >= SPOKEN_FROM, posteriorgram)
 
 
 def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:

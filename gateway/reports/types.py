@@ -9,6 +9,7 @@ from fractions import Fraction
 from gateway.evaluation.types import ClipResult
 from gateway.stages.times import StageTimes
 from services.common.array_types import Float32, Float64, UInt8
+from services.common.face.mouth_curves import MotionFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class DubReport:
         fitting: rows of the person's face model on frames of the result (fitting_sheet.py); None: the actor has no identity.
         head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None: the head moves as in the footage.
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
+        motion: the wanted motion compared with the person's own; None: not measured.
         video: the footage and the film side by side.
         undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
         warnings: warnings for the user.
@@ -94,6 +96,7 @@ class DubReport:
     head_motion: Mapping[str, Float64] | None = field(repr=False, default=None)
     commanded_opening: Float32 | None = field(repr=False, default=None)
     tracked_opening: Float32 | None = field(repr=False, default=None)
+    motion: MotionFigures | None = None
     video: SideBySide | None = None
     undubbed: str = ""
     warnings: Sequence[str] = ()

@@ -40,6 +40,7 @@ class ClipEntry:
         has_pixels: whether networks may learn from the pixels.
         weight: how often the clip is drawn, relative to other clips.
         narrow: whether the corpus has one kind of sentence.
+        language: language that is spoken (BCP 47); empty: unknown.
         rules: table of the corpus file; None: no table takes the clip.
     """
 
@@ -52,6 +53,7 @@ class ClipEntry:
     has_pixels: bool = True
     weight: float = 1.0
     narrow: bool = False
+    language: str = ""
     rules: Source | None = None
 
     @property
@@ -85,9 +87,9 @@ class Listing:
 def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = None) -> Listing:
     """Return the clips of a folder, ordered by file.
 
-    With a catalogue.csv (columns file, use, speaker, licence, transcript; others are ignored): its rows that name a film or a
-    recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the catalogue leaves open. A row
-    without a speaker that no corpus table takes is a person of its own, whatever its folder.
+    With a catalogue.csv (columns file, use, speaker, licence, transcript, and language if it is known; others are ignored): its
+    rows that name a film or a recording. The use `train_motion` is the split `train` without pixels. A corpus file adds what the
+    catalogue leaves open. A row without a speaker that no corpus table takes is a person of its own, whatever its folder.
     Without a catalogue: the files that a corpus file takes; without a corpus file, every film and recording below the folder. The
     speaker is then what the corpus table says, otherwise the first sub-folder, or the file itself if there is no sub-folder.
 
@@ -143,6 +145,7 @@ def _take_rows(listing: Listing, folder: Path, catalogue: Path, splits: frozense
                 has_pixels=use != _WITHOUT_PIXELS and (rules is None or rules.has_pixels),
                 weight=rules.weight if rules else 1.0,
                 narrow=rules is not None and rules.narrow,
+                language=row.get("language") or (rules.language if rules else ""),
                 rules=rules,
             )
         )
@@ -187,6 +190,7 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
                 has_pixels=rules is None or rules.has_pixels,
                 weight=rules.weight if rules else 1.0,
                 narrow=rules is not None and rules.narrow,
+                language=rules.language if rules else "",
                 rules=rules,
             )
         )

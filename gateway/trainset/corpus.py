@@ -94,6 +94,7 @@ class Source(_Table):
         narrow: whether the corpus has one kind of sentence or of speaking, such as commands of six words with silence around them.
             The networks of motion then learn apart what holds in this corpus alone.
         has_pixels: whether networks may learn from the pixels.
+        language: language that is spoken (BCP 47), such as `en` or `zh`; empty: unknown.
         splits: patterns of paths by split. The first split that matches counts; a clip that none matches is split by speaker.
     """
 
@@ -106,6 +107,7 @@ class Source(_Table):
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     narrow: bool = False
     has_pixels: bool = True
+    language: str = Field(default="", pattern=r"^[A-Za-z0-9-]*$", max_length=35)
     splits: Mapping[str, tuple[_PathPattern, ...]] = {}
 
     @model_validator(mode="after")

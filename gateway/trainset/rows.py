@@ -71,6 +71,7 @@ def _rows_of_clip(entry: ClipEntry, record: ClipRecord, split: str, phones: Mapp
             phones=phones.get(piece.name, ""),
             weight=entry.weight,
             narrow=entry.narrow,
+            language=entry.language,
             first_frame=piece.first_frame,
         )
         for piece in record.pieces

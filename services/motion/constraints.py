@@ -1,4 +1,4 @@
-"""Constraints on predicted mouths: lips touch on p, b, m; the mouth is shut in silence.
+"""Constraints on predicted mouths: lips touch on p, b, m; in silence the mouth goes to the person's rest, then shuts.
 
 Each frame depends on a fixed neighbourhood of frames, so a stream in other pieces gives the same bytes.
 """
@@ -13,13 +13,24 @@ import numpy as np
 from services.common.array_types import Float32
 from services.common.face.landmarks import NUM_LIPS
 
-CONTEXT_PAST: Final = 12
-"""Frames that `apply_constraints` needs before the first frame."""
+CONTEXT_PAST: Final = 24
+"""Frames that the constraints need before the first frame."""
 CONTEXT_AHEAD: Final = 2
-"""Fewest frames that `apply_constraints` needs after the last frame: 80 ms."""
+"""Fewest frames that the constraints need after the last frame: 80 ms."""
+_PRESENCE_PAST: Final = 12
+"""Frames before a frame among which sure speech is looked for."""
 _PAUSE: Final = 6
 """Frames of the longest pause in which a person's correction counts in full: people have their own way to pause. Live speech looks
 one frame ahead, so one frame there."""
+_VOICED: Final = (0.02, 0.15)
+"""Speech probabilities from which a person's correction begins to count, and counts in full."""
+_FALL: Final = 4
+"""Frames in which the mouth goes to the rest once a silence has begun."""
+_RISE: Final = 5
+"""Frames before speech in which the mouth leaves the rest."""
+_SHUT_FROM, _SHUT_AT = 12.0, 24.0
+"""Frames of silence after which the mouth begins to shut, and is shut. People leave the mouth a little open in shorter pauses
+(docs/models/speech_map.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,36 +38,41 @@ class ConstraintConfig:
     """Strength and extent of the constraints.
 
     Attributes:
-        bilabial_low: probability of p, b, m below which nothing happens.
+        bilabial_low: probability of p, b, m from the posteriorgram below which nothing happens.
         bilabial_high: probability from which the lips touch fully.
         bilabial_shape: weight of a peak at distance 0 and 1 frame.
-        speech_low: speech probability below which a frame is silent.
-        speech_high: speech probability from which a frame is speech.
+        closed_low: probability of closed lips from the speech encoder below which nothing happens.
+        closed_high: probability from which the lips touch fully.
+        silent_low: speech probability up to which a frame is silent.
+        silent_high: speech probability from which a frame is speech.
         presence_low: up to this highest speech probability around a frame, there is no speech at the frame, only noise or music.
         presence_high: from this highest speech probability around a frame, there is speech at the frame.
-        attack_low: share of silent frames, among the frame and the twelve before, from which the mouth begins to shut. At 1 the
-            mouth is shut.
+        pause: frames of the shortest silence in which the mouth goes to the rest.
+        wait: silent frames after the speech before the mouth begins to go to the rest. Speech that is there as a whole needs none:
+            there, the length of a silence is known at its first frame.
         jaw_share: how far the jaw follows the lips into the closed shape on p, b, m.
-        frames_ahead: frames after a frame in which silence is looked for, at least CONTEXT_AHEAD. People open the mouth
-            some tenths of a second before they speak; live speech cannot wait that long.
+        frames_ahead: frames after a frame in which speech is looked for, at least CONTEXT_AHEAD.
     """
 
-    bilabial_low: float = 0.35
-    bilabial_high: float = 0.65
+    bilabial_low: float = 0.5
+    bilabial_high: float = 0.8
     bilabial_shape: tuple[float, float] = (1.0, 0.2)
-    speech_low: float = 0.02
-    speech_high: float = 0.15
+    closed_low: float = 0.2
+    closed_high: float = 0.6
+    silent_low: float = 0.02
+    silent_high: float = 0.05
     presence_low: float = 0.45
     presence_high: float = 0.5
-    attack_low: float = 0.3
+    pause: int = 4
+    wait: int = 1
     jaw_share: float = 0.5
     frames_ahead: int = CONTEXT_AHEAD
 
 
 LIVE: Final = ConstraintConfig()
 """Constraints for speech that is still to come: 80 ms of look-ahead."""
-WHOLE: Final = ConstraintConfig(frames_ahead=10)
-"""Constraints for speech that is there as a whole: 400 ms of look-ahead (docs/models/motion.md)."""
+WHOLE: Final = ConstraintConfig(frames_ahead=10, pause=10, wait=0)
+"""Constraints for speech that is there as a whole: 400 ms of look-ahead."""
 
 
 def _smoothstep(x: Float32, low: float, high: float) -> Float32:
@@ -71,10 +87,10 @@ def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float
     correction would open the mouth after the last word. So the correction counts by this share.
 
     Args:
-        speech_probability: float32 [12 + T + A], with twelve frames before the T frames and A = `frames_ahead` after.
+        speech_probability: float32 [P + T + A], with P = CONTEXT_PAST frames before the T frames and A = `frames_ahead` after.
         config: see ConstraintConfig.
     """
-    voiced = _smoothstep(speech_probability, config.speech_low, config.speech_high)
+    voiced = _smoothstep(speech_probability, *_VOICED)
     ahead = min(_PAUSE, config.frames_ahead - 1)
     near = np.lib.stride_tricks.sliding_window_view(voiced, ahead + 1).max(axis=-1)
     smooth = (near[:-2] + near[1:-1] + near[2:]) / np.float32(3.0)
@@ -82,10 +98,11 @@ def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float
 
 
 def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
-    """Return how far the lips close on p, b, m: float32 [T] in [0, 1].
+    """Return how far the lips close on p, b, m of the posteriorgram: float32 [T] in [0, 1].
 
     Args:
-        bilabial: float32 [12 + T + A], probability of p, b, m, with twelve frames before the T frames and A = `frames_ahead` after.
+        bilabial: float32 [P + T + A], probability of p, b, m, with P = CONTEXT_PAST frames before the T frames and
+            A = `frames_ahead` after.
         config: see ConstraintConfig.
     """
     peak = _smoothstep(bilabial, config.bilabial_low, config.bilabial_high)
@@ -94,54 +111,72 @@ def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
     return np.asarray(spread[CONTEXT_PAST - 1 : len(spread) - (config.frames_ahead - 1)], dtype=np.float32)
 
 
-def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> Float32:
-    """Return how far the mouth is shut for silence: float32 [T] in [0, 1], 1 if all of frames n-12..n+A are silent.
-
-    The mouth shuts over the half second after the speech: people leave the mouth open in short pauses. The mouth opens within the A
-    frames before the speech: viewers see a mouth that opens late, and do not see a mouth that shuts slowly. If none of frames
-    n-12..n+A is surely speech, the mouth stays shut: weak speech has strong speech beside it, music that sounds a little like
-    speech has none.
+def closed_lips_weights(closed: Float32, config: ConstraintConfig) -> Float32:
+    """Return how far the lips close where the speech encoder hears closed lips: float32 [T] in [0, 1].
 
     Args:
-        speech_probability: float32 [12 + T + A], with twelve frames before the T frames and A = `frames_ahead` after.
+        closed: float32 [T], probability of closed lips in [0, 1].
         config: see ConstraintConfig.
     """
-    silent = np.asarray(1.0 - _smoothstep(speech_probability, config.speech_low, config.speech_high), np.float32)
-    width = CONTEXT_PAST + 1 + config.frames_ahead
-    windows = np.lib.stride_tricks.sliding_window_view(silent, width)
-    before, ahead = windows[:, : CONTEXT_PAST + 1].mean(axis=-1), windows[:, CONTEXT_PAST:].mean(axis=-1)
-    free = 1.0 - _smoothstep(before, config.attack_low, 1.0) * ahead
-    around = np.lib.stride_tricks.sliding_window_view(speech_probability, width).max(axis=-1)
-    present = _smoothstep(np.asarray(around, np.float32), config.presence_low, config.presence_high)
-    return np.asarray(1.0 - free * present, dtype=np.float32)
+    return _smoothstep(closed, config.closed_low, config.closed_high)
+
+
+def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> tuple[Float32, Float32]:
+    """Return how far the mouth is at rest, and how far the mouth is shut, for silence: two times float32 [T] in [0, 1].
+
+    In a silence of at least `pause` frames, the mouth is at rest from the fourth frame (live: the fifth) to the fourth frame before
+    the speech; after a second of silence the mouth is shut. Of real people, the mouth is as open in the frames about a pause as on
+    average. If none of the frames n - 12 .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside it,
+    music that sounds a little like speech has none.
+
+    Args:
+        speech_probability: float32 [P + T + A], with P = CONTEXT_PAST frames before the T frames and A = `frames_ahead` after.
+        config: see ConstraintConfig.
+    """
+    ahead = config.frames_ahead
+    silent = np.asarray(1.0 - _smoothstep(speech_probability, config.silent_low, config.silent_high), np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(silent, CONTEXT_PAST + 1 + ahead)
+    # Lengths of the silence up to each frame and from each frame, in frames. Doubtful frames count in part.
+    before = np.cumprod(windows[:, CONTEXT_PAST::-1], axis=1).sum(axis=1)
+    after = np.cumprod(windows[:, CONTEXT_PAST:], axis=1).sum(axis=1)
+    long_enough = np.clip(before + after - windows[:, CONTEXT_PAST] - (config.pause - 1), 0.0, 1.0)
+    fall = (before - config.wait) / _FALL
+    rise = after / (min(_RISE, ahead) + 1)
+    resting = _smoothstep(np.asarray(long_enough * np.minimum(fall, rise), np.float32), 0.0, 1.0)
+    shut = resting * _smoothstep(before, _SHUT_FROM, _SHUT_AT)
+    near = np.lib.stride_tricks.sliding_window_view(speech_probability[CONTEXT_PAST - _PRESENCE_PAST :], _PRESENCE_PAST + 1 + ahead)
+    present = _smoothstep(np.asarray(near.max(axis=-1), np.float32), config.presence_low, config.presence_high)
+    return np.asarray(1.0 - (1.0 - resting) * present, np.float32), np.asarray(1.0 - (1.0 - shut) * present, np.float32)
 
 
 def apply_constraints(
     mouth_landmarks: Float32,
+    rest_mouth: Float32,
     closed_mouth: Float32,
-    bilabial: Float32,
+    closing: Float32,
     speech_probability: Float32,
     config: ConstraintConfig,
 ) -> Float32:
-    """Close the lips on p, b, m and in silence.
+    """Close the lips on p, b, m, and bring the mouth to rest in silence.
 
     On p, b, m only height and depth move to the closed shape, because the width carries the rounding of the neighbouring sounds. In
     silence all three coordinates move.
 
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.
+        rest_mouth: float32 [59, 3], the person's mouth at rest.
         closed_mouth: float32 [59, 3].
-        bilabial: float32 [12 + T + A], see closure_weights.
-        speech_probability: float32 [12 + T + A], see silence_weights.
+        closing: float32 [T] in [0, 1], see closure_weights and closed_lips_weights.
+        speech_probability: float32 [P + T + A], see silence_weights.
         config: see ConstraintConfig.
 
     Returns:
         float32 [T, 59, 3].
     """
-    shape = np.zeros((mouth_landmarks.shape[1], 3), np.float32)
+    resting, shut = silence_weights(speech_probability, config)
+    mouths = mouth_landmarks + resting[:, None, None] * (rest_mouth - mouth_landmarks)
+    shape = np.zeros((mouths.shape[1], 3), np.float32)
     shape[:, 1:] = 1.0
     shape[NUM_LIPS:] *= config.jaw_share
-    closing = closure_weights(bilabial, config)[:, None, None] * shape
-    pressed = mouth_landmarks + closing * (closed_mouth - mouth_landmarks)
-    quiet = silence_weights(speech_probability, config)[:, None, None]
-    return np.asarray(pressed + quiet * (closed_mouth - pressed), dtype=np.float32)
+    pressed = mouths + closing[:, None, None] * shape * (closed_mouth - mouths)
+    return np.asarray(pressed + shut[:, None, None] * (closed_mouth - pressed), dtype=np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
-from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints, voiced_share
+from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints, closure_weights, voiced_share
 from services.motion.features import bilabial_probability, silence
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
@@ -90,7 +90,7 @@ class Grid(ABC):
         Args:
             style: the person.
             constraints: closure of the lips on p, b, m and in silence. None: constraints for live speech.
-            held: features before the stream, P frames, as many as a frame needs before it; at least 12.
+            held: features before the stream, P frames, as many as a frame needs before it; at least CONTEXT_PAST.
             heard: network inputs of these frames, float32 [P, 4, C].
             ahead: frames of features that the network needs after a frame. A frame is answered when these frames, and the frames
                 that the constraints need, are there.
@@ -149,6 +149,16 @@ class Grid(ABC):
             voiced: float32 [R] in [0, 1], the share of the person's correction (constraints.voiced_share).
         """
 
+    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+        """Return how far the lips close at the next `count` frames, float32 [count] in [0, 1].
+
+        Args:
+            count: R, number of frames.
+            heard: as _predict takes it.
+            around: features with CONTEXT_PAST frames before the R frames and the constraints' `frames_ahead` after them.
+        """
+        return closure_weights(bilabial_probability(around), self._constraints)
+
     def _advance(self, features: SpeechFeatures) -> Motion:
         held = SpeechFeatures.joined([self._held, features])
         heard = np.concatenate([self._heard, self._hear(features)])
@@ -163,8 +173,9 @@ class Grid(ABC):
         motion = self._predict(first, heard, held.speech_probability[self._past : self._past + ready], voiced)
         constrained = apply_constraints(
             motion.mouth_landmarks,
+            self._style.rest_mouth,
             self._style.closed_mouth,
-            bilabial_probability(held[around]),
+            self._closing(ready, heard, held[around]),
             held.speech_probability[around],
             self._constraints,
         )

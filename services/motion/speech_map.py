@@ -1,6 +1,7 @@
-"""The fitted maps: a linear filter from neighbouring states of the speech encoder to coefficients, for files and for live speech.
+"""The fitted maps: linear filters from neighbouring states of the speech encoder to motion, for files and for live speech.
 
-    coefficients = W (s_{n - b}, ..., s_{n + a}) + w        in units of the person's spread
+    coefficients   = W (s_{n - b}, ..., s_{n + a}) + w              in units of the person's spread
+    P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
 
 s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
 encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
@@ -10,6 +11,7 @@ may change.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,14 +23,21 @@ import numpy as np
 from services.common.array_types import Array, Float32
 from services.common.errors import ArtefactCorrupt
 from services.motion.basis import LandmarkBasis
+from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.expression import expression_spread
 from services.motion.grid import amplified
 from services.motion.models import MotionModels
 from services.motion.runtime import read_constants
-from services.motion.speech_states import NUM_STATES, STATES, pooled_states
+from services.motion.speech_states import NUM_POOLED_STATES, NUM_STATES, STATES, pooled_states
 from services.motion.style import Style
 
 MODEL_FILE: Final = "speech_map.safetensors"
+ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
+"""Arrays of a map in the file."""
+
+
+_ANSWER_SCALE: Final = np.float32(0.5)
+"""Factor of the map's answer beside the states that a correction hears: a ridge punishes a factor of a small number more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +72,25 @@ class LinearMap:
     Attributes:
         weight: float32 [K, width * 192], W; the first frame comes first.
         bias: float32 [K], w.
+        closed_weight: float32 [width * 192], v.
+        closed_bias: float32 [1], u.
         hearing: what the map hears.
     """
 
     weight: Float32
     bias: Float32
+    closed_weight: Float32
+    closed_bias: Float32
     hearing: Hearing
 
     @cached_property
     def version(self) -> str:
-        """First 12 digits of the SHA-256 of W and w."""
-        return hashlib.sha256(self.weight.tobytes() + self.bias.tobytes()).hexdigest()[:12]
+        """First 12 digits of the SHA-256 of W, w, v and u."""
+        return hashlib.sha256(b"".join(each.tobytes() for each in self.arrays().values())).hexdigest()[:12]
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name without the feature's."""
+        return {name: getattr(self, name) for name in ARRAYS}
 
     def predict(self, window: Float32) -> Float32:
         """Return the coefficients of one window: float32 [width, 192] -> float32 [K] in units of the person's spread.
@@ -81,6 +98,21 @@ class LinearMap:
         Each call takes one window: the bits of a batched matrix product may depend on the size of the batch.
         """
         return np.asarray(self.weight @ np.ascontiguousarray(window).reshape(-1) + self.bias, np.float32)
+
+    def closed(self, window: Float32) -> float:
+        """Return the probability of closed lips of one window, float32 [width, 192]."""
+        score = float(self.closed_weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.closed_bias[0])
+        return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
+
+    def closing(self, states: Float32, constraints: ConstraintConfig) -> Float32:
+        """Return how far the lips close at T frames, float32 [T] in [0, 1], see constraints.closed_lips_weights.
+
+        Args:
+            states: float32 [T + width - 1, 192], states that the map hears about these frames.
+            constraints: strength of the constraints.
+        """
+        windows = (states[frame : frame + self.hearing.width] for frame in range(len(states) - self.hearing.width + 1))
+        return closed_lips_weights(np.array([self.closed(window) for window in windows], np.float32), constraints)
 
 
 class SpeechMapModel:
@@ -113,7 +145,7 @@ class SpeechMapModel:
         """Return the arrays of the file, by name."""
         found = self.basis.arrays()
         for feature, each in self.maps.items():
-            found |= {f"{feature}.weight": each.weight, f"{feature}.bias": each.bias}
+            found |= {f"{feature}.{name}": values for name, values in each.arrays().items()}
         return found
 
     def spread(self, style_spread: Float32, models: MotionModels) -> Float32:
@@ -125,9 +157,10 @@ class SpeechMapModel:
 
 
 def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
-    shapes = {"weight": (num_coefficients, hearing.width * NUM_STATES), "bias": (num_coefficients,)}
+    inputs = hearing.width * NUM_STATES
+    shapes = zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True)
     found: dict[str, Float32] = {}
-    for part, shape in shapes.items():
+    for part, shape in shapes:
         values = arrays.get(f"{hearing.feature}.{part}")
         if values is None or values.shape != shape:
             raise ArtefactCorrupt(
@@ -139,11 +172,33 @@ def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, f
     return LinearMap(**found, hearing=hearing)
 
 
+def num_correction_inputs(num_coefficients: int) -> int:
+    """Return the count of numbers that a correction of the map hears, for K coefficients: 49 + K."""
+    return NUM_POOLED_STATES + num_coefficients
+
+
+def correction_inputs(window: Float32, answer: Float32, hearing: Hearing) -> Float32:
+    """Return what a correction of the map hears of a frame: float32 [49 + K], the last number 1.
+
+    Args:
+        window: float32 [width, 192], states about the frame.
+        answer: float32 [K], coefficients of the map.
+        hearing: input of the map.
+    """
+    pooled = pooled_states(window, hearing.past)
+    return np.concatenate([pooled[:-1], _ANSWER_SCALE * answer, pooled[-1:]]).astype(np.float32)
+
+
 class MapMouth:
     """Mouths of one person from states, before constraints (grid.amplified included).
 
-    mouth = rest mouth + (map(window) + voiced * C p(window)) * spread        p: speech_states.pooled_states
+        coefficients = map(window) + voiced * C p(window, map(window))        in units of the person's spread; p: correction_inputs
+
+    Attributes:
+        map: the map.
     """
+
+    map: LinearMap
 
     def __init__(
         self, model: SpeechMapModel, hearing: Hearing, models: MotionModels, style: Style, correction: Float32 | None
@@ -155,9 +210,10 @@ class MapMouth:
             hearing: which map to use.
             models: the shared networks.
             style: the person.
-            correction: the person's correction C, float32 [K, 49]. None: the map alone.
+            correction: the person's correction C, float32 [K, 49 + K]. None: the map alone.
         """
-        self._map, self._basis, self._style = model.maps[hearing.feature], model.basis, style
+        self.map = model.maps[hearing.feature]
+        self._basis, self._style = model.basis, style
         self._spread, self._correction = model.spread(style.spread, models), correction
 
     def __call__(self, window: Float32, voiced: float) -> Float32:
@@ -167,8 +223,9 @@ class MapMouth:
             window: states of the frames that the map hears.
             voiced: share of the person's correction (constraints.voiced_share).
         """
-        coefficients = self._map.predict(window)
+        coefficients = self.map.predict(window)
         if self._correction is not None:
-            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, self._map.hearing.past))
+            inputs = correction_inputs(window, coefficients, self.map.hearing)
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ inputs)
         offsets = self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
         return amplified(self._style.rest_mouth + offsets, self._style)

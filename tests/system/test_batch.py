@@ -141,7 +141,11 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
     }
     assert any(record.id == "killed" and "signal 9" in record.error for record in told)
     assert "damaged.mkv" in records["damaged"].error
-    assert (records["nobody"].frames_dubbed, records["nobody"].r_opening) == (0, None)
+    assert (records["nobody"].frames_dubbed, records["nobody"].r_opening, records["nobody"].motion) == (0, None, None)
+    motion = records["killed"].motion
+    assert motion is not None
+    assert motion.fastest_step is not None
+    assert 0.0 < motion.fastest_step < 10.0
     assert [re.sub(r"\d.*", "", reason) for reason in records["nobody"].look] == [
         "none of the ",
         "",

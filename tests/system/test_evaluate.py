@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,19 @@ def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_o
     for name in ("expression_error", "landmark_error_px"):
         assert 0.0 < oracle[name] < 0.6 * mean[name]
     assert found.head_motion is None
+
+
+def test_motion_is_measured_on_real_footage(clip: Path, evaluate: Evaluator) -> None:
+    settings = replace(SETTINGS, variants=("mean_mouth", "full", "oracle_full"))
+    found = evaluate("ugc", clip, UNPERSONALIZED, settings)
+    mean, full, oracle = (found.variants[name].metrics for name in settings.variants)
+    # The landmarks of the truth move as the truth moves.
+    assert oracle["lip_width_spread_ratio"] == pytest.approx(1.0, abs=0.25)
+    assert oracle["fastest_step_ratio"] == pytest.approx(1.0, abs=0.35)
+    assert mean["lip_width_spread_ratio"] < 0.3
+    assert mean["fastest_step_ratio"] < 0.3
+    # Silence is put around the sound, so that every clip has it.
+    assert 0.0 <= full["silence_opening"] < 3.0
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].own_timeline])

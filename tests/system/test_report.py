@@ -41,6 +41,9 @@ def test_a_moved_head_has_frames_face_model_and_motion_in_its_report(
         (picture,) = sheet.decode(video=0)
     assert (picture.width, picture.height) == (256 * len(COLUMNS), 256 * FITTED)
     assert "predicted" in page.with_name("head_motion.svg").read_text(encoding="utf-8")
+    assert "Motion of the mouth against the person's own" in text
     document = json.loads(page.with_name("report.json").read_text(encoding="utf-8"))
     assert document["frames"] == 30
+    assert {"opening_spread", "width_spread", "fastest_step"} <= document["motion"].keys()
+    assert document["motion"]["fastest_step"] > 0.0
     assert {"backgrounds", "identity"} <= {stage["name"] for stage in document["times"]["stages"]}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.batch.progress import progress_of
-from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.batch.types import Shot, ShotMotion, ShotRecord, ShotState
 
 _NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
 
@@ -27,6 +27,8 @@ class Row:
         look: why: no frame is dubbed, or the reasons of the quality gate.
         method: method that dubbed the shot; before that, the method of the manifest.
         r_opening: correlation of the wanted and the shown opening of the mouth, -1 to 1; None: not measured.
+        silence_opening, opening_spread, width_spread, fastest_step, vowel_shift_ms, closure_shift_ms: as in ShotMotion; None: not
+            measured.
         frames: frames of the film.
         frames_dubbed: frames with a new mouth.
         dubbed_share: `frames_dubbed` over `frames`, 0 to 1; None: the film has no frames yet.
@@ -52,6 +54,12 @@ class Row:
     look: tuple[str, ...]
     method: str
     r_opening: float | None
+    silence_opening: float | None
+    opening_spread: float | None
+    width_spread: float | None
+    fastest_step: float | None
+    vowel_shift_ms: float | None
+    closure_shift_ms: float | None
     frames: int
     frames_dubbed: int
     dubbed_share: float | None
@@ -130,6 +138,7 @@ def row_of(index: int, shot: Shot, record: ShotRecord, thumbnail: str | None) ->
         look=record.look,
         method=record.method or shot.method or "",
         r_opening=_rounded(record.r_opening),
+        **(record.motion or ShotMotion()).model_dump(),
         frames=record.frames,
         frames_dubbed=record.frames_dubbed,
         dubbed_share=_ratio(record.frames_dubbed, record.frames),

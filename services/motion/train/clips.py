@@ -91,8 +91,8 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
     Raises:
         InvalidRequest: a file of the clip is missing or damaged, or track and sound differ in length.
     """
-    track, speech = data.arrays(row, "track", _TRACK), data.arrays(row, "speech", (*_SPEECH, *extra))
-    lengths = len(track["usable"]), len(speech["speech_probability"])
+    track, sound = data.arrays(row, "track", _TRACK), read_sound(data, row, extra)
+    lengths = len(track["usable"]), len(sound)
     length = min(lengths)
     if max(lengths) - length > LENGTH_TOLERANCE:
         raise InvalidRequest(
@@ -100,8 +100,7 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
             "delete its files and call `dubstage trainset` again",
             field="data",
         )
-    cut = {name: np.asarray(values[:length], np.float32) for name, values in speech.items()}
-    features = SpeechFeatures(cut["posteriorgram"], cut["mel"], cut["speech_probability"], {name: cut[name] for name in extra})
+    features = sound[:length]
     clip = TrainingClip(
         name=row.name,
         split=row.split,
@@ -115,6 +114,23 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
         apart=row.source if row.narrow else "",
     )
     return shifted(clip, row.lag_frames)
+
+
+def read_sound(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> SpeechFeatures:
+    """Return the features of a clip's sound, with its lag.
+
+    Args:
+        data: the training set.
+        row: the clip's row.
+        extra: further tensors of the sound to read (types.EXTRA_FEATURES).
+
+    Raises:
+        InvalidRequest: the file of the sound is missing or damaged.
+    """
+    speech = {name: np.asarray(values, np.float32) for name, values in data.arrays(row, "speech", (*_SPEECH, *extra)).items()}
+    return SpeechFeatures(
+        speech["posteriorgram"], speech["mel"], speech["speech_probability"], {name: speech[name] for name in extra}
+    )
 
 
 def pose_vectors(rotation: Float64, translation: Float64, scale: Float64) -> Float64:

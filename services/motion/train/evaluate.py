@@ -28,7 +28,14 @@ from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
 OFF = ConstraintConfig(
-    bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
+    bilabial_low=2.0,
+    bilabial_high=3.0,
+    closed_low=2.0,
+    closed_high=3.0,
+    silent_low=-2.0,
+    silent_high=-1.0,
+    presence_low=-2.0,
+    presence_high=-1.0,
 )
 """Constraints that never act: the network alone."""
 

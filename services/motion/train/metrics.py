@@ -8,6 +8,7 @@ import numpy as np
 
 from services.common.array_types import Bool, Float32, Floating
 from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
+from services.common.face.mouth_curves import MOTION_FRAME_S, quick_part
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class MotionScores:
         lip_distance: mean distance of the 40 lip points in the picture plane (LMD).
         mean_mouth_distance: mean distance of the person's mean mouth.
         spread_ratio: standard deviation of the opening, relative to the true opening's.
+        width_spread_ratio: standard deviation of the lip width without its slow part, relative to the true lips'.
+        fastest_step_ratio: largest change of the opening from frame to frame, relative to the true opening's.
         step_ratio: mean change of the lips from frame to frame, relative to the true lips'.
         closure_hits: number of p, b, m on which the true and the predicted lips close.
         closure_events: number of p, b, m on which the true lips close.
@@ -32,6 +35,8 @@ class MotionScores:
     lip_distance: float
     mean_mouth_distance: float
     spread_ratio: float
+    width_spread_ratio: float
+    fastest_step_ratio: float
     step_ratio: float
     closure_hits: int
     closure_events: int
@@ -68,8 +73,10 @@ def score_motion(
     def distance(mouths: Float32) -> float:
         return float(np.linalg.norm((mouths - truth)[keep][:, lips, :2], axis=-1).mean())
 
+    widths = [quick_part(np.where(keep, lip_width(mouths), np.nan), MOTION_FRAME_S)[keep] for mouths in (predicted, truth)]
+    fastest_steps = [np.abs(np.diff(curve))[steps].max(initial=0.0) for curve in (opening, true_opening)]
     hits = events = 0
-    for begin, end in _runs(bilabial > 0.5):
+    for begin, end in runs(bilabial > 0.5):
         around = slice(max(0, begin - 1), end + 1)
         if keep[around].any() and true_opening[around][keep[around]].min() < threshold:
             events += 1
@@ -81,12 +88,15 @@ def score_motion(
         lip_distance=distance(predicted),
         mean_mouth_distance=distance(np.broadcast_to(mean_mouth, truth.shape)),
         spread_ratio=float(opening[keep].std() / max(float(true_opening[keep].std()), 1e-6)),
+        width_spread_ratio=float(widths[0].std() / max(float(widths[1].std()), 1e-6)),
+        fastest_step_ratio=float(fastest_steps[0] / max(float(fastest_steps[1]), 1e-6)),
         step_ratio=change(predicted) / max(change(truth), 1e-6),
         closure_hits=hits,
         closure_events=events,
     )
 
 
-def _runs(flags: Bool) -> list[tuple[int, int]]:
+def runs(flags: Bool) -> list[tuple[int, int]]:
+    """Return the first frame of each run of set flags, and the frame after its last one."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from statistics import fmean
 
 import numpy as np
 
-from services.common.array_types import Float32
+from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import mouth_opening
+from services.common.face.mouth_curves import MOTION_FRAME_S, TRIGGERS, Trigger, around_phones, phone_times, shift_ms
 from services.motion.basis import LandmarkBasis
 from services.motion.features import bilabial_probability
 from services.motion.style import Style, StyleNetwork, encode_style
@@ -51,14 +52,28 @@ def folds(num_frames: int) -> list[Fold]:
     return [Fold(slice(0, cut), slice(cut, num_frames)), Fold(slice(back, num_frames), slice(0, back))]
 
 
+AroundPhones = tuple[Float64, Float64]
+"""True and predicted opening about phones, float64 [E, W] each."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClipResult:
-    """Scores over the test parts of one clip, and the mean r of opening over ten wrong sounds."""
+    """Scores over the test parts of one clip.
+
+    Attributes:
+        name: name of the clip.
+        speaker: name of the speaker.
+        scores: means over the test parts.
+        wrong_audio: mean r of opening over ten wrong sounds; NaN: not measured.
+        phones: true and predicted opening about the phones of the test parts, float64 [E, W] each, by the kind of phone
+            (mouth_curves.around_phones).
+    """
 
     name: str
     speaker: str
     scores: MotionScores
     wrong_audio: float
+    phones: Mapping[Trigger, AroundPhones] = field(default_factory=dict)
 
 
 def wrong_sounds(features: SpeechFeatures) -> Iterator[SpeechFeatures]:
@@ -97,24 +112,47 @@ def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, contr
     parts = [(fold, encode(clip, fold)) for fold in folds(len(clip))]
     threshold = closed_threshold(mouth_opening(clip.mouth_landmarks[clip.usable]))
     scores, wrong = [], []
+    around: dict[Trigger, list[AroundPhones]] = {kind: [] for kind in TRIGGERS}
     for fold, style in parts:
         truth, usable = clip.mouth_landmarks[fold.test], clip.usable[fold.test]
         # In a dub the sound before the test part is known too. So the whole clip is predicted, and the test part is kept.
         predicted = predict(clip.features, style)[fold.test]
         bilabial = bilabial_probability(clip.features)[fold.test]
         scores.append(score_motion(predicted, truth, style.mean_mouth, usable, bilabial, threshold))
+        for kind, phones in TRIGGERS.items():
+            events = phone_times(clip.features.posteriorgram[fold.test], phones)
+            seconds = np.asarray(np.arange(len(truth)) * MOTION_FRAME_S, np.float64)
+            curves = (np.where(usable, mouth_opening(mouths), np.nan) for mouths in (truth, predicted))
+            before, after = (around_phones(curve, seconds, events) for curve in curves)
+            around[kind].append((before, after))
         for sound in wrong_sounds(clip.features) if control else ():
             opening = mouth_opening(predict(sound, style)[fold.test])
             wrong.append(pearson(opening[usable], mouth_opening(truth)[usable]))
-    return ClipResult(clip.name, clip.speaker, mean_scores(scores), fmean(wrong) if wrong else float("nan"))
+    return ClipResult(
+        clip.name,
+        clip.speaker,
+        mean_scores(scores),
+        fmean(wrong) if wrong else float("nan"),
+        {kind: joined_phones(parts) for kind, parts in around.items()},
+    )
+
+
+def joined_phones(parts: Sequence[AroundPhones]) -> AroundPhones:
+    """Return the openings about the phones of several parts (at least one) together."""
+    return np.concatenate([before for before, _ in parts]), np.concatenate([after for _, after in parts])
+
+
+def phone_shift_ms(results: Sequence[ClipResult], kind: Trigger) -> float:
+    """Return how much later than the true mouths the predicted ones reach the extreme of a phone, over all clips (shift_ms)."""
+    return shift_ms(*joined_phones([result.phones[kind] for result in results]), kind)
 
 
 def mean_scores(scores: list[MotionScores], *, by_frames: bool = True) -> MotionScores:
     """Return the mean of scores, weighted by frames or equally. Counts are summed."""
     weights = np.array([score.frames if by_frames else 1 for score in scores], np.float64)
     values: dict[str, float | int] = {}
-    for field in fields(MotionScores):
-        column = np.array([getattr(score, field.name) for score in scores], np.float64)
-        counted = field.name in {"frames", "closure_hits", "closure_events"}
-        values[field.name] = int(column.sum()) if counted else float((column * weights).sum() / weights.sum())
+    for each in fields(MotionScores):
+        column = np.array([getattr(score, each.name) for score in scores], np.float64)
+        counted = each.name in {"frames", "closure_hits", "closure_events"}
+        values[each.name] = int(column.sum()) if counted else float((column * weights).sum() / weights.sum())
     return MotionScores(**values)  # type: ignore[arg-type]

@@ -40,6 +40,7 @@ class ClipRow:
         phones: origin of the phone labels: `aligned`, `recognised`, `allphone`, `network`; empty: no labels.
         weight: how often the clip is drawn, relative to other clips of its speaker's size.
         narrow: whether the clip's corpus has one kind of sentence, see gateway.trainset.corpus.Source.
+        language: language that is spoken (BCP 47); empty: unknown.
         first_frame: frame of the footage or recording at 25 frames/s at which the clip begins. Not 0 if a long file was cut.
     """
 
@@ -65,6 +66,7 @@ class ClipRow:
     weight: float = 1.0
     narrow: bool = False
     first_frame: int = 0
+    language: str = ""
 
 
 _ROW: TypeAdapter[ClipRow] = TypeAdapter(ClipRow)

@@ -13,8 +13,8 @@ from gateway.evaluation.mouth_metrics import Closures
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from gateway.evaluation.result_json import to_json, write_json
 from gateway.evaluation.targets import Target, check_target
-from gateway.evaluation.types import COSTS, METRICS, ClipResult, FrameRange
-from tests.unit.evaluation.drawn_clip import DrawnClip, read_mouths
+from gateway.evaluation.types import COSTS, METRICS, ClipResult, FrameRange, Rendered, Speech, Variant
+from tests.unit.evaluation.drawn_clip import Actor, DrawnClip, draw, read_mouths
 
 QUICK = EvaluationSettings(
     variants=("mean_mouth", "wrong_audio", "full"),
@@ -40,6 +40,34 @@ def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
     for name in ("mouth_opening_correlation", *(ratio for ratio in METRICS if ratio.endswith("_ratio"))):
         assert full[name] == pytest.approx(1.0), name
     assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
+
+
+def test_a_perfect_method_is_on_time_and_at_rest(result: ClipResult) -> None:
+    full = result.variants["full"].metrics
+    assert full["vowel_shift_ms"] == full["closure_shift_ms"] == pytest.approx(0.0, abs=1e-6)
+    assert full["silence_opening"] == 0.0
+    for other in ("mean_mouth", "wrong_audio"):
+        assert np.isnan(result.variants[other].metrics["silence_opening"])
+    assert np.isnan(result.variants["wrong_audio"].metrics["vowel_shift_ms"])
+
+
+def test_a_mouth_that_shuts_late_shows_in_the_silence() -> None:
+    opened = [evaluate_clip(DrawnClip(late=late), read_mouths, settings=FULL) for late in (4, 5)]
+    measured = [each.variants["full"].metrics["silence_opening"] for each in opened]
+    # One of two silences, half of the range.
+    assert measured == pytest.approx([0.0, 0.25])
+
+
+def test_a_dub_that_follows_the_film_by_a_frame_is_late_by_a_frame() -> None:
+    class Late(DrawnClip):
+        def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+            rendered = super().render(actor, frames, variant, speech)
+            whole = np.roll(self.openings(self.speech), 1)[frames.start : frames.stop]
+            return replace(rendered, crops=draw(whole))
+
+    full = evaluate_clip(Late(), read_mouths, settings=FULL).variants["full"].metrics
+    assert full["vowel_shift_ms"] == pytest.approx(40.0, abs=6.0)
+    assert full["closure_shift_ms"] == pytest.approx(40.0, abs=6.0)
 
 
 def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
@@ -171,11 +199,13 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
     (clip,) = document["clips"]
     assert (clip["clip"], clip["lag_frames"]) == ("drawn.mp4", 1)
     assert set(clip["variants"]) == {"mean_mouth", "wrong_audio", "full"}
-    for variant in clip["variants"].values():
+    of_full = {"closure", "silence_opening", "vowel_shift_ms", "closure_shift_ms"}
+    for name, variant in clip["variants"].items():
         assert set(METRICS) <= set(variant)
-        assert all(isinstance(variant[name], float) for name in METRICS if name != "closure")
+        measured = set(METRICS) - (of_full if name != "full" else {"closure"})
+        assert all(isinstance(variant[metric], float) for metric in measured)
         assert variant["closure"] is None
-        assert set(variant["intervals"]) == set(METRICS) - {"closure"}
+        assert set(variant["intervals"]) == measured - {"silence_opening"}
         assert "photometric_error" in variant["paper"]
     assert document["means"]["full"]["mouth_psnr_db"] == 100.0
     assert {"target", "value", "reached"} == set(document["targets"][0])

@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 
 from gateway.batch.quality import reasons_to_look
-from gateway.batch.types import Quality, ShotRecord, ShotState
+from gateway.batch.types import Quality, ShotMotion, ShotRecord, ShotState
 
 
 def record(**more: object) -> ShotRecord:
     figures: dict[str, object] = {"frames": 100, "frames_dubbed": 80, "r_opening": 0.75, "warnings": ("one", "two")}
+    figures["motion"] = ShotMotion(
+        silence_opening=0.3, opening_spread=0.8, width_spread=0.5, fastest_step=1.4, vowel_shift_ms=12.0, closure_shift_ms=-30.0
+    )
     return ShotRecord.model_validate({"id": "a", "state": ShotState.DONE, **figures, **more})
 
 
@@ -28,11 +31,40 @@ def test_a_figure_at_its_threshold_passes() -> None:
         (Quality(min_r_opening=0.7500001), record(), "opening is 0.7500000: at least 0.7500001 is wanted"),
         (Quality(min_r_opening=-1), record(r_opening=None), "was not measured"),
         (Quality(max_warnings=1), record(), "the number of warnings is 2: at most 1 is wanted"),
+        (Quality(max_silence_opening=0.1), record(), "as a share of the person's own range, is 0.300: at most 0.1 is wanted"),
+        (Quality(min_opening_spread=0.9), record(), "spread of the mouth's opening over the person's own is 0.800: at least 0.9"),
+        (Quality(max_opening_spread=0.7), record(), "spread of the mouth's opening over the person's own is 0.800: at most 0.7"),
+        (Quality(min_width_spread=0.85), record(), "spread of the lip width over the person's own is 0.500: at least 0.85"),
+        (
+            Quality(max_fastest_step=1),
+            record(),
+            "fastest change of the mouth's opening over the person's own is 1.400: at most 1.0",
+        ),
+        (Quality(max_shift_ms=20), record(), "at vowels or at p, b, m is 30.000: at most 20.0 is wanted"),
+        (Quality(max_silence_opening=1), record(motion=None), "range, was not measured"),
+        (Quality(min_width_spread=0.1), record(motion=None), "width over the person's own was not measured"),
     ],
 )
 def test_each_missed_threshold_is_told_with_both_figures(quality: Quality, shot: ShotRecord, said: str) -> None:
     (reason,) = reasons_to_look(quality, shot)
     assert said in reason
+
+
+def test_speech_without_silence_and_vowels_misses_no_threshold_of_them() -> None:
+    motion = ShotMotion(opening_spread=1.0, width_spread=1.0, fastest_step=1.0)
+    assert reasons_to_look(Quality(max_silence_opening=0.0, max_shift_ms=0.0), record(motion=motion)) == ()
+
+
+def test_a_threshold_of_the_motion_is_kept() -> None:
+    quality = Quality(
+        max_silence_opening=0.3,
+        min_opening_spread=0.8,
+        max_opening_spread=0.8,
+        min_width_spread=0.5,
+        max_fastest_step=1.4,
+        max_shift_ms=30,
+    )
+    assert reasons_to_look(quality, record()) == ()
 
 
 def test_all_missed_thresholds_are_told() -> None:

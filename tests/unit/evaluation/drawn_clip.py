@@ -8,9 +8,10 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from gateway.evaluation.types import FrameRange, HeadMotion, Rendered, Speech, Variant
+from gateway.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
 from services.common.face.crops import head_template
-from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS
+from services.common.face.mouth_curves import Trigger
 
 REST = head_template() + np.array([128.0, 160.0, 0.0], np.float32)
 DARK = 20
@@ -28,7 +29,7 @@ def draw(openings: np.ndarray, grain: int = 12) -> np.ndarray:
 
 
 def read_mouths(crops: np.ndarray) -> np.ndarray:
-    """float32 [T, 478, 3]: the mean head whose inner lips lie on the ends of the dark bar; NaN where there is no bar."""
+    """float32 [T, 478, 3]: the mean head with its inner lips on the ends of the dark bar, narrower when open; NaN without a bar."""
     meshes = np.full((len(crops), 478, 3), np.nan, np.float32)
     heights = (crops[:, :, 128, 0] < 60).sum(axis=1) - 1
     for mesh, height in zip(meshes, heights, strict=True):
@@ -36,6 +37,7 @@ def read_mouths(crops: np.ndarray) -> np.ndarray:
             mesh[:468], mesh[468:] = REST, 0.0
             mesh[list(INNER_UPPER_MIDDLE), 1] = 150.0
             mesh[list(INNER_LOWER_MIDDLE), 1] = 150.0 + height
+            mesh[LIP_CORNERS[0], 0] += height / 4.0
             mesh[list(INNER_LOWER_MIDDLE), 0] = mesh[list(INNER_UPPER_MIDDLE), 0]
     return meshes
 
@@ -62,6 +64,7 @@ class DrawnClip:
     num_frames: int = 125
     frame_rate: Fraction = Fraction(25)
     moves_head: bool = False
+    late: int = 0
     asked: list[tuple[FrameRange, str]] = field(default_factory=list)
 
     @property
@@ -97,6 +100,22 @@ class DrawnClip:
         return Rendered(
             crops, tuple(reasons), commanded.astype(np.float32), contrast(crops), diagnostics={"fitting_error": float(len(frames))}
         )
+
+    def phone_times(self) -> dict[Trigger, np.ndarray]:
+        """The mouth of `truth` is widest at its vowels. A frame is shown for 40 ms, and its mouth is the loudness of its middle."""
+        loud = self.openings(self.speech)
+        (top,) = np.nonzero((loud[1:-1] > loud[:-2]) & (loud[1:-1] > loud[2:]))
+        (low,) = np.nonzero((loud[1:-1] < loud[:-2]) & (loud[1:-1] < loud[2:]))
+        return {"vowel": (top + 1) / 25.0, "closure": (low + 1) / 25.0}
+
+    def framed_motion(self, actor: Actor, frames: FrameRange) -> FramedMotion:
+        """The mouth stays half open for `late` frames after the voice."""
+        own = np.array([0.0, 16.0] * 20, np.float32)
+        spoken = np.zeros(100, np.bool_)
+        spoken[30:70] = True
+        opening = np.where(spoken, 16.0, 0.0).astype(np.float32)
+        opening[70 : 70 + self.late] = 8.0
+        return FramedMotion(opening, spoken, own)
 
     def poses(self) -> np.ndarray:
         """A head that turns by 10 degrees to either side every 50 frames; the tracker lost frame 60."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings, score
-from gateway.evaluation.measures import EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
+from gateway.evaluation.measures import CURVE_COLUMNS, EXPRESSION_COLUMNS, PICTURE_COLUMNS, RunMeasures
 from gateway.evaluation.mouth_metrics import Closures
 
 FRAMES = 250
@@ -19,6 +19,7 @@ COLUMNS = (
     *(f"{of}_{what}" for of in ("truth", "result") for what in ("gradient", "step", "skin_step", "native")),
     "mouth_lmd_px",
     "nme",
+    *CURVE_COLUMNS,
 )
 
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import (
     CONTEXT_AHEAD,
     CONTEXT_PAST,
     LIVE,
     WHOLE,
+    ConstraintConfig,
     apply_constraints,
+    closed_lips_weights,
     closure_weights,
     silence_weights,
     voiced_share,
@@ -19,6 +22,8 @@ from tests.unit.motion.synthesised import mouths, rest_mouth
 CONFIG = LIVE
 AROUND = CONTEXT_PAST + CONTEXT_AHEAD
 """Frames around a stretch that the constraints look at."""
+RELAXED = mouths(np.full(1, 2.0, np.float32))[0]
+"""A mouth at rest, a little open."""
 
 
 def test_a_sure_bilabial_shuts_its_own_frame_and_half_of_its_neighbours() -> None:
@@ -28,50 +33,64 @@ def test_a_sure_bilabial_shuts_its_own_frame_and_half_of_its_neighbours() -> Non
     np.testing.assert_allclose(closure_weights(bilabial, CONFIG), [0, near, 1, near, 0], atol=1e-6)
 
 
-def test_lips_touch_on_a_bilabial_and_keep_their_width() -> None:
+def test_lips_close_as_far_as_the_encoder_hears_closed_lips() -> None:
+    closed = np.array([0.0, CONFIG.closed_low, 0.4, CONFIG.closed_high, 1.0], np.float32)
+    np.testing.assert_allclose(closed_lips_weights(closed, CONFIG), [0, 0, 0.5, 1, 1], atol=1e-6)
+
+
+def constrained(mouth: Float32, closing: Float32, speaking: Float32, config: ConstraintConfig = CONFIG) -> Float32:
+    return apply_constraints(mouth, RELAXED, rest_mouth(), closing, speaking, config)
+
+
+def test_closed_lips_touch_and_keep_their_width() -> None:
     open_wide = mouths(np.full(3, 10.0, np.float32), 4.0)
-    bilabial = np.zeros(3 + AROUND, np.float32)
-    bilabial[CONTEXT_PAST + 1] = 1.0
-    result = apply_constraints(open_wide, rest_mouth(), bilabial, np.ones(3 + AROUND, np.float32), CONFIG)
+    result = constrained(open_wide, np.array([0, 1, 0], np.float32), np.ones(3 + AROUND, np.float32))
     np.testing.assert_allclose(mouth_opening(result[1]), mouth_opening(rest_mouth()), atol=0.1)
     np.testing.assert_allclose(lip_width(result[1]), lip_width(open_wide[1]), rtol=0.02)
 
 
-def test_nothing_changes_in_speech_without_bilabials() -> None:
+def test_nothing_changes_in_speech_with_open_lips() -> None:
     spoken = mouths(np.linspace(0, 9, 20).astype(np.float32))
-    quiet = np.zeros(20 + AROUND, np.float32)
-    np.testing.assert_array_equal(apply_constraints(spoken, rest_mouth(), quiet, quiet + 1.0, CONFIG), spoken)
+    np.testing.assert_array_equal(constrained(spoken, np.zeros(20, np.float32), np.ones(20 + AROUND, np.float32)), spoken)
 
 
-def test_silence_gives_exactly_the_closed_mouth() -> None:
-    silent = np.zeros(10 + AROUND, np.float32)
-    result = apply_constraints(mouths(np.full(10, 7.0, np.float32)), rest_mouth(), silent, silent, CONFIG)
+def test_a_long_silence_gives_exactly_the_closed_mouth() -> None:
+    result = constrained(mouths(np.full(10, 7.0, np.float32)), np.zeros(10, np.float32), np.zeros(10 + AROUND, np.float32))
     np.testing.assert_allclose(result, np.repeat(rest_mouth()[None], 10, axis=0), atol=1e-4)
 
 
-def test_the_mouth_shuts_gradually_when_speech_ends() -> None:
-    speaking = np.concatenate([np.ones(20), np.zeros(15)]).astype(np.float32)
-    weights = silence_weights(speaking, CONFIG)
-    assert (np.diff(weights) >= 0).all()
-    assert np.diff(weights).max() < 0.3
-    assert weights[0] == 0.0
-    assert weights[-1] == 1.0
+def silence_between(before: int, silent: int, after: int, config: ConstraintConfig) -> tuple[Float32, Float32]:
+    """Weights of rest and shut mouth of every frame, with speech around the silence."""
+    speech_before, speech_after = np.ones(CONTEXT_PAST + before), np.ones(after + config.frames_ahead)
+    return silence_weights(np.concatenate([speech_before, np.zeros(silent), speech_after]).astype(np.float32), config)
 
 
-def test_the_mouth_is_free_when_speech_has_begun() -> None:
-    speaking = np.concatenate([np.zeros(20), np.ones(15)]).astype(np.float32)
-    weights = silence_weights(speaking, CONFIG)
-    onset = 20 - CONTEXT_PAST
-    np.testing.assert_allclose(weights[onset - 3 : onset + 1], [1.0, 2 / 3, 1 / 3, 0.0], atol=1e-6)
+@pytest.mark.parametrize(("config", "frames"), [(WHOLE, 4), (LIVE, 5)], ids=["whole", "live"])
+def test_the_mouth_is_at_rest_four_frames_after_the_speech_and_stays(config: ConstraintConfig, frames: int) -> None:
+    rest, shut = silence_between(5, 60, 5, config)
+    assert rest[:5].max() == 0.0
+    assert (np.diff(rest[4 : 5 + frames]) >= 0.0).all()
+    assert np.diff(rest[4 : 5 + frames]).max() < 0.4
+    np.testing.assert_allclose(rest[4 + frames : 60], 1.0, atol=1e-6)
+    # The mouth shuts in the second half of a second of silence.
+    assert shut[5 + 11] == 0.0
+    np.testing.assert_allclose(shut[5 + 24 : 60], 1.0, atol=1e-6)
 
 
-def test_the_mouth_opens_before_speech_that_is_there_as_a_whole() -> None:
-    speaking = np.concatenate([np.zeros(30), np.ones(15)]).astype(np.float32)
-    weights = silence_weights(speaking, WHOLE)
-    onset = 30 - CONTEXT_PAST
-    ahead = WHOLE.frames_ahead + 1
-    np.testing.assert_allclose(weights[onset - ahead : onset + 1], np.arange(ahead, -1, -1) / ahead, atol=1e-6)
-    assert len(weights) == 45 - CONTEXT_PAST - WHOLE.frames_ahead
+@pytest.mark.parametrize("config", [WHOLE, LIVE], ids=["whole", "live"])
+def test_the_mouth_leaves_the_rest_shortly_before_the_speech(config: ConstraintConfig) -> None:
+    rest, _ = silence_between(5, 60, 5, config)
+    onset = 65
+    frames = min(5, config.frames_ahead)
+    np.testing.assert_allclose(rest[40 : onset - frames], 1.0, atol=1e-6)
+    assert (np.diff(rest[onset - frames - 1 : onset + 1]) < 0.0).all()
+    assert rest[onset:].max() == 0.0
+
+
+@pytest.mark.parametrize(("config", "short", "long"), [(WHOLE, 9, 10), (LIVE, 3, 6)], ids=["whole", "live"])
+def test_a_short_pause_moves_nothing(config: ConstraintConfig, short: int, long: int) -> None:
+    assert silence_between(5, short, 20, config)[0].max() == 0.0
+    assert silence_between(5, long, 20, config)[0].max() > 0.3
 
 
 def test_lips_touch_at_the_same_frame_whatever_the_look_ahead() -> None:
@@ -115,7 +134,8 @@ def test_a_correction_ends_with_the_speech() -> None:
 def test_a_piece_of_a_stretch_gives_the_same_frames() -> None:
     rng = np.random.default_rng(0)
     frames = mouths(rng.uniform(0, 9, 30).astype(np.float32))
-    bilabial, speaking = (rng.uniform(0, 1, 30 + AROUND).astype(np.float32) for _ in range(2))
-    whole = apply_constraints(frames, rest_mouth(), bilabial, speaking, CONFIG)
-    piece = apply_constraints(frames[11:19], rest_mouth(), bilabial[11 : 19 + AROUND], speaking[11 : 19 + AROUND], CONFIG)
+    closing = rng.uniform(0, 1, 30).astype(np.float32)
+    speaking = np.where(rng.uniform(0, 1, 30 + AROUND) < 0.3, 0.9, 0.03).astype(np.float32)
+    whole = constrained(frames, closing, speaking)
+    piece = constrained(frames[11:19], closing[11:19], speaking[11 : 19 + AROUND])
     np.testing.assert_array_equal(piece, whole[11:19])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +21,7 @@ from gateway.pipeline.rendering import joined, journalled_window
 from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.face.mouth_curves import SpeakingMotion
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
 
@@ -88,13 +89,18 @@ def test_a_window_is_taken_for_its_own_frames_alone() -> None:
             journalled_window(NamedArrays(arrays), usable, range(1, 4), 0)
 
 
+SPEAKING = SpeakingMotion(0.4, 17.25, 5.5, 2.1, 14.1, vowel_ms=12.5)
+
+
 def stored_actor(**other: Any) -> NamedArrays:
     def ref(name: str) -> common_pb2.ArtefactRef:
         return common_pb2.ArtefactRef(uri=f"memory://x/{name}", sha256="0" * 64, size_bytes=1)
 
     shapes = {"mean_mouth": NUM_MOUTH_AREA, "closed_mouth": NUM_MOUTH_AREA, "jaw_envelope": len(JAW), "anchors": len(ANCHORS)}
     geometry = ActorGeometry(**{name: np.zeros((count, 3), np.float32) for name, count in shapes.items()})
-    actor = EnrolledActor(ref("style"), ref("bank"), None, geometry, 30, np.arange(6, dtype=np.float64), lag_frames=-2)
+    actor = EnrolledActor(
+        ref("style"), ref("bank"), None, geometry, 30, np.arange(6, dtype=np.float64), lag_frames=-2, speaking=SPEAKING
+    )
     arrays, metadata = actor_arrays(actor)
     for name, value in other.items():
         if isinstance(value, np.ndarray):
@@ -108,6 +114,15 @@ def test_an_actor_comes_back_as_it_was() -> None:
     actor = actor_from_arrays(stored_actor())
     assert (actor.style.uri, actor.renderer, actor.num_frames, actor.lag_frames) == ("memory://x/style", None, 30, -2)
     assert actor.pose.tolist() == [0, 1, 2, 3, 4, 5]
+    assert actor.speaking is not None
+    assert replace(actor.speaking, closure_ms=0.0) == replace(SPEAKING, closure_ms=0.0)
+    assert np.isnan(actor.speaking.closure_ms)
+
+
+def test_an_actor_of_an_earlier_version_has_no_motion_of_its_own() -> None:
+    stored = stored_actor()
+    old = {name: text for name, text in stored.metadata.items() if name != "speaking"}
+    assert actor_from_arrays(NamedArrays(stored.arrays, old)).speaking is None
 
 
 @pytest.mark.parametrize(
@@ -117,6 +132,8 @@ def test_an_actor_comes_back_as_it_was() -> None:
         {"style": "[1, 2, 3]"},
         {"bank": "["},
         {"num_frames": "many"},
+        {"speaking": "{"},
+        {"speaking": '{"rest_opening": 1.0}'},
         {"pose": np.zeros(5)},
         {"pose": np.full(6, np.nan)},
         {"mean_mouth": np.zeros((NUM_MOUTH_AREA, 3))},

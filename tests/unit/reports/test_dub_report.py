@@ -17,6 +17,7 @@ from gateway.reports.strip import counts_of, spans_of
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.times import StageClock, StageTime, StageTimes
 from services.common.errors import InvalidRequest
+from services.common.face.mouth_curves import MotionFigures
 
 RATE = Fraction(25)
 REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2
@@ -57,6 +58,7 @@ def report() -> DubReport:
         frames=tuple((f"frame {n}", mouths(n)) for n in range(6)),
         fitting=np.zeros((256, 1280, 3), np.uint8),
         head_motion={"film": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
+        motion=MotionFigures(0.05, 0.83, 0.53, 1.41, 31.6, float("nan")),
         warnings=("the speech is longer than the footage (2.00 s): it is cut there",),
     )
 
@@ -77,6 +79,9 @@ def test_the_page_holds_the_figures_that_it_was_given(written: Path) -> None:
         "38 / 50",
         "20.0</b><span>frames per second: 50 frames in 2.5 s, learning the person not counted",
         "44.2 s</b><span>for the whole run: 41.8 s to learn the person, 2.5 s to dub",
+        "spread of the lip width over the person&#39;s own (1 is the person&#39;s own)</td><td>0.53</td>",
+        "ms by which open vowels are later than the person&#39;s own (0 is on time)</td><td>32</td>",
+        "ms by which p, b, m are later than the person&#39;s own (0 is on time)</td><td>–</td>",
         "3.12 %",
         "NO_FACE <b>10</b>",
         "r = 1.000",

@@ -27,6 +27,7 @@ from gateway.reports.types import EvaluationReport, Fact
 
 def scores(mouth_psnr_db: float, lmd: float) -> VariantScores:
     metrics = dict.fromkeys(METRICS, 0.9) | {"mouth_psnr_db": mouth_psnr_db, "mouth_lmd_px": lmd, "closure": float("nan")}
+    metrics["silence_opening"] = 0.05
     return VariantScores(metrics, {"mouth_lmd_px": Interval(lmd - 0.125, lmd + 0.125)}, {"ssiou": 0.777}, 50, 2, 1)
 
 
@@ -75,10 +76,11 @@ def test_the_page_holds_means_intervals_targets_and_pictures(tmp_path: Path) -> 
 def test_pass_and_fail_are_shown_as_they_are(tmp_path: Path) -> None:
     report = EvaluationReport(title="Evaluation", method="ugc", clips=(result_without_pictures("a"), result_without_pictures("b")))
     text = write_evaluation_report(report, tmp_path).read_text()
-    # full: PSNR M + 2.25 passes twice (mean and worst clip), LMD .77 of M's, opening r, spread, sharpness, frame difference.
-    assert text.count('<span class="good">pass</span>') == 7
+    # full: PSNR M + 2.25 passes twice (mean and worst clip), LMD .77 of M's, opening r, spread, sharpness, frame difference;
+    # spread of the width, fastest step, opening in silence, and both shifts, .9 ms here.
+    assert text.count('<span class="good">pass</span>') == 12
     assert text.count('<span class="bad">fail</span>') == 0
-    assert text.count("not measured") == len(TARGETS) - 7
+    assert text.count("not measured") == len(TARGETS) - 12
 
 
 def test_a_moved_head_has_its_table_with_controls_and_a_plot(tmp_path: Path) -> None:

@@ -49,6 +49,17 @@ def test_a_catalogue_says_whose_the_clips_are(tmp_path: Path) -> None:
     assert entries(list_clips(tmp_path, SPLITS | {"test"}))["a/2.mp4"].split == "test"
 
 
+def test_the_language_is_the_catalogues_or_the_corpus_files(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.mp4", "a/2.mp4", "b/3.mp4")
+    corpus = Corpus(source=(Source(name="a", files=("a/*",), language="en"),))
+    head = HEAD.replace("other", "language")
+    (tmp_path / "catalogue.csv").write_text(f"{head}a/1.mp4,train,ann,,,de\na/2.mp4,train,ann,,,\nb/3.mp4,train,ben,,,\n")
+    found = entries(list_clips(tmp_path, SPLITS, corpus))
+    assert [found[file].language for file in ("a/1.mp4", "a/2.mp4", "b/3.mp4")] == ["de", "en", ""]
+    (tmp_path / "catalogue.csv").unlink()
+    assert entries(list_clips(tmp_path, SPLITS, corpus))["a/2.mp4"].language == "en"
+
+
 def test_one_file_is_listed_once_however_its_path_is_written(tmp_path: Path) -> None:
     touch(tmp_path, "eve/a.mkv", "eve/b.mkv")
     (tmp_path / "catalogue.csv").write_text(f"{HEAD}eve/a.mkv,train,eve,,,\n./eve/a.mkv,val,ann,,,\n.//eve/./b.mkv,train,eve,,,\n")

@@ -3,9 +3,9 @@
     mouth = SHARE * network + (1 - SHARE) * (map + C p)        in the coefficients of the map, in units of the person's spread
 
 The paper trains its network on a quarter of an hour of the person. This module adds what ten seconds can add to a network and a
-map that never saw the person. p are states of the speech encoder about a frame (speech_states.py): so few numbers that seconds
-determine C (correction.py). Live speech takes the same C. Cross-validation over blocks of a second of the footage chooses the
-ridge. The solution has a closed form without random numbers.
+map that never saw the person. p are states of the speech encoder about a frame and the map's answer (speech_map.correction_inputs):
+so few numbers that seconds determine C (correction.py). Live speech takes the same C. Cross-validation over blocks of a second of
+the footage chooses the ridge. The solution has a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from services.motion.personalization import Step, WindowPrediction, frames_to_le
 from services.motion.predictors.everybody.grid import CORRECTION, SHARE
 from services.motion.predictors.everybody.inputs import WINDOW, heard_clip
 from services.motion.predictors.everybody.model import EverybodyModel
-from services.motion.speech_map import Hearing, SpeechMapModel
-from services.motion.speech_states import neighbours, pooled_states, states_of
+from services.motion.speech_map import Hearing, SpeechMapModel, correction_inputs
+from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -59,7 +59,7 @@ def personalized(
         network = speech_map.basis.project(offsets) / spread
         mapped = speech_map.maps[hearing.feature].predict(states[frame])
         wanted_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
-        return WindowPrediction(np.asarray(wanted_of_the_map, np.float32), pooled_states(states[frame], hearing.past))
+        return WindowPrediction(np.asarray(wanted_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread**2)

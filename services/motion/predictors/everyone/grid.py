@@ -24,6 +24,7 @@ from services.motion.models import MotionModels
 from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST
 from services.motion.predictors.everyone.model import EveryoneModel
 from services.motion.predictors.everyone.person_layer import apply_layer
+from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import pooled_states, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
@@ -48,6 +49,7 @@ class EveryoneGrid(ExpressionGrid):
         asked = constraints or WHOLE
         far = replace(asked, frames_ahead=max(asked.frames_ahead, WINDOW_AHEAD))
         super().__init__(self._model, models, style, far, *before, WINDOW_AHEAD)
+        self._lips = SpeechMapModel.of(models).maps[FILES.feature]
         self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
@@ -55,6 +57,10 @@ class EveryoneGrid(ExpressionGrid):
 
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features)
+
+    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+        states = heard[self._past - FILES.past : self._past + count + FILES.ahead]
+        return self._lips.closing(states, self._constraints)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(

@@ -15,8 +15,8 @@ from services.motion.personalization import Step
 from services.motion.predictors.headpose.head_rhythm import SignalStream
 from services.motion.predictors.headpose.inputs import content_of, heard_clip
 from services.motion.predictors.headpose.model import MOUTH, HeadposeModel
-from services.motion.speech_map import SpeechMapModel
-from services.motion.speech_states import neighbours, pooled_states, states_of
+from services.motion.speech_map import SpeechMapModel, correction_inputs
+from services.motion.speech_states import neighbours, states_of
 from services.motion.types import SpeechFeatures
 
 _CHUNK: Final = 50
@@ -30,7 +30,7 @@ class Heard:
     Attributes:
         coefficients: float64 [T, K], the map's answer in units of the person's spread.
         signals: float64 [T, 13], see head_rhythm.
-        pooled: float64 [T, 49], see speech_states.pooled_states.
+        pooled: float64 [T, 49 + K], see speech_map.correction_inputs.
     """
 
     coefficients: Float64
@@ -64,9 +64,9 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         check_still_wanted()
         window = rows[frame : frame + model.window]
         step = model.step(window, h, c)
-        pooled.append(pooled_states(windows[frame], MOUTH.past))
         h, c = step.h, step.c
         coefficients.append(each.predict(windows[frame]))
+        pooled.append(correction_inputs(windows[frame], coefficients[-1], MOUTH))
         content = content_of(rows[model.past + frame])
         found.append(stream.push(step.pose, content, float(features.speech_probability[frame])))
         if (frame + 1) % _CHUNK == 0:

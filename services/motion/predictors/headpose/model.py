@@ -20,7 +20,7 @@ from services.motion.speech_map import FILES, SpeechMapModel
 MOUTH: Final = FILES
 """What the map hears that answers the mouth."""
 CORRECTION: Final = "headpose_mouth_correction"
-"""Name of the style's array that corrects the map's mouth, float32 [K, 49]."""
+"""Name of the style's array that corrects the map's mouth, float32 [K, 49 + K]."""
 
 
 class NetworkStep(NamedTuple):

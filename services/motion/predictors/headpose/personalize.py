@@ -10,8 +10,9 @@ then follows
 so that the score keeps the person's spread. The pace is corrected once: the head that results from the person's own speech shall
 move as fast as the true head.
 
-The mouth gets a correction: ridge regression of what the speech map misses on states of the speech encoder about a frame
-(speech_states.py, correction.py); cross-validation over blocks of a second chooses the ridge. There are no random numbers.
+The mouth gets a correction: ridge regression of what the speech map misses on states of the speech encoder about a frame and the
+map's answer (speech_map.correction_inputs, correction.py); cross-validation over blocks of a second chooses the ridge. There are no
+random numbers.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from services.motion.predictor import Shape, encode_mouths
 from services.motion.predictors.headpose.head_rhythm import NUM_SIGNALS, Rhythm, general_weights, tuned
 from services.motion.predictors.headpose.head_style import NUM_KNOTS, HeadStyle, measure_head, still_head
 from services.motion.predictors.headpose.model import CORRECTION, HeadposeModel
-from services.motion.speech_map import SpeechMapModel
-from services.motion.speech_states import NUM_POOLED_STATES
+from services.motion.speech_map import SpeechMapModel, num_correction_inputs
 from services.motion.style import Style
 from services.motion.types import Footage
 
@@ -28,7 +27,8 @@ _MAX_LOG: Final = 20.0
 
 
 def _correction_shape(models: MotionModels) -> tuple[int, int]:
-    return len(SpeechMapModel.of(models).basis.typical_spread), NUM_POOLED_STATES
+    num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
+    return num_coefficients, num_correction_inputs(num_coefficients)
 
 
 STYLE_ARRAYS: Final[dict[str, Shape]] = {

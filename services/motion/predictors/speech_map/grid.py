@@ -1,9 +1,12 @@
 """The predictor `speech_map` on the 25 frames/s grid.
 
 Each grid frame n is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so the same features in
-other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n:
+other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n and the
+map's own answer:
 
-    coefficients = map(window) + C p(window)        in units of the person's spread
+    coefficients = map(window) + C p(window, map(window))        in units of the person's spread
+
+The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 
 CORRECTION: Final = "speech_map_correction"
-"""Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `speech_map`."""
+"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
 
 
 class SpeechMapGrid(Grid):
@@ -52,3 +55,6 @@ class SpeechMapGrid(Grid):
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard[self._first :], speaking, voiced, self._hearing.width, self._mouth)
+
+    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+        return self._mouth.map.closing(heard[self._first :][: count + self._hearing.width - 1], self._constraints)

@@ -2,9 +2,9 @@
 
     c' = c + C p
 
-p are states of the speech encoder about a frame (speech_states.pooled_states). C is a ridge regression from p on what the map of
-files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second of the footage
-chooses the ridge. The solution has a closed form without random numbers.
+p are states of the speech encoder about a frame and the map's answer c (speech_map.correction_inputs). C is a ridge regression from
+p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
+of the footage chooses the ridge. The solution has a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.speech_map.grid import CORRECTION
-from services.motion.speech_map import Hearing, SpeechMapModel
-from services.motion.speech_states import neighbours, pooled_states, states_of
+from services.motion.speech_map import Hearing, SpeechMapModel, correction_inputs
+from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -51,7 +51,8 @@ def personalized(
     target = true_coefficients(footage, frames, style, model.basis, spread)
 
     def predict(frame: int) -> WindowPrediction:
-        return WindowPrediction(each.predict(windows[frame]), pooled_states(windows[frame], hearing.past))
+        answer = each.predict(windows[frame])
+        return WindowPrediction(answer, correction_inputs(windows[frame], answer, hearing))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)

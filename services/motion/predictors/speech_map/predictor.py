@@ -16,8 +16,7 @@ from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
-from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel
-from services.motion.speech_states import NUM_POOLED_STATES
+from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, num_correction_inputs
 from services.motion.style import Style
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
@@ -31,6 +30,10 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
 
+    def correction_shape(models: MotionModels) -> tuple[int, int]:
+        num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
+        return num_coefficients, num_correction_inputs(num_coefficients)
+
     return Predictor(
         name=name,
         frames_ahead=hearing.ahead,
@@ -38,7 +41,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         open=open_grid,
         personalize=personalize,
         features=(*SHARED_FEATURES, hearing.feature),
-        style_arrays={CORRECTION: lambda models: (len(SpeechMapModel.of(models).basis.typical_spread), NUM_POOLED_STATES)},
+        style_arrays={CORRECTION: correction_shape},
     )
 
 

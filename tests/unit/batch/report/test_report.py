@@ -49,6 +49,7 @@ def done(number: int, **more: object) -> ShotRecord:
             "output_sha256": "ab" * 32,
             "method": "everyone",
             "r_opening": 0.913,
+            "motion": {"silence_opening": 0.04, "width_spread": 0.53, "fastest_step": 1.4, "vowel_shift_ms": 31.6},
             "exit_code": 0,
             "has_thumbnail": True,
             **more,
@@ -298,13 +299,20 @@ def test_a_text_that_begins_like_a_formula_is_no_formula_in_the_table(tmp_path: 
 
 def test_every_column_that_can_be_sorted_has_a_value_or_is_empty_in_every_row(tmp_path: Path) -> None:
     page = Page(written(tmp_path / "report"))
-    kinds = [heading.get("data-kind") for heading in page.all_of("th")[-11:]]
-    assert kinds == ["number", None, "text", "text", "text", "number", "number", "number", "number", "number", "number"]
+    kinds = [heading.get("data-kind") for heading in page.all_of("th")[-16:]]
+    assert kinds == ["number", None, "text", "text", "text", *["number"] * 11]
     for values in page.sort_values:
         assert [value is not None for value in values] == [kind is not None for kind in kinds]
         for kind, value in zip(kinds, values, strict=True):
             assert kind != "number" or value == "" or float(str(value)) == float(str(value))
     assert [values[8] for values in page.sort_values] == ["", "1", "0", ""], "failed, then marked, then the others"
+
+
+def test_the_motion_of_a_shot_stands_in_its_row_and_in_the_tables(tmp_path: Path) -> None:
+    page = Page(written(tmp_path / "report", SHOTS[:1], [done(0)]))
+    assert [cell.strip().partition("\n")[0] for cell in page.rows[0][-5:]] == ["0.04", "–", "0.53", "1.40", "32 / –"]
+    (row,) = json.loads((tmp_path / "report" / "shots.json").read_text())["shots"]
+    assert (row["silence_opening"], row["opening_spread"], row["width_spread"]) == (0.04, None, 0.53)
 
 
 def test_the_same_batch_gives_the_same_bytes(tmp_path: Path) -> None:

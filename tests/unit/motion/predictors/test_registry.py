@@ -18,7 +18,7 @@ from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, Spee
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 FRAMES = 60
-OPEN_IN_SILENCE = replace(WHOLE, attack_low=0.999, presence_low=-1.0, presence_high=-0.5)
+OPEN_IN_SILENCE = replace(WHOLE, pause=1000, presence_low=-1.0, presence_high=-0.5)
 """Constraints that let the mouth do in silence what is predicted."""
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from services.common.wire.timeline import Timeline
-from services.motion.constraints import ConstraintConfig
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import EverybodyGrid
 from services.motion.speech_map import FILES, LIVE, Hearing
 from services.motion.stream import MotionStream
 from services.motion.style import Style
+from services.motion.train.evaluate import OFF
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 
-NEVER = ConstraintConfig(
-    bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
-)
+NEVER = OFF
 """Constraints that never act."""
 
 

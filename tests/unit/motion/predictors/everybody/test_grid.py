@@ -16,12 +16,12 @@ from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import CORRECTION, SHARE, EverybodyGrid
 from services.motion.predictors.everybody.inputs import FEATURE, WINDOW, WINDOW_AHEAD, heard_clip, silent_speech
 from services.motion.predictors.everybody.model import EverybodyModel
-from services.motion.speech_map import FILES, HEARINGS, Hearing, MapMouth, SpeechMapModel
-from services.motion.speech_states import NUM_POOLED_STATES, neighbours, silent_states
+from services.motion.speech_map import FILES, HEARINGS, Hearing, MapMouth, SpeechMapModel, num_correction_inputs
+from services.motion.speech_states import neighbours, silent_states
 from services.motion.style import Style
 from tests.unit.motion.predictors.everybody.person import NEVER, heard, joined, opened
 from tests.unit.motion.streams import NTSC, PAL, run
-from tests.unit.motion.synthesised import speech, with_identity_removed, with_states
+from tests.unit.motion.synthesised import with_closed_lips
 
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
@@ -54,7 +54,11 @@ def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: S
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
 def test_a_mouth_is_the_mean_of_the_networks_and_of_the_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
-    correction = np.random.default_rng(5).normal(0.0, 0.2, (models.num_coefficients, NUM_POOLED_STATES)).astype(np.float32)
+    correction = (
+        np.random.default_rng(5)
+        .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
+        .astype(np.float32)
+    )
     features, model = heard(30), EverybodyModel.of(models)
     rows, basis = heard_clip(features, model.silence), model.basis
     spread = expression_spread(style.spread, models.basis, basis)
@@ -74,12 +78,12 @@ def test_silence_is_the_closed_mouth(models: MotionModels, style: Style) -> None
     np.testing.assert_allclose(found, np.broadcast_to(style.closed_mouth, found.shape), atol=1e-5)
 
 
-def test_lips_close_on_a_bilabial(models: MotionModels, style: Style) -> None:
-    features = with_states(with_identity_removed(speech(["AA", "M", "AA"], 6)), FILES.feature)
-    found, _ = joined(run(opened(models, style, PAL), features))
-    closed = float(mouth_opening(style.closed_mouth[None])[0])
-    assert mouth_opening(found[7:11]).min() < closed + 0.5
-    assert mouth_opening(found[8:10]).max() < closed + 1.0
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, style: Style, hearing: Hearing) -> None:
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[hearing.feature], [9])
+    found = mouth_opening(joined(run(opened(models, style, PAL, hearing), features))[0])
+    assert found[9] < float(mouth_opening(style.closed_mouth)) + 1.0
+    assert found.max() > found[9] + 1.0
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Style) -> None:

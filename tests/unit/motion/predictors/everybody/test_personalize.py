@@ -13,8 +13,7 @@ from services.motion.models import MotionModels
 from services.motion.predictors.everybody.grid import CORRECTION, EverybodyGrid
 from services.motion.predictors.everybody.personalize import personalized
 from services.motion.predictors.registry import added_style_shapes
-from services.motion.speech_map import FILES, HEARINGS
-from services.motion.speech_states import NUM_POOLED_STATES
+from services.motion.speech_map import FILES, HEARINGS, num_correction_inputs
 from services.motion.style import STYLE_FORMAT, Style
 from services.motion.train.served import served_mouths
 from services.motion.types import Footage, SpeechFeatures
@@ -70,7 +69,7 @@ def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: St
     with pytest.raises(InvalidRequest, match=CORRECTION):
         read(refined.adding(**{CORRECTION: np.ones((3, 5), np.float32)}))
     with pytest.raises(InvalidRequest, match=CORRECTION):
-        read(refined.adding(**{CORRECTION: np.full((16, NUM_POOLED_STATES), np.nan, np.float32)}))
+        read(refined.adding(**{CORRECTION: np.full((16, num_correction_inputs(16)), np.nan, np.float32)}))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:

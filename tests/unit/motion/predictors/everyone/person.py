@@ -17,12 +17,11 @@ from services.motion.predictors.everyone.model import EveryoneModel
 from services.motion.speech_states import NUM_STATES, STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
+from services.motion.train.evaluate import OFF
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion.synthesised import rest_mouth, speech
 
-NEVER = ConstraintConfig(
-    bilabial_low=2.0, bilabial_high=3.0, speech_low=-2.0, speech_high=-1.0, presence_low=-2.0, presence_high=-1.0
-)
+NEVER = OFF
 """Constraints that never act."""
 
 

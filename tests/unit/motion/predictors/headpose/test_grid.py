@@ -16,14 +16,14 @@ from services.motion.models import MotionModels
 from services.motion.predictors.headpose.grid import HeadposeGrid
 from services.motion.predictors.headpose.model import CORRECTION, MOUTH, HeadposeModel
 from services.motion.predictors.headpose.style import head_style_of
-from services.motion.speech_map import MapMouth, SpeechMapModel
-from services.motion.speech_states import NUM_POOLED_STATES, STATES, neighbours, silence_with_states
+from services.motion.speech_map import MapMouth, SpeechMapModel, num_correction_inputs
+from services.motion.speech_states import STATES, neighbours, silence_with_states
 from services.motion.style import Style
 from services.motion.train.evaluate import OFF
 from services.motion.types import SpeechFeatures
 from tests.unit.motion.predictors.headpose.person import FRAMES, heard, opened, poses_of, predict, talk
 from tests.unit.motion.streams import NTSC, PAL
-from tests.unit.motion.synthesised import head_poses, speech, with_states
+from tests.unit.motion.synthesised import head_poses, with_closed_lips, with_states
 
 UNEVEN = Timeline(pts=np.cumsum(np.random.default_rng(0).integers(20, 60, 40)), time_base=Fraction(1, 1000))
 
@@ -55,7 +55,11 @@ def test_what_comes_later_moves_no_earlier_frame(models: MotionModels, person: S
 
 
 def test_states_move_the_mouth_alone_and_the_voice_moves_the_head(models: MotionModels, person: Style) -> None:
-    correction = np.random.default_rng(5).normal(0.0, 0.2, (models.num_coefficients, NUM_POOLED_STATES)).astype(np.float32)
+    correction = (
+        np.random.default_rng(5)
+        .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
+        .astype(np.float32)
+    )
     person = person.adding(**{CORRECTION: correction})
     features = heard(40)
     motion, other = (predict(models, person, each) for each in (features, with_states(features, STATES, seed=7)))
@@ -86,10 +90,11 @@ def test_silence_is_the_closed_mouth_and_a_head_at_rest(models: MotionModels, pe
     assert np.ptp(poses_of(motion), axis=0).max() < 1e-9
 
 
-def test_lips_close_on_a_bilabial(models: MotionModels, person: Style) -> None:
-    motion = predict(models, person, with_states(speech(["AA", "M", "AA"], 6), STATES))
-    closed = float(mouth_opening(person.closed_mouth[None])[0])
-    assert mouth_opening(motion.mouth_landmarks[8:10]).max() < closed + 1.0
+def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, person: Style) -> None:
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[MOUTH.feature], [9])
+    found = mouth_opening(predict(models, person, features).mouth_landmarks)
+    assert found[9] < float(mouth_opening(person.closed_mouth)) + 1.0
+    assert found.max() > found[9] + 1.0
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,14 @@ from services.motion.models import MotionModels
 from services.motion.predictors.hetero.grid import CORRECTION, HeteroGrid
 from services.motion.predictors.hetero.inputs import WINDOW_AHEAD
 from services.motion.predictors.hetero.style import REFERENCE
+from services.motion.speech_map import SpeechMapModel
 from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
 from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.train.evaluate import OFF
 from services.motion.types import SpeechFeatures
 from tests.unit.motion.streams import NTSC, PAL, run
-from tests.unit.motion.synthesised import random_features, speech, with_states
+from tests.unit.motion.synthesised import random_features, with_closed_lips, with_states
 
 
 def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
@@ -69,10 +70,11 @@ def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> N
     np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-4)
 
 
-def test_lips_close_on_a_bilabial(models: MotionModels, person: Style) -> None:
-    found = mouth_opening(moved(models, person, with_states(speech(["AA", "M", "AA"], 6), STATES)))
-    closed = float(mouth_opening(person.closed_mouth))
-    assert found[8:10].max() < closed + 1.0
+def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, person: Style) -> None:
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[STATES], [9])
+    found = mouth_opening(moved(models, person, features))
+    assert found[9] < float(mouth_opening(person.closed_mouth)) + 1.0
+    assert found.max() > found[9] + 1.0
 
 
 def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, person: Style) -> None:

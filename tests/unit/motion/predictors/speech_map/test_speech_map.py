@@ -20,8 +20,17 @@ from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.predictors.speech_map.train.fit import fit_map
-from services.motion.speech_map import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel
-from services.motion.speech_states import NUM_POOLED_STATES, neighbours, pooled_states
+from services.motion.speech_map import (
+    FILES,
+    HEARINGS,
+    LIVE,
+    MODEL_FILE,
+    Hearing,
+    SpeechMapModel,
+    correction_inputs,
+    num_correction_inputs,
+)
+from services.motion.speech_states import neighbours
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
 from services.motion.train.clips import TrainingClip
@@ -42,7 +51,7 @@ def model() -> SpeechMapModel:
 
 @pytest.fixture(scope="module")
 def personal(style: Style) -> Style:
-    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), NUM_POOLED_STATES))
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), num_correction_inputs(len(style.spread))))
     return style.adding(**{CORRECTION: correction.astype(np.float32)})
 
 
@@ -108,7 +117,7 @@ def test_a_correction_is_added_in_units_of_the_spread(
 ) -> None:
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
-    correction = np.zeros((len(shift), NUM_POOLED_STATES), np.float32)
+    correction = np.zeros((len(shift), num_correction_inputs(len(shift))), np.float32)
     correction[:, -1] = shift
     plain, shifted = (
         moved(models, model, hearing, each, features, constraints=OFF) for each in (style, style.adding(**{CORRECTION: correction}))
@@ -118,13 +127,24 @@ def test_a_correction_is_added_in_units_of_the_spread(
 
 
 @CASES
-def test_silence_is_the_closed_mouth_and_lips_close_on_a_bilabial(
-    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing
-) -> None:
+def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing) -> None:
     still = moved(models, model, hearing, personal, with_states(silence(40), *BOTH))
     np.testing.assert_allclose(still, np.broadcast_to(personal.closed_mouth, still.shape), atol=1e-4)
-    spoken = mouth_opening(moved(models, model, hearing, personal, with_states(speech(["AA", "M", "AA"], 6), *BOTH)))
-    assert spoken[8:10].max() < float(mouth_opening(personal.closed_mouth)) + 1.0
+
+
+@CASES
+def test_lips_close_where_the_map_of_closed_lips_is_sure(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+) -> None:
+    """The states of one frame lie along the weights of the map of closed lips at that frame."""
+    features = with_states(speech(["AA"], 20), *BOTH)
+    own = model.maps[hearing.feature].closed_weight.reshape(hearing.width, -1)[hearing.past]
+    states = np.zeros((20, 192), np.float32)
+    states[10] = 12.0 * own / float(own @ own)
+    loud = replace(features, extra=dict.fromkeys(BOTH, states))
+    opening = mouth_opening(moved(models, model, hearing, style, loud))
+    assert opening[10] < float(mouth_opening(style.closed_mouth)) + 1.0
+    assert opening[[2, 18]].min() > opening[10] + 1.0
 
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
@@ -168,12 +188,14 @@ def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None
     for hearing in HEARINGS:
         states = np.zeros((21, 192), np.float32)
         states[10, 96] = 1.0
-        pooled = np.array([pooled_states(window, hearing.past) for window in neighbours(states, hearing.past, hearing.ahead)])
-        assert pooled.shape == (21, NUM_POOLED_STATES)
+        answer = np.arange(4, dtype=np.float32)
+        windows = neighbours(states, hearing.past, hearing.ahead)
+        pooled = np.array([correction_inputs(window, answer, hearing) for window in windows])
+        assert pooled.shape == (21, num_correction_inputs(4))
         assert int(pooled[:, 0].argmax()) == 10
         assert not pooled[:8, 0].any()
         assert not pooled[13:, 0].any()
-        assert (pooled[:, -1] == 1.0).all()
+        np.testing.assert_array_equal(pooled[:, -5:], np.tile(np.append(answer / 2.0, 1.0), (21, 1)))
 
 
 def with_clip_states(clip: TrainingClip) -> TrainingClip:
@@ -190,13 +212,9 @@ def test_a_map_learns_what_moves_the_mouth_and_predicts_a_speaker_it_has_not_see
     fitted = fit_map(train, models.basis, hearing)
     stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
     style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
+    windows = neighbours(stranger.features.extra[hearing.feature], hearing.past, hearing.ahead)
     model = SpeechMapModel.made_of(models.basis, {hearing.feature: fitted})
-    predicted = (
-        np.stack(
-            [fitted.predict(window) for window in neighbours(stranger.features.extra[hearing.feature], hearing.past, hearing.ahead)]
-        )
-        * models.basis.typical_spread
-    )
+    predicted = np.stack([fitted.predict(window) for window in windows]) * models.basis.typical_spread
     opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
     assert np.corrcoef(opening, mouth_opening(stranger.mouth_landmarks))[0, 1] > 0.7
 

@@ -1,0 +1,333 @@
+"""Figures of a mouth over time: rest in silence, quick motion of the lips, fastest step, and time shift at vowels and closures.
+
+A curve is the opening of the mouth or the width of the lips, float [T], in one unit (crop pixels), on frames of equal length; NaN:
+the mouth is unknown there. All figures that compare two curves are free of the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from services.common.array_types import Bool, Float32, Float64, Floating
+from services.common.errors import InvalidRequest
+from services.common.wire.phones import PHONE_INDEX, PHONES
+from services.common.wire.timeline import MOTION_RATE
+
+MOTION_FRAME_S: Final = float(1 / MOTION_RATE)
+"""Seconds of a frame of the motion grid."""
+SPOKEN_FROM: Final = 0.5
+"""Speech probability from which a frame counts as speech."""
+SETTLE_S: Final = 0.16
+"""Seconds after the end of the voice in which the mouth may still be open: 4 frames of 40 ms."""
+ATTACK_S: Final = 0.2
+"""Seconds before the voice begins in which the mouth may open already: 5 frames of 40 ms. Real mouths are widest 3 to 5 frames
+before the voice (44 pauses of 22 people)."""
+PAUSE_S: Final = 1.0
+"""Shortest silence between two words that counts. In shorter pauses people leave the mouth open, by .4 to .5 of the range."""
+SLOW_S: Final = 1.0
+"""Width of the average that is the slow part of a curve, seconds."""
+ROW_S: Final = 0.01
+"""Seconds of a row of a phonetic posteriorgram."""
+REACH_S: Final = 0.24
+"""Seconds before and after a phone that are averaged."""
+SAMPLE_S: Final = 0.02
+"""Distance of the points of a triggered average, seconds."""
+MIN_EVENTS: Final = 5
+"""Fewest phones of two triggered averages over the same phones."""
+MIN_OTHER_EVENTS: Final = 10
+"""Fewest phones of a triggered average that is compared with an average over other phones, which differ more."""
+CLOSURES: Final = ("P", "B", "M")
+OPEN_VOWELS: Final = ("AA", "AE", "AO", "AW", "AY", "EH")
+Trigger = Literal["vowel", "closure"]
+TRIGGERS: Final[dict[Trigger, tuple[str, ...]]] = {"vowel": OPEN_VOWELS, "closure": CLOSURES}
+"""Phones on which the mouth is widest, and phones on which the lips close."""
+
+_SIGNS: Final[dict[Trigger, float]] = {"vowel": 1.0, "closure": -1.0}
+_SURE: Final = 0.5
+"""Probability from which a row of a posteriorgram is a phone."""
+_MIN_ROWS: Final = 2
+_SEARCHED_S: Final = 0.16
+"""Seconds before and after a phone in which its extreme is looked for."""
+_FITTED_S: Final[Float64] = np.linspace(-0.08, 0.08, 33)
+"""Times about an extreme that a parabola is fitted to, seconds."""
+_FITS: Final = 8
+"""Fits of a parabola, each about the vertex of the fit before. With the first fit alone, noise of the tracker moves an extreme by
+twice as much."""
+_SHALLOW: Final = 0.2
+"""A triggered average whose extreme is shallower than this share of the other average's has no extreme to compare."""
+OFFSETS_S: Final[Float64] = np.asarray(np.arange(-round(REACH_S / SAMPLE_S), round(REACH_S / SAMPLE_S) + 1) * SAMPLE_S, np.float64)
+"""float64 [W], times of the points of a triggered average, seconds after the phone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakingMotion:
+    """How a person moves the mouth in footage, crop pixels. A dub of the person is compared with these numbers.
+
+    Attributes:
+        rest_opening: opening at rest: 5th percentile of the opening.
+        opening_range: 95th less 5th percentile of the opening.
+        opening_spread: standard deviation of the opening while the person speaks.
+        width_spread: standard deviation of the lip width about its slow part while the person speaks.
+        fastest_step: largest change of the opening within 40 ms.
+        vowel_ms, closure_ms: when the mouth is widest after the middle of an open vowel, and when the lips are closest after the
+            middle of p, b, m, milliseconds (phone-triggered averages); NaN: not known.
+    """
+
+    rest_opening: float
+    opening_range: float
+    opening_spread: float
+    width_spread: float
+    fastest_step: float
+    vowel_ms: float = math.nan
+    closure_ms: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class MotionFigures:
+    """A dub's motion compared with the person's own motion. NaN: not measured.
+
+    Attributes:
+        silence_opening: how far the mouth opens in silence, as a share of the person's range (silence_opening). 0: at rest.
+        opening_spread: standard deviation of the opening while the dub speaks, divided by the person's own.
+        width_spread: standard deviation of the lip width about its slow part while the dub speaks, divided by the person's own.
+        fastest_step: largest change of the opening within 40 ms, divided by the person's own.
+        vowel_shift_ms, closure_shift_ms: how much later than the person's own the dub's mouth is widest about open vowels, and
+            closest about p, b, m, milliseconds.
+    """
+
+    silence_opening: float
+    opening_spread: float
+    width_spread: float
+    fastest_step: float
+    vowel_shift_ms: float
+    closure_shift_ms: float
+
+
+def speaking_motion(
+    opening: Floating, width: Floating, spoken: Bool, posteriorgram: Float32 | None = None, lag_frames: int = 0
+) -> SpeakingMotion | None:
+    """Return how a person moves the mouth; None: fewer than a second is known, or the mouth never moves.
+
+    Args:
+        opening: float [T], opening of the mouth, 25 frames per second.
+        width: float [T], width of the lips.
+        spoken: bool [T], frames in which the person speaks. If no known frame is spoken, all known frames count.
+        posteriorgram: float32 [T, 4, 40], phone probabilities of the person's sound; None: there is no sound.
+        lag_frames: frames by which the sound comes after the picture.
+    """
+    known = np.isfinite(opening)
+    if int(known.sum()) < 1.0 / MOTION_FRAME_S:
+        return None
+    counted = known & spoken if (known & spoken).any() else known
+    rest, extent = rest_and_range(opening)
+    moves = (extent, spread(opening[counted]), spread(quick_part(width, MOTION_FRAME_S)[counted]), fastest(steps(opening)))
+    if not all(math.isfinite(value) and value > 0.0 for value in moves):
+        return None
+    return SpeakingMotion(rest, *moves, **_extremes_ms(opening, posteriorgram, lag_frames))
+
+
+def motion_figures(
+    own: SpeakingMotion, opening: Floating, width: Floating, spoken: Bool, posteriorgram: Float32 | None
+) -> MotionFigures:
+    """Return a dub's motion compared with the person's own motion.
+
+    Args:
+        own: the person's motion.
+        opening: float [T], wanted opening of the mouth in the dub, 25 frames per second.
+        width: float [T], wanted width of the lips.
+        spoken: bool [T], frames of speech in the new sound.
+        posteriorgram: float32 [T, 4, 40], phone probabilities of the new sound; None: not known.
+    """
+    speaking = spoken & np.isfinite(opening)
+    enough = int(speaking.sum()) >= 1.0 / MOTION_FRAME_S
+    times = _extremes_ms(opening, posteriorgram, 0)
+    return MotionFigures(
+        silence_opening(opening, spoken, MOTION_FRAME_S, rest=own.rest_opening, extent=own.opening_range),
+        spread(opening[speaking]) / own.opening_spread if enough else math.nan,
+        spread(quick_part(width, MOTION_FRAME_S)[speaking]) / own.width_spread if enough else math.nan,
+        fastest(steps(opening)) / own.fastest_step,
+        times["vowel_ms"] - own.vowel_ms,
+        times["closure_ms"] - own.closure_ms,
+    )
+
+
+def _extremes_ms(opening: Floating, posteriorgram: Float32 | None, lag_frames: int) -> dict[str, float]:
+    """Return `vowel_ms` and `closure_ms` of SpeakingMotion."""
+    found = dict.fromkeys((f"{kind}_ms" for kind in TRIGGERS), math.nan)
+    if posteriorgram is None:
+        return found
+    seconds = np.asarray((np.arange(len(opening)) + lag_frames) * MOTION_FRAME_S, np.float64)
+    for kind, phones in TRIGGERS.items():
+        around = around_phones(opening, seconds, phone_times(posteriorgram, phones))
+        known = around[np.isfinite(around).all(axis=1)]
+        if len(known) >= MIN_OTHER_EVENTS:
+            found[f"{kind}_ms"] = 1e3 * _extreme(_SIGNS[kind] * known.mean(axis=0))[0]
+    return found
+
+
+def rest_and_range(opening: Floating) -> tuple[float, float]:
+    """Return a person's opening at rest (5th percentile), and the range of the opening (95th less 5th percentile); NaN: unknown."""
+    known = opening[np.isfinite(opening)]
+    if not len(known):
+        return math.nan, math.nan
+    low, high = np.percentile(known.astype(np.float64), [5, 95])
+    return float(low), float(high - low)
+
+
+def spread(curve: Floating) -> float:
+    """Return the standard deviation of the known frames of a curve; NaN: fewer than three."""
+    known = curve[np.isfinite(curve)]
+    return float(known.std(dtype=np.float64)) if len(known) >= 3 else math.nan
+
+
+def quick_part(curve: Floating, frame_s: float) -> Float64:
+    """Return a curve without its slow part, float64 [T].
+
+        q_t = x_t - mean of the known x_s with |s - t| <= SLOW_S / 2
+
+    Args:
+        curve: float [T].
+        frame_s: length of a frame, seconds.
+    """
+    known = np.isfinite(curve)
+    values = np.where(known, curve, 0.0).astype(np.float64)
+    reach = max(1, round(SLOW_S / 2.0 / frame_s))
+    sums, counts = (np.concatenate([[0.0], np.cumsum(each)]) for each in (values, known.astype(np.float64)))
+    place = np.arange(len(curve))
+    begin, end = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(curve))
+    slow = (sums[end] - sums[begin]) / np.maximum(counts[end] - counts[begin], 1.0)
+    return np.where(known, curve - slow, np.nan)
+
+
+def steps(curve: Floating) -> Float64:
+    """Return |x_t - x_(t-1)| for each frame, float64 [T]; NaN for the first frame and beside unknown frames."""
+    return np.abs(np.diff(curve.astype(np.float64), prepend=np.nan))
+
+
+def fastest(changes: Floating) -> float:
+    """Return the largest of the known steps; NaN: none is known."""
+    known = changes[np.isfinite(changes)]
+    return float(known.max()) if len(known) else math.nan
+
+
+def silent_stretches(spoken: Bool, frame_s: float) -> list[slice]:
+    """Return the frames in which a mouth is to be at rest, as slices of the frames.
+
+    These are the silence before the first and after the last word, and pauses of at least PAUSE_S, without SETTLE_S after the end
+    of the voice and ATTACK_S before the voice begins. In speech without a spoken frame, all frames are one stretch.
+
+    Args:
+        spoken: bool [T].
+        frame_s: length of a frame, seconds.
+    """
+    settle, attack, pause = (math.ceil(seconds / frame_s - 1e-6) for seconds in (SETTLE_S, ATTACK_S, PAUSE_S))
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], spoken, [True]]).astype(np.int8)))
+    found = []
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        inside = begin > 0 and end < len(spoken)
+        stretch = slice(begin + (settle if begin > 0 else 0), end - (attack if end < len(spoken) else 0))
+        if stretch.stop > stretch.start and (not inside or end - begin >= pause):
+            found.append(stretch)
+    return found
+
+
+def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: float, extent: float) -> float:
+    """Return how far a mouth opens in silence, as a share of the person's range: 0 is at rest.
+
+        mean over stretches of max_t max(0, o_t - rest) / range
+
+    The largest opening of a stretch counts, because the mouth has to be at rest and to stay there. So the length of the silence
+    does not matter.
+
+    Args:
+        opening: float [T].
+        spoken: bool [T], frames of speech in the sound that the mouth follows.
+        frame_s: length of a frame, seconds.
+        rest: the person's opening at rest.
+        extent: range of the person's opening, see rest_and_range.
+
+    Returns:
+        The share, at least 0; NaN: there is no silence, or nothing is known in it.
+    """
+    highest = [fastest(np.maximum(opening[stretch] - rest, 0.0)) for stretch in silent_stretches(spoken, frame_s)]
+    known = [value for value in highest if math.isfinite(value)]
+    return float(np.mean(known)) / extent if known and extent > 0.0 else math.nan
+
+
+def phone_times(posteriorgram: Float32, phones: Sequence[str]) -> Float64:
+    """Return the centres of phones, float64 [E], seconds from the first row.
+
+    A phone is a run of rows in which the phones of the group have a probability over .5 together, of at least 20 ms. The centre is
+    weighted by the probability. This needs no transcript, and works in every language.
+
+    Args:
+        posteriorgram: float32 [T, 4, 40], phone probabilities of the four 10 ms rows of each frame.
+        phones: names of the group's phones (PHONES).
+
+    Raises:
+        InvalidRequest: a name is no phone.
+    """
+    unknown = [phone for phone in phones if phone not in PHONE_INDEX]
+    if unknown:
+        raise InvalidRequest(f"{unknown[0]!r} is no phone; there are: {', '.join(PHONES)}", field="phones")
+    rows = posteriorgram.reshape(-1, posteriorgram.shape[-1])[:, [PHONE_INDEX[phone] for phone in phones]].sum(
+        axis=1, dtype=np.float64
+    )
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows > _SURE, [False]]).astype(np.int8)))
+    centres = (np.arange(len(rows)) + 0.5) * ROW_S
+    runs = [slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True) if end - begin >= _MIN_ROWS]
+    return np.array([np.average(centres[run], weights=rows[run]) for run in runs], np.float64)
+
+
+def around_phones(curve: Floating, seconds: Float64, events_s: Float64) -> Float64:
+    """Return a curve about each phone, float64 [E, W] at OFFSETS_S, by linear interpolation; NaN where the curve is not known.
+
+    Args:
+        curve: float [T], T >= 1.
+        seconds: float64 [T], times of the frames on the clock of the phones, ascending.
+        events_s: float64 [E], centres of the phones (phone_times).
+    """
+    wanted = events_s[:, None] + OFFSETS_S
+    return np.interp(wanted, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
+
+
+def shift_ms(truth: Float64, result: Float64, trigger: Trigger) -> float:
+    """Return how much later a result reaches the extreme of a phone than the truth, milliseconds.
+
+    Both are averaged over the phones on which both are known. The extreme of an average is the vertex of the parabola through the
+    points within 80 ms of the largest (vowel) or smallest (closure) point that lies at most 160 ms from the phone. The parabola is
+    fitted again about its vertex. With noise of the tracker of .5 px, nine of ten clips of 7 s and more are right within 2 ms.
+
+    Args:
+        truth, result: float64 [E, W], curves about the same phones (around_phones).
+        trigger: the kind of phone.
+
+    Returns:
+        Milliseconds, positive: the result is late; NaN: fewer than MIN_EVENTS phones, or one average has no extreme.
+    """
+    both = np.isfinite(truth).all(axis=1) & np.isfinite(result).all(axis=1)
+    if int(both.sum()) < MIN_EVENTS:
+        return math.nan
+    (before, height), (after, reached) = (_extreme(_SIGNS[trigger] * curves[both].mean(axis=0)) for curves in (truth, result))
+    return 1e3 * (after - before) if reached >= _SHALLOW * height else math.nan
+
+
+def _extreme(average: Float64) -> tuple[float, float]:
+    """Return the time of the highest point of a triggered average, seconds, and its height over the mean; NaN: there is none."""
+    searched = np.flatnonzero(np.abs(OFFSETS_S) <= _SEARCHED_S + 1e-9)
+    top = int(searched[np.argmax(average[searched])])
+    if top in (searched[0], searched[-1]):
+        return math.nan, math.nan
+    middle = float(OFFSETS_S[top])
+    for _ in range(_FITS):
+        bend, slope, _ = np.polyfit(_FITTED_S, np.interp(middle + _FITTED_S, OFFSETS_S, average), 2)
+        if bend >= 0.0:
+            return math.nan, math.nan
+        away = float(np.clip(-slope / (2.0 * bend), _FITTED_S[0], _FITTED_S[-1]))
+        middle = float(np.clip(middle + away, -_SEARCHED_S, _SEARCHED_S))
+    return middle, float(average[top] - average.mean())
