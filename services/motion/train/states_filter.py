@@ -60,7 +60,7 @@ def _mean(filters: list[Filter], width: int) -> Filter:
     weight = np.zeros((num_outputs, width, NUM_STATES), np.float32)
     for block, each in zip(BLOCKS, filters, strict=True):
         weight[:, :, block] = each.weight.reshape(num_outputs, width, -1) / len(BLOCKS)
-    bias = np.sum([each.bias / np.float32(len(BLOCKS)) for each in filters], axis=0, dtype=np.float32)
+    bias = np.asarray(np.mean([each.bias for each in filters], axis=0), np.float32)
     return Filter(weight.reshape(num_outputs, -1), bias)
 
 

@@ -10,6 +10,7 @@ import pytest
 from services.common.errors import InvalidRequest
 from services.motion.predictors.everyone.train.network import NETWORK
 from services.motion.train.left_out import left_out_scores, left_out_sets, mean_over_speakers
+from services.motion.train.selection import Scores
 from services.motion.train.sync import SyncTraining
 from tests.unit.motion.made_clips import made_clip, write_set
 from tests.unit.motion.predictors.everyone.train.tiny import TINY
@@ -33,7 +34,8 @@ def test_each_speaker_of_free_speech_is_left_out_once_and_dev_is_not_read(tmp_pa
 def test_a_speaker_is_scored_by_a_network_that_has_not_seen_the_speaker(tmp_path: Path) -> None:
     data = write_set(tmp_path / "set", [made_clip(index, num_frames=120, speaker=("anna", "ben")[index % 2]) for index in range(4)])
     config = replace(TINY, loop=replace(TINY.loop, steps=1))
-    own, closed_form = {}, {}
+    own: Scores = {}
+    closed_form: Scores = {}
     for scores, baseline in left_out_scores(NETWORK, config, data, 2):
         assert set(scores) == set(baseline)
         own |= scores
