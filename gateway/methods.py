@@ -206,23 +206,36 @@ METHODS: Final[dict[str, Method]] = {
     "everybody": Method(
         name="everybody",
         motion=Predictor(
-            name="everybody", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED), look_ahead_ms=160, live=True
+            name="everybody",
+            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            look_ahead_ms=160,
+            streamed=Predictor(
+                name="everybody_live",
+                features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
+                look_ahead_ms=160,
+                live=True,
+            ),
         ),
         renderer=Renderer(name="everybody", frames_before=6, needs_actor=True, live=True),
     ),
     "headpose": Method(
         name="headpose",
-        motion=Predictor(name="headpose", features=SHARED_FEATURES, look_ahead_ms=80, moves_head=True),
+        motion=Predictor(
+            name="headpose",
+            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            look_ahead_ms=120,
+            moves_head=True,
+        ),
         renderer=Renderer(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
     ),
     "hetero": Method(
         name="hetero",
-        motion=Predictor(name="hetero", features=SHARED_FEATURES, look_ahead_ms=200),
+        motion=Predictor(name="hetero", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=200),
         renderer=Renderer(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
     ),
     "everyone": Method(
         name="everyone",
-        motion=Predictor(name="everyone", features=SHARED_FEATURES, look_ahead_ms=400),
+        motion=Predictor(name="everyone", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=400),
         renderer=Renderer(
             name="everyone",
             frames_before=1,

@@ -30,6 +30,7 @@ from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_to_proto
 from services.common.wire.pose_messages import pose_to_proto
 from services.motion.convert import FeatureBlock
+from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame
 from tests.contract.face.requests import picture_to_proto
 from tests.contract.motion.requests import block_to_proto
@@ -119,8 +120,7 @@ def refs_of(call: Call, store: ArtefactStore) -> dict[str, common_pb2.ArtefactRe
 
 def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, list[list[Message]]]:
     """Valid streams of requests by RPC; a unary RPC's have one message."""
-    talking = block_to_proto(FeatureBlock(0, with_identity_removed(random_features(4))))
-    clip = block_to_proto(FeatureBlock(0, with_states(with_identity_removed(random_features(50)), "speech_states")))
+    talking, clip = (block_to_proto(FeatureBlock(0, _heard(frames))) for frames in (4, 50))
     mouth, usable, poses = (to_tensor(values) for values in (_mouths(50), np.ones(50, np.bool_), head_poses(50)))
     tracked = _tracked(call)
     person = {"bank": refs["bank"], "identity": refs["identity"]}
@@ -270,6 +270,11 @@ def _tracked(call: Call) -> list[Message]:
     face = answer.frames[0].faces[0]  # type: ignore[attr-defined]
     frame = face_pb2.FitIdentityFrame(image=pictures[1].frame.image, face=face)  # type: ignore[attr-defined]
     return [face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig()), face_pb2.FitIdentityRequest(frame=frame)]
+
+
+def _heard(frames: int) -> SpeechFeatures:
+    """Speech with every tensor that a predictor hears."""
+    return with_states(with_identity_removed(random_features(frames)), "speech_states", "speech_states_live")
 
 
 def _mouths(count: int) -> Any:

@@ -9,6 +9,7 @@ from services.common.errors import InvalidRequest
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor, Shape
 from services.motion.predictors.everybody.predictor import PREDICTOR as EVERYBODY
+from services.motion.predictors.everybody.predictor import PREDICTOR_LIVE as EVERYBODY_LIVE
 from services.motion.predictors.everyone.predictor import PREDICTOR as EVERYONE
 from services.motion.predictors.headpose.predictor import PREDICTOR as HEADPOSE
 from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
@@ -18,7 +19,8 @@ from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
 from services.motion.style import WIDEST_OPENING
 
 PREDICTORS: Final[dict[str, Predictor]] = {
-    predictor.name: predictor for predictor in (SPEECH_MAP, SPEECH_MAP_LIVE, UGC, EVERYBODY, HEADPOSE, HETERO, EVERYONE)
+    predictor.name: predictor
+    for predictor in (SPEECH_MAP, SPEECH_MAP_LIVE, UGC, EVERYBODY, EVERYBODY_LIVE, HEADPOSE, HETERO, EVERYONE)
 }
 
 

@@ -220,6 +220,11 @@ def clips_of(data: TrainSet, split: str, extra: Sequence[str] = (), max_bytes: i
             "all frames; add clips of at least 2 s with a face from the front, and complete the set with `dubstage trainset`",
             field="data",
         )
+    return clips_of_rows(data, rows, extra, max_bytes)
+
+
+def clips_of_rows(data: TrainSet, rows: Iterable[ClipRow], extra: Sequence[str] = (), max_bytes: int = CACHE_BYTES // 4) -> Clips:
+    """Return the clips of rows of a training set. Arguments: see clips_of."""
     return Clips(rows, BoundedCache(lambda row: read_clip(data, row, extra), array_bytes, max_bytes))
 
 

@@ -117,6 +117,11 @@ class LearningCurve:
         title = f"{point.axis}: {point.minutes:g} minutes, {point.speakers} speakers, seed {point.seed}"
         training = self._network.open(Opening(config, with_part(self._data, part), CPU, {}))
         assert isinstance(training, PredictorTraining)
+        if not training.groups:
+            raise InvalidRequest(
+                f"{self._data.folder}: no clip of split 'val', or of another split than 'train', to draw the curve on; add clips",
+                field="data",
+            )
         with run.held():
             train(training, run, resume=True, title=title, console=Console(stderr=True))
         # Of the last step: a choice of the best step would add noise to the curve, and would favour the groups of the choice.

@@ -11,7 +11,7 @@ import numpy as np
 from services.common.errors import InvalidRequest
 from services.motion.basis import LandmarkBasis
 from services.motion.style import MIN_FRAMES, StyleCode, StyleNetwork
-from services.motion.train.clips import Clips, TrainingClip, clips_of, shows_the_mouth
+from services.motion.train.clips import Clips, TrainingClip, clips_of_rows, shows_the_mouth
 from services.motion.train.protocol import ClipResult, Predict, encoded_mouths, evaluate_clip, folds, mean_scores
 from services.training.trainset.reader import TrainSet
 
@@ -42,30 +42,32 @@ def groups_of(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
     Args:
         data: the training set. Each split besides `train` and `val` has a group.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
-
-    Raises:
-        InvalidRequest: the training set has no clip of the split `val`.
     """
     trained = {row.speaker for row in data.rows if row.split == "train"}
-    held_out = clips_of(data, "val", extra)
+    held_out = clips_of_rows(
+        data, [row for row in data.rows if row.split != "train" and row.has_face and shows_the_mouth(row)], extra
+    )
+    val = [row for row in held_out.rows if row.split == "val"]
     groups = {
-        "known": held_out.only(row for row in held_out.rows if row.speaker in trained),
-        "new": held_out.only(row for row in held_out.rows if row.speaker not in trained),
+        "known": held_out.only(row for row in val if row.speaker in trained),
+        "new": held_out.only(row for row in val if row.speaker not in trained),
     }
-    for split in sorted({row.split for row in data.rows} - {"train", "val"}):
-        groups[split] = held_out.only(row for row in data.rows if row.split == split and shows_the_mouth(row))
+    for split in sorted({row.split for row in held_out.rows} - {"val"}):
+        groups[split] = held_out.only(row for row in held_out.rows if row.split == split)
     return {name: clips for name, clips in groups.items() if len(clips)}
 
 
 def checked_groups(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
     """Return the groups for the checks of a training: few clips, all of which can be scored.
 
+    A set without clips of the split `val` has no group to select on; its training keeps the last step (may_choose).
+
     Raises:
-        InvalidRequest: no clip of the split `val` can be scored.
+        InvalidRequest: there are clips of the split `val`, and none of them can be scored.
     """
     few = {name: clips.evenly(MAX_CLIPS) for name, clips in groups_of(data, extra).items()}
     groups = {name: found for name, clips in few.items() if len(found := _scorable(clips))}
-    if not set(groups) & set(SELECTED_ON):
+    if any(row.split == "val" and row.has_face for row in data.rows) and not set(groups) & set(SELECTED_ON):
         raise InvalidRequest(
             f"{data.folder}: no clip of split 'val' shows the mouth long enough to be scored; add clips of at least 2 s",
             field="data",

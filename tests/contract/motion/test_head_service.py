@@ -31,7 +31,7 @@ from tests.contract.motion.calls import (
     talking,
 )
 from tests.contract.motion.requests import block_to_proto, config_to_proto, motion_from_proto
-from tests.unit.motion.synthesised import head_poses, random_features
+from tests.unit.motion.synthesised import head_poses, random_features, with_states
 
 if TYPE_CHECKING:
     from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("num_frames", [100, 1])
 async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
-    features = random_features(30)
+    features = with_states(random_features(30), "speech_states")
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0, without_style=False))
     models = MotionModels()
     usable = np.ones(num_frames, np.bool_)
@@ -66,7 +66,10 @@ async def test_a_picture_has_one_style_whatever_rate_it_is_said_to_have(stub: Mo
 
 async def test_headpose_answers_poses_and_blinks_that_can_be_read_back(stub: MotionServiceAsyncStub) -> None:
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130, without_style=False))
-    parts = [motion_from_proto(reply) async for reply in stub.PredictMotion(stream(config, random_features(30)))]
+    parts = [
+        motion_from_proto(reply)
+        async for reply in stub.PredictMotion(stream(config, with_states(random_features(30), "speech_states")))
+    ]
     poses = np.concatenate([part.poses for part in parts if part.poses is not None])
     blink = np.concatenate([part.blink for part in parts if part.blink is not None])
     assert poses.shape == (130, 6)
@@ -80,14 +83,14 @@ async def test_headpose_personalises_the_style_that_ugc_goes_on_using(stub: Moti
     request = pb.PersonalizeRequest(
         method="headpose",
         style=ref_to_proto(await encoded_head(stub, 60)),
-        features=block_to_proto(FeatureBlock(0, random_features(60))),
+        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(60)),
         usable=to_tensor(np.ones(60, np.bool_)),
         head_poses=to_tensor(head_poses(60)),
     )
     *_, last = [step async for step in stub.Personalize(request)]
     refined = PredictConfig("ugc", ref_from_proto(last.style, "style"), PAL, 5, without_style=False)
-    short = random_features(5)
+    short = with_states(random_features(5), "speech_states")
     for method in ("headpose", "ugc"):
         assert (await predicted(stub, config_to_proto(replace(refined, method=method)), short)).shape == (5, 59, 3)
     request.ClearField("head_poses")
@@ -132,7 +135,7 @@ async def test_head_poses_change_no_style_of_another_method(stub: MotionServiceA
 
 async def test_headpose_with_a_style_of_another_method_is_refused(stub: MotionServiceAsyncStub) -> None:
     config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0, without_style=False))
-    code, says = await refusal(drained(stub.PredictMotion(stream(config, random_features(9)))))
+    code, says = await refusal(drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states")))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "head_poses" in says
 

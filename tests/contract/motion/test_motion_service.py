@@ -19,8 +19,8 @@ from services.motion.models import MotionModels
 from services.motion.predictor import encode_mouths
 from services.motion.predictors.everybody.grid import EverybodyGrid
 from services.motion.predictors.speech_map.grid import SpeechMapGrid
-from services.motion.predictors.speech_map.model import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.predictors.ugc.grid import UgcGrid
+from services.motion.speech_map import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
 from services.motion.types import Footage, SpeechFeatures
 from tests.contract.motion.calls import (
@@ -62,7 +62,7 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionService
 
 
 async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub) -> None:
-    features = with_identity_removed(random_features(30))
+    features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
     local = MotionStream(EverybodyGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
@@ -100,7 +100,7 @@ async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> 
 
 
 async def test_everybody_personalises_the_style_that_ugc_goes_on_using(stub: MotionServiceAsyncStub) -> None:
-    features = with_identity_removed(random_features(60))
+    features = with_states(with_identity_removed(random_features(60)), "speech_states")
     request = pb.PersonalizeRequest(
         method="everybody",
         style=ref_to_proto(await encoded(stub)),

@@ -140,10 +140,15 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
     found = {model.name: model for model in (await stub.ListModels(pb.ListModelsRequest())).models}
     assert list(found) == list(PREDICTORS)
     shared = [audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM]
-    assert list(found["ugc"].features) == list(found["headpose"].features) == shared
-    assert list(found["everybody"].features) == [*shared, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED]
+    assert list(found["ugc"].features) == shared
+    for name in ("speech_map", "everyone", "headpose", "hetero"):
+        assert list(found[name].features) == [*shared, audio_pb2.FEATURE_KIND_SPEECH_STATES]
+    removed, states = audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES
+    assert list(found["everybody"].features) == [*shared, removed, states]
+    assert list(found["everybody_live"].features) == [*shared, removed, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE]
     assert {name: model.frames_ahead for name, model in found.items()} == {
-        "speech_map": 3, "speech_map_live": 2, "ugc": 2, "everybody": 4, "headpose": 2, "hetero": 5, "everyone": 10,
+        "speech_map": 3, "speech_map_live": 2, "ugc": 2, "everybody": 4, "everybody_live": 4,
+        "headpose": 3, "hetero": 5, "everyone": 10,
     }  # fmt: skip
     assert {name for name, model in found.items() if model.moves_head} == {"headpose"}
     assert len({model.version for model in found.values()}) == len(found)

@@ -77,7 +77,8 @@ def test_a_live_stream_has_a_predictor_that_waits_less_than_that_of_files() -> N
     assert (method.motion.name, method.streamed.motion.name) == ("speech_map", "speech_map_live")
     assert method.streamed.motion.look_ahead_ms < method.motion.look_ahead_ms
     assert method.streamed.renderer == method.renderer
-    assert method_named("everybody").streamed == method_named("everybody")
+    assert method_named("everybody").streamed.motion.name == "everybody_live"
+    assert method_named("hetero").streamed == method_named("hetero")
 
 
 @pytest.mark.parametrize(

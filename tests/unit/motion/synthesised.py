@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS, NUM_LIPS, mouth_area_positions
 from services.common.wire.phones import PHONES
 from services.motion.features import silence
+from services.motion.speech_map import LinearMap
 from services.motion.types import SpeechFeatures
 
 
@@ -78,6 +80,17 @@ def with_states(features: SpeechFeatures, *names: str, seed: int = 2) -> SpeechF
     """The features and states of the speech encoder that change quickly."""
     states = np.random.default_rng(seed).standard_normal((len(features), 192)).astype(np.float32)
     return replace(features, extra={**features.extra, **dict.fromkeys(names, states)})
+
+
+def with_closed_lips(features: SpeechFeatures, each: LinearMap, frames: Sequence[int]) -> SpeechFeatures:
+    """The features with states from which a speech map hears closed lips at frames that lie at least a window apart."""
+    states = features.extra[each.hearing.feature].copy()
+    own = each.closed_weight.reshape(each.hearing.width, -1)[each.hearing.past]
+    for frame in frames:
+        around = states[frame - each.hearing.past : frame + each.hearing.ahead + 1].reshape(-1)
+        missing = 6.0 - float(each.closed_weight @ around) - float(each.closed_bias[0])
+        states[frame] += np.float32(missing / float(own @ own)) * own
+    return replace(features, extra={**features.extra, each.hearing.feature: states})
 
 
 def head_poses(num_frames: int, seed: int = 5) -> Float64:

@@ -1,15 +1,17 @@
-"""The predictor `everybody` on the 25 frames/s grid.
+"""The predictors `everybody` (files) and `everybody_live` on the 25 frames/s grid.
 
-Everybody's Talkin', Sec. 3.2.2. Each frame is a pure function of its window (inputs.py), so the same features in other pieces
-give the same bytes. Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's.
+Each frame is a pure function of its window (inputs.py), so the same features in other pieces give the same bytes. The mouth is a
+mean of two mouths: of the network of Everybody's Talkin', Sec. 3.2.2, and of the speech map (speech_map.py), which a personalised
+style corrects (personalize.py):
 
-A personalised style adds a correction (personalize.py), with p the window pooled over time:
+    mouth = SHARE * network(window) + (1 - SHARE) * map(states about the frame)
 
-    expression = network(window) + C p(window)        in units of the person's spread
+Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -21,48 +23,70 @@ from services.motion.features import ContentStream
 from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.inputs import (
+    NUM_HEARD,
     WINDOW,
     WINDOW_AHEAD,
     WINDOW_PAST,
     heard_rows,
     heard_silence,
     identity_removed,
-    pooled_window,
     silent_speech,
 )
 from services.motion.predictors.everybody.model import EverybodyModel
+from services.motion.speech_map import FILES, Hearing, MapMouth, SpeechMapModel
+from services.motion.speech_states import NUM_STATES, silent_states, states_of
 from services.motion.style import Style
-from services.motion.types import Motion, SpeechFeatures
+from services.motion.types import ROWS_PER_FRAME, Motion, SpeechFeatures
 
-CORRECTION: Final = "expression_correction"
-"""Name of the style's array C, float32 [E, 145]. A style has this array once it is personalised for `everybody`."""
+CORRECTION: Final = "everybody_correction"
+"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `everybody`."""
+SHARE: Final = 0.1
+"""Share of the network's mouth. Leave-one-speaker-out chose the share (docs/models/audio_to_expression.md)."""
 
 
 class EverybodyGrid(ExpressionGrid):
     """The predictor `everybody` of one person on the grid, with four frames of features after a frame."""
 
-    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
-        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open."""
-        self._model = EverybodyModel.of(models)
-        before = (self._silence(WINDOW_PAST), heard_silence(WINDOW_PAST, self._model.silence))
-        super().__init__(self._model, models, style, constraints, *before, WINDOW_AHEAD)
-        self._correction = style.added.get(CORRECTION)
+    def __init__(
+        self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None, hearing: Hearing = FILES
+    ) -> None:
+        """Start at the first frame.
+
+        Args:
+            models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
+            style: the person.
+            constraints: see Grid.
+            hearing: which speech map answers the other part of the mouth.
+        """
+        self._model, self._hearing = EverybodyModel.of(models), hearing
+        heard = np.concatenate([_flat(heard_silence(WINDOW_PAST, self._model.silence)), silent_states(WINDOW_PAST)], axis=1)
+        super().__init__(self._model, models, style, constraints, self._silence(WINDOW_PAST), heard, WINDOW_AHEAD)
+        self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
         self._contents = ContentStream()
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
-        return silent_speech(num_frames, self._model.silence)
+        quiet = silent_speech(num_frames, self._model.silence)
+        return replace(quiet, extra={**quiet.extra, self._hearing.feature: silent_states(num_frames)})
 
     def _hear(self, features: SpeechFeatures) -> Float32:
-        return heard_rows(identity_removed(features), self._contents.push(features))
+        """Return the network's inputs and the states of the speech encoder, float32 [T, 96 + 192]."""
+        states = states_of(features, self._hearing.feature)
+        return np.concatenate([_flat(heard_rows(identity_removed(features), self._contents.push(features))), states], axis=1)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(
-            first, heard, speaking, voiced, WINDOW, lambda window, share: self._mouth(self._corrected(window, share))
-        )
+        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._spoken)
 
-    def _corrected(self, window: Float32, voiced: float) -> Float32:
-        """Return the coefficients of one window with the person's correction, float32 [E] in units of the person's spread."""
-        coefficients = self._model.predict(window)
-        if self._correction is None:
-            return coefficients
-        return coefficients + np.float32(voiced) * (self._correction @ pooled_window(window))
+    def _spoken(self, window: Float32, voiced: float) -> Float32:
+        """Return the mouth of a window of network inputs and states [25, 96 + 192]: float32 [59, 3], before constraints."""
+        rows = np.ascontiguousarray(window[:, :-NUM_STATES]).reshape(WINDOW, ROWS_PER_FRAME, NUM_HEARD)
+        states = window[WINDOW_PAST - self._hearing.past : WINDOW_PAST + self._hearing.ahead + 1, -NUM_STATES:]
+        network, mapped = self._mouth(self._model.predict(rows)), self._map_mouth(states, voiced)
+        return mapped + np.float32(SHARE) * (network - mapped)
+
+    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+        states = heard[self._past - self._hearing.past : self._past + count + self._hearing.ahead, -NUM_STATES:]
+        return self._map_mouth.map.closing(states, self._constraints)
+
+
+def _flat(rows: Float32) -> Float32:
+    return rows.reshape(len(rows), -1)

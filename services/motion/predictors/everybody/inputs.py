@@ -1,11 +1,8 @@
-"""The second of ID-removed speech that `everybody` hears for a frame, and the pooled window that a person's correction hears.
+"""The second of ID-removed speech that the network of `everybody` hears for a frame.
 
 Everybody's Talkin', Sec. 3.2.2: the window reaches from 0.8 s before a frame's time to 0.2 s after that time, which is 20 grid
 frames before the frame, the frame itself, and four frames after. Each row holds ID-removed cepstra and, beyond the paper, band
 energies relative to the speech just heard: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
-
-For a correction, six Gaussians pool the window, wide in the past and narrow about the frame. So ten seconds of a person determine
-the correction (correction.py).
 """
 
 from __future__ import annotations
@@ -32,11 +29,6 @@ NUM_HEARD: Final = NUM_CEPSTRA + len(BANDS)
 """Channels of a row of the window: ID-removed cepstra, then relative band energies."""
 ENERGY_SCALE: Final = 0.5
 """Scale of the energies beside the cepstra. On validation clips .5 was better than 1 and better than 0."""
-_CENTRES: Final = np.array([-7.0, -4.0, -2.25, -0.75, 0.75, 2.25])[:, None]
-_WIDTHS: Final = np.array([2.5, 1.3, 0.8, 0.7, 0.7, 0.8])[:, None]
-"""Centres of the Gaussians in frames from the predicted frame, and standard deviations in frames."""
-NUM_POOLED_WINDOW: Final = len(_CENTRES) * NUM_HEARD + 1
-"""Numbers of a pooled window."""
 
 
 def identity_removed(features: SpeechFeatures) -> Float32:
@@ -81,17 +73,3 @@ def heard_clip(features: SpeechFeatures, row: Float32) -> Float32:
     """
     rows = SpeechFeatures.joined([features, silent_speech(WINDOW_AHEAD, row)])
     return np.concatenate([heard_silence(WINDOW_PAST, row), heard_rows(identity_removed(rows), content_rows(rows))])
-
-
-def _pooling() -> Float32:
-    rows = (np.arange(WINDOW * ROWS_PER_FRAME) + 0.5) / ROWS_PER_FRAME - 0.5 - WINDOW_PAST
-    bumps = np.exp(-0.5 * ((rows - _CENTRES) / _WIDTHS) ** 2)
-    return np.asarray(bumps / bumps.sum(axis=1, keepdims=True), np.float32)
-
-
-_POOLING: Final = _pooling()
-
-
-def pooled_window(window: Float32) -> Float32:
-    """Return the pooled window: float32 [25, 4, 24] -> [145], the last number 1."""
-    return np.append(_POOLING @ window.reshape(-1, NUM_HEARD), np.float32(1.0)).astype(np.float32)

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from services.motion.features import NUM_CONTENT
-from services.motion.predictors.everyone.inputs import WINDOW
+from services.common.errors import InvalidRequest
+from services.motion.predictors.everyone.inputs import SERVED, WINDOW, num_channels
 from services.motion.predictors.everyone.model import EveryoneModel
 from services.motion.predictors.everyone.network import EveryoneConfig, EveryoneNetwork
 from services.motion.train.expression_export import export_expression
-from services.motion.types import ROWS_PER_FRAME
+from services.training.run_folder import read_config
 
 NAME: Final = "everyone_motion"
 """Name of the network on the command line."""
@@ -24,6 +24,13 @@ def _network(sizes: Mapping[str, Any]) -> EveryoneNetwork:
 
 
 def export(run: Path, out: Path) -> list[Path]:
-    """Export the network with its constants, or nothing. Arguments and errors: see export_expression."""
-    content = (1, WINDOW, ROWS_PER_FRAME, NUM_CONTENT)
-    return export_expression(run, out, name=NAME, model=EveryoneModel, inputs={"content": content}, make=_network)
+    """Export the network with its constants, or nothing. Arguments and errors: see export_expression.
+
+    Raises:
+        InvalidRequest: the network of the run hears another input than the stage serves.
+    """
+    heard = read_config(run, NAME)["network"]["heard"]
+    if heard != SERVED:
+        raise InvalidRequest(f"{run}: network.heard is {heard!r}, which the stage cannot serve; train with {SERVED!r}", field="run")
+    speech = (1, WINDOW, num_channels(SERVED))
+    return export_expression(run, out, name=NAME, model=EveryoneModel, inputs={"speech": speech}, make=_network)

@@ -1,8 +1,8 @@
 """The predictor `everyone` on the 25 frames/s grid.
 
 Each grid frame n is a pure function of the features of frames n - 25 .. n + 10, so the same features in other pieces give the same
-bytes. A personalised style adds the person's linear layer (person_layer.py) and a correction, with p the speech of frames
-n - 6 .. n + 2 pooled over time:
+bytes. A personalised style adds the person's linear layer (person_layer.py) and a correction, with p the states of the speech
+encoder about frame n (speech_states.py):
 
     expression = scale * network(window) + offset + C p(window)        in units of the person's spread
 
@@ -19,19 +19,20 @@ import numpy as np
 from services.common.array_types import Float32
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
-from services.motion.features import ContentStream, content_before, silence
 from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
+from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST
 from services.motion.predictors.everyone.model import EveryoneModel
 from services.motion.predictors.everyone.person_layer import apply_layer
+from services.motion.speech_map import FILES, SpeechMapModel
+from services.motion.speech_states import pooled_states, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 
-PERSON_LAYER: Final = "person_layer"
+PERSON_LAYER: Final = "everyone_layer"
 """Name of the style's array with the linear layer of the person, float32 [2, E]: scales, then offsets."""
-CORRECTION: Final = "person_correction"
-"""Name of the style's array C, float32 [E, 126]. A style has both arrays once it is personalised for `everyone`."""
+CORRECTION: Final = "everyone_correction"
+"""Name of the style's array C, float32 [E, 49]. A style has both arrays once it is personalised for `everyone`."""
 
 
 class EveryoneGrid(ExpressionGrid):
@@ -44,15 +45,22 @@ class EveryoneGrid(ExpressionGrid):
         them, also if the constraints ask for fewer.
         """
         self._model = EveryoneModel.of(models)
-        before = silence(WINDOW_PAST), content_before(WINDOW_PAST)
+        before = self._silence(WINDOW_PAST), silent_states(WINDOW_PAST)
         asked = constraints or WHOLE
         far = replace(asked, frames_ahead=max(asked.frames_ahead, WINDOW_AHEAD))
         super().__init__(self._model, models, style, far, *before, WINDOW_AHEAD)
+        self._lips = SpeechMapModel.of(models).maps[FILES.feature]
         self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
-        self._contents = ContentStream()
+
+    def _silence(self, num_frames: int) -> SpeechFeatures:
+        return silence_with_states(num_frames)
 
     def _hear(self, features: SpeechFeatures) -> Float32:
-        return self._contents.push(features)
+        return states_of(features)
+
+    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+        states = heard[self._past - FILES.past : self._past + count + FILES.ahead]
+        return self._lips.closing(states, self._constraints)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(
@@ -65,5 +73,5 @@ class EveryoneGrid(ExpressionGrid):
         if self._layer is not None:
             personal = apply_layer(self._layer, predicted)
         if self._correction is not None:
-            personal = personal + self._correction @ pooled_content(window)
+            personal = personal + self._correction @ pooled_states(window, WINDOW_PAST)
         return predicted + np.float32(voiced) * (personal - predicted)

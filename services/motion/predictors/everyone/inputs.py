@@ -10,27 +10,39 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.motion.features import content_before, content_rows, silence
-from services.motion.pooled_speech import pooled_speech
-from services.motion.types import SpeechFeatures
+from services.motion.features import NUM_CONTENT, content_before, content_rows
+from services.motion.speech_states import NUM_STATES, Heard, silence_with_states, silent_states, states_of
+from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
 WINDOW_PAST: Final = 25
 """Frames of features before the predicted frame: 1 s."""
 WINDOW_AHEAD: Final = 10
 """Frames of features after the predicted frame: 400 ms of look-ahead."""
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
-POOLED_PAST: Final = 6
-"""Frames before the predicted frame that a person's correction hears."""
-POOLED_AHEAD: Final = 2
-"""Frames after the predicted frame that a person's correction hears. A further mean 4 frames ahead did not help."""
+PAPER_CHANNELS: Final = ROWS_PER_FRAME * NUM_CONTENT
+"""Numbers of a frame of content rows, the input that stands for the paper's."""
+SERVED: Final[Heard] = "states"
+"""Input of the network that the stage serves. The training can measure the others."""
 
 
-def heard_clip(features: SpeechFeatures) -> Float32:
-    """Return content rows of a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, 4, 44]."""
-    content = content_rows(SpeechFeatures.joined([features, silence(WINDOW_AHEAD)]))
-    return np.concatenate([content_before(WINDOW_PAST), content])
+def num_channels(heard: Heard) -> int:
+    """Return H, the numbers of a frame that a network hears."""
+    return {"paper": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
 
 
-def pooled_content(window: Float32) -> Float32:
-    """Return the pooled speech of a window of content rows [36, 4, 44]: float32 [126], the last number 1."""
-    return pooled_speech(window[WINDOW_PAST - POOLED_PAST : WINDOW_PAST + 1 + POOLED_AHEAD], POOLED_PAST)
+def heard_frames(content: Float32, states: Float32, heard: Heard) -> Float32:
+    """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
+    rows = content.reshape(len(content), -1)
+    return {"paper": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
+
+
+def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
+    """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
+
+    Raises:
+        InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
+    """
+    rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
+    content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])
+    states = silent_states(len(rows)) if heard == "paper" else states_of(rows)
+    return heard_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)

@@ -13,13 +13,13 @@ class EveryoneModel(ExpressionModel):
     network_file = "everyone_motion.onnx"
     constants_file = "everyone_motion_constants.safetensors"
 
-    def predict(self, content: Float32) -> Float32:
+    def predict(self, speech: Float32) -> Float32:
         """Return the expression of one window's frame: float32 [E] in units of the person's spread.
 
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            content: float32 [36, 4, 44], see features.content_rows.
+            speech: float32 [36, 192], see inputs.heard_clip.
         """
-        coefficients: Float32 = run(self._network, content=content[None])[0][0]
+        coefficients: Float32 = run(self._network, speech=speech[None])[0][0]
         return coefficients

@@ -1,15 +1,16 @@
 """Audio-to-expression network of `everyone`: speech around a frame to the frame's expression, for all people.
 
-    window [N, 36, 4, 44] -> encoder, convolutions with instance norm    -> coefficients [N, 36, E]   (short-term speech)
-                          -> encoder, self-attention over the window     -> coefficients [N, 36, E]   (long-term speech)
-    11 frames of it       -> linear filter (closed form, fixed)          -> coefficients [N, E]
+    window [N, 36, H] -> encoder, convolutions with instance norm    -> coefficients [N, 36, E]   (short-term speech)
+                      -> encoder, self-attention over the window     -> coefficients [N, 36, E]   (long-term speech)
+    frames about n    -> linear filter (closed form, fixed)          -> coefficients [N, E]
     coefficients = filter + share * mean of both branches at the frame
 
-Everyone's paper (Sec. 3.6) takes the transformer of Imitator (Thambiraja et al. 2023) on features of wav2vec 2.0. Here the features
-are phone probabilities and relative energies, which do not tell who speaks, and the network is small: five minutes of free speech
-with faces are all that it learns from. Each branch learns by itself what the filter leaves. Their errors differ, so their mean
-is better than either. The attention sees the whole window and nothing else; a bias by distance lets near frames count more,
-as in Imitator's decoder.
+Everyone's paper (Sec. 3.6) takes the transformer of Imitator (Thambiraja et al. 2023) on features of wav2vec 2.0, a pretrained
+encoder. Here the features are states of the pretrained speech encoder (audio stage). With the setting `heard`, phone
+probabilities and relative energies take their place, or stand beside them, to measure what each tells. The network is small: five
+minutes of free speech with faces are all that it learns from. Each branch learns by itself what the filter leaves. Their errors
+differ, so their mean is better than either. The attention sees the whole window and nothing else; a bias by distance lets near
+frames count more, as in Imitator's decoder.
 
 Coefficients are measured from the person's rest mouth, in units of the person's spread. The layer per person is in
 person_layer.py.
@@ -25,16 +26,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_PAST
+from services.motion.predictors.everyone.inputs import SERVED, WINDOW, WINDOW_PAST, num_channels
+from services.motion.speech_states import NUM_STATES, Heard
 from services.motion.types import ROWS_PER_FRAME
 
 FILTER_PAST: Final = 6
-"""Frames before the predicted frame that the filter hears."""
+"""Frames before the predicted frame that a filter may hear."""
 FILTER_AHEAD: Final = 4
-"""Frames after the predicted frame that the filter hears."""
-FILTER_WINDOW: Final = FILTER_PAST + 1 + FILTER_AHEAD
+"""Frames after the predicted frame that a filter may hear."""
 FILTER_ROWS: Final = 2
-"""Rows per frame that the filter hears: means of two neighbouring rows."""
+"""Rows per frame that the filter of content rows hears: means of two neighbouring rows."""
+STATES_REACH: Final = 3
+"""Frames before and after the predicted frame that the filter of states hears. A filter of both adds nothing to it."""
 _SLOPE: Final = 0.1
 _NORM_FLOOR: Final = 1e-2
 """Least variance of instance norm: a channel that hardly moves in a window (silence) is not blown up to full size."""
@@ -44,6 +47,8 @@ _NORM_FLOOR: Final = 1e-2
 class EveryoneConfig:
     """Sizes of the network."""
 
+    heard: Heard = SERVED
+    """Input."""
     num_expression: int = 24
     channels: int = 48
     bank_channels: int = 12
@@ -51,9 +56,21 @@ class EveryoneConfig:
     conv_layers: int = 3
     attention_layers: int = 2
     heads: int = 4
-    dropout: float = 0.3
-    share: float = 0.8
+    dropout: float = 0.4
+    share: float = 0.4
     """Share of the branches' answer that is added to the filter's outside of training."""
+    noise: float = 0.7
+    """Noise on states in training, in units of the spread of a component."""
+
+    @property
+    def filter_span(self) -> tuple[int, int]:
+        """Frames before and after the predicted frame that the filter hears."""
+        return (FILTER_PAST, FILTER_AHEAD) if self.heard == "paper" else (STATES_REACH, STATES_REACH)
+
+    @property
+    def filter_inputs(self) -> int:
+        """Numbers that the filter hears."""
+        return (sum(self.filter_span) + 1) * (FILTER_ROWS * NUM_CONTENT if self.heard == "paper" else NUM_STATES)
 
 
 def instance_norm(x: Tensor) -> Tensor:
@@ -68,14 +85,14 @@ class SpeechEncoder(nn.Module):
     def __init__(self, config: EveryoneConfig) -> None:
         super().__init__()
         channels, widths = config.channels, config.bank_widths
-        self.enter = nn.Linear(ROWS_PER_FRAME * NUM_CONTENT, channels)
+        self.enter = nn.Linear(num_channels(config.heard), channels)
         self.bank = nn.ModuleList(nn.Conv1d(channels, config.bank_channels, width, padding=width // 2) for width in widths)
         self.merge = nn.Conv1d(channels + config.bank_channels * len(widths), channels, 3, padding=1)
         self.dropout = nn.Dropout1d(config.dropout)
 
-    def forward(self, content: Tensor) -> Tensor:
-        """Return the encoded speech: [N, W, 4, 44] -> [N, C, W]."""
-        x = functional.leaky_relu(self.enter(content.flatten(2)), _SLOPE).transpose(1, 2)
+    def forward(self, speech: Tensor) -> Tensor:
+        """Return the encoded speech: [N, W, H] -> [N, C, W]."""
+        x = functional.leaky_relu(self.enter(speech), _SLOPE).transpose(1, 2)
         x = torch.cat([x, *(functional.leaky_relu(each(x), _SLOPE) for each in self.bank)], dim=1)
         encoded: Tensor = self.dropout(functional.leaky_relu(self.merge(x), _SLOPE))
         return encoded
@@ -131,9 +148,9 @@ class ConvBranch(nn.Module):
         self.layers = nn.Sequential(*(ConvLayer(config.channels, config.dropout) for _ in range(config.conv_layers)))
         self.out = _small_output(config)
 
-    def forward(self, content: Tensor) -> Tensor:
-        """Return coefficients: [N, 36, 4, 44] -> [N, 36, E]."""
-        answer: Tensor = self.out(self.layers(instance_norm(self.encoder(content))).transpose(1, 2))
+    def forward(self, speech: Tensor) -> Tensor:
+        """Return coefficients: [N, 36, H] -> [N, 36, E]."""
+        answer: Tensor = self.out(self.layers(instance_norm(self.encoder(speech))).transpose(1, 2))
         return answer
 
 
@@ -147,9 +164,9 @@ class AttentionBranch(nn.Module):
         self.layers = nn.Sequential(*layers, nn.LayerNorm(config.channels))
         self.out = _small_output(config)
 
-    def forward(self, content: Tensor) -> Tensor:
-        """Return coefficients: [N, 36, 4, 44] -> [N, 36, E]."""
-        answer: Tensor = self.out(self.layers(self.encoder(content).transpose(1, 2)))
+    def forward(self, speech: Tensor) -> Tensor:
+        """Return coefficients: [N, 36, H] -> [N, 36, E]."""
+        answer: Tensor = self.out(self.layers(self.encoder(speech).transpose(1, 2)))
         return answer
 
 
@@ -159,36 +176,66 @@ class EveryoneNetwork(nn.Module):
     def __init__(self, config: EveryoneConfig) -> None:
         super().__init__()
         self.config = config
-        self.filter = nn.Linear(FILTER_WINDOW * FILTER_ROWS * NUM_CONTENT, config.num_expression)
+        self.filter = nn.Linear(config.filter_inputs, config.num_expression)
         self.filter.requires_grad_(False)
         self.branches = nn.ModuleList([ConvBranch(config), AttentionBranch(config)])
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(num_channels(config.heard)))
+        self.register_buffer("scale", torch.ones(num_channels(config.heard)))
 
     def set_filter(self, weight: Tensor, bias: Tensor) -> None:
-        """Set the closed-form part, [E, 968] and [E]."""
+        """Set the closed-form part, [E, I] and [E]."""
         with torch.no_grad():
             self.filter.weight.copy_(weight)
             self.filter.bias.copy_(bias)
 
-    def filtered(self, content: Tensor) -> Tensor:
-        """Return the filter's answers: content rows of 6 + W + 4 frames [N, 10 + W, 4, 44] -> [N, W, E]."""
-        halves = _halves(content).unfold(1, FILTER_WINDOW, 1).transpose(2, 3)
-        answer: Tensor = self.filter(halves.flatten(2))
+    def set_range(self, mean: Tensor, scale: Tensor) -> None:
+        """Set mean and standard deviation of the states, [192] each: the branches hear states without them."""
+        self.mean[-NUM_STATES:].copy_(mean)
+        self.scale[-NUM_STATES:].copy_(scale)
+
+    def filtered(self, speech: Tensor) -> Tensor:
+        """Return the filter's answers: speech of 6 + W + 4 frames [N, 10 + W, H] -> [N, W, E]."""
+        past, ahead = self.config.filter_span
+        near = speech[:, FILTER_PAST - past : speech.shape[1] - FILTER_AHEAD + ahead]
+        windows = self._filter_inputs(near).unfold(1, past + 1 + ahead, 1).transpose(2, 3)
+        answer: Tensor = self.filter(windows.flatten(2))
         return answer
 
-    def branches_of(self, content: Tensor) -> list[Tensor]:
-        """Return the answer of each branch: content rows of 6 + 36 + 4 frames [N, 46, 4, 44] -> [N, 36, E] each."""
-        return [branch(content[:, FILTER_PAST : FILTER_PAST + WINDOW]) for branch in self.branches]
+    def branches_of(self, speech: Tensor) -> list[Tensor]:
+        """Return the answer of each branch: speech of 6 + 36 + 4 frames [N, 46, H] -> [N, 36, E] each."""
+        window = self._measured(speech[:, FILTER_PAST : FILTER_PAST + WINDOW])
+        return [branch(window) for branch in self.branches]
 
     def forward(self, window: Tensor) -> Tensor:
-        """Return the expression of the window's frame: [N, 36, 4, 44] -> [N, E] in units of the person's spread."""
-        answers = torch.stack([branch(window)[:, WINDOW_PAST] for branch in self.branches])
+        """Return the expression of the window's frame: [N, 36, H] -> [N, E] in units of the person's spread."""
+        measured = self._measured(window)
+        answers = torch.stack([branch(measured)[:, WINDOW_PAST] for branch in self.branches])
         return self.filter_of(window) + self.config.share * answers.mean(dim=0)
 
     def filter_of(self, window: Tensor) -> Tensor:
-        """Return the filter's answer for the window's frame: [N, 36, 4, 44] -> [N, E]."""
-        near = window[:, WINDOW_PAST - FILTER_PAST : WINDOW_PAST + 1 + FILTER_AHEAD]
-        answer: Tensor = self.filter(_halves(near).flatten(1))
+        """Return the filter's answer for the window's frame: [N, 36, H] -> [N, E]."""
+        past, ahead = self.config.filter_span
+        near = window[:, WINDOW_PAST - past : WINDOW_PAST + 1 + ahead]
+        answer: Tensor = self.filter(self._filter_inputs(near).flatten(1))
         return answer
+
+    def _measured(self, window: Tensor) -> Tensor:
+        """Return the input of the branches, with noise on the states in training."""
+        measured = (window - self.mean) / self.scale
+        if self.training and self.config.noise and self.config.heard != "paper":
+            states = measured[..., -NUM_STATES:]
+            states = states + self.config.noise * torch.randn_like(states)
+            measured = torch.cat([measured[..., :-NUM_STATES], states], dim=-1)
+        return measured
+
+    def _filter_inputs(self, speech: Tensor) -> Tensor:
+        """Return what the filter hears of a frame: [N, W, H] -> states [N, W, 192], or means of neighbouring rows [N, W, 88]."""
+        if self.config.heard != "paper":
+            return speech[..., -NUM_STATES:]
+        rows = speech.reshape(*speech.shape[:2], FILTER_ROWS, ROWS_PER_FRAME // FILTER_ROWS, NUM_CONTENT)
+        return rows.mean(dim=3).flatten(2)
 
 
 class FilterAlone(nn.Module):
@@ -201,12 +248,6 @@ class FilterAlone(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         """Return EveryoneNetwork.filter_of."""
         return self.network.filter_of(window)
-
-
-def _halves(content: Tensor) -> Tensor:
-    """Return means of neighbouring rows: [N, W, 4, 44] -> [N, W, 88]."""
-    rows = content.reshape(*content.shape[:2], FILTER_ROWS, ROWS_PER_FRAME // FILTER_ROWS, NUM_CONTENT)
-    return rows.mean(dim=3).flatten(2)
 
 
 def _small_output(config: EveryoneConfig) -> nn.Linear:

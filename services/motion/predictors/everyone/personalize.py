@@ -3,9 +3,9 @@
     e' = scale * e + offset + C p
 
 The paper trains the layer alone (person_layer.py). The correction C is added here, because the layer alone reached less on
-strangers (docs/models/everyone_motion.md): C is a ridge regression from pooled speech p on what the layer leaves (correction.py).
-Cross-validation over blocks of a second of the footage chooses both ridges. Both solutions have a closed form without random
-numbers.
+strangers (docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame
+(speech_states.py) on what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both
+ridges. Both solutions have a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from services.motion.expression import expression_spread, movement_weights
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.everyone.grid import CORRECTION, PERSON_LAYER
-from services.motion.predictors.everyone.inputs import WINDOW, heard_clip, pooled_content
+from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_PAST, heard_clip
 from services.motion.predictors.everyone.model import EveryoneModel
 from services.motion.predictors.everyone.person_layer import apply_layer, fit_layer
+from services.motion.speech_states import pooled_states
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -41,7 +42,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
 
     def predict(frame: int) -> WindowPrediction:
         window = rows[frame : frame + WINDOW]
-        return WindowPrediction(model.predict(window), pooled_content(window))
+        return WindowPrediction(model.predict(window), pooled_states(window, WINDOW_PAST))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     predicted = target - missed.residual

@@ -20,7 +20,6 @@ from services.common.errors import InvalidRequest
 from services.motion.export_spec import Delivery, ExportSpec, admit, write_onnx
 from services.motion.predictors.headpose.model import HeadposeModel
 from services.motion.predictors.headpose.network import NUM_HEARD, HeadposeConfig, HeadposeNetwork
-from services.motion.predictors.headpose.predictor import PREDICTOR
 from services.motion.train.run_export import open_run
 from services.motion.train.run_files import load_network
 from services.motion.types import ROWS_PER_FRAME
@@ -96,10 +95,10 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
     opened = open_run(run, out, name=NAME, constants_file=HeadposeModel.constants_file, sheet=sheet)
     held = read_config(run, NAME)
     config = HeadposeConfig(**held["network"])
-    if held["heard"] != "both" or config.ahead != PREDICTOR.frames_ahead:
+    if held["heard"] != "both" or config.ahead != HeadposeConfig().ahead:
         raise InvalidRequest(
             f"{run} holds an ablation, which the stage cannot serve: train with heard = 'both' and network.ahead = "
-            f"{PREDICTOR.frames_ahead}",
+            f"{HeadposeConfig().ahead}",
             field="run",
         )
     spec = spec or spec_of(config)

@@ -1,4 +1,4 @@
-"""What the network of `headpose` answers for a whole clip, for personalisation."""
+"""What the map and the network of `headpose` answer for a whole clip, for personalisation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from services.common.chassis.calls import check_still_wanted
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictors.headpose.head_rhythm import SignalStream
-from services.motion.predictors.headpose.inputs import content_of, heard_clip, pooled_content
-from services.motion.predictors.headpose.model import HeadposeModel
+from services.motion.predictors.headpose.inputs import content_of, heard_clip
+from services.motion.predictors.headpose.model import MOUTH, HeadposeModel
+from services.motion.speech_map import SpeechMapModel, correction_inputs
+from services.motion.speech_states import neighbours, states_of
 from services.motion.types import SpeechFeatures
 
 _CHUNK: Final = 50
@@ -23,12 +25,12 @@ _CHUNK: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Network answers for frames 0 .. T - 1 of a clip.
+    """Answers for frames 0 .. T - 1 of a clip.
 
     Attributes:
-        coefficients: float64 [T, E], expression in units of the person's spread.
+        coefficients: float64 [T, K], the map's answer in units of the person's spread.
         signals: float64 [T, 13], see head_rhythm.
-        pooled: float64 [T, 126], see pooled_speech.
+        pooled: float64 [T, 49 + K], see speech_map.correction_inputs.
     """
 
     coefficients: Float64
@@ -37,7 +39,7 @@ class Heard:
 
 
 def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[Step, None, Heard]:
-    """Run the network over the first frames of a clip.
+    """Run map and network over the first frames of a clip.
 
     Args:
         features: of the clip.
@@ -48,10 +50,12 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         One step per 50 frames; one more step is due after the last frame.
 
     Returns:
-        The network's answers.
+        The answers.
     """
     model = HeadposeModel.of(models)
     rows = heard_clip(features, model.past, model.ahead)
+    each = SpeechMapModel.of(models).maps[MOUTH.feature]
+    windows = neighbours(states_of(features), MOUTH.past, MOUTH.ahead)
     h, c, stream = model.rest(), model.rest(), SignalStream(model.rhythm)
     coefficients: list[Float32] = []
     found: list[Float64] = []
@@ -60,9 +64,9 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         check_still_wanted()
         window = rows[frame : frame + model.window]
         step = model.step(window, h, c)
-        pooled.append(pooled_content(window, model.past))
         h, c = step.h, step.c
-        coefficients.append(step.expression)
+        coefficients.append(each.predict(windows[frame]))
+        pooled.append(correction_inputs(windows[frame], coefficients[-1], MOUTH))
         content = content_of(rows[model.past + frame])
         found.append(stream.push(step.pose, content, float(features.speech_probability[frame])))
         if (frame + 1) % _CHUNK == 0:

@@ -14,7 +14,6 @@ import numpy as np
 
 from services.common.array_types import Float32, Float64
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
-from services.motion.pooled_speech import pooled_speech
 from services.motion.types import NUM_MELS, ROWS_PER_FRAME, SpeechFeatures
 
 NUM_COEFFICIENTS: Final = 20
@@ -77,11 +76,6 @@ def heard_clip(features: SpeechFeatures, past: int, ahead: int) -> Float32:
 def content_of(rows: Float32) -> Float32:
     """Return the content rows in network inputs: [..., 64] -> [..., 44]."""
     return rows[..., :NUM_CONTENT]
-
-
-def pooled_content(window: Float32, past: int) -> Float32:
-    """Return the pooled speech of network inputs [W, 4, 64] whose frame `past` is predicted: float32 [126], the last number 1."""
-    return pooled_speech(content_of(window), past)
 
 
 class HeardStream:

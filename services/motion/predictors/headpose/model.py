@@ -11,18 +11,21 @@ from services.common.array_types import Float32, Float64
 from services.common.face.head_pose_vectors import POSE_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 from services.motion.expression_model import ExpressionModel
+from services.motion.models import MotionModels
 from services.motion.predictors.headpose.head_rhythm import RhythmConstants
 from services.motion.predictors.headpose.head_style import HeadStyle
 from services.motion.runtime import run
+from services.motion.speech_map import FILES, SpeechMapModel
 
-CORRECTION: Final = "spoken_correction"
-"""Name of the style's array that corrects the network's expression, float32 [E, 126]."""
+MOUTH: Final = FILES
+"""What the map hears that answers the mouth."""
+CORRECTION: Final = "headpose_mouth_correction"
+"""Name of the style's array that corrects the map's mouth, float32 [K, 49 + K]."""
 
 
 class NetworkStep(NamedTuple):
-    """One step of the network: expression float32 [E] in units of the person's spread, pose float32 [6], state h and c [1, H]."""
+    """One step of the network: pose float32 [6] in units of the person's spread, state h and c [1, H]."""
 
-    expression: Float32
     pose: Float32
     h: Float32
     c: Float32
@@ -52,6 +55,11 @@ class HeadposeModel(ExpressionModel):
         self.general = general_head(named)
         self.rhythm = rhythm_constants(named)
 
+    @classmethod
+    def version_of(cls, models: MotionModels) -> str:
+        """Return the digests of the network and of the map that answers the mouth."""
+        return f"{super().version_of(models)}-{SpeechMapModel.of(models).maps[MOUTH.feature].version}"
+
     @property
     def window(self) -> int:
         """Number of frames that a step hears."""
@@ -71,8 +79,8 @@ class HeadposeModel(ExpressionModel):
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """
-        expression, pose, next_h, next_c = run(self._network, window=window[None], h=h, c=c)
-        return NetworkStep(expression[0, 0], pose[0, 0], next_h, next_c)
+        _, pose, next_h, next_c = run(self._network, window=window[None], h=h, c=c)
+        return NetworkStep(pose[0, 0], next_h, next_c)
 
 
 def _exact(named: NamedArrays, name: str) -> Float64:

@@ -10,8 +10,9 @@ then follows
 so that the score keeps the person's spread. The pace is corrected once: the head that results from the person's own speech shall
 move as fast as the true head.
 
-The mouth gets a correction of the expression: ridge regression of what the network misses on pooled windows of the speech
-(pooled_speech.py, correction.py). There are no random numbers.
+The mouth gets a correction: ridge regression of what the speech map misses on states of the speech encoder about a frame and the
+map's answer (speech_map.correction_inputs, correction.py); cross-validation over blocks of a second chooses the ridge. There are no
+random numbers.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from typing import Final
 
 import numpy as np
 
-from services.motion.correction import fit_correction, remaining_error
-from services.motion.expression import expression_spread, movement_weights
+from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, frames_to_learn_from, true_coefficients
 from services.motion.predictors.headpose.head_fit import corrected_steps, fit_weights
 from services.motion.predictors.headpose.head_style import independent_scores
 from services.motion.predictors.headpose.hear import hear
-from services.motion.predictors.headpose.model import CORRECTION, HeadposeModel
+from services.motion.predictors.headpose.model import CORRECTION
 from services.motion.predictors.headpose.style import WEIGHTS_ARRAY, head_style_of
+from services.motion.speech_map import SpeechMapModel
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -41,8 +42,8 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     """Refine a style for `headpose`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
-        Progress, then the refined style. The loss of the last step is the squared error of the mouth that remains on this footage,
-        relative to no correction. A coefficient counts by how far the coefficient moves the mouth.
+        Progress, then the refined style. The loss of the last step is that of the mouth on held-out blocks
+        (correction.choose_ridge).
 
     Raises:
         InvalidRequest: the style does not tell how the head moves.
@@ -55,11 +56,11 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     chosen, poses = np.isin(np.arange(last), frames), footage.head_poses[:last]
     weights = fit_weights(heard.signals, independent_scores(poses, head), head.steps, chosen, models)
     steps = corrected_steps(heard.signals, features.speech_probability[:last], poses, head, weights, chosen, models)
-    model = HeadposeModel.of(models)
-    spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
-    target = true_coefficients(footage, frames, style, model.basis, spread)
+    speech_map = SpeechMapModel.of(models)
+    spread = speech_map.spread(style.spread, models).astype(np.float64)
+    target = true_coefficients(footage, frames, style, speech_map.basis, spread)
     residual, pooled = target - heard.coefficients[frames], heard.pooled[frames]
-    correction = fit_correction(pooled, residual)
-    loss = remaining_error(pooled, residual, correction, movement_weights(spread, model.basis))
+    choice = choose_ridge(pooled, residual, spread**2)
+    correction = fit_correction(pooled, residual, choice.ridge)
     learned = {WEIGHTS_ARRAY: weights.astype(np.float32), "pose_steps": steps.astype(np.float32), CORRECTION: correction}
-    yield Step(last + 1, last + 1, loss, style.adding(**learned))
+    yield Step(last + 1, last + 1, min(choice.loss, 1.0), style.adding(**learned))

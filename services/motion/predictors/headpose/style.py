@@ -12,11 +12,11 @@ from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.crops import MAX_SCALE, MIN_SCALE
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.motion.models import MotionModels
-from services.motion.pooled_speech import NUM_POOLED
 from services.motion.predictor import Shape, encode_mouths
 from services.motion.predictors.headpose.head_rhythm import NUM_SIGNALS, Rhythm, general_weights, tuned
 from services.motion.predictors.headpose.head_style import NUM_KNOTS, HeadStyle, measure_head, still_head
 from services.motion.predictors.headpose.model import CORRECTION, HeadposeModel
+from services.motion.speech_map import SpeechMapModel, num_correction_inputs
 from services.motion.style import Style
 from services.motion.types import Footage
 
@@ -27,7 +27,8 @@ _MAX_LOG: Final = 20.0
 
 
 def _correction_shape(models: MotionModels) -> tuple[int, int]:
-    return len(HeadposeModel.of(models).basis.typical_spread), NUM_POOLED
+    num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
+    return num_coefficients, num_correction_inputs(num_coefficients)
 
 
 STYLE_ARRAYS: Final[dict[str, Shape]] = {
@@ -39,7 +40,7 @@ STYLE_ARRAYS: Final[dict[str, Shape]] = {
     CORRECTION: _correction_shape,
 }
 """Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights` (see
-head_rhythm.py) and `spoken_correction` (see pooled_speech.py), and replaces `pose_steps`.
+head_rhythm.py) and `headpose_mouth_correction` (see personalize.py), and replaces `pose_steps`.
 """
 _HEAD_ARRAYS: Final = ("pose_reference", "pose_quantiles", "pose_mixing", "pose_steps")
 

@@ -21,12 +21,6 @@ REFERENCE_FRAMES: Final = 64
 """Most mouths that the reference encoder averages over, evenly spaced over the enrolment."""
 
 
-GAIN: Final = 1.4
-"""Factor on the generator's movement. L1 (Eq. 2) teaches the median, which moves less than people do. Chosen on dev clips
-(docs/models/hetero_motion.md).
-"""
-
-
 class HeteroModel(PredictorModel):
     """Landmark generator and its constants. The networks' basis is MotionModels.basis.
 
@@ -34,7 +28,6 @@ class HeteroModel(PredictorModel):
         mean_reference: float32 [C], mean vector of the training speakers' reference mouths.
         mean_pose: float32 [C], mean vector of the training speakers' pose landmarks.
         mean_face: float32 [99, 3], mean pose landmarks of the training speakers, head space.
-        typical: float32 [K], mean coefficients that the generator answers to speech, about which the movement is made larger.
     """
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
@@ -45,7 +38,6 @@ class HeteroModel(PredictorModel):
         self.mean_reference: Float32 = constants["mean_reference"]
         self.mean_pose: Float32 = constants["mean_pose"]
         self.mean_face: Float32 = constants["mean_face"]
-        self.typical: Float32 = constants["typical"]
         self._generator, self._person = (open_network(folder / f"{name}.onnx", threads) for name in (GENERATOR, PERSON))
 
     def encode(self, mouths: Float32, pose_landmarks: Float32 | None) -> tuple[Float32, Float32]:
@@ -60,16 +52,15 @@ class HeteroModel(PredictorModel):
         reference, upper = run(self._person, mouths=chosen[None], pose=pose[None])
         return reference[0], upper[0]
 
-    def predict(self, mel: Float32, reference: Float32, pose: Float32) -> Float32:
+    def predict(self, speech: Float32, reference: Float32, pose: Float32) -> Float32:
         """Return the motion of one window's frame: coefficients float32 [K] in units of the person's spread.
 
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            mel: float32 [19, 4, 80], see inputs.mel_of.
+            speech: float32 [19, 192], see inputs.heard_clip.
             reference: float32 [C], vector of the person's reference mouths.
             pose: float32 [C], vector of the person's pose landmarks.
         """
-        coefficients: Float32 = run(self._generator, mel=mel[None], reference=reference[None], pose=pose[None])[0][0, 0]
-        livelier: Float32 = self.typical + np.float32(GAIN) * (coefficients - self.typical)
-        return livelier
+        coefficients: Float32 = run(self._generator, speech=speech[None], reference=reference[None], pose=pose[None])[0][0, 0]
+        return coefficients

@@ -1,10 +1,14 @@
 """Network of `hetero`: the landmark generator (Xie et al. 2021, Sec. 3.2.1, Fig. 3).
 
-    mel spectrogram [N, W, 4, 80]   -> MelEncoder        -> one vector a frame
+    states [N, W, 192]              -> StatesEncoder     -> one vector a frame     (paper: mel [N, W, 4, 80] -> MelEncoder)
     pose landmarks  [N, 99, 3]      -> PoseEncoder       -> one vector, repeated
     reference mouths [N, R, 59, 3]  -> ReferenceEncoder  -> one vector, mean over the R frames, repeated
     softmax(W) . the three vectors  -> LandmarkDecoder   -> lips [40, 3] and jaw [19, 3] a frame
+    states of 7 frames              -> linear filter (closed form, fixed: the teacher)
+    coefficients = filter + share * decoded
 
+The generator that hears states learns what the filter leaves. The generator that hears the spectrogram answers alone, as in the
+paper.
 All convolutions over time are without padding. So a frame is a function of its window alone, and long stretches give the same
 frames as single windows.
 """
@@ -20,12 +24,16 @@ from torch import Tensor, nn
 
 from services.common.face.landmark_layout import NUM_UPPER
 from services.common.face.landmarks import NUM_LIPS
+from services.motion.predictors.hetero.inputs import SERVED, WINDOW_AHEAD, WINDOW_PAST, Heard
+from services.motion.speech_states import NUM_STATES
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME
 
 PIXELS: Final = 10.0
 """Crop pixels that one unit inside the network stands for."""
 SHRINKS: Final = 18
 """Frames that the answer has fewer than the spectrogram: 4 of a step of 200 ms, 8 of the blocks over frames, 6 of the decoder."""
+FILTER_REACH: Final = 3
+"""Frames before and after the answered frame that the filter hears."""
 PHONES_BEFORE: Final = 5
 PHONES_AFTER: Final = 1
 """Frames before the first and after the last answered frame whose phones the mel encoder names."""
@@ -35,11 +43,17 @@ PHONES_AFTER: Final = 1
 class HeteroConfig:
     """Sizes of the network."""
 
+    heard: Heard = SERVED
+    """Input."""
     num_coefficients: int = 16
     channels: tuple[int, int, int] = (16, 32, 64)
     embedding: int = 128
     decoder_channels: int = 16
     dropout: float = 0.2
+    noise: float = 0.7
+    """Noise on states in training, in units of the spread of a component."""
+    share: float = 0.3
+    """Share of the decoder's answer that is added to the filter's outside of training, if states are heard."""
 
 
 class SpectrumBlock(nn.Module):
@@ -113,8 +127,37 @@ class MelEncoder(nn.Module):
 
     def phone_logits(self, encoded: Tensor) -> Tensor:
         """Return the logits of phones: [N, C, T] -> [N, T, 4, 40]."""
-        logits: Tensor = self.phones(encoded)
-        return logits.transpose(1, 2).reshape(len(encoded), -1, ROWS_PER_FRAME, NUM_PHONES)
+        return _phone_logits(self.phones, encoded)
+
+
+class StatesEncoder(nn.Module):
+    """A convolution over five frames of states, then residual convolutions over frames; a head beside them names the phones."""
+
+    def __init__(self, config: HeteroConfig) -> None:
+        super().__init__()
+        size = config.embedding
+        self.noise = config.noise
+        self.measure = nn.BatchNorm1d(NUM_STATES, affine=False)
+        self.enter = nn.Sequential(nn.Conv1d(NUM_STATES, size, 5, bias=False), nn.BatchNorm1d(size), nn.ReLU())
+        self.context = nn.Sequential(FrameBlock(size, config.dropout), FrameBlock(size, config.dropout))
+        self.phones = nn.Conv1d(size, ROWS_PER_FRAME * NUM_PHONES, 1)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Return a vector a frame: [N, W, 192] -> [N, C, W - 12]."""
+        heard = self.measure(states.transpose(1, 2))
+        if self.training:
+            heard = heard + self.noise * torch.randn_like(heard)
+        encoded: Tensor = self.context(self.enter(heard))
+        return encoded
+
+    def phone_logits(self, encoded: Tensor) -> Tensor:
+        """Return the logits of phones: [N, C, T] -> [N, T, 4, 40]."""
+        return _phone_logits(self.phones, encoded)
+
+
+def _phone_logits(head: nn.Conv1d, encoded: Tensor) -> Tensor:
+    logits: Tensor = head(encoded)
+    return logits.transpose(1, 2).reshape(len(encoded), -1, ROWS_PER_FRAME, NUM_PHONES)
 
 
 class PoseEncoder(nn.Module):
@@ -235,7 +278,11 @@ class HeteroNetwork(nn.Module):
     def __init__(self, config: HeteroConfig) -> None:
         super().__init__()
         self.config = config
-        self.speech = MelEncoder(config)
+        self.speech = MelEncoder(config) if config.heard == "paper" else StatesEncoder(config)
+        self.filter: nn.Linear | None = None
+        if config.heard != "paper":
+            self.filter = nn.Linear((2 * FILTER_REACH + 1) * NUM_STATES, config.num_coefficients)
+            self.filter.requires_grad_(False)
         self.person = Conditions(config)
         self.fusion = nn.Parameter(torch.tensor([1.0, -1.0, -1.0]))
         self.decoder = LandmarkDecoder(config)
@@ -254,25 +301,42 @@ class HeteroNetwork(nn.Module):
         self.person.reference.mean.copy_(mean_mouth)
         self.person.pose.mean.copy_(mean_face)
 
+    def set_filter(self, weight: Tensor, bias: Tensor) -> None:
+        """Set the closed-form part of a generator that hears states, [K, 7 * 192] and [K]."""
+        assert self.filter is not None
+        with torch.no_grad():
+            self.filter.weight.copy_(weight)
+            self.filter.bias.copy_(bias)
+
+    def filtered(self, speech: Tensor) -> Tensor:
+        """Return the filter's answers: states [N, W, 192] -> [N, W - 18, K]."""
+        assert self.filter is not None
+        near = speech[:, WINDOW_PAST - FILTER_REACH : speech.shape[1] - WINDOW_AHEAD + FILTER_REACH]
+        windows = near.unfold(1, 2 * FILTER_REACH + 1, 1).transpose(2, 3)
+        answer: Tensor = self.filter(windows.flatten(2))
+        return answer
+
     def shares(self) -> Tensor:
         """Return the shares of speech, reference and pose in the fused vector, [3] with the sum 1 (W of the paper)."""
         return torch.softmax(self.fusion, dim=0)
 
-    def generate(self, mel: Tensor, reference: Tensor, pose: Tensor) -> Generated:
-        """Return the motion of all frames whose window lies inside the spectrogram.
+    def generate(self, speech: Tensor, reference: Tensor, pose: Tensor) -> Generated:
+        """Return the motion of all frames whose window lies inside the speech. In training, the decoder's share is 1.
 
         Args:
-            mel: [N, W, 4, 80], see inputs.relative_mel.
+            speech: [N, W, 192] or [N, W, 4, 80], see inputs.heard_clip.
             reference: [N, C], vector of the reference mouths.
             pose: [N, C], vector of the pose landmarks.
         """
-        heard = self.speech(mel)
+        heard = self.speech(speech)
         shares = self.shares()
         person = shares[1] * reference + shares[2] * pose
         offsets = self.decoder(shares[0] * heard + person[..., None])
         coefficients = torch.einsum("ntpd,kpd->ntk", offsets, self.projection)
+        if self.filter is not None:
+            coefficients = self.filtered(speech) + (1.0 if self.training else self.config.share) * coefficients
         return Generated(coefficients, self.speech.phone_logits(heard))
 
-    def forward(self, mel: Tensor, reference: Tensor, pose: Tensor) -> Tensor:
+    def forward(self, speech: Tensor, reference: Tensor, pose: Tensor) -> Tensor:
         """Return the coefficients of `generate`, [N, T, K]."""
-        return self.generate(mel, reference, pose).coefficients
+        return self.generate(speech, reference, pose).coefficients

@@ -3,7 +3,7 @@
     c' = c + C p
 
 The paper's generator needs no training on the person: the reference landmarks condition it, and EncodeStyle stores their vector in
-the style. The correction goes beyond the paper. p is the speech around a frame, pooled over time (pooled_speech.py). C is a ridge
+the style. The correction goes beyond the paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge
 regression from p on what the generator misses (correction.py). Cross-validation over blocks of a second of the footage chooses
 the ridge. The solution has a closed form without random numbers.
 """
@@ -18,9 +18,10 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictors.hetero.grid import CORRECTION
-from services.motion.predictors.hetero.inputs import WINDOW, heard_clip, mel_of, pooled_window
+from services.motion.predictors.hetero.inputs import WINDOW, WINDOW_PAST, heard_clip
 from services.motion.predictors.hetero.model import HeteroModel
 from services.motion.predictors.hetero.style import knows_person, person_of, with_person
+from services.motion.speech_states import pooled_states
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -43,7 +44,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
 
     def predict(frame: int) -> WindowPrediction:
         window = rows[frame : frame + WINDOW]
-        return WindowPrediction(model.predict(mel_of(window), reference, pose), pooled_window(window))
+        return WindowPrediction(model.predict(window, reference, pose), pooled_states(window, WINDOW_PAST))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)

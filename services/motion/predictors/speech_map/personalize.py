@@ -2,9 +2,9 @@
 
     c' = c + C p
 
-p are states of the speech encoder about a frame and the map's answer c (grid.correction_inputs). C is a ridge regression from p on
-what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second of
-the footage chooses the ridge. The solution has a closed form without random numbers.
+p are states of the speech encoder about a frame and the map's answer c (speech_map.correction_inputs). C is a ridge regression from
+p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
+of the footage chooses the ridge. The solution has a closed form without random numbers.
 
 A prediction of least error moves less than the person does. So the style also gets a gain of the opening. o_n are openings that are
 predicted on held-out blocks, amplified as all predictions are, m is the opening of the mean mouth, w_n is how far the lips close:
@@ -30,8 +30,9 @@ from services.motion.correction import choose_ridge, fit_correction, held_out_co
 from services.motion.grid import amplified
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, WIDTH_GAIN, correction_inputs, states_of
-from services.motion.predictors.speech_map.model import Hearing, SpeechMapModel, neighbours
+from services.motion.predictors.speech_map.grid import CORRECTION, GAINS
+from services.motion.speech_map import Hearing, SpeechMapModel, correction_inputs
+from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style
 from services.motion.types import Footage, SpeechFeatures
 
@@ -62,7 +63,7 @@ def personalized(
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     each = model.maps[hearing.feature]
-    windows = neighbours(states_of(features, hearing.feature), hearing)
+    windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     spread = model.spread(style.spread, models)
     target = true_coefficients(footage, frames, style, model.basis, spread)
 
@@ -81,8 +82,7 @@ def personalized(
         spread_gain(measure(seen), measure(predicted), float(measure(style.mean_mouth)), closing)
         for measure, closing in ((mouth_opening, closed_lips_weights(closed, WHOLE)), (lip_width, np.zeros_like(closed)))
     ]
-    opening, width = (np.array([gain], np.float32) for gain in gains)
-    refined = style.adding(**{CORRECTION: correction, OPENING_GAIN: opening, WIDTH_GAIN: width})
+    refined = style.adding(**{CORRECTION: correction, GAINS: np.array(gains, np.float32)})
     yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 

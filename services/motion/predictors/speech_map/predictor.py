@@ -14,9 +14,9 @@ from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, WIDTH_GAIN, SpeechMapGrid, num_pooled
-from services.motion.predictors.speech_map.model import FILES, LIVE, Hearing, SpeechMapModel
+from services.motion.predictors.speech_map.grid import CORRECTION, GAINS, SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, num_correction_inputs
 from services.motion.style import Style
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
@@ -32,7 +32,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
 
     def correction_shape(models: MotionModels) -> tuple[int, int]:
         num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
-        return num_coefficients, num_pooled(num_coefficients)
+        return num_coefficients, num_correction_inputs(num_coefficients)
 
     return Predictor(
         name=name,
@@ -41,7 +41,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         open=open_grid,
         personalize=personalize,
         features=(*SHARED_FEATURES, hearing.feature),
-        style_arrays={CORRECTION: correction_shape, OPENING_GAIN: lambda _: (1,), WIDTH_GAIN: lambda _: (1,)},
+        style_arrays={CORRECTION: correction_shape, GAINS: lambda _: (2,)},
     )
 
 

@@ -42,7 +42,7 @@ def heard(predictor: Predictor, num_frames: int) -> SpeechFeatures:
     """Features with no other tensors than those that the predictor declares."""
     features = random_features(num_frames)
     if "identity_removed" in predictor.features:
-        return with_identity_removed(features)
+        features = with_identity_removed(features)
     states = [name for name in predictor.features if name.startswith("speech_states")]
     return with_states(features, *states) if states else features
 
@@ -100,8 +100,8 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
 
 
 def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, models: MotionModels) -> None:
-    """Live speech takes the correction that `speech_map` learned from files, under the same name."""
-    own = {name: each for name, each in PREDICTORS.items() if name != "speech_map_live"}
+    """Live speech takes the correction that was learned from files, under the same name."""
+    own = {name: each for name, each in PREDICTORS.items() if not name.endswith("_live")}
     alone = {name: refined(each, footage, models) for name, each in own.items()}
     style = PREDICTORS["headpose"].encode_style(footage, models)
     for each in own.values():
@@ -116,7 +116,7 @@ def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, mo
 
 
 def test_predictors_with_networks_of_their_own_share_no_array() -> None:
-    own = [predictor for name, predictor in PREDICTORS.items() if name != "speech_map_live"]
+    own = [predictor for name, predictor in PREDICTORS.items() if not name.endswith("_live")]
     names = [name for predictor in own for name in predictor.style_arrays]
     assert len(names) == len(set(names))
 

@@ -15,7 +15,7 @@ from services.motion.train.landmark_losses import LandmarkLoss, LossWeights
 
 def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> None:
     space = ExpressionSpace.of(committed_basis())
-    sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig()), BatchConfig(batch_size=4))
+    sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig(), "states"), BatchConfig(batch_size=4), "states")
     batch = sampler.draw(np.random.default_rng(2)).on(torch.device("cpu"))
     truth = torch.from_numpy(space.expression.project(batch.offsets.numpy())) / batch.spread[:, None]
     loss = LandmarkLoss(space.expression, LossWeights())
@@ -28,7 +28,7 @@ def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> N
 
 def test_lips_that_stay_apart_on_a_bilabial_cost(clips: Clips) -> None:
     space = ExpressionSpace.of(committed_basis())
-    sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig()), BatchConfig(batch_size=2))
+    sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig(), "states"), BatchConfig(batch_size=2), "states")
     batch = sampler.draw(np.random.default_rng(2)).on(torch.device("cpu"))
     batch = batch._replace(closed=torch.ones_like(batch.closed), valid=torch.ones_like(batch.valid))
     loss = LandmarkLoss(space.expression, LossWeights())

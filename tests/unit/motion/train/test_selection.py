@@ -28,11 +28,13 @@ def test_held_out_clips_are_grouped_by_whether_their_speaker_was_trained_on(tmp_
     }  # fmt: skip
 
 
-def test_one_held_out_speaker_is_enough_and_none_is_refused(tmp_path: Path) -> None:
+def test_one_held_out_speaker_chooses_the_step_and_without_one_the_last_is_kept(tmp_path: Path) -> None:
     one = write_set(tmp_path / "one", [made_clip(0), made_clip(2, "val", speaker="carl")])
     assert list(checked_groups(one)) == ["new"]
-    with pytest.raises(InvalidRequest, match="split 'val'"):
-        checked_groups(write_set(tmp_path / "none", [made_clip(0)]))
+    none = checked_groups(write_set(tmp_path / "none", [made_clip(0), made_clip(2, "dev", speaker="dora")]))
+    assert list(none) == ["dev"]
+    assert not may_choose(none)
+    assert checked_groups(write_set(tmp_path / "train", [made_clip(0)])) == {}
 
 
 def test_a_clip_whose_first_part_shows_no_mouth_is_not_scored(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from services.common.array_types import Array, Float32
-from services.motion.predictors.everyone.inputs import WINDOW
+from services.motion.predictors.everyone.inputs import WINDOW, heard_frames
 from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST
 from services.motion.predictors.everyone.train.prepared import PreparedClip, prepare
+from services.motion.speech_states import Heard
 from services.motion.train.clips import Clips, array_bytes
 from services.motion.train.content_augmentation import ContentAugmentation, augmented
 from services.motion.train.expression_space import ExpressionSpace
@@ -45,7 +46,7 @@ class Batch(NamedTuple, Generic[ArrayT]):
     """N stretches of W = 36 frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
-        content: [N, 46, 4, 44], content rows of the stretch, of 6 frames before and of 4 frames after the stretch.
+        speech: [N, 46, H], input of the network: of the stretch, of 6 frames before and of 4 frames after the stretch.
         offsets: [N, W, 59, 3], offsets from the person's rest mouth, crop pixels.
         rest: [N, 59, 3], the rest mouth.
         valid: [N, W], 1 if the frame counts, otherwise 0.
@@ -55,7 +56,7 @@ class Batch(NamedTuple, Generic[ArrayT]):
         alone: [N, W, E], coefficients that hold in the clip's narrow corpus alone; the network answers the rest.
     """
 
-    content: ArrayT
+    speech: ArrayT
     offsets: ArrayT
     rest: ArrayT
     valid: ArrayT
@@ -77,12 +78,14 @@ class BatchSampler:
         space: bases of mouths and of expression.
         fitted: filters, of which the network corrects the shared one.
         config: settings.
+        heard: input of the network.
     """
 
-    def __init__(self, clips: Clips, space: ExpressionSpace, fitted: Fitted, config: BatchConfig) -> None:
+    def __init__(self, clips: Clips, space: ExpressionSpace, fitted: Fitted, config: BatchConfig, heard: Heard) -> None:
         self._clips: BoundedCache[int, PreparedClip] = BoundedCache(
-            lambda place: prepare(clips[place], space, fitted, MARGIN), array_bytes
+            lambda place: prepare(clips[place], space, fitted, heard, MARGIN), array_bytes
         )
+        self._heard = heard
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._config = config
 
@@ -101,10 +104,11 @@ class BatchSampler:
         left, nearest = frames.astype(np.intp), np.round(frames).astype(np.intp)
         rows = clip.content.reshape(-1, clip.content.shape[-1])
         heard = (start - speed * FILTER_PAST) * ROWS_PER_FRAME + speed * np.arange(HEARD * ROWS_PER_FRAME)
-        content = augmented(rows_between(rows, heard), rows, self._config, rng)
+        content = augmented(rows_between(rows, heard), rows, self._config, rng).reshape(HEARD, ROWS_PER_FRAME, -1)
+        states = rows_between(clip.states, start - speed * FILTER_PAST + speed * np.arange(HEARD))
         jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
         return (
-            content.reshape(HEARD, ROWS_PER_FRAME, -1),
+            heard_frames(content, states, self._heard),
             rows_between(clip.offsets, frames) - jitter,
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],

@@ -33,13 +33,17 @@ class EveryoneTrainingConfig:
     batches: BatchConfig = field(default_factory=BatchConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     filter: FilterConfig = field(default_factory=FilterConfig)
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1200, check_every=400))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, check_every=100))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
     statistics_clips: Annotated[int, Field(ge=1)] = 600
 
 
 CONFIGS: Final = {
     "default": EveryoneTrainingConfig(),
+    # Phone probabilities and energies in place of the speech encoder's states, for comparison. The stage cannot serve it.
+    "paper": EveryoneTrainingConfig(
+        network=EveryoneConfig(heard="paper", noise=0.0, dropout=0.3, share=0.8), loop=LoopSettings(steps=1200, check_every=400)
+    ),
     # The paper states no sizes. Four layers of 256 channels are a small transformer for hours of talking heads.
     "large": EveryoneTrainingConfig(
         network=EveryoneConfig(

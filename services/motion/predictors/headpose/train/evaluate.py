@@ -20,6 +20,7 @@ from services.common.errors import NoUsableFootage
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.headpose.grid import HeadposeGrid
+from services.motion.predictors.headpose.model import MOUTH
 from services.motion.predictors.headpose.personalize import personalize
 from services.motion.predictors.headpose.style import encode_head_style, mean_head_speaker
 from services.motion.predictors.headpose.train.correlation import angle_correlation, audio_pose_correlation
@@ -71,7 +72,7 @@ def main() -> int:
     parser.add_argument("--split", default="dev", help="Split of the clips to evaluate. Default: dev.")
     parser.add_argument("--out", type=Path, required=True, help="File of poses to write (.safetensors).")
     arguments = parser.parse_args()
-    arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split), MotionModels(arguments.weights))
+    arrays = evaluate(clips_of(TrainSet(arguments.data), arguments.split, (MOUTH.feature,)), MotionModels(arguments.weights))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_bytes(encode_arrays(arrays, {"format": "dubstage.head_motion/1", "frame_rate": "25"}))
     return 0

@@ -17,7 +17,7 @@ from services.motion.predictors.hetero.inputs import WINDOW_PAST
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
 from services.motion.predictors.hetero.train.sources import Source, heard_source, seen_source
 from services.motion.predictors.hetero.train.spectrum import SpectrumNoise, changed_spectrum
-from services.motion.predictors.hetero.train.teacher import Teacher, TeacherConfig, fit_teacher
+from services.motion.predictors.hetero.train.teacher import Teacher
 from services.motion.train.clips import Clips, array_bytes
 from services.motion.train.sampling import Draw, clip_chances, rows_between, tensors
 from services.motion.types import NUM_MELS, NUM_PHONES, ROWS_PER_FRAME
@@ -42,7 +42,7 @@ class BatchConfig:
         noise: changes of the spectrum.
     """
 
-    seen: Annotated[int, Field(ge=1)] = 8
+    seen: Annotated[int, Field(ge=1)] = 24
     heard: Annotated[int, Field(ge=0)] = 8
     frames: Annotated[int, Field(ge=1)] = 50
     reference_frames: Annotated[int, Field(ge=1)] = 8
@@ -56,7 +56,7 @@ class Batch(NamedTuple, Generic[ArrayT]):
     """N stretches of T answered frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
-        mel: [N, T + 18, 4, 80].
+        speech: [N, T + 18, 192] or [N, T + 18, 4, 80], what the generator hears.
         phones: [N, T + 6, 4, 40], phones of the answered frames, of five frames before and of one frame after.
         taught: [N, T, K], the teacher's coefficients in units of the spread.
         inside: [N, T], 1 where the teacher's answer counts.
@@ -64,11 +64,14 @@ class Batch(NamedTuple, Generic[ArrayT]):
         valid: [N, T], 1 where the offsets count.
         alone: [N, T, K], coefficients that hold in the clip's narrow corpus alone; the network answers the rest.
         spread: [N, K], the person's spread.
+        rest: [N, 59, 3], the rest mouth.
+        closed: [N, T], 1 if a bilabial sounds and the true lips are shut, otherwise 0.
+        closed_opening: [N], opening of the shut mouth, crop pixels.
         reference: [N, R, 59, 3], mouths of the same person.
         pose: [N, 99, 3], pose landmarks of the same person.
     """
 
-    mel: ArrayT
+    speech: ArrayT
     phones: ArrayT
     taught: ArrayT
     inside: ArrayT
@@ -76,6 +79,9 @@ class Batch(NamedTuple, Generic[ArrayT]):
     valid: ArrayT
     alone: ArrayT
     spread: ArrayT
+    rest: ArrayT
+    closed: ArrayT
+    closed_opening: ArrayT
     reference: ArrayT
     pose: ArrayT
 
@@ -108,6 +114,7 @@ class BatchSampler:
         self, data: TrainSet, clips: Clips, speech: Sequence[ClipRow], basis: LandmarkBasis, teacher: Teacher, config: BatchConfig
     ) -> None:
         self._config, self._clips, self._speech = config, clips, tuple(speech)
+        self._hears = teacher.heard
         self._seen: BoundedCache[int, Source] = BoundedCache(
             lambda place: seen_source(data, clips.rows[place], clips[place], basis, teacher), array_bytes
         )
@@ -141,8 +148,12 @@ class BatchSampler:
         named = slice((WINDOW_PAST - PHONES_BEFORE) * ROWS_PER_FRAME, (WINDOW_PAST + config.frames + PHONES_AFTER) * ROWS_PER_FRAME)
         beyond = answered > have - 1
         mouths, pose = self._person(rng, person)
+        if self._hears == "paper":
+            speech = changed_spectrum(rows_between(source.mel, heard), config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS)
+        else:
+            speech = rows_between(source.states, start + speed * np.arange(length))
         return (
-            changed_spectrum(rows_between(source.mel, heard), config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS),
+            speech,
             rows_between(source.phones, heard)[named].reshape(-1, ROWS_PER_FRAME, NUM_PHONES),
             rows_between(source.taught, answered),
             source.inside[left] & source.inside[left + 1] & ~beyond,
@@ -150,6 +161,9 @@ class BatchSampler:
             source.valid[left] & source.valid[left + 1] & ~beyond,
             rows_between(source.alone, answered),
             source.spread,
+            source.rest,
+            source.closed[np.minimum(np.round(answered).astype(np.intp), have - 1)],
+            np.asarray(source.closed_opening, np.float32),
             mouths,
             pose,
         )
@@ -165,16 +179,3 @@ class BatchSampler:
         mouths = size * mouths + rng.normal(0.0, self._config.rest_jitter, (1, 1, 3)).astype(np.float32)
         pose = size * pose + rng.normal(0.0, self._config.rest_jitter, pose.shape).astype(np.float32)
         return mouths, pose
-
-
-def taught_sampler(
-    data: TrainSet,
-    clips: Clips,
-    speech: Sequence[ClipRow],
-    basis: LandmarkBasis,
-    fitted_on: Clips,
-    teaching: TeacherConfig,
-    config: BatchConfig,
-) -> BatchSampler:
-    """Return a sampler whose teacher is fitted to clips with a face, all of which are read. See BatchSampler."""
-    return BatchSampler(data, clips, speech, basis, fit_teacher(fitted_on, basis, teaching), config)

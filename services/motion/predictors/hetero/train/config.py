@@ -33,7 +33,7 @@ class HeteroTrainingConfig:
     batches: BatchConfig = field(default_factory=BatchConfig)
     losses: LossWeights = field(default_factory=LossWeights)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=2400, check_every=400))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, check_every=100))
     optimiser: OptimiserSettings = field(
         default_factory=lambda: OptimiserSettings(learning_rate=2e-3, warm_up_steps=50, averaging=0.99)
     )
@@ -42,6 +42,13 @@ class HeteroTrainingConfig:
 
 CONFIGS: Final = {
     "default": HeteroTrainingConfig(),
+    # The paper's spectrogram in place of the speech encoder's states, for comparison. The stage cannot serve it.
+    "paper": HeteroTrainingConfig(
+        network=HeteroConfig(heard="paper"),
+        batches=BatchConfig(seen=8),
+        losses=LossWeights(velocity=0.5, opening=0.0, correlation=0.0, closure=0.0, taught=1.0, phones=1.0),
+        loop=LoopSettings(steps=2400, check_every=400),
+    ),
     # Wav2Lip (Prajwal et al. 2020), whose spectrum encoder the paper takes over: up to 512 channels.
     "large": HeteroTrainingConfig(
         network=HeteroConfig(channels=(64, 128, 256), embedding=512, decoder_channels=64),

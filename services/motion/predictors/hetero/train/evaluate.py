@@ -22,7 +22,7 @@ from services.motion.predictors.hetero.predictor import PREDICTOR
 from services.motion.predictors.hetero.style import POSE, REFERENCE
 from services.motion.style import Style
 from services.motion.train.clips import TrainingClip, footage_of
-from services.motion.train.evaluate import Variant, evaluate, evaluation_parser
+from services.motion.train.evaluate import Variant, evaluate, evaluation_parser, extra_features
 from services.motion.train.protocol import Encode, Fold
 from services.motion.train.selection import groups_of
 from services.motion.types import Footage
@@ -80,7 +80,7 @@ def main() -> int:
     """Run the command line, and return the exit code."""
     arguments = evaluation_parser(__doc__).parse_args()
     models, data = MotionModels(arguments.weights), TrainSet(arguments.data)
-    groups, model = groups_of(data), HeteroModel.of(models)
+    groups, model = groups_of(data, extra_features(PREDICTOR)), HeteroModel.of(models)
     person = _Person(data, models)
     compared = [
         Variant("full", person.encode),

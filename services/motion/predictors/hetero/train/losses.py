@@ -1,4 +1,4 @@
-"""Losses of the landmark generator: L1 of landmarks (Eq. 2), the same on what the teacher names, and the names of the phones."""
+"""Losses of the landmark generator: of landmarks, the same on what the teacher names, and the names of the phones."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn import functional
 from services.motion.basis import LandmarkBasis, point_weights
 from services.motion.predictors.hetero.network import Generated
 from services.motion.predictors.hetero.train.batches import Batch
+from services.motion.train.landmark_losses import LandmarkLoss
+from services.motion.train.landmark_losses import LossWeights as LandmarkWeights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
-    """Weights of the parts of the loss. The first part is the paper's."""
+class LossWeights(LandmarkWeights):
+    """Weights of the parts of the loss. The paper's is L1 of landmarks (Eq. 2)."""
 
-    landmarks: float = 1.0
-    velocity: float = 0.5
-    taught: float = 1.0
-    phones: float = 1.0
+    taught: float = 0.2
+    phones: float = 0.3
 
 
 class GeneratorLoss:
@@ -35,6 +35,7 @@ class GeneratorLoss:
     """
 
     def __init__(self, basis: LandmarkBasis, weights: LossWeights, device: torch.device) -> None:
+        self._landmarks = LandmarkLoss(basis, weights, device)
         self._components = torch.tensor(basis.components, device=device)
         self._point_weights = torch.tensor(point_weights() / point_weights().mean(), device=device)
         self._typical = torch.tensor(basis.typical_spread, device=device)
@@ -42,23 +43,12 @@ class GeneratorLoss:
 
     def __call__(self, generated: Generated, batch: Batch[Tensor]) -> dict[str, Tensor]:
         """Return the parts of the loss, scalars, with their weighted sum as `total`."""
+        parts = self._landmarks(generated.coefficients, batch)._asdict()
         size = torch.linalg.vector_norm(batch.spread, dim=1) / torch.linalg.vector_norm(self._typical)
-        own = self._offsets(generated.coefficients + batch.alone, batch.spread)
-        error = (own - batch.offsets) / size[:, None, None, None]
-        landmarks = self._mean(error.abs(), batch.valid)
-        velocity = self._mean((error[:, 1:] - error[:, :-1]).abs(), batch.valid[:, 1:] * batch.valid[:, :-1])
-        apart = self._offsets(generated.coefficients - batch.taught, batch.spread) / size[:, None, None, None]
-        taught = self._mean(apart.abs(), batch.inside)
+        missed = (generated.coefficients - batch.taught) * batch.spread[:, None]
+        apart = torch.einsum("ntk,kpd->ntpd", missed, self._components) / size[:, None, None, None]
+        frames = (apart.abs() * self._point_weights).mean(dim=(2, 3))
+        taught = (frames * batch.inside).sum() / batch.inside.sum().clamp(min=1.0)
         phones = -(batch.phones * functional.log_softmax(generated.phones, dim=-1)).sum(-1).mean()
-        weights = self._weights
-        total = weights.landmarks * landmarks + weights.velocity * velocity + weights.taught * taught + weights.phones * phones
-        return {"total": total, "landmarks": landmarks, "velocity": velocity, "taught": taught, "phones": phones}
-
-    def _offsets(self, coefficients: Tensor, spread: Tensor) -> Tensor:
-        """Return offsets in crop pixels: coefficients [N, T, K] in units of the spread [N, K] -> [N, T, 59, 3]."""
-        return torch.einsum("ntk,kpd->ntpd", coefficients * spread[:, None], self._components)
-
-    def _mean(self, distance: Tensor, counted: Tensor) -> Tensor:
-        """Return the mean weighted distance [N, T, 59, 3] over the frames that count [N, T]."""
-        frames = (distance * self._point_weights).mean(dim=(2, 3))
-        return (frames * counted).sum() / counted.sum().clamp(min=1.0)
+        total = parts["total"] + self._weights.taught * taught + self._weights.phones * phones
+        return {**parts, "total": total, "taught": taught, "phones": phones}

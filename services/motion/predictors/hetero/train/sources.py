@@ -10,10 +10,12 @@ import numpy as np
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
+from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
-from services.motion.features import content_rows, silence
+from services.motion.features import bilabial_probability, content_rows, silence
 from services.motion.predictors.hetero.inputs import QUIET, WINDOW, relative_mel
 from services.motion.predictors.hetero.train.teacher import Teacher
+from services.motion.speech_states import STATES, silent_states, states_of
 from services.motion.style import measure_mouth
 from services.motion.train.clips import TrainingClip
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
@@ -32,6 +34,7 @@ class Source:
 
     Attributes:
         mel: float32 [4 F, 80], relative mel power.
+        states: float32 [F, 192], states of the speech encoder; silence if the generator does not hear them.
         phones: float32 [4 F, 40], target of the phones.
         taught: float32 [F, K], coefficients that the teacher expects, in units of the person's spread.
         inside: bool [F], whether the teacher's answer counts.
@@ -39,11 +42,15 @@ class Source:
         valid: bool [F], whether the offsets count.
         alone: float32 [F, K], coefficients that hold in the clip's narrow corpus alone.
         spread: float32 [K], the person's spread; the typical spread without a face.
+        rest: float32 [59, 3], the rest mouth.
+        closed: bool [F], whether a bilabial sounds and the true lips are shut.
+        closed_opening: opening of the shut mouth, crop pixels.
         mouths: float32 [U, 59, 3], usable mouths in head space; U = 0 without a face.
         pose: float32 [99, 3], mean pose landmarks of the usable frames; 0 without a face.
     """
 
     mel: Float32
+    states: Float32
     phones: Float32
     taught: Float32
     inside: Bool
@@ -51,6 +58,9 @@ class Source:
     valid: Bool
     alone: Float32
     spread: Float32
+    rest: Float32
+    closed: Bool
+    closed_opening: float
     mouths: Float32
     pose: Float32
 
@@ -64,15 +74,22 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     mouths = clip.mouth_landmarks[clip.usable]
     mouth = measure_mouth(mouths, basis)
     begin = max(0, row.lag_frames)
+    opening = mouth_opening(clip.mouth_landmarks)
+    low, high = np.percentile(opening[clip.usable], [8, 90])
+    closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
     return Source(
         mel=_padded(relative_mel(clip.features), QUIET),
         phones=_phone_targets(clip.features, _labels(data, row), begin),
-        taught=_framed(teacher.answer(clip.content)),
+        states=_framed(_states(clip.features, teacher)),
+        taught=_framed(teacher.answer(clip.features, clip.content)),
         inside=_framed(np.ones(len(clip), np.bool_)),
         offsets=_framed(np.asarray(clip.mouth_landmarks - mouth.rest_mouth, np.float32)),
         valid=_framed(clip.usable),
         alone=_framed(teacher.alone(clip)),
         spread=mouth.spread,
+        rest=mouth.rest_mouth,
+        closed=_framed(closed),
+        closed_opening=float(low),
         mouths=mouths,
         pose=mean_pose_landmarks(data, row),
     )
@@ -84,20 +101,25 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
     Raises:
         InvalidRequest: a file of the clip is missing or damaged.
     """
-    arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability"))
-    posteriorgram, mel, speaking = (np.asarray(values, np.float32) for values in arrays.values())
-    features = SpeechFeatures(posteriorgram, mel, speaking)
+    extra = () if teacher.heard == "paper" else (STATES,)
+    arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability", *extra))
+    posteriorgram, mel, speaking, *states = (np.asarray(values, np.float32) for values in arrays.values())
+    features = SpeechFeatures(posteriorgram, mel, speaking, dict(zip(extra, states, strict=True)))
     frames = len(features) + 2 * PAD
     size = len(basis.typical_spread)
     return Source(
         mel=_padded(relative_mel(features), QUIET),
         phones=_phone_targets(features, _labels(data, row), 0),
-        taught=_framed(teacher.answer(content_rows(features))),
+        states=_framed(_states(features, teacher)),
+        taught=_framed(teacher.answer(features, content_rows(features))),
         inside=_framed(np.ones(len(features), np.bool_)),
         offsets=np.zeros((frames, NUM_POINTS, 3), np.float32),
         valid=np.zeros(frames, np.bool_),
         alone=np.zeros((frames, size), np.float32),
         spread=basis.typical_spread,
+        rest=np.zeros((NUM_POINTS, 3), np.float32),
+        closed=np.zeros(frames, np.bool_),
+        closed_opening=0.0,
         mouths=np.zeros((0, NUM_POINTS, 3), np.float32),
         pose=np.zeros((NUM_UPPER, 3), np.float32),
     )
@@ -119,6 +141,10 @@ def mean_pose_landmarks(data: TrainSet, row: ClipRow) -> Float32:
         for frame in frames
     ]
     return np.asarray(np.mean(found, axis=0), np.float32)
+
+
+def _states(features: SpeechFeatures, teacher: Teacher) -> Float32:
+    return silent_states(len(features)) if teacher.heard == "paper" else states_of(features)
 
 
 def _labels(data: TrainSet, row: ClipRow) -> UInt8 | None:

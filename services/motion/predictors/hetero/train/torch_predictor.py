@@ -9,7 +9,7 @@ import torch
 
 from services.common.array_types import Float32
 from services.motion.basis import LandmarkBasis
-from services.motion.predictors.hetero.inputs import heard_clip, mel_of
+from services.motion.predictors.hetero.inputs import heard_clip
 from services.motion.predictors.hetero.model import REFERENCE_FRAMES
 from services.motion.predictors.hetero.network import HeteroNetwork
 from services.motion.predictors.hetero.style import POSE, REFERENCE, person_of
@@ -54,9 +54,9 @@ class TorchHetero:
     @torch.no_grad()
     def coefficients(self, features: SpeechFeatures, person: tuple[Float32, Float32]) -> Float32:
         """Return the generator's answer to a clip, float32 [T, K] in units of the spread; `person` is as `person` returns it."""
-        inputs = (mel_of(heard_clip(features)), *person)
-        mel, reference, pose = (torch.from_numpy(each)[None].to(self._device) for each in inputs)
-        answer: Float32 = self._network(mel, reference, pose)[0].cpu().numpy()
+        inputs = (heard_clip(features, self._network.config.heard), *person)
+        speech, reference, pose = (torch.from_numpy(each)[None].to(self._device) for each in inputs)
+        answer: Float32 = self._network(speech, reference, pose)[0].cpu().numpy()
         return answer
 
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:

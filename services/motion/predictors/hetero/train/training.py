@@ -2,7 +2,7 @@
 
 One step sees clips with a face, whether their pixels are good or not, and speech without pictures. Clips with a face teach
 landmarks (Eq. 2). Both kinds teach the mel encoder the names of the phones, and the generator what a linear filter expects of these
-phones (teacher.py).
+phones, or of the states (teacher.py).
 
 The best step is selected on held-out clips by the correlation of opening and lip width.
 """
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from services.common.array_types import Array, Float32
 from services.motion.predictors.hetero.network import HeteroNetwork
-from services.motion.predictors.hetero.train.batches import Batch, taught_sampler
+from services.motion.predictors.hetero.train.batches import Batch, BatchSampler
 from services.motion.predictors.hetero.train.config import HeteroTrainingConfig
 from services.motion.predictors.hetero.train.losses import GeneratorLoss
 from services.motion.predictors.hetero.train.sources import mean_pose_landmarks
+from services.motion.predictors.hetero.train.teacher import fit_teacher
 from services.motion.predictors.hetero.train.torch_predictor import TorchHetero
+from services.motion.speech_states import STATES
 from services.motion.train.basis import STYLE_BASIS, basis_digest, style_basis
 from services.motion.train.clips import Clips, TrainingClip, clips_of
 from services.motion.train.selection import Scores, checked_groups
@@ -34,8 +36,6 @@ BASIS_NETWORK: Final = "ugc_motion"
 """Network whose run brings the landmark basis of the style."""
 _MEAN_CLIPS: Final = 200
 """Most clips that the mean speaker is measured on."""
-_PAUSE_WEIGHT: Final = 1e-3
-"""Weight of a silent frame in the typical motion; a frame of speech has the weight 1."""
 
 
 class HeteroTraining(PredictorTraining[Batch[Float32]]):
@@ -45,17 +45,22 @@ class HeteroTraining(PredictorTraining[Batch[Float32]]):
         config: HeteroTrainingConfig = opening.config
         data = opening.data
         self._basis = style_basis(opening, BASIS_NETWORK)
-        clips = clips_of(data, "train")
-        self.groups = checked_groups(data)
+        heard = config.network.heard
+        extra = () if heard == "paper" else (STATES,)
+        clips = clips_of(data, "train", extra)
+        self.groups = checked_groups(data, extra)
         rows = {row.name: row for row in data.rows}
         self._poses = lru_cache(maxsize=None)(lambda name: mean_pose_landmarks(data, rows[name]))
         self._mean_clips = clips.chosen(_MEAN_CLIPS, config.loop.seed)
         self._loss = GeneratorLoss(self._basis, config.losses, opening.device.torch_device)
         fitted_on = clips.chosen(config.statistics_clips, config.loop.seed)
         speech = [row for row in data.of("train") if not row.has_face] if config.batches.heard else []
-        sampler = taught_sampler(data, clips, speech, self._basis, fitted_on, config.teacher, config.batches)
+        teacher = fit_teacher(fitted_on, self._basis, config.teacher, heard)
+        sampler = BatchSampler(data, clips, speech, self._basis, teacher, config.batches)
         torch.manual_seed(config.loop.seed)
         network = HeteroNetwork(config.network)
+        if heard != "paper":
+            network.set_filter(torch.from_numpy(teacher.shared.weight), torch.from_numpy(teacher.shared.bias))
         network.set_constants(
             torch.from_numpy(self._basis.dual / self._basis.typical_spread[:, None, None]),
             torch.from_numpy(_mean_over_speakers(self._mean_clips, lambda clip: clip.mouth_landmarks[clip.usable].mean(axis=0))),
@@ -69,7 +74,7 @@ class HeteroTraining(PredictorTraining[Batch[Float32]]):
         network = self.module
         assert isinstance(network, HeteroNetwork)
         here = batch.on(self.device.torch_device)
-        generated = network.generate(here.mel, *network.person(here.reference, here.pose))
+        generated = network.generate(here.speech, *network.person(here.reference, here.pose))
         with self.device.autocast(bfloat16=False):
             return self._loss(generated, here)
 
@@ -87,15 +92,10 @@ class HeteroTraining(PredictorTraining[Batch[Float32]]):
 
         reference, pose = _mean_over_speakers(self._mean_clips, person)
 
-        def answer(clip: TrainingClip) -> Array:
-            weights = clip.features.speech_probability + _PAUSE_WEIGHT
-            return np.average(predictor.coefficients(clip.features, (reference, pose)), axis=0, weights=weights)
-
         return {
             "mean_reference": reference,
             "mean_pose": pose,
             "mean_face": network.person.pose.mean.cpu().numpy(),
-            "typical": _mean_over_speakers(self._mean_clips, answer),
         }
 
     def facts(self) -> Mapping[str, str]:

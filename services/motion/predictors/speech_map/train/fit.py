@@ -36,36 +36,24 @@ from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.features import bilabial_probability
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import SpeechMapGrid, states_of
-from services.motion.predictors.speech_map.model import (
-    FILES,
-    HEARINGS,
-    MODEL_FILE,
-    NUM_STATES,
-    Hearing,
-    LinearMap,
-    SpeechMapModel,
-    neighbours,
-)
+from services.motion.predictors.speech_map.grid import SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel
+from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style, encode_style, measure_mouth
 from services.motion.train.clips import Clips, TrainingClip, clips_of, footage_of, read_sound
 from services.motion.train.evaluate import OFF
 from services.motion.train.metrics import MotionScores
 from services.motion.train.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, mean_scores, phone_shift_ms
-from services.motion.train.ridge import RidgeSums
 from services.motion.train.sampling import frame_weights
 from services.motion.train.served import served_mouths
+from services.motion.train.states_filter import SPEAKER_EXPONENT, STRENGTH, fit_states_filter
 from services.motion.types import SpeechFeatures
 from services.training.card import licence_table
 from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
 FEATURES: Final = tuple(hearing.feature for hearing in HEARINGS)
-STRENGTH: Final = 0.3
-"""Strength of the ridge, in units of the mean variance of an input."""
-SPEAKER_EXPONENT: Final = 0.45
-"""A speaker with m frames counts m to this power."""
 CLOSED_STRENGTH: Final = 0.4
 """Strength of the logistic regression of closed lips, per frame, in units of the mean square of an input."""
 SOUND_WEIGHT: Final = 0.3
@@ -77,7 +65,6 @@ _SURE_VOWEL: Final = 0.95
 _NO_BILABIAL: Final = 0.02
 """Probabilities of the posteriorgram from which a frame of sound counts as p, b, m or as a vowel, and below which as no p, b, m."""
 _VOWELS: Final = [PHONES.index(name) for name in ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "UW")]
-_BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +91,17 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: LipFra
         hearing: input of the map.
         sounds: sure frames of sound without a picture, for the map of closed lips.
     """
+
+    def target(clip: TrainingClip) -> Float32:
+        mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
+        return np.asarray(basis.project(clip.mouth_landmarks - mouth.rest_mouth) / mouth.spread, np.float32)
+
     num_coefficients = len(basis.typical_spread)
-    weight = np.zeros((num_coefficients, hearing.width, NUM_STATES), np.float32)
-    bias = np.zeros(num_coefficients, np.float32)
-    for block in _BLOCKS:
-        inputs = hearing.width * (block.stop - block.start)
-        sums = RidgeSums(inputs, num_coefficients)
-        for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
-            heard = neighbours(states_of(clip.features, hearing.feature), hearing)[clip.usable, :, block]
-            sums.add(heard.reshape(len(heard), -1).astype(np.float64), _targets(clip, basis), float(share), clip.apart)
-        fitted = sums.solve(np.full(inputs, STRENGTH * sums.input_variance())).shared
-        weight[:, :, block] = fitted.weight.reshape(num_coefficients, hearing.width, -1) / len(_BLOCKS)
-        bias += fitted.bias / len(_BLOCKS)
+    fitted = fit_states_filter(
+        clips, target, num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
+    ).shared
     closed_weight, closed_bias = _fit_closed([lips_of_clips(clips, hearing), *([sounds] if sounds else [])])
-    return LinearMap(weight.reshape(num_coefficients, -1), bias, closed_weight, closed_bias, hearing)
+    return LinearMap(fitted.weight, fitted.bias, closed_weight, closed_bias, hearing)
 
 
 def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]) -> SpeechMapModel:
@@ -131,7 +115,7 @@ def lips_of_clips(clips: Clips, hearing: Hearing) -> LipFrames:
     windows, closed, weight = [], [], []
     for clip, share in zip(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True):
         opening = mouth_opening(clip.mouth_landmarks[clip.usable])
-        windows.append(_flat(neighbours(states_of(clip.features, hearing.feature), hearing)[clip.usable]))
+        windows.append(_flat(neighbours(states_of(clip.features, hearing.feature), hearing.past, hearing.ahead)[clip.usable]))
         closed.append((opening < closed_threshold(opening)).astype(np.float32))
         weight.append(np.full(len(opening), share))
     weights = np.concatenate(weight)
@@ -146,7 +130,7 @@ def lips_of_sounds(data: TrainSet, hearing: Hearing) -> LipFrames | None:
         features = read_sound(data, rows[int(place)], (hearing.feature,))
         bilabial = bilabial_probability(features)
         vowel = features.posteriorgram[..., _VOWELS].sum(axis=-1).min(axis=-1)
-        found = neighbours(states_of(features, hearing.feature), hearing)
+        found = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
         for flags, value in ((bilabial > _SURE_BILABIAL, 1.0), ((vowel > _SURE_VOWEL) & (bilabial < _NO_BILABIAL), 0.0)):
             windows.append(_flat(found[flags]))
             closed.append(np.full(int(flags.sum()), value, np.float32))
@@ -179,12 +163,6 @@ def _fit_closed(parts: Sequence[LipFrames]) -> tuple[Float32, Float32]:
 
 def _flat(windows: Float32) -> Float32:
     return np.ascontiguousarray(windows).reshape(len(windows), windows.shape[1] * windows.shape[2])
-
-
-def _targets(clip: TrainingClip, basis: LandmarkBasis) -> Float32:
-    mouths = clip.mouth_landmarks[clip.usable]
-    mouth = measure_mouth(mouths, basis)
-    return np.asarray(basis.project(mouths - mouth.rest_mouth) / mouth.spread, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

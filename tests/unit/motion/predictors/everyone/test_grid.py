@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,25 +11,30 @@ from services.common.face.landmarks import mouth_opening
 from services.common.geometry.default_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
-from services.motion.features import silence
 from services.motion.grid import AMPLITUDE, amplified
 from services.motion.models import MotionModels
-from services.motion.pooled_speech import NUM_POOLED
 from services.motion.predictors.everyone.grid import CORRECTION, PERSON_LAYER, EveryoneGrid
 from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, heard_clip
 from services.motion.predictors.everyone.model import EveryoneModel
+from services.motion.speech_map import SpeechMapModel
+from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
 from services.motion.style import Style
 from services.motion.types import SpeechFeatures
-from tests.unit.motion.predictors.everyone.person import NEVER, joined, opened, person_spread
+from tests.unit.motion.predictors.everyone.person import NEVER, joined, opened, person_spread, spoken
 from tests.unit.motion.streams import NTSC, PAL, run
-from tests.unit.motion.synthesised import random_features, speech
+from tests.unit.motion.synthesised import random_features, with_closed_lips, with_states
+
+
+def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
+    """Features with states that change quickly: any mix-up of frames shows."""
+    return with_states(random_features(num_frames, seed), STATES, seed=seed)
 
 
 @pytest.fixture(scope="module")
 def personal(models: MotionModels, style: Style) -> Style:
     rng, size = np.random.default_rng(3), len(EveryoneModel.of(models).basis.typical_spread)
     layer = np.stack([rng.uniform(0.6, 1.4, size), rng.normal(0.0, 0.2, size)]).astype(np.float32)
-    return style.adding(**{PERSON_LAYER: layer, CORRECTION: rng.normal(0.0, 0.05, (size, NUM_POOLED)).astype(np.float32)})
+    return style.adding(**{PERSON_LAYER: layer, CORRECTION: rng.normal(0.0, 0.05, (size, NUM_POOLED_STATES)).astype(np.float32)})
 
 
 @pytest.mark.parametrize("timeline", [PAL, NTSC])
@@ -36,7 +43,7 @@ def personal(models: MotionModels, style: Style) -> Style:
 def test_other_chunks_give_the_same_bytes(
     models: MotionModels, personal: Style, timeline: Timeline, constraints: ConstraintConfig, cut: int
 ) -> None:
-    features = random_features(40)
+    features = heard(40)
     whole, pieces = (joined(run(opened(models, personal, timeline, constraints), features, size)) for size in (1000, cut))
     for first, second in zip(whole, pieces, strict=True):
         assert first.tobytes() == second.tobytes()
@@ -44,7 +51,7 @@ def test_other_chunks_give_the_same_bytes(
 
 def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, style: Style) -> None:
     for constraints in (LIVE, WHOLE):
-        stream, features = opened(models, style, PAL, constraints), random_features(14)
+        stream, features = opened(models, style, PAL, constraints), heard(14)
         counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(14)]
         assert counts == [0] * WINDOW_AHEAD + [1] * 4
 
@@ -53,19 +60,18 @@ def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, st
 def test_no_speech_after_ten_frames_and_none_before_a_second_moves_a_frame(
     models: MotionModels, personal: Style, constraints: ConstraintConfig
 ) -> None:
-    # The level of the sound reaches further back, so the sound before the changed phones stays the same.
-    features, other = random_features(90), random_features(90, seed=1)
-    changed = features.posteriorgram.copy()
-    changed[40:45] = other.posteriorgram[40:45]
-    mixed = SpeechFeatures(changed, features.mel, features.speech_probability)
+    features, other = heard(90), heard(90, seed=1)
+    states = features.extra[STATES].copy()
+    states[40:45] = other.extra[STATES][40:45]
+    mixed = replace(features, extra={STATES: states})
     first, second = (joined(run(opened(models, personal, PAL, constraints), each))[0] for each in (features, mixed))
     moved = np.flatnonzero((first != second).any(axis=(1, 2)))
     assert (moved.min(), moved.max()) == (40 - WINDOW_AHEAD, 44 + WINDOW_PAST)
 
 
 def test_speech_that_ends_early_goes_on_in_silence(models: MotionModels, personal: Style) -> None:
-    features = random_features(30)
-    padded = SpeechFeatures.joined([features, silence(25)])
+    features = heard(30)
+    padded = SpeechFeatures.joined([features, silence_with_states(25)])
     short, long = (joined(run(opened(models, personal, PAL), each))[0] for each in (features, padded))
     assert len(short) == 30
     np.testing.assert_array_equal(short, long[:30])
@@ -74,7 +80,7 @@ def test_speech_that_ends_early_goes_on_in_silence(models: MotionModels, persona
 
 
 def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style) -> None:
-    features, model = random_features(12), EveryoneModel.of(models)
+    features, model = heard(12), EveryoneModel.of(models)
     rows, spread = heard_clip(features), person_spread(models, style)
     alone = [style.rest_mouth + model.basis.reconstruct(model.predict(rows[n : n + WINDOW]) * spread) for n in range(12)]
     found, _ = joined(run(opened(models, style, PAL, NEVER), features))
@@ -82,7 +88,7 @@ def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style)
 
 
 def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> None:
-    found, _ = joined(run(opened(models, personal, PAL, WHOLE), silence(30)))
+    found, _ = joined(run(opened(models, personal, PAL, WHOLE), silence_with_states(30)))
     np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-5)
 
 
@@ -91,7 +97,9 @@ def test_open_vowels_open_the_mouth_and_bilabials_close_it(
     models: MotionModels, style: Style, constraints: ConstraintConfig
 ) -> None:
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
-    found, _ = joined(run(opened(models, style, PAL, constraints), speech(phones, frames_each=5)))
+    closing = [5 * place + 2 for place, phone in enumerate(phones) if phone in {"B", "M", "P"}]
+    features = with_closed_lips(spoken(models, phones, 5), SpeechMapModel.of(models).maps[STATES], closing)
+    found, _ = joined(run(opened(models, style, PAL, constraints), features))
     opening = mouth_opening(found).reshape(-1, 5)
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
     closed = float(mouth_opening(style.closed_mouth))
@@ -101,7 +109,7 @@ def test_open_vowels_open_the_mouth_and_bilabials_close_it(
 
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE, None])
 def test_the_mouth_opens_before_the_speech(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
-    features = speech(["SIL", "AA", "AA"], frames_each=30)
+    features = spoken(models, ["SIL", "AA", "AA"], 30)
     opening = mouth_opening(joined(run(opened(models, style, PAL, constraints), features))[0])
     closed = float(mouth_opening(style.closed_mouth))
     np.testing.assert_allclose(opening[:19], closed, atol=1e-3)
@@ -109,7 +117,7 @@ def test_the_mouth_opens_before_the_speech(models: MotionModels, style: Style, c
 
 
 def test_expression_and_landmarks_are_one_face(models: MotionModels, personal: Style) -> None:
-    found, expression = joined(run(opened(models, personal, PAL), random_features(20)))
+    found, expression = joined(run(opened(models, personal, PAL), heard(20)))
     basis = EveryoneModel.of(models).basis
     size = len(basis.typical_spread)
     assert expression.shape == (20, default_model().num_expression)
@@ -119,20 +127,23 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, personal: S
 
 
 def test_the_layer_scales_and_shifts_each_coefficient_by_itself(models: MotionModels, style: Style) -> None:
-    features, basis = random_features(20), EveryoneModel.of(models).basis
+    features, basis = heard(20), EveryoneModel.of(models).basis
     spread = person_spread(models, style)
     layer = np.stack([np.linspace(0.5, 1.5, len(spread)), np.linspace(-0.5, 0.5, len(spread))]).astype(np.float32)
     rows = heard_clip(features)
     plain = np.stack([EveryoneModel.of(models).predict(rows[n : n + WINDOW]) for n in range(20)])
     wanted = style.rest_mouth + basis.reconstruct((plain * layer[0] + layer[1]) * spread)
-    found = EveryoneGrid(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(SpeechFeatures.joined([features, silence(10)]))
-    np.testing.assert_allclose(found.mouth_landmarks, amplified(wanted, style), atol=1e-3)
+    found = EveryoneGrid(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(
+        SpeechFeatures.joined([features, silence_with_states(10)])
+    )
+    # The last frames lie in the silence after the speech, where the person's part fades.
+    np.testing.assert_allclose(found.mouth_landmarks[:18], amplified(wanted, style)[:18], atol=1e-3)
 
 
 def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, style: Style) -> None:
-    features, basis = random_features(20), EveryoneModel.of(models).basis
+    features, basis = heard(20), EveryoneModel.of(models).basis
     size = len(basis.typical_spread)
-    correction = np.zeros((size, NUM_POOLED), np.float32)
+    correction = np.zeros((size, NUM_POOLED_STATES), np.float32)
     correction[:, -1] = np.linspace(-0.5, 0.5, size)
     styles = (style, style.adding(**{CORRECTION: correction}))
     plain, found = (EveryoneGrid(models, each, NEVER).push(features).mouth_landmarks for each in styles)

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
+import pytest
 import torch
 
-from services.motion.features import NUM_CONTENT
-from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_PAST
-from services.motion.predictors.everyone.network import (
-    FILTER_AHEAD,
-    FILTER_PAST,
-    FILTER_ROWS,
-    FILTER_WINDOW,
-    EveryoneConfig,
-    EveryoneNetwork,
-    FilterAlone,
-)
+from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_PAST, num_channels
+from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST, EveryoneConfig, EveryoneNetwork, FilterAlone
+from services.motion.speech_states import NUM_STATES, Heard
 
 CONFIG = EveryoneConfig(num_expression=3, channels=8, bank_channels=4, conv_layers=1, attention_layers=1, heads=2, share=0.5)
 
 
-def made() -> EveryoneNetwork:
+def made(heard: Heard = "states") -> EveryoneNetwork:
     torch.manual_seed(1)
-    network = EveryoneNetwork(CONFIG)
-    weight = torch.randn(3, FILTER_WINDOW * FILTER_ROWS * NUM_CONTENT)
-    network.set_filter(0.01 * weight, torch.tensor([0.1, 0.2, 0.3]))
+    config = replace(CONFIG, heard=heard)
+    network = EveryoneNetwork(config)
+    network.set_filter(0.01 * torch.randn(3, config.filter_inputs), torch.tensor([0.1, 0.2, 0.3]))
+    if heard != "paper":
+        network.set_range(torch.full((NUM_STATES,), 0.5), torch.full((NUM_STATES,), 2.0))
     return network.eval()
 
 
-def stretch() -> torch.Tensor:
-    return torch.randn(2, FILTER_PAST + WINDOW + FILTER_AHEAD, 4, NUM_CONTENT, generator=torch.Generator().manual_seed(2))
+def stretch(heard: Heard = "states") -> torch.Tensor:
+    frames = FILTER_PAST + WINDOW + FILTER_AHEAD
+    return torch.randn(2, frames, num_channels(heard), generator=torch.Generator().manual_seed(2))
 
 
-def test_what_is_trained_is_what_is_served() -> None:
-    network, content = made(), stretch()
-    window = content[:, FILTER_PAST : FILTER_PAST + WINDOW]
+@pytest.mark.parametrize("heard", get_args(Heard))
+def test_what_is_trained_is_what_is_served(heard: Heard) -> None:
+    network, speech = made(heard), stretch(heard)
+    window = speech[:, FILTER_PAST : FILTER_PAST + WINDOW]
     with torch.inference_mode():
-        filtered, branches = network.filtered(content), network.branches_of(content)
+        filtered, branches = network.filtered(speech), network.branches_of(speech)
         torch.testing.assert_close(FilterAlone(network)(window), filtered[:, WINDOW_PAST])
         served = filtered + CONFIG.share * torch.stack(branches).mean(dim=0)
         torch.testing.assert_close(network(window), served[:, WINDOW_PAST])
@@ -43,9 +43,9 @@ def test_what_is_trained_is_what_is_served() -> None:
 
 
 def test_the_network_begins_near_its_filter_and_leaves_the_filter_as_it_is() -> None:
-    network, content = made(), stretch()
+    network, speech = made(), stretch()
     with torch.inference_mode():
-        assert max(float(branch.abs().mean()) for branch in network.branches_of(content)) < 0.2
+        assert max(float(branch.abs().mean()) for branch in network.branches_of(speech)) < 0.2
     assert not any(value.requires_grad for value in network.filter.parameters())
 
 
@@ -55,6 +55,17 @@ def test_each_branch_hears_the_frames_before_and_after() -> None:
         window = stretch()[:1, FILTER_PAST : FILTER_PAST + WINDOW].clone().requires_grad_(True)
         branch(window)[:, WINDOW_PAST].abs().sum().backward()
         assert window.grad is not None
-        heard = window.grad.abs().sum(dim=(0, 2, 3)) > 0
+        heard = window.grad.abs().sum(dim=(0, 2)) > 0
         assert heard[WINDOW_PAST - 4 : WINDOW_PAST + 5].all()
     assert heard.all()  # attention hears the whole window
+
+
+def test_noise_on_the_states_is_heard_in_training_only() -> None:
+    network, speech = made(), stretch()
+    torch.manual_seed(3)
+    assert torch.equal(network(speech[:, :WINDOW]), network(speech[:, :WINDOW]))
+    network.train()
+    network.branches.eval()  # no dropout
+    first, again = (network.branches_of(speech)[0] for _ in range(2))
+    assert not torch.equal(first, again)
+    torch.testing.assert_close(network.filtered(speech), network.filtered(speech), rtol=0.0, atol=0.0)

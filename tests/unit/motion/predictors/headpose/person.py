@@ -12,11 +12,12 @@ from services.common.wire.phones import PHONES
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.grid import HeadposeGrid
+from services.motion.speech_states import STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion.streams import PAL, run
-from tests.unit.motion.synthesised import mouths, speech
+from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
 FRAMES = 100
 
@@ -46,7 +47,12 @@ def predict(models: MotionModels, style: Style, features: SpeechFeatures, timeli
 def talk(num_frames: int, seed: int = 0) -> SpeechFeatures:
     """Somebody who talks without a pause, a phone in 80 ms."""
     rng = np.random.default_rng(seed)
-    return speech([PHONES[index] for index in rng.integers(1, len(PHONES), num_frames // 2)], 2)
+    return with_states(speech([PHONES[index] for index in rng.integers(1, len(PHONES), num_frames // 2)], 2), STATES, seed=seed)
+
+
+def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
+    """Features with states that change quickly: any mix-up of frames shows."""
+    return with_states(random_features(num_frames, seed), STATES, seed=seed)
 
 
 def opened(models: MotionModels, style: Style, timeline: Timeline) -> MotionStream:

@@ -12,15 +12,18 @@ from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.default_model import default_model
 from services.common.wire.timeline import Timeline
-from services.motion.features import silence
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.model import HeadposeModel
+from services.motion.predictors.headpose.grid import HeadposeGrid
+from services.motion.predictors.headpose.model import CORRECTION, MOUTH, HeadposeModel
 from services.motion.predictors.headpose.style import head_style_of
+from services.motion.speech_map import MapMouth, SpeechMapModel, num_correction_inputs
+from services.motion.speech_states import STATES, neighbours, silence_with_states
 from services.motion.style import Style
+from services.motion.train.evaluate import OFF
 from services.motion.types import SpeechFeatures
-from tests.unit.motion.predictors.headpose.person import FRAMES, opened, poses_of, predict, talk
+from tests.unit.motion.predictors.headpose.person import FRAMES, heard, opened, poses_of, predict, talk
 from tests.unit.motion.streams import NTSC, PAL
-from tests.unit.motion.synthesised import head_poses, random_features, speech
+from tests.unit.motion.synthesised import head_poses, with_closed_lips, with_states
 
 UNEVEN = Timeline(pts=np.cumsum(np.random.default_rng(0).integers(20, 60, 40)), time_base=Fraction(1, 1000))
 
@@ -28,7 +31,7 @@ UNEVEN = Timeline(pts=np.cumsum(np.random.default_rng(0).integers(20, 60, 40)), 
 @pytest.mark.parametrize("timeline", [PAL, NTSC, UNEVEN])
 @pytest.mark.parametrize("cut", [1, 7])
 def test_other_chunks_give_the_same_bytes(models: MotionModels, person: Style, timeline: Timeline, cut: int) -> None:
-    features = random_features(40)
+    features = heard(40)
     whole, pieces = (predict(models, person, features, timeline, size) for size in (1000, cut))
     for name in ("mouth_landmarks", "speech_probability", "expression", "poses", "blink"):
         first, second = getattr(whole, name), getattr(pieces, name)
@@ -36,23 +39,43 @@ def test_other_chunks_give_the_same_bytes(models: MotionModels, person: Style, t
         assert first.tobytes() == second.tobytes()
 
 
-def test_an_answer_comes_two_frames_behind_the_features(models: MotionModels, person: Style) -> None:
-    stream, features = opened(models, person, PAL), random_features(8)
+def test_an_answer_comes_three_frames_behind_the_features(models: MotionModels, person: Style) -> None:
+    stream, features = opened(models, person, PAL), heard(8)
     counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(8)]
-    assert HeadposeModel.of(models).ahead == 2
-    assert counts == [0] * 2 + [1] * 6
+    assert (HeadposeModel.of(models).ahead, MOUTH.ahead) == (2, 3)
+    assert counts == [0] * 3 + [1] * 5
 
 
 def test_what_comes_later_moves_no_earlier_frame(models: MotionModels, person: Style) -> None:
-    features, ahead = random_features(50), HeadposeModel.of(models).ahead
-    other = SpeechFeatures.joined([features[:35], random_features(15, seed=9)])
+    features, ahead = heard(50), HeadposeModel.of(models).ahead
+    other = SpeechFeatures.joined([features[:35], heard(15, seed=9)])
     first, second = (predict(models, person, each) for each in (features, other))
     np.testing.assert_array_equal(poses_of(first)[: 35 - ahead], poses_of(second)[: 35 - ahead])
     assert not np.array_equal(poses_of(first)[35:], poses_of(second)[35:])
 
 
+def test_states_move_the_mouth_alone_and_the_voice_moves_the_head(models: MotionModels, person: Style) -> None:
+    correction = (
+        np.random.default_rng(5)
+        .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
+        .astype(np.float32)
+    )
+    person = person.adding(**{CORRECTION: correction})
+    features = heard(40)
+    motion, other = (predict(models, person, each) for each in (features, with_states(features, STATES, seed=7)))
+    np.testing.assert_array_equal(poses_of(motion), poses_of(other))
+    assert np.abs(motion.mouth_landmarks - other.mouth_landmarks).max() > 1.0
+    # With constraints that never act, the mouth is the speech map's, of the same correction.
+    grid = HeadposeGrid(models, person, OFF)
+    found = grid.push(features).mouth_landmarks
+    mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, person, correction)
+    windows = neighbours(features.extra[STATES], MOUTH.past, MOUTH.ahead)
+    expected = np.stack([mouth(window, 1.0) for window in windows[: len(found)]])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_expression_and_landmarks_are_one_face(models: MotionModels, person: Style) -> None:
-    motion = predict(models, person, random_features(20))
+    motion = predict(models, person, heard(20))
     assert motion.expression is not None
     size = len(HeadposeModel.of(models).basis.typical_spread)
     assert motion.expression.shape == (20, default_model().num_expression)
@@ -62,15 +85,16 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, person: Sty
 
 
 def test_silence_is_the_closed_mouth_and_a_head_at_rest(models: MotionModels, person: Style) -> None:
-    motion = predict(models, person, silence(60))
+    motion = predict(models, person, silence_with_states(60))
     np.testing.assert_allclose(motion.mouth_landmarks, np.broadcast_to(person.closed_mouth, (60, 59, 3)), atol=1e-5)
     assert np.ptp(poses_of(motion), axis=0).max() < 1e-9
 
 
-def test_lips_close_on_a_bilabial(models: MotionModels, person: Style) -> None:
-    motion = predict(models, person, speech(["AA", "M", "AA"], 6))
-    closed = float(mouth_opening(person.closed_mouth[None])[0])
-    assert mouth_opening(motion.mouth_landmarks[8:10]).max() < closed + 1.0
+def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, person: Style) -> None:
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[MOUTH.feature], [9])
+    found = mouth_opening(predict(models, person, features).mouth_landmarks)
+    assert found[9] < float(mouth_opening(person.closed_mouth)) + 1.0
+    assert found.max() > found[9] + 1.0
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +134,7 @@ def test_other_speech_moves_the_head_otherwise(models: MotionModels, person: Sty
 
 
 def test_poses_between_grid_frames_lie_on_the_curve_through_them(models: MotionModels, person: Style) -> None:
-    features = random_features(40)
+    features = heard(40)
     grid, finer = (poses_of(predict(models, person, features, Timeline(rate=Fraction(rate)))) for rate in (25, 50))
     np.testing.assert_array_equal(finer[::2], grid)
     middle = 0.5 * (grid[:-1] + grid[1:])

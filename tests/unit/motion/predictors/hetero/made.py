@@ -29,6 +29,9 @@ TINY = HeteroTrainingConfig(
 )
 
 
+PAPER = replace(TINY, network=replace(TINY.network, heard="paper"))
+
+
 def upper_face(num_frames: int) -> np.ndarray:
     """Pose landmarks of a still face, float32 [T, 99, 3]."""
     return np.random.default_rng(4).normal(0.0, 40.0, (1, NUM_UPPER, 3)).repeat(num_frames, axis=0).astype(np.float32)
@@ -67,7 +70,7 @@ def write_clip(folder: Path, clip: TrainingClip, *, face: bool = True, labels: b
         }
         part_path(folder, row.shard, row.name, "track").write_bytes(encode_arrays(track))
     names = ("posteriorgram", "mel", "speech_probability")
-    speech = {name: getattr(clip.features, name) for name in names}
+    speech = {**{name: getattr(clip.features, name) for name in names}, **clip.features.extra}
     part_path(folder, row.shard, row.name, "speech").write_bytes(encode_arrays(speech))
     return row
 

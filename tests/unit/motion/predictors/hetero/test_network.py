@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import get_args
+
 import pytest
 import torch
 
-from services.motion.predictors.hetero.inputs import WINDOW, WINDOW_PAST
+from services.motion.predictors.hetero.inputs import WINDOW, WINDOW_PAST, Heard, heard_shape
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS, HeteroNetwork
 from tests.unit.motion.predictors.hetero.made import TINY
 
 
-@pytest.fixture(scope="module")
-def network() -> HeteroNetwork:
+@pytest.fixture(scope="module", params=get_args(Heard))
+def network(request: pytest.FixtureRequest) -> HeteroNetwork:
     torch.manual_seed(1)
-    network = HeteroNetwork(TINY.network).eval()
+    network = HeteroNetwork(replace(TINY.network, heard=request.param)).eval()
     network.set_constants(torch.randn(16, 59, 3), torch.randn(59, 3), torch.randn(99, 3))
     return network
 
@@ -24,9 +27,9 @@ def person(network: HeteroNetwork) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def test_a_stretch_gives_the_frames_of_its_windows(network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]) -> None:
-    mel = torch.randn(1, WINDOW + 5, 4, 80)
-    together = network(mel, *person)[0]
-    alone = torch.stack([network(mel[:, n : n + WINDOW], *person)[0, 0] for n in range(6)])
+    speech = torch.randn(1, WINDOW + 5, *heard_shape(network.config.heard))
+    together = network(speech, *person)[0]
+    alone = torch.stack([network(speech[:, n : n + WINDOW], *person)[0, 0] for n in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
     assert WINDOW == SHRINKS + 1
 
@@ -34,11 +37,11 @@ def test_a_stretch_gives_the_frames_of_its_windows(network: HeteroNetwork, perso
 @torch.no_grad()
 def test_every_frame_of_the_window_is_heard(network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]) -> None:
     several = 16  # a tiny network's rectifiers are shut for some sounds: one of several sounds has to be heard
-    mel = torch.randn(several, WINDOW, 4, 80)
+    speech = torch.randn(several, WINDOW, *heard_shape(network.config.heard))
     alike = [vectors.expand(several, *vectors.shape[1:]) for vectors in person]
-    plain = network(mel, *alike)
+    plain = network(speech, *alike)
     for frame in (0, WINDOW_PAST, WINDOW - 1):
-        changed = mel.clone()
+        changed = speech.clone()
         changed[:, frame] += 3.0
         assert not torch.equal(network(changed, *alike), plain)
 
@@ -47,7 +50,7 @@ def test_every_frame_of_the_window_is_heard(network: HeteroNetwork, person: tupl
 def test_phones_are_named_for_the_frames_around_the_answer(
     network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    generated = network.generate(torch.randn(1, WINDOW + 3, 4, 80), *person)
+    generated = network.generate(torch.randn(1, WINDOW + 3, *heard_shape(network.config.heard)), *person)
     assert generated.coefficients.shape == (1, 4, 16)
     assert generated.phones.shape == (1, PHONES_BEFORE + 4 + PHONES_AFTER, 4, 40)
 
@@ -66,3 +69,20 @@ def test_the_shares_of_the_three_vectors_sum_to_one(network: HeteroNetwork) -> N
     assert shares.shape == (3,)
     assert float(shares.detach().sum()) == pytest.approx(1.0)
     assert shares.requires_grad
+
+
+@torch.no_grad()
+def test_the_generator_adds_its_share_to_the_filter_of_the_states_about_the_frame() -> None:
+    torch.manual_seed(1)
+    networks = [HeteroNetwork(replace(TINY.network, share=share)).eval() for share in (0.0, 0.5, 1.0)]
+    weight, bias, projection = torch.randn(16, 7 * 192), torch.randn(16), torch.randn(16, 59, 3)
+    for network in networks:
+        network.load_state_dict(networks[0].state_dict())
+        network.set_constants(projection, torch.zeros(59, 3), torch.zeros(99, 3))
+        network.set_filter(weight, bias)
+    speech, vector = torch.randn(1, WINDOW, 192), torch.randn(1, 8)
+    none, half, whole = (network(speech, vector, vector)[0, 0] for network in networks)
+    around = speech[0, WINDOW_PAST - 3 : WINDOW_PAST + 4]
+    torch.testing.assert_close(none, weight @ around.flatten() + bias, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(half, (none + whole) / 2, atol=1e-3, rtol=1e-4)
+    assert not torch.allclose(none, whole, atol=1e-2)

@@ -8,22 +8,23 @@ from services.motion.models import MotionModels
 from services.motion.predictors.hetero.grid import CORRECTION, HeteroGrid
 from services.motion.predictors.hetero.personalize import personalize
 from services.motion.predictors.hetero.style import POSE, REFERENCE
+from services.motion.speech_states import STATES
 from services.motion.style import Style
 from services.motion.train.evaluate import OFF
 from services.motion.train.served import served_mouths
 from services.motion.types import Footage
-from tests.unit.motion.synthesised import random_features
+from tests.unit.motion.synthesised import random_features, with_states
 
 
 def refined(style: Style, footage: Footage, models: MotionModels) -> Style:
-    *steps, last = personalize(style, random_features(len(footage.usable)), footage, models)
+    *steps, last = personalize(style, with_states(random_features(len(footage.usable)), STATES), footage, models)
     assert all(step.style is None for step in steps)
     assert last.style is not None
     return last.style
 
 
 def test_a_correction_learns_what_the_generator_misses(models: MotionModels, person: Style) -> None:
-    features = random_features(150)
+    features = with_states(random_features(150), STATES)
     shift = np.float32(0.7) * person.spread
     spoken = served_mouths(HeteroGrid(models, person, OFF), features) + models.basis.reconstruct(shift)
     *_, last = personalize(person, features, Footage(spoken, np.ones(150, np.bool_)), models)

@@ -17,17 +17,20 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import (
-    CORRECTION,
-    OPENING_GAIN,
-    WIDTH_GAIN,
-    SpeechMapGrid,
-    correction_inputs,
-    num_pooled,
-)
-from services.motion.predictors.speech_map.model import FILES, HEARINGS, LIVE, MODEL_FILE, Hearing, SpeechMapModel, neighbours
+from services.motion.predictors.speech_map.grid import CORRECTION, GAINS, SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import LARGEST_GAIN, personalized, spread_gain
 from services.motion.predictors.speech_map.train.fit import fit_map
+from services.motion.speech_map import (
+    FILES,
+    HEARINGS,
+    LIVE,
+    MODEL_FILE,
+    Hearing,
+    SpeechMapModel,
+    correction_inputs,
+    num_correction_inputs,
+)
+from services.motion.speech_states import neighbours
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
 from services.motion.train.clips import TrainingClip
@@ -48,7 +51,7 @@ def model() -> SpeechMapModel:
 
 @pytest.fixture(scope="module")
 def personal(style: Style) -> Style:
-    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), num_pooled(len(style.spread))))
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(style.spread), num_correction_inputs(len(style.spread))))
     return style.adding(**{CORRECTION: correction.astype(np.float32)})
 
 
@@ -99,7 +102,7 @@ def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: Speec
     """The stream against the formula of the model, also at both ends, where silence surrounds the speech."""
     features = heard(20)
     each = model.maps[hearing.feature]
-    windows = neighbours(features.extra[hearing.feature], hearing).reshape(20, -1)
+    windows = neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead).reshape(20, -1)
     coefficients = windows @ each.weight.T + each.bias
     expected = style.rest_mouth + model.basis.reconstruct(coefficients * model.spread(style.spread, models))
     expected = style.mean_mouth + AMPLITUDE * (expected - style.mean_mouth)
@@ -114,7 +117,7 @@ def test_a_correction_is_added_in_units_of_the_spread(
 ) -> None:
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
-    correction = np.zeros((len(shift), num_pooled(len(shift))), np.float32)
+    correction = np.zeros((len(shift), num_correction_inputs(len(shift))), np.float32)
     correction[:, -1] = shift
     plain, shifted = (
         moved(models, model, hearing, each, features, constraints=OFF) for each in (style, style.adding(**{CORRECTION: correction}))
@@ -186,7 +189,7 @@ def test_a_gain_scales_the_opening_about_the_mean_mouth_and_never_presses_lips_t
 ) -> None:
     features = heard(60)
     one, more, most = (
-        moved(models, model, hearing, style.adding(**{OPENING_GAIN: np.array([gain], np.float32)}), features, constraints=OFF)
+        moved(models, model, hearing, style.adding(**{GAINS: np.array([gain, 1.0], np.float32)}), features, constraints=OFF)
         for gain in (1.0, 1.3, 9.0)
     )
     plain = moved(models, model, hearing, style, features, constraints=OFF)
@@ -207,10 +210,10 @@ def test_the_gain_gives_held_out_speech_the_spread_of_the_person(models: MotionM
     style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
     *_, last = personalized(model, FILES, style, features, footage, models)
     assert last.style is not None
-    gain = float(last.style.added[OPENING_GAIN][0])
+    gain = float(last.style.added[GAINS][0])
     assert 1.02 < gain < LARGEST_GAIN + 1e-6
     other, truth = talking(400, 2)
-    without = last.style.adding(**{OPENING_GAIN: np.ones(1, np.float32)})
+    without = last.style.adding(**{GAINS: np.ones(2, np.float32)})
     before, after = (
         mouth_opening(moved(models, model, FILES, each, other, constraints=OFF)).std() / mouth_opening(truth.mouth_landmarks).std()
         for each in (without, last.style)
@@ -236,7 +239,7 @@ def test_a_width_gain_spreads_the_lip_width_about_the_mean_mouth(
 ) -> None:
     plain, wide = (
         moved(models, model, hearing, each, heard(60), constraints=OFF)
-        for each in (style, style.adding(**{WIDTH_GAIN: np.array([gain], np.float32)}))
+        for each in (style, style.adding(**{GAINS: np.array([1.0, gain], np.float32)}))
     )
     mean = float(lip_width(style.mean_mouth))
     np.testing.assert_allclose(lip_width(wide) - mean, gain * (lip_width(plain) - mean), atol=0.6)
@@ -261,8 +264,9 @@ def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None
         states = np.zeros((21, 192), np.float32)
         states[10, 96] = 1.0
         answer = np.arange(4, dtype=np.float32)
-        pooled = np.array([correction_inputs(window, answer, hearing) for window in neighbours(states, hearing)])
-        assert pooled.shape == (21, num_pooled(4))
+        windows = neighbours(states, hearing.past, hearing.ahead)
+        pooled = np.array([correction_inputs(window, answer, hearing) for window in windows])
+        assert pooled.shape == (21, num_correction_inputs(4))
         assert int(pooled[:, 0].argmax()) == 10
         assert not pooled[:8, 0].any()
         assert not pooled[13:, 0].any()
@@ -283,11 +287,9 @@ def test_a_map_learns_what_moves_the_mouth_and_predicts_a_speaker_it_has_not_see
     fitted = fit_map(train, models.basis, hearing)
     stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
     style = encode_style(stranger.mouth_landmarks, stranger.usable, models.basis, models)
+    windows = neighbours(stranger.features.extra[hearing.feature], hearing.past, hearing.ahead)
     model = SpeechMapModel.made_of(models.basis, {hearing.feature: fitted})
-    predicted = (
-        np.stack([fitted.predict(window) for window in neighbours(stranger.features.extra[hearing.feature], hearing)])
-        * models.basis.typical_spread
-    )
+    predicted = np.stack([fitted.predict(window) for window in windows]) * models.basis.typical_spread
     opening = mouth_opening(style.rest_mouth + model.basis.reconstruct(predicted.astype(np.float32)))
     assert np.corrcoef(opening, mouth_opening(stranger.mouth_landmarks))[0, 1] > 0.7
 

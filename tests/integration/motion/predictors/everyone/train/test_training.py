@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from services.motion.predictors.everyone.train.network import NETWORK
 from services.motion.train.run_files import BEST
 from services.training.trainset.reader import TrainSet
 from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of, killed_and_resumed
+from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.predictors.everyone.train.tiny import TINY
 
 
@@ -33,7 +35,7 @@ def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(wh
     names = {f"everyone_motion{ending}" for ending in (".onnx", ".json", "_constants.safetensors", ".card.md")}
     assert {path.name for path in paths} == names
     model = EveryoneModel(out)
-    assert model.predict(np.zeros((36, 4, 44), np.float32)).shape == (4,)
+    assert model.predict(np.zeros((36, 192), np.float32)).shape == (4,)
     sheet = json.loads((out / "everyone_motion.json").read_text())
     assert sheet["version"] == model.version
     assert sheet["training"]["config"]["network"]["channels"] == 8
@@ -41,3 +43,11 @@ def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(wh
     change_landmark_basis(out)
     with pytest.raises(InvalidRequest, match="another landmark basis"):
         NETWORK.export(whole, out)
+
+
+def test_a_run_on_the_papers_input_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    config = replace(TINY, network=replace(TINY.network, heard="paper"))
+    train_briefly(NETWORK, data, config, tmp_path / "run")
+    assert NETWORK.export is not None
+    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+        NETWORK.export(tmp_path / "run", tmp_path / "motion")

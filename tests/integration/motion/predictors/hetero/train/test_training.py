@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.common.errors import InvalidRequest
 from services.motion.models import WEIGHTS
 from services.motion.predictors.hetero.model import HeteroModel
 from services.motion.predictors.hetero.train.network import NETWORK
 from services.motion.train.run_files import BEST
 from services.training.trainset.reader import TrainSet
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
-from tests.unit.motion.brief_training import opened
-from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set, upper_face
+from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.predictors.hetero.made import PAPER, TINY, heterogeneous_set, upper_face
 from tests.unit.motion.synthesised import mouths
 
 
@@ -42,7 +43,7 @@ def test_what_was_trained_is_exported_and_served(whole: Path, tmp_path: Path) ->
     }  # fmt: skip
     model = HeteroModel(out)
     reference, pose = model.encode(mouths(np.zeros(30, np.float32)), upper_face(30))
-    assert model.predict(np.zeros((19, 4, 80), np.float32), reference, pose).shape == (16,)
+    assert model.predict(np.zeros((19, 192), np.float32), reference, pose).shape == (16,)
     sheet = json.loads((out / "hetero.json").read_text())
     assert sheet["version"] == model.version
     assert sheet["training"]["config"]["network"]["embedding"] == 8
@@ -52,3 +53,11 @@ def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
     assert {row.speaker for row in opened(NETWORK, data, TINY).clips} == {"anna", "ben", "dora"}
     alone = replace(TINY, batches=replace(TINY.batches, heard=0))
     assert {row.speaker for row in opened(NETWORK, data, alone).clips} == {"anna", "ben"}
+
+
+def test_a_run_on_the_papers_spectrogram_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    train_briefly(NETWORK, data, PAPER, tmp_path / "run")
+    assert NETWORK.export is not None
+    shutil.copytree(WEIGHTS, tmp_path / "motion")
+    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+        NETWORK.export(tmp_path / "run", tmp_path / "motion")

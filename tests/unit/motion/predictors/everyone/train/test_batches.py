@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.everyone.inputs import WINDOW
+from services.motion.predictors.everyone.inputs import PAPER_CHANNELS, WINDOW, num_channels
 from services.motion.predictors.everyone.network import FILTER_PAST
 from services.motion.predictors.everyone.train.batches import HEARD, BatchConfig, BatchSampler
 from services.motion.predictors.everyone.train.filter import FilterConfig, fit_filter
+from services.motion.speech_states import Heard
 from services.motion.train.basis import committed_basis
 from services.motion.train.clips import Clips, TrainingClip
 from services.motion.train.expression_space import ExpressionSpace
@@ -31,8 +32,8 @@ PLAIN = BatchConfig(
 )
 
 
-def sampler(clips: Clips, config: BatchConfig) -> BatchSampler:
-    return BatchSampler(clips, SPACE, fit_filter(clips, SPACE, FilterConfig()), config)
+def sampler(clips: Clips, config: BatchConfig, heard: Heard = "both") -> BatchSampler:
+    return BatchSampler(clips, SPACE, fit_filter(clips, SPACE, FilterConfig(), heard), config, heard)
 
 
 def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
@@ -41,16 +42,21 @@ def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
     for first, second in zip(one, again, strict=True):
         np.testing.assert_array_equal(first, second)
         assert first.dtype == np.float32
-    assert one.content.shape == (4, HEARD, 4, NUM_CONTENT)
+    assert one.speech.shape == (4, HEARD, num_channels("both"))
     assert one.offsets.shape == (4, WINDOW, 59, 3)
     assert one.alone.shape == (4, WINDOW, 3)
-    np.testing.assert_allclose(one.content[..., :40].sum(-1), 1.0, atol=1e-4)
+    np.testing.assert_allclose(one.speech[..., :40].sum(-1), 1.0, atol=1e-4)
+    for heard in ("paper", "states"):
+        part = sampler(clips, BatchConfig(batch_size=4), heard).draw(np.random.default_rng(1)).speech
+        own = one.speech[..., :PAPER_CHANNELS] if heard == "paper" else one.speech[..., PAPER_CHANNELS:]
+        np.testing.assert_array_equal(part, own)
 
 
 def test_sound_and_mouth_of_a_stretch_belong_together(clips: Clips) -> None:
     # Mouths of these clips open with the probability of "AA" of this frame and of the frame before.
     drawn = sampler(clips, PLAIN).draw(np.random.default_rng(2))
-    vowel = drawn.content[:, FILTER_PAST : FILTER_PAST + WINDOW, :, 1].mean(axis=2)
+    content = drawn.speech[:, FILTER_PAST : FILTER_PAST + WINDOW, :PAPER_CHANNELS].reshape(-1, WINDOW, 4, NUM_CONTENT)
+    vowel = content[..., 1].mean(axis=2)
     lower = drawn.offsets[:, :, 30:40, 1].max(axis=2)
     both = (drawn.valid[:, 1:-1] > 0).ravel()
     near = (vowel[:, :-2] + 2.0 * vowel[:, 1:-1] + vowel[:, 2:]).ravel()

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from services.motion.predictors.hetero.inputs import Heard, heard_shape
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
 from services.motion.predictors.hetero.train.batches import BatchSampler
 from services.motion.predictors.hetero.train.teacher import TeacherConfig, fit_teacher
+from services.motion.speech_states import STATES
 from services.motion.train.basis import committed_basis
 from services.motion.train.clips import clips_of
 from services.training.trainset.reader import TrainSet
@@ -19,22 +22,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
 
 
-def sampler_of(data: TrainSet, heard: int = 2) -> BatchSampler:
-    clips, basis = clips_of(data, "train"), committed_basis()
+def sampler_of(data: TrainSet, heard: int = 2, hears: Heard = "states") -> BatchSampler:
+    clips, basis = clips_of(data, "train", (STATES,)), committed_basis()
     speech = [row for row in data.of("train") if not row.has_face]
     config = replace(TINY.batches, heard=heard)
-    return BatchSampler(
-        data, clips, speech if heard else [], basis, fit_teacher(clips, basis, TeacherConfig(past=2, ahead=1)), config
-    )
+    teacher = fit_teacher(clips, basis, TeacherConfig(past=2, ahead=1), hears)
+    return BatchSampler(data, clips, speech if heard else [], basis, teacher, config)
 
 
-@pytest.fixture(scope="module")
-def sampler(data: TrainSet) -> BatchSampler:
-    return sampler_of(data)
+@pytest.fixture(scope="module", params=get_args(Heard))
+def sampler(request: pytest.FixtureRequest, data: TrainSet) -> BatchSampler:
+    return sampler_of(data, hears=request.param)
 
 
 def test_the_same_random_numbers_give_the_same_batch(data: TrainSet, sampler: BatchSampler) -> None:
-    first, second = (each.draw(np.random.default_rng(3)) for each in (sampler, sampler_of(data)))
+    again = sampler_of(data, hears="paper" if sampler.draw(np.random.default_rng(3)).speech.ndim == 4 else "states")
+    first, second = (each.draw(np.random.default_rng(3)) for each in (sampler, again))
     for one, other in zip(first, second, strict=True):
         assert one.tobytes() == other.tobytes()
 
@@ -49,14 +52,14 @@ def test_a_batch_has_stretches_with_a_face_and_stretches_of_speech_alone(sampler
 
 def test_shapes_fit_the_network(sampler: BatchSampler) -> None:
     batch, frames = sampler.draw(np.random.default_rng(0)), TINY.batches.frames
-    assert batch.mel.shape == (4, frames + SHRINKS, 4, 80)
+    assert batch.speech.shape in {(4, frames + SHRINKS, *heard_shape(heard)) for heard in get_args(Heard)}
     assert batch.phones.shape == (4, PHONES_BEFORE + frames + PHONES_AFTER, 4, 40)
     assert batch.offsets.shape == (4, frames, 59, 3)
     np.testing.assert_allclose(batch.phones.sum(axis=-1), 1.0, atol=1e-3)
 
 
 def test_without_speech_alone_only_faces_are_drawn(data: TrainSet) -> None:
-    assert len(sampler_of(data, heard=0).draw(np.random.default_rng(0)).mel) == TINY.batches.seen
+    assert len(sampler_of(data, heard=0).draw(np.random.default_rng(0)).speech) == TINY.batches.seen
 
 
 def test_clips_without_phone_labels_are_taught_by_the_posteriorgram_alone(sampler: BatchSampler) -> None:

@@ -1,0 +1,296 @@
+"""The fitted maps: linear filters from neighbouring states of the speech encoder to motion, for files and for live speech.
+
+    coefficients   = W (s_{n - b}, ..., s_{n + a}) + w              in units of the person's spread
+    P(closed lips) = 1 / (1 + exp(-(v (s_{n - b}, ..., s_{n + a}) + u)))
+
+s_n are the 192 numbers of frame n that the audio stage's speech encoder makes. Files and live speech have a map each, because the
+encoder hears them in other windows. The file holds the landmark basis that the maps were fitted in, so the basis of other networks
+may change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from services.common.array_types import Array, Float32
+from services.common.errors import ArtefactCorrupt
+from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width
+from services.motion.basis import LandmarkBasis
+from services.motion.constraints import ConstraintConfig, closed_lips_weights
+from services.motion.expression import expression_spread
+from services.motion.grid import amplified
+from services.motion.models import MotionModels
+from services.motion.runtime import read_constants
+from services.motion.speech_states import NUM_POOLED_STATES, NUM_STATES, STATES, pooled_states
+from services.motion.style import Style
+
+MODEL_FILE: Final = "speech_map.safetensors"
+ARRAYS: Final = ("weight", "bias", "closed_weight", "closed_bias")
+"""Arrays of a map in the file."""
+
+
+_ANSWER_SCALE: Final = np.float32(0.5)
+"""Factor of the map's answer beside the states that a correction hears: a ridge punishes a factor of a small number more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """Input of one of the maps.
+
+    Attributes:
+        feature: tensor of AudioFeatureBlock with the states.
+        past: b, frames of states before the predicted frame.
+        ahead: a, frames of states after the predicted frame.
+    """
+
+    feature: str
+    past: int
+    ahead: int
+
+    @property
+    def width(self) -> int:
+        """Frames that the map hears."""
+        return self.past + 1 + self.ahead
+
+
+FILES: Final = Hearing(feature=STATES, past=3, ahead=3)
+LIVE: Final = Hearing(feature="speech_states_live", past=4, ahead=2)
+HEARINGS: Final = (FILES, LIVE)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """One of the maps.
+
+    Attributes:
+        weight: float32 [K, width * 192], W; the first frame comes first.
+        bias: float32 [K], w.
+        closed_weight: float32 [width * 192], v.
+        closed_bias: float32 [1], u.
+        hearing: what the map hears.
+    """
+
+    weight: Float32
+    bias: Float32
+    closed_weight: Float32
+    closed_bias: Float32
+    hearing: Hearing
+
+    @cached_property
+    def version(self) -> str:
+        """First 12 digits of the SHA-256 of W, w, v and u."""
+        return hashlib.sha256(b"".join(each.tobytes() for each in self.arrays().values())).hexdigest()[:12]
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name without the feature's."""
+        return {name: getattr(self, name) for name in ARRAYS}
+
+    def predict(self, window: Float32) -> Float32:
+        """Return the coefficients of one window: float32 [width, 192] -> float32 [K] in units of the person's spread.
+
+        Each call takes one window: the bits of a batched matrix product may depend on the size of the batch.
+        """
+        return np.asarray(self.weight @ np.ascontiguousarray(window).reshape(-1) + self.bias, np.float32)
+
+    def closed(self, window: Float32) -> float:
+        """Return the probability of closed lips of one window, float32 [width, 192]."""
+        score = float(self.closed_weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.closed_bias[0])
+        return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
+
+    def closing(self, states: Float32, constraints: ConstraintConfig) -> Float32:
+        """Return how far the lips close at T frames, float32 [T] in [0, 1], see constraints.closed_lips_weights.
+
+        Args:
+            states: float32 [T + width - 1, 192], states that the map hears about these frames.
+            constraints: strength of the constraints.
+        """
+        windows = (states[frame : frame + self.hearing.width] for frame in range(len(states) - self.hearing.width + 1))
+        return closed_lips_weights(np.array([self.closed(window) for window in windows], np.float32), constraints)
+
+
+class SpeechMapModel:
+    """The maps with their basis.
+
+    Attributes:
+        basis: landmark basis of the coefficients.
+        maps: the map of each feature, by the name of the feature.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the maps. Arguments and errors: see PredictorModel."""
+        named = read_constants(folder / MODEL_FILE)
+        self.basis = LandmarkBasis.named(named)
+        self.maps = {hearing.feature: _map(named.arrays, hearing, len(self.basis.typical_spread), folder) for hearing in HEARINGS}
+
+    @classmethod
+    def of(cls, models: MotionModels) -> SpeechMapModel:
+        """Return the model that belongs to the shared networks; the first call loads the model."""
+        return models.own(cls)
+
+    @classmethod
+    def made_of(cls, basis: LandmarkBasis, maps: Mapping[str, LinearMap]) -> SpeechMapModel:
+        """Return a model of maps that are not in a file."""
+        model = cls.__new__(cls)
+        model.basis, model.maps = basis, dict(maps)
+        return model
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name."""
+        found = self.basis.arrays()
+        for feature, each in self.maps.items():
+            found |= {f"{feature}.{name}": values for name, values in each.arrays().items()}
+        return found
+
+    def spread(self, style_spread: Float32, models: MotionModels) -> Float32:
+        """Return the person's spread of each coefficient, float32 [K], from the spread in the style, which has another basis.
+
+        Equal bases give the style's spread up to rounding.
+        """
+        return expression_spread(style_spread, models.basis, self.basis)
+
+
+def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
+    inputs = hearing.width * NUM_STATES
+    shapes = zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True)
+    found: dict[str, Float32] = {}
+    for part, shape in shapes:
+        values = arrays.get(f"{hearing.feature}.{part}")
+        if values is None or values.shape != shape:
+            raise ArtefactCorrupt(
+                f"{folder / MODEL_FILE} is damaged: {hearing.feature}.{part} is missing or not of shape {list(shape)}; fit the "
+                "maps again (python -m services.motion.predictors.speech_map.train.fit)",
+                resource=MODEL_FILE,
+            )
+        found[part] = np.asarray(values, np.float32)
+    return LinearMap(**found, hearing=hearing)
+
+
+def num_correction_inputs(num_coefficients: int) -> int:
+    """Return the count of numbers that a correction of the map hears, for K coefficients: 49 + K."""
+    return NUM_POOLED_STATES + num_coefficients
+
+
+def correction_inputs(window: Float32, answer: Float32, hearing: Hearing) -> Float32:
+    """Return what a correction of the map hears of a frame: float32 [49 + K], the last number 1.
+
+    Args:
+        window: float32 [width, 192], states about the frame.
+        answer: float32 [K], coefficients of the map.
+        hearing: input of the map.
+    """
+    pooled = pooled_states(window, hearing.past)
+    return np.concatenate([pooled[:-1], _ANSWER_SCALE * answer, pooled[-1:]]).astype(np.float32)
+
+
+class MapMouth:
+    """Mouths of one person from states, before constraints (grid.amplified included).
+
+        coefficients = map(window) + voiced * C p(window, map(window))        in units of the person's spread; p: correction_inputs
+
+    Then the person's gains, see Gains.
+
+    Attributes:
+        map: the map.
+    """
+
+    map: LinearMap
+
+    def __init__(
+        self,
+        model: SpeechMapModel,
+        hearing: Hearing,
+        models: MotionModels,
+        style: Style,
+        correction: Float32 | None,
+        gains: Float32 | None = None,
+    ) -> None:
+        """Take a person.
+
+        Args:
+            model: the maps.
+            hearing: which map to use.
+            models: the shared networks.
+            style: the person.
+            correction: the person's correction C, float32 [K, 49 + K]. None: the map alone.
+            gains: gains of the opening and of the lip width, float32 [2]. None: none.
+        """
+        self.map = model.maps[hearing.feature]
+        self._basis, self._style = model.basis, style
+        self._spread, self._correction = model.spread(style.spread, models), correction
+        self._gains = None if gains is None else Gains(gains, style, model.basis, self._spread)
+
+    def __call__(self, window: Float32, voiced: float) -> Float32:
+        """Return the mouth of a window of states: float32 [width, 192] -> [59, 3].
+
+        Args:
+            window: states of the frames that the map hears.
+            voiced: share of the person's correction (constraints.voiced_share).
+        """
+        coefficients = self.map.predict(window)
+        if self._correction is not None:
+            inputs = correction_inputs(window, coefficients, self.map.hearing)
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ inputs)
+        mouth = self._style.rest_mouth + self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
+        if self._gains is None:
+            return amplified(mouth, self._style)
+        return self._gains.widened(amplified(self._gains.opened(mouth, coefficients[0], voiced), self._style), voiced)
+
+
+class Gains:
+    """A person's gains: a prediction of least error moves less than the person does.
+
+        c_0' = m + g (c_0 - m)
+
+    is the opening, the first coefficient, with the gain g about the mean mouth's coefficient m. The lip width has a gain about the
+    width of the mean mouth: the points of the lips move along x from the middle of the lips.
+    """
+
+    def __init__(self, gains: Float32, style: Style, basis: LandmarkBasis, spread: Float32) -> None:
+        """Prepare the gains.
+
+        Args:
+            gains: float32 [2], of the opening and of the lip width.
+            style: the person.
+            basis: basis of the coefficients.
+            spread: float32 [K], the person's spread of each coefficient.
+        """
+        self._opening, self._width = gains[0] - np.float32(1.0), gains[1] - np.float32(1.0)
+        self._unit = basis.components[0] * spread[0]
+        self._mean = basis.project(style.mean_mouth - style.rest_mouth)[0] / spread[0]
+        self._mean_width = np.float32(lip_width(style.mean_mouth))
+        self._parts = _gap(style.rest_mouth + self._unit) - _gap(style.rest_mouth)
+
+    def opened(self, mouth: Float32, opening: np.float32, voiced: float) -> Float32:
+        """Return a mouth, float32 [59, 3], with the gain of the opening. Lips come together as far as they touch, and no further.
+
+        Args:
+            mouth: float32 [59, 3].
+            opening: the mouth's first coefficient.
+            voiced: share of the gain, 0 to 1.
+        """
+        touching = -max(_gap(mouth), np.float32(0.0)) / self._parts
+        wanted = np.float32(voiced) * self._opening * (opening - self._mean)
+        return np.asarray(mouth + max(wanted, touching) * self._unit, np.float32)
+
+    def widened(self, mouth: Float32, voiced: float) -> Float32:
+        """Return a mouth, float32 [59, 3], with the gain of the lip width; jaw and chin stay. Arguments: see opened."""
+        width = max(np.float32(lip_width(mouth)), np.float32(1e-3))
+        wanted = width + np.float32(voiced) * self._width * (width - self._mean_width)
+        found = mouth.copy()
+        lips = found[:NUM_LIPS, 0]
+        middle = lips.mean()
+        found[:NUM_LIPS, 0] = middle + (lips - middle) * (wanted / width)
+        return found
+
+
+def _gap(mouth: Float32) -> np.float32:
+    """Return the mean height of the gap between the lips, crop pixels; negative where the lips overlap."""
+    return np.float32(lip_gaps(mouth)[:, 1].mean())

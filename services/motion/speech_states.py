@@ -1,0 +1,80 @@
+"""States of the speech encoder (audio stage): 192 numbers a frame, of which a filter about a frame tells most of the mouth.
+
+Components 0 to 95 are of the encoder's block 2, components 96 to 191 of block 3. The audio stage measures states from those of
+digital silence, so silence is 0. A person's correction (correction.py) hears the first 48 components of block 3, as a Gaussian mean
+over time:
+
+    c' = c + C p,     p = .25 sum_d w_d s_{n + d},  d = -2 .. 2,  and 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, Literal
+
+import numpy as np
+
+from services.common.array_types import Float32, Floating
+from services.common.errors import InvalidRequest
+from services.motion.features import silence
+from services.motion.types import EXTRA_FEATURES, SpeechFeatures
+
+STATES: Final = "speech_states"
+"""Tensor of AudioFeatureBlock with the states of speech in files."""
+NUM_STATES: Final = EXTRA_FEATURES[STATES][0]
+BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
+"""Components of the encoder's block 2 and of block 3."""
+Heard = Literal["paper", "states", "both"]
+"""Input of a method's network: the paper's own, the states in place of the paper's own, or both."""
+_POOLED: Final = slice(96, 144)
+"""Components that a correction hears."""
+_REACH: Final = 2
+_WIDTH: Final = 0.7
+"""Frames before and after the predicted frame that a correction hears, and standard deviation of their weights, frames."""
+_SCALE: Final = np.float32(0.25)
+NUM_POOLED_STATES: Final = _POOLED.stop - _POOLED.start + 1
+
+
+def states_of(features: SpeechFeatures, feature: str = STATES) -> Float32:
+    """Return the states of the speech encoder, float32 [T, 192].
+
+    Raises:
+        InvalidRequest: the features have no such states.
+    """
+    found = features.extra.get(feature)
+    if found is None:
+        raise InvalidRequest(f"features.{feature}: missing; the predictor needs this tensor", field=f"features.{feature}")
+    return found
+
+
+def silent_states(num_frames: int) -> Float32:
+    """Return the states of digital silence, float32 [T, 192]."""
+    return np.zeros((num_frames, NUM_STATES), np.float32)
+
+
+def silence_with_states(num_frames: int, feature: str = STATES) -> SpeechFeatures:
+    """Return features of digital silence that hold the silent states."""
+    quiet = silence(num_frames)
+    return replace(quiet, extra={**quiet.extra, feature: silent_states(num_frames)})
+
+
+def neighbours(states: Floating, past: int, ahead: int) -> Float32:
+    """Return the states about each frame of a whole clip in silence: [T, 192] -> float32 [T, past + 1 + ahead, 192]."""
+    padded = np.concatenate([silent_states(past), states, silent_states(ahead)]).astype(np.float32)
+    return np.stack([padded[step : step + len(states)] for step in range(past + 1 + ahead)], axis=1)
+
+
+def pooled_states(window: Float32, past: int) -> Float32:
+    """Return what a correction hears of a window of states: float32 [W, 192] -> float32 [49], the last number 1.
+
+    The components are a Gaussian mean over time, so one correction serves files and live speech.
+
+    Args:
+        window: states; at least two frames lie before and after the predicted frame.
+        past: frames before the predicted frame.
+    """
+    distance = np.arange(-_REACH, _REACH + 1)
+    weights = np.exp(-0.5 * (distance / _WIDTH) ** 2)
+    near = window[past - _REACH : past + _REACH + 1, _POOLED]
+    mean = (near * (weights / weights.sum())[:, None].astype(np.float32)).sum(axis=0)
+    return np.append(_SCALE * mean, np.float32(1.0)).astype(np.float32)
