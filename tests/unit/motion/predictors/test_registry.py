@@ -17,7 +17,7 @@ from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
-from services.motion.predictors.speech_map.model import SpeechMapModel
+from services.motion.speech_map import SpeechMapModel
 from services.motion.style import WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
