@@ -15,8 +15,10 @@ from services.common.errors import InvalidRequest
 
 FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]
 
-LAG_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
-"""Features that EstimateLag needs. The gateway extracts these kinds for every method."""
+SHARED_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
+"""Features that every motion predictor needs. The gateway extracts these kinds for every method."""
+LAG_FEATURES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
+"""Features that EstimateLag needs. The gateway extracts these kinds from the sound of footage."""
 
 
 class TextureInput(StrEnum):
@@ -125,8 +127,13 @@ class Method:
 
     @property
     def features(self) -> FeatureKinds:
-        """Kinds of audio features that a dub extracts: those for the lag of the footage, then further ones of the predictor."""
-        return (*LAG_FEATURES, *(kind for kind in self.motion.features if kind not in LAG_FEATURES))
+        """Kinds of audio features that a dub extracts from the new speech: the shared kinds, then further ones of the predictor."""
+        return _union(SHARED_FEATURES, self.motion.features)
+
+    @property
+    def footage_features(self) -> FeatureKinds:
+        """Kinds of audio features that an enrolment extracts from the footage: `features`, then further ones for the lag."""
+        return _union(self.features, LAG_FEATURES)
 
     @property
     def own_timeline(self) -> bool:
@@ -172,6 +179,10 @@ class Method:
         return ", and ".join(reasons)
 
 
+def _union(first: FeatureKinds, second: FeatureKinds) -> FeatureKinds:
+    return (*first, *(kind for kind in second if kind not in first))
+
+
 def _hears(motion: Predictor) -> str:
     return f"needs {motion.look_ahead_ms} ms of speech after a frame"
 
@@ -181,11 +192,11 @@ METHODS: Final[dict[str, Method]] = {
         name="ugc",
         motion=Predictor(
             name="speech_map",
-            features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
             look_ahead_ms=120,
             streamed=Predictor(
                 name="speech_map_live",
-                features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
+                features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
                 look_ahead_ms=80,
                 live=True,
             ),
@@ -196,11 +207,11 @@ METHODS: Final[dict[str, Method]] = {
         name="everybody",
         motion=Predictor(
             name="everybody",
-            features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
             look_ahead_ms=160,
             streamed=Predictor(
                 name="everybody_live",
-                features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
+                features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
                 look_ahead_ms=160,
                 live=True,
             ),
@@ -211,7 +222,7 @@ METHODS: Final[dict[str, Method]] = {
         name="headpose",
         motion=Predictor(
             name="headpose",
-            features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
             look_ahead_ms=120,
             moves_head=True,
         ),
@@ -219,12 +230,12 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "hetero": Method(
         name="hetero",
-        motion=Predictor(name="hetero", features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=200),
+        motion=Predictor(name="hetero", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=200),
         renderer=Renderer(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
     ),
     "everyone": Method(
         name="everyone",
-        motion=Predictor(name="everyone", features=(*LAG_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=400),
+        motion=Predictor(name="everyone", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=400),
         renderer=Renderer(
             name="everyone",
             frames_before=1,

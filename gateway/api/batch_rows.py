@@ -137,6 +137,8 @@ def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
     row: dict[str, Any] = {name: text for field, name in _TEXTS.items() if (text := getattr(message, field))}
     row |= {"retime": message.retime, "keep_audio": message.keep_audio, "seed": message.seed}
     row["personalize"] = not message.skip_personalization
+    if message.HasField("expressiveness"):
+        row["expressiveness"] = message.expressiveness
     if message.HasField("quality"):
         row["quality"] = {field.name: value for field, value in message.quality.ListFields()}
     return row

@@ -59,6 +59,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: LocalMedia, actor: Sto
         threads=threads,
         retime=message.retime,
         expression=expression,
+        expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
         overwrite=message.overwrite,
     )
 

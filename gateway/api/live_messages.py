@@ -41,6 +41,7 @@ class LiveOptions:
         use: project and language of the stream.
         first_frame: first frame that is wanted.
         max_late_s: seconds after the arrival of its sound until which a frame is sent; None: every frame is sent.
+        expressiveness: factor of the mouth's movement.
     """
 
     actor_id: str
@@ -49,6 +50,7 @@ class LiveOptions:
     use: ConsentUse = ConsentUse()
     first_frame: int = 0
     max_late_s: float | None = None
+    expressiveness: float = 1.0
 
 
 def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
@@ -76,7 +78,8 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
             field="config.max_late_ms",
         )
     max_late_s = config.max_late_ms / 1000 if config.max_late_ms else None
-    return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s)
+    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
+    return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s, expressiveness)
 
 
 @contextmanager

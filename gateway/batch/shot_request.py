@@ -57,6 +57,7 @@ async def shot_request(bench: Bench, shot: Shot) -> AsyncIterator[DubRequest]:
             use=use_of(shot.project or "", shot.language or ""),
             retime=shot.retime,
             expression=shot.expression,
+            expressiveness=shot.expressiveness,
             keep_audio=shot.keep_audio,
             codec=shot.codec,
             enrol=EnrolOptions(personalize_renderer=shot.personalize, personalize_motion=shot.personalize, seed=shot.seed),

@@ -61,6 +61,7 @@ def twin_key(shot: Shot, request: DubRequest) -> str:
         shot.face,
         shot.retime,
         request.keeps_expression,
+        request.expressiveness,
         shot.personalize,
         shot.seed,
     ]

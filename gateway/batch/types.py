@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.common.face.mouth_curves import MotionFigures
+from gateway.pipeline.dub_request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
+from services.common.wire.mouth_curves import MotionFigures
 
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""
@@ -53,7 +54,7 @@ class Quality(_Strict):
 
 
 class ShotMotion(_Strict):
-    """Motion of a dub compared with the person's own motion (services/common/face/mouth_curves.py). None: not measured.
+    """Motion of a dub compared with the person's own motion (services/common/wire/mouth_curves.py). None: not measured.
 
     Attributes:
         silence_opening: how far the mouth opens in silence, as a share of the person's range; 0: at rest.
@@ -95,6 +96,7 @@ class Shot(_Strict):
         face: face to dub, as `--face` takes it.
         retime: the film is as long as the speech.
         expression: what becomes of the slow expression; None: the method decides.
+        expressiveness: factor of the mouth's movement; 1: as the person speaks.
         keep_audio: the film keeps the sound of the footage.
         codec: video codec; None: chosen by the container.
         personalize: the networks are adapted to the person.
@@ -114,6 +116,7 @@ class Shot(_Strict):
     face: str = Field("largest", max_length=80)
     retime: bool = False
     expression: Literal["keep", "neutral"] | None = None
+    expressiveness: float = Field(1.0, ge=LEAST_EXPRESSIVENESS, le=MOST_EXPRESSIVENESS)
     keep_audio: bool = False
     codec: str | None = Field(None, max_length=32)
     personalize: bool = True

@@ -95,6 +95,7 @@ def dub(
             f"{options.TIMELINE_METHODS}.",
         ),
     ] = "",
+    expressiveness: options.Expressiveness = 1.0,
     keep_audio: Annotated[bool, typer.Option("--keep-audio", help="Keep the sound of the footage in the film.")] = False,
     stages: options.Stages = None,
     codec: Annotated[
@@ -130,6 +131,7 @@ def dub(
         use=options.consent_use(project, language),
         retime=retime,
         expression=expression_named(expression),
+        expressiveness=expressiveness,
         keep_audio=keep_audio,
         codec=codec,
         enrol=options.enrol_options(personalize=personalize, seed=seed),

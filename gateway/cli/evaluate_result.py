@@ -35,6 +35,12 @@ def show_scores(results: Sequence[ClipResult]) -> None:
     width = err.width
     for result in results:
         say(f"{result.clip} ({sound_against_picture(result.lag_frames)})" if result.lag_frames else result.clip)
+        for each in result.folds:
+            if each.lag_doubt:
+                part = each.fold.enrol
+                say_warning(
+                    f"{result.clip}, enrolled on frames {part.start} to {part.stop - 1}: no lag is applied: {each.lag_doubt}"
+                )
         for line in score_lines(METRICS, {name: scores.metrics for name, scores in result.variants.items()}, width):
             say(line)
         if result.head_motion is not None:

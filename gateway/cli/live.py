@@ -33,6 +33,7 @@ def live(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Running gateway to use. Default: run the gateway in this process."),
     ] = None,
+    expressiveness: options.Expressiveness = 1.0,
     project: options.Project = "",
     language: options.Language = "",
     stages: options.Stages = None,
@@ -57,6 +58,7 @@ def live(
         show_latency=show_latency,
         gateway=gateway,
         use=options.consent_use(project, language),
+        expressiveness=expressiveness,
         fast=fast,
     )
     run_async(run_live(settings, request))

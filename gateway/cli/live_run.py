@@ -31,6 +31,7 @@ class LiveRequest:
         show_latency: whether the latency of each frame is printed.
         gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
         use: project and language of the stream.
+        expressiveness: factor of the mouth's movement.
         fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
     """
 
@@ -40,6 +41,7 @@ class LiveRequest:
     show_latency: bool
     gateway: str | None
     use: ConsentUse
+    expressiveness: float
     fast: bool
 
 
@@ -73,6 +75,7 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
         sample_rate_hz=speech.sample_rate_hz,
         channels=speech.samples.shape[1],
         use=request.use,
+        expressiveness=request.expressiveness,
     )
     await show_frames(frames, speech, recording, show_latency=request.show_latency)
 
@@ -99,6 +102,7 @@ async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: S
                 sample_rate_hz=speech.sample_rate_hz,
                 channels=speech.samples.shape[1],
                 use=request.use,
+                expressiveness=request.expressiveness,
             )
             showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
             await while_allowed(lambda: place.actors.erasures.check(request.actor_id), showing)

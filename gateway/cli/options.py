@@ -11,6 +11,7 @@ from gateway.consent.files import read_consent
 from gateway.consent.record import Consent
 from gateway.consent.use import ConsentUse, use_of
 from gateway.methods import METHODS
+from gateway.pipeline.dub_request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
 from gateway.tenants.places import settings_of
@@ -58,6 +59,15 @@ Language = Annotated[
     typer.Option(
         metavar="TAG",
         help="Language of the new speech, such as de or pt-BR. A consent record that names languages must cover this one.",
+    ),
+]
+Expressiveness = Annotated[
+    float,
+    typer.Option(
+        min=LEAST_EXPRESSIVENESS,
+        max=MOST_EXPRESSIVENESS,
+        metavar="NUMBER",
+        help="Factor of the mouth's movement. 1: as the person speaks. Lips still close on p, b, m and in silence.",
     ),
 ]
 Personalize = Annotated[bool, typer.Option(help="Adapt the networks to the person before dubbing.")]

@@ -43,7 +43,7 @@ def trainset(
     ] = "train,val",
     lags: Annotated[
         bool,
-        typer.Option("--lags/--no-lags", help="Measure the lag of the sound. Not for the set that the sync network learns from."),
+        typer.Option("--lags/--no-lags", help="Measure the lag of the sound. With --no-lags, every lag is 0."),
     ] = True,
 ) -> None:
     """Track the faces of all clips of FOLDER, extract the features of the sound, label phones, and write a manifest.

@@ -20,7 +20,7 @@ from gateway.evaluation.measures import PAPER_COLUMNS, RunMeasures
 from gateway.evaluation.mouth_metrics import correlation, speaking_style_iou, spread_ratio
 from gateway.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
-from services.common.face.mouth_curves import TRIGGERS, Trigger, fastest, shift_ms
+from services.common.wire.mouth_curves import TRIGGERS, Trigger, fastest, shift_ms
 
 _MEAN_METRICS: Final = ("face_psnr_db", "face_ssim", "face_ms_ssim", "mouth_psnr_db", "mouth_ssim", "mouth_lmd_px")
 _QUIET_SHARE: Final = 4

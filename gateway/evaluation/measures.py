@@ -22,7 +22,7 @@ from gateway.evaluation.image_metrics import (
 from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from gateway.evaluation.types import Rendered
 from services.common.array_types import Bool, Float32, Float64, UInt8
-from services.common.face.mouth_curves import Trigger, around_phones, quick_part, steps
+from services.common.wire.mouth_curves import Trigger, around_phones, quick_part, steps
 
 PICTURE_COLUMNS: Final = (
     "face_psnr_db",
@@ -35,7 +35,7 @@ PICTURE_COLUMNS: Final = (
 EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 """See expression.py."""
 CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
-"""Columns of a whole run, which join_pieces makes from its curves (services/common/face/mouth_curves.py)."""
+"""Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
 """Columns whose means are figures of the papers."""
 _ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))

@@ -38,7 +38,7 @@ from gateway.evaluation.types import (
     VariantScores,
 )
 from services.common.array_types import Float64, UInt8
-from services.common.face.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
+from services.common.wire.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
 
 
 class PerceptualDistance(Protocol):
@@ -135,7 +135,7 @@ def evaluate_clip(
         with evaluation.cost.enrolling():
             actor = session.enrol(fold.enrol)
         evaluation.cost.learned(actor.num_bytes)
-        fold_results.append(FoldResult(fold, actor.lag_frames))
+        fold_results.append(FoldResult(fold, actor.lag_frames, actor.lag_doubt))
         for variant, measured in evaluation.fold(actor, fold, speeches, keeper if fold is folds[0] else None).items():
             runs[variant].extend(measured)
         head = session.head_motion(actor, fold.test)

@@ -49,6 +49,7 @@ def clip_document(result: ClipResult) -> dict[str, Any]:
                 "enrol": [fold.fold.enrol.start, fold.fold.enrol.stop],
                 "test": [fold.fold.test.start, fold.fold.test.stop],
                 "lag_frames": fold.lag_frames,
+                "lag_doubt": fold.lag_doubt,
             }
             for fold in result.folds
         ],

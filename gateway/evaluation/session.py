@@ -42,7 +42,7 @@ from gateway.stages.method_check import models_for
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
-from services.common.face.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
+from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
 from services.common.wire.timeline_messages import timeline_to_proto
 
@@ -74,6 +74,11 @@ class Handle:
     single_frame_style: common_pb2.ArtefactRef
     lag_frames: int
     frames: FrameRange
+
+    @property
+    def lag_doubt(self) -> str:
+        """Why the lag is not applied; empty: the lag is applied, or nothing was measured."""
+        return self.actor.lag_doubt
 
     @property
     def num_bytes(self) -> int:

@@ -12,6 +12,7 @@ from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
 from gateway.evaluation.types import FrameRange, Speech
 from gateway.media import sound
+from gateway.methods import LAG_FEATURES
 from gateway.pipeline.records import FEATURE_RECORD, RecordFile
 from gateway.pipeline.speech import extract_features, feature_block, motion_frames_for
 from gateway.stages.host import StageHost
@@ -75,7 +76,7 @@ class StageSyncDistance:
         if count == 0:
             return float("nan")
         request = motion_client.estimate_lag.request(
-            features=feature_block(features, 0), mouth_landmarks=mouths[:count], usable=usable[:count]
+            features=feature_block(features, 0, LAG_FEATURES), mouth_landmarks=mouths[:count], usable=usable[:count]
         )
         try:
             return float(self._host.run(self._host.stages.unary(rpcs.motion.ESTIMATE_LAG, request)).distance)
@@ -92,5 +93,5 @@ class StageSyncDistance:
         with RecordFile(self._file, FEATURE_RECORD) as features:
             features.clear()
             spoken = sound.Speech(_SPEECH_RATE_HZ, 1, [samples[:, None]])
-            await extract_features(self._host.stages, spoken, features, motion_frames_for(duration), duration)
+            await extract_features(self._host.stages, spoken, features, motion_frames_for(duration), duration, LAG_FEATURES)
             return features.read(0, features.num_rows)

@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar, get_args
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.face.mouth_curves import Trigger
+from services.common.wire.mouth_curves import Trigger
 
 Variant = Literal[
     "mean_mouth",
@@ -184,11 +184,16 @@ class HeadMotionResult:
 
 
 class EnrolledActor(Protocol):
-    """An actor that was enrolled on one part of a clip. The evaluation reads lag and size only."""
+    """An actor that was enrolled on one part of a clip. The evaluation reads lag, doubt of the lag, and size only."""
 
     @property
     def lag_frames(self) -> int:
         """Lag of the sound on the enrolment part, frames of 40 ms; positive: the sound comes after the picture."""
+        ...
+
+    @property
+    def lag_doubt(self) -> str:
+        """Why the lag is not applied; empty: the lag is applied, or nothing was measured."""
         ...
 
     @property
@@ -324,10 +329,17 @@ class VariantSample:
 
 @dataclass(frozen=True, slots=True)
 class FoldResult:
-    """A fold with the lag of its enrolment part, frames of 40 ms."""
+    """A fold with the lag of its enrolment part.
+
+    Attributes:
+        fold: the fold.
+        lag_frames: lag of the sound, frames of 40 ms; 0 if unknown.
+        lag_doubt: why the lag is not applied; empty: the lag is applied, or nothing was measured.
+    """
 
     fold: Fold
     lag_frames: int
+    lag_doubt: str = ""
 
 
 COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")

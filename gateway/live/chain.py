@@ -84,13 +84,16 @@ class FrameUnderWay:
 class Chain:
     """Requests of one live stream to each stage, made from the answers of the stage before."""
 
-    def __init__(self, actor: StoredActor, performance: Performance, sound: LiveSound, stream: LiveStream) -> None:
+    def __init__(
+        self, actor: StoredActor, performance: Performance, sound: LiveSound, stream: LiveStream, *, expressiveness: float = 1.0
+    ) -> None:
         self._method = method_named(actor.method).streamed
         self._style = actor.enrolled.style
         self._config = window_config(self._method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
         self._performance = performance
         self._sound = sound
         self._stream = stream
+        self._expressiveness = expressiveness
         self._places = asyncio.Semaphore(MOST_UNDER_WAY)
         self._ended = False
         # One entry per frame that the texture stage was sent, or the renderer, and that was not taken from the renderer.
@@ -115,7 +118,9 @@ class Chain:
         self, features: AsyncIterator[audio_pb2.ExtractFeaturesResponse]
     ) -> AsyncIterator[motion_pb2.PredictMotionRequest]:
         """Yield the requests to the motion stage."""
-        requests = motion_client.predict_motion.requests(method=self._method.motion.name, style=self._style, timeline=MOTION_RATE)
+        requests = motion_client.predict_motion.requests(
+            method=self._method.motion.name, style=self._style, timeline=MOTION_RATE, expressiveness=self._expressiveness
+        )
         yield requests.config
         async for reply in features:
             yield requests.item(reply.block)

@@ -27,6 +27,7 @@ async def remote_live_frames(
     sample_rate_hz: int,
     channels: int,
     use: ConsentUse = ConsentUse(),
+    expressiveness: float = 1.0,
 ) -> AsyncGenerator[LiveFrame, None]:
     """Yield the dubbed frames of an actor of a gateway.
 
@@ -44,6 +45,7 @@ async def remote_live_frames(
             channels=channels,
             project=use.project,
             language=use.language or "",
+            expressiveness=expressiveness,
         )
         yield made.config
         call = await begun

@@ -42,7 +42,13 @@ class LiveFrame:
 
 
 async def live_frames(
-    stages: Stages, actor: StoredActor, performance: Performance, sound: LiveSound, stream: LiveStream
+    stages: Stages,
+    actor: StoredActor,
+    performance: Performance,
+    sound: LiveSound,
+    stream: LiveStream,
+    *,
+    expressiveness: float = 1.0,
 ) -> AsyncGenerator[LiveFrame, None]:
     """Yield the dubbed frames of an actor while the sound comes. The last frames follow when the sound ends.
 
@@ -55,12 +61,13 @@ async def live_frames(
         performance: footage of the actor that the stream shows.
         sound: the speech.
         stream: gets the time of each frame.
+        expressiveness: factor of the mouth's movement.
 
     Raises:
         InvalidRequest: chunks out of order, or samples that are not finite.
         DubstageError: from the stages.
     """
-    chain = Chain(actor, performance, sound, stream)
+    chain = Chain(actor, performance, sound, stream, expressiveness=expressiveness)
     async with AsyncExitStack() as stack:
         stack.callback(chain.end)
 

@@ -56,6 +56,7 @@ class LiveStreams:
         use: ConsentUse = ConsentUse(),
         first_frame: int = 0,
         max_late_s: float | None = None,
+        expressiveness: float = 1.0,
     ) -> AsyncGenerator[LiveFrame, None]:
         """Yield the dubbed frames of an actor while `audio` comes. The first chunk is asked for when everything else is ready.
 
@@ -68,6 +69,7 @@ class LiveStreams:
             first_frame: first frame that is shown. The sound begins with sample `first_sample(first_frame, sample_rate_hz)`, which
                 counts as sample 0.
             max_late_s: seconds after the arrival of its sound until which a frame is shown; None: every frame is shown.
+            expressiveness: factor of the mouth's movement.
 
         Raises:
             ActorNotReady: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
@@ -86,7 +88,7 @@ class LiveStreams:
                     # This check is the last: from here on, `forget` ends the stream.
                     await asyncio.to_thread(self._actors.erasures.check, actor_id)
                     sound = live_sound(audio, sample_rate_hz, channels, first_frame=first_frame, max_late_s=max_late_s)
-                    frames = live_frames(self._stages(), actor, performance, sound, stream)
+                    frames = live_frames(self._stages(), actor, performance, sound, stream, expressiveness=expressiveness)
                     async with aclosing(frames), ended_with_consent(mine, actor, self._actors.consents):
                         while (frame := await mine.next_of(frames)) is not None:
                             mine.check()

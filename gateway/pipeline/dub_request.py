@@ -22,6 +22,10 @@ Expression = Literal["keep", "neutral"]
 """What a dub does with the slow expression of the footage (slow_expression.py): keeps it, or shows the predicted mouths alone."""
 EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 
+LEAST_EXPRESSIVENESS: Final = 0.5
+MOST_EXPRESSIVENESS: Final = 1.5
+"""Range of the factor of the mouth's movement, as the contracts declare it too."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorRecord:
@@ -67,6 +71,8 @@ class DubRequest:
         feature_block: feature frames per message to the motion stage; changes no byte of the result.
         retime: the film is as long as the speech and shows the frames of the footage with a fitting head motion.
         expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for films with their own timeline.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
+            1: as the person speaks.
         overwrite: replace any file at `output`. False: replace only a film that dubstage wrote.
     """
 
@@ -90,6 +96,7 @@ class DubRequest:
     feature_block: int = FEATURE_BLOCK
     retime: bool = False
     expression: Expression | None = None
+    expressiveness: float = 1.0
     overwrite: bool = False
 
     @property

@@ -24,7 +24,7 @@ from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.landmarks import lip_width, mouth_opening
-from services.common.face.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
+from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
 
 OnArtefact = Callable[[common_pb2.ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it, so that the caller can erase artefacts of an enrolment that later fails."""

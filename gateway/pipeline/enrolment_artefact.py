@@ -14,8 +14,8 @@ from services.common.array_types import Array
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.head_pose_vectors import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.face.mouth_curves import SpeakingMotion
 from services.common.store.tensor_bytes import NamedArrays
+from services.common.wire.mouth_curves import SpeakingMotion
 
 _SHAPES: Final = {
     "mean_mouth": (NUM_MOUTH_AREA, 3),

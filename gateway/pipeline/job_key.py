@@ -14,7 +14,7 @@ from gateway.pipeline.enrolment_artefact import actor_refs
 from gateway.pipeline.journal import step_key
 from gateway.stages.method_check import Listed
 
-PIPELINE_VERSION: Final = 15
+PIPELINE_VERSION: Final = 16
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 
@@ -51,6 +51,7 @@ def job_key(request: DubRequest, method: Method, models: Listed, digests: Mappin
         warp=int(request.warp),
         retime=request.retime,
         expression=request.keeps_expression,
+        expressiveness=float(request.expressiveness),
     )
 
 

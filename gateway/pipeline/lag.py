@@ -9,16 +9,17 @@ from typing import Final
 
 from dubstage.client import motion as motion_client
 from dubstage.client import rpcs
+from gateway.methods import LAG_FEATURES
 from gateway.pipeline.motion_clip import MotionClip
 from gateway.pipeline.speech import feature_block
 from gateway.stages.interface import Stages
 from services.common.array_types import Array
 from services.common.errors import NoUsableFootage
 
-_LEAST_CONFIDENCE: Final = 0.2
+_LEAST_CONFIDENCE: Final = 0.25
 """Least confidence of a lag that is applied."""
-_LEAST_STRENGTH: Final = 2.5
-"""Least strength of a lag that is applied. docs/models/sync.md has the shares of own and of foreign voices that reach it."""
+_LEAST_STRENGTH: Final = 3.0
+"""Least strength of a lag that is applied. docs/models/lag.md has the shares of own and of foreign voices that reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> Sou
     count = min(len(clip.mouth), len(features))
     usable = clip.usable[:count]
     request = motion_client.estimate_lag.request(
-        features=feature_block(features[:count], 0), mouth_landmarks=clip.mouth[:count], usable=usable
+        features=feature_block(features[:count], 0, LAG_FEATURES), mouth_landmarks=clip.mouth[:count], usable=usable
     )
     try:
         found = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)

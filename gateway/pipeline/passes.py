@@ -268,6 +268,7 @@ class Passes:
             timeline=timeline,
             num_frames=num_frames,
             block=self.request.feature_block,
+            expressiveness=self.request.expressiveness,
         )
 
         def predicted(done: int) -> None:

@@ -167,12 +167,12 @@ class Shot:
             DubstageError: from the audio stage, or from reading the sound.
         """
         workspace, info = self.workspace, self.info
-        said = {"features": list(self.method.features)}
+        said = {"features": list(self.method.footage_features)}
         if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) != said:
             workspace.sound.clear()
             own = SoundReader(info.path, origin=info.video.start).speech()
             wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
-            await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.features)
+            await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.footage_features)
             workspace.finish("sound", said, workspace.sound)
         return workspace.sound
 

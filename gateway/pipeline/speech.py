@@ -19,7 +19,7 @@ from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.media.sound import Speech
-from gateway.methods import LAG_FEATURES, FeatureKinds, Predictor
+from gateway.methods import SHARED_FEATURES, FeatureKinds, Predictor
 from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.stages.attempts import until_done
 from gateway.stages.interface import Stages
@@ -40,8 +40,8 @@ _FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] 
     audio_pb2.FEATURE_KIND_SPEECH_STATES: ("speech_states", "speech_states"),
     audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE: ("speech_states_live", "speech_states"),
 }
-"""Kinds besides LAG_FEATURES that predictors hear, and their fields in AudioFeatureBlock and in FEATURE_RECORD. A predictor hears
-the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
+"""Kinds besides SHARED_FEATURES that predictors and lags need, and their fields in AudioFeatureBlock and in FEATURE_RECORD. A
+predictor hears the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
 _LAST_AHEAD: Final = 11
 """Frames after the end of a film that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
 UNHEARD_PER_S: Final = 25
@@ -85,7 +85,7 @@ async def extract_features(
     features: RecordFile,
     num_frames: int,
     film: Fraction,
-    kinds: FeatureKinds = LAG_FEATURES,
+    kinds: FeatureKinds = SHARED_FEATURES,
     *,
     on_frames: Callable[[int], None] | None = None,
 ) -> SpeechExtent:
@@ -182,13 +182,15 @@ def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
     return rows
 
 
-def feature_block(rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKinds = LAG_FEATURES) -> audio_pb2.AudioFeatureBlock:
+def feature_block(
+    rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKinds = SHARED_FEATURES
+) -> audio_pb2.AudioFeatureBlock:
     """Return an AudioFeatureBlock message of FEATURE_RECORDs.
 
     Args:
         rows: FEATURE_RECORDs [N].
         first_frame: frame of the motion grid of the first record.
-        kinds: kinds to put in, in addition to LAG_FEATURES.
+        kinds: kinds to put in, in addition to SHARED_FEATURES.
     """
     arrays = {name: rows[name] for name in ("mel", "posteriorgram")}
     arrays |= {name: rows[column] for kind, (name, column) in _FURTHER.items() if kind in kinds}
@@ -206,6 +208,7 @@ class MotionRequest:
         num_frames: frames of the film.
         without_style: use the style of the mean speaker (an ablation).
         block: feature frames per message; changes no byte of the answer.
+        expressiveness: factor of the mouth's movement.
     """
 
     predictor: Predictor
@@ -214,6 +217,7 @@ class MotionRequest:
     num_frames: int
     without_style: bool = False
     block: int = FEATURE_BLOCK
+    expressiveness: float = 1.0
 
 
 async def predict_motion(
@@ -246,6 +250,7 @@ async def predict_motion(
             num_frames=request.num_frames,
             without_style=request.without_style,
             whole_speech=True,
+            expressiveness=request.expressiveness,
         )
         yield made.config
         for begin in range(0, features.num_rows, request.block):

@@ -17,7 +17,7 @@ from gateway.reports.film_pictures import MOST_FRAMES
 from services.common.array_types import Float32, Float64
 from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
 from services.common.face.landmarks import lip_width, mouth_opening
-from services.common.face.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionFigures, motion_figures
+from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionFigures, motion_figures
 
 _BLOCK: Final = 4096
 """Frames whose mouths are read at once."""

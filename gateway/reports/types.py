@@ -9,7 +9,7 @@ from fractions import Fraction
 from gateway.evaluation.types import ClipResult
 from gateway.stages.times import StageTimes
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.face.mouth_curves import MotionFigures
+from services.common.wire.mouth_curves import MotionFigures
 
 
 @dataclass(frozen=True, slots=True)

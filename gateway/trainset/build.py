@@ -57,7 +57,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     """
     corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
     listing = list_clips(order.folder, order.splits, corpus)
-    networks = Networks(audio=networks_digest("audio"), sync=networks_digest("motion") if order.with_lags else "")
+    networks = Networks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
     with open_output(order.output) as working, in_output(order.output):
         made = Made(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
         tasks = Tasks(order.folder, order.output, listing.entries, made.refuse_unread)

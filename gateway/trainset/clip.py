@@ -61,10 +61,10 @@ class ClipTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Networks:
-    """Digests of the networks that make features and lags. `sync` is empty if no lags are measured."""
+    """Digests of the models that make features and lags. `lag` is empty if no lags are measured."""
 
     audio: str
-    sync: str
+    lag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class ClipMaker:
             changed_ns=facts.st_mtime_ns,
             text=task.text,
             audio_networks=self._networks.audio,
-            sync_networks=self._networks.sync if task.is_film else "",
+            lag_model=self._networks.lag if task.is_film else "",
             has_face=task.is_film,
             is_cut=is_cut,
             pieces=tuple(kept),
@@ -190,7 +190,7 @@ class ClipMaker:
         spoken = _said(task, piece.first_frame, piece.frames, is_cut=not piece.is_whole)
         files.drop(*PREPARED)
         if piece.track is not None:
-            if self._networks.sync:
+            if self._networks.lag:
                 lag = await measure_lag(self._stages, piece.track.mouth_landmarks, piece.track.usable, heard)
             files.put("track", _arrays(piece.track), {"sha256": sha256})
         files.put("sound", {"samples": piece.samples}, _about_sound(task, spoken, piece.first_frame, sha256))
@@ -214,7 +214,7 @@ class ClipMaker:
         """
         told = record.text != task.text
         heard = record.audio_networks != self._networks.audio
-        measured = record.has_face and bool(self._networks.sync) and (heard or record.sync_networks != self._networks.sync)
+        measured = record.has_face and bool(self._networks.lag) and (heard or record.lag_model != self._networks.lag)
         pieces: list[PieceFacts] = []
         for piece in record.pieces:
             files = ClipFiles(self._output, task.shard, piece.name)
@@ -226,7 +226,7 @@ class ClipMaker:
             record,
             text=task.text,
             audio_networks=self._networks.audio,
-            sync_networks=self._networks.sync if measured else "" if heard else record.sync_networks,
+            lag_model=self._networks.lag if measured else "" if heard else record.lag_model,
             pieces=tuple(pieces),
         )
 
@@ -245,7 +245,7 @@ class ClipMaker:
     def _about_speech(self, lag: Lag) -> dict[str, str]:
         return {
             "audio_networks": self._networks.audio,
-            "sync_networks": self._networks.sync if lag.confidence >= 0 else "",
+            "lag_model": self._networks.lag if lag.confidence >= 0 else "",
             "lag_frames": str(lag.frames),
             "lag_confidence": str(lag.confidence),
         }

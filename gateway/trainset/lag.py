@@ -1,4 +1,4 @@
-"""The lag between sound and picture: of one clip by the sync network, and of short clips by all clips of the speaker."""
+"""The lag between sound and picture: of one clip by the motion stage, and of short clips by all clips of the speaker."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from services.common.array_types import Bool, Float32
 from services.common.errors import NoUsableFootage
 from services.training.trainset.manifest import ClipRow
 
-LEAST_CONFIDENCE: Final = 0.2
-"""Least confidence of a clip whose lag counts. docs/models/sync.md: web videos have .48 with their own sound, .07 with foreign
-sound."""
+LEAST_CONFIDENCE: Final = 0.25
+"""Least confidence of a clip whose lag counts (docs/models/lag.md)."""
 LONG_FRAMES: Final = 200
 """Usable frames from which a confident clip's own lag counts: eight seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Answer of the sync network for one clip, frames of 40 ms; confidence -1: not measured."""
+    """Answer of EstimateLag for one clip, frames of 40 ms; confidence -1: not measured."""
 
     frames: int = 0
     confidence: float = -1.0
@@ -43,7 +42,7 @@ async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, he
     Raises:
         DubstageError: from the motion stage.
     """
-    arrays = {"mel": heard.mel, "posteriorgram": heard.posteriorgram}
+    arrays = {"mel": heard.mel, "posteriorgram": heard.posteriorgram, "speech_states": heard.speech_states}
     request = motion_client.estimate_lag.request(
         features=audio_client.feature_block(arrays, heard.speech_probability), mouth_landmarks=mouth_landmarks, usable=usable
     )

@@ -32,7 +32,7 @@ class PieceFacts:
         usable_frames: number of these frames that show the mouth well; 0 without a face.
         face_px: median width of the face, pixels of the footage; 0 without a face.
         transcript: spoken words; empty: unknown.
-        lag_frames, lag_confidence: answer of the sync network for this piece alone; confidence -1: not measured.
+        lag_frames, lag_confidence: answer of EstimateLag for this piece alone; confidence -1: not measured.
     """
 
     name: str
@@ -57,10 +57,10 @@ class ClipRecord:
         changed_ns: time of the file's last change, nanoseconds. While size and time stay, the file is not read again.
         text: digest of what is said, of source and speaker.
         audio_networks: digest of the networks that extracted the features.
-        sync_networks: digest of the networks that measured the lag; empty: not measured.
         has_face: whether the pieces have tracks.
         is_cut: whether the clip was longer than one piece.
         pieces: the pieces in the training set.
+        lag_model: digest of the model that measured the lag; empty: not measured.
         left_out: by name, why a piece was left out.
         format: version of the layout.
     """
@@ -72,10 +72,10 @@ class ClipRecord:
     changed_ns: int
     text: str
     audio_networks: str
-    sync_networks: str
     has_face: bool
     is_cut: bool
     pieces: tuple[PieceFacts, ...]
+    lag_model: str = ""
     left_out: dict[str, str] = field(default_factory=dict)
     format: str = FORMAT_VERSION
 

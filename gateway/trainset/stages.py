@@ -18,8 +18,8 @@ from services.common.errors import ModelNotFound
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
-_NETWORKS: Final = {"audio": "*.onnx", "motion": "sync_*.onnx"}
-"""Networks that make parts of a training set: patterns of file names in the stage's folder of weights."""
+_NETWORKS: Final = {"audio": "*.onnx", "motion": "lag.safetensors"}
+"""Models that make parts of a training set: patterns of file names in the stage's folder of weights."""
 
 
 class StagesOnDemand:
@@ -67,13 +67,13 @@ class StagesOnDemand:
 
 
 def networks_digest(stage: str) -> str:
-    """Return a digest of a stage's networks that make parts of a training set. Equal files give equal digests.
+    """Return a digest of a stage's models that make parts of a training set. Equal files give equal digests.
 
     Args:
         stage: `audio` or `motion`.
 
     Raises:
-        ModelNotFound: the folder of weights that the stage's settings name holds no such network.
+        ModelNotFound: the folder of weights that the stage's settings name holds no such model.
         InvalidRequest: a setting is wrong.
     """
     folder = weights_of(stage)

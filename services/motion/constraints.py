@@ -22,8 +22,6 @@ _PRESENCE_PAST: Final = 12
 _PAUSE: Final = 6
 """Frames of the longest pause in which a person's correction counts in full: people have their own way to pause. Live speech looks
 one frame ahead, so one frame there."""
-_VOICED: Final = (0.02, 0.15)
-"""Speech probabilities from which a person's correction begins to count, and counts in full."""
 _FALL: Final = 4
 """Frames in which the mouth goes to the rest once a silence has begun."""
 _RISE: Final = 5
@@ -45,6 +43,8 @@ class ConstraintConfig:
         closed_high: probability from which the lips touch fully.
         silent_low: speech probability up to which a frame is silent.
         silent_high: speech probability from which a frame is speech.
+        voiced_low: speech probability from which a person's correction begins to count.
+        voiced_high: speech probability from which a person's correction counts in full.
         presence_low: up to this highest speech probability around a frame, there is no speech at the frame, only noise or music.
         presence_high: from this highest speech probability around a frame, there is speech at the frame.
         pause: frames of the shortest silence in which the mouth goes to the rest.
@@ -61,6 +61,8 @@ class ConstraintConfig:
     closed_high: float = 0.6
     silent_low: float = 0.02
     silent_high: float = 0.05
+    voiced_low: float = 0.02
+    voiced_high: float = 0.15
     presence_low: float = 0.45
     presence_high: float = 0.5
     pause: int = 4
@@ -90,7 +92,7 @@ def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float
         speech_probability: float32 [P + T + A], with P = CONTEXT_PAST frames before the T frames and A = `frames_ahead` after.
         config: see ConstraintConfig.
     """
-    voiced = _smoothstep(speech_probability, *_VOICED)
+    voiced = _smoothstep(speech_probability, config.voiced_low, config.voiced_high)
     ahead = min(_PAUSE, config.frames_ahead - 1)
     near = np.lib.stride_tricks.sliding_window_view(voiced, ahead + 1).max(axis=-1)
     smooth = (near[:-2] + near[1:-1] + near[2:]) / np.float32(3.0)

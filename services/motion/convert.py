@@ -55,6 +55,7 @@ class PredictConfig:
         num_frames: number of motion frames to answer. 0: as many as the features cover.
         without_style: use the style of the mean speaker.
         whole_speech: the speech is there as a whole, so answers may wait for later features.
+        expressiveness: factor of the mouth's movement, 0.5 to 1.5.
     """
 
     method: str
@@ -63,6 +64,7 @@ class PredictConfig:
     num_frames: int
     without_style: bool
     whole_speech: bool = False
+    expressiveness: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     timeline = timeline_from_proto(config.output_timeline, "config.output_timeline")
     num_frames = num_frames_from_proto(config.num_frames, timeline, "config.num_frames")
     style = ref_from_proto(config.style, "config.style")
-    return PredictConfig(config.method, style, timeline, num_frames, config.without_style, config.whole_speech)
+    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
+    return PredictConfig(config.method, style, timeline, num_frames, config.without_style, config.whole_speech, expressiveness)
 
 
 def features_from_proto(request: pb.PredictMotionRequest, features: Collection[str]) -> FeatureBlock:
@@ -228,13 +231,13 @@ def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
     return poses
 
 
-def lag_to_proto(estimate: LagEstimate) -> pb.EstimateLagResponse:
-    """Return the reply with a lag."""
+def lag_to_proto(estimate: LagEstimate, distance: float) -> pb.EstimateLagResponse:
+    """Return the reply with a lag and the sync distance."""
     return pb.EstimateLagResponse(
         lag_frames=estimate.lag_frames,
         confidence=estimate.confidence,
         scores=to_tensor(estimate.scores),
-        distance=estimate.distance,
+        distance=distance,
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
 from services.common.chassis.calls import check_still_wanted
@@ -59,13 +60,11 @@ def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeCh
         residual: float64 [T, K], see fit_correction.
         weight: float64 [K], weight of the squared error of each coefficient.
     """
-    everything = np.arange(len(pooled))
-    blocks = np.array_split(everything, max(_MIN_BLOCKS, round(len(pooled) / _BLOCK_FRAMES)))
-    folds = [blocks[fold::_MAX_FOLDS] for fold in range(min(_MAX_FOLDS, len(blocks)))]
-    without = sum(float((_about_mean(residual[block]) ** 2 * weight).sum()) for block in blocks)
+    folds = _folds(len(pooled))
+    without = sum(float((_about_mean(residual[block]) ** 2 * weight).sum()) for fold in folds for block in fold)
     left = [0.0] * len(RIDGES)
     for fold in folds:
-        keep = np.setdiff1d(everything, np.concatenate(fold))
+        keep = np.setdiff1d(np.arange(len(pooled)), np.concatenate(fold))
         equations = _NormalEquations.of(pooled[keep], residual[keep])
         for place, ridge in enumerate(RIDGES):
             check_still_wanted()
@@ -75,6 +74,23 @@ def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeCh
     losses = [each / max(without, 1e-9) for each in left]
     best = int(np.argmin(losses))
     return RidgeChoice(RIDGES[best], losses[best])
+
+
+def held_out_corrections(pooled: Float64, residual: Float64, ridge: float) -> Float64:
+    """Return C p of every frame, float64 [T, K], with a C that was learned without the frame's block of about a second.
+
+    Args:
+        pooled: float64 [T, P], see fit_correction; T >= 10.
+        residual: float64 [T, K], see fit_correction.
+        ridge: see fit_correction.
+    """
+    found = np.zeros_like(residual)
+    for fold in _folds(len(pooled)):
+        check_still_wanted()
+        held = np.concatenate(fold)
+        keep = np.setdiff1d(np.arange(len(pooled)), held)
+        found[held] = pooled[held] @ fit_correction(pooled[keep], residual[keep], ridge).T
+    return found
 
 
 def remaining_error(pooled: Float64, residual: Float64, correction: Float32, weight: Float64) -> float:
@@ -121,6 +137,12 @@ class _NormalEquations(NamedTuple):
         slopes = np.linalg.solve(self.gram + ridge * np.eye(len(self.gram)), self.cross)
         offset = (self.residual - self.pooled @ slopes).mean(axis=0) * count / (count + _OFFSET_PRIOR_FRAMES)
         return np.concatenate([slopes, offset[None]]).T.astype(np.float32)
+
+
+def _folds(count: int) -> list[list[npt.NDArray[np.intp]]]:
+    """Return the blocks of about a second, by the fold in which they are held out together. Every frame is in one block."""
+    blocks = np.array_split(np.arange(count), max(_MIN_BLOCKS, round(count / _BLOCK_FRAMES)))
+    return [blocks[fold::_MAX_FOLDS] for fold in range(min(_MAX_FOLDS, len(blocks)))]
 
 
 def _about_mean(values: Float64) -> Float64:

@@ -15,20 +15,44 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
+from services.common.face.landmarks import mouth_opening
 from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints, closure_weights, voiced_share
 from services.motion.features import bilabial_probability, silence
-from services.motion.style import Style
+from services.motion.style import WIDEST_OPENING, Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 1.04
 """Gain of the predicted movement: a prediction of least error moves less than the person does. Dubs have more movement with this
 gain, and their pictures are as close to the film as without (docs/models/motion.md).
 """
+LARGEST_OPENING: Final = 1.25
+"""No predicted mouth opens wider than this times the person's widest opening (style.WIDEST_OPENING)."""
 
 
 def amplified(mouth: Float32, style: Style) -> Float32:
     """Return mouths with their movement about the mean mouth scaled by AMPLITUDE, float32 [..., 59, 3]."""
     return style.mean_mouth + np.float32(AMPLITUDE) * (mouth - style.mean_mouth)
+
+
+def with_expressiveness(mouths: Float32, style: Style, expressiveness: float) -> Float32:
+    """Return mouths with their movement about the person's shut mouth scaled, and with no opening beyond the person's range.
+
+        mouth' = shut + min(expressiveness, LARGEST_OPENING * widest / opening) * (mouth - shut)
+
+    Shut lips stay shut, since the opening of the shut mouth is 0. With the factor 1, a mouth keeps its bits. A style without the
+    widest opening has no limit.
+
+    Args:
+        mouths: float32 [T, 59, 3], head space.
+        style: the person.
+        expressiveness: factor of the movement, > 0. 1: as the person speaks.
+    """
+    factor = np.full(len(mouths), expressiveness, np.float32)
+    widest = style.added.get(WIDEST_OPENING)
+    if widest is not None:
+        factor = np.minimum(factor, np.float32(LARGEST_OPENING) * widest / np.maximum(mouth_opening(mouths), np.float32(1e-3)))
+    scaled = style.closed_mouth + factor[:, None, None] * (mouths - style.closed_mouth)
+    return np.where((factor == 1.0)[:, None, None], mouths, scaled)
 
 
 def motion_of_windows(
@@ -55,7 +79,13 @@ def motion_of_windows(
 
 
 class MotionGrid(Protocol):
-    """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out."""
+    """A predictor that was opened for one person: speech features in, mouths on the 25 frames/s grid out.
+
+    Attributes:
+        expressiveness: factor of the mouth's movement, see with_expressiveness. Set before the first features come.
+    """
+
+    expressiveness: float
 
     @property
     def num_features(self) -> int:
@@ -90,21 +120,19 @@ class Grid(ABC):
         Args:
             style: the person.
             constraints: closure of the lips on p, b, m and in silence. None: constraints for live speech.
-            held: features before the stream, P frames, as many as a frame needs before it; at least CONTEXT_PAST.
+            held: features before the stream, P frames, as many as the network needs before a frame.
             heard: network inputs of these frames, float32 [P, 4, C].
             ahead: frames of features that the network needs after a frame. A frame is answered when these frames, and the frames
                 that the constraints need, are there.
-
-        Raises:
-            ValueError: the constraints need more frames before a frame.
         """
-        if len(held) < CONTEXT_PAST:
-            raise ValueError(f"a grid with {len(held)} frames before a frame: the constraints need at least {CONTEXT_PAST}")
         self._style, self._constraints = style, constraints or LIVE
         self._held, self._heard = held, heard
+        # The constraints look further back than some networks do.
+        self._speaking, self._bilabial = np.zeros(CONTEXT_PAST, np.float32), np.zeros(CONTEXT_PAST, np.float32)
         self._past, self._ahead = len(held), max(ahead, self._constraints.frames_ahead)
         self._next = 0
         self._num_features = 0
+        self.expressiveness = 1.0
 
     @property
     def num_features(self) -> int:
@@ -149,34 +177,38 @@ class Grid(ABC):
             voiced: float32 [R] in [0, 1], the share of the person's correction (constraints.voiced_share).
         """
 
-    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
         """Return how far the lips close at the next `count` frames, float32 [count] in [0, 1].
 
         Args:
             count: R, number of frames.
             heard: as _predict takes it.
-            around: features with CONTEXT_PAST frames before the R frames and the constraints' `frames_ahead` after them.
+            bilabial: float32, probability of p, b, m with CONTEXT_PAST frames before the R frames and the constraints'
+                `frames_ahead` after them.
         """
-        return closure_weights(bilabial_probability(around), self._constraints)
+        return closure_weights(bilabial, self._constraints)
 
     def _advance(self, features: SpeechFeatures) -> Motion:
         held = SpeechFeatures.joined([self._held, features])
         heard = np.concatenate([self._heard, self._hear(features)])
+        speaking = np.concatenate([self._speaking, features.speech_probability])
+        bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
         ready = max(len(held) - self._past - self._ahead, 0)
         first = self._next
         self._held, self._heard = held[ready:], heard[ready:]
+        self._speaking, self._bilabial = speaking[ready:], bilabial[ready:]
         self._next += ready
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
-        around = slice(self._past - CONTEXT_PAST, self._past + ready + self._constraints.frames_ahead)
-        voiced = voiced_share(held.speech_probability[around], self._constraints)
-        motion = self._predict(first, heard, held.speech_probability[self._past : self._past + ready], voiced)
+        around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)
+        voiced = voiced_share(speaking[around], self._constraints)
+        motion = self._predict(first, heard, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
         constrained = apply_constraints(
-            motion.mouth_landmarks,
+            with_expressiveness(motion.mouth_landmarks, self._style, self.expressiveness),
             self._style.rest_mouth,
             self._style.closed_mouth,
-            self._closing(ready, heard, held[around]),
-            held.speech_probability[around],
+            self._closing(ready, heard, bilabial[around]),
+            speaking[around],
             self._constraints,
         )
         return replace(motion, mouth_landmarks=constrained)

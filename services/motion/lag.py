@@ -1,18 +1,35 @@
-"""The lag between sound and picture of a clip, from the sync network."""
+"""The lag between sound and picture of a clip: the shift at which speech and mouth correlate best.
+
+A canonical correlation analysis of the training clips (Hotelling 1936; train/lag.py) gives D pairs of filters whose outputs
+correlate most: one filter of each pair hears states of the speech encoder, the other sees mouth coefficients.
+
+    a_n = A (s_{n-3}, ..., s_{n+3})          m_n = B (c_{n-4}, ..., c_{n+4})
+    score of a lag = sum_d w_d r_d,          r_d = Pearson's r of a_{n + lag, d} and m_{n, d} over the clip
+
+w_d is rho_d / (1 - rho_d^2), divided by the sum over all pairs, with rho_d the pair's correlation in training: the slope of the
+log-likelihood ratio between "sound and mouth belong together" and "sound and mouth do not", for Gaussian variables.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
 
 import numpy as np
 
-from services.common.array_types import Bool, Float32
-from services.common.errors import NoUsableFootage
+from services.common.array_types import Bool, Float32, Float64, Floating
+from services.common.errors import ArtefactCorrupt, NoUsableFootage
 from services.common.face.landmarks import never_open
 from services.motion.basis import LandmarkBasis
-from services.motion.features import sync_rows
-from services.motion.types import MAX_LAG, LagEstimate, SpeechFeatures
+from services.motion.runtime import read_constants
+from services.motion.types import EXTRA_FEATURES, MAX_LAG, LagEstimate, SpeechFeatures
 
+LAG_FILE: Final = "lag.safetensors"
+LAG_STATES: Final = "speech_states"
+"""Tensor of AudioFeatureBlock that a lag is measured with."""
 MIN_FRAMES = 2 * MAX_LAG
 """Fewest usable frames of a lag: at the largest lag, half of the frames still form pairs."""
 
@@ -20,18 +37,76 @@ MIN_SPOKEN = 12
 """Fewest frames with speech of a lag. Any other sound belongs to no mouth."""
 _SPEECH = 0.5
 """Speech probability from which on a frame has speech."""
+HEARD_AROUND: Final = 3
+"""Frames of states before and after a frame that the filters of sound hear."""
+SEEN_AROUND: Final = 4
+"""Frames of coefficients before and after a frame that the filters of the mouth see."""
 
 
-class SyncModel(Protocol):
-    """Both encoders of the sync network, in ONNX Runtime or PyTorch."""
+@dataclass(frozen=True)
+class LagModel:
+    """Filters of sound and mouth.
 
-    def embed_audio(self, heard: Float32) -> Float32:
-        """Return embeddings of sync rows: float32 [T, 4, 25] -> unit rows [T, E]."""
-        ...
+    Attributes:
+        basis: landmark basis of the coefficients.
+        sound: float32 [D, 7 * 192], A; the first frame comes first.
+        mouth: float32 [D, 9 * K], B; the first frame comes first.
+        weight: float32 [D], w; the sum is 1.
+    """
 
-    def embed_mouth(self, coefficients: Float32) -> Float32:
-        """Return embeddings of coefficients in units of the clip's spread: float32 [T, K] -> unit rows [T, E]."""
-        ...
+    basis: LandmarkBasis
+    sound: Float32
+    mouth: Float32
+    weight: Float32
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read lag.safetensors in a folder of weights.
+
+        Raises:
+            ModelNotFound: the file is missing.
+            ArtefactCorrupt: the file is damaged.
+        """
+        named = read_constants(folder / LAG_FILE)
+        basis = LandmarkBasis.named(named)
+        widths = {
+            "sound": (2 * HEARD_AROUND + 1) * EXTRA_FEATURES[LAG_STATES][0],
+            "mouth": (2 * SEEN_AROUND + 1) * len(basis.typical_spread),
+        }
+        pairs = len(named.arrays.get("weight", ()))
+        shapes = {"weight": (pairs,), **{name: (pairs, width) for name, width in widths.items()}}
+        found: dict[str, Float32] = {}
+        for name, shape in shapes.items():
+            values = named.arrays.get(name)
+            if values is None or values.shape != shape:
+                raise ArtefactCorrupt(
+                    f"{folder / LAG_FILE} is damaged: {name} is missing or not of shape {list(shape)}; fit the filters again "
+                    "(python -m services.motion.train.lag)",
+                    resource=LAG_FILE,
+                )
+            found[name] = np.asarray(values, np.float32)
+        return cls(basis, **found)
+
+    @cached_property
+    def version(self) -> str:
+        """First 12 digits of the SHA-256 of A, B and w."""
+        return hashlib.sha256(self.sound.tobytes() + self.mouth.tobytes() + self.weight.tobytes()).hexdigest()[:12]
+
+    def arrays(self) -> dict[str, Float32]:
+        """Return the arrays of the file, by name."""
+        return {**self.basis.arrays(), "sound": self.sound, "mouth": self.mouth, "weight": self.weight}
+
+    def scores(self, states: Float32, mouth_landmarks: Float32, usable: Bool) -> Float32:
+        """Return the score of each lag from -15 to 15: float32 [31].
+
+        Args:
+            states: float32 [T, 192], states of the speech encoder.
+            mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
+            usable: bool [T], with at least one usable frame.
+        """
+        heard = _filtered(states, self.sound)
+        seen = _filtered(standardised(mouth_landmarks, usable, self.basis), self.mouth)
+        return np.asarray(correlations_at_lags(heard, seen, usable) @ self.weight, np.float32)
 
 
 def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -> Float32:
@@ -44,29 +119,42 @@ def standardised(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis) -
     return np.where(usable[:, None], coefficients / spread, 0.0).astype(np.float32)
 
 
-def scores_at_lags(audio: Float32, mouth: Float32, usable: Bool) -> Float32:
-    """Return the mean cosine similarity of sound at n + lag and mouth at n, for lags -15..15: float32 [31]."""
-    length = len(mouth)
-    scores = np.zeros(2 * MAX_LAG + 1, np.float32)
+def _filtered(rows: Float32, filters: Float32) -> Float32:
+    """Return the outputs of filters over neighbouring rows: [T, N], [D, W * N], W odd -> [T, D]. Zeros surround the clip."""
+    length, size = rows.shape
+    width = filters.shape[1] // size
+    padded = np.pad(rows, ((width // 2, width // 2), (0, 0)))
+    taps = filters.reshape(len(filters), width, size)
+    return np.asarray(sum(padded[step : step + length] @ taps[:, step].T for step in range(width)), np.float32)
+
+
+def correlations_at_lags(heard: Floating, seen: Floating, usable: Bool) -> Float64:
+    """Return Pearson's r of sound at n + lag and mouth at n, for lags -15..15: [T, D], [T, D], bool [T] -> float64 [31, D].
+
+    The r of a lag covers the usable mouths whose sound lies inside the clip; r is 0 if there are fewer than two.
+    """
+    length = len(seen)
+    found = np.zeros((2 * MAX_LAG + 1, seen.shape[1]))
     for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
         begin, end = max(0, -lag), min(length, length - lag)
         keep = usable[begin:end]
-        if keep.any():
-            scores[index] = (audio[begin + lag : end + lag] * mouth[begin:end]).sum(axis=-1)[keep].mean()
-    return scores
+        if keep.sum() < 2:
+            continue
+        sound, mouth = (part[keep].astype(np.float64) for part in (heard[begin + lag : end + lag], seen[begin:end]))
+        sound, mouth = sound - sound.mean(axis=0), mouth - mouth.mean(axis=0)
+        norm = np.sqrt((sound**2).sum(axis=0) * (mouth**2).sum(axis=0))
+        found[index] = (sound * mouth).sum(axis=0) / np.maximum(norm, 1e-9)
+    return found
 
 
-def estimate_lag(
-    features: SpeechFeatures, mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, model: SyncModel
-) -> LagEstimate:
+def estimate_lag(features: SpeechFeatures, mouth_landmarks: Float32, usable: Bool, model: LagModel) -> LagEstimate:
     """Return the lag of a clip.
 
     Args:
-        features: of T frames.
+        features: of T frames, with the states of the speech encoder.
         mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
         usable: bool [T].
-        basis: landmark basis of the networks.
-        model: the sync network.
+        model: the filters.
 
     Raises:
         NoUsableFootage: fewer than 30 usable frames, a mouth that never opens, or speech on fewer than 12 frames.
@@ -82,12 +170,6 @@ def estimate_lag(
         raise NoUsableFootage(
             f"a lag needs {MIN_SPOKEN} frames with speech (half a second), the sound has {spoken}", subject="speech_probability"
         )
-    audio = model.embed_audio(sync_rows(features))
-    mouth = model.embed_mouth(standardised(mouth_landmarks, usable, basis))
-    scores = scores_at_lags(audio, mouth, usable)
+    scores = model.scores(features.extra[LAG_STATES], mouth_landmarks, usable)
     best = int(scores.argmax())
-    lag = best - MAX_LAG
-    begin, end = max(0, -lag), min(len(mouth), len(mouth) - lag)
-    # Mean distance of the unit vectors over the pairs of the best lag.
-    apart = np.linalg.norm(audio[begin + lag : end + lag] - mouth[begin:end], axis=-1)[usable[begin:end]]
-    return LagEstimate(lag, float(max(scores[best] - np.median(scores), 0.0)), scores, float(apart.mean()))
+    return LagEstimate(best - MAX_LAG, float(scores[best] - np.median(scores)), scores)

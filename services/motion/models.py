@@ -13,6 +13,7 @@ import numpy as np
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
+from services.motion.lag import LagModel
 from services.motion.runtime import read_constants, run
 from services.motion.style import Style, StyleCode
 from services.motion.types import NUM_POINTS
@@ -23,11 +24,12 @@ OwnModel = TypeVar("OwnModel")
 
 
 class MotionModels:
-    """Landmark basis, style encoder, sync network and mean speaker. Calls from several threads are safe.
+    """Landmark basis, style encoder, model of lags, sync network and mean speaker. Calls from several threads are safe.
 
     Attributes:
         version: digest of the networks that were exported together with `motion_constants.safetensors`.
         basis: landmark basis of the style.
+        lag: filters that the lag of a clip is measured with.
         sync_basis: landmark basis of the sync network.
         mean_code: float32 [S], style code of the mean training speaker.
         mean_modulation: float32 [L, 2, C], modulation of the mean training speaker.
@@ -48,6 +50,7 @@ class MotionModels:
         self._folder, self._threads = folder, threads
         self.version = named.metadata.get("version", "")
         self.basis = LandmarkBasis.named(named)
+        self.lag = LagModel.read(folder)
         self.sync_basis = LandmarkBasis.named(named, "sync_")
         self.mean_code: Float32 = named["mean_code"]
         self.mean_modulation: Float32 = named["mean_modulation"]

@@ -10,7 +10,7 @@ from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
-from services.motion.style import Style, encode_style
+from services.motion.style import WIDEST_OPENING, Style, encode_style, widest_opening
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
 Shape = Callable[[MotionModels], tuple[int, ...]]
@@ -18,7 +18,7 @@ Shape = Callable[[MotionModels], tuple[int, ...]]
 
 
 def encode_mouths(footage: Footage, models: MotionModels) -> Style:
-    """Return the style of tracked mouths: the arrays that every style holds.
+    """Return the style of tracked mouths: the arrays that every style holds, and the person's widest opening.
 
     A person who is never seen with an open mouth gets the movement of the mean training speaker.
 
@@ -26,7 +26,8 @@ def encode_mouths(footage: Footage, models: MotionModels) -> Style:
         NoUsableFootage: fewer than 25 usable frames.
     """
     style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
-    return models.mean_speaker(style) if never_open(footage.mouth_landmarks[footage.usable]) else style
+    mouths = footage.mouth_landmarks[footage.usable]
+    return models.mean_speaker(style) if never_open(mouths) else style.adding(**{WIDEST_OPENING: widest_opening(mouths)})
 
 
 def mean_speaker(style: Style, models: MotionModels) -> Style:

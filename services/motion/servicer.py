@@ -24,13 +24,15 @@ from services.motion.convert import (
     motion_to_proto,
     same_length,
 )
-from services.motion.lag import estimate_lag
+from services.motion.lag import LAG_STATES, estimate_lag
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream
 from services.motion.style import STYLE_FORMAT, Style
+from services.motion.sync import sync_distance
+from services.motion.types import Footage, SpeechFeatures
 
 
 class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
@@ -81,15 +83,15 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         return pb.EncodeStyleResponse(style=ref_to_proto(await self._workers.run(self._keep_style, style, models)))
 
     async def EstimateLag(self, request: pb.EstimateLagRequest, context: Any) -> pb.EstimateLagResponse:  # noqa: N802
-        """Estimate the lag of a clip. The sync network is shared, so the request names no predictor."""
-        block, footage = block_from_proto(request.features), footage_from_proto(request.mouth_landmarks, request.usable)
+        """Estimate the lag of a clip. All predictors share the model of lags, so the request names no predictor."""
+        block, footage = (
+            block_from_proto(request.features, {LAG_STATES}),
+            footage_from_proto(request.mouth_landmarks, request.usable),
+        )
         same_length(block, footage)
         models = self._models()
-        set_model_version(models.version)
-        estimate = await self._workers.run(
-            estimate_lag, block.features, footage.mouth_landmarks, footage.usable, models.sync_basis, models
-        )
-        return lag_to_proto(estimate)
+        set_model_version(models.lag.version)
+        return await self._workers.run(_lag_of, block.features, footage, models)
 
     async def Personalize(  # noqa: N802  # the RPC's name
         self, request: pb.PersonalizeRequest, context: Any
@@ -124,6 +126,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         if config.without_style:
             style = predictor.mean_style(style, models)
         grid = predictor.open(models, style, WHOLE if config.whole_speech else LIVE)
+        grid.expressiveness = config.expressiveness
         return MotionStream(grid, config.timeline, config.num_frames)
 
     def _load_style(self, ref: ArtefactRef, models: MotionModels) -> Style:
@@ -144,6 +147,11 @@ def _declaration(predictor: Predictor, models: MotionModels) -> pb.Model:
         frames_ahead=predictor.frames_ahead,
         moves_head=predictor.moves_head,
     )
+
+
+def _lag_of(features: SpeechFeatures, footage: Footage, models: MotionModels) -> pb.EstimateLagResponse:
+    estimate = estimate_lag(features, footage.mouth_landmarks, footage.usable, models.lag)
+    return lag_to_proto(estimate, sync_distance(features, footage.mouth_landmarks, footage.usable, models.sync_basis, models))
 
 
 def _next_step(steps: Iterator[Step]) -> Step | None:

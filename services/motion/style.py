@@ -16,6 +16,11 @@ from services.motion.basis import LandmarkBasis
 STYLE_FORMAT: Final = "dubstage.motion.style/2"
 MIN_FRAMES: Final = 25
 """Fewest usable frames that a style is measured from: one second."""
+WIDEST_OPENING: Final = "widest_opening"
+"""Name of a style's array float32 [1]: the opening, crop pixels, that 99 % of the person's usable frames stay under. Styles that
+were encoded before this array existed, and styles of people who are never seen with an open mouth, lack the array.
+"""
+_WIDEST_SHARE: Final = 0.99
 _LARGEST: Final = 1e7
 """Largest magnitude of a number in a style. Numbers of real people stay below a few thousand pixels."""
 _MIN_CLOSED: Final = 5
@@ -151,6 +156,11 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
         closed.astype(np.float32),
         np.sqrt((count * own + _PRIOR_FRAMES * typical) / (count + _PRIOR_FRAMES)).astype(np.float32),
     )
+
+
+def widest_opening(mouth_landmarks: Float32) -> Float32:
+    """Return the opening that 99 % of a person's usable frames stay under, float32 [T, 59, 3] -> float32 [1], crop pixels."""
+    return np.array([np.quantile(mouth_opening(mouth_landmarks), _WIDEST_SHARE)], np.float32)
 
 
 def encode_style(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, network: StyleNetwork) -> Style:

@@ -118,11 +118,9 @@ class LagEstimate:
     Attributes:
         lag_frames: frames of 40 ms; positive when the sound comes after the picture.
         confidence: best score less the median score, >= 0. Also tells how well this face fits this sound.
-        scores: float32 [31], mean cosine similarity of sound and mouth at lags -15..15.
-        distance: mean Euclidean distance of the unit embeddings at the best lag, 0 to 2.
+        scores: float32 [31], weighted mean correlation of sound and mouth at lags -15..15.
     """
 
     lag_frames: int
     confidence: float
     scores: Float32
-    distance: float

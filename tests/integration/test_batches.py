@@ -203,6 +203,10 @@ def test_a_manifest_is_checked_whole_and_every_wrong_row_is_named(gateway: Runni
         error = refused(batch.submit, connection, "wrong", rows=rows)
         assert [field for field, _ in error.violations] == ["rows[1].shot_id", "rows[2].footage_uri"]
         assert not batch.submit(connection, "wrong", rows=rows[:1], validate_only=True).mistakes
+        wide = row("wide", "footage.mp4", expressiveness=1.5)
+        assert not batch.submit(connection, "wrong", rows=[wide], validate_only=True).mistakes
+        wide.expressiveness = 1.6
+        assert refused(batch.submit, connection, "wrong", rows=[wide]).field == "rows.expressiveness"
         assert "no batch" in refused(batch.get, connection, "wrong").message
     assert not (films.root / "never.mp4").exists()
 

@@ -30,8 +30,10 @@ def pieces(samples: npt.NDArray[np.float32], rate: int, seconds: float = 0.04) -
     return [samples[first : first + step] for first in range(0, len(samples), step)]
 
 
-def config(actor: str, rate: int = 16000, channels: int = 1) -> pb.LiveRequest:
-    return pb.LiveRequest(config=pb.LiveConfig(actor_id=actor, sample_rate_hz=rate, channels=channels))
+def config(actor: str, rate: int = 16000, channels: int = 1, expressiveness: float | None = None) -> pb.LiveRequest:
+    return pb.LiveRequest(
+        config=pb.LiveConfig(actor_id=actor, sample_rate_hz=rate, channels=channels, expressiveness=expressiveness)
+    )
 
 
 def sound(first: int, values: npt.NDArray[np.float32]) -> pb.LiveRequest:
@@ -73,6 +75,18 @@ def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGat
     assert [frame.frame_index for frame in a] == [frame.frame_index for frame in b]
     for one, other in zip(a, b, strict=True):
         np.testing.assert_array_equal(one.picture, other.picture)
+
+
+def test_the_mouth_of_a_stream_moves_as_far_as_the_config_says(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    speech, rate = samples
+    with gateway.connect() as connection:
+        unset, one, most = (
+            list(client.live(connection, pieces(speech[:rate], rate), actor_id=actor, sample_rate_hz=rate, expressiveness=value))
+            for value in (None, 1.0, 1.5)
+        )
+    for frame, same in zip(unset, one, strict=True):
+        np.testing.assert_array_equal(frame.picture, same.picture)
+    assert any((frame.picture != other.picture).any() for frame, other in zip(unset, most, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +195,9 @@ def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_str
         ([config("driver", rate=400)], "config.sample_rate_hz"),
         ([config("driver", channels=0)], "config.channels"),
         ([config("driver", channels=90)], "config.channels"),
+        ([config("driver", expressiveness=0.0)], "config.expressiveness"),
+        ([config("driver", expressiveness=1.6)], "config.expressiveness"),
+        ([config("driver", expressiveness=np.nan)], "config.expressiveness"),
         ([config("driver"), config("driver")], "audio"),
         ([config("driver"), sound(7, np.zeros(640, np.float32))], "audio.first_sample"),
         ([config("driver"), sound(0, np.zeros(640, np.float32)), sound(0, np.zeros(640, np.float32))], "audio.first_sample"),

@@ -25,7 +25,7 @@ from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.dub_prepare import prepared
 from gateway.actors.workplace import open_workplace
-from gateway.methods import LAG_FEATURES, METHODS, Method, Predictor, Renderer
+from gateway.methods import METHODS, SHARED_FEATURES, Method, Predictor, Renderer
 from gateway.pipeline import shot
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
@@ -71,7 +71,7 @@ def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iter
         predictor, renderer = import_module("toy_method.predictor").PREDICTOR, import_module("toy_method.renderer").RENDERER
         all_inputs = import_module("toy_method.all_inputs").RENDERER
         patch.setitem(PREDICTORS, "toy", predictor)
-        motion = Predictor(name="toy", features=LAG_FEATURES, look_ahead_ms=80)
+        motion = Predictor(name="toy", features=SHARED_FEATURES, look_ahead_ms=80)
         rows = {"toy": Renderer(name="toy", needs_actor=True), "toy_all": ALL_INPUTS}
         for made, (name, row) in zip((renderer, all_inputs), rows.items(), strict=True):
             patch.setitem(RENDERERS, name, made)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest, Expression
-from gateway.pipeline.records import EXPRESSION_RECORD
+from gateway.pipeline.records import EXPRESSION_RECORD, MOTION_RECORD
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256, track, write_wav
@@ -85,6 +85,30 @@ def test_a_dub_that_is_run_again_finds_the_expression_and_gives_the_same_bytes(r
     assert first.film == second.film
     assert first.expression == second.expression
     assert len(first.expression) == round(SECONDS * 25) * EXPRESSION_RECORD.itemsize
+
+
+def test_the_expressiveness_moves_the_new_mouth_and_leaves_the_kept_expression(
+    woman: Path, runs: list[Run], dubber: Dubber, tmp_path: Path
+) -> None:
+    """What the own sound explains is predicted as the person speaks. Otherwise the gain would take the new movement back."""
+    openings, films, folders = [], [], []
+    for value in (1.0, 1.5):
+        output = tmp_path / f"{value}.mkv"
+        request = DubRequest(
+            footage=woman, speech=SPEECH, output=output, method="ugc", enrol=UNPERSONALIZED, codec="ffv1", expressiveness=value
+        )
+        job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
+        dubber.host.run(job.run(lambda *_: None))
+        assert job.folder is not None
+        assert (job.folder / "expression.bin").read_bytes() == runs[0].expression
+        openings.append(mouth_opening(np.fromfile(job.folder / "motion.bin", MOTION_RECORD)["mouth"]))
+        films.append(sha256(output))
+        folders.append(job.folder)
+        job.discard()
+    assert films[0] == runs[0].film
+    assert films[1] != films[0]
+    assert folders[1] != folders[0]
+    assert 1.2 < openings[1].std() / openings[0].std() <= 1.5 + 1e-3
 
 
 def test_over_a_second_the_lips_are_as_wide_as_in_the_footage(woman: Path, runs: list[Run], dubber: Dubber) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,20 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
+from gateway.media.probe import probe
+from gateway.media.sound import SoundReader
+from gateway.methods import LAG_FEATURES, method_named
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.faces import FaceChoice, parse_face
+from gateway.pipeline.lag import SoundLag, believed, measured_lag
+from gateway.pipeline.motion_clip import MotionClip, clip_of, enrolment_rows
+from gateway.pipeline.records import FEATURE_RECORD, RecordFile
+from gateway.pipeline.shot import Shot
+from gateway.pipeline.speech import extract_features
+from gateway.pipeline.workspace import Workspace
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost
+from services.common.array_types import Array
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
@@ -91,3 +104,57 @@ def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(
         lags.append(actor.lag_frames)
     assert abs(lags[0]) <= 1
     assert abs(lags[1] - lags[0] - 5) <= 1
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who talks for five seconds: motion, and the features of the same frames of the own sound."""
+
+    host: StageHost
+    clip: MotionClip
+    features: Array
+
+    def lag(self, features: Array, frames: slice = slice(None)) -> SoundLag:
+        """The lag of a sound against the mouth of some frames."""
+        clip = replace(self.clip, mouth=self.clip.mouth[frames], usable=self.clip.usable[frames])
+        return self.host.run(measured_lag(self.host.stages, clip, features))
+
+
+@pytest.fixture(scope="module")
+def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    info = probe(clips.path("video/vr_face5.mp4"))
+
+    async def learn(workspace: Workspace) -> Person:
+        shot = await Shot.open(host.stages, method_named("ugc"), info, workspace, threads=2)
+        await shot.track(lambda _: None)
+        await shot.select(FaceChoice("largest"))
+        clip, heard = clip_of(workspace.faces, enrolment_rows(workspace.faces, shot.rows, shot.seconds), shot.seconds)
+        return Person(host, clip, (await shot.hear()).read_rows(heard))
+
+    with Workspace(tmp_path_factory.mktemp("person") / "job") as workspace:
+        yield host.run(learn(workspace))
+
+
+def test_lags_that_were_put_into_a_film_are_found(person: Person) -> None:
+    own, count = person.lag(person.features), len(person.features)
+    assert own.frames is not None
+    assert believed(own, {}) is own
+    for late in range(-8, 9):
+        frames, sound = slice(max(0, late), count + min(0, late)), slice(max(0, -late), count + min(0, -late))
+        found = person.lag(person.features[sound], frames)
+        assert found.frames is not None
+        assert abs(found.frames - own.frames - late) <= 1
+        assert believed(found, {}) is found
+
+
+@pytest.mark.parametrize("voice", ["speech/jfk_inaugural_1961.flac", "audio/st_bus_chinese.wav", "audio/dh_audio0.wav"])
+def test_the_lag_of_another_persons_voice_is_not_applied(clips: Any, person: Person, tmp_path: Path, voice: str) -> None:
+    count = len(person.features)
+    with RecordFile(tmp_path / "voice.features", FEATURE_RECORD) as features:
+        speech, length = SoundReader(clips.path(voice)).speech(), Fraction(count, 25)
+        person.host.run(extract_features(person.host.stages, speech, features, count, length, LAG_FEATURES))
+        found = person.lag(features.read(0, count))
+    assert found.frames is not None
+    answer = believed(found, {})
+    assert answer.frames is None
+    assert answer.doubt.startswith(f"the confidence is {found.confidence:.2f}, and {found.num_frames} frames need 0.2")

@@ -40,6 +40,7 @@ def row(
     quality: pb.BatchQuality | None = None,
     project: str = "",
     language: str = "",
+    expressiveness: float | None = None,
 ) -> pb.BatchRow:
     """Return one shot of a batch.
 
@@ -61,6 +62,7 @@ def row(
         quality: thresholds that mark the finished shot for a person.
         project: project that the film belongs to, which the consent record must cover.
         language: language of the new speech (BCP 47), which the consent record must cover.
+        expressiveness: factor of the mouth's movement, as for `gateway.dub`.
     """
     return pb.BatchRow(
         shot_id=shot_id,
@@ -80,6 +82,7 @@ def row(
         quality=quality,
         project=project,
         language=language,
+        expressiveness=expressiveness,
     )
 
 

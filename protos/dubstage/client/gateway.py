@@ -147,6 +147,7 @@ def dub(
     expression: str = "",
     project: str = "",
     language: str = "",
+    expressiveness: float | None = None,
 ) -> pb.CreateDubRequest:
     """Begin a dub and return the operation, whose result is a DubResult.
 
@@ -172,6 +173,8 @@ def dub(
             empty: keep, and neutral for films with a timeline of their own.
         project: project of the film; a consent record that names projects must name this one.
         language: language of the new speech, such as de or pt-BR; a consent record that names languages must cover this one.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
+            Lips that p, b, m or silence shut stay shut.
     """
     return pb.CreateDubRequest(
         footage_uri=footage,
@@ -192,6 +195,7 @@ def dub(
         expression=expression,
         project=project,
         language=language,
+        expressiveness=expressiveness,
     )
 
 
@@ -248,6 +252,7 @@ def live(
     language: str = "",
     max_late_ms: int = 0,
     first_frame: int = 0,
+    expressiveness: float | None = None,
 ) -> Requests[Float32 | pb.LiveAudio, pb.LiveRequest]:
     """Yield a LiveFrame for each 40 ms of speech, while the sound comes. Closing the iterator ends the stream.
 
@@ -260,7 +265,7 @@ def live(
         actor_id: an enrolled person whose footage is stored.
         sample_rate_hz: samples per second and channel, 8000 to 192000.
         channels: 1 to 8.
-        project, language: as for `dub`.
+        project, language, expressiveness: as for `dub`.
         max_late_ms: frames that are ready later than this after their sound came are left out, 300 to 60000; 0: every frame comes.
         first_frame: first frame that is wanted, so that a stream goes on where another one broke: the index of the last frame that
             came, and 1. The sound begins with sample `live_first_sample(first_frame, sample_rate_hz)`, a second before.
@@ -283,5 +288,6 @@ def live(
         language=language,
         max_late_ms=max_late_ms,
         first_frame=first_frame,
+        expressiveness=expressiveness,
     )
     return Requests(pb.LiveRequest(config=config), item)

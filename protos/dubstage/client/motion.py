@@ -49,8 +49,8 @@ class Lag:
     Attributes:
         frames: of 40 ms; positive: the sound comes after the picture.
         confidence: height of the best score over the median score, at least 0.
-        scores: mean similarity of sound and picture at lags of -15 to 15 frames, float32 [31].
-        distance: sync distance: mean distance of sound and mouth embeddings at the best lag.
+        scores: weighted mean correlation of sound and picture at lags of -15 to 15 frames, float32 [31].
+        distance: sync distance: mean distance of the sync network's embeddings of sound and mouth, where they are nearest.
     """
 
     frames: int
@@ -98,6 +98,7 @@ def predict_motion(
     num_frames: int = 0,
     without_style: bool = False,
     whole_speech: bool = False,
+    expressiveness: float | None = None,
 ) -> Requests[Features | audio_pb2.AudioFeatureBlock, pb.PredictMotionRequest]:
     """Yield the Motion of each frame of `timeline`, while features come.
 
@@ -111,6 +112,7 @@ def predict_motion(
         without_style: use the mean speaker's style (ablation of the paper).
         whole_speech: the speech is no live stream: answers may wait for 400 ms of features after a frame, and the mouth opens
             before speech that follows silence.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, 0.5 to 1.5; None: 1, as the person speaks.
     """
     config = pb.PredictMotionConfig(
         method=method,
@@ -120,6 +122,7 @@ def predict_motion(
         num_frames=num_frames,
         without_style=without_style,
         whole_speech=whole_speech,
+        expressiveness=expressiveness,
     )
 
     def item(features: Features | audio_pb2.AudioFeatureBlock) -> pb.PredictMotionRequest:
@@ -165,7 +168,7 @@ def estimate_lag(
     """Return the Lag of a clip.
 
     Args:
-        features: of the clip at 25 frames per second, with "mel" and "posteriorgram".
+        features: of the clip at 25 frames per second, with "mel", "posteriorgram" and "speech_states".
         mouth_landmarks: of the same frames, float32 [T, 59, 3] in head space.
         usable: bool [T], frames that may be used.
     """

@@ -85,6 +85,7 @@ class _Number:
     low: float
     high: float
     zero_ok: bool
+    may_be_unset: bool = False
 
     def holds(self, value: float) -> bool:
         return self.low <= value <= self.high or (self.zero_ok and value == 0)
@@ -133,7 +134,7 @@ def _number(field: FieldDescriptor, path: str, bounds: bounds_pb2.Bounds | None)
         largest = 3.4028234663852886e38 if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else 1.7976931348623157e308
         low, high = _INTEGERS.get(field.cpp_type, (-largest, largest))
         return _Number(field.name, path, low, high, zero_ok=False)
-    return _Number(field.name, path, bounds.min, bounds.max, bounds.zero_ok)
+    return _Number(field.name, path, bounds.min, bounds.max, bounds.zero_ok, may_be_unset=field.has_presence)
 
 
 def _check_each(numbers: Iterable[_Number]) -> Check:
@@ -143,7 +144,7 @@ def _check_each(numbers: Iterable[_Number]) -> Check:
         for name, low, high, number in ranges:
             value = getattr(message, name)
             # NaN lies in no range.
-            if not low <= value <= high and not number.holds(value):
+            if not low <= value <= high and not number.holds(value) and not (number.may_be_unset and not message.HasField(name)):
                 number.refuse(value)
 
     return check

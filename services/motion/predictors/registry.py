@@ -7,7 +7,7 @@ from typing import Final
 
 from services.common.errors import InvalidRequest
 from services.motion.models import MotionModels
-from services.motion.predictor import Predictor
+from services.motion.predictor import Predictor, Shape
 from services.motion.predictors.everybody.predictor import PREDICTOR as EVERYBODY
 from services.motion.predictors.everybody.predictor import PREDICTOR_LIVE as EVERYBODY_LIVE
 from services.motion.predictors.everyone.predictor import PREDICTOR as EVERYONE
@@ -16,6 +16,7 @@ from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
 from services.motion.predictors.speech_map.predictor import PREDICTOR as SPEECH_MAP
 from services.motion.predictors.speech_map.predictor import PREDICTOR_LIVE as SPEECH_MAP_LIVE
 from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
+from services.motion.style import WIDEST_OPENING
 
 PREDICTORS: Final[dict[str, Predictor]] = {
     predictor.name: predictor
@@ -41,12 +42,14 @@ def predictor_named(name: str, field: str) -> Predictor:
 
 
 def added_style_shapes(present: Container[str], models: MotionModels) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array that a predictor added to a style.
+    """Return the shape of each array that was added to the arrays of every style: by a predictor, or the widest opening.
 
     Args:
         present: names of the arrays that the style artefact holds. Shapes of other arrays are not asked for, so that no network is
             loaded in vain.
         models: the shared networks.
     """
-    declared = {name: shape for predictor in PREDICTORS.values() for name, shape in predictor.style_arrays.items()}
+    declared: dict[str, Shape] = {WIDEST_OPENING: lambda _: (1,)}
+    for predictor in PREDICTORS.values():
+        declared.update(predictor.style_arrays)
     return {name: shape(models) for name, shape in declared.items() if name in present}

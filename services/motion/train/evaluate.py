@@ -34,6 +34,8 @@ OFF = ConstraintConfig(
     closed_high=3.0,
     silent_low=-2.0,
     silent_high=-1.0,
+    voiced_low=-2.0,
+    voiced_high=-1.0,
     presence_low=-2.0,
     presence_high=-1.0,
 )

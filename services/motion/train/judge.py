@@ -25,7 +25,7 @@ import numpy as np
 
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
-from services.common.face.mouth_curves import (
+from services.common.wire.mouth_curves import (
     MOTION_FRAME_S,
     SPOKEN_FROM,
     TRIGGERS,

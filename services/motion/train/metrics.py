@@ -8,7 +8,7 @@ import numpy as np
 
 from services.common.array_types import Bool, Float32, Floating
 from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
-from services.common.face.mouth_curves import MOTION_FRAME_S, quick_part
+from services.common.wire.mouth_curves import MOTION_FRAME_S, quick_part
 
 
 @dataclass(frozen=True, slots=True)

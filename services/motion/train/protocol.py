@@ -10,7 +10,7 @@ import numpy as np
 
 from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import mouth_opening
-from services.common.face.mouth_curves import MOTION_FRAME_S, TRIGGERS, Trigger, around_phones, phone_times, shift_ms
+from services.common.wire.mouth_curves import MOTION_FRAME_S, TRIGGERS, Trigger, around_phones, phone_times, shift_ms
 from services.motion.basis import LandmarkBasis
 from services.motion.features import bilabial_probability
 from services.motion.style import Style, StyleNetwork, encode_style

@@ -36,7 +36,7 @@ class ClipRow:
         seconds: length of the clip.
         speaker_hours: length of all clips of this person in the set.
         lag_frames: lag of the sound to take out, frames: the sound of frame n + lag belongs to the picture of frame n.
-        lag_confidence: confidence of the sync network in the lag of this clip alone; -1: not measured.
+        lag_confidence: EstimateLagResponse.confidence of this clip alone; -1: not measured.
         phones: origin of the phone labels: `aligned`, `recognised`, `allphone`, `network`; empty: no labels.
         weight: how often the clip is drawn, relative to other clips of its speaker's size.
         narrow: whether the clip's corpus has one kind of sentence, see gateway.trainset.corpus.Source.

@@ -29,6 +29,7 @@ def config_to_proto(config: PredictConfig) -> pb.PredictMotionRequest:
             num_frames=config.num_frames,
             without_style=config.without_style,
             whole_speech=config.whole_speech,
+            expressiveness=config.expressiveness,
         )
     )
 
@@ -84,4 +85,4 @@ def lag_from_proto(response: pb.EstimateLagResponse) -> LagEstimate:
         InvalidRequest: scores of a wrong shape or type.
     """
     scores = from_tensor(response.scores, "scores", dtype=np.float32, shape=(None,))
-    return LagEstimate(response.lag_frames, response.confidence, scores, response.distance)
+    return LagEstimate(response.lag_frames, response.confidence, scores)

@@ -191,6 +191,10 @@ async def test_lags_of_any_clip_are_finite(service: Service) -> None:
         loud = block(FRAMES, mel=lambda array, value=value: array * 0 + np.float32(value))
         request = pb.EstimateLagRequest(features=loud, mouth_landmarks=to_tensor(MOUTHS), usable=flags)
         assert await finite_or_refused(one(service.stub.EstimateLag(request, timeout=60)))
+    for value in (0.0, 1e3, -1e3):
+        flat = block(FRAMES, speech_states=lambda array, value=value: array * 0 + np.float32(value))
+        request = pb.EstimateLagRequest(features=flat, mouth_landmarks=to_tensor(MOUTHS), usable=flags)
+        assert await finite_or_refused(one(service.stub.EstimateLag(request, timeout=60)))
 
 
 @pytest.mark.parametrize("method", METHODS)

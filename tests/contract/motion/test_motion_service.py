@@ -16,13 +16,13 @@ from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence
 from services.motion.models import MotionModels
+from services.motion.predictor import encode_mouths
 from services.motion.predictors.everybody.grid import EverybodyGrid
 from services.motion.predictors.speech_map.grid import SpeechMapGrid
 from services.motion.predictors.ugc.grid import UgcGrid
 from services.motion.speech_map import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
-from services.motion.style import encode_style
-from services.motion.types import SpeechFeatures
+from services.motion.types import Footage, SpeechFeatures
 from tests.contract.motion.calls import (
     PAL,
     encoded,
@@ -42,7 +42,7 @@ async def test_motion_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionS
     features = random_features(30)
     config = PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False)
     models = MotionModels()
-    local = MotionStream(UgcGrid(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models)), PAL)
+    local = MotionStream(UgcGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -65,7 +65,7 @@ async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: Moti
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
-    local = MotionStream(EverybodyGrid(models, encode_style(talking(), np.ones(100, np.bool_), models.basis, models)), PAL)
+    local = MotionStream(EverybodyGrid(models, encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
         parts.append(part)
@@ -82,7 +82,7 @@ async def test_the_speech_map_over_the_wire_is_the_motion_of_the_algorithm(stub:
     method = "speech_map" if hearing is FILES else "speech_map_live"
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
-    style = encode_style(talking(), np.ones(100, np.bool_), models.basis, models)
+    style = encode_mouths(Footage(talking(), np.ones(100, np.bool_)), models)
     local = MotionStream(SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, None), PAL)
     parts = [local.push(0, features)]
     while (part := local.drain()) is not None:
@@ -137,7 +137,7 @@ async def test_in_speech_that_is_there_as_a_whole_the_mouth_opens_before_the_sou
     assert len(whole) == len(as_it_comes) == 40
     np.testing.assert_allclose(as_it_comes[:18], shut, atol=1e-3)
     np.testing.assert_allclose(whole[: 19 - WHOLE.frames_ahead], shut, atol=1e-3)
-    assert (whole[12:18] > shut + 0.05).all()
+    assert (whole[15:18] > shut + 0.05).all()
 
 
 async def test_same_footage_gives_the_same_style_artefact(stub: MotionServiceAsyncStub) -> None:
@@ -150,11 +150,13 @@ async def test_footage_at_another_rate_is_taken(stub: MotionServiceAsyncStub) ->
 
 async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> None:
     request = pb.EstimateLagRequest(
-        features=block_to_proto(FeatureBlock(0, random_features(60))),
+        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(60)),
         usable=to_tensor(np.ones(60, np.bool_)),
     )
-    estimate = lag_from_proto(await stub.EstimateLag(request))
+    answer = await stub.EstimateLag(request)
+    assert 0.0 <= answer.distance <= 2.0
+    estimate = lag_from_proto(answer)
     assert estimate.scores.shape == (31,)
     assert estimate.scores.argmax() - 15 == estimate.lag_frames
     assert estimate.confidence >= 0.0

@@ -25,7 +25,7 @@ from tests.contract.motion.calls import (
     talking,
 )
 from tests.contract.motion.requests import block_to_proto, config_to_proto
-from tests.unit.motion.synthesised import random_features
+from tests.unit.motion.synthesised import random_features, with_states
 
 if TYPE_CHECKING:
     from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
@@ -40,7 +40,15 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("method", "unknown"), ("feature_rate", common_pb2.Rational(num=30, den=1)), ("num_frames", -1), ("style", None)],
+    [
+        ("method", "unknown"),
+        ("feature_rate", common_pb2.Rational(num=30, den=1)),
+        ("num_frames", -1),
+        ("style", None),
+        ("expressiveness", 0.0),
+        ("expressiveness", 1.6),
+        ("expressiveness", float("nan")),
+    ],
 )
 async def test_a_config_that_cannot_be_used_names_its_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
     request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
@@ -87,7 +95,7 @@ async def test_broken_features_are_refused(stub: MotionServiceAsyncStub, broken:
 
 async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServiceAsyncStub) -> None:
     request = pb.EstimateLagRequest(
-        features=block_to_proto(FeatureBlock(0, random_features(60))),
+        features=block_to_proto(FeatureBlock(0, with_states(random_features(60), "speech_states"))),
         mouth_landmarks=to_tensor(talking(50)),
         usable=to_tensor(np.ones(50, np.bool_)),
     )
@@ -95,6 +103,10 @@ async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServic
     assert code == grpc.StatusCode.INVALID_ARGUMENT
     assert "60" in details
     assert "50" in details
+    request.features.ClearField("speech_states")
+    code, details = await refusal(stub.EstimateLag(request))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert "features.speech_states" in details
 
 
 async def test_footage_without_a_usable_face_is_a_failed_precondition(stub: MotionServiceAsyncStub) -> None:

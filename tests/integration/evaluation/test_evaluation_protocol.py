@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.cli.evaluate_result import show_scores
 from gateway.evaluation import protocol
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.mouth_metrics import Closures
@@ -175,6 +176,12 @@ def test_bilabials_are_sought_on_the_frames_that_were_shown_at_their_time(monkey
 def test_lag_of_the_longer_enrolment_part_stands_for_the_clip(result: ClipResult) -> None:
     assert result.lag_frames == 1
     assert [fold.lag_frames for fold in result.folds] == [1, -1]
+    assert [fold.lag_doubt for fold in result.folds] == ["", "made up"]
+
+
+def test_a_lag_that_is_not_applied_is_told(result: ClipResult, capsys: pytest.CaptureFixture[str]) -> None:
+    show_scores([result])
+    assert "drawn.mp4, enrolled on frames 45 to 74: no lag is applied: made up" in " ".join(capsys.readouterr().err.split())
 
 
 def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None:
@@ -198,6 +205,7 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
     document = json.loads((tmp_path / "deep" / "result.json").read_text())
     (clip,) = document["clips"]
     assert (clip["clip"], clip["lag_frames"]) == ("drawn.mp4", 1)
+    assert [fold["lag_doubt"] for fold in clip["folds"]] == ["", "made up"]
     assert set(clip["variants"]) == {"mean_mouth", "wrong_audio", "full"}
     of_full = {"closure", "silence_opening", "vowel_shift_ms", "closure_shift_ms"}
     for name, variant in clip["variants"].items():

@@ -97,6 +97,8 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         row("p", footage="ftp://host/plate.mp4"),
         row("q", output="https://host/q.mp4"),
         row("r", footage="s3://bucket"),
+        row("s", expressiveness=1.6),
+        row("t", expressiveness="loud"),
     )
     told = mistakes(path)
     assert told[0] == f"2: footage: no such file {tmp_path}/none.mp4"
@@ -122,12 +124,14 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
         "18: footage: 'ftp://host/plate.mp4' cannot be used: give a path or s3://BUCKET/KEY, https://HOST/PATH",
         "19: output: 'https://host/q.mp4' cannot be used: give a path or s3://BUCKET/KEY",
         "20: footage: 's3://bucket' cannot be used",
+        "21: expressiveness: takes less than or equal to 1.5, not 1.6",
+        '22: expressiveness: takes a valid number, not "loud"',
     ]
     for text in expected:
         assert [one for one in told if one.startswith(text)], (text, told)
     lines = [int(text.partition(":")[0]) for text in told]
     assert lines == sorted(lines)
-    assert set(lines) == set(range(2, 21))
+    assert set(lines) == set(range(2, 23))
 
 
 def test_the_first_mistake_is_the_message_of_the_error(write: Write, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ async def test_every_option_reaches_the_request(bench: Bench, carphone: Path, tm
         face="20,30",
         retime=True,
         expression="neutral",
+        expressiveness=1.25,
         codec="ffv1",
         personalize=False,
         seed=5,
@@ -82,7 +83,7 @@ async def test_every_option_reaches_the_request(bench: Bench, carphone: Path, tm
     assert request.consent is not None
     assert request.consent.reference == "safe 1"
     assert (request.method, request.face, request.retime) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), True)
-    assert (request.expression, request.codec) == ("neutral", "ffv1")
+    assert (request.expression, request.expressiveness, request.codec) == ("neutral", 1.25, "ffv1")
     assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
 
 

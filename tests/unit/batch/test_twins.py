@@ -58,9 +58,10 @@ def test_other_files_make_no_twins(request_: DubRequest, tmp_path: Path) -> None
             replace(request_, speech=None),
             replace(request_, method="everybody"),
             replace(request_, expression="neutral"),
+            replace(request_, expressiveness=1.2),
         )
     }
-    assert len(keys) == 6
+    assert len(keys) == 7
 
 
 async def test_twins_come_one_after_the_other_and_leave_no_lock(request_: DubRequest, tmp_path: Path) -> None:

@@ -107,6 +107,15 @@ def test_a_seed_out_of_range_is_a_usage_error(seed: str, capsys: pytest.CaptureF
     assert "--seed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["0.4", "1.6", "0", "-1", "inf", "nan", "loud", ""])
+@pytest.mark.parametrize("command", [["dub", "in.mp4", "-o", "out.mp4"], ["live", "ann", "--audio", "in.wav", "-o", "out.mp4"]])
+def test_an_expressiveness_out_of_range_is_a_usage_error(
+    command: list[str], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, "--expressiveness", value]) == 2
+    assert "--expressiveness" in capsys.readouterr().err
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"dubstage {version('dubstage-suite')}\n"

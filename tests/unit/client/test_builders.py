@@ -11,6 +11,7 @@ import pytest
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import (
     audio,
+    batch,
     explicit_timeline,
     face,
     from_tensor,
@@ -249,6 +250,11 @@ def test_gateway_requests() -> None:
     assert dub == gateway_pb2.CreateDubRequest(
         footage_uri="film.mp4", speech_uri="speech.wav", output_uri="out.mp4", retime=True, codec="prores"
     )
+    assert not dub.HasField("expressiveness")
+    assert gateway.dub.request(footage="film.mp4", output="out.mp4", expressiveness=0.5).expressiveness == 0.5
+    assert batch.row("a", footage="film.mp4", output="out.mp4", expressiveness=1.5).expressiveness == 1.5
+    assert gateway.live.requests(actor_id="ann", sample_rate_hz=16000, expressiveness=1.5).config.config.expressiveness == 1.5
+    assert motion.predict_motion.requests(method="toy", style=REF, expressiveness=1.5).config.config.expressiveness == 1.5
     made = gateway.live.requests(actor_id="ann", sample_rate_hz=16000, channels=2)
     sent = [made.item(np.zeros((5, 2), np.float32)), made.item(np.zeros((5, 2), np.float32))]
     assert [request.audio.first_sample for request in sent] == [0, 5]

@@ -11,7 +11,7 @@ import numpy as np
 from gateway.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
 from services.common.face.crops import head_template
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS
-from services.common.face.mouth_curves import Trigger
+from services.common.wire.mouth_curves import Trigger
 
 REST = head_template() + np.array([128.0, 160.0, 0.0], np.float32)
 DARK = 20
@@ -51,6 +51,7 @@ def contrast(crops: np.ndarray) -> np.ndarray:
 class Actor:
     lag_frames: int
     num_bytes: int = 3 << 20
+    lag_doubt: str = ""
 
 
 @dataclass
@@ -84,7 +85,7 @@ class DrawnClip:
         return Rendered(crops, ("",) * len(frames), native_energy=contrast(crops))
 
     def enrol(self, frames: FrameRange) -> Actor:
-        return Actor(lag_frames=1 if frames.start == 0 else -1)
+        return Actor(lag_frames=1) if frames.start == 0 else Actor(lag_frames=-1, lag_doubt="made up")
 
     def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
         self.asked.append((frames, variant))

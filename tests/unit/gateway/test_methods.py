@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from gateway.methods import DEFAULT_METHOD, LAG_FEATURES, METHODS, Method, Predictor, Renderer, TextureInput, combined, method_named
+from gateway.methods import (
+    DEFAULT_METHOD,
+    LAG_FEATURES,
+    METHODS,
+    SHARED_FEATURES,
+    Method,
+    Predictor,
+    Renderer,
+    TextureInput,
+    combined,
+    method_named,
+)
 from services.common.errors import InvalidRequest
 
 
@@ -109,11 +120,12 @@ def test_a_renderer_is_sent_what_it_declares() -> None:
     assert METHODS["everyone"].renderer.picture is TextureInput.NONE
 
 
-def test_every_method_extracts_what_the_lag_needs() -> None:
+def test_every_method_extracts_what_predictor_and_lag_need() -> None:
     for method in METHODS.values():
-        assert method.features[: len(LAG_FEATURES)] == LAG_FEATURES
-        assert set(method.motion.features) <= set(method.features)
-        assert len(set(method.features)) == len(method.features)
+        assert set(method.features) == {*SHARED_FEATURES, *method.motion.features}
+        assert set(method.footage_features) == {*method.features, *LAG_FEATURES}
+        for kinds in (method.features, method.footage_features):
+            assert len(set(kinds)) == len(kinds)
 
 
 def test_the_default_is_a_row() -> None:
@@ -125,7 +137,7 @@ def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> 
     toy = Method(name="toy", motion=motion, renderer=Renderer(name="toy", frames_after=2))
     monkeypatch.setitem(METHODS, "toy", toy)
     assert method_named("toy") is toy
-    assert toy.features == LAG_FEATURES
+    assert (toy.features, toy.footage_features) == (SHARED_FEATURES, LAG_FEATURES)
     assert combined("ugc", renderer="toy") == "ugc+toy"
     assert method_named("toy+ugc").motion is motion
     with pytest.raises(InvalidRequest, match="toy"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float64
-from services.motion.correction import RIDGES, choose_ridge, fit_correction
+from services.motion.correction import RIDGES, choose_ridge, fit_correction, held_out_corrections
 
 
 def _pooled(rng: np.random.Generator, count: int, size: int) -> Float64:
@@ -80,3 +80,13 @@ def test_a_coefficient_without_weight_does_not_choose() -> None:
     pooled = _pooled(rng, 150, 40)
     both = np.concatenate([pooled[:, :1], 5.0 * rng.normal(size=(150, 1))], axis=1)
     assert choose_ridge(pooled, both, np.array([1.0, 0.0])).ridge < choose_ridge(pooled, both, np.array([0.0, 1.0])).ridge
+
+
+def test_held_out_corrections_know_what_the_sound_explains_and_nothing_of_their_own_block() -> None:
+    rng = np.random.default_rng(6)
+    pooled = _pooled(rng, 250, 60)
+    explained, noise = pooled @ rng.normal(size=(61, 3)), rng.normal(size=(250, 3))
+    found = held_out_corrections(pooled, explained, 1.0)
+    assert ((found - explained) ** 2).mean() < 0.05 * (explained**2).mean()
+    learned = pooled @ fit_correction(pooled, noise, 1.0).T
+    assert abs((held_out_corrections(pooled, noise, 1.0) * noise).mean()) < 0.3 * (learned * noise).mean()

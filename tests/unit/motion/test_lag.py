@@ -1,63 +1,77 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from services.common.errors import NoUsableFootage
-from services.motion.constraints import ConstraintConfig
-from services.motion.lag import estimate_lag, scores_at_lags
-from services.motion.models import MotionModels
-from services.motion.predictors.ugc.grid import UgcGrid
-from services.motion.style import Style
+from services.common.errors import ArtefactCorrupt, NoUsableFootage
+from services.common.store.tensor_bytes import encode_arrays
+from services.motion.lag import LAG_FILE, LAG_STATES, LagModel, correlations_at_lags, estimate_lag
+from services.motion.models import WEIGHTS
 from services.motion.types import MAX_LAG, SpeechFeatures
-from tests.unit.motion.synthesised import mouths, speech
+from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
 
-def _unit(seed: int, length: int) -> np.ndarray:
-    rows = np.random.default_rng(seed).normal(size=(length, 8))
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+@pytest.fixture(scope="module")
+def model() -> LagModel:
+    return LagModel.read(WEIGHTS)
 
 
 @pytest.mark.parametrize("lag", [-7, 0, 4])
-def test_scores_peak_where_sound_is_late_by_the_lag(lag: int) -> None:
-    base = _unit(0, 120)
-    # Sound of frame n + lag belongs to the mouth of frame n.
-    mouth, audio = base[20:100], base[20 - lag : 100 - lag]
-    assert int(scores_at_lags(audio, mouth, np.ones(80, np.bool_)).argmax()) - MAX_LAG == lag
+def test_r_is_one_where_sound_is_late_by_the_lag(lag: int) -> None:
+    base = np.random.default_rng(0).normal(size=(120, 3))
+    # Sound of frame n + lag belongs to the mouth of frame n. Level and size of either side count for nothing.
+    mouth, sound = base[20:100], 5.0 - 2.0 * base[20 - lag : 100 - lag]
+    found = correlations_at_lags(sound, mouth, np.ones(80, np.bool_))
+    assert found.shape == (2 * MAX_LAG + 1, 3)
+    np.testing.assert_allclose(found[MAX_LAG + lag], -1.0, atol=1e-9)
+    assert np.abs(np.delete(found, MAX_LAG + lag, axis=0)).max() < 0.6
 
 
-def _talk() -> SpeechFeatures:
-    rng = np.random.default_rng(4)
-    sounds = ["AA", "B", "S", "UW", "M", "EH", "F", "AO", "P", "IY", "W", "AE"]
-    return speech(["SIL", "SIL", *rng.choice(sounds, 36).tolist(), "SIL", "SIL"], frames_each=3)
+def test_unusable_mouths_do_not_count() -> None:
+    base = np.random.default_rng(1).normal(size=(90, 2))
+    mouth, usable = base.copy(), np.ones(90, np.bool_)
+    mouth[30:60], usable[30:60] = 50.0, False
+    np.testing.assert_allclose(correlations_at_lags(base, mouth, usable)[MAX_LAG], 1.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("lag", [-5, 0, 3])
-def test_a_lag_put_into_a_clip_is_found(models: MotionModels, style: Style, lag: int) -> None:
-    features = _talk()
-    predictor = UgcGrid(models, style, ConstraintConfig())
-    mouth = np.concatenate([predictor.push(features).mouth_landmarks, predictor.push_silence(2).mouth_landmarks])
-    span = np.arange(20, 100)
-    estimate = estimate_lag(
-        features[slice(span[0] - lag, span[-1] + 1 - lag)], mouth[span], np.ones(len(span), np.bool_), models.sync_basis, models
-    )
-    assert abs(estimate.lag_frames - lag) <= 1
-    assert estimate.confidence > 0.1
-    assert estimate.scores.shape == (2 * MAX_LAG + 1,)
-    assert 0.0 <= estimate.distance <= 2.0
+def test_the_confidence_is_the_height_of_the_best_score_over_the_median(model: LagModel) -> None:
+    features = with_states(random_features(60), LAG_STATES)
+    moving = mouths((6.0 + 5.0 * np.random.default_rng(2).normal(size=60)).astype(np.float32))
+    found = estimate_lag(features, moving, np.ones(60, np.bool_), model)
+    assert found.scores.shape == (2 * MAX_LAG + 1,)
+    assert int(found.scores.argmax()) - MAX_LAG == found.lag_frames
+    assert found.confidence == pytest.approx(float(found.scores.max() - np.median(found.scores)))
 
 
-def test_too_short_footage_is_named(models: MotionModels) -> None:
+def _talk(num_frames: int) -> SpeechFeatures:
+    return with_states(speech(["AA", "B"] * (num_frames // 4), frames_each=2), LAG_STATES)
+
+
+def test_too_short_footage_is_named(model: LagModel) -> None:
     with pytest.raises(NoUsableFootage, match="30 usable frames"):
-        estimate_lag(_talk()[:40], mouths(np.ones(40, np.float32)), np.arange(40) < 20, models.sync_basis, models)
+        estimate_lag(_talk(40), mouths(np.ones(40, np.float32)), np.arange(40) < 20, model)
 
 
-def test_a_mouth_that_never_opens_has_no_lag(models: MotionModels) -> None:
+def test_a_mouth_that_never_opens_has_no_lag(model: LagModel) -> None:
     with pytest.raises(NoUsableFootage, match="a mouth that opens"):
-        estimate_lag(_talk()[:40], mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), models.sync_basis, models)
+        estimate_lag(_talk(40), mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), model)
 
 
-def test_sound_without_speech_has_no_lag(models: MotionModels) -> None:
-    silent, moving = speech(["SIL"] * 20), mouths(np.linspace(0.0, 20.0, 60, dtype=np.float32))
+def test_sound_without_speech_has_no_lag(model: LagModel) -> None:
+    silent, moving = with_states(speech(["SIL"] * 20), LAG_STATES), mouths(np.linspace(0.0, 20.0, 60, dtype=np.float32))
     with pytest.raises(NoUsableFootage, match="12 frames with speech"):
-        estimate_lag(silent, moving, np.ones(60, np.bool_), models.sync_basis, models)
+        estimate_lag(silent, moving, np.ones(60, np.bool_), model)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_file_is_named(tmp_path: Path, model: LagModel, damage: str) -> None:
+    arrays = model.arrays()
+    if damage == "missing":
+        del arrays["sound"]
+    else:
+        arrays["sound"] = arrays["sound"][:, :-1]
+    (tmp_path / LAG_FILE).write_bytes(encode_arrays(arrays))
+    with pytest.raises(ArtefactCorrupt, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
+        LagModel.read(tmp_path)

@@ -4,8 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.methods import method_named
-from gateway.pipeline.dub_request import DubRequest, Expression, expression_named, wants_own_timeline
+from gateway.pipeline.dub_request import (
+    LEAST_EXPRESSIVENESS,
+    MOST_EXPRESSIVENESS,
+    DubRequest,
+    Expression,
+    expression_named,
+    wants_own_timeline,
+)
+from services.common.chassis.bounds import declared
 from services.common.errors import InvalidRequest
 
 
@@ -41,3 +51,15 @@ def test_an_unknown_expression_is_refused_with_those_there_are() -> None:
     with pytest.raises(InvalidRequest, match="keep, neutral") as caught:
         expression_named("smile")
     assert caught.value.field == "expression"
+
+
+def test_the_contracts_declare_the_same_range_of_the_expressiveness() -> None:
+    for message in (
+        gateway_pb2.CreateDubRequest,
+        gateway_pb2.LiveConfig,
+        batch_pb2.BatchRow,
+        motion_pb2.PredictMotionConfig,
+    ):
+        bounds = declared(message.DESCRIPTOR.fields_by_name["expressiveness"])
+        assert bounds is not None
+        assert (bounds.min, bounds.max, bounds.zero_ok) == (LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, False)

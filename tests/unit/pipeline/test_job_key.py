@@ -72,6 +72,13 @@ async def test_the_expression_is_part_of_the_key_of_films_that_can_keep_it(reque
     assert await key_of(replace(retimed, expression="neutral"), method, listed()) == await key_of(retimed, method, listed())
 
 
+async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> None:
+    method = method_named("ugc")
+    keys = [await key_of(replace(request_of, expressiveness=value), method, listed()) for value in (0.5, 1.0, 1.2)]
+    assert len(set(keys)) == 3
+    assert await key_of(replace(request_of, expressiveness=1), method, listed()) == await key_of(request_of, method, listed())
+
+
 async def test_the_footages_own_sound_gives_another_key_than_the_same_file_as_speech(request_of: DubRequest) -> None:
     """The own sound begins with the first frame, and the sound of a file with its first sample."""
     method = method_named("ugc")

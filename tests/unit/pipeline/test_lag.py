@@ -11,13 +11,13 @@ def lag(frames: int, confidence: float, num_frames: int = 250, *, at_end: bool =
     return SoundLag(frames, confidence, 1.1, num_frames, at_end)
 
 
-@pytest.mark.parametrize(("confidence", "num_frames"), [(0.2, 7500), (0.2, 250), (0.33, 60), (0.46, 30)])
+@pytest.mark.parametrize(("confidence", "num_frames"), [(0.25, 7500), (0.25, 250), (0.39, 60), (0.55, 30)])
 def test_a_confident_lag_is_applied(confidence: float, num_frames: int) -> None:
     found = lag(-3, confidence, num_frames)
     assert believed(found, {}) is found
 
 
-@pytest.mark.parametrize(("confidence", "num_frames", "least"), [(0.19, 7500, "0.20"), (0.3, 60, "0.32"), (0.4, 30, "0.46")])
+@pytest.mark.parametrize(("confidence", "num_frames", "least"), [(0.24, 7500, "0.25"), (0.38, 60, "0.39"), (0.5, 30, "0.55")])
 def test_the_shorter_the_clip_the_more_confidence_a_lag_needs(confidence: float, num_frames: int, least: str) -> None:
     found = believed(lag(-3, confidence, num_frames), {})
     assert found.frames is None

@@ -21,8 +21,8 @@ from gateway.pipeline.rendering import joined, journalled_window
 from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.face.mouth_curves import SpeakingMotion
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
+from services.common.wire.mouth_curves import SpeakingMotion
 
 
 def faces(frames: list[int], ids: list[int]) -> np.ndarray:

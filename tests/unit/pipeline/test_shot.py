@@ -113,5 +113,5 @@ async def test_sound_is_heard_again_for_a_method_with_other_features(
     await ugc.hear()
     await ugc.hear()
     await everybody.hear()
-    assert heard == [ugc.method.features, everybody.method.features]
+    assert heard == [ugc.method.footage_features, everybody.method.footage_features]
     assert workspace.redone == []

@@ -17,7 +17,7 @@ from gateway.reports.strip import counts_of, spans_of
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.times import StageClock, StageTime, StageTimes
 from services.common.errors import InvalidRequest
-from services.common.face.mouth_curves import MotionFigures
+from services.common.wire.mouth_curves import MotionFigures
 
 RATE = Fraction(25)
 REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2

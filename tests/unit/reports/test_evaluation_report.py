@@ -42,7 +42,10 @@ def result(clip: str) -> ClipResult:
         clip=clip,
         frame_rate=Fraction(25),
         lag_frames=1,
-        folds=(FoldResult(Fold(FrameRange(0, 75), FrameRange(75, 125)), 1),),
+        folds=(
+            FoldResult(Fold(FrameRange(0, 75), FrameRange(75, 125)), 1),
+            FoldResult(Fold(FrameRange(50, 125), FrameRange(0, 50)), 0, "the confidence is 0.10"),
+        ),
         variants={"mean_mouth": scores(22.5, 3.25), "full": scores(24.75, 2.5)},
         sample_frames=(80, 90, 100, 110),
         truth=sample(1),
@@ -59,7 +62,18 @@ def result_without_pictures(clip: str) -> ClipResult:
 def test_the_page_holds_means_intervals_targets_and_pictures(tmp_path: Path) -> None:
     report = EvaluationReport(title="Evaluation", method="ugc", clips=(result("video/one.mp4"),), facts=(Fact("seed", "7"),))
     text = write_evaluation_report(report, tmp_path).read_text()
-    for shown in ("24.8", "22.5", "3.25", "2.38 … 2.62", "video/one.mp4", "<th>ssiou</th>", "0.777", "lag +1", "2 passed, 1 lost"):
+    for shown in (
+        "24.8",
+        "22.5",
+        "3.25",
+        "2.38 … 2.62",
+        "video/one.mp4",
+        "<th>ssiou</th>",
+        "0.777",
+        "lag +1",
+        "lag +0 (no lag is applied: the confidence is 0.10)",
+        "2 passed, 1 lost",
+    ):
         assert shown in text, shown
     assert "full mouth_psnr_db &gt;= M + 1.5" in text
     assert text.count("<tr><td>") >= 1

@@ -14,7 +14,7 @@ from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD
 from gateway.pipeline.workspace import Workspace
 from gateway.reports.job_records import motion_of
 from services.common.face.landmarks import lip_width, mouth_opening
-from services.common.face.mouth_curves import SpeakingMotion, speaking_motion
+from services.common.wire.mouth_curves import SpeakingMotion, speaking_motion
 from tests.unit.motion.synthesised import mouths
 
 FPS = 50

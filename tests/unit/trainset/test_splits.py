@@ -28,7 +28,6 @@ def record(each: ClipEntry, *, lag: int = 0, confidence: float = -1.0, frames: i
         changed_ns=0,
         text="",
         audio_networks="",
-        sync_networks="",
         has_face=each.is_film,
         is_cut=False,
         pieces=(piece,),

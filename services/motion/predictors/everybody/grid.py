@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
+from services.motion.constraints import ConstraintConfig
 from services.motion.expression_grid import ExpressionGrid
 from services.motion.features import ContentStream
 from services.motion.grid import motion_of_windows
@@ -43,8 +43,6 @@ CORRECTION: Final = "everybody_correction"
 SHARE: Final = 0.1
 """Share of the network's mouth. Leave-one-speaker-out chose the share (docs/models/audio_to_expression.md)."""
 
-_PAST: Final = max(WINDOW_PAST, CONTEXT_PAST)
-
 
 class EverybodyGrid(ExpressionGrid):
     """The predictor `everybody` of one person on the grid, with four frames of features after a frame."""
@@ -61,8 +59,8 @@ class EverybodyGrid(ExpressionGrid):
             hearing: which speech map answers the other part of the mouth.
         """
         self._model, self._hearing = EverybodyModel.of(models), hearing
-        heard = np.concatenate([_flat(heard_silence(_PAST, self._model.silence)), silent_states(_PAST)], axis=1)
-        super().__init__(self._model, models, style, constraints, self._silence(_PAST), heard, WINDOW_AHEAD)
+        heard = np.concatenate([_flat(heard_silence(WINDOW_PAST, self._model.silence)), silent_states(WINDOW_PAST)], axis=1)
+        super().__init__(self._model, models, style, constraints, self._silence(WINDOW_PAST), heard, WINDOW_AHEAD)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
         self._contents = ContentStream()
 
@@ -76,7 +74,7 @@ class EverybodyGrid(ExpressionGrid):
         return np.concatenate([_flat(heard_rows(identity_removed(features), self._contents.push(features))), states], axis=1)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard[_PAST - WINDOW_PAST :], speaking, voiced, WINDOW, self._spoken)
+        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._spoken)
 
     def _spoken(self, window: Float32, voiced: float) -> Float32:
         """Return the mouth of a window of network inputs and states [25, 96 + 192]: float32 [59, 3], before constraints."""
@@ -85,7 +83,7 @@ class EverybodyGrid(ExpressionGrid):
         network, mapped = self._mouth(self._model.predict(rows)), self._map_mouth(states, voiced)
         return mapped + np.float32(SHARE) * (network - mapped)
 
-    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
         states = heard[self._past - self._hearing.past : self._past + count + self._hearing.ahead, -NUM_STATES:]
         return self._map_mouth.map.closing(states, self._constraints)
 

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
+from services.motion.constraints import ConstraintConfig
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.hetero.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST
@@ -27,8 +27,6 @@ from services.motion.types import Motion, SpeechFeatures
 CORRECTION: Final = "hetero_correction"
 """Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `hetero`."""
 
-_PAST: Final = max(WINDOW_PAST, CONTEXT_PAST)
-
 
 class HeteroGrid(Grid):
     """The predictor `hetero` of one person on the grid, with five frames of features after a frame."""
@@ -39,7 +37,7 @@ class HeteroGrid(Grid):
         Raises:
             InvalidRequest: the style was encoded for another method.
         """
-        super().__init__(style, constraints, self._silence(_PAST), silent_states(_PAST), WINDOW_AHEAD)
+        super().__init__(style, constraints, self._silence(WINDOW_PAST), silent_states(WINDOW_PAST), WINDOW_AHEAD)
         self._model, self._basis = HeteroModel.of(models), models.basis
         self._lips = SpeechMapModel.of(models).maps[FILES.feature]
         self._reference, self._pose = person_of(style)
@@ -51,12 +49,12 @@ class HeteroGrid(Grid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features)
 
-    def _closing(self, count: int, heard: Float32, around: SpeechFeatures) -> Float32:
+    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
         states = heard[self._past - FILES.past : self._past + count + FILES.ahead]
         return self._lips.closing(states, self._constraints)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
-        return motion_of_windows(first, heard[_PAST - WINDOW_PAST :], speaking, voiced, WINDOW, self._mouth)
+        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
 
     def _mouth(self, window: Float32, voiced: float) -> Float32:
         """Return the mouth of a window of states [19, 192]: float32 [59, 3], before constraints."""

@@ -5,6 +5,15 @@
 p are states of the speech encoder about a frame and the map's answer c (speech_map.correction_inputs). C is a ridge regression from
 p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
 of the footage chooses the ridge. The solution has a closed form without random numbers.
+
+A prediction of least error moves less than the person does. So the style also gets a gain of the opening. o_n are openings that are
+predicted on held-out blocks, amplified as all predictions are, m is the opening of the mean mouth, w_n is how far the lips close:
+
+    std_n((1 - w_n) (m + h (o_n - m))) = std(opening of the person)      h from 1 to LARGEST_GAIN
+    g = 1 + T / (T + T0) (h - 1)                                         T frames of footage, T0 = 50
+
+The gain of the lip width is found likewise; nothing closes there (w_n = 0).
+Seconds of footage tell little of the person's spread, see docs/models/speech_map.md.
 """
 
 from __future__ import annotations
@@ -14,10 +23,14 @@ from typing import Final
 
 import numpy as np
 
-from services.motion.correction import choose_ridge, fit_correction
+from services.common.array_types import Float32
+from services.common.face.landmarks import lip_width, mouth_opening
+from services.motion.constraints import WHOLE, closed_lips_weights
+from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
+from services.motion.grid import amplified
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictors.speech_map.grid import CORRECTION
+from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, WIDTH_GAIN
 from services.motion.speech_map import Hearing, SpeechMapModel, correction_inputs
 from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style
@@ -25,6 +38,10 @@ from services.motion.types import Footage, SpeechFeatures
 
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
+LARGEST_GAIN: Final = 1.5
+"""Largest gain of the opening and of the lip width."""
+_PRIOR_FRAMES: Final = 50.0
+"""A gain of 1 counts as much as this many frames of the person."""
 
 
 def personalized(
@@ -57,4 +74,34 @@ def personalized(
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)
     correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
+    foreseen = target - missed.residual + held_out_corrections(missed.pooled, missed.residual, choice.ridge)
+    predicted = amplified(style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32)), style)
+    closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
+    seen = footage.mouth_landmarks[frames]
+    gains = [
+        spread_gain(measure(seen), measure(predicted), float(measure(style.mean_mouth)), closing)
+        for measure, closing in ((mouth_opening, closed_lips_weights(closed, WHOLE)), (lip_width, np.zeros_like(closed)))
+    ]
+    opening, width = (np.array([gain], np.float32) for gain in gains)
+    refined = style.adding(**{CORRECTION: correction, OPENING_GAIN: opening, WIDTH_GAIN: width})
+    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+
+
+def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32) -> float:
+    """Return the gain of the opening, or of the lip width, that brings predictions towards the person's spread, 1 to LARGEST_GAIN.
+
+    Args:
+        seen: float32 [T], openings or widths of the person, crop pixels.
+        predicted: float32 [T], the same of the mouths that are predicted for these frames.
+        mean: the same of the person's mean mouth.
+        closing: float32 [T] in [0, 1], how far the lips close (constraints.closed_lips_weights).
+    """
+    free = 1.0 - closing.astype(np.float64)
+    about, level = free * (predicted - mean), free * mean
+    # var(level + h about) = var(seen), a quadratic equation in h.
+    square, cross = float(about.var()), float(np.cov(level, about, bias=True)[0, 1])
+    missing = float(seen.var(dtype=np.float64)) - float(level.var())
+    root = cross**2 + square * missing
+    ratio = (np.sqrt(root) - cross) / square if root > 0.0 and square > 1e-6 else 1.0
+    ratio = float(np.clip(ratio, 1.0, LARGEST_GAIN))
+    return 1.0 + (ratio - 1.0) * len(seen) / (len(seen) + _PRIOR_FRAMES)

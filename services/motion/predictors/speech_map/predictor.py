@@ -14,7 +14,7 @@ from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
+from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, WIDTH_GAIN, SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, num_correction_inputs
 from services.motion.style import Style
@@ -41,7 +41,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         open=open_grid,
         personalize=personalize,
         features=(*SHARED_FEATURES, hearing.feature),
-        style_arrays={CORRECTION: correction_shape},
+        style_arrays={CORRECTION: correction_shape, OPENING_GAIN: lambda _: (1,), WIDTH_GAIN: lambda _: (1,)},
     )
 
 

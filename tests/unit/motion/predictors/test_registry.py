@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest
+from services.common.face.landmarks import mouth_opening
+from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
+from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
-from services.motion.style import Style
+from services.motion.speech_map import SpeechMapModel
+from services.motion.style import WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
@@ -86,8 +91,10 @@ def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, 
 def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     style = refined(predictor, footage, models)
     # An array may be left out: `ugc` adds its memory only to footage that is long enough.
-    assert set(style.added) <= set(predictor.style_arrays)
-    assert bool(style.added) == bool(predictor.style_arrays)
+    assert WIDEST_OPENING in style.added
+    own = set(style.added) - {WIDEST_OPENING}
+    assert own <= set(predictor.style_arrays)
+    assert bool(own) == bool(predictor.style_arrays)
     assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)
     assert {array.dtype for array in style.arrays().values()} == {np.dtype(np.float32)}
 
@@ -127,3 +134,46 @@ def test_a_long_silence_is_predicted_without_the_correction_of_the_person(
     with_correction, without = said(refined(predictor, footage, models)), said(plain)
     assert np.abs(with_correction - without)[:FRAMES].max() > 0.5
     np.testing.assert_allclose(with_correction[FRAMES + 2 :], without[FRAMES + 2 :], atol=1e-4)
+
+
+def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionModels) -> SpeechFeatures:
+    """The features with closed lips in some frames: a sure M, and states that the map of closed lips is sure about."""
+    phones = features.posteriorgram.copy()
+    phones[frames] = 0.0
+    phones[frames, :, PHONES.index("M")] = 1.0
+    extra = {name: values.copy() for name, values in features.extra.items()}
+    for name, each in SpeechMapModel.of(models).maps.items():
+        if name in extra:
+            own = each.closed_weight.reshape(each.hearing.width, -1).sum(axis=0)
+            extra[name][frames] = 20.0 * own / float(own @ own)
+    return replace(features, posteriorgram=phones, extra=extra)
+
+
+def expressed(
+    predictor: Predictor, style: Style, models: MotionModels, features: SpeechFeatures, value: float | None
+) -> np.ndarray:
+    """Mouths of a stream in pieces of 7 frames, and of 40 frames of silence. None: the option is not set."""
+    grid = predictor.open(models, style, WHOLE)
+    if value is not None:
+        grid.expressiveness = value
+    parts = [grid.push(features[first : first + 7]).mouth_landmarks for first in range(0, len(features), 7)]
+    return np.concatenate([*parts, grid.push_silence(40).mouth_landmarks])[: len(features) + 25]
+
+
+def test_the_spread_of_the_opening_grows_with_the_expressiveness_and_closures_stay(
+    predictor: Predictor, footage: Footage, models: MotionModels
+) -> None:
+    style = refined(predictor, footage, models)
+    features = with_closed_lips(heard(predictor, FRAMES), slice(30, 36), models)
+    assert expressed(predictor, style, models, features, None).tobytes() == (
+        expressed(predictor, style, models, features, 1.0).tobytes()
+    )
+    spreads = []
+    for value in (0.5, 0.75, 1.0, 1.25, 1.5):
+        moved = expressed(predictor, style, models, features, value)
+        opening = mouth_opening(moved)
+        spreads.append(float(opening[:FRAMES].std()))
+        assert opening[32:34].max() < 0.5
+        np.testing.assert_allclose(moved[-5:], np.broadcast_to(style.closed_mouth, moved[-5:].shape), atol=1e-3)
+        assert opening.max() <= LARGEST_OPENING * style.added[WIDEST_OPENING][0] + 1e-3
+    assert all(more > less * 1.02 for less, more in pairwise(spreads)), spreads

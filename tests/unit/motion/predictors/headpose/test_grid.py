@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,7 +19,7 @@ from services.motion.predictors.headpose.model import CORRECTION, MOUTH, Headpos
 from services.motion.predictors.headpose.style import head_style_of
 from services.motion.speech_map import MapMouth, SpeechMapModel, num_correction_inputs
 from services.motion.speech_states import STATES, neighbours, silence_with_states
-from services.motion.style import Style
+from services.motion.style import WIDEST_OPENING, Style
 from services.motion.train.evaluate import OFF
 from services.motion.types import SpeechFeatures
 from tests.unit.motion.predictors.headpose.person import FRAMES, heard, opened, poses_of, predict, talk
@@ -60,7 +61,8 @@ def test_states_move_the_mouth_alone_and_the_voice_moves_the_head(models: Motion
         .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
         .astype(np.float32)
     )
-    person = person.adding(**{CORRECTION: correction})
+    free = {name: values for name, values in person.added.items() if name != WIDEST_OPENING}
+    person = replace(person, added={**free, CORRECTION: correction})
     features = heard(40)
     motion, other = (predict(models, person, each) for each in (features, with_states(features, STATES, seed=7)))
     np.testing.assert_array_equal(poses_of(motion), poses_of(other))

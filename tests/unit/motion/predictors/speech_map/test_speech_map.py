@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from services.common.errors import ArtefactCorrupt, InvalidRequest
-from services.common.face.landmarks import mouth_opening
+from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
 from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import CORRECTION, SpeechMapGrid
-from services.motion.predictors.speech_map.personalize import personalized
+from services.motion.predictors.speech_map.grid import CORRECTION, OPENING_GAIN, WIDTH_GAIN, SpeechMapGrid
+from services.motion.predictors.speech_map.personalize import LARGEST_GAIN, personalized, spread_gain
 from services.motion.predictors.speech_map.train.fit import fit_map
 from services.motion.speech_map import (
     FILES,
@@ -181,6 +181,81 @@ def test_a_correction_holds_on_other_speech_of_the_person_also_live(models: Moti
         )
         assert after > before + 0.3
         assert after > 0.6
+
+
+@CASES
+def test_a_gain_scales_the_opening_about_the_mean_mouth_and_never_presses_lips_together(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
+) -> None:
+    features = heard(60)
+    one, more, most = (
+        moved(models, model, hearing, style.adding(**{OPENING_GAIN: np.array([gain], np.float32)}), features, constraints=OFF)
+        for gain in (1.0, 1.3, 9.0)
+    )
+    plain = moved(models, model, hearing, style, features, constraints=OFF)
+    assert one.tobytes() == plain.tobytes()
+    spread = model.spread(style.spread, models)
+    before, after = (model.basis.project(each - style.mean_mouth) / spread for each in (plain, more))
+    np.testing.assert_allclose(after[:, 0], 1.3 * before[:, 0], atol=1e-3)
+    np.testing.assert_allclose(after[:, 1:], before[:, 1:], atol=1e-3)
+    assert mouth_opening(plain).min() > 1.0
+    gap = np.array([lip_gaps(mouth)[:, 1].mean() for mouth in most])
+    # The amplitude of all predictors follows the gain, so lips that just touch overlap by a part of a pixel.
+    assert -0.5 < gap.min() < 0.5
+    assert mouth_opening(more).std() > 1.1 * mouth_opening(plain).std()
+
+
+def test_the_gain_gives_held_out_speech_the_spread_of_the_person(models: MotionModels, model: SpeechMapModel) -> None:
+    features, footage = talking(400, 1)
+    style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    *_, last = personalized(model, FILES, style, features, footage, models)
+    assert last.style is not None
+    gain = float(last.style.added[OPENING_GAIN][0])
+    assert 1.02 < gain < LARGEST_GAIN + 1e-6
+    other, truth = talking(400, 2)
+    without = last.style.adding(**{OPENING_GAIN: np.ones(1, np.float32)})
+    before, after = (
+        mouth_opening(moved(models, model, FILES, each, other, constraints=OFF)).std() / mouth_opening(truth.mouth_landmarks).std()
+        for each in (without, last.style)
+    )
+    assert abs(after - 1.0) < abs(before - 1.0)
+
+
+def test_a_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_of_footage() -> None:
+    wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
+    never = np.zeros(5000, np.float32)
+    seen, narrow = 10.0 + 4.0 * wave, 10.0 + 4.0 / 1.2 * wave
+    assert spread_gain(seen, narrow, 10.0, never) == pytest.approx(1.2, abs=3e-3)
+    assert spread_gain(seen[:50], narrow[:50], 10.0, never[:50]) == pytest.approx(1.1, abs=1e-2)
+    assert spread_gain(seen, 10.0 + 8.0 * wave, 10.0, never) == 1.0
+    assert spread_gain(seen, 10.0 + 0.1 * wave, 10.0, never) == pytest.approx(LARGEST_GAIN, rel=0.01)
+    assert spread_gain(seen, np.full(5000, 10.0, np.float32), 10.0, never) == 1.0
+
+
+@CASES
+@pytest.mark.parametrize("gain", [1.0, 1.2, 1.5])
+def test_a_width_gain_spreads_the_lip_width_about_the_mean_mouth(
+    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing, gain: float
+) -> None:
+    plain, wide = (
+        moved(models, model, hearing, each, heard(60), constraints=OFF)
+        for each in (style, style.adding(**{WIDTH_GAIN: np.array([gain], np.float32)}))
+    )
+    mean = float(lip_width(style.mean_mouth))
+    np.testing.assert_allclose(lip_width(wide) - mean, gain * (lip_width(plain) - mean), atol=0.6)
+    np.testing.assert_array_equal(wide[:, NUM_LIPS:], plain[:, NUM_LIPS:])
+    np.testing.assert_allclose(mouth_opening(wide), mouth_opening(plain), atol=0.6)
+    assert lip_width(plain).std() > 0.5
+
+
+def test_the_gain_counts_how_far_the_lips_close() -> None:
+    """With the gain, and with the lips closed where they close, the spread is the person's."""
+    wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
+    seen, narrow = 10.0 + 7.5 * wave, 10.0 + 5.5 * wave
+    closing = np.clip(-2.0 * wave - 1.2, 0.0, 1.0).astype(np.float32)
+    gain = spread_gain(seen, narrow, 10.0, closing)
+    assert 1.0 < gain < spread_gain(seen, narrow, 10.0, np.zeros(5000, np.float32))
+    assert ((1.0 - closing) * (10.0 + gain * (narrow - 10.0))).std() == pytest.approx(seen.std(), rel=0.01)
 
 
 def test_the_correction_hears_the_predicted_frame(model: SpeechMapModel) -> None:

@@ -1,0 +1,56 @@
+"""The factor of the mouth's movement: a scale about the shut mouth, with no opening beyond the person's range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.face.landmarks import mouth_opening
+from services.motion.grid import LARGEST_OPENING, with_expressiveness
+from services.motion.models import MotionModels
+from services.motion.predictor import encode_mouths
+from services.motion.style import WIDEST_OPENING, Style
+from services.motion.types import Footage
+from tests.unit.motion.synthesised import mouths
+
+TALKING = mouths(np.array([0.0, 1.0, 4.0, 5.0, 9.0], np.float32))
+OPENINGS = mouth_opening(TALKING)
+
+
+@pytest.fixture(scope="module")
+def person(models: MotionModels) -> Style:
+    """A person whose widest opening is the last one of OPENINGS."""
+    opening = 5.0 + 4.0 * np.sin(np.arange(100) * 0.7)
+    return encode_mouths(Footage(mouths(opening.astype(np.float32)), np.ones(100, np.bool_)), models)
+
+
+def test_with_the_factor_1_every_mouth_keeps_its_bits(person: Style) -> None:
+    assert with_expressiveness(TALKING, person, 1.0).tobytes() == TALKING.tobytes()
+
+
+def test_the_movement_about_the_shut_mouth_is_scaled_and_the_shut_mouth_stays(person: Style) -> None:
+    for factor in (0.5, 1.2):
+        scaled = with_expressiveness(TALKING, person, factor)
+        np.testing.assert_allclose(mouth_opening(scaled), factor * OPENINGS, atol=1e-3)
+        shut = with_expressiveness(person.closed_mouth[None], person, factor)
+        np.testing.assert_array_equal(shut[0], person.closed_mouth)
+
+
+def test_no_mouth_opens_beyond_the_persons_range(person: Style) -> None:
+    largest = LARGEST_OPENING * float(person.added[WIDEST_OPENING][0])
+    assert largest == pytest.approx(LARGEST_OPENING * OPENINGS[-1], rel=0.02)
+    found = mouth_opening(with_expressiveness(TALKING, person, 1.5))
+    np.testing.assert_allclose(found, np.minimum(1.5 * OPENINGS, largest), atol=1e-3)
+    assert mouth_opening(with_expressiveness(mouths(np.array([40.0], np.float32)), person, 1.0))[0] == pytest.approx(largest)
+
+
+def test_a_style_without_the_widest_opening_has_no_limit(person: Style, style: Style) -> None:
+    assert WIDEST_OPENING not in style.added
+    np.testing.assert_allclose(mouth_opening(with_expressiveness(TALKING, style, 1.5)), 1.5 * OPENINGS, atol=1e-3)
+
+
+def test_the_widest_opening_is_that_of_usable_frames(models: MotionModels) -> None:
+    opening = np.where(np.arange(200) < 100, 5.0 + 4.0 * np.sin(np.arange(200) * 0.7), 50.0).astype(np.float32)
+    found = encode_mouths(Footage(mouths(opening), np.arange(200) < 100), models).added[WIDEST_OPENING]
+    assert found.dtype == np.float32
+    assert float(found[0]) == pytest.approx(OPENINGS[-1], rel=0.02)
