@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import InvalidRequest
-from services.common.face import mouth_curves as curves
+from services.common.wire import mouth_curves as curves
 from services.common.wire.phones import NUM_PHONES, PHONE_INDEX
 
 FRAME_S = 0.04
