@@ -17,8 +17,8 @@ CONTEXT_PAST: Final = 24
 """Frames that the constraints need before the first frame."""
 CONTEXT_AHEAD: Final = 2
 """Fewest frames that the constraints need after the last frame: 80 ms."""
-_PRESENCE_PAST: Final = 12
-"""Frames before a frame among which sure speech is looked for."""
+_PRESENCE_FADE: Final = 8
+"""Frames over which sure speech before a frame ceases to count, up to CONTEXT_PAST frames before."""
 _PAUSE: Final = 6
 """Frames of the longest pause in which a person's correction counts in full: people have their own way to pause. Live speech looks
 one frame ahead, so one frame there."""
@@ -54,9 +54,9 @@ class ConstraintConfig:
         frames_ahead: frames after a frame in which speech is looked for, at least CONTEXT_AHEAD.
     """
 
-    bilabial_low: float = 0.5
-    bilabial_high: float = 0.8
-    bilabial_shape: tuple[float, float] = (1.0, 0.2)
+    bilabial_low: float = 0.8
+    bilabial_high: float = 0.95
+    bilabial_shape: tuple[float, float] = (1.0, 0.5)
     closed_low: float = 0.2
     closed_high: float = 0.6
     silent_low: float = 0.02
@@ -128,7 +128,7 @@ def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> tu
 
     In a silence of at least `pause` frames, the mouth is at rest from the fourth frame (live: the fifth) to the fourth frame before
     the speech; after a second of silence the mouth is shut. Of real people, the mouth is as open in the frames about a pause as on
-    average. If none of the frames n - 12 .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside it,
+    average. If none of the frames n - P .. n + A is surely speech, the mouth stays shut: weak speech has strong speech beside it,
     music that sounds a little like speech has none.
 
     Args:
@@ -146,8 +146,12 @@ def silence_weights(speech_probability: Float32, config: ConstraintConfig) -> tu
     rise = after / (min(_RISE, ahead) + 1)
     resting = _smoothstep(np.asarray(long_enough * np.minimum(fall, rise), np.float32), 0.0, 1.0)
     shut = resting * _smoothstep(before, _SHUT_FROM, _SHUT_AT)
-    near = np.lib.stride_tricks.sliding_window_view(speech_probability[CONTEXT_PAST - _PRESENCE_PAST :], _PRESENCE_PAST + 1 + ahead)
-    present = _smoothstep(np.asarray(near.max(axis=-1), np.float32), config.presence_low, config.presence_high)
+    sure = _smoothstep(speech_probability, config.presence_low, config.presence_high)
+    # Speech far from the frame counts less and less, so that the mouth neither shuts nor opens from one frame to the next.
+    back, forth = np.arange(CONTEXT_PAST, 0, -1), np.arange(ahead + 1)
+    near = np.minimum(1.0, np.append((CONTEXT_PAST + 1 - back) / _PRESENCE_FADE, (ahead + 1 - forth) / (min(_RISE, ahead) + 1)))
+    around = np.lib.stride_tricks.sliding_window_view(sure, CONTEXT_PAST + 1 + ahead)
+    present = (around * near.astype(np.float32)).max(axis=-1)
     return np.asarray(1.0 - (1.0 - resting) * present, np.float32), np.asarray(1.0 - (1.0 - shut) * present, np.float32)
 
 

@@ -178,16 +178,16 @@ class Grid(ABC):
             voiced: float32 [R] in [0, 1], the share of the person's correction (constraints.voiced_share).
         """
 
-    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
-        """Return how far the lips close at the next `count` frames, float32 [count] in [0, 1].
+    def _closing(self, count: int, heard: Float32) -> Float32:
+        """Return how far the network's input closes the lips at the next `count` frames, float32 [count] in [0, 1].
+
+        The lips also close on the sure p, b, m of the posteriorgram (constraints.closure_weights).
 
         Args:
             count: R, number of frames.
             heard: as _predict takes it.
-            bilabial: float32, probability of p, b, m with CONTEXT_PAST frames before the R frames and the constraints'
-                `frames_ahead` after them.
         """
-        return closure_weights(bilabial, self._constraints)
+        return np.zeros(count, np.float32)
 
     def _advance(self, features: SpeechFeatures) -> Motion:
         held = SpeechFeatures.joined([self._held, features])
@@ -204,7 +204,7 @@ class Grid(ABC):
         around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)
         voiced = voiced_share(speaking[around], self._constraints)
         motion = self._predict(first, heard, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
-        closing = self._closing(ready, heard, bilabial[around])
+        closing = np.maximum(closure_weights(bilabial[around], self._constraints), self._closing(ready, heard))
         constrained = apply_constraints(
             with_expressiveness(
                 motion.mouth_landmarks, self._style, self.expressiveness - max(self.expressiveness - 1.0, 0.0) * closing

@@ -74,8 +74,8 @@ def test_times_before_the_first_frame_get_the_first_frame(models: MotionModels, 
 
 
 def test_speech_behind_the_end_is_silence_with_the_mouth_shut(models: MotionModels, style: Style) -> None:
-    result = joined(run(models, style, random_features(20), PAL, num_frames=40))
-    np.testing.assert_allclose(result[33:], np.repeat(style.closed_mouth[None], 7, axis=0), atol=1e-4)
+    result = joined(run(models, style, random_features(20), PAL, num_frames=52))
+    np.testing.assert_allclose(result[45:], np.repeat(style.closed_mouth[None], 7, axis=0), atol=1e-4)
 
 
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:

@@ -83,7 +83,7 @@ class EverybodyGrid(ExpressionGrid):
         network, mapped = self._mouth(self._model.predict(rows)), self._map_mouth(states, voiced)
         return mapped + np.float32(SHARE) * (network - mapped)
 
-    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+    def _closing(self, count: int, heard: Float32) -> Float32:
         states = heard[self._past - self._hearing.past : self._past + count + self._hearing.ahead, -NUM_STATES:]
         return self._map_mouth.map.closing(states, self._constraints)
 

@@ -58,7 +58,7 @@ class EveryoneGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         return states_of(features)
 
-    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+    def _closing(self, count: int, heard: Float32) -> Float32:
         states = heard[self._past - FILES.past : self._past + count + FILES.ahead]
         return self._lips.closing(states, self._constraints)
 

@@ -66,7 +66,7 @@ class HeadposeGrid(ExpressionGrid):
             mouths.append(self._map_mouth(states[frame - MOUTH.past : frame + MOUTH.ahead + 1], float(voiced[place])))
         return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
-    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+    def _closing(self, count: int, heard: Float32) -> Float32:
         states = heard[self._past - MOUTH.past : self._past + count + MOUTH.ahead, -NUM_STATES:]
         return self._map_mouth.map.closing(states, self._constraints)
 

@@ -59,5 +59,5 @@ class SpeechMapGrid(Grid):
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, self._hearing.width, self._mouth)
 
-    def _closing(self, count: int, heard: Float32, bilabial: Float32) -> Float32:
+    def _closing(self, count: int, heard: Float32) -> Float32:
         return self._mouth.map.closing(heard[: count + self._hearing.width - 1], self._constraints)

@@ -152,12 +152,12 @@ def with_closed_lips(features: SpeechFeatures, frames: slice, models: MotionMode
 def expressed(
     predictor: Predictor, style: Style, models: MotionModels, features: SpeechFeatures, value: float | None
 ) -> np.ndarray:
-    """Mouths of a stream in pieces of 7 frames, and of 40 frames of silence. None: the option is not set."""
+    """Mouths of a stream in pieces of 7 frames, and of 40 frames of the silence after them. None: the option is not set."""
     grid = predictor.open(models, style, WHOLE)
     if value is not None:
         grid.expressiveness = value
     parts = [grid.push(features[first : first + 7]).mouth_landmarks for first in range(0, len(features), 7)]
-    return np.concatenate([*parts, grid.push_silence(40).mouth_landmarks])[: len(features) + 25]
+    return np.concatenate([*parts, grid.push_silence(60).mouth_landmarks])[: len(features) + 40]
 
 
 def test_the_spread_of_the_opening_grows_with_the_expressiveness_and_closures_stay(
