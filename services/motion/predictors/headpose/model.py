@@ -79,7 +79,7 @@ class HeadposeModel(ExpressionModel):
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """
-        _, pose, next_h, next_c = run(self._network, window=window[None], h=h, c=c)
+        pose, next_h, next_c = run(self._network, window=window[None], h=h, c=c)
         return NetworkStep(pose[0, 0], next_h, next_c)
 
 

@@ -95,3 +95,16 @@ class HeadposeNetwork(nn.Module):
         states = self.dropout(states)
         share = 1.0 if self.training else self.config.share
         return HeadposeOutput(linear + share * self.expression(states), self.pose(states), last_h[0], last_c[0])
+
+
+class Head(nn.Module):
+    """What the stage serves of a network: the pose. The expression added nothing to the speech map's mouth."""
+
+    def __init__(self, network: HeadposeNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, window: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pose [N, T, 6] and the state h and c [N, H], see HeadposeNetwork.forward."""
+        answer: HeadposeOutput = self.network(window, h, c)
+        return answer.pose, answer.h, answer.c
