@@ -205,10 +205,9 @@ class Grid(ABC):
         voiced = voiced_share(speaking[around], self._constraints)
         motion = self._predict(first, heard, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
         closing = np.maximum(closure_weights(bilabial[around], self._constraints), self._closing(ready, heard))
+        factor = np.float32(self.expressiveness) - np.float32(max(self.expressiveness - 1.0, 0.0)) * closing
         constrained = apply_constraints(
-            with_expressiveness(
-                motion.mouth_landmarks, self._style, self.expressiveness - max(self.expressiveness - 1.0, 0.0) * closing
-            ),
+            with_expressiveness(motion.mouth_landmarks, self._style, np.asarray(factor, np.float32)),
             self._style.rest_mouth,
             self._style.closed_mouth,
             closing,
