@@ -91,6 +91,13 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: LipFra
         hearing: input of the map.
         sounds: sure frames of sound without a picture, for the map of closed lips.
     """
+    weight, bias = fit_coefficients(clips, basis, hearing)
+    closed_weight, closed_bias = _fit_closed([lips_of_clips(clips, hearing), *([sounds] if sounds else [])])
+    return LinearMap(weight, bias, closed_weight, closed_bias, hearing)
+
+
+def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
+    """Return W, float32 [K, width * 192], and w, float32 [K], of the map to coefficients. Arguments: see fit_map."""
 
     def target(clip: TrainingClip) -> Float32:
         mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
@@ -100,8 +107,7 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: LipFra
     fitted = fit_states_filter(
         clips, target, num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
     ).shared
-    closed_weight, closed_bias = _fit_closed([lips_of_clips(clips, hearing), *([sounds] if sounds else [])])
-    return LinearMap(fitted.weight, fitted.bias, closed_weight, closed_bias, hearing)
+    return fitted.weight, fitted.bias
 
 
 def fit_model(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]) -> SpeechMapModel:
