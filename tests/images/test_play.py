@@ -13,6 +13,7 @@ from gateway.batch.manifest_rows import shots_by_line
 from gateway.cli.demo import SPEECH
 from gateway.methods import DEFAULT_METHOD
 from scripts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python
+from scripts.play.__main__ import main as play_main
 from scripts.play.alone import CHECKOUT
 from scripts.play.database import SECRET
 from scripts.play.manifests import PLAYED, playable, probes, render_chart, servers
@@ -233,3 +234,14 @@ def test_a_pod_that_stays_is_told_in_the_words_of_podman(pods_of_podman: Path) -
     program.write_text(program.read_text(encoding="utf-8").replace('rm "$@";', ""), encoding="utf-8")
     with pytest.raises(RuntimeError, match="directory not empty"):
         Podman(str(program)).down(["play-audio"])
+
+
+def test_a_podman_that_is_not_installed_is_named_and_no_folder_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "log.txt"
+    kept.write_text("an earlier run")
+    monkeypatch.setattr("sys.argv", ["play", "--podman", "no-such-podman", "--output", str(tmp_path), "--footage", __file__])
+    assert play_main() == 10
+    assert "'no-such-podman' is not installed" in capsys.readouterr().err
+    assert kept.read_text() == "an earlier run"
