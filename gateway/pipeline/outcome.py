@@ -100,7 +100,7 @@ def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
     if extent.longer:
         return [f"the speech is longer than the footage ({film:.2f} s): it is cut there"]
     if extent.used_s < film - 0.1:
-        return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth shuts within half a second after that"]
+        return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth rests after that, and is shut a second later"]
     return []
 
 
