@@ -9,7 +9,6 @@ from services.motion.expression_model import ExpressionModel
 from services.motion.grid import Grid
 from services.motion.models import MotionModels
 from services.motion.style import Style
-from services.motion.types import SpeechFeatures
 
 
 class ExpressionGrid(Grid):
@@ -21,7 +20,6 @@ class ExpressionGrid(Grid):
         models: MotionModels,
         style: Style,
         constraints: ConstraintConfig | None,
-        held: SpeechFeatures,
         heard: Float32,
         ahead: int,
     ) -> None:
@@ -32,11 +30,10 @@ class ExpressionGrid(Grid):
             models: the shared networks.
             style: the person.
             constraints: see Grid.
-            held: see Grid.
             heard: see Grid.
             ahead: see Grid.
         """
-        super().__init__(style, constraints, held, heard, ahead)
+        super().__init__(style, constraints, heard, ahead)
         self._basis, self._coefficients = model.basis, model.coefficients
         self._spread = expression_spread(style.spread, models.basis, model.basis)
 

@@ -113,24 +113,22 @@ class MotionGrid(Protocol):
 class Grid(ABC):
     """Predictor of one person's mouths on the 25 frames/s grid. Each frame is answered as soon as the frames after it are there."""
 
-    def __init__(
-        self, style: Style, constraints: ConstraintConfig | None, held: SpeechFeatures, heard: Float32, ahead: int
-    ) -> None:
+    def __init__(self, style: Style, constraints: ConstraintConfig | None, heard: Float32, ahead: int) -> None:
         """Start at the first frame.
 
         Args:
             style: the person.
             constraints: closure of the lips on p, b, m and in silence. None: constraints for live speech.
-            held: features before the stream, P frames, as many as the network needs before a frame.
-            heard: network inputs of these frames, float32 [P, 4, C].
+            heard: network inputs of the silence before the stream, float32 [P, 4, C], as many frames as the network needs before a
+                frame.
             ahead: frames of features that the network needs after a frame. A frame is answered when these frames, and the frames
                 that the constraints need, are there.
         """
         self._style, self._constraints = style, constraints or LIVE
-        self._held, self._heard = held, heard
+        self._heard = heard
         # The constraints look further back than some networks do.
         self._speaking, self._bilabial = np.zeros(CONTEXT_PAST, np.float32), np.zeros(CONTEXT_PAST, np.float32)
-        self._past, self._ahead = len(held), max(ahead, self._constraints.frames_ahead)
+        self._past, self._ahead = len(heard), max(ahead, self._constraints.frames_ahead)
         self._next = 0
         self._num_features = 0
         self.expressiveness = 1.0
@@ -190,13 +188,12 @@ class Grid(ABC):
         return np.zeros(count, np.float32)
 
     def _advance(self, features: SpeechFeatures) -> Motion:
-        held = SpeechFeatures.joined([self._held, features])
         heard = np.concatenate([self._heard, self._hear(features)])
         speaking = np.concatenate([self._speaking, features.speech_probability])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
-        ready = max(len(held) - self._past - self._ahead, 0)
+        ready = max(len(heard) - self._past - self._ahead, 0)
         first = self._next
-        self._held, self._heard = held[ready:], heard[ready:]
+        self._heard = heard[ready:]
         self._speaking, self._bilabial = speaking[ready:], bilabial[ready:]
         self._next += ready
         if not ready:

@@ -21,10 +21,10 @@ from typing import Final, Self
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import ArtefactCorrupt, NoUsableFootage
+from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import never_open
 from services.motion.basis import LandmarkBasis
-from services.motion.runtime import read_constants
+from services.motion.runtime import read_constants, shaped
 from services.motion.types import EXTRA_FEATURES, MAX_LAG, LagEstimate, SpeechFeatures
 
 LAG_FILE: Final = "lag.safetensors"
@@ -75,17 +75,8 @@ class LagModel:
         }
         pairs = len(named.arrays.get("weight", ()))
         shapes = {"weight": (pairs,), **{name: (pairs, width) for name, width in widths.items()}}
-        found: dict[str, Float32] = {}
-        for name, shape in shapes.items():
-            values = named.arrays.get(name)
-            if values is None or values.shape != shape:
-                raise ArtefactCorrupt(
-                    f"{folder / LAG_FILE} is damaged: {name} is missing or not of shape {list(shape)}; fit the filters again "
-                    "(python -m services.motion.train.lag)",
-                    resource=LAG_FILE,
-                )
-            found[name] = np.asarray(values, np.float32)
-        return cls(basis, **found)
+        remedy = "fit the filters again (python -m services.motion.train.lag)"
+        return cls(basis, **shaped(named.arrays, shapes, folder / LAG_FILE, remedy))
 
     @cached_property
     def version(self) -> str:
@@ -128,19 +119,24 @@ def _filtered(rows: Float32, filters: Float32) -> Float32:
     return np.asarray(sum(padded[step : step + length] @ taps[:, step].T for step in range(width)), np.float32)
 
 
+def paired_at(lag: int, length: int) -> tuple[slice, slice]:
+    """Return the frames of the sound and of the picture that belong together at a lag, for T = `length` frames of each."""
+    begin, end = max(0, -lag), min(length, length - lag)
+    return slice(begin + lag, end + lag), slice(begin, end)
+
+
 def correlations_at_lags(heard: Floating, seen: Floating, usable: Bool) -> Float64:
     """Return Pearson's r of sound at n + lag and mouth at n, for lags -15..15: [T, D], [T, D], bool [T] -> float64 [31, D].
 
     The r of a lag covers the usable mouths whose sound lies inside the clip; r is 0 if there are fewer than two.
     """
-    length = len(seen)
     found = np.zeros((2 * MAX_LAG + 1, seen.shape[1]))
     for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
-        begin, end = max(0, -lag), min(length, length - lag)
-        keep = usable[begin:end]
+        of_sound, of_picture = paired_at(lag, len(seen))
+        keep = usable[of_picture]
         if keep.sum() < 2:
             continue
-        sound, mouth = (part[keep].astype(np.float64) for part in (heard[begin + lag : end + lag], seen[begin:end]))
+        sound, mouth = (part[keep].astype(np.float64) for part in (heard[of_sound], seen[of_picture]))
         sound, mouth = sound - sound.mean(axis=0), mouth - mouth.mean(axis=0)
         norm = np.sqrt((sound**2).sum(axis=0) * (mouth**2).sum(axis=0))
         found[index] = (sound * mouth).sum(axis=0) / np.maximum(norm, 1e-9)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from services.common.array_types import Float32
+from services.common.array_types import Array, Float32
 from services.common.errors import ArtefactCorrupt, InvalidRequest
 from services.common.store.network_files import checked_sha256
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
@@ -30,6 +31,32 @@ def read_constants(path: Path) -> NamedArrays:
         raise ArtefactCorrupt(
             f"{path} is damaged: {problem}; export the network into this folder again (`dubstage export`)", resource=path.name
         ) from problem
+
+
+def shaped(
+    arrays: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], path: Path, remedy: str, prefix: str = ""
+) -> dict[str, Float32]:
+    """Return the arrays of these names, float32, by name without the prefix.
+
+    Args:
+        arrays: arrays of the file (read_constants).
+        shapes: shape of each wanted array.
+        path: the file, which errors name.
+        remedy: what to do about a damaged file: the end of the message.
+        prefix: beginning of the names in the file.
+
+    Raises:
+        ArtefactCorrupt: an array is missing, or has another shape.
+    """
+    found: dict[str, Float32] = {}
+    for name, shape in shapes.items():
+        values = arrays.get(f"{prefix}{name}")
+        if values is None or values.shape != shape:
+            raise ArtefactCorrupt(
+                f"{path} is damaged: {prefix}{name} is missing or not of shape {list(shape)}; {remedy}", resource=path.name
+            )
+        found[name] = np.asarray(values, np.float32)
+    return found
 
 
 def run(loaded: ort.InferenceSession, **inputs: Float32) -> list[Float32]:

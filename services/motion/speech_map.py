@@ -21,14 +21,13 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Array, Float32
-from services.common.errors import ArtefactCorrupt
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig, closed_lips_weights
 from services.motion.expression import expression_spread
 from services.motion.grid import amplified
 from services.motion.models import MotionModels
-from services.motion.runtime import read_constants
+from services.motion.runtime import read_constants, shaped
 from services.motion.speech_states import NUM_POOLED_STATES, NUM_STATES, STATES, pooled_states
 from services.motion.style import Style
 
@@ -105,14 +104,17 @@ class LinearMap:
         score = float(self.closed_weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.closed_bias[0])
         return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
-    def closing(self, states: Float32, constraints: ConstraintConfig) -> Float32:
-        """Return how far the lips close at T frames, float32 [T] in [0, 1], see constraints.closed_lips_weights.
+    def closing(self, heard: Float32, past: int, count: int, constraints: ConstraintConfig) -> Float32:
+        """Return how far the lips close at frames of a grid, float32 [count] in [0, 1], see constraints.closed_lips_weights.
 
         Args:
-            states: float32 [T + width - 1, 192], states that the map hears about these frames.
+            heard: inputs of a grid's network, float32 [T, C], of which the last 192 numbers are the states.
+            past: frames before the first of the frames.
+            count: number of frames.
             constraints: strength of the constraints.
         """
-        windows = (states[frame : frame + self.hearing.width] for frame in range(len(states) - self.hearing.width + 1))
+        states = heard[past - self.hearing.past :, -NUM_STATES:]
+        windows = (states[frame : frame + self.hearing.width] for frame in range(count))
         return closed_lips_weights(np.array([self.closed(window) for window in windows], np.float32), constraints)
 
 
@@ -159,18 +161,9 @@ class SpeechMapModel:
 
 def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
     inputs = hearing.width * NUM_STATES
-    shapes = zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True)
-    found: dict[str, Float32] = {}
-    for part, shape in shapes:
-        values = arrays.get(f"{hearing.feature}.{part}")
-        if values is None or values.shape != shape:
-            raise ArtefactCorrupt(
-                f"{folder / MODEL_FILE} is damaged: {hearing.feature}.{part} is missing or not of shape {list(shape)}; fit the "
-                "maps again (python -m services.motion.predictors.speech_map.train.fit)",
-                resource=MODEL_FILE,
-            )
-        found[part] = np.asarray(values, np.float32)
-    return LinearMap(**found, hearing=hearing)
+    shapes = dict(zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True))
+    remedy = "fit the maps again (python -m services.motion.predictors.speech_map.train.fit)"
+    return LinearMap(**shaped(arrays, shapes, folder / MODEL_FILE, remedy, f"{hearing.feature}."), hearing=hearing)
 
 
 def num_correction_inputs(num_coefficients: int) -> int:

@@ -58,10 +58,16 @@ def silence_with_states(num_frames: int, feature: str = STATES) -> SpeechFeature
     return replace(quiet, extra={**quiet.extra, feature: silent_states(num_frames)})
 
 
-def neighbours(states: Floating, past: int, ahead: int) -> Float32:
-    """Return the states about each frame of a whole clip in silence: [T, 192] -> float32 [T, past + 1 + ahead, 192]."""
-    padded = np.concatenate([silent_states(past), states, silent_states(ahead)]).astype(np.float32)
-    return np.stack([padded[step : step + len(states)] for step in range(past + 1 + ahead)], axis=1)
+def neighbours(rows: Floating, past: int, ahead: int) -> Float32:
+    """Return the rows about each row of a whole clip, float32 [T, past + 1 + ahead, N]. Zeros surround the clip: silent states.
+
+    Args:
+        rows: states or other numbers of each frame, [T, N].
+        past: rows before a row.
+        ahead: rows after a row.
+    """
+    padded = np.pad(rows, ((past, ahead), (0, 0))).astype(np.float32)
+    return np.stack([padded[step : step + len(rows)] for step in range(past + 1 + ahead)], axis=1)
 
 
 def pooled_states(window: Float32, past: int) -> Float32:

@@ -13,7 +13,7 @@ import numpy as np
 from services.common.array_types import Bool, Float32
 from services.motion.basis import LandmarkBasis
 from services.motion.features import sync_rows
-from services.motion.lag import standardised
+from services.motion.lag import paired_at, standardised
 from services.motion.types import MAX_LAG, SpeechFeatures
 
 
@@ -46,13 +46,12 @@ def embeddings(
 
 def similarities_at_lags(audio: Float32, mouth: Float32, usable: Bool) -> Float32:
     """Return the mean cosine similarity of sound at n + lag and mouth at n, for lags -15..15: float32 [31]."""
-    length = len(mouth)
     scores = np.zeros(2 * MAX_LAG + 1, np.float32)
     for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
-        begin, end = max(0, -lag), min(length, length - lag)
-        keep = usable[begin:end]
+        of_sound, of_picture = paired_at(lag, len(mouth))
+        keep = usable[of_picture]
         if keep.any():
-            scores[index] = (audio[begin + lag : end + lag] * mouth[begin:end]).sum(axis=-1)[keep].mean()
+            scores[index] = (audio[of_sound] * mouth[of_picture]).sum(axis=-1)[keep].mean()
     return scores
 
 
@@ -65,5 +64,5 @@ def sync_distance(
     """
     audio, mouth = embeddings(features, mouth_landmarks, usable, basis, model)
     lag = int(similarities_at_lags(audio, mouth, usable).argmax()) - MAX_LAG
-    begin, end = max(0, -lag), min(len(mouth), len(mouth) - lag)
-    return float(np.linalg.norm(audio[begin + lag : end + lag] - mouth[begin:end], axis=-1)[usable[begin:end]].mean())
+    of_sound, of_picture = paired_at(lag, len(mouth))
+    return float(np.linalg.norm(audio[of_sound] - mouth[of_picture], axis=-1)[usable[of_picture]].mean())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from services.common.array_types import Array
+from services.common.store.exported_network import card_of, write_whole
+from services.common.store.tensor_bytes import encode_arrays
 from services.training.run_folder import Progress
 from services.training.trainset.manifest import ClipRow
 
@@ -51,6 +56,34 @@ def licence_table(clips: Sequence[ClipRow]) -> list[str]:
         minutes = sum(row.seconds for row in rows) / 60
         lines.append(f"| {source} | {licence} | {len(rows)} | {len({row.speaker for row in rows})} | {minutes:.1f} |")
     return [*lines, ""]
+
+
+def write_fitted(
+    path: Path, arrays: Mapping[str, Array], settings: Mapping[str, float], clips: Sequence[ClipRow], scores: Mapping[str, Any]
+) -> list[Path]:
+    """Write what was fitted in closed form, its sheet (.json) and the card with the data, and return the three paths.
+
+    Args:
+        path: the file of the arrays, .safetensors.
+        arrays: the arrays by name.
+        settings: settings of the fit.
+        clips: rows that were learned from.
+        scores: what the judge says.
+    """
+    content = encode_arrays(arrays)
+    facts = {
+        "files": {path.name: {"sha256": hashlib.sha256(content).hexdigest()}},
+        **settings,
+        "clips": len(clips),
+        "speakers": len({row.speaker for row in clips}),
+        "minutes": round(sum(row.seconds for row in clips) / 60, 1),
+        "scores": scores,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
+    sheet = json.dumps(facts, indent=1) + "\n"
+    text = "\n".join([f"# {path.stem}", "", *licence_table(clips)])
+    return [path, write_whole(path.with_suffix(".json"), sheet.encode()), write_whole(card_of(path), text.encode())]
 
 
 def _counts(values: Iterable[str]) -> list[tuple[str, int]]:

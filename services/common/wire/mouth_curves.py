@@ -215,6 +215,12 @@ def fastest(changes: Floating) -> float:
     return float(known.max()) if len(known) else math.nan
 
 
+def runs(flags: Bool) -> list[tuple[int, int]]:
+    """Return the first place of each run of set flags, and the place after its last one."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
 def silent_stretches(spoken: Bool, frame_s: float) -> list[slice]:
     """Return the frames in which a mouth is to be at rest, as slices of the frames.
 
@@ -226,9 +232,8 @@ def silent_stretches(spoken: Bool, frame_s: float) -> list[slice]:
         frame_s: length of a frame, seconds.
     """
     settle, attack, pause = (math.ceil(seconds / frame_s - 1e-6) for seconds in (SETTLE_S, ATTACK_S, PAUSE_S))
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], spoken, [True]]).astype(np.int8)))
     found = []
-    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for begin, end in runs(~spoken):
         inside = begin > 0 and end < len(spoken)
         stretch = slice(begin + (settle if begin > 0 else 0), end - (attack if end < len(spoken) else 0))
         if stretch.stop > stretch.start and (not inside or end - begin >= pause):
@@ -278,10 +283,9 @@ def phone_times(posteriorgram: Float32, phones: Sequence[str]) -> Float64:
     rows = posteriorgram.reshape(-1, posteriorgram.shape[-1])[:, [PHONE_INDEX[phone] for phone in phones]].sum(
         axis=1, dtype=np.float64
     )
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows > _SURE, [False]]).astype(np.int8)))
     centres = (np.arange(len(rows)) + 0.5) * ROW_S
-    runs = [slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True) if end - begin >= _MIN_ROWS]
-    return np.array([np.average(centres[run], weights=rows[run]) for run in runs], np.float64)
+    phone_rows = [slice(begin, end) for begin, end in runs(rows > _SURE) if end - begin >= _MIN_ROWS]
+    return np.array([np.average(centres[own], weights=rows[own]) for own in phone_rows], np.float64)
 
 
 def around_phones(curve: Floating, seconds: Float64, events_s: Float64) -> Float64:

@@ -228,6 +228,30 @@ def clips_of_rows(data: TrainSet, rows: Iterable[ClipRow], extra: Sequence[str] 
     return Clips(rows, BoundedCache(lambda row: read_clip(data, row, extra), array_bytes, max_bytes))
 
 
+def speakers_of_free_speech(rows: Iterable[ClipRow], least: int = 2) -> list[str]:
+    """Return the speakers with a face who are of no narrow corpus, by name.
+
+    Args:
+        rows: rows of the split `train`.
+        least: fewest speakers that are needed.
+
+    Raises:
+        InvalidRequest: there are fewer.
+    """
+    speakers = sorted({row.speaker for row in rows if row.has_face and not row.narrow})
+    if len(speakers) < least:
+        needed = "two" if least == 2 else str(least)
+        raise InvalidRequest(
+            f"{len(speakers)} speakers of free speech in the split 'train'; at least {needed} are needed", field="data"
+        )
+    return speakers
+
+
+def held_out_splits(data: TrainSet) -> list[str]:
+    """Return the splits with faces that nothing is learned from, by name."""
+    return sorted({row.split for row in data.rows if row.has_face} - {"train"})
+
+
 def shows_the_mouth(row: ClipRow) -> bool:
     """Return whether a clip shows the mouth in enough of its frames, and is to be drawn at all."""
     usable = row.usable_frames - abs(row.lag_frames)

@@ -18,7 +18,6 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
 from typing import Final
 
 import numpy as np
@@ -28,8 +27,8 @@ from services.common.face.landmarks import mouth_opening
 from services.common.wire.mouth_curves import (
     MOTION_FRAME_S,
     SPOKEN_FROM,
-    TRIGGERS,
     rest_and_range,
+    runs,
     silence_opening,
 )
 from services.motion.constraints import LIVE, WHOLE
@@ -39,8 +38,7 @@ from services.motion.predictors.registry import PREDICTORS
 from services.motion.style import Style
 from services.motion.train.clips import TrainingClip, read_clip, read_sound, shows_the_mouth
 from services.motion.train.evaluate import evaluation_parser, extra_features, personalized
-from services.motion.train.metrics import runs
-from services.motion.train.protocol import ClipResult, Fold, Predict, closed_threshold, evaluate_clip, mean_scores, phone_shift_ms
+from services.motion.train.protocol import ClipResult, Fold, Predict, closed_threshold, evaluate_clip, people_and_means
 from services.motion.train.served import ServedPredictor
 from services.motion.types import SpeechFeatures
 from services.training.tools import command_line
@@ -118,28 +116,17 @@ class SpeechFigures:
 
 def judged(results: Sequence[tuple[ClipRow, ClipResult]], name: str, language: str) -> Figures:
     """Return the figures of clips (at least one): the clips of a person count by their frames, people count equally."""
-    by_person: dict[str, list[ClipResult]] = {}
-    for row, result in results:
-        by_person.setdefault(row.speaker, []).append(result)
-    people = [mean_scores([each.scores for each in own]) for own in by_person.values()]
+    people, means = people_and_means([result for _, result in results])
     closures = sum(each.closure_events for each in people)
-    shifts = {kind: phone_shift_ms([result for _, result in results], kind) for kind in TRIGGERS}
     return Figures(
         name=name,
         language=language,
         split=" ".join(sorted({row.split for row, _ in results})),
         people=len(people),
         seconds=sum(each.frames for each in people) * MOTION_FRAME_S,
-        r_opening=fmean(each.opening_correlation for each in people),
-        r_width=fmean(each.width_correlation for each in people),
-        lmd_ratio=fmean(each.lip_distance / each.mean_mouth_distance for each in people),
-        spread=fmean(each.spread_ratio for each in people),
-        width_spread=fmean(each.width_spread_ratio for each in people),
-        fastest_step=fmean(each.fastest_step_ratio for each in people),
-        vowel_shift_ms=shifts["vowel"],
-        closure_shift_ms=shifts["closure"],
         closure=sum(each.closure_hits for each in people) / closures if closures else math.nan,
         closures=closures,
+        **means,
     )
 
 

@@ -11,7 +11,6 @@ filters on speakers whom the filters have not seen: each speaker is left out in 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -22,10 +21,8 @@ from typing import Final
 
 import numpy as np
 
-from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.store.exported_network import card_of, write_whole
-from services.common.store.tensor_bytes import encode_arrays
+from services.common.array_types import Float64
+from services.common.errors import NoUsableFootage
 from services.motion.basis import LandmarkBasis
 from services.motion.lag import (
     HEARD_AROUND,
@@ -39,12 +36,14 @@ from services.motion.lag import (
 )
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
+from services.motion.speech_states import neighbours
 from services.motion.train.basis import SHARED_CONSTANTS
-from services.motion.train.clips import Clips, TrainingClip, clips_of, shifted
+from services.motion.train.clips import Clips, TrainingClip, clips_of, held_out_splits, shifted, speakers_of_free_speech
 from services.motion.train.protocol import SHORT_CLIP_FRAMES
 from services.motion.train.sampling import frame_weights
+from services.motion.train.states_filter import SPEAKER_EXPONENT
 from services.motion.types import LagEstimate, SpeechFeatures
-from services.training.card import licence_table
+from services.training.card import write_fitted
 from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
@@ -53,8 +52,6 @@ PAIRS: Final = 16
 SOUND_RIDGE: Final = 0.3
 MOUTH_RIDGE: Final = 0.01
 """Ridge of the filters, in units of the mean variance of an input."""
-SPEAKER_EXPONENT: Final = 0.45
-"""A speaker with m frames counts m to this power."""
 LARGEST_PLANTED: Final = 8
 """Largest lag that is put into a clip, frames."""
 LENGTHS: Final = (30, 60, 90, 120, 250)
@@ -78,8 +75,11 @@ class LagSums:
         """
         sums: list[Float64] = []
         for clip, weight in zip(clips, weights, strict=True):
-            heard = _around(clip.features.extra[LAG_STATES], HEARD_AROUND)[clip.usable].astype(np.float64)
-            seen = _around(standardised(clip.mouth_landmarks, clip.usable, basis), SEEN_AROUND)[clip.usable].astype(np.float64)
+            coefficients = standardised(clip.mouth_landmarks, clip.usable, basis)
+            heard, seen = (
+                neighbours(rows, reach, reach)[clip.usable].reshape(int(clip.usable.sum()), -1).astype(np.float64)
+                for rows, reach in ((clip.features.extra[LAG_STATES], HEARD_AROUND), (coefficients, SEEN_AROUND))
+            )
             heard, seen = heard - heard.mean(axis=0), seen - seen.mean(axis=0)
             own = [weight * product for product in (heard.T @ heard, heard.T @ seen, seen.T @ seen)]
             sums = [held + new for held, new in zip(sums, own, strict=True)] if sums else own
@@ -107,12 +107,6 @@ class LagSums:
         )
 
 
-def _around(rows: Float32, reach: int) -> Float32:
-    """Return each row with its neighbours, the earliest first: [T, N] -> float32 [T, (2 reach + 1) N]. Zeros surround the clip."""
-    padded = np.pad(rows, ((reach, reach), (0, 0)))
-    return np.concatenate([padded[step : step + len(rows)] for step in range(2 * reach + 1)], axis=1)
-
-
 def _root(covariance: Float64, ridge: float) -> Float64:
     """Return the Cholesky factor of a covariance with a ridge, in units of the mean variance."""
     size = len(covariance)
@@ -130,13 +124,11 @@ def left_out(clips: Clips, basis: LandmarkBasis) -> Judged:
     Raises:
         InvalidRequest: fewer than two speakers.
     """
-    speakers = clips.by_speaker()
-    if len(speakers) < 2:
-        raise InvalidRequest(f"{len(speakers)} speakers of free speech in the split 'train'; at least two are needed", field="data")
+    speakers_of_free_speech(clips.rows)
     weights = dict(zip(clips.rows, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True))
     every = LagSums(clips, np.array(list(weights.values())), basis)
     found = []
-    for own in speakers.values():
+    for own in clips.by_speaker().values():
         model = every.without(LagSums(own, np.array([weights[row] for row in own.rows]), basis)).fit(basis)
         found += [(model, clip) for clip in own]
     return found
@@ -250,23 +242,14 @@ def _report(groups: Iterator[tuple[str, Judged]]) -> dict[str, dict[str, float]]
 
 def write_model(model: LagModel, folder: Path, clips: Clips, report: dict[str, dict[str, float]]) -> list[Path]:
     """Write lag.safetensors, lag.json and the card with the data, and return their paths."""
-    content = encode_arrays(model.arrays())
-    facts = {
-        "files": {LAG_FILE: {"sha256": hashlib.sha256(content).hexdigest()}},
+    settings = {
         "pairs": PAIRS,
         "sound_ridge": SOUND_RIDGE,
         "mouth_ridge": MOUTH_RIDGE,
         "speaker_exponent": SPEAKER_EXPONENT,
-        "clips": len(clips),
-        "speakers": len({row.speaker for row in clips.rows}),
-        "minutes": round(sum(row.seconds for row in clips.rows) / 60, 1),
-        "scores": {name: {key: round(value, 4) for key, value in each.items()} for name, each in report.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = write_whole(folder / LAG_FILE, content)
-    card = "\n".join(["# lag", "", *licence_table(clips.rows)])
-    sheet = json.dumps(facts, indent=1) + "\n"
-    return [path, write_whole(path.with_suffix(".json"), sheet.encode()), write_whole(card_of(path), card.encode())]
+    scores = {name: {key: round(value, 4) for key, value in each.items()} for name, each in report.items()}
+    return write_fitted(folder / LAG_FILE, model.arrays(), settings, clips.rows, scores)
 
 
 @command_line
@@ -287,7 +270,7 @@ def main() -> int:
 
     def groups() -> Iterator[tuple[str, Judged]]:
         yield "leave one speaker out", judged
-        for split in sorted({row.split for row in data.rows} - {"train"}):
+        for split in held_out_splits(data):
             yield split, [(model, clip) for clip in clips_of(data, split, (LAG_STATES,))]
 
     report = _report(groups())

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from services.common.errors import InvalidRequest
+from services.motion.train.clips import speakers_of_free_speech
 from services.motion.train.networks import NETWORKS
 from services.motion.train.selection import Scores
 from services.motion.train.training import PredictorTraining
@@ -45,9 +46,7 @@ def left_out_sets(data: TrainSet, folds: int) -> Iterator[tuple[list[str], Train
             f"--folds {folds}: at least 2 are needed, one is left out and the others are learned from", field="folds"
         )
     rows = [row for row in data.rows if row.split == "train"]
-    speakers = sorted({row.speaker for row in rows if row.has_face and not row.narrow})
-    if len(speakers) < 2:
-        raise InvalidRequest(f"{len(speakers)} speakers of free speech in the split 'train'; at least two are needed", field="data")
+    speakers = speakers_of_free_speech(rows)
     count = min(folds, len(speakers))
     for first in range(count):
         out = speakers[first::count]

@@ -8,7 +8,7 @@ import numpy as np
 
 from services.common.array_types import Bool, Float32, Floating
 from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
-from services.common.wire.mouth_curves import MOTION_FRAME_S, quick_part
+from services.common.wire.mouth_curves import MOTION_FRAME_S, quick_part, runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,3 @@ def score_motion(
         closure_hits=hits,
         closure_events=events,
     )
-
-
-def runs(flags: Bool) -> list[tuple[int, int]]:
-    """Return the first frame of each run of set flags, and the frame after its last one."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]

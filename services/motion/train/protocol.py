@@ -147,6 +147,31 @@ def phone_shift_ms(results: Sequence[ClipResult], kind: Trigger) -> float:
     return shift_ms(*joined_phones([result.phones[kind] for result in results]), kind)
 
 
+def people_and_means(results: Sequence[ClipResult]) -> tuple[list[MotionScores], dict[str, float]]:
+    """Return the scores of each person, whose clips count by their frames, and means of figures over people by name.
+
+    Args:
+        results: results of clips, at least one.
+
+    Returns:
+        One MotionScores for each person; `r_opening`, `r_width`, `lmd_ratio`, `spread`, `width_spread` and `fastest_step`, in which
+        people count equally, and `vowel_shift_ms` and `closure_shift_ms` over the phones of all clips.
+    """
+    by_person: dict[str, list[MotionScores]] = {}
+    for result in results:
+        by_person.setdefault(result.speaker, []).append(result.scores)
+    people = [mean_scores(own) for own in by_person.values()]
+    return people, {
+        "r_opening": fmean(each.opening_correlation for each in people),
+        "r_width": fmean(each.width_correlation for each in people),
+        "lmd_ratio": fmean(each.lip_distance / each.mean_mouth_distance for each in people),
+        "spread": fmean(each.spread_ratio for each in people),
+        "width_spread": fmean(each.width_spread_ratio for each in people),
+        "fastest_step": fmean(each.fastest_step_ratio for each in people),
+        **{f"{kind}_shift_ms": phone_shift_ms(results, kind) for kind in TRIGGERS},
+    }
+
+
 def mean_scores(scores: list[MotionScores], *, by_frames: bool = True) -> MotionScores:
     """Return the mean of scores, weighted by frames or equally. Counts are summed."""
     weights = np.array([score.frames if by_frames else 1 for score in scores], np.float64)

@@ -41,7 +41,7 @@ class ToyGrid(Grid):
     """Mouths that are the rest mouth, moved to the right by the first MFCC and by the style's array `toy_shift`."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
-        super().__init__(style, constraints, self._silence(CONTEXT_PAST), np.zeros((CONTEXT_PAST, 4, 1), np.float32), 3)
+        super().__init__(style, constraints, np.zeros((CONTEXT_PAST, 4, 1), np.float32), 3)
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         still = silence(num_frames)

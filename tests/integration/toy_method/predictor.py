@@ -28,8 +28,7 @@ class ToyGrid(Grid):
     """The toy predictor of one person on the 25 frames/s grid."""
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
-        before = silence(CONTEXT_PAST)
-        super().__init__(style, constraints, before, self._hear(before), CONTEXT_AHEAD)
+        super().__init__(style, constraints, self._hear(silence(CONTEXT_PAST)), CONTEXT_AHEAD)
         self._drop_px = float(style.added.get(DROP, np.full(1, _DROP_PX))[0])
 
     def _hear(self, features: SpeechFeatures) -> Float32:

@@ -60,7 +60,7 @@ class EverybodyGrid(ExpressionGrid):
         """
         self._model, self._hearing = EverybodyModel.of(models), hearing
         heard = np.concatenate([_flat(heard_silence(WINDOW_PAST, self._model.silence)), silent_states(WINDOW_PAST)], axis=1)
-        super().__init__(self._model, models, style, constraints, self._silence(WINDOW_PAST), heard, WINDOW_AHEAD)
+        super().__init__(self._model, models, style, constraints, heard, WINDOW_AHEAD)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
         self._contents = ContentStream()
 
@@ -84,8 +84,7 @@ class EverybodyGrid(ExpressionGrid):
         return mapped + np.float32(SHARE) * (network - mapped)
 
     def _closing(self, count: int, heard: Float32) -> Float32:
-        states = heard[self._past - self._hearing.past : self._past + count + self._hearing.ahead, -NUM_STATES:]
-        return self._map_mouth.map.closing(states, self._constraints)
+        return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
 
 
 def _flat(rows: Float32) -> Float32:

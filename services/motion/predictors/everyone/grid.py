@@ -45,10 +45,9 @@ class EveryoneGrid(ExpressionGrid):
         them, also if the constraints ask for fewer.
         """
         self._model = EveryoneModel.of(models)
-        before = self._silence(WINDOW_PAST), silent_states(WINDOW_PAST)
         asked = constraints or WHOLE
         far = replace(asked, frames_ahead=max(asked.frames_ahead, WINDOW_AHEAD))
-        super().__init__(self._model, models, style, far, *before, WINDOW_AHEAD)
+        super().__init__(self._model, models, style, far, silent_states(WINDOW_PAST), WINDOW_AHEAD)
         self._lips = SpeechMapModel.of(models).maps[FILES.feature]
         self._layer, self._correction = style.added.get(PERSON_LAYER), style.added.get(CORRECTION)
 
@@ -59,8 +58,7 @@ class EveryoneGrid(ExpressionGrid):
         return states_of(features)
 
     def _closing(self, count: int, heard: Float32) -> Float32:
-        states = heard[self._past - FILES.past : self._past + count + FILES.ahead]
-        return self._lips.closing(states, self._constraints)
+        return self._lips.closing(heard, self._past, count, self._constraints)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(

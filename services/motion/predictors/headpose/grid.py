@@ -40,7 +40,7 @@ class HeadposeGrid(ExpressionGrid):
         self._model = HeadposeModel.of(models)
         past = max(self._model.past, MOUTH.past)
         before = np.concatenate([_flat(heard_before(past)), silent_states(past)], axis=1)
-        super().__init__(self._model, models, style, constraints, silence_with_states(past), before, MOUTH.ahead)
+        super().__init__(self._model, models, style, constraints, before, MOUTH.ahead)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, style, style.added.get(CORRECTION))
         self._head = Head(models, style)
         self._h, self._c = self._model.rest(), self._model.rest()
@@ -67,8 +67,7 @@ class HeadposeGrid(ExpressionGrid):
         return Motion(first, np.stack(mouths), speaking, None, np.stack(poses), blinks(np.arange(first, first + len(speaking))))
 
     def _closing(self, count: int, heard: Float32) -> Float32:
-        states = heard[self._past - MOUTH.past : self._past + count + MOUTH.ahead, -NUM_STATES:]
-        return self._map_mouth.map.closing(states, self._constraints)
+        return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
 
 
 def _flat(rows: Float32) -> Float32:

@@ -37,7 +37,7 @@ class HeteroGrid(Grid):
         Raises:
             InvalidRequest: the style was encoded for another method.
         """
-        super().__init__(style, constraints, self._silence(WINDOW_PAST), silent_states(WINDOW_PAST), WINDOW_AHEAD)
+        super().__init__(style, constraints, silent_states(WINDOW_PAST), WINDOW_AHEAD)
         self._model, self._basis = HeteroModel.of(models), models.basis
         self._lips = SpeechMapModel.of(models).maps[FILES.feature]
         self._reference, self._pose = person_of(style)
@@ -50,8 +50,7 @@ class HeteroGrid(Grid):
         return states_of(features)
 
     def _closing(self, count: int, heard: Float32) -> Float32:
-        states = heard[self._past - FILES.past : self._past + count + FILES.ahead]
-        return self._lips.closing(states, self._constraints)
+        return self._lips.closing(heard, self._past, count, self._constraints)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)

@@ -47,7 +47,7 @@ class SpeechMapGrid(Grid):
             constraints: see Grid.
         """
         self._hearing = hearing
-        super().__init__(style, constraints, self._silence(hearing.past), silent_states(hearing.past), hearing.ahead)
+        super().__init__(style, constraints, silent_states(hearing.past), hearing.ahead)
         self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
@@ -60,4 +60,4 @@ class SpeechMapGrid(Grid):
         return motion_of_windows(first, heard, speaking, voiced, self._hearing.width, self._mouth)
 
     def _closing(self, count: int, heard: Float32) -> Float32:
-        return self._mouth.map.closing(heard[: count + self._hearing.width - 1], self._constraints)
+        return self._mouth.map.closing(heard, self._past, count, self._constraints)

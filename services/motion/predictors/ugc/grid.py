@@ -16,7 +16,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.motion.constraints import ConstraintConfig
-from services.motion.features import ContentStream, content_before, silence
+from services.motion.features import ContentStream, content_before
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.inputs import WINDOW, WINDOW_AHEAD, WINDOW_PAST, pooled_content
@@ -54,7 +54,7 @@ class UgcGrid(Grid):
 
     def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open."""
-        super().__init__(style, constraints, silence(WINDOW_PAST), content_before(WINDOW_PAST), WINDOW_AHEAD)
+        super().__init__(style, constraints, content_before(WINDOW_PAST), WINDOW_AHEAD)
         self._models = models
         self._contents = ContentStream()
 

@@ -12,24 +12,19 @@ only shown.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Final
 
 import numpy as np
 from scipy.optimize import minimize
 
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
-from services.common.store.exported_network import card_of, write_whole
-from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.phones import PHONES
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
@@ -41,15 +36,22 @@ from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel
 from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style, encode_style, measure_mouth
-from services.motion.train.clips import Clips, TrainingClip, clips_of, footage_of, read_sound
+from services.motion.train.clips import (
+    Clips,
+    TrainingClip,
+    clips_of,
+    footage_of,
+    held_out_splits,
+    read_sound,
+    speakers_of_free_speech,
+)
 from services.motion.train.evaluate import OFF
-from services.motion.train.metrics import MotionScores
-from services.motion.train.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, mean_scores, phone_shift_ms
+from services.motion.train.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, people_and_means
 from services.motion.train.sampling import frame_weights
 from services.motion.train.served import served_mouths
 from services.motion.train.states_filter import SPEAKER_EXPONENT, STRENGTH, fit_states_filter
 from services.motion.types import SpeechFeatures
-from services.training.card import licence_table
+from services.training.card import write_fitted
 from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import TrainSet
 
@@ -226,21 +228,11 @@ WAYS: Final = tuple(
 def judged(clips: Sequence[tuple[SpeechMapModel, TrainingClip]], way: Way, models: MotionModels) -> Judgement:
     """Return the scores of clips, each with the model that it is predicted by. The clips of a person count by their frames."""
     results = [_result(model, clip, way, models) for model, clip in clips]
-    by_person: dict[str, list[MotionScores]] = {}
-    for result in results:
-        by_person.setdefault(result.speaker, []).append(result.scores)
-    scores = [mean_scores(own) for own in by_person.values()]
+    people, means = people_and_means(results)
     return Judgement(
-        people=len(scores),
-        r_opening=fmean(each.opening_correlation for each in scores),
-        r_width=fmean(each.width_correlation for each in scores),
-        lmd_ratio=fmean(each.lip_distance / each.mean_mouth_distance for each in scores),
-        spread=fmean(each.spread_ratio for each in scores),
-        closure=sum(each.closure_hits for each in scores) / max(1, sum(each.closure_events for each in scores)),
-        width_spread=fmean(each.width_spread_ratio for each in scores),
-        fastest_step=fmean(each.fastest_step_ratio for each in scores),
-        vowel_shift_ms=phone_shift_ms(results, "vowel"),
-        closure_shift_ms=phone_shift_ms(results, "closure"),
+        people=len(people),
+        closure=sum(each.closure_hits for each in people) / max(1, sum(each.closure_events for each in people)),
+        **means,
     )
 
 
@@ -268,11 +260,8 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]
         InvalidRequest: fewer than two speakers.
     """
     free = [row for row in clips.rows if not row.narrow]
-    speakers = sorted({row.speaker for row in free})
-    if len(speakers) < 2:
-        raise InvalidRequest(f"{len(speakers)} speakers of free speech in the split 'train'; at least two are needed", field="data")
     found = []
-    for speaker in speakers:
+    for speaker in speakers_of_free_speech(clips.rows):
         model = fit_model(clips.only(row for row in clips.rows if row.speaker != speaker), basis, sounds)
         found += [(model, clip) for clip in clips.only(row for row in free if row.speaker == speaker)]
     return found
@@ -280,23 +269,14 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]
 
 def write_model(model: SpeechMapModel, folder: Path, clips: Clips, report: dict[str, Judgement]) -> list[Path]:
     """Write speech_map.safetensors, speech_map.json and the card with the data, and return their paths."""
-    content = encode_arrays(model.arrays())
-    facts = {
-        "files": {MODEL_FILE: {"sha256": hashlib.sha256(content).hexdigest()}},
+    settings = {
         "strength": STRENGTH,
         "speaker_exponent": SPEAKER_EXPONENT,
         "closed_strength": CLOSED_STRENGTH,
         "sound_weight": SOUND_WEIGHT,
-        "clips": len(clips),
-        "speakers": len({row.speaker for row in clips.rows}),
-        "minutes": round(sum(row.seconds for row in clips.rows) / 60, 1),
-        "scores": {name: _rounded(each, 4) for name, each in report.items()},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = write_whole(folder / MODEL_FILE, content)
-    card = "\n".join(["# speech_map", "", *licence_table(clips.rows)])
-    sheet = json.dumps(facts, indent=1) + "\n"
-    return [path, write_whole(path.with_suffix(".json"), sheet.encode()), write_whole(card_of(path), card.encode())]
+    scores = {name: _rounded(each, 4) for name, each in report.items()}
+    return write_fitted(folder / MODEL_FILE, model.arrays(), settings, clips.rows, scores)
 
 
 def _rounded(judgement: Judgement, digits: int) -> dict[str, float | None]:
@@ -317,7 +297,7 @@ def _report(
 
 
 def _others(data: TrainSet, model: SpeechMapModel) -> Iterator[tuple[str, Sequence[tuple[SpeechMapModel, TrainingClip]]]]:
-    for split in sorted({row.split for row in data.rows if row.has_face} - {"train"}):
+    for split in held_out_splits(data):
         yield split, [(model, clip) for clip in clips_of(data, split, FEATURES)]
 
 

@@ -13,7 +13,6 @@ Each seed draws other speakers. The command writes `curve.csv` and `curve.png`.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
@@ -22,13 +21,12 @@ from typing import Final
 
 import numpy as np
 
-from services.common.errors import InvalidRequest
 from services.common.store.exported_network import write_whole
 from services.motion.basis import LandmarkBasis
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.speech_map.train.fit import Way, fit_coefficients, judged
 from services.motion.speech_map import FILES, LinearMap, SpeechMapModel
-from services.motion.train.clips import Clips, TrainingClip, array_bytes, clips_of
+from services.motion.train.clips import Clips, TrainingClip, array_bytes, clips_of, held_out_splits, speakers_of_free_speech
 from services.motion.train.evaluate import OFF
 from services.training.tools import command_line, data_parser
 from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet
@@ -148,12 +146,6 @@ def write_curve(measured: Iterable[Measurement], path: Path) -> None:
     write_whole(path, "".join(",".join(map(str, line)) + "\n" for line in lines).encode())
 
 
-def read_curve(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a curve by column."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def draw(measured: Sequence[Measurement], path: Path) -> None:
     """Draw the curve as PNG: a column for each axis, a row for each score, a line for each group; dots are single seeds.
 
@@ -207,13 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data, models = TrainSet(given.data), MotionModels(given.weights)
     clips = clips_of(data, "train", (FILES.feature,))
     free = clips.only(row for row in clips.rows if not row.narrow)
-    speakers = sorted({row.speaker for row in free.rows})
-    if len(speakers) < STEP:
-        raise InvalidRequest(
-            f"{len(speakers)} speakers of free speech in the split 'train'; at least {STEP} are needed", field="data"
-        )
-    splits = sorted({row.split for row in data.rows if row.has_face} - {"train"})
-    held_out: dict[str, Sequence[TrainingClip]] = {split: list(clips_of(data, split, (FILES.feature,))) for split in splits}
+    speakers = speakers_of_free_speech(free.rows, STEP)
+    held_out: dict[str, Sequence[TrainingClip]] = {
+        split: list(clips_of(data, split, (FILES.feature,))) for split in held_out_splits(data)
+    }
     given.output.mkdir(parents=True, exist_ok=True)
     measured: list[Measurement] = []
     for seed in range(given.seeds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from services.motion.predictors.speech_map.train.learning_curve import (
     cut,
     main,
     parts_of,
-    read_curve,
 )
 from tests.unit.motion.made_clips import made_clip, write_set
 
@@ -46,7 +46,8 @@ def test_the_command_writes_figures_and_a_picture(tmp_path: Path, capsys: pytest
     train = [made_clip(index, num_frames=150, speaker=f"person{index}") for index in range(4)]
     write_set(tmp_path / "set", [*train, made_clip(5, "dev", 150, "carl")])
     assert main(["--data", str(tmp_path / "set"), "--output", str(tmp_path / "curve"), "--seeds", "1"]) == 0
-    rows = read_curve(tmp_path / "curve" / CURVE)
+    with (tmp_path / "curve" / CURVE).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
     assert {(row["axis"], row["speakers"], row["group"]) for row in rows} == {
         ("speakers", "3", "dev"),
         ("speakers", "3", OTHERS),
