@@ -50,7 +50,7 @@ def _skin_flicker(result: Float64, truth: Float64) -> float:
 
 
 def run_metrics(run: RunMeasures, frames: Indices, events: Indices) -> dict[str, float]:
-    """Return the METRICS of one run over a choice of frames and bilabials, which may repeat, without those of pooled_metrics."""
+    """Return the METRICS of one run that pooled_metrics does not return, over chosen frames and bilabials; a choice may repeat."""
     columns = run.columns
     metrics = {name: finite_mean(columns[name][frames]) for name in _MEAN_METRICS}
     opening = run.truth_opening[frames], run.result_opening[frames]

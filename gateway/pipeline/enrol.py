@@ -179,7 +179,7 @@ class Enrolment:
         return actor
 
     def _speaking(self) -> SpeakingMotion | None:
-        """Return how the person moves the mouth. A voice that may be another person's tells nothing of it."""
+        """Return how the person moves the mouth. Sound without a believed lag may be another person's voice, and is not read."""
         opening, width = (np.where(self.clip.usable, curve(self.clip.mouth), np.nan) for curve in (mouth_opening, lip_width))
         if self.features is None or self.lag.frames is None:
             return speaking_motion(opening, width, self.clip.usable)

@@ -90,7 +90,7 @@ def test_a_dub_that_is_run_again_finds_the_expression_and_gives_the_same_bytes(r
 def test_the_expressiveness_moves_the_new_mouth_and_leaves_the_kept_expression(
     woman: Path, runs: list[Run], dubber: Dubber, tmp_path: Path
 ) -> None:
-    """What the own sound explains is predicted as the person speaks. Otherwise the gain would take the new movement back."""
+    """The film's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
     openings, films, folders = [], [], []
     for value in (1.0, 1.5):
         output = tmp_path / f"{value}.mkv"

@@ -19,7 +19,7 @@ from services.common.wire.phones import PHONE_INDEX, PHONES
 from services.common.wire.timeline import MOTION_RATE
 
 MOTION_FRAME_S: Final = float(1 / MOTION_RATE)
-"""Seconds of a frame of the motion grid."""
+"""Length of a frame of the motion grid, seconds."""
 SPOKEN_FROM: Final = 0.5
 """Speech probability from which a frame counts as speech."""
 SETTLE_S: Final = 0.16

@@ -20,7 +20,7 @@ WINDOW_AHEAD: Final = 10
 """Frames of features after the predicted frame: 400 ms of look-ahead."""
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
 PAPER_CHANNELS: Final = ROWS_PER_FRAME * NUM_CONTENT
-"""Numbers of a frame of content rows, the input that stands for the paper's."""
+"""Count of numbers in the four content rows of a frame. Content rows are the input in place of the paper's own."""
 SERVED: Final[Heard] = "states"
 """Input of the network that the stage serves. The training can measure the others."""
 

@@ -1,4 +1,4 @@
-"""What the map and the network of `headpose` answer for a whole clip, for personalisation."""
+"""Answers of the speech map and of the network of `headpose` for a whole clip, for personalisation."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from services.motion.runtime import run
 from services.motion.speech_map import FILES, SpeechMapModel
 
 MOUTH: Final = FILES
-"""What the map hears that answers the mouth."""
+"""Input of the speech map that moves the mouth."""
 CORRECTION: Final = "headpose_mouth_correction"
 """Name of the style's array that corrects the map's mouth, float32 [K, 49 + K]."""
 

@@ -98,7 +98,7 @@ class HeadposeNetwork(nn.Module):
 
 
 class Head(nn.Module):
-    """What the stage serves of a network: the pose. The expression added nothing to the speech map's mouth."""
+    """The part of a network that the stage serves: the pose. The expression added nothing to the speech map's mouth."""
 
     def __init__(self, network: HeadposeNetwork) -> None:
         super().__init__()
