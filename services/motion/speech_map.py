@@ -171,6 +171,12 @@ def num_correction_inputs(num_coefficients: int) -> int:
     return NUM_POOLED_STATES + num_coefficients
 
 
+def correction_shape(models: MotionModels) -> tuple[int, int]:
+    """Return the shape of a person's correction of the map, (K, 49 + K)."""
+    num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
+    return num_coefficients, num_correction_inputs(num_coefficients)
+
+
 def correction_inputs(window: Float32, answer: Float32, hearing: Hearing) -> Float32:
     """Return what a correction of the map hears of a frame: float32 [49 + K], the last number 1.
 

@@ -58,6 +58,11 @@ def silence_with_states(num_frames: int, feature: str = STATES) -> SpeechFeature
     return replace(quiet, extra={**quiet.extra, feature: silent_states(num_frames)})
 
 
+def beside_states(rows: Float32, states: Float32) -> Float32:
+    """Return inputs of a network, [T, ...], and after them the states, [T, 192], as one array float32 [T, C + 192]."""
+    return np.concatenate([rows.reshape(len(rows), -1), states], axis=1)
+
+
 def neighbours(rows: Floating, past: int, ahead: int) -> Float32:
     """Return the rows about each row of a whole clip, float32 [T, past + 1 + ahead, N]. Zeros surround the clip: silent states.
 

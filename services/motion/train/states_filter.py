@@ -8,7 +8,9 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Floating
+from services.motion.basis import LandmarkBasis
 from services.motion.speech_states import BLOCKS, NUM_STATES, STATES, neighbours, states_of
+from services.motion.style import measure_mouth
 from services.motion.train.clips import Clips, TrainingClip
 from services.motion.train.ridge import Filter, Fitted, RidgeSums
 from services.motion.train.sampling import frame_weights
@@ -17,6 +19,12 @@ STRENGTH: Final = 0.3
 """Strength of the ridge, in units of the mean variance of an input."""
 SPEAKER_EXPONENT: Final = 0.45
 """A speaker with m frames counts m to this power."""
+
+
+def mouth_target(clip: TrainingClip, basis: LandmarkBasis) -> Float32:
+    """Return the coefficients of all mouths of a clip from the person's rest mouth, float32 [T, K] in units of the spread."""
+    mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
+    return np.asarray(basis.project(clip.mouth_landmarks - mouth.rest_mouth) / mouth.spread, np.float32)
 
 
 def fit_states_filter(

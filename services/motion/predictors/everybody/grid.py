@@ -34,7 +34,7 @@ from services.motion.predictors.everybody.inputs import (
 )
 from services.motion.predictors.everybody.model import EverybodyModel
 from services.motion.speech_map import FILES, Hearing, MapMouth, SpeechMapModel
-from services.motion.speech_states import NUM_STATES, silent_states, states_of
+from services.motion.speech_states import NUM_STATES, beside_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import ROWS_PER_FRAME, Motion, SpeechFeatures
 
@@ -59,7 +59,7 @@ class EverybodyGrid(ExpressionGrid):
             hearing: which speech map answers the other part of the mouth.
         """
         self._model, self._hearing = EverybodyModel.of(models), hearing
-        heard = np.concatenate([_flat(heard_silence(WINDOW_PAST, self._model.silence)), silent_states(WINDOW_PAST)], axis=1)
+        heard = beside_states(heard_silence(WINDOW_PAST, self._model.silence), silent_states(WINDOW_PAST))
         super().__init__(self._model, models, style, constraints, heard, WINDOW_AHEAD)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
         self._contents = ContentStream()
@@ -71,7 +71,7 @@ class EverybodyGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         """Return the network's inputs and the states of the speech encoder, float32 [T, 96 + 192]."""
         states = states_of(features, self._hearing.feature)
-        return np.concatenate([_flat(heard_rows(identity_removed(features), self._contents.push(features))), states], axis=1)
+        return beside_states(heard_rows(identity_removed(features), self._contents.push(features)), states)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._spoken)
@@ -85,7 +85,3 @@ class EverybodyGrid(ExpressionGrid):
 
     def _closing(self, count: int, heard: Float32) -> Float32:
         return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
-
-
-def _flat(rows: Float32) -> Float32:
-    return rows.reshape(len(rows), -1)

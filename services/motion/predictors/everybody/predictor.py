@@ -17,7 +17,7 @@ from services.motion.predictors.everybody.grid import CORRECTION, EverybodyGrid
 from services.motion.predictors.everybody.inputs import FEATURE, WINDOW_AHEAD
 from services.motion.predictors.everybody.model import EverybodyModel
 from services.motion.predictors.everybody.personalize import personalized
-from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, num_correction_inputs
+from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, correction_shape
 from services.motion.style import Style
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
@@ -30,10 +30,6 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
         return personalized(hearing, style, features, footage, models)
-
-    def correction_shape(models: MotionModels) -> tuple[int, int]:
-        num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
-        return num_coefficients, num_correction_inputs(num_coefficients)
 
     def version(models: MotionModels) -> str:
         return f"{EverybodyModel.version_of(models)}-{SpeechMapModel.of(models).maps[hearing.feature].version}"

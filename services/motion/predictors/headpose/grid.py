@@ -23,7 +23,7 @@ from services.motion.predictors.headpose.head import Head
 from services.motion.predictors.headpose.inputs import HeardStream, content_of, heard_before
 from services.motion.predictors.headpose.model import CORRECTION, MOUTH, HeadposeModel
 from services.motion.speech_map import MapMouth, SpeechMapModel
-from services.motion.speech_states import NUM_STATES, silence_with_states, silent_states, states_of
+from services.motion.speech_states import NUM_STATES, beside_states, silence_with_states, silent_states, states_of
 from services.motion.style import Style
 from services.motion.types import ROWS_PER_FRAME, Motion, SpeechFeatures
 
@@ -39,7 +39,7 @@ class HeadposeGrid(ExpressionGrid):
         """
         self._model = HeadposeModel.of(models)
         past = max(self._model.past, MOUTH.past)
-        before = np.concatenate([_flat(heard_before(past)), silent_states(past)], axis=1)
+        before = beside_states(heard_before(past), silent_states(past))
         super().__init__(self._model, models, style, constraints, before, MOUTH.ahead)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, style, style.added.get(CORRECTION))
         self._head = Head(models, style)
@@ -52,7 +52,7 @@ class HeadposeGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         """Return the LSTM's inputs and the states of the speech encoder, float32 [T, 256 + 192]."""
         states = states_of(features)
-        return np.concatenate([_flat(self._stream.push(features)), states], axis=1)
+        return beside_states(self._stream.push(features), states)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         rows, states = heard[:, :-NUM_STATES].reshape(len(heard), ROWS_PER_FRAME, -1), heard[:, -NUM_STATES:]
@@ -68,7 +68,3 @@ class HeadposeGrid(ExpressionGrid):
 
     def _closing(self, count: int, heard: Float32) -> Float32:
         return self._map_mouth.map.closing(heard, self._past, count, self._constraints)
-
-
-def _flat(rows: Float32) -> Float32:
-    return rows.reshape(len(rows), -1)

@@ -16,7 +16,7 @@ from services.motion.predictor import Shape, encode_mouths
 from services.motion.predictors.headpose.head_rhythm import NUM_SIGNALS, Rhythm, general_weights, tuned
 from services.motion.predictors.headpose.head_style import NUM_KNOTS, HeadStyle, measure_head, still_head
 from services.motion.predictors.headpose.model import CORRECTION, HeadposeModel
-from services.motion.speech_map import SpeechMapModel, num_correction_inputs
+from services.motion.speech_map import correction_shape
 from services.motion.style import Style
 from services.motion.types import Footage
 
@@ -26,18 +26,13 @@ _MAX_LOG: Final = 20.0
 """Largest magnitude of the logarithm of a pose's scale, relative to the reference's scale."""
 
 
-def _correction_shape(models: MotionModels) -> tuple[int, int]:
-    num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
-    return num_coefficients, num_correction_inputs(num_coefficients)
-
-
 STYLE_ARRAYS: Final[dict[str, Shape]] = {
     "pose_reference": lambda _: (6,),
     "pose_quantiles": lambda _: (6, NUM_KNOTS),
     "pose_mixing": lambda _: (6, 6),
     "pose_steps": lambda _: (6,),
     WEIGHTS_ARRAY: lambda _: (6, NUM_SIGNALS),
-    CORRECTION: _correction_shape,
+    CORRECTION: correction_shape,
 }
 """Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights` (see
 head_rhythm.py) and `headpose_mouth_correction` (see personalize.py), and replaces `pose_steps`.

@@ -16,7 +16,7 @@ from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.speech_map.grid import CORRECTION, GAINS, SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
-from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, num_correction_inputs
+from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, correction_shape
 from services.motion.style import Style
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
@@ -29,10 +29,6 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
 
     def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
-
-    def correction_shape(models: MotionModels) -> tuple[int, int]:
-        num_coefficients = len(SpeechMapModel.of(models).basis.typical_spread)
-        return num_coefficients, num_correction_inputs(num_coefficients)
 
     return Predictor(
         name=name,

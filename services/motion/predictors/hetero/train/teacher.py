@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,11 +21,10 @@ from services.motion.features import NUM_CONTENT
 from services.motion.predictors.hetero.inputs import Heard
 from services.motion.predictors.hetero.network import FILTER_REACH
 from services.motion.speech_states import neighbours, states_of
-from services.motion.style import measure_mouth
 from services.motion.train.clips import Clips, TrainingClip
 from services.motion.train.ridge import Filter, RidgeSums, distance_penalty
 from services.motion.train.sampling import frame_weights
-from services.motion.train.states_filter import fit_states_filter
+from services.motion.train.states_filter import fit_states_filter, mouth_target
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
 
@@ -85,19 +85,16 @@ class Teacher:
 
 def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: Heard) -> Teacher:
     """Fit the teacher to clips with a face. All clips are read."""
-
-    def target(clip: TrainingClip) -> Float32:
-        mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
-        return np.asarray(basis.project(clip.mouth_landmarks - mouth.rest_mouth) / mouth.spread, np.float32)
-
     num_coefficients = len(basis.typical_spread)
     if heard != "paper":
-        fitted = fit_states_filter(clips, target, num_coefficients, past=FILTER_REACH, ahead=FILTER_REACH)
+        fitted = fit_states_filter(
+            clips, partial(mouth_target, basis=basis), num_coefficients, past=FILTER_REACH, ahead=FILTER_REACH
+        )
         return Teacher(fitted.shared, fitted.apart, config, heard)
     width, channels = config.past + 1 + config.ahead, NUM_CONTENT * ROWS_PER_FRAME
     sums = RidgeSums(channels * width, num_coefficients)
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
-        sums.add(_neighbours(clip.content, config)[clip.usable], target(clip)[clip.usable], float(weight), clip.apart)
+        sums.add(_neighbours(clip.content, config)[clip.usable], mouth_target(clip, basis)[clip.usable], float(weight), clip.apart)
     penalty = distance_penalty(width, config.past, config.strength * sums.input_variance())
     fitted = sums.solve(np.repeat(penalty, channels))
     return Teacher(fitted.shared, fitted.apart, config, heard)

@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +36,7 @@ from services.motion.predictors.speech_map.grid import SpeechMapGrid
 from services.motion.predictors.speech_map.personalize import personalized
 from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, LinearMap, SpeechMapModel
 from services.motion.speech_states import neighbours, states_of
-from services.motion.style import Style, encode_style, measure_mouth
+from services.motion.style import Style, encode_style
 from services.motion.train.clips import (
     Clips,
     TrainingClip,
@@ -49,7 +50,7 @@ from services.motion.train.evaluate import OFF
 from services.motion.train.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, people_and_means
 from services.motion.train.sampling import frame_weights
 from services.motion.train.served import served_mouths
-from services.motion.train.states_filter import SPEAKER_EXPONENT, STRENGTH, fit_states_filter
+from services.motion.train.states_filter import SPEAKER_EXPONENT, STRENGTH, fit_states_filter, mouth_target
 from services.motion.types import SpeechFeatures
 from services.training.card import write_fitted
 from services.training.tools import command_line, data_parser
@@ -100,14 +101,9 @@ def fit_map(clips: Clips, basis: LandmarkBasis, hearing: Hearing, sounds: LipFra
 
 def fit_coefficients(clips: Clips, basis: LandmarkBasis, hearing: Hearing) -> tuple[Float32, Float32]:
     """Return W, float32 [K, width * 192], and w, float32 [K], of the map to coefficients. Arguments: see fit_map."""
-
-    def target(clip: TrainingClip) -> Float32:
-        mouth = measure_mouth(clip.mouth_landmarks[clip.usable], basis)
-        return np.asarray(basis.project(clip.mouth_landmarks - mouth.rest_mouth) / mouth.spread, np.float32)
-
     num_coefficients = len(basis.typical_spread)
     fitted = fit_states_filter(
-        clips, target, num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
+        clips, partial(mouth_target, basis=basis), num_coefficients, past=hearing.past, ahead=hearing.ahead, feature=hearing.feature
     ).shared
     return fitted.weight, fitted.bias
 
