@@ -106,9 +106,9 @@ async def test_the_ratio_rises_while_work_waits_and_counts_both_queues(echo: Any
     assert value(samples, "dubstage_rpc_duration_seconds_count", rpc=f"{echo.service}/Unary") == 12
 
 
-def handlers() -> int:
-    """Threads that serve a connection of a metrics port."""
-    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+def handlers() -> set[threading.Thread]:
+    """Threads of this process that serve a connection of a metrics port."""
+    return {thread for thread in threading.enumerate() if "process_request_thread" in thread.name}
 
 
 def half_request(port: int, source: str) -> socket.socket:
@@ -123,19 +123,20 @@ async def test_half_sent_requests_take_few_threads_for_little_time_and_keep_no_s
     echo: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_port, "CONNECTION_S", 2.0)
+    before = handlers()
     await echo.serve(answer, metrics_port=free_port)
     connections = [half_request(free_port, "127.0.0.2") for _ in range(200)]
     try:
-        await eventually(lambda: handlers() >= metrics_port.MAX_CONNECTIONS_OF_HOST)
+        await eventually(lambda: len(handlers() - before) >= metrics_port.MAX_CONNECTIONS_OF_HOST)
         for _ in range(5):
-            # Another address: 127.0.0.1.
+            # Another address: 127.0.0.1. The thread of a scrape ends shortly after its client has the answer.
             assert (await scrape(free_port))["dubstage_serving"]
-            assert handlers() <= metrics_port.MAX_CONNECTIONS_OF_HOST + 1
+            await eventually(lambda: len(handlers() - before) <= metrics_port.MAX_CONNECTIONS_OF_HOST)
         # The server closes every connection: those over the limit at once, the others after their time.
         for connection in connections:
             with suppress(ConnectionError):
                 assert await asyncio.to_thread(connection.recv, 1) == b""
-        await eventually(lambda: not handlers())
+        await eventually(lambda: not handlers() - before)
     finally:
         for connection in connections:
             connection.close()
@@ -143,15 +144,27 @@ async def test_half_sent_requests_take_few_threads_for_little_time_and_keep_no_s
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the addresses 127.0.0.2 and so on")
 async def test_connections_of_all_addresses_have_a_bound(echo: Any, free_port: int) -> None:
+    before = handlers()
     await echo.serve(answer, metrics_port=free_port)
     connections = [half_request(free_port, f"127.0.1.{number % 50 + 1}") for number in range(200)]
     try:
-        await eventually(lambda: handlers() >= metrics_port.MAX_CONNECTIONS)
+        await eventually(lambda: len(handlers() - before) >= metrics_port.MAX_CONNECTIONS)
         await asyncio.sleep(0.5)
-        assert handlers() <= metrics_port.MAX_CONNECTIONS
+        assert len(handlers() - before) <= metrics_port.MAX_CONNECTIONS
     finally:
         for connection in connections:
             connection.close()
+
+
+async def test_a_server_that_ends_closes_the_connections_of_its_metrics_port(echo: Any, free_port: int) -> None:
+    before = handlers()
+    server = await echo.serve(answer, metrics_port=free_port)
+    with half_request(free_port, "127.0.0.1") as connection:
+        await eventually(lambda: len(handlers() - before) == 1)
+        await server.drain(grace_s=0)
+        with suppress(ConnectionError):
+            assert await asyncio.to_thread(connection.recv, 1) == b""
+        await eventually(lambda: not handlers() - before)
 
 
 async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPool, free_port: int) -> None:
