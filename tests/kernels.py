@@ -1,7 +1,7 @@
 """Plugin of pytest that sets up the numeric libraries before any other plugin (`-p` in pyproject.toml).
 
 Other plugins load NumPy, whose BLAS chooses its kernel and its threads then. Tests compute with the kernel of the product. To see
-that they hold with another one too, name it: OPENBLAS_CORETYPE=Nehalem make unit (docs/determinism.md).
+that they hold with another one too, name it: OPENBLAS_CORETYPE=Nehalem make test TESTS=tests/unit (docs/determinism.md).
 
 All processes share compiled kernels of numba: compiling them takes two seconds of each process that draws faces.
 """

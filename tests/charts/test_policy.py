@@ -39,7 +39,7 @@ def scanner() -> Path:
     """The scanner, in an environment of its own, since it pins boto3."""
     path = Path(os.environ.get("DUBSTAGE_CHECKOV") or ROOT / ".checkov" / "bin" / "checkov")
     if not path.is_file():
-        pytest.skip("checkov is missing: make scanner")
+        pytest.skip("checkov is missing: make setup-dev")
     return path
 
 

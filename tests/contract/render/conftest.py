@@ -60,7 +60,7 @@ Connect = Callable[..., RenderModels]
 
 @pytest.fixture(scope="session")
 def triton_home() -> Path:
-    """The installation of `make triton`; made now where it is missing."""
+    """The installation of `make setup-dev`; made now where it is missing."""
     install(DEFAULT_HOME)
     return DEFAULT_HOME
 
