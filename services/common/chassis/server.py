@@ -221,7 +221,7 @@ class StageServer:
         if self._looking is not None:
             self._looking.cancel()
         if self._health_server is not None:
-            await self._health_server.stop(None)
+            await self._health_server.stop(_FLUSH_S if grace_s else None)
         for pool in self._workers:
             pool.shutdown()
         close, self._close = self._close, None
