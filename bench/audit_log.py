@@ -18,10 +18,10 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.provenance.facts import FilmWatermark
 from services.common.chassis.caller import acting_for, fingerprint_of
 
@@ -45,13 +45,13 @@ class EntryCost:
 
 def write_dubs(log: AuditLog, dubs: int) -> list[float]:
     """Write the entries of dubs, and return the seconds that each entry took."""
-    log.record(Happening(event=Event.ENROLMENT_BEGUN, work=f"operations/{secrets.token_hex(16)}", actor_id=ACTOR))
+    log.record(AuditEvent(event=EventKind.ENROLMENT_BEGUN, work=f"operations/{secrets.token_hex(16)}", actor_id=ACTOR))
     seconds = []
     for number in range(dubs):
         work, digest = f"operations/{secrets.token_hex(16)}", hashlib.sha256(str(number).encode()).hexdigest()
-        begun = Happening(event=Event.DUB_BEGUN, work=work, actor_id=ACTOR, consents=(digest,), details={"method": "ugc"})
+        begun = AuditEvent(event=EventKind.DUB_BEGUN, work=work, actor_id=ACTOR, consents=(digest,), details={"method": "ugc"})
         details = watermark_details(FilmWatermark(on=True, payload=digest[:9]))
-        ended = Happening(event=Event.DUB_ENDED, work=work, outputs=(digest,), details=details)
+        ended = AuditEvent(event=EventKind.DUB_ENDED, work=work, outputs=(digest,), details=details)
         for happening, continues in ((begun, ""), (ended, work)):
             start = time.perf_counter()
             log.record(happening, continues=continues)

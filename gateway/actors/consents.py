@@ -14,12 +14,11 @@ from sqlalchemy.orm import Session
 
 from gateway.actors.receipts import now
 from gateway.actors.stored import consent_of, every_consent
-from gateway.audit import AuditLog, Event, Happening
+from gateway.audit import AuditEvent, AuditLog, EventKind
 from gateway.consent.keys import SETTING, Keys, check_signature, read_keys
-from gateway.consent.record import Consent, digest_of
+from gateway.consent.record import Consent, ConsentUse, check_scope, check_time, digest_of
 from gateway.consent.subject import check_actor, check_names_subject
-from gateway.consent.use import ConsentUse, check_scope, check_time
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
 from gateway.pipeline.dub_request import DubRequest
 from gateway.settings import GatewaySettings, RequireConsent
@@ -224,7 +223,7 @@ class Consents:
                 row = WithdrawalRow(record_sha256=digest, withdrawn_at=now())
                 session.add(row)
             holders = [actor_id for actor_id, record in every_consent(session) if digest_of(record) == digest]
-            self._audit.append(session, Happening(event=Event.CONSENT_WITHDRAWN, consents=(digest,)))
+            self._audit.append(session, AuditEvent(event=EventKind.CONSENT_WITHDRAWN, consents=(digest,)))
             return Withdrawal(digest, row.withdrawn_at, tuple(holders))
 
     def withdraw_of(self, actor_id: str, consent: Consent | None) -> Withdrawal:

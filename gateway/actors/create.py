@@ -1,31 +1,38 @@
-"""Enrolment of a person: from footage to an actor in the store."""
+"""Enrolment of a person: from footage to an actor in the store.
+
+The footage of an enrolment: one file, or several takes that are joined to one film in the enrolment's folder.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from gateway.actors.footage import digests_of_files, joined_digest, one_film
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
-from gateway.ahead import in_thread
-from gateway.consent.record import Consent
+from gateway.ahead import in_thread, stoppable
+from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
-from gateway.consent.use import ConsentUse
-from gateway.media.inspection import inspect_film_aside
+from gateway.media.inspection import inspect_in_child
 from gateway.media.regular_file import reading
 from gateway.media.stills import is_still
-from gateway.media.takes import check_number
+from gateway.media.takes import TAKES_SUFFIX, Take, check_number, join_takes, one_after_the_other
+from gateway.media.types import MediaInfo
 from gateway.methods import method_named
 from gateway.pipeline.allowance import MAX_JOB_BYTES
 from gateway.pipeline.analysis import folder_of
+from gateway.pipeline.disk import job_folder
+from gateway.pipeline.dub_files import sha256_of
 from gateway.pipeline.dub_request import check_footage
 from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
 from gateway.pipeline.faces import FaceChoice, about_faces
@@ -35,13 +42,72 @@ from gateway.pipeline.outcome import about_mouth, about_voice
 from gateway.pipeline.progress import OnProgress
 from gateway.pipeline.records import FACE_RECORD
 from gateway.pipeline.removal import delete_unused
-from gateway.pipeline.shot import Shot
-from gateway.pipeline.workspace import open_workspace
+from gateway.pipeline.shot import SOUND_SECONDS, Shot
+from gateway.pipeline.workspace import Workspace, open_workspace
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto
+
+_BYTES_PER_PIXEL: Final = 0.1
+"""About how much of the disk a pixel of the joined film takes."""
+
+
+def digests_of_files(files: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file, hexadecimal.
+
+    Raises:
+        MediaUnsupported: a file is missing, no regular file, empty, or may not be read.
+    """
+    return [sha256_of(file) for file in files]
+
+
+def joined_digest(digests: Sequence[str]) -> str:
+    """Return the SHA-256 of footage from those of its files, hexadecimal: that of the only file, or that of the joined digests."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: int, on_progress: OnProgress) -> MediaInfo:
+    """Return the only take, or the film of all takes, which is written into the workspace's folder.
+
+    The first SOUND_SECONDS of all takes together are joined: enrolment hears no more than that.
+
+    Args:
+        infos: the takes, at least one.
+        workspace: of the enrolment.
+        threads: threads of decoder and encoder.
+        on_progress: called with every frame.
+
+    Raises:
+        InvalidRequest: a take is a single picture, there are too many takes, or the film would be larger than a job may be.
+        MediaUnsupported: a take breaks off or cannot be decoded.
+        StorageFull: no space is left.
+    """
+    if len(infos) == 1:
+        return infos[0]
+    takes = one_after_the_other(infos, Fraction(SOUND_SECONDS))
+    await in_thread(workspace.allowance.check, _size(takes), "the joined footage")
+    stopped = threading.Event()
+
+    def on_frame(done: int, total: int) -> None:
+        if stopped.is_set():
+            raise Cancelled("the enrolment is cancelled")
+        on_progress("join", done, total)
+
+    def join() -> MediaInfo:
+        with job_folder(workspace.folder):
+            return join_takes(takes, workspace.folder / f"takes{TAKES_SUFFIX}", threads=threads, on_frame=on_frame)
+
+    return await stoppable(join, stopped.set)
+
+
+def _size(takes: Sequence[Take]) -> int:
+    """Return about how many bytes the joined film takes."""
+    sizes = [take.info.video.orientation.upright_size for take in takes]
+    pixels = max(width for width, _ in sizes) * max(height for _, height in sizes)
+    return int(sum(take.num_frames for take in takes) * pixels * _BYTES_PER_PIXEL)
+
 
 OnBlob = Callable[[ArtefactRef], Awaitable[bool]]
 """Awaited with each artefact as enrolment creates it."""
@@ -142,7 +208,7 @@ async def create_actor(
         models = await models_for(stages, method)
         takes = []
         for file in request.files:
-            takes.append(await inspect_film_aside(file))
+            takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
         digests = await asyncio.to_thread(digests_of_files, request.files)
         footage_sha256 = joined_digest(digests)

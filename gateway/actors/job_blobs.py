@@ -12,8 +12,8 @@ from typing import Final
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from gateway.actors.actor_id import not_enrolled
-from gateway.database.database import Database
+from gateway.actors.stored import not_enrolled
+from gateway.database.session import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from services.common.errors import ActorNotReady, Cancelled, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.actors.store import ActorStore
-from gateway.audit import Event, Happening
-from gateway.audit.work import Recorded, batch_work, recorded
+from gateway.audit import AuditEvent, EventKind
+from gateway.audit.work import WorkRecord, batch_work, recorded
 from gateway.consent.record import Consent, digest_of
 from services.common.errors import TransientError
 from services.common.store.artefacts import ArtefactRef
@@ -82,7 +82,7 @@ class JobLedger:
         """
         self._rules.check_lasting(self._consents, actor_id=self._actor_id)
 
-    def recorded(self, method: str, *, batch: str = "", row: int = 0) -> AbstractAsyncContextManager[Recorded]:
+    def recorded(self, method: str, *, batch: str = "", row: int = 0) -> AbstractAsyncContextManager[WorkRecord]:
         """Record the beginning of a dub that is no operation in the audit log, and its end when the context ends.
 
         Args:
@@ -90,8 +90,8 @@ class JobLedger:
             batch: name of the batch that the dub belongs to, whose caller the entries name; empty: none.
             row: row of the batch, from 0.
         """
-        begun = Happening(
-            event=Event.DUB_BEGUN,
+        begun = AuditEvent(
+            event=EventKind.DUB_BEGUN,
             work=f"dubs/{secrets.token_hex(16)}",
             actor_id=self._actor_id,
             consents=tuple(digest_of(record) for record in self._consents if record is not None),

@@ -13,8 +13,7 @@ from typing import Any, Final, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.consent.keys import key_id
-from gateway.signatures.canonical import canonical, plain_json
-from gateway.signatures.installation import InstallationKey, is_signed
+from gateway.signatures import InstallationKey, canonical, is_signed, plain_json
 
 FORMAT: Final = "dubstage erasure receipt 2"
 _CONTEXT: Final = b"dubstage erasure receipt v2\n"
@@ -29,16 +28,16 @@ Digests = Mapping[str, Collection[str]]
 """SHA-256, hexadecimal, by kind, such as `bank` or `job file`."""
 
 
-class ReceiptRefused(Exception):  # noqa: N818 - the name says what is wrong
+class ReceiptRefusedError(Exception):
     """A receipt does not verify. The text says why."""
 
 
-class OldReceipt(ReceiptRefused):
+class OldReceiptError(ReceiptRefusedError):
     """The receipt was made by an older version, with a secret key that only the installation has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class SweptPlace:
     """One place that was looked through after an erasure.
 
     Attributes:
@@ -106,7 +105,7 @@ def signed(
     *,
     erased: Digests,
     kept: Digests,
-    looked_at: Sequence[Looked],
+    looked_at: Sequence[SweptPlace],
     out_of_reach: Iterable[str],
 ) -> ErasureReceipt:
     """Return the signed receipt of an erasure that ends now.
@@ -152,30 +151,30 @@ def verified(
         found = plain_json(content)
         canonical(found)
     except (ValueError, RecursionError):
-        raise ReceiptRefused("the file is no JSON: the receipt was cut or changed") from None
+        raise ReceiptRefusedError("the file is no JSON: the receipt was cut or changed") from None
     if isinstance(found, dict) and found.keys() == _OLD_FIELDS:
         return _verified_old(found, old_key())
     if not isinstance(found, dict) or found.get("format") != FORMAT or found.keys() != _FIELDS:
-        raise ReceiptRefused("the file is no whole receipt of an erasure: fields are missing, or too many")
+        raise ReceiptRefusedError("the file is no whole receipt of an erasure: fields are missing, or too many")
     asked = found["key"] if isinstance(found["key"], str) else ""
     key = key_of(asked)
     if asked != key_id(key):
-        raise ReceiptRefused(f"the receipt names the key {asked[:64]}, and the given key is {key_id(key)}")
+        raise ReceiptRefusedError(f"the receipt names the key {asked[:64]}, and the given key is {key_id(key)}")
     body = {name: value for name, value in found.items() if name != "signature"}
     if not is_signed(_CONTEXT + canonical(body), found["signature"], key):
-        raise ReceiptRefused("the signature does not fit the receipt: the receipt was changed or forged")
+        raise ReceiptRefusedError("the signature does not fit the receipt: the receipt was changed or forged")
     return ErasureReceipt(found)
 
 
 def _verified_old(found: dict[str, Any], key: bytes | None) -> ErasureReceipt:
     if key is None:
-        raise OldReceipt("the receipt was made by an older version: only the installation itself can check it")
+        raise OldReceiptError("the receipt was made by an older version: only the installation itself can check it")
     # Earlier versions signed a text with spaces.
     body = {name: value for name, value in found.items() if name != "signature"}
     expected = hmac.new(key, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
     signature = found["signature"]
     if not isinstance(signature, str) or not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace")):
-        raise ReceiptRefused("the signature does not fit the receipt: the receipt was changed or forged")
+        raise ReceiptRefusedError("the signature does not fit the receipt: the receipt was changed or forged")
     return ErasureReceipt(found)
 
 

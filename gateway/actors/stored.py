@@ -1,7 +1,11 @@
-"""Actors as the store returns them: the database's rows, and the blob that holds what was learned of the person."""
+"""Actors as the store returns them: the database's rows, and the blob that holds what was learned of the person.
+
+Ids of actors: which texts are allowed, and the errors for unknown and taken ids.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,16 +14,54 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.actors.actor_id import is_actor_id
-from gateway.audit import Event, Happening
+from gateway.audit import AuditEvent, EventKind
 from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.pipeline.dub_request import ActorRecord
 from gateway.pipeline.enrol import EnrolledActor
 from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
+from services.common.errors import ActorNotReady, ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto
+
+_ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def is_actor_id(text: str) -> bool:
+    """Return whether a text is allowed as the id of an actor. The database is asked for allowed ids only."""
+    return _ALLOWED.fullmatch(text) is not None
+
+
+def check_actor_id(actor_id: str) -> str:
+    """Return an id that is allowed: lower-case letters, digits and inner dashes, at most 63 characters.
+
+    Raises:
+        InvalidRequest: the id is not allowed.
+    """
+    if not is_actor_id(actor_id):
+        raise InvalidRequest(
+            f"actor_id: {actor_id[:80]!r} is not allowed: an actor id has lower-case letters, digits and inner dashes, at most 63 "
+            "characters",
+            field="actor_id",
+        )
+    return actor_id
+
+
+def not_enrolled(actor_id: str) -> ActorNotReady:
+    """Return the error for an id that no actor has."""
+    return ActorNotReady(
+        f"no actor {actor_id!r} is enrolled: `dubstage actor list` shows the actors, `dubstage actor create` enrols one",
+        subject=actor_id,
+    )
+
+
+def already_enrolled(actor_id: str) -> InvalidRequest:
+    """Return the error for an id that another actor has."""
+    return InvalidRequest(
+        f"there is an actor {actor_id!r} already: erase it first (`dubstage actor erase {actor_id}`), or choose another id",
+        field="actor_id",
+    )
+
 
 ENROLMENT: Final = "enrolment"
 """Kind of the blob that holds what was learned of a person."""
@@ -193,14 +235,14 @@ def add_actor(session: Session, actor: StoredActor) -> None:
     )
 
 
-def created_by(actor: StoredActor, operation: str) -> Happening:
+def created_by(actor: StoredActor, operation: str) -> AuditEvent:
     """Return what the audit log records of a new actor.
 
     Args:
         actor: the actor.
         operation: name of the operation that enrolled the person; empty: none.
     """
-    return Happening(event=Event.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
+    return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
 
 
 def every_consent(session: Session) -> Iterator[tuple[str, Consent]]:

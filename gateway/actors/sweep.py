@@ -14,8 +14,8 @@ from typing import Final, Protocol
 from sqlalchemy import String, func, or_, select
 from sqlalchemy.orm import Session
 
-from gateway.actors.receipts import Looked
-from gateway.audit.tables import AuditPersonRow
+from gateway.actors.receipts import SweptPlace
+from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
 from gateway.pipeline.aside import ASIDE, remove_left_copies
 from gateway.pipeline.journal import journalled
@@ -59,13 +59,13 @@ class Sweep:
         in_use: files of other jobs that equal an erased file: SHA-256, hexadecimal.
     """
 
-    looked: list[Looked] = field(default_factory=list)
+    looked: list[SweptPlace] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     in_use: set[str] = field(default_factory=set)
 
     def note(self, place: str, looked_at: int, left: Collection[str] = ()) -> None:
         """Note what one place holds."""
-        self.looked.append(Looked(place, looked_at))
+        self.looked.append(SweptPlace(place, looked_at))
         self.left.extend(f"{what} in {place}" for what in left)
 
     def check(self, actor_id: str) -> None:

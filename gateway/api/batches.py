@@ -1,27 +1,211 @@
-"""The batches of a gateway: submitted, shown, changed and removed. Callers of RPCs reach them through BatchServicer."""
+"""The batches of a gateway: submitted, shown, changed and removed. Callers of RPCs reach them through BatchServicer.
+
+The work of the operations behind batches: one operation dubs the shots of one batch that are left.
+
+Callers see batches, never these operations. A gateway that dies loses the lease of its operations, and another gateway goes on.
+
+Batches as callers of a gateway see them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from opentelemetry import trace
+from pydantic import BaseModel
 
+from gateway.actors.installation import Installation
 from gateway.ahead import in_thread
-from gateway.api.batch_jobs import BATCH, BatchJobs, Order, outputs_of
-from gateway.api.batch_views import BatchView, BatchViews
-from gateway.api.job_context import JobContext
-from gateway.api.shared import Shared
-from gateway.audit.entry import Event
+from gateway.api.context import ProcessContext, TenantContext
+from gateway.audit.entries import EventKind
 from gateway.batch import changes
-from gateway.batch.audit import batch_happening
+from gateway.batch.changes import batch_event, current_records
+from gateway.batch.in_process import run_in_process
 from gateway.batch.manifest import Manifest
-from gateway.batch.store import open_batches
+from gateway.batch.records import Progress, progress_of
+from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.types import BatchFacts, ShotRecord
+from gateway.batch.worker_context import WorkerContext
+from gateway.operations.execution import Job, for_tenant
+from gateway.operations.runner import JobRunner
+from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailable, InvalidRequest, Overloaded
+
+BATCH: Final = "batch"
+"""Kind of the operations behind batches."""
+MOST_BATCHES: Final = 256
+"""Most batches that wait or run in one gateway."""
+LOOK_S: Final = 0.5
+"""Seconds between two looks whether an earlier operation of the same batch has ended."""
+
+
+class BatchOrder(BaseModel):
+    """Request of an operation.
+
+    Attributes:
+        name: name of the batch.
+        check_films: dub shots anew that are done and whose film is gone or was changed.
+    """
+
+    name: str
+    check_films: bool
+
+
+def outputs_of(name: str) -> tuple[str, str]:
+    """Return what operations of a batch write, as they are submitted.
+
+    Operations that have not ended never write the same. So a batch has at most two of them: one that works, and one that waits for
+    the end of the first. Shots that begin anew before a submission are seen by an operation in any case: by the new operation, or,
+    if there are two already, by the one that still waits.
+    """
+    return f"batches/{name}", f"batches/{name}/next"
+
+
+class BatchJobs:
+    """Handler of the operations behind batches.
+
+    Attributes:
+        operations: the operations behind batches.
+        worker_context: what the shots are dubbed with.
+
+    Args:
+        settings: settings of the process.
+        context: what the operations work with.
+        shared: what the tenants of the process share.
+    """
+
+    def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext) -> None:
+        self._settings = settings
+        self._rewrite = context.names.rewrite
+        self.operations = OperationStore(context.actors.database, kinds=(BATCH,))
+        self._slots = context.quota.shots(shared.shots)
+        self._stack = AsyncExitStack()
+        place = Installation(settings, context.actors, context.artefacts)
+        self.worker_context = WorkerContext(place, context.jobs, self._stack, shared.stages.serving)
+
+    async def __call__(self, job: Job) -> bytes:
+        """Dub the shots of a batch until all have ended; the response is empty."""
+        order = BatchOrder.model_validate_json(job.record.request)
+        await self._until_first(order.name, job.record.number)
+        await run_in_process(
+            self.worker_context,
+            await in_thread(open_batches, self._settings),
+            order.name,
+            slots=self._slots,
+            workers=self._settings.max_batch_shots,
+            confirm=job.confirm,
+            check_films=order.check_films and not job.resumed,
+        )
+        return b""
+
+    async def _until_first(self, name: str, number: int) -> None:
+        """Wait until every earlier operation of a batch has ended."""
+        while True:
+            with suppress(BackendUnavailable):
+                if not await in_thread(self.operations.is_written, outputs_of(name), before=number):
+                    return
+            await asyncio.sleep(LOOK_S)
+
+    def runner(self) -> JobRunner:
+        """Return what runs the operations."""
+        return JobRunner(
+            self.operations,
+            {BATCH: for_tenant(self._settings.tenant, self)},
+            max_concurrent=MOST_BATCHES,
+            max_queued=0,
+            rewrite=self._rewrite,
+            shared=self.operations.database.shared,
+            lease_s=self._settings.operation_lease_s,
+        )
+
+    async def close(self) -> None:
+        """Remove the folders of media that came from URLs. The work has ended."""
+        await self._stack.aclose()
+
+
+_KEPT_STORES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    """A batch at one moment.
+
+    Attributes:
+        facts: what the batch is.
+        records: records of all shots in the order of the rows.
+        progress: progress of the batch.
+        notes: why something waits, for a person.
+    """
+
+    facts: BatchFacts
+    records: Sequence[ShotRecord]
+    progress: Progress
+    notes: tuple[str, ...]
+
+
+class BatchViews:
+    """Looks at the batches in the store that all gateways share. All methods block, and may be called from any thread.
+
+    Args:
+        settings: settings of the process.
+        operations: the operations behind batches.
+    """
+
+    def __init__(self, settings: GatewaySettings, operations: OperationStore) -> None:
+        self._settings = settings
+        self._operations = operations
+        # A store keeps what it has read, so that a further look reads what has changed.
+        self._stores: OrderedDict[tuple[str, str, str], BatchStore] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def facts(self) -> list[BatchFacts]:
+        """Return the facts of all batches, sorted by name."""
+        return open_batches(self._settings).batches()
+
+    def store(self, name: str) -> tuple[BatchStore, BatchFacts]:
+        """Return a store that serves one batch, and the facts of the batch.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+            DubstageError: the store of batches cannot be used.
+        """
+        store = open_batches(self._settings)
+        facts = store.facts(name)
+        # A batch that was removed and made again is another batch.
+        key = (name, facts.manifest_sha256, facts.created_at)
+        with self._turn:
+            kept = self._stores.setdefault(key, store)
+            self._stores.move_to_end(key)
+            while len(self._stores) > _KEPT_STORES:
+                self._stores.popitem(last=False)
+        return kept, facts
+
+    def view(self, name: str) -> BatchView:
+        """Return a batch as it is now.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+            DubstageError: the store of batches cannot be used.
+        """
+        store, facts = self.store(name)
+        records, notes = current_records(store, facts)
+        progress = progress_of(records)
+        if facts.engine == "gateway" and not progress.ended and not self.is_worked_on(name):
+            notes = [*notes, "no gateway works on the shots that are left: submit the batch again"]
+        return BatchView(facts, records, progress, tuple(notes))
+
+    def is_worked_on(self, name: str) -> bool:
+        """Return whether a gateway works on a batch, or will."""
+        return self._operations.is_written(outputs_of(name))
+
 
 WATCH_S: Final = 2.0
 """Seconds between two looks at a batch that is watched."""
@@ -42,7 +226,7 @@ class Batches:
         shared: what the tenants of the process share.
     """
 
-    def __init__(self, settings: GatewaySettings, context: JobContext, shared: Shared) -> None:
+    def __init__(self, settings: GatewaySettings, context: TenantContext, shared: ProcessContext) -> None:
         self._settings = settings
         self._shared = context.actors.database.shared
         self._audit = context.actors.audit
@@ -71,7 +255,7 @@ class Batches:
         await self._runner.close()
 
     async def close(self) -> None:
-        """Remove the folders of `folder_aside`. All work and all calls have ended."""
+        """Remove the folders of `scratch_folder`. All work and all calls have ended."""
         await self._jobs.close()
 
     async def submit(
@@ -111,7 +295,7 @@ class Batches:
             raise InvalidRequest(
                 f"batch {facts.name} belongs to the engine {facts.engine}: choose that engine or another batch_id", field="engine"
             )
-        submitted = batch_happening(Event.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
+        submitted = batch_event(EventKind.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
         await in_thread(self._audit.record, submitted)
         if engine == "kubernetes":
             await in_thread(changes.send_to_cluster, store, facts.name, profile=kind, workers=workers, config_map=config_map)
@@ -159,7 +343,7 @@ class Batches:
         """
         store, _ = await in_thread(self.views.store, name)
         await in_thread(changes.cancel, store, name, ids)
-        await in_thread(self._audit.record, batch_happening(Event.BATCH_CANCELLED, name, ids))
+        await in_thread(self._audit.record, batch_event(EventKind.BATCH_CANCELLED, name, ids))
         return await self.view(name)
 
     async def retry(self, name: str, ids: Sequence[str]) -> BatchView:
@@ -178,7 +362,7 @@ class Batches:
             raise InvalidRequest(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
             )
-        await in_thread(self._audit.record, batch_happening(Event.BATCH_RETRIED, name, ids))
+        await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids))
         if facts.engine == "gateway":
             await self._work_on(name, check_films=False)
         return await self.view(name)
@@ -197,12 +381,12 @@ class Batches:
         except TimeoutError:
             raise Overloaded(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
         await in_thread(changes.remove, self._settings, await in_thread(open_batches, self._settings), name)
-        await in_thread(self._audit.record, batch_happening(Event.BATCH_REMOVED, name))
+        await in_thread(self._audit.record, batch_event(EventKind.BATCH_REMOVED, name))
 
     @asynccontextmanager
-    async def folder_aside(self) -> AsyncIterator[Path]:
+    async def scratch_folder(self) -> AsyncIterator[Path]:
         """Give an empty folder, and remove the folder at the end."""
-        aside = self._jobs.bench.folder_aside()
+        aside = self._jobs.worker_context.scratch_folder()
         folder = await in_thread(aside.__enter__)
         try:
             yield folder
@@ -219,7 +403,7 @@ class Batches:
 
     async def _work_on(self, name: str, *, check_films: bool) -> None:
         """Let a gateway work on the shots that are left."""
-        request = Order(name=name, check_films=check_films).model_dump_json().encode()
+        request = BatchOrder(name=name, check_films=check_films).model_dump_json().encode()
         for output in outputs_of(name):
             try:
                 await self._runner.submit(BATCH, request, output=output)

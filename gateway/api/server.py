@@ -1,20 +1,84 @@
-"""The gateway's server: the chassis, and around it the stages, and the rooms of the tenants whose servicers answer the calls."""
+"""The gateway's server: the chassis, and around it the stages, and the tenants of the tenants whose servicers answer the calls.
+
+The gateway's servicers on a server: each call is answered by the servicer of the caller's tenant.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any, Final
+
+import grpc.aio
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from prometheus_client import Gauge
 
-from gateway.api.opened_stages import OpenedStages
-from gateway.api.registration import SERVICES, add_servicers
-from gateway.api.rooms import Rooms
-from gateway.api.shared import Shared
+from dubstage.gateway.v1alpha1 import batch_pb2, batch_pb2_grpc, gateway_pb2, gateway_pb2_grpc
+from gateway.api.actors import ActorServicer
+from gateway.api.batch_service import BatchServicer
+from gateway.api.context import OpenedStages, ProcessContext
+from gateway.api.dubs import DubServicer
+from gateway.api.operations import OperationsServicer
+from gateway.api.tenants import Servicers, Tenants
 from gateway.live.metrics import LiveMetrics
 from gateway.settings import GatewaySettings
-from gateway.signatures.installation import TOKEN_FINGERPRINTS, signing_key
+from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from gateway.tenants.long_calls import most_calls_of_tenant
 from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.chassis.server import StageServer
 from services.common.errors import InvalidRequest
+
+SERVICES: Final = (
+    *(service.full_name for service in gateway_pb2.DESCRIPTOR.services_by_name.values()),
+    *(service.full_name for service in batch_pb2.DESCRIPTOR.services_by_name.values()),
+    *(service.full_name for service in operations_pb2.DESCRIPTOR.services_by_name.values()),
+)
+"""Full names of the services that `add_servicers` adds."""
+
+
+def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
+    """Add ActorService, DubService, BatchService and Operations to a server.
+
+    Args:
+        server: the server.
+        tenants: the tenants of this process.
+    """
+    actors: Any = _ByTenant(ActorServicer, tenants, lambda own: own.actors)
+    dubs: Any = _ByTenant(DubServicer, tenants, lambda own: own.dubs)
+    batches: Any = _ByTenant(BatchServicer, tenants, lambda own: own.batches)
+    operations: Any = _ByTenant(OperationsServicer, tenants, lambda own: own.operations)
+    gateway_pb2_grpc.add_ActorServiceServicer_to_server(actors, server)
+    gateway_pb2_grpc.add_DubServiceServicer_to_server(dubs, server)
+    batch_pb2_grpc.add_BatchServiceServicer_to_server(batches, server)
+    operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
+
+
+class _ByTenant:
+    """Stands in for the servicers of all tenants. Generated code looks up the methods by name."""
+
+    def __init__(self, kind: type[Any], tenants: Tenants, choose: Callable[[Servicers], Any]) -> None:
+        self._kind = kind
+        self._tenants = tenants
+        self._choose = choose
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._kind, name)
+
+        @functools.wraps(method)
+        async def unary(request: Any, context: Any) -> Any:
+            return await getattr(self._choose((await self._tenants.of_caller()).servicers), name)(request, context)
+
+        @functools.wraps(method)
+        async def streaming(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with aclosing(
+                getattr(self._choose((await self._tenants.of_caller()).servicers), name)(request, context)
+            ) as replies:
+                async for reply in replies:
+                    yield reply
+
+        return streaming if inspect.isasyncgenfunction(method) else unary
 
 
 class GatewayServer(StageServer):
@@ -35,19 +99,19 @@ class GatewayServer(StageServer):
                 field="DUBSTAGE_TENANT",
             )
         self._stages = OpenedStages(settings)
-        shared = Shared.of(settings, self._stages)
-        self._rooms = rooms = Rooms(shared)
+        shared = ProcessContext.of(settings, self._stages)
+        self._tenants = tenants = Tenants(shared)
         super().__init__(
             "gateway",
             settings,
-            register=lambda server: add_servicers(server, rooms),
+            register=lambda server: add_servicers(server, tenants),
             services=SERVICES,
             # Without tokens there is one tenant alone.
             most_calls_of_tenant=most_calls_of_tenant(settings.max_concurrent_rpcs) if settings.auth_token_file else None,
             fingerprint_key=_fingerprint_key(settings) if settings.auth_token_file else None,
         )
         unfinished = Gauge("dubstage_operations", "Operations and batches that run here, or wait", registry=self.metrics.registry)
-        unfinished.set_function(lambda: rooms.unfinished)
+        unfinished.set_function(lambda: tenants.unfinished)
         self.metrics.registry.register(LiveMetrics(shared.live))
 
     @property
@@ -61,18 +125,18 @@ class GatewayServer(StageServer):
         Raises:
             DubstageError: a stage cannot be reached, or does not warm up.
         """
-        self._rooms.default.watch()
+        self._tenants.default.watch()
         await self._stages.open()
-        await self._rooms.start(self.tracer)
+        await self._tenants.start(self.tracer)
         await super().warm_up()
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Stop the operations and batches where they are, let running calls end, stop, and close what was opened."""
-        await self._rooms.stop()
+        await self._tenants.stop()
         await super().drain(grace_s)
-        await self._rooms.close_batches()
+        await self._tenants.close_batches()
         await self._stages.close()
-        await self._rooms.close()
+        await self._tenants.close()
 
 
 def _fingerprint_key(settings: GatewaySettings) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 
-__all__ = ["AuditLog", "Event", "Happening"]
+__all__ = ["AuditEvent", "AuditLog", "EventKind"]

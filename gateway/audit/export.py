@@ -12,12 +12,11 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.audit.chain import MOST_BYTES, ChainBroken, Head, document_of, follow
+from gateway.audit.entries import MOST_BYTES, ChainBrokenError, ChainHead, document_of, follow
 from gateway.audit.log import AuditLog, follow_row
 from gateway.bounded_file import open_regular_file
 from gateway.consent.keys import key_id
-from gateway.signatures.canonical import canonical
-from gateway.signatures.installation import InstallationKey, is_signed
+from gateway.signatures import InstallationKey, canonical, is_signed
 from services.common.errors import InvalidRequest, StorageFull
 from services.common.store.full_disk import FULL_DISK
 
@@ -37,7 +36,7 @@ class Exported:
         key: id of the key that signed the head.
     """
 
-    head: Head
+    head: ChainHead
     exported_at: str
     key: str
 
@@ -60,7 +59,7 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
     if os.path.lexists(file) and not (overwrite and file.is_file()):
         raise InvalidRequest(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
     partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.partial")
-    head = Head()
+    head = ChainHead()
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
             for number, row in enumerate(log.lines(), 1):
@@ -80,7 +79,7 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
     return Exported(head, at, key.id)
 
 
-def signed_head(head: Head, key: InstallationKey, at: str) -> bytes:
+def signed_head(head: ChainHead, key: InstallationKey, at: str) -> bytes:
     """Return the last line of an export."""
     body = {"format": FORMAT, "sequence": head.sequence, "digest": head.digest, "exported_at": at, "key": key.id}
     return canonical({"head": body, "signature": key.sign(_CONTEXT + canonical(body))})
@@ -97,36 +96,36 @@ def verify_export(file: Path, key_of: Callable[[str], Ed25519PublicKey]) -> Expo
         ChainBroken: the file is not as it was written.
         InvalidRequest: the file cannot be read.
     """
-    head, number = Head(), 0
+    head, number = ChainHead(), 0
     ending: dict[str, Any] | None = None
     for number, line in enumerate(_lines(file), 1):
         if ending is not None:
-            raise ChainBroken(number, "there is a line behind the signed head")
+            raise ChainBrokenError(number, "there is a line behind the signed head")
         if line.startswith(b'{"head":'):
             ending = document_of(line, number)
         else:
             head = follow(head, line, number)
     if ending is None:
-        raise ChainBroken(number + 1, "the line with the signed head is missing: the end of the file was cut")
+        raise ChainBrokenError(number + 1, "the line with the signed head is missing: the end of the file was cut")
     return _checked_head(ending, head, number, key_of)
 
 
-def _checked_head(ending: dict[str, Any], head: Head, number: int, key_of: Callable[[str], Ed25519PublicKey]) -> Exported:
+def _checked_head(ending: dict[str, Any], head: ChainHead, number: int, key_of: Callable[[str], Ed25519PublicKey]) -> Exported:
     body = ending["head"]
     if ending.keys() != {"head", "signature"} or not isinstance(body, dict) or body.keys() != _HEAD_KEYS:
-        raise ChainBroken(number, "the line is no signed head: it was changed")
+        raise ChainBrokenError(number, "the line is no signed head: it was changed")
     asked = body["key"] if isinstance(body["key"], str) else ""
     key = key_of(asked)
     if asked != key_id(key):
-        raise ChainBroken(number, f"the head names the key {asked[:64]}, and the given key is {key_id(key)}")
+        raise ChainBrokenError(number, f"the head names the key {asked[:64]}, and the given key is {key_id(key)}")
     if body["format"] != FORMAT or not is_signed(_CONTEXT + canonical(body), ending["signature"], key):
-        raise ChainBroken(number, "the signature does not fit the head: the head was changed or forged")
+        raise ChainBrokenError(number, "the signature does not fit the head: the head was changed or forged")
     if type(body["sequence"]) is not int or body["sequence"] > head.sequence:
-        raise ChainBroken(number, f"entries {head.sequence + 1} to {body['sequence']} are missing: the end was cut")
+        raise ChainBrokenError(number, f"entries {head.sequence + 1} to {body['sequence']} are missing: the end was cut")
     if body["sequence"] != head.sequence:
-        raise ChainBroken(body["sequence"] + 1, "the signed head does not know the entry: it was appended to the file")
+        raise ChainBrokenError(body["sequence"] + 1, "the signed head does not know the entry: it was appended to the file")
     if body["digest"] != head.digest:
-        raise ChainBroken(max(1, head.sequence), "the last entry is not the one that the head was signed for: it was changed")
+        raise ChainBrokenError(max(1, head.sequence), "the last entry is not the one that the head was signed for: it was changed")
     return Exported(head, str(body["exported_at"]), asked)
 
 

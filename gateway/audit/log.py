@@ -1,4 +1,9 @@
-"""The audit log in the database of the actors. Entries are written in the transactions of what they record."""
+"""The audit log in the database of the actors. Entries are written in the transactions of what they record.
+
+Tables of the audit log.
+
+Settings of protection that the audit log follows: watermark, required consent records, signing key.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +13,59 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import structlog
 from pydantic import ValidationError
-from sqlalchemy import delete, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import BigInteger, Integer, String, Text, delete, or_, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from gateway.audit.chain import ChainBroken, Head, follow
-from gateway.audit.entry import START, Event, Happening, digest_of_line, entry_from, line_of
-from gateway.audit.tables import AuditPersonRow, AuditRow
+from gateway.audit.entries import (
+    START,
+    AuditEvent,
+    ChainBrokenError,
+    ChainHead,
+    EventKind,
+    digest_of_line,
+    entry_from,
+    follow,
+    line_of,
+)
 from gateway.consent.record import Consent, digest_of
-from gateway.database.database import Database
-from gateway.database.tables import ActorRow
-from gateway.signatures.canonical import plain_json
+from gateway.database.session import Database
+from gateway.database.tables import ActorRow, Base
+from gateway.settings import GatewaySettings
+from gateway.signatures import KEY_SETTING, plain_json, signing_key
 from services.common.chassis.caller import current_caller
+
+
+class AuditRow(Base):
+    """One entry. Rows are added and never changed."""
+
+    __tablename__ = "audit_log"
+
+    sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False)
+    """Number of the entry, from 1, without gaps."""
+    line: Mapped[str] = mapped_column(Text)
+    """The entry in canonical JSON, ASCII."""
+    digest: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the line, which the next entry holds."""
+    work: Mapped[str] = mapped_column(String(160), index=True)
+    """Name of the work that the entry is about, so that the end of the work finds its beginning; empty: none."""
+
+
+class AuditPersonRow(Base):
+    """The random name that a person has in the audit log. An erasure deletes the row: nothing else ties the name to the person."""
+
+    __tablename__ = "audit_people"
+
+    actor_id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(32), index=True)
+
 
 _AT_ONCE: Final = 1000
 _MOST_WORK: Final = 160
 """Characters of the column with the name of the work."""
 _DAMAGE: Final = "the entry was changed: `dubstage audit verify` checks the log"
-BEGINNINGS: Final = (Event.DUB_BEGUN, Event.ENROLMENT_BEGUN, Event.LIVE_BEGUN, Event.BATCH_SUBMITTED)
+BEGINNINGS: Final = (EventKind.DUB_BEGUN, EventKind.ENROLMENT_BEGUN, EventKind.LIVE_BEGUN, EventKind.BATCH_SUBMITTED)
 """Entries that tell who asked for a piece of work."""
 
 
@@ -39,20 +79,20 @@ class AuditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, happening: Happening, *, continues: str = "") -> None:
+    def record(self, event: AuditEvent, *, continues: str = "") -> None:
         """Write an entry in a transaction of its own. The arguments are those of `append`."""
         with self._database.writing() as session:
-            self.append(session, happening, continues=continues)
+            self.append(session, event, continues=continues)
 
-    def append(self, session: Session, happening: Happening, *, continues: str = "") -> None:
+    def append(self, session: Session, event: AuditEvent, *, continues: str = "") -> None:
         """Write an entry in a transaction. Call this method last: the transaction waits for no other lock behind this one.
 
         Args:
             session: the transaction. Other gateways that append wait until it ends.
-            happening: what is recorded. If it names an actor and no consent record, the entry has the actor's own record.
+            event: what is recorded. If it names an actor and no consent record, the entry has the actor's own record.
                 With `own_record` the entry has it besides others.
             continues: name of work that has begun. The entry has the caller of that beginning, and its face and consent records if
-                `happening` has none. Empty, or no such work: the present caller.
+                `event` has none. Empty, or no such work: the present caller.
         """
         self._database.audit_one_by_one(session)
         begun = _beginning(session, continues)
@@ -62,17 +102,17 @@ class AuditLog:
             "tenant": caller.tenant if caller.fingerprint else self._database.tenant,
             "token": caller.fingerprint,
         }
-        face = self._face(session, happening)
+        face = self._face(session, event)
         if begun is not None:
             by, face = begun["by"], face or begun["face"]
-            happening = replace(happening, consents=happening.consents or tuple(begun["consents"]))
-        elif happening.actor_id and (happening.own_record or not happening.consents):
-            happening = replace(happening, consents=(*happening.consents, *_own_record(session, happening.actor_id)))
+            event = replace(event, consents=event.consents or tuple(begun["consents"]))
+        elif event.actor_id and (event.own_record or not event.consents):
+            event = replace(event, consents=(*event.consents, *_own_record(session, event.actor_id)))
         last = session.scalar(select(AuditRow).order_by(AuditRow.sequence.desc()).limit(1))
         sequence, previous = (last.sequence + 1, last.digest) if last is not None else (1, START)
-        line = line_of(happening, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
+        line = line_of(event, sequence=sequence, previous=previous, time=_now(), by=by, face=face)
         digest = digest_of_line(line.encode("ascii"))
-        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(happening.work)))
+        session.add(AuditRow(sequence=sequence, line=line, digest=digest, work=_work_column(event.work)))
         session.flush()
 
     def forget(self, session: Session, actor_id: str) -> None:
@@ -123,7 +163,7 @@ class AuditLog:
         query = select(AuditRow).order_by(AuditRow.sequence.desc()).limit(_AT_ONCE)
         return session.scalars(query if before is None else query.where(AuditRow.sequence < before)).all()
 
-    def verify(self, since: Head = Head()) -> Head:
+    def verify(self, since: ChainHead = ChainHead()) -> ChainHead:
         """Check the whole log in the database, and return its head.
 
         Args:
@@ -132,24 +172,24 @@ class AuditLog:
         Raises:
             ChainBroken: the log was changed. The number of a line is that of the entry.
         """
-        head = Head()
+        head = ChainHead()
         for number, row in enumerate(self.lines(), 1):
             head = follow_row(head, row, number)
             if head.sequence == since.sequence and head.digest != since.digest:
-                raise ChainBroken(number, "the entry is not that of the earlier export: the log was written anew")
+                raise ChainBrokenError(number, "the entry is not that of the earlier export: the log was written anew")
         if head.sequence < since.sequence:
-            raise ChainBroken(
+            raise ChainBrokenError(
                 head.sequence + 1,
                 f"entries {head.sequence + 1} to {since.sequence} of the earlier export are missing: the end was cut",
             )
         return head
 
-    def _face(self, session: Session, happening: Happening) -> str:
-        actor_id = happening.actor_id
+    def _face(self, session: Session, event: AuditEvent) -> str:
+        actor_id = event.actor_id
         row = session.get(AuditPersonRow, actor_id) if actor_id else None
         if row is not None or not actor_id:
             return row.alias if row is not None else ""
-        if happening.event is not Event.ENROLMENT_BEGUN and session.get(ActorRow, actor_id) is None:
+        if event.event is not EventKind.ENROLMENT_BEGUN and session.get(ActorRow, actor_id) is None:
             # The person was erased meanwhile: no row ties an entry to the person again.
             return ""
         row = AuditPersonRow(actor_id=actor_id, alias=secrets.token_hex(16))
@@ -158,7 +198,7 @@ class AuditLog:
         return row.alias
 
 
-def follow_row(head: Head, row: AuditRow, number: int) -> Head:
+def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
     """Return the head of a chain with one more row of the database.
 
     Args:
@@ -171,10 +211,10 @@ def follow_row(head: Head, row: AuditRow, number: int) -> Head:
     """
     found = follow(head, row.line.encode("utf-8", "replace"), number)
     if row.digest != found.digest or row.sequence != found.sequence:
-        raise ChainBroken(number, "the line is not the one that was written: it was changed in the database")
+        raise ChainBrokenError(number, "the line is not the one that was written: it was changed in the database")
     # The end of a piece of work finds who asked for the work by this column.
     if row.work != _work_column(plain_json(row.line.encode())["work"]):
-        raise ChainBroken(number, "the row names other work than its line: it was changed in the database")
+        raise ChainBrokenError(number, "the row names other work than its line: it was changed in the database")
     return found
 
 
@@ -209,3 +249,55 @@ def _beginning(session: Session, work: str) -> dict[str, Any] | None:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+SETTINGS_WORK: Final = "settings"
+"""Name under which entries about settings are found again."""
+REMEDY: Final = (
+    f"if the key was not replaced on purpose, several gateways of one database sign with different keys: give all of them the same "
+    f"{KEY_SETTING}, or one data folder"
+)
+
+_log = structlog.stdlib.get_logger("dubstage.audit")
+
+
+def record_settings(database: Database, settings: GatewaySettings) -> None:
+    """Write an entry if the watermark, the consent requirement or the signing key is another than the log says.
+
+    Another signing key than that of the last start is also told in the gateway's log: the key was replaced, or two gateways of one
+    database have different keys.
+
+    Args:
+        database: database of the actors.
+        settings: settings that a gateway starts with.
+
+    Raises:
+        DubstageError: the database or the signing key cannot be used.
+    """
+    now: dict[str, str | int | bool] = {
+        "require_consent": str(settings.require_consent),
+        "watermark": settings.watermark,
+        "signing_key": signing_key(settings.data_dir, settings.signing_key_file).id,
+    }
+    with database.writing() as session:
+        last = _last(session)
+        before = _key_of(last)
+        if before not in ("", now["signing_key"]):
+            _log.warning("another_signing_key", before=before, now=now["signing_key"], remedy=REMEDY)
+        if last is None or last["details"] != now:
+            AuditLog(database).append(session, AuditEvent(event=EventKind.SETTINGS, work=SETTINGS_WORK, details=now))
+
+
+def recorded_signing_key(database: Database) -> str:
+    """Return the id of the signing key of the gateway that started last; empty: no gateway has started yet."""
+    with database.reading() as session:
+        return _key_of(_last(session))
+
+
+def _last(session: Session) -> dict[str, Any] | None:
+    row = session.scalar(select(AuditRow).where(AuditRow.work == SETTINGS_WORK).order_by(AuditRow.sequence.desc()).limit(1))
+    return entry_from(row.line) if row is not None else None
+
+
+def _key_of(entry: dict[str, Any] | None) -> str:
+    return str(entry["details"].get("signing_key", "")) if entry is not None else ""

@@ -12,16 +12,16 @@ from typing import Final
 import structlog
 
 from gateway.ahead import in_thread
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.provenance.facts import FilmWatermark
 from gateway.provenance.media_digest import media_sha256
 from services.common.chassis import error_status
 from services.common.errors import Cancelled, DubstageError
 
-_ENDS: Final[Mapping[Event, tuple[Event, Event, Event]]] = {
-    Event.DUB_BEGUN: (Event.DUB_ENDED, Event.DUB_FAILED, Event.DUB_CANCELLED),
-    Event.LIVE_BEGUN: (Event.LIVE_ENDED, Event.LIVE_FAILED, Event.LIVE_CANCELLED),
+_ENDS: Final[Mapping[EventKind, tuple[EventKind, EventKind, EventKind]]] = {
+    EventKind.DUB_BEGUN: (EventKind.DUB_ENDED, EventKind.DUB_FAILED, EventKind.DUB_CANCELLED),
+    EventKind.LIVE_BEGUN: (EventKind.LIVE_ENDED, EventKind.LIVE_FAILED, EventKind.LIVE_CANCELLED),
 }
 """How work that begins with an entry ends: well, with an error, cancelled."""
 
@@ -29,7 +29,7 @@ _log = structlog.stdlib.get_logger("dubstage.audit")
 
 
 @dataclass(slots=True)
-class Recorded:
+class WorkRecord:
     """What the entry for the end of a piece of work will hold.
 
     Attributes:
@@ -47,7 +47,7 @@ class Recorded:
 
 
 @asynccontextmanager
-async def recorded(log: AuditLog, begun: Happening, *, continues: str = "") -> AsyncIterator[Recorded]:
+async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> AsyncIterator[WorkRecord]:
     """Record the beginning of the work of the context, and its end. Work whose beginning cannot be recorded does not begin.
 
     Args:
@@ -61,7 +61,7 @@ async def recorded(log: AuditLog, begun: Happening, *, continues: str = "") -> A
     ended, failed, cancelled = _ENDS[begun.event]
     await in_thread(lambda: log.record(begun, continues=continues))
     end = replace(begun, event=ended, actor_id="", consents=(), details={})
-    note = Recorded((), {})
+    note = WorkRecord((), {})
     try:
         yield note
     except BaseException as problem:

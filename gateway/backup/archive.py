@@ -7,20 +7,31 @@
     blobs/SHA256         bytes of a blob; the name is their digest
 
 Every member can be checked with what the file itself says.
+
+The secret keys of an installation that a backup holds: of the receipts and audit logs, and of the films' content credentials.
+
+Rows of the database's tables as lines of JSON, and back.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from pydantic import TypeAdapter
+from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
 
+from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
+from gateway.operations.store import LeaseRow, OperationRow
+from gateway.private_files import cannot_use_key, keep_secret
+from gateway.provenance.credential import KEY_FILE
+from gateway.signatures import KEY_FILE as SIGNING
 from services.common.errors import InvalidRequest
 from services.common.store.blob_files import sha256_of
 
@@ -171,3 +182,143 @@ def _content(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> I
 
 def _damaged(file: Path, found: str) -> InvalidRequest:
     return InvalidRequest(f"the backup {file} is damaged: {found}: take another backup", field="file")
+
+
+KEYS: Final = {
+    "receipt.key": "signed the receipts of earlier versions",
+    SIGNING: "signs receipts and audit logs",
+    KEY_FILE: "signs films",
+}
+"""Files in the data folder, and what each key does. A backup has a member of the same name for each file that exists."""
+
+
+def keys_in(folder: Path) -> dict[str, bytes]:
+    """Return the keys of a data folder by file name. A key that the installation has not made yet is left out.
+
+    Raises:
+        StorageRefused: a file cannot be read.
+    """
+    return {name: content for name in KEYS if (content := _key_content(folder / name)) is not None}
+
+
+def check_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
+    """Check that a data folder has no other keys than those of a backup.
+
+    Args:
+        folder: the data folder.
+        keys: keys of the backup by file name.
+
+    Raises:
+        InvalidRequest: a file holds another key.
+        StorageRefused: a file cannot be read.
+    """
+    for name, key in keys.items():
+        if _key_content(folder / name) not in (None, key):
+            raise InvalidRequest(
+                f"{folder / name} is another key than the backup's, and the backup's {KEYS[name]}: move the file away, "
+                "then restore again",
+                field="file",
+            )
+
+
+def keep_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
+    """Write the keys of a backup to a data folder (mode 0600). A file that exists stays as it is.
+
+    Args:
+        folder: the data folder.
+        keys: keys of the backup by file name.
+
+    Raises:
+        InvalidRequest: a file holds another key.
+        StorageRefused: a file cannot be read or written.
+    """
+    for name, key in keys.items():
+        try:
+            keep_secret(folder / name, key)
+        except OSError as problem:
+            raise cannot_use_key(folder / name, problem) from problem
+    # Another process may have made a key of its own since the check before the blobs.
+    check_keys(folder, keys)
+
+
+def _key_content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes() if file.exists() else None
+    except OSError as problem:
+        raise cannot_use_key(file, problem) from problem
+
+
+TRANSIENT: Final = frozenset(table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow, InstallationRow))
+"""Tables about the folders of running jobs, the gateways that run them, and the database itself. A backup leaves them out, because
+it holds none of these. The id of the database is in the manifest."""
+_ROWS_AT_ONCE: Final = 500
+_ACTOR: Final = "actor_id"
+
+assert OperationRow.__tablename__ in Base.metadata.tables  # the import declares the table
+
+
+def kept_tables() -> list[Table]:
+    """Return the tables of a backup. A table comes behind those that it refers to."""
+    return [table for table in Base.metadata.sorted_tables if table.name not in TRANSIENT]
+
+
+def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
+    """Yield the rows of a table, one line of JSON each, in the order of the primary key. Few rows are in memory at a time.
+
+    Args:
+        connection: connection to the database.
+        table: the table.
+        without: ids of actors whose rows are left out.
+    """
+    query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)
+    for found in connection.execute(query):
+        row = found._asdict()
+        if row.get(_ACTOR) not in without:
+            yield json.dumps({name: _plain(value) for name, value in row.items()}).encode() + b"\n"
+
+
+def add_rows(connection: Connection, table: Table, lines: Iterable[bytes]) -> None:
+    """Insert the rows that `lines_of` yielded.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError: the lines are no rows of this table.
+    """
+    for part in _parts(_rows(table, lines)):
+        connection.execute(insert(table), part)
+    counter = next((column for column in table.primary_key.columns if isinstance(column.type, Integer)), None)
+    if counter is not None and connection.dialect.name == "postgresql":
+        # The server's counter does not see numbers that were given.
+        connection.execute(
+            select(func.setval(func.pg_get_serial_sequence(table.name, counter.name), func.max(counter))).where(
+                text(f"EXISTS (SELECT 1 FROM {table.name})")
+            )
+        )
+
+
+def _rows(table: Table, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        row = json.loads(line)
+        unknown = set(row) - set(table.columns.keys())
+        if unknown:
+            raise ValueError(f"table {table.name} has no column {', '.join(sorted(unknown))}")
+        yield {name: _value(table, name, value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    return {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
+
+
+def _value(table: Table, name: str, value: Any) -> Any:
+    is_bytes = isinstance(table.columns[name].type, LargeBinary) and value is not None
+    return base64.b64decode(value["base64"], validate=True) if is_bytes else value
+
+
+def _parts(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == _ROWS_AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part

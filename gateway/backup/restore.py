@@ -12,23 +12,19 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from gateway.actors.store_owner import take_store
-from gateway.actors.workplace import Workplace
-from gateway.audit.entry import Event, Happening
-from gateway.audit.log import AuditLog
-from gateway.audit.settings import SETTINGS_WORK
-from gateway.audit.tables import AuditRow
-from gateway.backup.archive import Manifest, members, read_manifest
-from gateway.backup.keys import KEYS, check_keys, keep_keys
-from gateway.backup.rows import add_rows, kept_tables
-from gateway.database.database import Database
+from gateway.actors.installation import Installation
+from gateway.actors.store import take_store
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import SETTINGS_WORK, AuditLog, AuditRow
+from gateway.backup.archive import KEYS, Manifest, add_rows, check_keys, keep_keys, kept_tables, members, read_manifest
+from gateway.database.session import Database
 from services.common.errors import InvalidRequest
 
 CHECK: Final = "checking"
 RESTORE: Final = "restoring blobs"
 
 
-def restore_backup(place: Workplace, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None) -> Manifest:
+def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None) -> Manifest:
     """Fill an empty installation from a backup, and return the backup's manifest.
 
     The whole file is checked before anything is written. Then the database becomes the owner of the artefact store, the blobs are
@@ -116,7 +112,7 @@ def _add(database: Database, file: Path, manifest: Manifest) -> None:
                 add_rows(session.connection(), table, rows.pop(f"tables/{table.name}.jsonl", ()))
             if rows:
                 raise ValueError(f"unknown tables {', '.join(sorted(rows))}")
-            AuditLog(database).append(session, Happening(event=Event.BACKUP_RESTORED))
+            AuditLog(database).append(session, AuditEvent(event=EventKind.BACKUP_RESTORED))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem

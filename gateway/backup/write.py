@@ -1,35 +1,94 @@
-"""Backup of an installation to one file."""
+"""Backup of an installation to one file.
+
+The rows of a database as they are at one moment, however long they take to read.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
 import re
 import secrets
+import sqlite3
 import stat
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, StaticPool, create_engine, select
 
+from gateway.actors.installation import Installation
 from gateway.actors.receipts import now
-from gateway.actors.workplace import Workplace
-from gateway.audit.entry import Event, Happening
-from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest
-from gateway.backup.keys import keys_in
-from gateway.backup.moment import moment
-from gateway.backup.rows import kept_tables, lines_of
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest, kept_tables, keys_in, lines_of
+from gateway.database import sqlite
+from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
 from services.common.store.artefacts import ArtefactRef
 from services.common.store.blob_files import sha256_of
 from services.common.store.full_disk import told_of_full_disk
+
+
+@contextmanager
+def moment(database: Database, folder: Path) -> Iterator[Connection]:
+    """Give a connection that sees the rows of one moment, whatever is written meanwhile.
+
+    PostgreSQL keeps old rows for as long as a transaction sees them. SQLite's file cannot be written while it is read, and the rows
+    of years take longer to read than a writer waits. So the connection reads a copy of that file.
+
+    Args:
+        database: the database.
+        folder: where the copy lies, without a name. A process that is killed leaves nothing.
+
+    Raises:
+        OSError: no space is left for the copy.
+    """
+    with database.told():
+        if database.shared:
+            options = database.engine.connect().execution_options(isolation_level="REPEATABLE READ")
+            with options as connection, connection.begin():
+                yield connection
+            return
+        with closing(_nameless(folder)) as copy:
+            with database.engine.connect() as connection:
+                _fill(copy, connection)
+            engine = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool)
+            with engine.connect() as connection:
+                yield connection
+
+
+def _nameless(folder: Path) -> sqlite3.Connection:
+    """Return a connection to an empty database in a file that only this connection can reach."""
+    handle, name = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    try:
+        # The threads of the caller use the connection one after the other.
+        copy = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        # Neither a journal, which needs a name beside the file, nor the wait for the disk.
+        copy.execute("PRAGMA journal_mode = OFF")
+        copy.execute("PRAGMA synchronous = OFF")
+    finally:
+        os.unlink(name)
+    return copy
+
+
+def _fill(copy: sqlite3.Connection, source: Connection) -> None:
+    original = source.connection.driver_connection
+    assert isinstance(original, sqlite3.Connection)
+    try:
+        original.backup(copy)
+    except sqlite3.Error as problem:
+        if sqlite.is_full(problem):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from problem
+        raise
+
 
 STEP: Final = "copying blobs"
 """Name of the pass that copies blobs."""
@@ -38,7 +97,7 @@ _PARTIAL: Final = re.compile(r"\..{1,100}\.[0-9a-f]{16}\.backup", re.DOTALL)
 
 
 def write_backup(
-    place: Workplace,
+    place: Installation,
     file: Path,
     *,
     without: frozenset[str] = frozenset(),
@@ -96,7 +155,9 @@ def write_backup(
                     "backup again (`dubstage doctor` names actors without their blobs)"
                 ) from problem
         on_blob(STEP, len(refs), len(refs))
-    place.actors.audit.record(Happening(event=Event.BACKUP_WRITTEN, details={"actors": manifest.actors, "left_out": len(without)}))
+    place.actors.audit.record(
+        AuditEvent(event=EventKind.BACKUP_WRITTEN, details={"actors": manifest.actors, "left_out": len(without)})
+    )
     return manifest
 
 

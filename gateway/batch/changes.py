@@ -1,17 +1,91 @@
-"""Changes of a batch that a person asks for, the same for the command line and for a gateway. All functions block."""
+"""Changes of a batch that a person asks for, the same for the command line and for a gateway. All functions block.
+
+What the audit log records of batches. Their stores are no database, so an entry follows what it records.
+
+What is known of a batch now: by its records, and by the cluster that dubs it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
+from typing import Literal
 
-from gateway.batch.alone import alone
-from gateway.batch.current import current_records
-from gateway.batch.progress import progress_of
+from gateway.actors.store import ActorStore
+from gateway.audit import AuditEvent, EventKind
+from gateway.audit.work import batch_work
+from gateway.batch.locks import batch_lock
+from gateway.batch.records import progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import DubstageError, InvalidRequest
+
+
+def batch_event(event: EventKind, name: str, ids: Sequence[str] = (), *, rows: int = 0, manifest_sha256: str = "") -> AuditEvent:
+    """Return the entry for a change of a batch.
+
+    Args:
+        event: what happened.
+        name: name of the batch.
+        ids: shots that were named; none: all.
+        rows: number of all shots; 0: unknown.
+        manifest_sha256: digest of the rows; empty: unknown.
+    """
+    details: dict[str, str | int | bool] = {"shots": len(ids) or "all"}
+    if rows:
+        details["rows"] = rows
+    if manifest_sha256:
+        details["manifest_sha256"] = manifest_sha256
+    return AuditEvent(event=event, work=batch_work(name), details=details)
+
+
+def record_change(
+    settings: GatewaySettings, change: Literal["cancelled", "retried", "removed"], name: str, ids: Sequence[str] = ()
+) -> None:
+    """Write the entry for a command that changes a batch.
+
+    Args:
+        settings: settings of the command.
+        change: what the command does.
+        name: name of the batch.
+        ids: shots that were named; none: all.
+    """
+    _record(settings, batch_event(EventKind(f"batch.{change}"), name, ids))
+
+
+def record_submission(settings: GatewaySettings, facts: BatchFacts) -> None:
+    """Write the entry for a batch that a command submits."""
+    _record(settings, submission(facts))
+
+
+def submission(facts: BatchFacts) -> AuditEvent:
+    """Return the entry for a batch that is submitted."""
+    return batch_event(EventKind.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
+
+
+def _record(settings: GatewaySettings, event: AuditEvent) -> None:
+    with ActorStore(settings, claim_artefacts=False) as actors:
+        actors.audit.record(event)
+
+
+def current_records(store: BatchStore, facts: BatchFacts) -> tuple[list[ShotRecord], list[str]]:
+    """Return the records of all shots, with what the cluster knows, and notes for a person. Blocks.
+
+    If the cluster cannot be asked, the records are those of the store, and a note says so.
+
+    Raises:
+        DubstageError: the store of batches cannot be used.
+    """
+    if facts.engine != "kubernetes":
+        return store.records(facts.name), []
+    from gateway.batch.kubernetes import open_engine_of
+
+    try:
+        snapshot = open_engine_of(facts).snapshot(store, facts.name)
+    except DubstageError as error:
+        return store.records(facts.name), [f"the cluster was not asked: {error.message}"]
+    return list(snapshot.records), list(snapshot.notes)
 
 
 def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
@@ -55,12 +129,12 @@ def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Seq
     """
     chosen = to_retry(store, name, ids)
     # A submission that runs now has its list of shots, and would not see that some begin anew.
-    with alone(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
+    with batch_lock(settings, store, name) if store.facts(name).engine == "local" else nullcontext():
         store.reset(name, chosen)
     return chosen
 
 
-def check_for_cluster(store: BatchStore, shots: Sequence[Shot], *, profile: str, config_map: str) -> None:
+def check_for_cluster(store: BatchStore, shots: Sequence[ShotSpec], *, profile: str, config_map: str) -> None:
     """Check that pods of the cluster that this process runs in can work on shots. See `KubernetesEngine.check`."""
     from gateway.batch.kubernetes import open_engine
 
@@ -102,7 +176,7 @@ def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bo
     """
     facts = store.facts(name)
     if facts.engine == "local":
-        with alone(settings, store, name):
+        with batch_lock(settings, store, name):
             _remove(store, facts, force=force)
     else:
         _remove(store, facts, force=force)

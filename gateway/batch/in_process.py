@@ -10,11 +10,10 @@ from typing import Final
 import structlog
 
 from gateway.ahead import all_together
-from gateway.batch.bench import Bench
-from gateway.batch.row_queue import RowQueue
-from gateway.batch.rows_left import again_in_s, rows_left
+from gateway.batch.row_queue import RowQueue, again_in_s, rows_left
 from gateway.batch.store import BatchStore
 from gateway.batch.worker import run_shot
+from gateway.batch.worker_context import WorkerContext
 from gateway.pipeline.progress import OnProgress
 from services.common.errors import DubstageError
 
@@ -25,7 +24,7 @@ _log = structlog.stdlib.get_logger("dubstage.batch")
 
 
 async def run_in_process(
-    bench: Bench,
+    context: WorkerContext,
     store: BatchStore,
     name: str,
     *,
@@ -40,7 +39,7 @@ async def run_in_process(
     If the task is cancelled, the running shots are put back. The next run goes on from there.
 
     Args:
-        bench: what the shots are dubbed with.
+        context: what the worker dubs with.
         store: store of batches.
         name: name of the batch.
         slots: entered for each attempt, so that all batches of the process together have a bound. Give what is called with every
@@ -59,7 +58,7 @@ async def run_in_process(
             rows = await rows_left(store, name, check_films=check_films)
             if not rows:
                 return
-            await _Pass(bench, store, name, RowQueue(rows), slots, confirm).run(min(workers, len(rows)))
+            await _Pass(context, store, name, RowQueue(rows), slots, confirm).run(min(workers, len(rows)))
             # Later passes look for shots that began anew. The films of the first pass are known.
             check_films = False
         except DubstageError as problem:
@@ -74,14 +73,14 @@ class _Pass:
 
     def __init__(
         self,
-        bench: Bench,
+        context: WorkerContext,
         store: BatchStore,
         name: str,
         rows: RowQueue,
         slots: AbstractAsyncContextManager[OnProgress],
         confirm: Callable[[], None],
     ) -> None:
-        self._bench, self._store, self._name = bench, store, name
+        self._context, self._store, self._name = context, store, name
         self._rows, self._slots, self._confirm = rows, slots, confirm
 
     async def run(self, workers: int) -> None:
@@ -93,7 +92,7 @@ class _Pass:
             wait_s: float | None = 0.0
             try:
                 async with self._slots as count:
-                    record = await run_shot(self._bench, self._store, self._name, row, on_progress=count, confirm=self._confirm)
+                    record = await run_shot(self._context, self._store, self._name, row, on_progress=count, confirm=self._confirm)
                 wait_s = again_in_s(record)
             finally:
                 await self._rows.ended(row, again_in_s=wait_s)

@@ -5,6 +5,20 @@
 
 The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows with the fields
 of `Shot`. Paths are relative to the folder of the manifest. Empty lines are skipped.
+
+Consent records of shots, by path or by URL.
+
+Which places of a manifest are the same file, by names that differ through symbolic links.
+
+Checks of a manifest's shots: what contradicts itself, what two rows share, and files that are missing.
+
+Rows of a manifest: from JSON lines to shots.
+
+Rows of a batch as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7.
+
+Kubernetes writes the completed and the failed indexes of an Indexed Job in the same way.
+
+The people of the rows of a manifest: their actors, and their consent.
 """
 
 from __future__ import annotations
@@ -13,18 +27,423 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.batch.manifest_checks import MethodOf, Mistake, file_mistakes, option_mistakes, repeat_mistakes
-from gateway.batch.manifest_rows import shots_by_line, with_absolute_paths
-from gateway.batch.types import BatchName, Shot
-from services.common.errors import InvalidRequest
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import ActorSummary
+from gateway.batch.media import fetched, input_problem, local_path, output_problem
+from gateway.batch.types import BatchName, Quality, ShotSpec
+from gateway.consent.files import read_consent
+from gateway.consent.record import Consent, use_of
+from gateway.media.encoders import check_target
+from gateway.methods import DEFAULT_METHOD, combined, method_named
+from gateway.pipeline.dub_request import wants_own_timeline
+from gateway.pipeline.faces import parse_face
+from services.common.consent_errors import ConsentRefused
+from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, RequestError
+
+_LARGEST: Final = 1 << 20
+"""Largest file that is copied from a URL, bytes."""
+
+
+def consent_at(place: str) -> Consent:
+    """Return the consent record at a place. Blocks.
+
+    Args:
+        place: absolute path or URL.
+
+    Raises:
+        InvalidRequest: there is no such file, or the file is no consent record. The message names the place.
+        ArtefactNotFound: no file lies at the URL.
+        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+    """
+    path = local_path(place)
+    if path is not None:
+        return read_consent(Path(path))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = fetched(place, Path(folder), field="consent", max_bytes=_LARGEST)
+        try:
+            return read_consent(copy)
+        except InvalidRequest as error:
+            raise InvalidRequest(error.message.replace(str(copy), place), field=error.field) from error.__cause__
+
+
+_THREADS: Final = 32
+"""Folders and files that are looked at at once: with a network drive, the time goes by in waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class SameFiles:
+    """Files of places. Two places with the same file get the same text.
+
+    Attributes:
+        paths: paths by place, without links in their folders. A place that is missing, such as a URL, stands for itself.
+        targets: paths of the files that are read, by `paths`. They differ from `paths` where the file itself is a link.
+    """
+
+    paths: Mapping[str, str]
+    targets: Mapping[str, str]
+
+    def of_output(self, place: str) -> str:
+        """Return the file that a film at a place replaces or makes. A film would replace a link, not the file behind it."""
+        return self.paths.get(place, place)
+
+    def of_input(self, place: str) -> set[str]:
+        """Return the files that are read at a place: the file by its name and, if the file is a link, the file behind it."""
+        path = self.paths.get(place, place)
+        return {path, self.targets.get(path, path)}
+
+
+def real_files(shots: Iterable[ShotSpec]) -> SameFiles:
+    """Return the files of all places that shots name. Each folder and each input is looked at once. Blocks."""
+    shots = tuple(shots)
+    read = {place for shot in shots for place in (shot.footage, shot.speech, shot.consent) if place is not None}
+    local = {place: path for place in read.union(shot.output for shot in shots) if (path := local_path(place)) is not None}
+    folders = _looked_at(_real, {os.path.dirname(path) for path in local.values()})
+    paths = {place: os.path.join(folders[os.path.dirname(path)], os.path.basename(path)) for place, path in local.items()}
+    return SameFiles(paths, _looked_at(_target, {paths[place] for place in read if place in paths}))
+
+
+def _looked_at(look: Callable[[str], str], paths: Collection[str]) -> dict[str, str]:
+    """Return what `look` returns, by path."""
+    every = list(paths)
+    # One share a thread: to hand 100,000 paths over one by one takes longer than to look at them.
+    shares = [every[start::_THREADS] for start in range(_THREADS)]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        found = threads.map(lambda share: [look(path) for path in share], shares)
+        return {path: one for share, ones in zip(shares, found, strict=True) for path, one in zip(share, ones, strict=True)}
+
+
+def _target(path: str) -> str:
+    return _real(path) if os.path.islink(path) else path
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        # No file can have this name, which the check of each file tells.
+        return path
+
+
+LOCATIONS: Final = ("footage", "speech", "consent", "output")
+"""Fields of a shot that hold a path or a URL."""
+_INPUTS: Final = ("footage", "speech", "consent")
+
+"""Files that are looked at at once: with a network drive or a bucket, the time goes by in waiting."""
+
+MethodOf = Callable[[ShotSpec], str]
+"""Returns the name of the method that dubs a shot. Raises ActorNotReady, ConsentRefused or InvalidRequest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """What is wrong with a row.
+
+    Attributes:
+        line: line of the manifest, from 1.
+        field: field of the row; `row` for the row as a whole.
+        text: what is wrong and what was expected.
+        reason: reason of the refusal, such as CONSENT_WITHDRAWN; empty: the row cannot be used as it is written.
+    """
+
+    line: int
+    field: str
+    text: str
+    reason: str = ""
+
+
+def option_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None) -> list[Mistake]:
+    """Return what is wrong with the rows by themselves, without their files.
+
+    Args:
+        shots: shots by line.
+        method_of: looks the actors up; None: actors are not looked up.
+    """
+    return [Mistake(line, *wrong) for line, shot in shots.items() for wrong in _contradictions(shot, method_of or _method)]
+
+
+def repeat_mistakes(shots: Mapping[int, ShotSpec], *, follow_links: bool) -> list[Mistake]:
+    """Return ids and outputs that stand in several rows, and outputs that are the input of a row.
+
+    Args:
+        shots: shots by line.
+        follow_links: whether two paths of this machine that differ only by symbolic links are the same file.
+    """
+    files = real_files(shots.values()) if follow_links else SameFiles({}, {})
+    mistakes: list[Mistake] = []
+    ids: dict[str, tuple[int, str]] = {}
+    outputs: dict[str, tuple[int, str]] = {}
+    inputs = {
+        file: (line, field, place)
+        for line, shot in shots.items()
+        for field in _INPUTS
+        if (place := getattr(shot, field)) is not None
+        for file in files.of_input(place)
+    }
+    for line, shot in shots.items():
+        # Files are named by the ids, and some file systems do not tell A from a.
+        before, other = ids.setdefault(shot.id.lower(), (line, shot.id))
+        if before != line:
+            alike = "has this id already" if other == shot.id else f"has the id {other}, which differs only in case"
+            mistakes.append(Mistake(line, "id", f"{shot.id}: line {before} {alike}"))
+        film = files.of_output(shot.output)
+        before, other = outputs.setdefault(film, (line, shot.output))
+        if before != line:
+            linked = "" if other == shot.output else f" as {other}, through a link"
+            mistakes.append(Mistake(line, "output", f"{shot.output}: line {before} writes this film already{linked}"))
+        if film in inputs:
+            reader, field, place = inputs[film]
+            linked = "" if place == shot.output else f" ({place}, through a link)"
+            mistakes.append(Mistake(line, "output", f"{shot.output} is the {field} of line {reader}{linked}: give another name"))
+    return mistakes
+
+
+def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
+    """Return files that are missing, cannot be read or cannot be written. Each file is looked at once, however many rows name it.
+
+    Raises:
+        StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+    """
+    wanted = [
+        (line, field, place) for line, shot in shots.items() for field in LOCATIONS if (place := getattr(shot, field)) is not None
+    ]
+    distinct = list(dict.fromkeys((_check_of(field), place) for _, field, place in wanted))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        problems = dict(zip(distinct, threads.map(_checked, distinct), strict=True))
+    return [Mistake(line, field, text) for line, field, place in wanted if (text := problems[_check_of(field), place])]
+
+
+_FileCheck = Callable[[str], str]
+
+
+def _check_of(field: str) -> _FileCheck:
+    return {"consent": _consent_problem, "output": output_problem}.get(field, input_problem)
+
+
+def _checked(wanted: tuple[_FileCheck, str]) -> str:
+    check, place = wanted
+    return check(place)
+
+
+def _consent_problem(place: str) -> str:
+    try:
+        consent_at(place)
+    except (InvalidRequest, ArtefactNotFound) as error:
+        return error.message
+    return ""
+
+
+def _method(shot: ShotSpec) -> str:
+    return shot.method or DEFAULT_METHOD
+
+
+def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, str, str]]:
+    """Yield field, text and reason of what is wrong with a shot by itself."""
+    for field in LOCATIONS:
+        # A folder of the manifest's own path may have such a name, and a batch is stored as UTF-8.
+        if (place := getattr(shot, field)) is not None and not _is_utf8(place):
+            yield field, f"{place!r} has a folder whose name is no text in UTF-8: rename the folder", ""
+    checks: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("face", lambda: parse_face(shot.face)),
+        ("output", lambda: check_target(Path(shot.output), shot.codec)),
+        ("actor", lambda: _check_options(shot, method_of)),
+    )
+    for field, check in checks:
+        try:
+            check()
+        except (RequestError, ActorNotReady, ConsentRefused) as error:
+            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefused) else ""
+            reason = "" if isinstance(error, RequestError) else error.reason
+            yield named if named in ShotSpec.model_fields else field, error.message, reason
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_options(shot: ShotSpec, method_of: MethodOf) -> None:
+    if shot.method is not None:
+        method_named(shot.method)
+    wants_own_timeline(method_named(method_of(shot)), retime=shot.retime, keep_audio=shot.keep_audio, expression=shot.expression)
+
+
+MOST_ROWS: Final = 100_000
+"""Most rows of a manifest."""
+_OF_ONE_ROW: Final = ("id", "output")
+"""Fields that differ in every row, so that they have no default."""
+_STAND_IN: Final = {"id": "x", "footage": "x", "output": "x"}
+"""Values of the fields that every row has, to check the defaults alone."""
+_ID: Final = "takes at most 63 letters, digits, dots, hyphens and underscores, and begins and ends with a letter or a digit"
+
+
+def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+    """Return the shots by line, with paths as they stand there, and the mistakes of the lines that are no shots.
+
+    Args:
+        content: bytes of a manifest.
+        told_as: name of the manifest in messages.
+
+    Raises:
+        InvalidRequest: there are more than `MOST_ROWS` rows.
+    """
+    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    rows = len(lines) - (bool(lines) and _gives_defaults(lines[0][1]))
+    if rows > MOST_ROWS:
+        raise InvalidRequest(
+            f"{told_as}: {rows} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
+        )
+    shots: dict[int, ShotSpec] = {}
+    mistakes: list[Mistake] = []
+    defaults: dict[str, Any] = {}
+    for place, (number, line) in enumerate(lines):
+        try:
+            row = _object(line)
+        except ValueError as problem:
+            mistakes.append(Mistake(number, "row", str(problem)))
+            continue
+        if place == 0 and "defaults" in row:
+            defaults, wrong = _defaults(number, row)
+            mistakes += wrong
+            continue
+        shot, wrong = shot_of(number, {**defaults, **row})
+        mistakes += wrong
+        if shot is not None:
+            shots[number] = shot
+    return shots, mistakes
+
+
+def _gives_defaults(line: bytes) -> bool:
+    """Return whether the first line of a manifest gives defaults, so that it is no row."""
+    try:
+        return "defaults" in _object(line)
+    except ValueError:
+        return False
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line. The message of a ValueError says what is wrong with the line."""
+    try:
+        row = json.loads(line.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+    except UnicodeDecodeError:
+        raise ValueError("not a text in UTF-8") from None
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"not JSON (character {problem.colno}: {problem.msg}); a row is one JSON object in one line") from None
+    except RecursionError:
+        raise ValueError("too many brackets; a row is one JSON object with the fields of a shot") from None
+    if not isinstance(row, dict):
+        raise ValueError("a row is one JSON object with the fields of a shot")
+    return row
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} stands twice")
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _defaults(number: int, row: dict[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
+    given = row["defaults"]
+    if len(row) > 1 or not isinstance(given, dict):
+        return {}, [Mistake(number, "defaults", 'this line is {"defaults": {FIELD: VALUE, ...}} and has nothing else')]
+    mistakes = [Mistake(number, f"defaults.{field}", "every row names its own") for field in _OF_ONE_ROW if field in given]
+    defaults = {field: value for field, value in given.items() if field not in _OF_ONE_ROW}
+    _, wrong = shot_of(number, {**_STAND_IN, **defaults})
+    mistakes += [Mistake(number, f"defaults.{mistake.field}", mistake.text) for mistake in wrong]
+    # A wrong default is told once, not again in every row.
+    told = {mistake.field.partition(".")[0] for mistake in wrong}
+    return {field: value for field, value in defaults.items() if field not in told}, mistakes
+
+
+def shot_of(number: int, row: dict[str, Any]) -> tuple[ShotSpec | None, list[Mistake]]:
+    """Return the shot of the fields of one row, or None and what is wrong with the fields.
+
+    Args:
+        number: line of the row, for the mistakes.
+        row: fields of `Shot`.
+    """
+    try:
+        return ShotSpec.model_validate(row, strict=True), []
+    except ValidationError as problem:
+        return None, [Mistake(number, *_told(error)) for error in problem.errors(include_url=False)]
+
+
+def _told(error: Any) -> tuple[str, str]:
+    """Return field and text of an error of pydantic."""
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return field, "is missing: every row has one"
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(Quality.model_fields if "." in field else ShotSpec.model_fields)
+        return field[:80], f"is no field of a row; there are: {known}"
+    said = _ID if error["type"] == "string_pattern_mismatch" else error["msg"].replace("Input should be", "takes")
+    return field, f"{said}, not {json.dumps(error['input'])[:80]}"
+
+
+def with_absolute_paths(shot: ShotSpec, folder: str) -> ShotSpec:
+    """Return a shot whose relative paths begin at a folder."""
+    places = {field: place for field in LOCATIONS if (place := getattr(shot, field)) is not None}
+    return shot.model_copy(update={field: _absolute(place, folder) for field, place in places.items()})
+
+
+def _absolute(place: str, folder: str) -> str:
+    local = local_path(place)
+    return place if local is None else os.path.normpath(os.path.join(folder, local))
+
+
+_RANGE: Final = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+
+
+def parse_rows(text: str) -> tuple[int, ...]:
+    """Return the rows of a text such as `0-3,7`. An empty text stands for no rows.
+
+    Raises:
+        InvalidRequest: the text is not of this form, the rows do not ascend, or a batch has no such row.
+    """
+    rows: list[int] = []
+    for part in text.split(",") if text else ():
+        found = _RANGE.fullmatch(part)
+        first = int(found[1]) if found else 0
+        last = int(found[2] or found[1]) if found else 0
+        if found is None or last < first or (rows and first <= rows[-1]):
+            raise InvalidRequest(f"rows: {part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows")
+        if last >= MOST_ROWS:
+            raise InvalidRequest(
+                f"rows: {part!r} in {text[:80]!r}: a batch has at most the rows 0 to {MOST_ROWS - 1}", field="rows"
+            )
+        rows.extend(range(first, last + 1))
+    return tuple(rows)
+
+
+def format_rows(rows: Iterable[int]) -> str:
+    """Return the text of some rows. `parse_rows` reads this text."""
+    ranges: list[list[int]] = []
+    for row in sorted(set(rows)):
+        if ranges and row == ranges[-1][1] + 1:
+            ranges[-1][1] = row
+        else:
+            ranges.append([row, row])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
 
 MOST_BYTES: Final = 256 << 20
 """Largest manifest, bytes."""
@@ -42,7 +461,7 @@ class Manifest:
     """
 
     name: str
-    shots: tuple[Shot, ...]
+    shots: tuple[ShotSpec, ...]
     content: bytes
     sha256: str
 
@@ -96,7 +515,7 @@ def manifest_or_mistakes(
     return manifest_of(named, shots.values())
 
 
-def row_mistakes(shots: Mapping[int, Shot], method_of: MethodOf | None, *, check_files: bool) -> list[Mistake]:
+def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, check_files: bool) -> list[Mistake]:
     """Return what is wrong with shots whose paths are absolute.
 
     Args:
@@ -115,7 +534,7 @@ def in_order(mistakes: Iterable[Mistake]) -> Sequence[Mistake]:
     return sorted(mistakes, key=lambda mistake: mistake.line)
 
 
-def manifest_of(name: str, shots: Iterable[Shot]) -> Manifest:
+def manifest_of(name: str, shots: Iterable[ShotSpec]) -> Manifest:
     """Return the manifest of checked shots."""
     shots = tuple(shots)
     # Without the defaults, so that a new option of a later version does not make every batch another one.
@@ -124,13 +543,13 @@ def manifest_of(name: str, shots: Iterable[Shot]) -> Manifest:
     return Manifest(name, shots, content, hashlib.sha256(content).hexdigest())
 
 
-def shots_of(content: bytes) -> tuple[Shot, ...]:
+def shots_of(content: bytes) -> tuple[ShotSpec, ...]:
     """Return the shots of a canonical text (`Manifest.content`).
 
     Raises:
         ValueError: the text is damaged.
     """
-    return tuple(Shot.model_validate_json(line) for line in content.splitlines())
+    return tuple(ShotSpec.model_validate_json(line) for line in content.splitlines())
 
 
 def batch_name(text: str, *, given: bool = True) -> str:
@@ -167,3 +586,81 @@ def _content(path: Path) -> bytes:
     if len(content) > MOST_BYTES:
         raise InvalidRequest(f"{path}: larger than {MOST_BYTES >> 20} MiB: cut the manifest into several", field="manifest")
     return content.removeprefix(b"\xef\xbb\xbf")
+
+
+ConsentQuestion = tuple[str | None, str | None, str | None, str | None]
+"""Consent file, actor, project and language of a shot. Shots with the same four have the same answer."""
+
+
+class ActorLookup:
+    """Looks up the actors and the consent records of shots, each once. All methods block.
+
+    Args:
+        actors: the enrolled people.
+    """
+
+    def __init__(self, actors: ActorStore) -> None:
+        self._actors = actors
+        self._found: dict[str, ActorSummary | ActorNotReady] = {}
+        self._asked: dict[ConsentQuestion, ConsentRefused | InvalidRequest | None] = {}
+
+    def method_of(self, shot: ShotSpec) -> str:
+        """Return the method that dubs a shot.
+
+        Raises:
+            ActorNotReady: there is no such actor, or the actor is damaged.
+            ConsentRefused: a consent record does not allow the shot, or is missing and the installation requires one.
+            InvalidRequest: the actor was enrolled for another method, or project or language are not allowed.
+            StorageRefused, BackendUnavailable: the store of a record's URL refuses, or does not answer.
+        """
+        actor = self._actor(shot.actor) if shot.actor is not None else None
+        self._check_consent(shot, actor)
+        if actor is None:
+            return shot.method or DEFAULT_METHOD
+        if shot.method is not None and combined(shot.method) != actor.method:
+            raise InvalidRequest(
+                f"actor {actor.actor_id} is enrolled for {actor.method}, not for {shot.method}: leave method out, or enrol the "
+                f"person for {shot.method} under another id",
+                field="method",
+            )
+        return actor.method
+
+    def _check_consent(self, shot: ShotSpec, actor: ActorSummary | None) -> None:
+        asked = (shot.consent, shot.actor, shot.project, shot.language)
+        if asked not in self._asked:
+            try:
+                self._ask(shot, actor)
+                self._asked[asked] = None
+            except (ConsentRefused, InvalidRequest) as refusal:
+                self._asked[asked] = refusal
+        answer = self._asked[asked]
+        if answer is not None:
+            raise answer
+
+    def _ask(self, shot: ShotSpec, actor: ActorSummary | None) -> None:
+        use = use_of(shot.project or "", shot.language or "")
+        consents = self._actors.consents
+        record = _readable(shot.consent) if shot.consent is not None else None
+        if shot.consent is None or record is not None:
+            own, actor_id = (actor.consent, actor.actor_id) if actor is not None else (None, "")
+            consents.check_enrolled(own, record, use, shot.id, actor_id=actor_id)
+
+    def _actor(self, actor_id: str) -> ActorSummary:
+        if actor_id not in self._found:
+            try:
+                found = self._actors.show(actor_id)
+                self._found[actor_id] = ActorNotReady(found.damage, subject=actor_id) if found.damage else found
+            except ActorNotReady as missing:
+                self._found[actor_id] = missing
+        answer = self._found[actor_id]
+        if isinstance(answer, ActorNotReady):
+            raise answer
+        return answer
+
+
+def _readable(place: str) -> Consent | None:
+    """Return the record of a file; None: the file cannot be used, which the check of the files tells."""
+    try:
+        return consent_at(place)
+    except (InvalidRequest, ArtefactNotFound):
+        return None

@@ -1,11 +1,175 @@
-"""The quality gate: reasons why a person should look at a shot that is done."""
+"""The quality gate: reasons why a person should look at a shot that is done.
+
+The small picture of a shot in lists and reports.
+
+How well the mouth in a film opens as it was told to: the figure that the report of a dub shows.
+
+Figures of a film that a dub has written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import math
+from collections.abc import Callable, Iterator
 from typing import Final
 
+import cv2
+import numpy as np
+
+from gateway.actors.watch import while_allowed
+from gateway.ahead import in_thread
+from gateway.batch.records import FilmMetrics
 from gateway.batch.types import Quality, ShotMotion, ShotRecord
+from gateway.evaluation.mouth_metrics import correlation
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.types import MediaInfo
+from gateway.pipeline.dub_files import sha256_of
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.outcome import DubOutcome
+from gateway.pipeline.workspace import Workspace
+from gateway.reports.job_records import boxes_of, commanded_opening, motion_of
+from gateway.reports.tracked_output import track_output
+from gateway.stages.interface import Stages
+from services.common.array_types import Bool, UInt8
+from services.common.errors import Cancelled, DubstageError
+
+WIDTH: Final = 320
+"""Most columns of a thumbnail, pixels."""
+_NEAR: Final = 750
+"""Frames from the beginning of the film among which the picture is chosen, because all frames before the picture are decoded."""
+_QUALITY: Final = 85
+
+
+def thumbnail_of(film: MediaInfo, rendered: Bool) -> bytes:
+    """Return one frame of a film as JPEG (`shown_frame`, `jpeg_of`).
+
+    Args:
+        film: the film of a dub.
+        rendered: frames whose mouth is rendered, bool [T].
+
+    Raises:
+        MediaUnsupported: the film cannot be read.
+    """
+    frame = shown_frame(rendered)
+    with VideoReader(film) as reader:
+        return jpeg_of(to_rgb(next(reader.frames(frame, frame + 1))))
+
+
+def shown_frame(rendered: Bool) -> int:
+    """Return the frame that a thumbnail shows: the middle one of the rendered frames near the beginning of the film.
+
+    If only later frames are rendered, the first of them is shown. If no frame is rendered, the middle one is shown.
+    """
+    (frames,) = np.nonzero(rendered)
+    if not len(frames):
+        return min(len(rendered), _NEAR) // 2
+    near = frames[frames < _NEAR]
+    return int(near[len(near) // 2]) if len(near) else int(frames[0])
+
+
+def jpeg_of(picture: UInt8) -> bytes:
+    """Return a picture, uint8 [H, W, 3] RGB, as JPEG of at most WIDTH columns, in the same proportions."""
+    height, width = picture.shape[:2]
+    if width > WIDTH:
+        size = (WIDTH, max(1, round(height * WIDTH / width)))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    if not written:
+        raise ValueError(f"no JPEG of a picture of {width} x {height} pixels")
+    return data.tobytes()
+
+
+async def opening_correlation(stages: Stages, film: MediaInfo, outcome: DubOutcome, workspace: Workspace) -> float | None:
+    """Track the film of a dub, and return Pearson's r of the wanted and the shown opening of the mouth over the dubbed frames.
+
+    The result is the figure that the report of the dub shows.
+
+    Args:
+        stages: the stages, which track the film.
+        film: the film of the dub.
+        outcome: result of the dub.
+        workspace: the open folder of the job.
+
+    Returns:
+        r, -1 to 1; None: fewer than three frames can be compared, or the film is too long to be tracked.
+
+    Raises:
+        DubstageError: the film cannot be read, or the face stage failed.
+    """
+    (rendered,) = np.nonzero(outcome.plan.rendered())
+    first = [int(frame) for frame in rendered[:1]]
+    boxes = await in_thread(boxes_of, outcome, workspace, first)
+    tracked = await track_output(stages, film, outcome, boxes, first)
+    if tracked is None:
+        return None
+    r = correlation(await in_thread(commanded_opening, outcome, workspace), tracked.opening)
+    return r if math.isfinite(r) else None
+
+
+async def measured_while_allowed(
+    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, check: Callable[[], None]
+) -> FilmMetrics:
+    """Measure the film of a dub as `figures_of`. The measurement ends as soon as the actor is erased or the consent ends.
+
+    Args:
+        request: the dub request.
+        outcome: result of the dub.
+        workspace: the open folder of the job.
+        stages: the stages, which track the film.
+        check: blocks, and raises an error if the actor was erased or the consent has ended.
+
+    Raises:
+        ActorNotReady, ConsentRefused: from `check`.
+        DubstageError: the film cannot be read.
+    """
+    try:
+        made = await while_allowed(check, metrics_of(request, outcome, workspace, stages))
+    except Exception:
+        await in_thread(check)
+        raise
+    await in_thread(check)
+    return made
+
+
+async def metrics_of(request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages) -> FilmMetrics:
+    """Measure the film of a dub, whose job's folder is open.
+
+    If the stages cannot track the film, the film is good all the same: the correlation is left out, and a warning says why.
+
+    Raises:
+        DubstageError: the film cannot be read.
+    """
+    film = await asyncio.to_thread(probe, request.output)
+    r_opening, unmeasured = await _measured(stages, film, outcome, workspace)
+    rendered = outcome.plan.rendered()
+    motion = await asyncio.to_thread(motion_of, outcome, workspace)
+    return FilmMetrics(
+        frames=outcome.plan.num_frames,
+        frames_by_reason=outcome.plan.counts(),
+        frames_dubbed=int(rendered.sum()),
+        output_sha256=await asyncio.to_thread(sha256_of, request.output),
+        method=request.method,
+        r_opening=r_opening,
+        motion=ShotMotion.of(motion) if motion is not None else None,
+        warnings=(*outcome.warnings, *outcome.written.dropped, *unmeasured),
+        undubbed=outcome.undubbed,
+        thumbnail=await asyncio.to_thread(thumbnail_of, film, rendered),
+    )
+
+
+async def _measured(
+    stages: Stages, film: MediaInfo, outcome: DubOutcome, workspace: Workspace
+) -> tuple[float | None, tuple[str, ...]]:
+    """Return the correlation of wanted and shown opening, and a warning if the stages could not track the film."""
+    try:
+        return await opening_correlation(stages, film, outcome, workspace), ()
+    except Cancelled:
+        raise
+    except DubstageError as problem:
+        return None, (f"the correlation of wanted and shown mouth opening was not measured: {problem.message}",)
+
 
 _SILENCE: Final = "the largest opening of the mouth in silence, as a share of the person's own range,"
 _OPENING: Final = "the spread of the mouth's opening over the person's own"

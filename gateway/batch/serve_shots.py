@@ -1,4 +1,7 @@
-"""`python -m gateway.batch.serve_shots`: a worker process of the local engine. stdin and stdout speak `gateway.batch.lines`."""
+"""Worker process of the local engine: `python -m gateway.batch.serve_shots`.
+
+stdin and stdout speak `gateway.batch.worker_protocol`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, BinaryIO, cast
 
-from gateway.batch.bench import open_bench
-from gateway.batch.failures import failure_of
-from gateway.batch.lines import Answer, Kind, Setup
+from gateway.batch.records import failure_of
 from gateway.batch.store import BatchStore
 from gateway.batch.worker import run_shot
+from gateway.batch.worker_context import open_worker_context
+from gateway.batch.worker_protocol import AnswerKind, WorkerAnswer, WorkerSetup
 from services.common.errors import DubstageError, Unexpected
 
 
@@ -31,7 +34,7 @@ async def serve(commands: BinaryIO, answers: int) -> None:
     reader = asyncio.StreamReader()
     pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), commands)
 
-    def answer(what: Answer) -> None:
+    def answer(what: WorkerAnswer) -> None:
         # An engine that is gone reads nothing. The end of its other pipe ends this process.
         with suppress(BrokenPipeError):
             os.write(answers, what.line())
@@ -40,26 +43,26 @@ async def serve(commands: BinaryIO, answers: int) -> None:
         first = await reader.readline()
         if not first:
             return
-        setup = Setup.parsed(first)
+        setup = WorkerSetup.parsed(first)
         rows: asyncio.Queue[int] = asyncio.Queue()
         async with (
             _beside(_listen(reader, rows, task)),
             _beside(_beat(answer, setup.beat_s)),
-            open_bench(setup.gateway_settings()) as bench,
+            open_worker_context(setup.gateway_settings()) as context,
         ):
-            await bench.stages()
+            await context.stages()
             store = BatchStore(setup.store)
-            answer(Answer(kind=Kind.READY))
+            answer(WorkerAnswer(kind=AnswerKind.READY))
             while True:
-                answer(Answer(kind=Kind.ENDED, record=await run_shot(bench, store, setup.name, await rows.get())))
+                answer(WorkerAnswer(kind=AnswerKind.ENDED, record=await run_shot(context, store, setup.name, await rows.get())))
 
     try:
         await work()
     except DubstageError as problem:
-        answer(Answer.unusable(problem))
+        answer(WorkerAnswer.unusable(problem))
     except Exception as problem:
         failure = failure_of(problem)
-        answer(Answer(kind=Kind.UNUSABLE, reason=Unexpected.reason, message=failure.message))
+        answer(WorkerAnswer(kind=AnswerKind.UNUSABLE, reason=Unexpected.reason, message=failure.message))
     finally:
         pipe.close()
 
@@ -71,9 +74,9 @@ async def _listen(reader: asyncio.StreamReader, rows: asyncio.Queue[int], task: 
     task.cancel()
 
 
-async def _beat(answer: Callable[[Answer], None], every_s: float) -> None:
+async def _beat(answer: Callable[[WorkerAnswer], None], every_s: float) -> None:
     while True:
-        answer(Answer(kind=Kind.ALIVE))
+        answer(WorkerAnswer(kind=AnswerKind.ALIVE))
         await asyncio.sleep(every_s)
 
 

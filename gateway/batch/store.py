@@ -8,32 +8,293 @@
 
 Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
 files of its own, so that writers of different shots never meet.
+
+A folder of small files in any file system of fsspec. Every file is written whole or not at all.
+
+Files of the store of batches: their paths, and the JSON documents in them. Pure: no file is read or written here.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+import os
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from gateway.batch.folder import Entry, Folder
 from gateway.batch.manifest import Manifest, shots_of
-from gateway.batch.store_files import (
-    damaged,
-    document_of,
-    facts_path,
-    json_of,
-    manifest_path,
-    mark_path,
-    record_path,
-    thumbnail_path,
-)
-from gateway.batch.types import BatchFacts, BatchName, Shot, ShotRecord, ShotState
+from gateway.batch.types import BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import BatchNotFound, InvalidRequest
+from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
+from services.common.store.blob_files import PARTIAL, write_atomically
+from services.common.store.storage_backend import open_backend
+
+_VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
+"""What file systems say of a file that changes when the file is written again."""
+
+_THREADS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """File of a folder.
+
+    Attributes:
+        name: name of the file or folder.
+        version: facts that change when the file is written again.
+    """
+
+    name: str
+    version: tuple[Any, ...]
+
+
+class Folder:
+    """A folder of small files. All methods block, and may be called from any thread.
+
+    Paths are relative to the root, with slashes. Each method raises StorageRefused, StorageFull or BackendUnavailable as
+    `Backend.told` says.
+
+    Args:
+        url: path, or URL of fsspec.
+        what: name of the folder in messages, such as `the store of batches`.
+        setting: setting that holds the URL, for messages.
+
+    Raises:
+        InvalidRequest: there is no such protocol, its package is not installed, or the URL names no bucket.
+    """
+
+    def __init__(self, url: str, *, what: str, setting: str) -> None:
+        self._backend = open_backend(url, what=what, setting=setting)
+        self._fs, self._local = self._backend.files, self._backend.local
+        # s3fs would ask for the size of every file before it reads the file.
+        self._reading = {"max_concurrency": 1} if url.startswith("s3://") else {}
+
+    @property
+    def url(self) -> str:
+        """Root with its protocol."""
+        return self._backend.url
+
+    def place(self, path: str) -> str:
+        """Return a file's full path or URL, for messages."""
+        return self._full(path) if self._local else f"{self.url}/{path}"
+
+    def entries(self, path: str) -> list[Entry]:
+        """Return the files and folders in a folder, in no particular order. Half-written files are left out.
+
+        A missing folder is empty.
+        """
+        try:
+            with self._backend.told():
+                found: list[dict[str, Any]] = self._fs.ls(self._full(path), detail=True)
+        except FileNotFoundError:
+            return []
+        entries = [Entry(_name(facts), tuple(str(facts.get(key)) for key in _VERSION)) for facts in found]
+        return [entry for entry in entries if entry.name and not entry.name.startswith(".")]
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file; None: there is no such file."""
+        try:
+            with self._backend.told():
+                return bytes(self._fs.cat_file(self._full(path), **self._reading))
+        except FileNotFoundError:
+            return None
+
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Return the contents of files by path, read at once where the file system can. Missing files are left out."""
+        if not paths:
+            return {}
+        with self._backend.told():
+            contents = self._fs.cat_ranges([self._full(path) for path in paths], None, None, on_error="return", **self._reading)
+        found: dict[str, bytes] = {}
+        for path, content in zip(paths, contents, strict=True):
+            if isinstance(content, bytes):
+                found[path] = content
+                continue
+            with suppress(FileNotFoundError), self._backend.told():
+                raise content
+        return found
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is such a file."""
+        try:
+            with self._backend.told():
+                self._fs.info(self._full(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file, in place of an older one."""
+        self.write_all({path: content})
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Write files by path, at once where the file system can. Each file is written whole or not at all."""
+        with self._writing(contents):
+            if self._local:
+                # The disk confirms many files at once in the time of one.
+                with ThreadPoolExecutor(min(_THREADS, len(contents)) or 1) as threads:
+                    list(threads.map(self._write_locally, contents.items()))
+            elif contents:
+                self._fs.pipe({self._full(path): content for path, content in contents.items()})
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file that does not exist yet. Return whether this call made the file: of several callers, one does."""
+        try:
+            with self._writing([path]):
+                if self._local:
+                    _create_locally(Path(self._full(path)), content)
+                    return True
+                # Some stores do not know the condition "only if there is none" and would replace the file.
+                if self._fs.exists(self._full(path)):
+                    return False
+                try:
+                    self._fs.pipe_file(self._full(path), content, mode="create")
+                except FileExistsError:
+                    return False
+        except FileExistsError:
+            return False
+        return True
+
+    def size_bytes(self, path: str) -> int:
+        """Return the bytes of all files in a folder and below. A missing folder has none."""
+        try:
+            with self._backend.told():
+                return int(self._fs.du(self._full(path)))
+        except FileNotFoundError:
+            return 0
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove files. Missing files are left out."""
+        with self._backend.told():
+            if not self._reading:
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        self._fs.rm_file(self._full(path))
+            elif paths:
+                # S3 removes a thousand objects with one request, and does not mind missing ones.
+                self._fs.rm([self._full(path) for path in paths])
+
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder that holds no files other than hidden ones. A bucket has no folders."""
+        if not self._local:
+            return
+        folder = Path(self._full(path))
+        if self.entries(path):
+            return
+        with suppress(OSError):
+            for left in folder.iterdir():
+                left.unlink()
+            folder.rmdir()
+
+    def _write_locally(self, file: tuple[str, bytes]) -> None:
+        path, content = file
+        write_atomically(Path(self._full(path)), [content])
+
+    def _full(self, path: str) -> str:
+        return f"{self._backend.root}/{path}" if path else self._backend.root
+
+    @contextmanager
+    def _writing(self, paths: Mapping[str, bytes] | Sequence[str]) -> Iterator[None]:
+        try:
+            with self._backend.told():
+                if self._backend.has_folders and not self._local:
+                    for folder in {self._full(path).rpartition("/")[0] for path in paths}:
+                        self._fs.makedirs(folder, exist_ok=True)
+                yield
+        except FileNotFoundError as error:
+            raise StorageRefused(f"{self._backend.what} {self._backend.where} takes nothing: {error}", subject=self.url) from error
+
+
+def _name(facts: Mapping[str, Any]) -> str:
+    return str(facts["name"]).rstrip("/").rpartition("/")[2]
+
+
+def _create_locally(path: Path, content: bytes) -> None:
+    """Write a file that does not exist yet, whole.
+
+    Raises:
+        FileExistsError: the file exists.
+    """
+    if path.exists():
+        raise FileExistsError(path)
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    write_atomically(partial, [content])
+    try:
+        os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+def facts_path(name: str) -> str:
+    """Return the path of the facts of a batch (BatchFacts)."""
+    return f"{name}/batch.json"
+
+
+def manifest_path(name: str) -> str:
+    """Return the path of the canonical rows of a batch."""
+    return f"{name}/manifest.jsonl"
+
+
+def record_path(name: str, shot_id: str) -> str:
+    """Return the path of the record of a shot (ShotRecord)."""
+    return f"{name}/shots/{shot_id}.json"
+
+
+def thumbnail_path(name: str, shot_id: str) -> str:
+    """Return the path of the picture of a shot's film (JPEG)."""
+    return f"{name}/shots/{shot_id}.jpg"
+
+
+def mark_path(name: str, shot_id: str) -> str:
+    """Return the path of the mark of a cancelled shot."""
+    return f"{name}/cancelled/{shot_id}"
+
+
+def json_of(document: BaseModel) -> bytes:
+    """Return the content of a document's file."""
+    return f"{document.model_dump_json(indent=1)}\n".encode()
+
+
+def document_of(kind: type[_Document], content: bytes, place: str) -> _Document:
+    """Return the document that `json_of` wrote.
+
+    Args:
+        kind: class of the document.
+        content: content of the file.
+        place: path or URL of the file, for the message.
+
+    Raises:
+        ArtefactCorrupt: the content is no document of this class.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as problem:
+        raise damaged(place, problem) from problem
+
+
+def damaged(place: str, problem: ValueError) -> ArtefactCorrupt:
+    """Return the error for a damaged file.
+
+    Args:
+        place: path or URL of the file.
+        problem: what is wrong with the content.
+    """
+    first = problem.errors()[0] if isinstance(problem, ValidationError) else None
+    where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
+    # A batch without its facts or its rows cannot be used.
+    remove = "remove the file" if "/shots/" in place else f"remove the folder {place.rpartition('/')[0]}"
+    return ArtefactCorrupt(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)
+
 
 Engine = Literal["local", "kubernetes", "farm", "gateway"]
 SETTING: Final = "DUBSTAGE_BATCHES_URL"
@@ -69,7 +330,7 @@ class BatchStore:
 
     def __init__(self, url: str) -> None:
         self._folder = Folder(url, what="the store of batches", setting=SETTING)
-        self._shots: dict[str, tuple[Shot, ...]] = {}
+        self._shots: dict[str, tuple[ShotSpec, ...]] = {}
         self._read: dict[str, tuple[Entry, ShotRecord]] = {}
 
     @property
@@ -131,7 +392,7 @@ class BatchStore:
         self._folder.write(facts_path(name), json_of(facts))
         return facts
 
-    def manifest(self, name: str) -> list[Shot]:
+    def manifest(self, name: str) -> list[ShotSpec]:
         """Return the shots of a batch in the order of the rows."""
         return list(self._all_shots(name))
 
@@ -242,7 +503,7 @@ class BatchStore:
         """Return the bytes of all files of a batch."""
         return self._folder.size_bytes(name)
 
-    def _all_shots(self, name: str) -> tuple[Shot, ...]:
+    def _all_shots(self, name: str) -> tuple[ShotSpec, ...]:
         if name not in self._shots:
             self.facts(name)
             content = self._rows(name)

@@ -78,7 +78,7 @@ class ShotMotion(_Strict):
         return ShotMotion(**{name: round(value, 4) for name, value in asdict(figures).items() if math.isfinite(value)})
 
 
-class Shot(_Strict):
+class ShotSpec(_Strict):
     """One row of a manifest: one film to dub.
 
     The options mean what they mean for `dubstage dub`. Paths are absolute after the manifest was read.

@@ -1,28 +1,269 @@
-"""The worker of all engines: one shot of a batch, from its record to its film and its new record."""
+"""The worker of all engines: one shot of a batch, from its record to its film and its new record.
+
+The dub request of a shot: the same request, with the same checks, as `dubstage dub` makes of its options.
+
+Shots with the same mouths, such as one dub in two codecs. They share a job folder, so they are dubbed one after the other.
+
+One dub of a shot, from the row of the manifest to the figures of the film.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import socket
+import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
-from gateway.actors.watch import while_allowed
+import structlog
+
+from gateway.actors.installation import prepared_request
+from gateway.actors.ledger import JobLedger
+from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
 from gateway.ahead import in_thread
-from gateway.batch.bench import Bench
-from gateway.batch.failures import failure_of
-from gateway.batch.media import digest_of
-from gateway.batch.quality import reasons_to_look
-from gateway.batch.shot_dub import ShotDub
+from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock
+from gateway.batch.media import delivered, digest_of, fetched
+from gateway.batch.quality import measured_while_allowed, reasons_to_look
+from gateway.batch.records import (
+    CANCELLED,
+    FilmMetrics,
+    begun,
+    cancelled,
+    died,
+    done,
+    failed,
+    failure_of,
+    interrupted,
+    present_time,
+)
 from gateway.batch.store import BatchStore
-from gateway.batch.transitions import CANCELLED, Made, begun, cancelled, died, done, failed, interrupted, present_time
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState
+from gateway.batch.worker_context import WorkerContext
+from gateway.consent.files import read_consent
+from gateway.consent.record import use_of
+from gateway.methods import DEFAULT_METHOD, combined
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.dub_files import refuse_input
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.faces import parse_face
 from gateway.pipeline.progress import OnProgress
-from services.common.errors import BackendUnavailable, Cancelled, DubstageError, MediaUnsupported, StorageRefused
+from gateway.pipeline.workspace import ALREADY_RUNNING
+from gateway.stages.interface import Stages
+from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, MediaUnsupported, StorageRefused
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[DubRequest]:
+    """Yield the checked dub request of a shot, whose files are on this machine.
+
+    Files of a URL are copied to this machine before. A film that goes to a URL is uploaded whole at the end of the block, unless
+    the block raises an error.
+
+    Raises:
+        DubstageError: as `dubstage dub` for the same options; or a URL cannot be read or written.
+    """
+    async with AsyncExitStack() as stack:
+        folder = await stack.enter_async_context(_in_threads(context.scratch_folder()))
+        limit = context.settings.max_job_bytes
+
+        async def local(location: str | None, field: str) -> Path | None:
+            return None if location is None else await in_thread(fetched, location, folder, max_bytes=limit, field=field)
+
+        consent, speech = await local(shot.consent, "consent"), await local(shot.speech, "speech")
+        footage = await local(shot.footage, "footage")
+        assert footage is not None
+        output = await stack.enter_async_context(_in_threads(delivered(shot.output, folder)))
+        if consent is not None:
+            refuse_input(output, consent, "a consent record")
+        request = DubRequest(
+            footage=footage,
+            speech=speech,
+            output=output,
+            method=combined(shot.method or DEFAULT_METHOD),
+            face=parse_face(shot.face),
+            consent=await in_thread(read_consent, consent) if consent is not None else None,
+            use=use_of(shot.project or "", shot.language or ""),
+            retime=shot.retime,
+            expression=shot.expression,
+            expressiveness=shot.expressiveness,
+            keep_audio=shot.keep_audio,
+            codec=shot.codec,
+            enrol=EnrolOptions(personalize_renderer=shot.personalize, personalize_motion=shot.personalize, seed=shot.seed),
+            # The bytes of the film depend on this number, so that it is the same however many workers share the cores.
+            threads=context.settings.compute_threads,
+        )
+        yield await prepared_request(request, context.place, shot.actor, request.method if shot.method is not None else None)
+
+
+@asynccontextmanager
+async def _in_threads(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave a context manager that blocks in threads."""
+    value = await in_thread(manager.__enter__)
+    try:
+        yield value
+    except BaseException:
+        if not await in_thread(manager.__exit__, *sys.exc_info()):
+            raise
+    else:
+        await in_thread(manager.__exit__, None, None, None)
+
+
+async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
+    """Return what `dub` returns, and call it again while another process, such as `dubstage dub`, runs the very same dub."""
+    while True:
+        try:
+            return await dub()
+        except InvalidRequest as problem:
+            if problem.message != ALREADY_RUNNING:
+                raise
+        await asyncio.sleep(WAIT_S)
+
+
+@asynccontextmanager
+async def same_job_lock(context: WorkerContext, shot: ShotSpec, request: DubRequest) -> AsyncIterator[None]:
+    """Wait until no worker of this machine dubs a shot of the same job, and let no other worker begin with one inside the block.
+
+    Without the wait, such a shot would begin in vain again and again, because the first worker has locked the job folder.
+
+    Args:
+        context: what the worker dubs with.
+        shot: row of the manifest.
+        request: its request.
+    """
+    place = context.settings.data_dir / WORKERS_FOLDER / f"job-{same_job_key(shot, request)}"
+    async with folder_lock(place):
+        yield
+
+
+def same_job_key(shot: ShotSpec, request: DubRequest) -> str:
+    """Return a digest that shots of the same job have in common.
+
+    Other shots may have the same digest, because the sizes of the files stand for their contents. Such shots wait in vain, and
+    nothing is wrong with their films.
+    """
+    files = [request.footage, *([request.speech] if request.speech is not None else [])]
+    mouths = [
+        *(os.path.getsize(file) for file in files),
+        request.method,
+        shot.actor,
+        shot.face,
+        shot.retime,
+        request.keeps_expression,
+        request.expressiveness,
+        shot.personalize,
+        shot.seed,
+    ]
+    return hashlib.sha256(repr(mouths).encode()).hexdigest()[:24]
+
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
+
+
+class ShotDub:
+    """The dub of one shot.
+
+    Args:
+        context: what the worker dubs with.
+        shot: row of the manifest.
+        on_progress: called with every frame and step.
+        confirm: raises Cancelled if another process has taken the shot over; blocks. Called before the film gets its place.
+        batch: name of the batch in the audit log; empty: none.
+        row: row of the shot in the batch, from 0, in the audit log.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        shot: ShotSpec,
+        on_progress: OnProgress,
+        confirm: Callable[[], None] = lambda: None,
+        *,
+        batch: str = "",
+        row: int = 0,
+    ) -> None:
+        self._context = context
+        self._batch = batch
+        self._row = row
+        self._shot = shot
+        self._on_progress = on_progress
+        self._confirm = confirm
+        self._job: DubJob | None = None
+        self._ledger: JobLedger | None = None
+        self._film_there = False
+
+    async def run(self) -> FilmMetrics:
+        """Dub the shot, and return the figures of the film. The job's folder stays until `discard`.
+
+        A run that fails leaves what `dubstage dub` leaves, so that the next attempt on this machine goes on from there.
+
+        Raises:
+            DubstageError: the request was refused, or the dub failed. No output is left.
+        """
+        return await retried_while_running(self._once)
+
+    async def _once(self) -> FilmMetrics:
+        context = self._context
+        async with shot_request(context, self._shot) as request, same_job_lock(context, self._shot, request):
+            stages, place = await context.stages(), context.place
+            ledger = JobLedger(place.actors, self._shot.actor or "", consents=request.consents, confirm=self._confirm)
+            sealer = await context.sealer()
+            job = DubJob(
+                request, stages, place.artefacts, context.jobs, ledger, max_bytes=context.settings.max_job_bytes, sealer=sealer
+            )
+            self._job, self._ledger = job, ledger
+            # The folder stays locked until the film is measured: a worker that removes the same folder comes later.
+            with job:
+                return await self._dubbed(request, job, stages, ledger)
+
+    async def _dubbed(self, request: DubRequest, job: DubJob, stages: Stages, ledger: JobLedger) -> FilmMetrics:
+        """Dub the shot, and return the figures of the film, which are measured while the job's folder is open."""
+        async with ledger.recorded(request.method, batch=self._batch, row=self._row) as record:
+            outcome = await dub_while_allowed(job, ledger.check, self._on_progress)
+            self._film_there = True
+            await record.film(request.output, outcome.watermark)
+            self._on_progress("measure", 0, 1)
+            try:
+                # A film whose measurement is interrupted is dubbed again: its end is recorded once, behind the measurement.
+                return await measured_while_allowed(request, outcome, job.workspace, stages, ledger.check)
+            except FORBIDDEN:
+                # As of a dub whose actor is erased or whose consent ends meanwhile, nothing is kept.
+                await self.withdraw()
+                raise
+
+    def check(self) -> None:
+        """Check that the person may be shown. Blocks.
+
+        Raises:
+            ActorNotReady: the actor was erased meanwhile.
+            ConsentRefused: the consent has ended.
+        """
+        if self._ledger is not None:
+            self._ledger.check()
+
+    async def withdraw(self) -> None:
+        """Remove the film, if this run has written it, and what the dub keeps for another run."""
+        if self._job is not None and self._film_there:
+            await in_thread(self._job.remove_film)
+        await self.discard()
+
+    async def discard(self) -> None:
+        """Remove what the dub keeps for another run. The film stays. Errors go to the log."""
+        if self._job is None:
+            return
+        try:
+            await in_thread(self._job.discard)
+        except (DubstageError, OSError) as problem:
+            _log.warning("job_not_removed", shot=self._shot.id, problem=str(problem))
+
 
 LOOK_S: Final = 2.0
 """Seconds between two looks whether a running shot was cancelled."""
@@ -50,7 +291,7 @@ def worker_name() -> str:
 
 
 async def run_shot(
-    bench: Bench,
+    context: WorkerContext,
     store: BatchStore,
     name: str,
     index: int,
@@ -66,7 +307,7 @@ async def run_shot(
     is told by its record. If the task is cancelled, the shot waits again, and the attempt does not count.
 
     Args:
-        bench: what the worker dubs with.
+        context: what the worker dubs with.
         store: store of batches.
         name: name of the batch.
         index: row of the shot, from 0.
@@ -80,12 +321,12 @@ async def run_shot(
         DubstageError: the store of batches cannot be used.
     """
     shot = (await in_thread(store.manifest, name))[index]
-    attempt = _Attempt(bench, store, name, shot, index, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
-    async with bench.turn_of_shot(f"{store.url}/{name}/{shot.id}"):
+    attempt = _Attempt(context, store, name, shot, index, worker=worker or worker_name(), on_progress=on_progress, confirm=confirm)
+    async with context.shot_lock(f"{store.url}/{name}/{shot.id}"):
         return await attempt.run()
 
 
-async def film_fault(shot: Shot, record: ShotRecord) -> str:
+async def film_fault(shot: ShotSpec, record: ShotRecord) -> str:
     """Return what became of the film of a shot that is done, such as `was gone`; empty: the film is as it was written.
 
     Raises:
@@ -103,10 +344,10 @@ async def film_fault(shot: Shot, record: ShotRecord) -> str:
 class _Attempt:
     def __init__(
         self,
-        bench: Bench,
+        context: WorkerContext,
         store: BatchStore,
         name: str,
-        shot: Shot,
+        shot: ShotSpec,
         row: int,
         *,
         worker: str,
@@ -114,7 +355,7 @@ class _Attempt:
         confirm: Callable[[], None],
     ) -> None:
         self._store, self._name, self._shot, self._worker, self._confirm = store, name, shot, worker, confirm
-        self._dub = ShotDub(bench, shot, on_progress, confirm, batch=name, row=row)
+        self._dub = ShotDub(context, shot, on_progress, confirm, batch=name, row=row)
 
     async def run(self) -> ShotRecord:
         record = await in_thread(self._store.record, self._name, self._shot.id)
@@ -166,7 +407,7 @@ class _Attempt:
             await finished
             raise
 
-    async def _finished(self, record: ShotRecord, made: Made, seconds: float) -> ShotRecord:
+    async def _finished(self, record: ShotRecord, made: FilmMetrics, seconds: float) -> ShotRecord:
         if made.thumbnail:
             await self._kept(lambda: self._store.put_thumbnail(self._name, self._shot.id, made.thumbnail))
             try:

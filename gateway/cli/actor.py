@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.actors.actor_id import check_actor_id
 from gateway.actors.create import EnrolRequest
-from gateway.actors.stored import SUPERSEDED, ActorSummary
-from gateway.actors.workplace import open_workplace
+from gateway.actors.installation import open_installation
+from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
 from gateway.cli import options
 from gateway.cli.actor_run import run_create, run_erase
 from gateway.cli.app import app, run_async
@@ -74,7 +73,7 @@ def create(
 @commands.command("list")
 def list_actors() -> None:
     """List all actors."""
-    with open_workplace(options.gateway_settings()) as place:
+    with open_installation(options.gateway_settings()) as place:
         actors: list[ActorSummary] = []
         while page := place.actors.list(after=actors[-1].actor_id if actors else "", limit=1000):
             actors.extend(page)
@@ -93,7 +92,7 @@ def list_actors() -> None:
 @commands.command("show")
 def show(actor_id: Annotated[str, typer.Argument(metavar="ACTOR", help="Id of the actor to show.")]) -> None:
     """Print one actor as JSON."""
-    with open_workplace(options.gateway_settings()) as place:
+    with open_installation(options.gateway_settings()) as place:
         actor = place.actors.show(actor_id)
     out.print_json(json.dumps(_facts(actor)))
     for problem in filter(None, (actor.damage, actor.consent_problem)):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.workplace import open_workplace
-from gateway.batch.erasing import batch_pictures
+from gateway.actors.installation import open_installation
+from gateway.batch.removal import batch_pictures
 from gateway.cli.console import out, say, say_result, say_warning
 from gateway.cli.new_file import check_new_file, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line
-from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.housekeeping.jobs import open_jobs_folder
 from gateway.settings import GatewaySettings
 
 
@@ -22,7 +22,7 @@ async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:
         DubstageError: the request was refused, or the enrolment failed.
     """
     jobs = open_jobs_folder(settings.data_dir)
-    with open_workplace(settings) as place, StepProgress() as progress:
+    with open_installation(settings) as place, StepProgress() as progress:
         # Before the stages are opened, which takes seconds.
         place.actors.consents.check_enrolment(request.consent, request.use, request.actor_id)
         async with place.stages() as stages:
@@ -56,7 +56,7 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
     """
     if save is not None:
         check_new_file(save)
-    with open_workplace(settings) as place:
+    with open_installation(settings) as place:
         receipt = place.actors.erasures.erase_or_ask(actor_id, [batch_pictures(settings)])
     out.print_json(receipt.to_json())
     if save is not None:

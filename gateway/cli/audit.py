@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from gateway.actors.store import ActorStore
-from gateway.audit.chain import ChainBroken, Head
+from gateway.audit.entries import ChainBrokenError, ChainHead
 from gateway.audit.export import verify_export, write_export
 from gateway.cli import options
 from gateway.cli.app import app
@@ -71,7 +71,7 @@ def export(
     with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
         try:
             made = write_export(actors.audit, actors.erasures.signing_key(), file, at=at, overwrite=overwrite)
-        except ChainBroken as problem:
+        except ChainBrokenError as problem:
             _say_broken(problem, "the database")
             raise typer.Exit(EXIT_BROKEN) from None
     say(f"{made.head.sequence} entries, signed with the key {made.key}")
@@ -106,17 +106,17 @@ def verify(
             say(f"exported at {exported.exported_at}, signed with the key {exported.key}")
             head = exported.head
         else:
-            earlier = verify_export(since, trusted_key(key)).head if since is not None else Head()
+            earlier = verify_export(since, trusted_key(key)).head if since is not None else ChainHead()
             with ActorStore(options.gateway_settings(), claim_artefacts=False) as actors:
                 head = actors.audit.verify(earlier)
-    except ChainBroken as problem:
+    except ChainBrokenError as problem:
         _say_broken(problem, place)
         raise typer.Exit(EXIT_BROKEN) from None
     say(f"{place}: {head.sequence} entries, none changed")
     say_result(head.digest)
 
 
-def _say_broken(problem: ChainBroken, place: str) -> None:
+def _say_broken(problem: ChainBrokenError, place: str) -> None:
     say_error(f"{place}: line {problem.line}: {problem.reason}")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.actors.workplace import open_workplace
+from gateway.actors.installation import open_installation
 from gateway.backup.write import write_backup
 from gateway.cli import options
 from gateway.cli.app import app
@@ -30,7 +30,7 @@ def backup(
     the file secret. It does not hold films, jobs or batches. Erasing a person does not reach files that were written before: delete
     them, too, or take a new backup.
     """
-    with open_workplace(options.gateway_settings()) as place, StepProgress() as progress:
+    with open_installation(options.gateway_settings()) as place, StepProgress() as progress:
         made = write_backup(place, file, without=frozenset(without or ()), overwrite=overwrite, on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}")
     say_result(str(file))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.batch.audit import record_change
+from gateway.batch.changes import record_change
 from gateway.batch.store import Engine, open_batches
 from gateway.cli import options
 from gateway.cli.app import app
@@ -149,7 +149,7 @@ def report(
     ],
 ) -> None:
     """Write a report of a batch: an HTML page with a row for each shot, and the same as CSV and JSON."""
-    from gateway.batch.report.page import write_report
+    from gateway.batch.report import write_report
 
     store = open_batches(options.gateway_settings())
     facts, shots, records = store.facts(name), store.manifest(name), store.records(name)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.batch.audit import record_change
-from gateway.batch.changes import begin_anew, cancel, remove
-from gateway.batch.progress import progress_of
-from gateway.batch.row_ranges import format_rows
+from gateway.batch.changes import begin_anew, cancel, record_change, remove
+from gateway.batch.manifest import format_rows
+from gateway.batch.records import progress_of
 from gateway.batch.store import BatchStore
 from gateway.cli.batch_local import run_here
 from gateway.cli.batch_show import counts

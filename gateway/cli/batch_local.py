@@ -6,7 +6,7 @@ import asyncio
 import os
 from contextlib import suppress
 
-from gateway.batch.progress import progress_of
+from gateway.batch.records import progress_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.cli.app import run_async
@@ -25,8 +25,8 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
         facts: the batch.
         workers: worker processes; 0: one for each `compute_threads` cores.
     """
-    from gateway.batch.expiry import expire_batches
     from gateway.batch.local import run_local
+    from gateway.batch.removal import expire_batches
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
     records: list[ShotRecord] = []

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.actors.store import ActorStore
-from gateway.batch.manifest import Manifest, manifest_or_mistakes
-from gateway.batch.people import People
+from gateway.batch.manifest import ActorLookup, Manifest, manifest_or_mistakes
 from gateway.cli.console import say
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest
@@ -31,7 +30,7 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
     """
     if check:
         with ActorStore(settings) as actors:
-            found = manifest_or_mistakes(path, name=name, method_of=People(actors).method_of)
+            found = manifest_or_mistakes(path, name=name, method_of=ActorLookup(actors).method_of)
     else:
         found = manifest_or_mistakes(path, name=name, check_files=False)
     if isinstance(found, Manifest):

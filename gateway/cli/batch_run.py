@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from gateway.batch.row_ranges import parse_rows
+from gateway.batch.manifest import parse_rows
 from gateway.batch.store import BatchStore
 from gateway.batch.types import WRITTEN, ShotRecord, ShotState
 from gateway.cli.app import run_async
@@ -78,14 +78,14 @@ def _batch_of(settings: GatewaySettings, store: BatchStore, path: Path) -> str:
 
 
 def _dubbed(settings: GatewaySettings, store: BatchStore, name: str, row: int) -> ShotRecord:
-    from gateway.batch.bench import open_bench
     from gateway.batch.worker import run_shot
+    from gateway.batch.worker_context import open_worker_context
 
     records: list[ShotRecord] = []
 
     async def work() -> None:
         with StepProgress() as progress:
-            async with open_bench(settings) as bench:
+            async with open_worker_context(settings) as bench:
                 records.append(await run_shot(bench, store, name, row, on_progress=progress))
 
     run_async(work())

@@ -10,8 +10,8 @@ from typing import Final
 import typer
 from rich.table import Table
 
-from gateway.batch.current import current_records
-from gateway.batch.progress import Progress, progress_of
+from gateway.batch.changes import current_records
+from gateway.batch.records import Progress, progress_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import WRITTEN, ShotRecord, ShotState
 from gateway.cli.console import say, say_result, say_table, say_warning

@@ -6,10 +6,9 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.batch.audit import record_submission
-from gateway.batch.manifest import Manifest
-from gateway.batch.progress import progress_of
-from gateway.batch.row_ranges import format_rows
+from gateway.batch.changes import record_submission
+from gateway.batch.manifest import Manifest, format_rows
+from gateway.batch.records import progress_of
 from gateway.batch.store import BatchStore, Engine
 from gateway.batch.types import ENDED, BatchFacts, ShotRecord
 from gateway.cli.batch_local import run_here

@@ -10,7 +10,7 @@ from typing import Final, Self
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from gateway.batch.progress import Progress, progress_of
+from gateway.batch.records import Progress, progress_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, ShotRecord
 from gateway.cli.batch_show import counts, pace, show_end

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from gateway.audit.settings import REMEDY, recorded_signing_key
-from gateway.database.database import Database
+from gateway.audit.log import REMEDY, recorded_signing_key
+from gateway.database.session import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from gateway.signatures.installation import KEY_FILE, signing_key
+from gateway.signatures import KEY_FILE, signing_key
 from services.common.errors import StorageRefused
 
 _DIGITS = 12

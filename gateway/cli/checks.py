@@ -23,8 +23,8 @@ from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
-from gateway.actors.store_owner import check_owner
-from gateway.database.database import Database
+from gateway.actors.store import check_owner
+from gateway.database.session import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.face_model import check_face_model

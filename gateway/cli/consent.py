@@ -11,18 +11,17 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.actors.actor_id import check_actor_id
 from gateway.actors.consents import Withdrawal
-from gateway.actors.footage import digests_of_files
+from gateway.actors.create import digests_of_files
 from gateway.actors.store import ActorStore
+from gateway.actors.stored import check_actor_id
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say, say_result, say_warning
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
-from gateway.consent.record import Consent, canonical_form, consent_line, digest_of, embedding_text
+from gateway.consent.record import Consent, canonical_form, check_scope, check_time, consent_line, digest_of, embedding_text, use_of
 from gateway.consent.subject import ENOUGH_FRAMES
-from gateway.consent.use import check_scope, check_time, use_of
 from gateway.pipeline.faces import parse_face
 from gateway.pipeline.subjects import face_of_films
 from gateway.stages.one_stage import open_stage

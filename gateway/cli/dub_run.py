@@ -6,14 +6,13 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.actors.dub_prepare import prepared
+from gateway.actors.installation import open_installation, prepared_request
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
-from gateway.actors.workplace import open_workplace
 from gateway.cli.dub_result import save_report, show_outcome
 from gateway.cli.progress import StepProgress
 from gateway.housekeeping.cleaning import expire
-from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.housekeeping.jobs import open_jobs_folder
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.settings import GatewaySettings
@@ -36,8 +35,8 @@ async def run_dub(
         DubstageError: the request was refused, or the dub failed.
     """
     jobs = open_jobs_folder(settings.data_dir)
-    with open_workplace(settings) as place:
-        request = await prepared(request, place, actor_id, method)
+    with open_installation(settings) as place:
+        request = await prepared_request(request, place, actor_id, method)
         sealer = await asyncio.to_thread(place.sealer)
         with StepProgress() as progress:
             progress.begin("starting the stages")

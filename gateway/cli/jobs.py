@@ -14,9 +14,8 @@ from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
-from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, Limits, remove_jobs, uncounted_blobs
-from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
-from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, JobLimits, remove_jobs, uncounted_blobs
+from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
 from gateway.pipeline.removal import AT_ONCE, Freed
 from gateway.pipeline.workspace import JOBS
 from gateway.settings import GatewaySettings
@@ -95,10 +94,10 @@ def clean(
         return
     if not keys and not everything and age is None and size is None:
         raise InvalidRequest("no jobs were chosen: give KEY, --older-than AGE, --larger-than SIZE or --all", field="key")
-    _clean_jobs(settings, keys or [], Limits(older_than_s=age, larger_than=size), dry_run=dry_run, yes=yes)
+    _clean_jobs(settings, keys or [], JobLimits(older_than_s=age, larger_than=size), dry_run=dry_run, yes=yes)
 
 
-def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: Limits, *, dry_run: bool, yes: bool) -> None:
+def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *, dry_run: bool, yes: bool) -> None:
     folder = open_jobs_folder(settings.data_dir)
     found = (
         list({job.key: job for job in (find_job(folder, key) for key in keys)}.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 from dubstage.client import rpcs
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.stored import StoredActor
-from gateway.api.consent_messages import consent_from
+from gateway.api.messages import consent_from
 from gateway.live.live_claim import ShownActor, shown_actor
 from gateway.live.measured import SpokenSpeech
 from gateway.live.recording import Recording

@@ -6,14 +6,13 @@ import asyncio
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gateway.actors.installation import open_installation
 from gateway.actors.watch import while_allowed
-from gateway.actors.workplace import open_workplace
 from gateway.cli.console import say
 from gateway.cli.live_film import LiveFilm
 from gateway.cli.live_show import show_frames
 from gateway.cli.speech_file import read_speech
-from gateway.consent.record import consent_line
-from gateway.consent.use import ConsentUse
+from gateway.consent.record import ConsentUse, consent_line
 from gateway.live.measured import SpokenSpeech
 from gateway.live.remote import remote_live_frames
 from gateway.live.streams import LiveStreams
@@ -81,7 +80,7 @@ async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: 
 
 
 async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: SpokenSpeech) -> None:
-    with open_workplace(settings) as place:
+    with open_installation(settings) as place:
         actor = place.actors.get(request.actor_id)
         consent = actor.consent
         # Before the stages are opened, which takes seconds.

@@ -8,13 +8,12 @@ from typing import Annotated, Final
 import typer
 
 from gateway.consent.files import read_consent
-from gateway.consent.record import Consent
-from gateway.consent.use import ConsentUse, use_of
+from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.methods import METHODS
 from gateway.pipeline.dub_request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
-from gateway.tenants.places import settings_of
+from gateway.tenants.paths import settings_of
 from services.common.chassis.settings import load_settings
 
 LARGEST_SEED: Final = (1 << 31) - 1

@@ -8,14 +8,14 @@ from typing import Annotated, Final
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.actors.receipts import ErasureReceipt, ReceiptRefused, verified
+from gateway.actors.receipts import ErasureReceipt, ReceiptRefusedError, verified
 from gateway.bounded_file import bounded_bytes
 from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.console import say, say_error, say_result
 from gateway.cli.new_file import write_new_file
 from gateway.cli.trusted_key import trusted_key
-from gateway.signatures.installation import signing_key
+from gateway.signatures import signing_key
 from services.common.errors import InvalidRequest
 
 commands = typer.Typer(no_args_is_help=True, help="Check receipts of erasures.")
@@ -50,7 +50,7 @@ def verify(
 
     try:
         receipt = verified(content, key_of, _old_key if key is None else lambda: None)
-    except ReceiptRefused as problem:
+    except ReceiptRefusedError as problem:
         say_error(f"{file}: {problem}")
         raise typer.Exit(EXIT_REFUSED) from None
     for line in lines(receipt):

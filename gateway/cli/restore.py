@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.actors.workplace import open_workplace
+from gateway.actors.installation import open_installation
 from gateway.backup.restore import restore_backup
 from gateway.cli.app import app
 from gateway.cli.console import say
@@ -25,7 +25,7 @@ def restore(
     Persons who were erased after the backup was taken come back: erase them again.
     """
     # The store belongs to the database that was lost. The backup says which.
-    with open_workplace(gateway_settings(), claim_artefacts=False) as place, StepProgress() as progress:
+    with open_installation(gateway_settings(), claim_artefacts=False) as place, StepProgress() as progress:
         made = restore_backup(place, file, on_blob=progress)
     say(f"{made.actors} actors, {made.blobs} blobs, {shown_size(made.blob_bytes)}, as of {made.created_at}")
     say("persons who were erased after that time are here again: erase them with `dubstage actor erase ID`")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.cli import options
 from gateway.consent.keys import read_keys
-from gateway.signatures.installation import KEY_FILE, signing_key
+from gateway.signatures import KEY_FILE, signing_key
 from services.common.errors import InvalidRequest
 
 

@@ -56,7 +56,7 @@ def read_consent(path: Path) -> Consent:
     try:
         return Consent.model_validate(record)
     except ValidationError as problem:
-        name, said = told(problem)
+        name, said = field_and_reason(problem)
         raise InvalidRequest(f"{path}: {name}: {said}", field=f"consent.{name}") from problem
 
 
@@ -82,7 +82,7 @@ def write_new_consent(file: Path, consent: Consent) -> None:
             partial.unlink(missing_ok=True)
 
 
-def told(problem: ValidationError) -> tuple[str, str]:
+def field_and_reason(problem: ValidationError) -> tuple[str, str]:
     """Return the field and the text of the first mistake of a record."""
     first = problem.errors()[0]
     name = ".".join(str(part) for part in first["loc"])[:80]

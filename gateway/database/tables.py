@@ -34,7 +34,7 @@ class TolerantJson(TypeDecorator[Any]):
         return process
 
 
-class WrongType(Exception):  # noqa: N818 - caught by the database, which says what is damaged
+class WrongTypeError(Exception):
     """A row holds bytes or a number in a column of texts. SQLite stores such values without complaint."""
 
 
@@ -47,7 +47,7 @@ def _check_texts(row: Base, _context: object) -> None:
     for name, column in row.__mapper__.columns.items():
         value = getattr(row, name)
         if isinstance(column.type, String) and value is not None and not isinstance(value, str):
-            raise WrongType(f"{row.__tablename__}.{name} of a row holds {type(value).__name__}, not text")
+            raise WrongTypeError(f"{row.__tablename__}.{name} of a row holds {type(value).__name__}, not text")
 
 
 class InstallationRow(Base):

@@ -1,9 +1,13 @@
-"""Removal of old and large jobs, and the blobs of the artefact store that no actor and no job counts."""
+"""Removal of old and large jobs, and the blobs of the artefact store that no actor and no job counts.
+
+Chores that a gateway does once an hour.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +17,39 @@ import structlog
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.housekeeping.job_list import JobFolder, list_jobs
+from gateway.ahead import in_thread
+from gateway.housekeeping.jobs import JobFolder, list_jobs
 from gateway.pipeline.journal import journalled
 from gateway.pipeline.removal import Freed, give_up
 from gateway.pipeline.workspace import JOURNAL
 from gateway.settings import GatewaySettings
-from services.common.errors import StorageRefused
+from services.common.errors import DubstageError, StorageRefused
 from services.common.store.artefacts import ArtefactStore, StoredBlob
+
+HOUR_S: Final = 3600.0
+
+_chores_log = structlog.stdlib.get_logger("dubstage.chores")
+
+
+async def run_hourly(*chores: Callable[[], object]) -> None:
+    """Do chores one after the other, now and once per hour, until cancelled.
+
+    A chore that fails, for whatever reason, is logged, and is tried again an hour later.
+
+    Args:
+        chores: functions that block.
+    """
+    while True:
+        for chore in chores:
+            try:
+                await in_thread(chore)
+            except (DubstageError, OSError) as problem:
+                _chores_log.warning("chore_failed", problem=str(problem))
+            except Exception:
+                # Without this, a bug would end all chores for as long as the gateway runs, and the disk would fill.
+                _chores_log.exception("chore_failed")
+        await asyncio.sleep(HOUR_S)
+
 
 DAY_S: Final = 86400.0
 LEAST_BLOB_AGE_S: Final = DAY_S
@@ -32,7 +62,7 @@ _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JobLimits:
     """Limits that jobs to be removed exceed.
 
     Attributes:
@@ -129,7 +159,7 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
     found = list_jobs(jobs, _tell)
     chosen = []
     if settings.job_max_age_days:
-        chosen = [job for job in found if Limits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
+        chosen = [job for job in found if JobLimits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
     if settings.jobs_max_bytes:
         chosen += over_total([job for job in found if job not in chosen], settings.jobs_max_bytes)
     total = Freed()

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.work import recorded
-from gateway.consent.use import ConsentUse
+from gateway.consent.record import ConsentUse
 from gateway.methods import method_named
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
@@ -35,7 +35,7 @@ def recorded_stream(actors: ActorStore, actor: StoredActor) -> AbstractAsyncCont
     return recorded(actors.audit, _begun(actor))
 
 
-def _begun(actor: StoredActor) -> Happening:
+def _begun(actor: StoredActor) -> AuditEvent:
     """Return what the audit log records when a stream begins."""
     work = f"live/{secrets.token_hex(16)}"
-    return Happening(event=Event.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details={"method": actor.method})
+    return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details={"method": actor.method})

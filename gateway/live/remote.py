@@ -12,7 +12,7 @@ from dubstage.client import gateway as gateway_client
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.consent.use import ConsentUse
+from gateway.consent.record import ConsentUse
 from gateway.live.session import LiveFrame
 from gateway.media.pixels import ColourTags
 from services.common.chassis.client import ClientConfig, StageClient

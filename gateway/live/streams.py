@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from dubstage.audio.v1alpha1 import audio_pb2
 from gateway.actors.store import ActorStore
-from gateway.consent.use import ConsentUse
+from gateway.consent.record import ConsentUse
 from gateway.live.admission import LiveAdmission
 from gateway.live.arrival import live_sound
 from gateway.live.held import HeldPerformances

@@ -60,7 +60,7 @@ def inspect_tags(path: Path) -> dict[str, str]:
     return dict(_Inspection("tags", path, "output").answer()[0]["tags"])
 
 
-async def inspect_film_aside(path: Path) -> MediaInfo:
+async def inspect_in_child(path: Path) -> MediaInfo:
     """Return what `inspect_film` returns, without blocking the event loop. A cancelled wait ends the process.
 
     Raises:

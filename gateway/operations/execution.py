@@ -1,4 +1,11 @@
-"""The operations that run in this process: their work, their leases, and how they end."""
+"""The operations that run in this process: their work, their leases, and how they end.
+
+What the work of an operation gets, and how the work is called.
+
+One operation that runs in this process.
+
+The error that an operation ends with, for its caller and for the log.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +13,150 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 from opentelemetry import trace
 
-from gateway.operations.active import Active, since_boot_s
-from gateway.operations.ending import Rewrite, error_of
-from gateway.operations.job import Abandon, Handler, Job
-from gateway.operations.queue import OperationQueue, Taken
+from gateway.operations.leases import LeasedOperation, OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore, taken_over
-from services.common.chassis import calls
-from services.common.errors import Cancelled, DubstageError, OperationNotFound, TransientError
+from services.common.chassis import calls, error_status
+from services.common.chassis.caller import acting_for
+from services.common.errors import Cancelled, ContractBroken, DubstageError, OperationNotFound, TransientError, Unexpected
+
+Report = Callable[[bytes], None]
+"""Called with progress, a serialised metadata message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a handler gets.
+
+    Attributes:
+        record: the operation.
+        resumed: whether another process may have begun the operation.
+        report: called with progress.
+        confirm: checks that the operation is still this gateway's; blocks. Called before a result gets its place.
+            Raises Cancelled if another gateway has taken the operation.
+    """
+
+    record: OperationRecord
+    resumed: bool
+    report: Report
+    confirm: Callable[[], None]
+
+
+Handler = Callable[[Job], Awaitable[bytes]]
+"""Does the work and returns the serialised response. The call is cancelled with the operation, and when the process ends."""
+
+Abandon = Callable[[OperationRecord], Awaitable[None]]
+"""Removes what a cancelled operation has left in this process and in earlier ones. Called for waiting operations too."""
+
+
+async def leave_nothing(record: OperationRecord) -> None:
+    """Do nothing: the `Abandon` of work that leaves nothing behind."""
+
+
+def for_tenant(tenant: str, handler: Handler) -> Handler:
+    """Return a handler that does the work of `handler` for a tenant: the stages keep what they make in the tenant's store."""
+
+    async def run(job: Job) -> bytes:
+        with acting_for(tenant):
+            return await handler(job)
+
+    return run
+
+
+def since_boot_s() -> float:
+    """Return the seconds since the machine started, those of its sleep included. A paused process finds that they have passed."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class ActiveOperation:
+    """An operation that runs in this process, or ends.
+
+    Attributes:
+        record: the operation with its last progress.
+        resumed: whether another process may have begun the work.
+        call: what the stages see of the operation.
+        asked_by: trace of the call that submitted the operation.
+        leased_at: time before the last renewal of the lease, as `since_boot_s`.
+        unwanted: whether the operation was taken only to be ended, and needs no slot.
+        ended: set when the operation has left this process.
+        work: the handler's task.
+        keeper: the task that waits for the work, and stores how the work ended.
+        cancelled: whether somebody asked for the operation to stop.
+        lost: whether another gateway has taken the operation.
+        shown: progress that other gateways see.
+        shown_at: time when the progress was written for other gateways, as `since_boot_s`.
+    """
+
+    record: OperationRecord
+    resumed: bool
+    call: calls.Call
+    asked_by: trace.SpanContext
+    leased_at: float
+    unwanted: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[bytes] | None = None
+    keeper: asyncio.Task[None] | None = None
+    cancelled: bool = False
+    lost: bool = False
+    shown: bytes = b""
+    shown_at: float = 0.0
+
+    def stop(self) -> None:
+        """Cancel the work, in the stages' threads too."""
+        if self.work is not None and not self.work.done():
+            self.call.ended.set()
+            self.work.cancel()
+
+    def cancel(self) -> None:
+        """Stop the work because somebody asked for it."""
+        self.cancelled = True
+        self.stop()
+
+    def lose(self) -> None:
+        """Stop the work because another gateway does it."""
+        self.lost = True
+        self.stop()
+
+
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
+Rewrite = Callable[[DubstageError], DubstageError]
+"""Turns an error into the error that callers may see."""
+
+
+def error_of(error: BaseException | None, *, cancelled: bool, name: str, job_id: str, rewrite: Rewrite) -> bytes:
+    """Return the serialised google.rpc.Status of an operation that failed or was cancelled, and log the error.
+
+    Args:
+        error: what the work raised; None: the work was cancelled.
+        cancelled: whether somebody asked for the operation to stop.
+        name: name of the operation.
+        job_id: id of the operation in logs and traces.
+        rewrite: turns the error into the error that callers may see.
+    """
+    if cancelled or not isinstance(error, Exception):
+        found: DubstageError = Cancelled("the operation was cancelled")
+    else:
+        found = error_status.domain_error(error)
+        if isinstance(found, Unexpected):
+            # The caller gets the error id only. This line of the log has the error of the id.
+            fields = {"error_id": found.error_id, "exc_info": found.__cause__ or error}
+            _log.error("operation_failed", operation=name, job_id=job_id, reason=found.reason, **fields)
+        elif isinstance(found, ContractBroken):
+            _log.error("operation_failed", operation=name, job_id=job_id, reason=found.reason, exc_info=error)
+        else:
+            _log.info("operation_failed", operation=name, job_id=job_id, reason=found.reason, message=found.message)
+    return bytes(error_status.to_status(rewrite(found), stage="gateway").SerializeToString())
+
 
 DATABASE_SECONDS: Final = 600.0
 """Most seconds that an ended operation waits for a shared database that cannot be written. Then a gateway does the work again."""
@@ -31,8 +166,6 @@ WRITE_AGAIN_S: Final = 5.0
 
 PROGRESS_S: Final = 2.0
 """Least seconds between two writes of one operation's progress for other gateways."""
-
-_log = structlog.stdlib.get_logger("dubstage.operations")
 
 
 class Execution:
@@ -66,7 +199,7 @@ class Execution:
         self._abandon = abandon
         self._rewrite = rewrite
         self._on_change = on_change
-        self._active: dict[str, Active] = {}
+        self._active: dict[str, ActiveOperation] = {}
         self._interrupted: set[int] = set()
         # Renewals never wait for the threads of the work.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leases")
@@ -74,16 +207,18 @@ class Execution:
         self._closed = False
         self.tracer: trace.Tracer = trace.NoOpTracer()
 
-    def find(self, name: str) -> Active | None:
+    def find(self, name: str) -> ActiveOperation | None:
         """Return an operation that this process runs; None: it does not run here, or another gateway has taken it."""
         active = self._active.get(name)
         return active if active is not None and not active.lost else None
 
-    def all(self) -> list[Active]:
+    def all(self) -> list[ActiveOperation]:
         """Return the operations that this process runs, or ends."""
         return list(self._active.values())
 
-    def begin(self, taken: Taken, leased_at: float, *, asked_by: trace.SpanContext, resumed: bool, unwanted: bool) -> Active:
+    def begin(
+        self, taken: LeasedOperation, leased_at: float, *, asked_by: trace.SpanContext, resumed: bool, unwanted: bool
+    ) -> ActiveOperation:
         """Begin the work of an operation.
 
         Args:
@@ -95,7 +230,7 @@ class Execution:
         """
         record = taken.record
         call = calls.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
-        active = Active(record, resumed, call, asked_by, leased_at, unwanted, shown=record.metadata)
+        active = ActiveOperation(record, resumed, call, asked_by, leased_at, unwanted, shown=record.metadata)
         self._active[record.name] = active
         # The work has its own context: it must not end with the call that submitted it, nor have that call's deadline.
         active.work = asyncio.create_task(self._work(active), context=contextvars.Context())
@@ -160,7 +295,7 @@ class Execution:
         with suppress(DubstageError):
             await asyncio.to_thread(self._queue.release, numbers)
 
-    async def _work(self, active: Active) -> bytes:
+    async def _work(self, active: ActiveOperation) -> bytes:
         calls.set_current_call(active.call)
         structlog.contextvars.bind_contextvars(job_id=active.call.job_id)
 
@@ -173,7 +308,7 @@ class Execution:
         with self.tracer.start_as_current_span(active.record.kind, context=parent, attributes=attributes):
             return await self._handlers[active.record.kind](job)
 
-    def _confirm(self, active: Active) -> None:
+    def _confirm(self, active: ActiveOperation) -> None:
         """Check that the operation is still this gateway's. Blocks."""
         now, lease_s = since_boot_s(), self._queue.lease_s
         # Until the lease ends no other gateway takes the operation, so the database need not be asked.
@@ -183,7 +318,7 @@ class Execution:
             raise taken_over(active.record.name)
         active.leased_at = now
 
-    async def _keep(self, active: Active) -> None:
+    async def _keep(self, active: ActiveOperation) -> None:
         """Wait for the work, and store how the work ended. This task is never cancelled."""
         assert active.work is not None
         await asyncio.wait({active.work})
@@ -220,7 +355,7 @@ class Execution:
             active.ended.set()
             self._on_change()
 
-    async def _lost(self, active: Active) -> None:
+    async def _lost(self, active: ActiveOperation) -> None:
         """Leave an operation to the gateway that has taken it. If that gateway has ended it, remove what this process has left."""
         _log.warning("operation_lost", operation=active.record.name, kind=active.record.kind)
         with suppress(DubstageError):

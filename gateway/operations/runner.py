@@ -1,28 +1,84 @@
-"""Runs operations: some at once, some wait, further ones are refused. Several gateways share one queue (gateway.operations.queue).
+"""Runs operations: some at once, some wait, further ones are refused. Several gateways share one queue (gateway.operations.leases).
 
 An operation that a restart interrupts, or whose gateway died, is taken by the next gateway with a free slot.
+
+Slots for operations that run at once in one process. Runners of several tenants may share them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
 from opentelemetry import trace
 
-from gateway.operations.active import Active, since_boot_s
-from gateway.operations.ending import Rewrite
-from gateway.operations.execution import Execution
-from gateway.operations.job import Abandon, Handler, leave_nothing
-from gateway.operations.queue import LEASE_S, Admit, OperationQueue, Taken
-from gateway.operations.slots import Slots
+from gateway.operations.execution import Abandon, ActiveOperation, Execution, Handler, Rewrite, leave_nothing, since_boot_s
+from gateway.operations.leases import LEASE_S, Admit, LeasedOperation, OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, Overloaded
+
+
+@dataclass(eq=False, slots=True)
+class _User:
+    running: Callable[[], int]
+    wake: Callable[[], None]
+    served: int = 0
+
+
+class Slots:
+    """Slots of one process. Used from one event loop.
+
+    Attributes:
+        turn: held by a runner while it takes operations, so that no two runners fill the same slot.
+
+    Args:
+        number: most operations that run at once.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.turn = asyncio.Lock()
+        self._number = number
+        self._users: list[_User] = []
+        self._served = itertools.count(1)
+
+    def join(self, running: Callable[[], int], wake: Callable[[], None]) -> Callable[[], None]:
+        """Let a runner share the slots. Return what the runner calls when it has begun an operation.
+
+        Args:
+            running: returns how many slots the runner fills now.
+            wake: lets the runner look for operations that wait.
+        """
+        user = _User(running, wake)
+        self._users.append(user)
+
+        def begun() -> None:
+            user.served = next(self._served)
+
+        return begun
+
+    def leave(self, running: Callable[[], int]) -> None:
+        """Share the slots no more with the runner that joined with this function."""
+        self._users = [user for user in self._users if user.running != running]
+
+    def free(self) -> int:
+        """Return the number of operations that can begin now."""
+        return max(0, self._number - sum(user.running() for user in self._users))
+
+    def wake_all(self) -> None:
+        """Let all runners look for operations that wait.
+
+        The one with the fewest running operations comes first, and among equals the one that began an operation longest ago.
+        """
+        for user in sorted(self._users, key=lambda one: (one.running(), one.served)):
+            user.wake()
+
 
 CANCEL_SECONDS: Final = 60.0
 """Most seconds that an erasure waits for the cancelled work on a person to stop."""
@@ -147,7 +203,7 @@ class JobRunner:
         self._waiting = new.waiting
         self._asked_by[new.record.name] = trace.get_current_span().get_span_context()
         if new.mine:
-            self._begin(Taken(new.record, begun=False), leased_at)
+            self._begin(LeasedOperation(new.record, begun=False), leased_at)
         elif free:
             self._look.set()
         return new.record
@@ -279,7 +335,7 @@ class JobRunner:
         if not task.cancelled():
             task.exception()  # Python does not report the error of a section whose caller has left
 
-    def _running_on(self, actor_id: str) -> Sequence[Active]:
+    def _running_on(self, actor_id: str) -> Sequence[ActiveOperation]:
         return [active for active in self._running.all() if active.record.actor_id == actor_id]
 
     def _busy(self) -> set[int]:
@@ -343,7 +399,7 @@ class JobRunner:
         if not self._waiting:  # other gateways took the rest
             self._asked_by.clear()
 
-    def _begin(self, taken: Taken, leased_at: float, *, unwanted: bool = False) -> None:
+    def _begin(self, taken: LeasedOperation, leased_at: float, *, unwanted: bool = False) -> None:
         name = taken.record.name
         resumed = taken.begun or name not in self._asked_by
         if resumed and not unwanted:

@@ -1,4 +1,9 @@
-"""Operations in the database, so that a restarted gateway, and every other gateway, still knows them."""
+"""Operations in the database, so that a restarted gateway, and every other gateway, still knows them.
+
+How many operations have not ended.
+
+Removal of finished operations by age and by number.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
+import structlog
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
@@ -16,19 +22,22 @@ from sqlalchemy import (
     ForeignKey,
     LargeBinary,
     String,
+    and_,
     delete,
+    exists,
+    func,
     insert,
     literal,
     select,
     true,
     update,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
-from gateway.database.database import Database
-from gateway.database.tables import Base
+from gateway.database.session import Database
+from gateway.database.tables import Base, JobFolderRow
 from services.common.errors import Cancelled, OperationNotFound
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
@@ -99,7 +108,7 @@ class OperationRecord:
     error: bytes | None = None
 
 
-AuditOf = Callable[[OperationRecord], Happening | None]
+AuditOf = Callable[[OperationRecord], AuditEvent | None]
 """Returns what the audit log records of an operation that has begun or ended; None: nothing."""
 
 
@@ -186,9 +195,9 @@ class OperationStore:
                 .where(OperationRow.name == ended.name)
                 .values(done=True, metadata_bytes=ended.metadata, response=ended.response, error=ended.error)
             )
-            happening = self.audit_of(ended)
-            if happening is not None:
-                self._audit.append(session, happening, continues=ended.name)
+            event = self.audit_of(ended)
+            if event is not None:
+                self._audit.append(session, event, continues=ended.name)
         return ended
 
     def is_written(self, outputs: Collection[str], *, before: int | None = None) -> bool:
@@ -210,7 +219,7 @@ class OperationStore:
         """Forget an operation."""
         with self.database.writing() as session:
             session.execute(delete(OperationRow).where(OperationRow.name == name))
-            self._audit.append(session, Happening(event=Event.OPERATION_REMOVED, work=name))
+            self._audit.append(session, AuditEvent(event=EventKind.OPERATION_REMOVED, work=name))
 
     def forget_actor(self, actor_id: str) -> None:
         """Forget all operations that concern a person."""
@@ -270,3 +279,71 @@ def record_of(row: OperationRow) -> OperationRecord:
 def taken_over(name: str) -> Cancelled:
     """Return the error for work on an operation that another gateway has taken over."""
     return Cancelled(f"{name} belongs to another gateway now, or has ended: the work of this process ends")
+
+
+def count_unfinished(session: Session, kinds: Collection[str] | None) -> int:
+    """Return the number of operations of these kinds that run or wait in any gateway; None: of any kind."""
+    mine = select(func.count()).select_from(OperationRow).where(OperationRow.done.is_(False), of_kinds(kinds))
+    return session.scalar(mine) or 0
+
+
+def unfinished_in(database: Database, kinds: Collection[str]) -> int:
+    """Return what `count_unfinished` returns, for a database. Blocks."""
+    with database.reading() as session:
+        return count_unfinished(session, kinds)
+
+
+AT_ONCE: Final = 500
+"""Most operations that one transaction deletes, so that other processes need not wait for the database."""
+
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
+
+def expire_operations(database: Database, *, max_age_days: float, max_finished: int) -> int:
+    """Delete old finished operations, and return their number. Blocks.
+
+    An operation whose job has not ended stays: an erasure of the person finds the folder of the job through the operation.
+
+    Args:
+        database: database of the operations.
+        max_age_days: days after its submission in which a finished operation is kept; 0: for ever.
+        max_finished: most finished operations of each kind that are kept. The oldest are deleted first.
+
+    Raises:
+        BackendUnavailable: the database does not answer.
+    """
+    deleted = 0
+    if max_age_days:
+        oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=max_age_days)
+        # The times in the table are texts of one form and one time zone, so that their order is that of the times.
+        deleted += _delete(database, OperationRow.created_at < oldest.replace(microsecond=0).isoformat())
+    for kind in _kinds_over(database, max_finished):
+        mine = and_(OperationRow.done, OperationRow.kind == kind)
+        numbers = select(OperationRow.number).where(mine).order_by(OperationRow.number.desc())
+        with database.reading() as session:
+            last = session.scalar(numbers.offset(max_finished).limit(1))
+        if last is not None:
+            deleted += _delete(database, and_(OperationRow.number <= last, OperationRow.kind == kind))
+    if deleted:
+        _log.info("operations_expired", operations=deleted)
+    return deleted
+
+
+def _kinds_over(database: Database, most: int) -> list[str]:
+    counts = select(OperationRow.kind).where(OperationRow.done).group_by(OperationRow.kind).having(func.count() > most)
+    with database.reading() as session:
+        return sorted(session.scalars(counts))
+
+
+def _delete(database: Database, old: ColumnElement[bool]) -> int:
+    """Delete the finished operations that meet a condition, and return their number."""
+    on_disk = exists().where(JobFolderRow.belongs_to == OperationRow.name)
+    some = select(OperationRow.number).where(OperationRow.done, old, ~on_disk).limit(AT_ONCE)
+    deleted = 0
+    while True:
+        with database.writing() as session:
+            found = delete(OperationRow).where(OperationRow.number.in_(some))
+            count = cast("CursorResult[object]", session.execute(found)).rowcount
+        deleted += count
+        if count < AT_ONCE:
+            return deleted

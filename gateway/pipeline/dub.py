@@ -18,7 +18,7 @@ import structlog
 from gateway.ahead import in_thread
 from gateway.confinement import remove_file
 from gateway.media.background_film import own_timeline
-from gateway.media.inspection import inspect_film_aside
+from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
 from gateway.media.types import MediaInfo
 from gateway.methods import method_named
@@ -135,7 +135,7 @@ class DubJob:
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
-        info = await inspect_film_aside(request.footage)
+        info = await inspect_in_child(request.footage)
         own = has_own_timeline(request, info)
         speech = await asyncio.to_thread(open_speech, request, info)
         encoder = await asyncio.to_thread(check_output, request, info, speech)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.consent.record import Consent
-from gateway.consent.use import ConsentUse
+from gateway.consent.record import Consent, ConsentUse
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo
 from gateway.methods import METHODS, Method, method_named

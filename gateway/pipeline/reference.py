@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.media.inspection import inspect_film_aside
+from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
 from gateway.pipeline.face_means import FaceMeans
@@ -47,7 +47,7 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
         DubstageError: from the face stage.
     """
     try:
-        info = await inspect_film_aside(path)
+        info = await inspect_in_child(path)
         with TemporaryDirectory(prefix="reference-", dir=folder) as aside:
             opened = await asyncio.to_thread(open_footage, info, Path(aside), threads=threads)
             face = await until_done(lambda: _best_face(stages, opened, threads, _EMBED_EVERY if embed else 0))

@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.consent.record import Consent
 from gateway.consent.subject import SAME_BELOW, Face, Shown, check_shown
-from gateway.media.inspection import inspect_film, inspect_film_aside
+from gateway.media.inspection import inspect_film, inspect_in_child
 from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
 from gateway.methods import DEFAULT_METHOD, method_named
@@ -137,7 +137,7 @@ async def face_of_films(stages: Stages, files: Sequence[Path], choice: FaceChoic
 
 
 async def _face_of_film(stages: Stages, file: Path, choice: FaceChoice, threads: int) -> Face:
-    info = await inspect_film_aside(file)
+    info = await inspect_in_child(file)
     with tempfile.TemporaryDirectory(prefix="dubstage-face-") as folder, Workspace(Path(folder) / "job") as workspace:
         shot = await Shot.open(stages, method_named(DEFAULT_METHOD), info, workspace, threads=threads)
         await shot.track(lambda _: None, embed=True)

@@ -13,8 +13,7 @@ from typing import Any
 
 import yaml
 
-from gateway.batch.kubernetes.job_plan import JobPlan
-from gateway.batch.kubernetes.job_spec import job_of
+from gateway.batch.kubernetes.jobs import JobPlan, job_of
 from gateway.batch.kubernetes.settings import KEY, read_settings
 
 ROOT = Path(__file__).parents[2]

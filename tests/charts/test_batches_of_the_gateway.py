@@ -15,7 +15,7 @@ from gateway.batch.kubernetes.cluster import SERVICE_ACCOUNT, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot
+from gateway.batch.types import ShotSpec
 from tests.charts.rendering import COMPONENTS, NAMESPACE, Object, Rendered, pod_spec, render, template
 from tests.charts.test_security import Authority
 from tests.contract.kubernetes.job_api import Handler, JobApi
@@ -170,7 +170,7 @@ def test_what_the_pod_mounts_is_enough_to_send_a_batch(
 
     store = BatchStore(gateway["DUBSTAGE_BATCHES_URL"])
     media = gateway["DUBSTAGE_MEDIA_DIR"]
-    store.create(manifest_of("night", [Shot(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
+    store.create(manifest_of("night", [ShotSpec(id="sh1", footage=f"{media}/a.mp4", output=f"{media}/b.mp4")]), "kubernetes")
     sent = KubernetesEngine(connect(account=account, read_s=60)).submit(
         store, "night", config_map=gateway["DUBSTAGE_BATCH_CONFIG_MAP"]
     )

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from gateway.provenance.credential import KEY_FILE
-from gateway.signatures.installation import KEY_FILE as SIGNING
+from gateway.signatures import KEY_FILE as SIGNING
 from tests.hostile.bases import ACTOR
 from tests.hostile.case import NOT_DONE, Case, Fault, Outcome
 from tests.hostile.commands import run

@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
-from gateway.actors.receipts import ErasureReceipt, Looked, signed
+from gateway.actors.receipts import ErasureReceipt, SweptPlace, signed
 from gateway.provenance.credential import installation_credential
-from gateway.signatures.installation import installation_key
+from gateway.signatures import installation_key
 from tests.hostile.case import EXIT_OK, NOT_DONE, TOLD, Case, Outcome
 from tests.hostile.commands import ANSWERS, run
 from tests.hostile.media import hostile_file
@@ -41,7 +41,7 @@ def good_receipt(folder: Path) -> Path:
         "ann",
         erased={"bank": ["0" * 64], "footage": [f"{number:064x}" for number in range(20)]},
         kept={},
-        looked_at=[Looked("artefact store", 4)],
+        looked_at=[SweptPlace("artefact store", 4)],
         out_of_reach=["backups"],
     )
     file = folder / "cwd" / "record.json"

@@ -9,7 +9,7 @@ import av
 import pytest
 import yaml
 
-from gateway.batch.manifest_rows import shots_by_line
+from gateway.batch.manifest import shots_by_line
 from gateway.cli.demo import SPEECH
 from gateway.methods import DEFAULT_METHOD
 from scripts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python

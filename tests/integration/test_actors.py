@@ -15,7 +15,7 @@ from dubstage.client import gateway as client
 from gateway.actors.receipts import verified
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot
+from gateway.batch.types import ShotSpec
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import OTHER
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
@@ -33,7 +33,7 @@ def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
         assert {item.actor_id for item in client.list_actors(connection)} == {"erased"}
         client.dub(connection, **dubbing("of_erased.mp4", actor_id="erased", footage=OTHER)).wait(timeout_s=300)
         batches = BatchStore(str(running.data / "batches"))
-        batches.create(manifest_of("night", [Shot(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm")
+        batches.create(manifest_of("night", [ShotSpec(id="s1", footage="/plate.mp4", output="/out.mp4", actor="erased")]), "farm")
         batches.put_thumbnail("night", "s1", b"picture of the person")
         receipt = client.erase_actor(connection, "erased")
         assert batches.thumbnail("night", "s1") is None

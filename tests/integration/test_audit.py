@@ -15,12 +15,12 @@ from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
-from gateway.signatures.installation import TOKEN_FINGERPRINTS, signing_key
+from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from services.common.chassis.caller import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import OTHER, Media
 from tests.integration.servers import StartGateway
-from tests.unit.api.test_audited_rpcs import LEAVES
+from tests.unit.api.test_audit import LEAVES
 
 TOKEN = "a-token-of-the-audit-test"
 

@@ -17,10 +17,10 @@ from sqlalchemy import update
 
 from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
-from gateway.api.registration import SERVICES
+from gateway.api.server import SERVICES
 from gateway.consent.keys import signed
 from gateway.consent.record import Consent, digest_of
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.database.tables import ActorRow
 from tests.integration.client_calls import dubbing, enrolment, until
 from tests.integration.films import Media, write_short_clip
@@ -40,7 +40,7 @@ ELSEWHERE = {
     "BatchService.ListShots",
     "BatchService.WatchBatch",
     "BatchService.CancelBatch",
-    # The worker of the shots checks the records again (tests/unit/batch/test_shot_request.py).
+    # The worker of the shots checks the records again (tests/unit/batch/test_worker_requests.py).
     "BatchService.RetryBatch",
     "BatchService.DeleteBatch",
     "BatchService.GetReport",

@@ -20,7 +20,7 @@ from dubstage.client import gateway as client
 from gateway.consent.keys import signed
 from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_text
 from gateway.consent.subject import Face
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.database.tables import ActorRow
 from gateway.pipeline.faces import FaceChoice
 from gateway.pipeline.subjects import face_of_films

@@ -10,7 +10,7 @@ from google.longrunning import operations_pb2
 from dubstage.client import DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.api import operation_messages
+from gateway.api import operations
 from gateway.media.output_file import OutputFile
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.films import NUM_FRAMES, OTHER, Media, write_short_clip
@@ -45,7 +45,7 @@ def test_a_cancelled_dub_stops_and_leaves_nothing(
 
 def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     (media.root / "text.mp4").write_text("this is not a film")
-    monkeypatch.setattr(operation_messages, "DEFAULT_PAGE", 2)
+    monkeypatch.setattr(operations, "DEFAULT_PAGE", 2)
     running = start_gateway(max_queued_jobs=8)
     with running.connect() as connection:
         dubs = [client.dub(connection, **dubbing(f"list_{n}.mp4", footage="text.mp4")) for n in range(3)]

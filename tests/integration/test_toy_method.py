@@ -23,8 +23,7 @@ import pytest
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.dub_prepare import prepared
-from gateway.actors.workplace import open_workplace
+from gateway.actors.installation import open_installation, prepared_request
 from gateway.methods import METHODS, SHARED_FEATURES, Method, Predictor, Renderer
 from gateway.pipeline import shot
 from gateway.pipeline.dub import DubJob
@@ -292,7 +291,7 @@ def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
     before = here.blobs()
     film = write_film(tmp_path / "ann.mkv", carphone, 34)
     request = EnrolRequest(actor_id="ann", footage=film, method="toy_all", options=EnrolOptions(personalize_motion=False))
-    with open_workplace(here.settings) as place:
+    with open_installation(here.settings) as place:
         enrolling = create_actor(
             request,
             here.host.stages,
@@ -310,7 +309,7 @@ def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
         with pytest.raises(ActorNotReady, match="no actor 'ann'"):
-            here.host.run(prepared(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
+            here.host.run(prepared_request(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
         # Nor can a dub that holds the erased artefacts go on.
         dub = replace(all_inputs, output=tmp_path / "refused.mkv", actor=actor.enrolled)
         with pytest.raises(ArtefactNotFound):

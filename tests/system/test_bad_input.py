@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.workplace import open_workplace
+from gateway.actors.installation import open_installation
 from gateway.pipeline.dub import DubJob
 from gateway.pipeline.dub_request import DubRequest
 from gateway.pipeline.enrol import EnrolOptions
@@ -139,7 +139,7 @@ def test_a_disk_that_is_too_full_is_foreseen_before_the_work(
 def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path: Path) -> None:
     noise = write_video(tmp_path / "noise.mp4", 30)
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-    with open_workplace(settings) as place:
+    with open_installation(settings) as place:
         request = EnrolRequest(actor_id="nobody", footage=noise, method="ugc")
         with pytest.raises(NoUsableFootage, match="shows no face") as caught:
             dubber.host.run(

@@ -19,14 +19,12 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.batch import worker
-from gateway.batch.bench import Bench, open_bench
-from gateway.batch.local import run_local
+from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
-from gateway.batch.shot_request import shot_request
 from gateway.batch.store import BatchStore
-from gateway.batch.types import MAX_ATTEMPTS, Quality, Shot, ShotRecord, ShotState
-from gateway.batch.worker import exit_code_of, run_shot
-from gateway.batch.worker_process import WorkerProcess
+from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
+from gateway.batch.worker import exit_code_of, run_shot, shot_request
+from gateway.batch.worker_context import WorkerContext, open_worker_context
 from gateway.pipeline.dub import DubJob
 from gateway.provenance.media_digest import media_sha256
 from gateway.settings import GatewaySettings
@@ -42,12 +40,12 @@ def settings_in(folder: Path, **more: Any) -> GatewaySettings:
     return load_settings(GatewaySettings, data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), **more)
 
 
-def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> Shot:
+def shot(shot_id: str, footage: Path, folder: Path, **more: Any) -> ShotSpec:
     output = folder / "films" / f"{shot_id}.mp4"
-    return Shot(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
+    return ShotSpec(id=shot_id, footage=str(footage), speech=str(SPEECH), output=str(output), personalize=False, **more)
 
 
-def batch_of(folder: Path, *shots: Shot) -> BatchStore:
+def batch_of(folder: Path, *shots: ShotSpec) -> BatchStore:
     store = BatchStore(str(folder / "batches"))
     store.create(manifest_of("night", shots), "local")
     return store
@@ -64,7 +62,7 @@ def nobody(path: Path) -> Path:
     return path
 
 
-async def dubbed_plainly(dubber: Dubber, bench: Bench, row: Shot, output: Path) -> str:
+async def dubbed_plainly(dubber: Dubber, bench: WorkerContext, row: ShotSpec, output: Path) -> str:
     """Digest of the film that a dub without a batch writes."""
     async with shot_request(bench, row.model_copy(update={"output": str(output)})) as request:
         await asyncio.to_thread(dubber, request)
@@ -157,7 +155,7 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
     films = {f"{name}.mp4" for name in ("killed", "nobody", "plain")}
     assert {path.name for path in (tmp_path / "films").iterdir()} == films
     assert list((tmp_path / "data" / "jobs").iterdir()) == []
-    async with open_bench(settings) as bench:
+    async with open_worker_context(settings) as bench:
         for row in rows:
             if row.id in ("killed", "plain"):
                 plain = await dubbed_plainly(dubber, bench, row, tmp_path / f"plain-{row.id}.mp4")
@@ -174,19 +172,19 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
 
 
 @pytest.fixture
-async def bench(host: StageHost, settings: GatewaySettings, tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(host: StageHost, settings: GatewaySettings, tmp_path: Path) -> AsyncIterator[WorkerContext]:
     """A bench with stores of its own, and with the stages and the artefact store of all system tests."""
 
     async def serving() -> Stages:
         return host.stages
 
     own = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=settings.artefacts_url)
-    async with open_bench(own) as opened, AsyncExitStack() as stack:
-        yield Bench(opened.place, opened.jobs, stack, serving)
+    async with open_worker_context(own) as opened, AsyncExitStack() as stack:
+        yield WorkerContext(opened.place, opened.jobs, stack, serving)
 
 
 async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_changed(
-    bench: Bench, carphone: Path, tmp_path: Path
+    bench: WorkerContext, carphone: Path, tmp_path: Path
 ) -> None:
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     row, twin = shot("one", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1")
@@ -230,7 +228,7 @@ async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_change
 
 
 async def test_a_folder_that_is_removed_late_costs_a_twin_nothing(
-    bench: Bench, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     store = batch_of(tmp_path, shot("late", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1"))
@@ -262,7 +260,7 @@ async def test_a_folder_that_is_removed_late_costs_a_twin_nothing(
     assert list(bench.jobs.iterdir()) == []
 
 
-async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: Bench, carphone: Path, tmp_path: Path) -> None:
+async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
     rows = [
         shot("full", short, tmp_path, codec="ffv1"),
@@ -292,14 +290,14 @@ async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: Bench, carp
 async def test_an_installation_that_requires_consent_dubs_no_shot_without_it(carphone: Path, tmp_path: Path) -> None:
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
     store = batch_of(tmp_path, row)
-    async with open_bench(settings_in(tmp_path, require_consent=True)) as strict:
+    async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
         record = await run_shot(strict, store, "night", 0)
     assert (record.state, exit_code_of(record)) == (ShotState.FAILED, 11)
     assert "consent" in record.error
 
 
 async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stays(
-    bench: Bench, carphone: Path, tmp_path: Path
+    bench: WorkerContext, carphone: Path, tmp_path: Path
 ) -> None:
     place = bench.place
     enrol = EnrolRequest(actor_id="ada", footage=carphone, method="ugc", options=UNPERSONALIZED)
@@ -333,7 +331,7 @@ async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stay
 
 
 async def test_of_a_shot_that_is_cancelled_while_the_film_is_measured_nothing_stays(
-    bench: Bench, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "LOOK_S", 0.01)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)

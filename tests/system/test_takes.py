@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.actors.create import EnrolRequest, create_actor
-from gateway.actors.footage import digests_of_files, joined_digest
+from gateway.actors.create import EnrolRequest, create_actor, digests_of_files, joined_digest
 from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
 from gateway.stages.host import StageHost

@@ -1,17 +1,133 @@
-"""Calls of the Kubernetes API that batches need, through the official client. Each call has a time limit."""
+"""Calls of the Kubernetes API that batches need, through the official client. Each call has a time limit.
+
+Errors of the Kubernetes API as errors of dubstage, each with what to do.
+
+Watch of the Jobs of a batch that outlives lost connections and expired versions.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from gateway.batch.kubernetes.refusals import Call, VersionExpiredError, no_answer, refusal
 from gateway.batch.kubernetes.settings import Object
-from services.common.errors import InvalidRequest
+from services.common.errors import (
+    BackendUnavailable,
+    ClusterRefused,
+    DubstageError,
+    InvalidRequest,
+    Overloaded,
+    StageDeadlineExceeded,
+    Unauthenticated,
+)
+
+_MOST_TEXT: Final = 500
+
+
+class VersionExpiredError(Exception):
+    """The API no longer has the resource version that a watch asked for (410): list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the API, for messages.
+
+    Attributes:
+        verb: verb of RBAC, such as `create`.
+        resource: resource of RBAC, such as `jobs`.
+        group: API group of the resource; empty: the core group.
+        namespace: namespace of the object.
+        name: name of the object; empty: the call is about several objects.
+    """
+
+    verb: str
+    resource: str
+    group: str
+    namespace: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{f' {self.name}' if self.name else ''} in namespace {self.namespace}"
+
+
+def api_error(status: int, body: str, call: Call, host: str) -> DubstageError:  # noqa: PLR0911 - one error for each status
+    """Return the error for an answer of the API.
+
+    Args:
+        status: HTTP status.
+        body: the answer, a Status object as JSON, or any text of a proxy.
+        call: what was asked.
+        host: address of the API.
+    """
+    said = _message(body)
+    match status:
+        case 401:
+            return Unauthenticated(
+                f"the cluster {host} does not know the caller: log in again, or choose another kubeconfig or --context ({said})",
+                field="context",
+            )
+        case 403 if "quota" in said or "admission" in said or "denied the request" in said or "PodSecurity" in said:
+            return ClusterRefused(f"the cluster {host} refuses to {call}: {said}", subject=call.namespace)
+        case 403:
+            group = f'apiGroups: ["{call.group}"], ' if call.group else 'apiGroups: [""], '
+            return ClusterRefused(
+                f"the cluster {host} does not allow this account to {call}: the Role needs {{{group}resources: [{call.resource}], "
+                f"verbs: [{call.verb}]}}; the chart makes it with batch.enabled, for the accounts in batch.subjects "
+                f"and, with gateway.batchesOnKubernetes, for its gateway ({said})",
+                subject=call.namespace,
+            )
+        case 404 if call.resource == "configmaps":
+            return InvalidRequest(
+                f"namespace {call.namespace} of the cluster {host} has no ConfigMap {call.name}: install the chart there with "
+                "batch.enabled=true, or give --namespace and --config-map",
+                field="config_map",
+            )
+        case 404:
+            return ClusterRefused(
+                f"cannot {call}: the cluster {host} has no such namespace or object: give --namespace ({said})",
+                subject=call.namespace,
+            )
+        case 400 | 422:
+            return ClusterRefused(
+                f"the cluster {host} does not accept what it got to {call}: {said}: correct the values under batch of the chart",
+                subject=call.namespace,
+            )
+        case 409:
+            return ClusterRefused(f"cannot {call}: {said}", subject=call.namespace)
+        case 429:
+            return Overloaded(f"the cluster {host} has too many requests: {said}")
+        case _:
+            return BackendUnavailable(f"the cluster {host} failed to {call} (HTTP {status}): {said}")
+
+
+def no_answer(error: Exception, call: Call, host: str) -> DubstageError:
+    """Return the error for a call that got no answer: no connection, a cut connection, or no answer in time."""
+    text = " ".join(str(error).split())[:_MOST_TEXT]
+    if "timed out" in text.lower() or "timeout" in type(error).__name__.lower():
+        return StageDeadlineExceeded(f"the cluster {host} did not answer in time (to {call}): {text}")
+    if "certificate" in text.lower():
+        return ClusterRefused(
+            f"the certificate of the cluster {host} is not trusted: choose another kubeconfig ({text})", subject=host
+        )
+    return BackendUnavailable(
+        f"the cluster {host} cannot be reached (to {call}): is the address right, and does the cluster run? ({text})"
+    )
+
+
+def _message(body: str) -> str:
+    try:
+        found = json.loads(body)
+        text = str(found.get("message") or found.get("reason") or body) if isinstance(found, dict) else body
+    except ValueError:
+        text = body
+    return " ".join(text.split())[:_MOST_TEXT] or "no reason given"
+
 
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0
@@ -138,7 +254,7 @@ class Cluster:
 
     def _ended(self, status: Object, call: Call) -> Exception:
         code = int(status.get("code") or 0)
-        return VersionExpiredError() if code == _GONE else refusal(code, json.dumps(status), call, self.host)
+        return VersionExpiredError() if code == _GONE else api_error(code, json.dumps(status), call, self.host)
 
     def _call(self, verb: str, resource: str, name: str = "", *, group: str = "batch") -> Call:
         return Call(verb, resource, group, self.namespace, name)
@@ -160,7 +276,7 @@ class Cluster:
         except ApiException as answer:
             if answer.status == passed_on:
                 raise
-            raise refusal(int(answer.status or 0), _text(answer.body), call, self.host) from answer
+            raise api_error(int(answer.status or 0), _text(answer.body), call, self.host) from answer
         except (HTTPError, OSError) as problem:
             raise no_answer(problem, call, self.host) from problem
 
@@ -225,3 +341,79 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
     # Each call fails at once if it fails: `follow` decides when to try again.
     chosen.retries = False
     return Cluster(client.ApiClient(chosen), namespace or found or "default", context, read_s=read_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Times of a watch, seconds.
+
+    Attributes:
+        watch_s: length of one watch; whole seconds. After it the state is told again, changed or not.
+        first_s: pause after the first failure. Each further failure doubles the pause.
+        longest_s: longest pause.
+        patience_s: time without any answer after which the watch gives up.
+    """
+
+    watch_s: int = 15
+    first_s: float = 0.5
+    longest_s: float = 30.0
+    patience_s: float = 900.0
+
+
+def follow(
+    cluster: Cluster,
+    selector: str,
+    timing: Timing,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[dict[str, Object]]:
+    """Yield the Jobs with some labels by name: at first, after each change, and at least every `timing.watch_s` seconds.
+
+    The Jobs are listed, then watched from the version of the list. A watch that was cut goes on where it was. If the API does not
+    have that version any more, the Jobs are listed again.
+
+    Raises:
+        DubstageError: the API refuses, or gave no answer for `timing.patience_s` seconds.
+    """
+    known: dict[str, Object] = {}
+    version = ""
+    pause, failing_since = timing.first_s, clock()
+    while True:
+        begun, events = clock(), 0
+        try:
+            if not version:
+                items, version = cluster.jobs(selector)
+                known = {item["metadata"]["name"]: item for item in items}
+                failing_since = clock()
+                yield dict(known)
+            for kind, job in cluster.watch_jobs(selector, version, timing.watch_s):
+                events, failing_since, pause = events + 1, clock(), timing.first_s
+                version = job["metadata"]["resourceVersion"]
+                if _changed(known, kind, job):
+                    yield dict(known)
+            failing_since = clock()
+            yield dict(known)
+            quick = not events and clock() - begun < timing.first_s
+        except VersionExpiredError:
+            version, quick = "", not events
+        except DubstageError as error:
+            if not error.retryable or clock() - failing_since > timing.patience_s:
+                raise
+            quick = True
+        if quick:
+            sleep(pause)
+            pause = min(2 * pause, timing.longest_s)
+        else:
+            pause = timing.first_s
+
+
+def _changed(known: dict[str, Object], kind: str, job: Object) -> bool:
+    """Bring `known` up to date with one event, and return whether it changed. A bookmark tells only a version."""
+    name = job["metadata"].get("name", "")
+    if kind == "DELETED":
+        return known.pop(name, None) is not None
+    if kind in ("ADDED", "MODIFIED"):
+        known[name] = job
+        return True
+    return False

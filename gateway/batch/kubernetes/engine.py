@@ -1,24 +1,80 @@
-"""The engine: batches as Jobs of a cluster. All functions block."""
+"""The engine: batches as Jobs of a cluster. All functions block.
+
+Check of the rows of a batch: pods must be able to open every file.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Final
 
-from gateway.batch.kubernetes.cluster import Cluster, connect
-from gateway.batch.kubernetes.follow import Timing, follow
-from gateway.batch.kubernetes.job_plan import BatchPlan, jobs_of, shards_of
-from gateway.batch.kubernetes.job_spec import BATCH_LABEL, MANIFEST_ANNOTATION, ROWS_ANNOTATION, job_of
-from gateway.batch.kubernetes.job_state import JobState, job_state, merged
-from gateway.batch.kubernetes.locations import check_reach
-from gateway.batch.kubernetes.pod_state import PodEnd, pod_ends, waiting_notes
+from gateway.batch.kubernetes.cluster import Cluster, Timing, connect, follow
+from gateway.batch.kubernetes.jobs import (
+    BATCH_LABEL,
+    MANIFEST_ANNOTATION,
+    ROWS_ANNOTATION,
+    BatchPlan,
+    JobState,
+    PodEnd,
+    job_of,
+    job_state,
+    jobs_of,
+    merged,
+    pod_ends,
+    shards_of,
+    waiting_notes,
+)
 from gateway.batch.kubernetes.settings import JobSettings, Object, read_settings
+from gateway.batch.media import is_url
+from gateway.batch.records import present_time
 from gateway.batch.store import BatchStore
-from gateway.batch.transitions import present_time
-from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, Shot, ShotRecord, ShotState
+from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from services.common.errors import ClusterRefused, DubstageError, InvalidRequest
+
+_FIELDS: Final = ("footage", "speech", "consent", "output")
+_DATABASE: Final = "DUBSTAGE_DATABASE_URL"
+
+
+def check_reach(shots: Iterable[ShotSpec], settings: JobSettings, profile: str, store_url: str) -> None:
+    """Check that the workers of a cluster can reach what a batch names.
+
+    Raises:
+        InvalidRequest: the workers read another store of batches, a file lies outside of the volumes of the pods, or a row names an
+            actor and the workers have no database of actors. The message names the first row and the remedy.
+    """
+    if _plain(store_url) != _plain(settings.batches_url):
+        raise InvalidRequest(
+            f"DUBSTAGE_BATCHES_URL: this command writes batches to {store_url}, and the workers of the cluster read "
+            f"{settings.batches_url}: set DUBSTAGE_BATCHES_URL={settings.batches_url} here, or batch.url of the chart",
+            field="batches_url",
+        )
+    mounts = [PurePosixPath(mount["mountPath"]) for mount in settings.volume_mounts]
+    volumes = f"a file below {', '.join(map(str, mounts))}" if mounts else "mount a volume (batch.extraVolumes of the chart)"
+    names = {item["name"] for item in (*settings.env, *settings.profile(profile).env)}
+    wrong: list[str] = []
+    for row, shot in enumerate(shots):
+        for field_name in _FIELDS:
+            place = getattr(shot, field_name)
+            if place and not is_url(place) and not any(PurePosixPath(place).is_relative_to(mount) for mount in mounts):
+                wrong.append(
+                    f"row {row + 1} ({shot.id}): {field_name}: {place} is a file that pods cannot open: give a URL such as "
+                    f"s3://BUCKET/KEY, or {volumes}"
+                )
+        if shot.actor and _DATABASE not in names:
+            wrong.append(
+                f"row {row + 1} ({shot.id}): actor: the workers have no database of actors: set gateway.database of the chart"
+            )
+    if wrong:
+        more = f" ({len(wrong) - 1} more of the kind)" if len(wrong) > 1 else ""
+        raise InvalidRequest(wrong[0] + more, field="manifest")
+
+
+def _plain(url: str) -> str:
+    return url.removeprefix("file://").rstrip("/")
+
 
 DETAILS: Final = "kubernetes"
 """Key of the plan in the details of a batch."""
@@ -93,7 +149,7 @@ class KubernetesEngine:
     cluster: Cluster
     timing: Timing = field(default_factory=Timing)
 
-    def check(self, shots: Iterable[Shot], store: BatchStore, *, profile: str = "cpu", config_map: str = CONFIG_MAP) -> None:
+    def check(self, shots: Iterable[ShotSpec], store: BatchStore, *, profile: str = "cpu", config_map: str = CONFIG_MAP) -> None:
         """Check that the pods of this cluster can work on shots, before there is a batch of them.
 
         Raises:
@@ -221,7 +277,7 @@ class KubernetesEngine:
             return Submitted((), 0)
         return self._start(store, facts, plan, settings, left, listed=snapshot.jobs, anew=chosen)
 
-    def _checked(self, shots: Iterable[Shot], store: BatchStore, profile: str, config_map: str) -> JobSettings:
+    def _checked(self, shots: Iterable[ShotSpec], store: BatchStore, profile: str, config_map: str) -> JobSettings:
         settings = read_settings(self.cluster.config_map(config_map), config_map)
         check_reach(shots, settings, profile, store.url)
         return settings

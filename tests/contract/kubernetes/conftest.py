@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.kubernetes.cluster import Cluster, connect
+from gateway.batch.kubernetes.cluster import Cluster, Timing, connect
 from gateway.batch.kubernetes.engine import KubernetesEngine
-from gateway.batch.kubernetes.follow import Timing
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot
+from gateway.batch.types import ShotSpec
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi, serve
 from tests.kubernetes_objects import schemas_read_once
 
@@ -55,10 +54,10 @@ def config_map(store: BatchStore, **changed: Any) -> dict[str, Any]:
     }
 
 
-def shots(number: int) -> list[Shot]:
+def shots(number: int) -> list[ShotSpec]:
     """Rows whose files pods can open."""
     return [
-        Shot(id=f"sh{row:05}", footage=f"s3://plates/{row}.mov", speech=f"s3://de/{row}.wav", output=f"s3://out/{row}.mov")
+        ShotSpec(id=f"sh{row:05}", footage=f"s3://plates/{row}.mov", speech=f"s3://de/{row}.wav", output=f"s3://out/{row}.mov")
         for row in range(number)
     ]
 

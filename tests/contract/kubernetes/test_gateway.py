@@ -10,11 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from gateway.api.batch_servicer import BatchServicer
+from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches
-from gateway.api.installation import Installation
-from gateway.api.opened_stages import OpenedStages
-from gateway.api.shared import Shared
+from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
 from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
@@ -43,11 +41,11 @@ def request_of_three(api: JobApi, store: BatchStore, tmp_path: Path) -> pb.Submi
 def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
     """Call the RPCs of a gateway that dubs nothing itself."""
     settings = GatewaySettings(data_dir=tmp_path / "gateway", media_dir=tmp_path / "plates", batches_url=store.url)
-    installation = Installation(settings, Limits(None))
+    installation = TenantStorage(settings, Limits(None))
 
     def run(work: Callable[[BatchServicer], Coroutine[Any, Any, T]]) -> T:
         async def once() -> T:
-            shared = Shared.of(settings, OpenedStages(settings))
+            shared = ProcessContext.of(settings, OpenedStages(settings))
             batches = Batches(settings, installation.context, shared)
             return await work(BatchServicer(settings, installation.context, batches, shared.long_calls))
 

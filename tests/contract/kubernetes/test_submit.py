@@ -73,7 +73,7 @@ def test_a_submission_that_was_cut_goes_on_with_the_rows_that_are_left(
 def test_a_batch_of_more_rows_than_a_job_may_have_is_several_jobs(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.batch.kubernetes.job_plan.MOST_COMPLETIONS", 100)
+    monkeypatch.setattr("gateway.batch.kubernetes.jobs.MOST_COMPLETIONS", 100)
     store.create(manifest_of("large", shots(250)), "kubernetes")
     assert engine.submit(store, "large", workers=7).jobs == tuple(f"dubstage-large-0-{shard}" for shard in range(3))
     assert [args_of(api, job["metadata"]["name"])[-1] for job in api.jobs()] == ["0-99", "100-199", "200-249"]

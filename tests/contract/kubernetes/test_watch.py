@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.batch.kubernetes.cluster import Cluster
+from gateway.batch.kubernetes.cluster import Cluster, Timing, follow
 from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot
-from gateway.batch.kubernetes.follow import Timing, follow
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
 from services.common.errors import BackendUnavailable, ClusterRefused, Overloaded

@@ -7,10 +7,9 @@ from pathlib import Path
 from sqlalchemy import Engine, LargeBinary, bindparam, text
 
 from gateway.actors.store import ActorStore
-from gateway.consent.record import Consent
-from gateway.consent.use import ConsentUse
-from gateway.database.database import Database
-from gateway.operations.queue import OperationQueue
+from gateway.consent.record import Consent, ConsentUse
+from gateway.database.session import Database
+from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationStore
 from gateway.pipeline.enrol import EnrolledActor
 from services.common.store.artefacts import ArtefactStore

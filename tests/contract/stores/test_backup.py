@@ -19,20 +19,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Table, text
 
-from gateway.actors.store import ActorStore
-from gateway.actors.store_owner import owner_of
-from gateway.actors.workplace import Workplace, open_workplace
+from gateway.actors.installation import Installation, open_installation
+from gateway.actors.store import ActorStore, owner_of
 from gateway.backup import write
-from gateway.backup.archive import ArchiveWriter, members, read_manifest
+from gateway.backup.archive import ArchiveWriter, lines_of, members, read_manifest
 from gateway.backup.restore import RESTORE, restore_backup
-from gateway.backup.rows import lines_of
 from gateway.backup.write import write_backup
 from gateway.database.tables import ActorRow, Base, LineageRow
 from gateway.operations.store import OperationStore
 from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.opening import trusted_authorities
 from gateway.settings import GatewaySettings
-from gateway.signatures.installation import KEY_FILE as SIGNING
+from gateway.signatures import KEY_FILE as SIGNING
 from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
@@ -50,7 +48,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Workplace:
+def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> Installation:
     """Ann and Bob, an operation that has ended, and one that waits; Cid was erased."""
     for name in ("ann", "bob", "cid"):
         actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
@@ -59,17 +57,17 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     operations.finish(replace(ended, response=b"\xffresult"))
     operations.add("enrol", b"waiting", actor_id="bob")
     actors.erasures.erase("cid")
-    return Workplace(settings, actors, blobs)
+    return Installation(settings, actors, blobs)
 
 
-def wipe(place: Workplace) -> None:
+def wipe(place: Installation) -> None:
     Base.metadata.drop_all(place.actors.database.engine)
     place.actors.close()
     shutil.rmtree(place.settings.data_dir)
     shutil.rmtree(place.settings.artefacts_url)
 
 
-def facts(place: Workplace, name: str) -> tuple[object, ...]:
+def facts(place: Installation, name: str) -> tuple[object, ...]:
     actor = place.actors.get(name)
     return actor.method, actor.consent, actor.created_at, actor.artefacts, actor.enrolled.geometry.mean_mouth.tobytes()
 
@@ -89,7 +87,7 @@ def tables_of(file: Path) -> dict[str, bytes]:
     return {name: content.read() for name, content in members(file) if name.startswith("tables/")}
 
 
-def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path) -> None:
+def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Path) -> None:
     before, files = [facts(place, name) for name in ("ann", "bob")], on_disk(place.settings)
     key, credential = (place.settings.data_dir / SIGNING).read_bytes(), installation_credential(place.settings.data_dir)
     made = write_backup(place, tmp_path / "backup.tar")
@@ -97,7 +95,7 @@ def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path)
     assert (tmp_path / "backup.tar").stat().st_mode & 0o777 == 0o600
     wipe(place)
 
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert [facts(again, name) for name in ("ann", "bob")] == before
         assert on_disk(place.settings) == files
@@ -118,7 +116,7 @@ def test_a_wiped_installation_comes_back_whole(place: Workplace, tmp_path: Path)
     assert changed == {"tables/operations.jsonl", "tables/audit_log.jsonl"}, "the log knows of the backup and of the restore"
 
 
-def enrol_at_once(place: Workplace, name: str) -> None:
+def enrol_at_once(place: Installation, name: str) -> None:
     """Store what an enrolment stores in one transaction, or raise BackendUnavailable if the database may not be written now."""
     style = place.artefacts.put_bytes(f"style of {name}".encode())
     database = place.actors.database
@@ -132,7 +130,7 @@ def enrol_at_once(place: Workplace, name: str) -> None:
 
 
 def test_an_enrolment_that_ends_while_the_rows_are_read_leaves_a_backup_of_one_moment(
-    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lines_before_an_enrolment(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
         yield from lines_of(connection, table, without)
@@ -145,11 +143,11 @@ def test_an_enrolment_that_ends_while_the_rows_are_read_leaves_a_backup_of_one_m
     assert len(place.actors.list()) == 3, "a gateway need not wait for the backup"
     assert all(b"dan" not in content for content in tables_of(tmp_path / "backup.tar").values())
     wipe(place)
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         assert restore_backup(again, tmp_path / "backup.tar").actors == 2
 
 
-def test_the_database_can_be_written_while_blobs_are_copied(place: Workplace, tmp_path: Path) -> None:
+def test_the_database_can_be_written_while_blobs_are_copied(place: Installation, tmp_path: Path) -> None:
     def enrolled_meanwhile(step: str, done: int, total: int) -> None:
         if not done:
             enrol_at_once(place, "dan")
@@ -158,7 +156,7 @@ def test_the_database_can_be_written_while_blobs_are_copied(place: Workplace, tm
     assert len(place.actors.list()) == 3
 
 
-def test_the_rows_of_years_need_not_fit_into_the_memory(place: Workplace, tmp_path: Path) -> None:
+def test_the_rows_of_years_need_not_fit_into_the_memory(place: Installation, tmp_path: Path) -> None:
     fill(place.actors.database, actors=1, operations=20_000)
     with place.actors.database.writing() as session:
         session.execute(text("DELETE FROM lineage WHERE actor_id LIKE 'p%'"))  # these blobs are nowhere
@@ -167,42 +165,42 @@ def test_the_rows_of_years_need_not_fit_into_the_memory(place: Workplace, tmp_pa
     lines = tables_of(tmp_path / "backup.tar")["tables/operations.jsonl"]
     assert len(lines) > 2 * MEMORY_BYTES
     wipe(place)
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         with little_memory():
             assert restore_backup(again, tmp_path / "backup.tar") == made
         write_backup(again, tmp_path / "second.tar")
     assert tables_of(tmp_path / "second.tar")["tables/operations.jsonl"] == lines
 
 
-def test_an_actor_can_be_left_out(place: Workplace, tmp_path: Path) -> None:
+def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
     made = write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob"}))
     assert made.actors == 1
     assert all(b"bob" not in content for content in tables_of(tmp_path / "backup.tar").values())
     assert made.blobs == len({ref.sha256 for ref in place.actors.get("ann").artefacts.values()})
 
 
-def test_only_an_empty_installation_is_filled(place: Workplace, tmp_path: Path) -> None:
+def test_only_an_empty_installation_is_filled(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
     with pytest.raises(InvalidRequest, match="is not empty: its table actors has rows"):
         restore_backup(place, tmp_path / "backup.tar")
 
 
-def test_another_artefact_store_is_refused(place: Workplace, tmp_path: Path) -> None:
+def test_another_artefact_store_is_refused(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
     elsewhere = place.settings.model_copy(update={"artefacts_url": str(tmp_path / "elsewhere")})
-    with open_workplace(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
+    with open_installation(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
         restore_backup(other, tmp_path / "backup.tar")
 
 
-def lose_database(place: Workplace) -> None:
+def lose_database(place: Installation) -> None:
     """Remove database and data folder. The artefact store stays, and belongs to the lost database."""
     Base.metadata.drop_all(place.actors.database.engine)
     place.actors.close()
     shutil.rmtree(place.settings.data_dir)
 
 
-def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Workplace, tmp_path: Path) -> None:
+def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Installation, tmp_path: Path) -> None:
     lost = place.actors.database.id
     assert write_backup(place, tmp_path / "backup.tar").database == lost
     before = facts(place, "ann")
@@ -210,10 +208,10 @@ def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Work
 
     with pytest.raises(StorageRefused, match="belongs to another database"):
         ActorStore(place.settings)
-    with open_workplace(place.settings, claim_artefacts=False) as again:
+    with open_installation(place.settings, claim_artefacts=False) as again:
         restore_backup(again, tmp_path / "backup.tar")
         assert facts(again, "ann") == before
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         assert facts(again, "ann") == before
         owner = owner_of(again.artefacts)
         assert owner is not None
@@ -221,17 +219,17 @@ def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Work
 
 
 def test_the_database_of_the_backup_is_refused_once_another_was_restored(
-    place: Workplace, tmp_path: Path, geometry: ActorGeometry
+    place: Installation, tmp_path: Path, geometry: ActorGeometry
 ) -> None:
     write_backup(place, tmp_path / "backup.tar")
     copy = place.settings.model_copy(update={"data_dir": tmp_path / "copy", "database_url": ""})
-    with open_workplace(copy, claim_artefacts=False) as second:
+    with open_installation(copy, claim_artefacts=False) as second:
         restore_backup(second, tmp_path / "backup.tar")
     with pytest.raises(StorageRefused, match="belongs to another database"):
         ActorStore(place.settings)
 
 
-def test_a_restore_that_was_interrupted_goes_on(place: Workplace, tmp_path: Path) -> None:
+def test_a_restore_that_was_interrupted_goes_on(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
     lose_database(place)
 
@@ -239,18 +237,18 @@ def test_a_restore_that_was_interrupted_goes_on(place: Workplace, tmp_path: Path
         if step == RESTORE:
             raise InterruptedError
 
-    with open_workplace(place.settings, claim_artefacts=False) as again, pytest.raises(InterruptedError):
+    with open_installation(place.settings, claim_artefacts=False) as again, pytest.raises(InterruptedError):
         restore_backup(again, tmp_path / "backup.tar", on_blob=stop)
-    with open_workplace(place.settings, claim_artefacts=False) as again:
+    with open_installation(place.settings, claim_artefacts=False) as again:
         restore_backup(again, tmp_path / "backup.tar")
         assert len(again.actors.list()) == 2
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         assert len(again.actors.list()) == 2
 
 
 @pytest.mark.parametrize("said", [True, False])
 def test_a_store_of_a_third_database_is_refused_and_keeps_its_owner(
-    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool
+    place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool
 ) -> None:
     if not said:
         monkeypatch.setattr(place.actors.database, "id", "")  # as in a backup of an earlier version
@@ -262,7 +260,7 @@ def test_a_store_of_a_third_database_is_refused_and_keeps_its_owner(
             json.dumps({"database": "f" * 32, "where": "sqlite:///third", "since": "2026-11-25"}).encode(), replace=True
         )
     owner = store.owner()
-    with open_workplace(place.settings, claim_artefacts=False) as again:
+    with open_installation(place.settings, claim_artefacts=False) as again:
         with pytest.raises(StorageRefused, match=r"belongs to another database.* If the other database is gone for good, remove"):
             restore_backup(again, tmp_path / "backup.tar")
         assert again.actors.list() == []
@@ -270,13 +268,13 @@ def test_a_store_of_a_third_database_is_refused_and_keeps_its_owner(
 
 
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
-def test_another_key_is_never_replaced(place: Workplace, tmp_path: Path, name: str) -> None:
+def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name: str) -> None:
     installation_credential(place.settings.data_dir)
     key = (place.settings.data_dir / name).read_bytes()
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
     file = place.settings.data_dir / name
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         file.write_bytes(b"another key")
         with pytest.raises(InvalidRequest, match=rf"{name} is another key than the backup's, .*: move the file away"):
             restore_backup(again, tmp_path / "backup.tar")
@@ -286,34 +284,34 @@ def test_another_key_is_never_replaced(place: Workplace, tmp_path: Path, name: s
         assert (file.read_bytes(), len(again.actors.list())) == (key, 2)
 
 
-def test_a_key_that_is_made_while_blobs_are_restored_is_not_replaced_silently(place: Workplace, tmp_path: Path) -> None:
+def test_a_key_that_is_made_while_blobs_are_restored_is_not_replaced_silently(place: Installation, tmp_path: Path) -> None:
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         with pytest.raises(InvalidRequest, match=f"{KEY_FILE} is another key than the backup's"):
             restore_backup(again, tmp_path / "backup.tar", on_blob=lambda *_: installation_credential(place.settings.data_dir))
         assert again.actors.list() == []
 
 
-def test_a_backup_without_somebody_unknown_is_refused(place: Workplace, tmp_path: Path) -> None:
+def test_a_backup_without_somebody_unknown_is_refused(place: Installation, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="there is no actor 'bobby' to leave out"):
         write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob", "bobby"}))
     assert not list(tmp_path.glob("*backup*"))
 
 
-def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(place: Workplace, tmp_path: Path) -> None:
+def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(place: Installation, tmp_path: Path) -> None:
     made = write_backup(place, tmp_path / "backup.tar")
     assert KEY_FILE not in made.members
     wipe(place)
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         own = installation_credential(place.settings.data_dir)
         assert restore_backup(again, tmp_path / "backup.tar") == made
         assert installation_credential(place.settings.data_dir) == own
 
 
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
-def test_a_key_that_cannot_be_read_or_written_is_told_by_name(place: Workplace, tmp_path: Path, name: str) -> None:
+def test_a_key_that_cannot_be_read_or_written_is_told_by_name(place: Installation, tmp_path: Path, name: str) -> None:
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")
     file = place.settings.data_dir / name
@@ -324,7 +322,7 @@ def test_a_key_that_cannot_be_read_or_written_is_told_by_name(place: Workplace, 
     assert not (tmp_path / "second.tar").exists()
 
 
-def test_a_blob_that_is_gone_or_damaged_ends_the_backup_and_leaves_no_file(place: Workplace, tmp_path: Path) -> None:
+def test_a_blob_that_is_gone_or_damaged_ends_the_backup_and_leaves_no_file(place: Installation, tmp_path: Path) -> None:
     ref = place.actors.get("ann").artefacts["bank"]
     file = next(path for path in Path(place.settings.artefacts_url).rglob(ref.sha256))
     content = file.read_bytes()
@@ -338,7 +336,7 @@ def test_a_blob_that_is_gone_or_damaged_ends_the_backup_and_leaves_no_file(place
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_existing_file_is_kept_unless_it_may_be_replaced(place: Workplace, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_unless_it_may_be_replaced(place: Installation, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     file.write_bytes(b"letters")
     with pytest.raises(InvalidRequest, match="--overwrite"):
@@ -348,7 +346,7 @@ def test_an_existing_file_is_kept_unless_it_may_be_replaced(place: Workplace, tm
     assert read_manifest(file).actors == 2
 
 
-def test_what_a_killed_backup_left_goes_with_the_next_and_what_a_live_one_writes_stays(place: Workplace, tmp_path: Path) -> None:
+def test_what_a_killed_backup_left_goes_with_the_next_and_what_a_live_one_writes_stays(place: Installation, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     folder.mkdir(mode=0o755)
     for name in ("actors.tar", ".actors.0123456789abcdef.backup.gz", ".0123456789abcdef.backup"):
@@ -360,12 +358,12 @@ def test_what_a_killed_backup_left_goes_with_the_next_and_what_a_live_one_writes
     script = """
 import os, sys, time
 from pathlib import Path
-from gateway.actors.workplace import open_workplace
+from gateway.actors.installation import open_installation
 from gateway.backup.write import write_backup
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 os.umask(0)
-with open_workplace(load_settings(GatewaySettings)) as place:
+with open_installation(load_settings(GatewaySettings)) as place:
     write_backup(place, Path(sys.argv[1]), on_blob=lambda *_: (print("writes", flush=True), time.sleep(600)))
 """
     named = {name: str(getattr(place.settings, name)) for name in ("data_dir", "artefacts_url", "database_url")}
@@ -471,12 +469,14 @@ HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _member
 
 
 @pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
-def test_a_file_that_is_not_a_whole_backup_changes_nothing(place: Workplace, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_file_that_is_not_a_whole_backup_changes_nothing(
+    place: Installation, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     file = tmp_path / "backup.tar"
     write_backup(place, file)
     wipe(place)
     spoil(file)
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         with pytest.raises(DubstageError, match=r"damaged|no backup of dubstage"):
             restore_backup(again, file)
         assert OperationStore(again.actors.database).list() == []
@@ -484,7 +484,7 @@ def test_a_file_that_is_not_a_whole_backup_changes_nothing(place: Workplace, tmp
 
 
 @pytest.mark.parametrize("row", ["[]", "5", '{"actor_id": 5, "method": {}}', '{"tenant": 1e400}', "[" * 100_000])
-def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Workplace, tmp_path: Path, row: str) -> None:
+def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Installation, tmp_path: Path, row: str) -> None:
     file = tmp_path / "backup.tar"
     made = write_backup(place, file)
     wipe(place)
@@ -494,7 +494,7 @@ def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Workplace, 
     manifest = replace(made, blobs=0, members={member.name: hashlib.sha256(lines).hexdigest()})
     with tarfile.open(file, "w") as archive:
         ArchiveWriter(archive, manifest, {member.name: io.BytesIO(lines)})
-    with open_workplace(place.settings) as again:
+    with open_installation(place.settings) as again:
         with pytest.raises(InvalidRequest, match="do not fit the tables"):
             restore_backup(again, file)
         assert again.actors.list() == []

@@ -10,19 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.consent_places import consent_at
-from gateway.batch.manifest import manifest_of, manifest_or_mistakes, read_manifest
-from gateway.batch.manifest_checks import file_mistakes
+from gateway.batch.manifest import consent_at, file_mistakes, manifest_of, manifest_or_mistakes, read_manifest
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.provenance.places import sidecar_of
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, Cancelled, InvalidRequest, StorageRefused
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, S3Server, answering
 
 Aws = Callable[..., None]
-SHOTS = [Shot(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(12)]
+SHOTS = [ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(12)]
 
 
 @pytest.fixture
@@ -147,7 +145,7 @@ def test_consent_records_of_a_bucket_are_read_when_a_batch_is_checked(url: str, 
     with pytest.raises(ArtefactNotFound):
         consent_at(f"{url}/none.json")
     shots = {
-        line: Shot(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
+        line: ShotSpec(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
         for line, name in enumerate(("good", "bad", "none"), start=1)
     }
     assert [(mistake.line, mistake.field) for mistake in file_mistakes(shots)] == [(2, "consent"), (3, "consent")]

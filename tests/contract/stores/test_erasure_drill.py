@@ -13,15 +13,15 @@ import pytest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
-from gateway.audit.entry import Event, Happening
-from gateway.batch.erasing import BatchPictures
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.batch.manifest import manifest_of
+from gateway.batch.removal import BatchPictures
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot
+from gateway.batch.types import ShotSpec
 from gateway.operations.store import OperationStore
 from gateway.pipeline.journal import Journal
 from gateway.settings import GatewaySettings
-from gateway.signatures.installation import installation_key
+from gateway.signatures import installation_key
 from services.common.errors import ActorNotReady, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -73,7 +73,7 @@ def job(actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, geometry:
     Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref)).record("first", {"box": np.full(64, 1, np.uint8)})
     (folder / "faces.bin").write_bytes(b"faces of ann")
     OperationStore(actors.database).add("dub", b"dub of ann", actor_id="ann")
-    shots = [Shot(id=f"s{name}", footage="/plate.mp4", output=f"/{name}.mp4", actor=name) for name in ("ann", "bob")]
+    shots = [ShotSpec(id=f"s{name}", footage="/plate.mp4", output=f"/{name}.mp4", actor=name) for name in ("ann", "bob")]
     batches.create(manifest_of("night", shots), "farm")
     for name in ("ann", "bob"):
         batches.put_thumbnail("night", f"s{name}", f"picture of {name}".encode())
@@ -163,13 +163,13 @@ def test_files_of_other_jobs_that_are_equal_stay_and_are_named(
 _APPEND = """
 import sys
 from pathlib import Path
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
-from gateway.database.database import Database
+from gateway.database.session import Database
 
 log = AuditLog(Database(sys.argv[1], Path(sys.argv[2])))
 for number in range(40):
-    log.record(Happening(event=Event.DUB_BEGUN, work=f"{sys.argv[3]}/{number}"))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"{sys.argv[3]}/{number}"))
 """
 
 
@@ -188,6 +188,6 @@ def test_gateways_that_append_at_the_same_time_write_one_chain(actors: ActorStor
 def test_an_entry_goes_with_its_transaction(actors: ActorStore) -> None:
     before = actors.audit.verify()
     with actors.database.writing() as session:
-        actors.audit.append(session, Happening(event=Event.DUB_BEGUN, work="dubs/1"))
+        actors.audit.append(session, AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1"))
         session.rollback()
     assert actors.audit.verify() == before

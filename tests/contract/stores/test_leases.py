@@ -14,10 +14,10 @@ from sqlalchemy import delete, event, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.operations import execution, runner
-from gateway.operations.job import Handler, Job
-from gateway.operations.queue import OperationQueue
+from gateway.operations.execution import Handler, Job
+from gateway.operations.leases import OperationQueue
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
 from services.common.chassis import error_status

@@ -12,9 +12,8 @@ import pytest
 from sqlalchemy import event, inspect, text
 
 from gateway.actors.store import ActorStore
-from gateway.database.database import Database
-from gateway.operations.expiry import AT_ONCE, expire_operations
-from gateway.operations.store import OperationStore
+from gateway.database.session import Database
+from gateway.operations.store import AT_ONCE, OperationStore, expire_operations
 from gateway.settings import GatewaySettings
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore

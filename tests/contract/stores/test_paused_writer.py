@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from gateway.database import postgres_locks
-from gateway.database.database import Database
-from gateway.operations.queue import OperationQueue
+from gateway.database import postgres
+from gateway.database.session import Database
+from gateway.operations.leases import OperationQueue
 from gateway.operations.store import LeaseRow, OperationStore
 from services.common.errors import BackendUnavailable
 
@@ -18,7 +18,7 @@ from services.common.errors import BackendUnavailable
 def test_a_lease_that_a_paused_gateway_was_renewing_is_taken(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_locks, "PAUSED_S", 1)
+    monkeypatch.setattr(postgres, "PAUSED_S", 1)
     paused, other = Database(postgres_url, tmp_path), Database(postgres_url, tmp_path)
     try:
         OperationStore(paused)
@@ -28,7 +28,7 @@ def test_a_lease_that_a_paused_gateway_was_renewing_is_taken(
 
         def pause_while_renewing() -> None:
             with paused.writing() as session:
-                postgres_locks.wait_in_transaction(session.connection(), postgres_locks.QUEUE)
+                postgres.wait_in_transaction(session.connection(), postgres.QUEUE)
                 session.execute(update(LeaseRow).values(begun=True))
                 deadline = time.monotonic() + 60
                 while not taken:

@@ -20,14 +20,13 @@ from sqlalchemy.exc import IntegrityError
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.database.tables import ActorRow, JobRow
 from gateway.housekeeping.cleaning import remove_unknown
-from gateway.housekeeping.jobs_folder import open_jobs_folder
-from gateway.operations.expiry import expire_operations
-from gateway.operations.job import Job
+from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
-from gateway.operations.store import OperationRecord, OperationStore
+from gateway.operations.store import OperationRecord, OperationStore, expire_operations
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.workspace import Workspace
 from gateway.settings import GatewaySettings
@@ -201,7 +200,7 @@ def test_the_store_names_its_database_without_user_and_password(
 def test_many_processes_that_begin_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.operations.store import OperationStore
 database = Database({postgres_url!r}, Path({str(tmp_path)!r}))
 print(OperationStore(database).add("dub", b"").number)
@@ -344,7 +343,7 @@ def test_without_the_driver_the_remedy_is_named(tmp_path: Path) -> None:
 import sys
 sys.modules["psycopg"] = None
 from pathlib import Path
-from gateway.database.database import Database
+from gateway.database.session import Database
 from services.common.errors import InvalidRequest
 try:
     Database("postgresql://user@host/db", Path("."))

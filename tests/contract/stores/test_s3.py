@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.actors.store import ActorStore
-from gateway.actors.store_owner import owner_of
+from gateway.actors.store import ActorStore, owner_of
 from gateway.cli.checks import check_store
 from gateway.settings import GatewaySettings
 from services.common.errors import (

@@ -12,23 +12,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from opentelemetry import trace
 
-from gateway.api import rooms as rooms_module
-from gateway.api.opened_stages import OpenedStages
-from gateway.api.room import Room
-from gateway.api.rooms import Rooms
-from gateway.api.shared import Shared
+from gateway.api import tenants as rooms_module
+from gateway.api.context import OpenedStages, ProcessContext
+from gateway.api.tenants import Tenant, Tenants
 from gateway.settings import GatewaySettings
 from services.common.chassis.caller import acting_for
 from services.common.errors import BackendUnavailable, StorageRefused
 from services.common.tenant_errors import TenantDubsReached
 
 
-def rooms_at(folder: Path, url: str, **given: Path) -> Rooms:
+def rooms_at(folder: Path, url: str, **given: Path) -> Tenants:
     settings = GatewaySettings(data_dir=folder, artefacts_url=str(folder.parent / "artefacts"), database_url=url, **given)
-    return Rooms(Shared.of(settings, OpenedStages(settings)))
+    return Tenants(ProcessContext.of(settings, OpenedStages(settings)))
 
 
-async def closed(rooms: Rooms) -> None:
+async def closed(rooms: Tenants) -> None:
     await rooms.stop()
     await rooms.close_batches()
     await rooms.close()
@@ -91,15 +89,15 @@ async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_
 async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
-    start, failures, started = Room.start, [BackendUnavailable("the database is locked")], list[Room]()
+    start, failures, started = Tenant.start, [BackendUnavailable("the database is locked")], list[Tenant]()
 
-    async def failing_once(self: Room, tracer: trace.Tracer) -> None:
+    async def failing_once(self: Tenant, tracer: trace.Tracer) -> None:
         await start(self, tracer)
         if failures:
             raise failures.pop()
         started.append(self)
 
-    monkeypatch.setattr(Room, "start", failing_once)
+    monkeypatch.setattr(Tenant, "start", failing_once)
     with acting_for("acme"):
         with pytest.raises(BackendUnavailable, match="locked"):
             await rooms.of_caller()
@@ -118,7 +116,7 @@ async def test_a_mistake_in_the_file_of_limits_keeps_no_tenant_out(tmp_path: Pat
     with acting_for("acme"):
         room = await rooms.of_caller()
     with pytest.raises(TenantDubsReached, match="tenant acme"):
-        room.installation.context.gate.check_dubs(unfinished=1)
+        room.installation.context.quota.check_dubs(unfinished=1)
     await closed(rooms)
 
 

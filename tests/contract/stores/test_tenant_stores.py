@@ -11,13 +11,12 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from gateway.actors.store import ActorStore
-from gateway.database.database import Database
-from gateway.operations.queue import OperationQueue
+from gateway.database.session import Database
+from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
-from gateway.tenants.places import settings_of
-from gateway.tenants.register import remember_tenant, served_tenants
-from gateway.tenants.storage import stored_bytes
+from gateway.tenants.paths import settings_of
+from gateway.tenants.register import remember_tenant, served_tenants, stored_bytes
 from services.common.errors import ActorNotReady, OperationNotFound
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore

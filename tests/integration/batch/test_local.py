@@ -13,12 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from gateway.batch.lines import Setup
-from gateway.batch.local import run_local
+from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot, ShotRecord
-from gateway.batch.worker_process import MODULE, WorkerDied, WorkerProcess
+from gateway.batch.types import ShotRecord, ShotSpec
+from gateway.batch.worker_protocol import WorkerSetup
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import StageDeadlineExceeded
@@ -29,9 +28,9 @@ def settings_in(folder: Path, **more: object) -> GatewaySettings:
     return load_settings(GatewaySettings, data_dir=folder / "data", stages_host="127.9.9.9", **more)
 
 
-def setup_in(folder: Path) -> Setup:
+def setup_in(folder: Path) -> WorkerSetup:
     settings = settings_in(folder, stages_start_s=60.0)
-    return Setup(settings=settings.model_dump(mode="json"), store=str(folder / "batches"), name="night", beat_s=0.2)
+    return WorkerSetup(settings=settings.model_dump(mode="json"), store=str(folder / "batches"), name="night", beat_s=0.2)
 
 
 @dataclass
@@ -61,7 +60,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> None:
     store = BatchStore(str(tmp_path / "batches"))
-    store.create(manifest_of("night", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    store.create(manifest_of("night", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     with pytest.raises(StageDeadlineExceeded):
         await run_local(settings_in(tmp_path, stages_start_s=0.2), store, "night", workers=1)
     assert store.records("night") == [ShotRecord(id="a")]
@@ -74,7 +73,7 @@ async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
     sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started
 ) -> None:
     started.sends = sent
-    with pytest.raises(WorkerDied, match=said):
+    with pytest.raises(WorkerDiedError, match=said):
         await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s)
     (worker,) = started.workers
     assert not psutil.pid_exists(worker.pid)

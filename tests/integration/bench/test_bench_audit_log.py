@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.audit_log import measure
 from gateway.audit.log import AuditLog
-from gateway.database.database import Database
+from gateway.database.session import Database
 
 
 def test_the_measured_log_is_sound_and_an_entry_takes_more_than_its_line(tmp_path: Path) -> None:

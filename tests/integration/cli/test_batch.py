@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.alone import alone
+from gateway.batch.locks import batch_lock
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
@@ -34,7 +34,7 @@ def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
     assert "batch night exists and goes on: 2 shots, 0 done, 2 failed" in capsys.readouterr().err
     store = BatchStore(str(tmp_path / "data" / "batches"))
     assert [record.attempts for record in store.records("night")] == [1, 1]
-    with alone(load_settings(GatewaySettings), store, "night"):
+    with batch_lock(load_settings(GatewaySettings), store, "night"):
         assert run(["batch", "retry", "night"]) == 10
     assert "another `dubstage batch submit` runs batch night" in capsys.readouterr().err
     assert [record.state for record in store.records("night")] == [ShotState.FAILED, ShotState.FAILED]

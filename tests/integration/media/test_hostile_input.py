@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gateway.media import inspection
-from gateway.media.inspection import inspect_film, inspect_film_aside, inspect_sound
+from gateway.media.inspection import inspect_film, inspect_in_child, inspect_sound
 from gateway.media.probe import probe
 from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
@@ -70,7 +70,7 @@ def test_a_cancelled_wait_ends_the_process_that_looks(tmp_path: Path, monkeypatc
     before = set(_children())
 
     async def give_up(*, begun: bool) -> None:
-        task = asyncio.create_task(inspect_film_aside(path))
+        task = asyncio.create_task(inspect_in_child(path))
         await asyncio.sleep(0)
         while begun and set(_children()) <= before:  # noqa: ASYNC110 - a process begins
             await asyncio.sleep(0.001)

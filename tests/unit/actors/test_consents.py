@@ -13,8 +13,7 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.consent.keys import signed
-from gateway.consent.record import digest_of
-from gateway.consent.use import ConsentUse
+from gateway.consent.record import ConsentUse, digest_of
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn, ConsentWithoutSubject

@@ -45,7 +45,7 @@ def no_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         return probe(path)
 
     monkeypatch.setattr(create, "models_for", models_for)
-    monkeypatch.setattr(create, "inspect_film_aside", inspect)
+    monkeypatch.setattr(create, "inspect_in_child", inspect)
 
 
 async def test_enrolments_for_two_methods_share_no_folder(

@@ -13,7 +13,7 @@ import pytest
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
 from gateway.cli.checks import check_database
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.actors.receipts import ErasureReceipt, Looked, OldReceipt, ReceiptRefused, signed, verified
-from gateway.signatures.installation import InstallationKey, installation_key
+from gateway.actors.receipts import ErasureReceipt, OldReceiptError, ReceiptRefusedError, SweptPlace, signed, verified
+from gateway.signatures import InstallationKey, installation_key
 
 BANK, STATE = "b" * 64, "5" * 64
 
@@ -24,7 +24,7 @@ def key(tmp_path: Path) -> InstallationKey:
 @pytest.fixture
 def receipt(key: InstallationKey) -> ErasureReceipt:
     erased = {"bank": [BANK], "renderer": [STATE], "job": ()}
-    return signed(key, "ann", erased=erased, kept={}, looked_at=[Looked("artefact store", 2)], out_of_reach=["backups"])
+    return signed(key, "ann", erased=erased, kept={}, looked_at=[SweptPlace("artefact store", 2)], out_of_reach=["backups"])
 
 
 def checked(content: bytes, key: InstallationKey) -> ErasureReceipt:
@@ -54,33 +54,33 @@ def test_a_receipt_says_what_was_erased_by_kind_and_verifies(receipt: ErasureRec
     ],
 )
 def test_an_altered_receipt_does_not_verify(receipt: ErasureReceipt, key: InstallationKey, field: str, value: Any) -> None:
-    with pytest.raises(ReceiptRefused, match="the receipt was changed or forged"):
+    with pytest.raises(ReceiptRefusedError, match="the receipt was changed or forged"):
         checked(json.dumps({**receipt.document, field: value}).encode(), key)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"format":"dubstage erasure receipt 2"}'])
 def test_what_is_no_receipt_does_not_verify(content: bytes, key: InstallationKey) -> None:
-    with pytest.raises(ReceiptRefused):
+    with pytest.raises(ReceiptRefusedError):
         checked(content, key)
 
 
 def test_a_cut_receipt_and_one_with_a_field_twice_do_not_verify(receipt: ErasureReceipt, key: InstallationKey) -> None:
     content = receipt.to_json().encode()
-    with pytest.raises(ReceiptRefused, match="cut or changed"):
+    with pytest.raises(ReceiptRefusedError, match="cut or changed"):
         checked(content[:-10], key)
-    with pytest.raises(ReceiptRefused, match="cut or changed"):
+    with pytest.raises(ReceiptRefusedError, match="cut or changed"):
         checked(content[:-1] + b',"actor_id":"ann"}', key)
-    with pytest.raises(ReceiptRefused, match="fields are missing, or too many"):
+    with pytest.raises(ReceiptRefusedError, match="fields are missing, or too many"):
         checked(content[:-1] + b',"more":1}', key)
 
 
 def test_a_forged_receipt_names_another_key(receipt: ErasureReceipt, key: InstallationKey, tmp_path: Path) -> None:
     forger = installation_key(tmp_path / "forger")
     forged = signed(forger, "ann", erased={}, kept={}, looked_at=(), out_of_reach=())
-    with pytest.raises(ReceiptRefused, match=f"names the key {forger.id}"):
+    with pytest.raises(ReceiptRefusedError, match=f"names the key {forger.id}"):
         checked(forged.to_json().encode(), key)
     lie = {**forged.document, "key": key.id}
-    with pytest.raises(ReceiptRefused, match="changed or forged"):
+    with pytest.raises(ReceiptRefusedError, match="changed or forged"):
         checked(json.dumps(lie).encode(), key)
 
 
@@ -90,8 +90,8 @@ def test_receipts_of_earlier_versions_are_checked_by_their_installation_alone(ke
     signature = hmac.new(secret, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()
     content = json.dumps({**body, "signature": signature}).encode()
     assert ErasureReceipt.from_json(content.decode()).erased_sha256 == (BANK,)
-    with pytest.raises(OldReceipt, match="made by an older version: only the installation itself can check it"):
+    with pytest.raises(OldReceiptError, match="made by an older version: only the installation itself can check it"):
         checked(content, key)
     assert verified(content, lambda _: key.public, lambda: secret).actor_id == "ann"
-    with pytest.raises(ReceiptRefused, match="changed or forged"):
+    with pytest.raises(ReceiptRefusedError, match="changed or forged"):
         verified(content, lambda _: key.public, lambda: b"\x08" * 32)

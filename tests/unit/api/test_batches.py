@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.api.batches import Batches
-from gateway.api.installation import Installation
-from gateway.api.opened_stages import OpenedStages
-from gateway.api.shared import Shared
+from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore, open_batches
-from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.operations.runner import JobRunner
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
@@ -27,8 +25,8 @@ def settings(tmp_path: Path) -> GatewaySettings:
 
 
 @pytest.fixture
-def installation(settings: GatewaySettings) -> Iterator[Installation]:
-    found = Installation(settings, Limits(None))
+def installation(settings: GatewaySettings) -> Iterator[TenantStorage]:
+    found = TenantStorage(settings, Limits(None))
     yield found
     found.close()
 
@@ -37,23 +35,23 @@ def installation(settings: GatewaySettings) -> Iterator[Installation]:
 def store(settings: GatewaySettings) -> BatchStore:
     """Store with a batch of one shot, which failed."""
     found = open_batches(settings)
-    found.create(manifest_of("night", [Shot(id="a", footage="/plate.mp4", output="/film.mp4")]), "gateway")
+    found.create(manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/film.mp4")]), "gateway")
     found.put("night", ShotRecord(id="a", state=ShotState.FAILED, exit_code=10))
     return found
 
 
-def events(installation: Installation) -> list[str]:
+def events(installation: TenantStorage) -> list[str]:
     return [entry["event"] for entry in installation.context.actors.audit.newest(10)]
 
 
 async def test_a_retry_is_recorded_once_the_shots_wait_again(
-    settings: GatewaySettings, installation: Installation, store: BatchStore, monkeypatch: pytest.MonkeyPatch
+    settings: GatewaySettings, installation: TenantStorage, store: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: object, **__: object) -> None:
         raise BackendUnavailable("the database is away")
 
     monkeypatch.setattr(JobRunner, "submit", away)
-    batches = Batches(settings, installation.context, Shared.of(settings, OpenedStages(settings)))
+    batches = Batches(settings, installation.context, ProcessContext.of(settings, OpenedStages(settings)))
     with pytest.raises(BatchNotFound, match="no shot 'b'"):
         await batches.retry("night", ["b"])
     assert events(installation) == []

@@ -10,12 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from gateway.actors.store import ActorStore
-from gateway.audit.chain import ChainBroken, Head
-from gateway.audit.entry import Event, Happening
+from gateway.audit.entries import AuditEvent, ChainBrokenError, ChainHead, EventKind
 from gateway.audit.export import verify_export, write_export
 from gateway.audit.log import AuditLog
 from gateway.settings import GatewaySettings
-from gateway.signatures.installation import InstallationKey, installation_key
+from gateway.signatures import InstallationKey, installation_key
 from services.common.errors import InvalidRequest
 from tests.unit.actors.installation import actors, database_url, settings
 
@@ -27,7 +26,7 @@ AT = "2026-05-01T00:00:00+00:00"
 @pytest.fixture
 def log(actors: ActorStore) -> AuditLog:
     for number in range(5):
-        actors.audit.record(Happening(event=Event.DUB_BEGUN, work=f"dubs/{number}"))
+        actors.audit.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"dubs/{number}"))
     return actors.audit
 
 
@@ -42,7 +41,7 @@ def export(log: AuditLog, key: InstallationKey, tmp_path: Path) -> Path:
     return tmp_path / "log.jsonl"
 
 
-def checked(file: Path, key: InstallationKey) -> Head:
+def checked(file: Path, key: InstallationKey) -> ChainHead:
     return verify_export(file, lambda _: key.public).head
 
 
@@ -54,7 +53,7 @@ def test_an_export_is_checked_with_the_public_key_alone(export: Path, key: Insta
 
 def test_an_empty_log_is_exported_too(actors: ActorStore, key: InstallationKey, tmp_path: Path) -> None:
     write_export(actors.audit, key, tmp_path / "log.jsonl", at=AT)
-    assert checked(tmp_path / "log.jsonl", key) == Head()
+    assert checked(tmp_path / "log.jsonl", key) == ChainHead()
 
 
 def changed(lines: list[bytes]) -> list[bytes]:
@@ -99,7 +98,7 @@ def test_what_was_changed_is_told_by_its_line(
     export: Path, key: InstallationKey, change: Callable[[list[bytes]], list[bytes]], line: int, reason: str
 ) -> None:
     export.write_bytes(b"".join(one + b"\n" for one in change(export.read_bytes().splitlines())))
-    with pytest.raises(ChainBroken, match=reason) as caught:
+    with pytest.raises(ChainBrokenError, match=reason) as caught:
         checked(export, key)
     assert caught.value.line == line
 
@@ -107,7 +106,7 @@ def test_what_was_changed_is_told_by_its_line(
 def test_a_chain_that_was_written_anew_has_a_forged_head(log: AuditLog, key: InstallationKey, tmp_path: Path) -> None:
     forger = installation_key(tmp_path / "forger")
     write_export(log, forger, tmp_path / "forged.jsonl", at=AT)
-    with pytest.raises(ChainBroken, match="and the given key is"):
+    with pytest.raises(ChainBrokenError, match="and the given key is"):
         checked(tmp_path / "forged.jsonl", key)
 
 
@@ -136,7 +135,7 @@ def test_changes_in_the_database_are_told(
     earlier = checked(export, key)
     with actors.database.writing() as session:
         session.execute(text(statement))
-    with pytest.raises(ChainBroken, match=reason) as caught:
+    with pytest.raises(ChainBrokenError, match=reason) as caught:
         log.verify(earlier)
     assert caught.value.line == line
 
@@ -148,7 +147,7 @@ def test_a_log_that_was_written_anew_is_told_by_an_earlier_export(
     with actors.database.writing() as session:
         session.execute(text("DELETE FROM audit_log"))
     for number in range(8):
-        log.record(Happening(event=Event.DUB_BEGUN, work=f"dubs/{number}"))
+        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"dubs/{number}"))
     assert log.verify().sequence == 8
-    with pytest.raises(ChainBroken, match="the log was written anew"):
+    with pytest.raises(ChainBrokenError, match="the log was written anew"):
         log.verify(earlier)

@@ -11,15 +11,12 @@ import structlog
 from sqlalchemy import update
 
 from gateway.actors.store import ActorStore
-from gateway.audit.chain import ChainBroken
-from gateway.audit.entry import Event, Happening
-from gateway.audit.log import AuditLog
-from gateway.audit.settings import record_settings, recorded_signing_key
-from gateway.audit.tables import AuditRow
+from gateway.audit.entries import AuditEvent, ChainBrokenError, EventKind
+from gateway.audit.log import AuditLog, AuditRow, record_settings, recorded_signing_key
 from gateway.audit.work import recorded
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings, RequireConsent
-from gateway.signatures.installation import installation_key
+from gateway.signatures import installation_key
 from services.common.chassis.caller import Caller, set_current_caller
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
@@ -63,7 +60,7 @@ def test_an_entry_is_written_with_what_it_records_or_not_at_all(
 
 
 def test_one_face_has_one_name_in_all_entries_until_the_person_is_erased(actors: ActorStore, log: AuditLog, ann: str) -> None:
-    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1", actor_id=ann))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann))
     actors.erasures.erase(ann)
     created, begun, erased = (json.loads(line) for line in lines(log))
     assert created["face"] == begun["face"] == erased["face"]
@@ -88,7 +85,7 @@ def test_nothing_of_an_erased_person_is_in_the_file_of_the_database(
 
 def test_work_after_the_erasure_ties_nothing_to_the_person_again(actors: ActorStore, log: AuditLog, ann: str) -> None:
     actors.erasures.erase(ann)
-    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/late", actor_id=ann))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/late", actor_id=ann))
     assert json.loads(lines(log)[-1])["face"] == ""
     assert log.newest(10, actor_id=ann) == []
 
@@ -96,7 +93,7 @@ def test_work_after_the_erasure_ties_nothing_to_the_person_again(actors: ActorSt
 def test_the_end_of_work_has_the_caller_the_face_and_the_records_of_its_beginning(log: AuditLog, ann: str) -> None:
     async def work() -> None:
         set_current_caller(Caller("studio", "00112233aabbccdd"))
-        begun = Happening(event=Event.DUB_BEGUN, work="dubs/1", actor_id=ann, consents=("f" * 64,))
+        begun = AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann, consents=("f" * 64,))
         async with recorded(log, begun) as record:
             # The end is written by a process that resumed the work, and that nobody has called.
             set_current_caller(Caller())
@@ -126,7 +123,7 @@ def test_work_that_fails_or_is_cancelled_is_recorded_as_such(
     log: AuditLog, problem: BaseException, event: str, reason: str | None
 ) -> None:
     async def work() -> None:
-        async with recorded(log, Happening(event=Event.DUB_BEGUN, work="dubs/1")):
+        async with recorded(log, AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1")):
             raise problem
 
     with pytest.raises(type(problem)):
@@ -137,8 +134,8 @@ def test_work_that_fails_or_is_cancelled_is_recorded_as_such(
 
 def test_hostile_texts_stay_in_their_line(log: AuditLog) -> None:
     hostile = 'x","event":"dub.begun\n{"head":\u2028\x00\ud800' + "y" * 1000
-    log.record(Happening(event=Event.BATCH_SUBMITTED, work="batches/a%_\n", details={"text": hostile}))
-    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1"), continues="batches/a%_\n")
+    log.record(AuditEvent(event=EventKind.BATCH_SUBMITTED, work="batches/a%_\n", details={"text": hostile}))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1"), continues="batches/a%_\n")
     first, second = lines(log)
     assert first.isascii()
     assert "\n" not in first
@@ -189,16 +186,16 @@ def test_a_damaged_entry_is_listed_as_damaged_and_is_in_nobodys_way(
     actors: ActorStore, log: AuditLog, settings: GatewaySettings, line: str
 ) -> None:
     record_settings(actors.database, settings)
-    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1"))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1"))
     with actors.database.writing() as session:
         session.execute(update(AuditRow).values(line=line))
     record_settings(actors.database, settings)
-    log.record(Happening(event=Event.DUB_ENDED, work="dubs/1"), continues="dubs/1")
+    log.record(AuditEvent(event=EventKind.DUB_ENDED, work="dubs/1"), continues="dubs/1")
     first, second, third, fourth = log.newest(10)
     assert first.keys() == second.keys() == {"sequence", "damage"}
     assert (third["event"], fourth["event"]) == ("settings.changed", "dub.ended")
     assert [entry["sequence"] for entry in log.newest(10, event="dub")] == [1, 2, 4]
-    with pytest.raises(ChainBroken, match="line 1"):
+    with pytest.raises(ChainBrokenError, match="line 1"):
         log.verify()
 
 
@@ -211,10 +208,10 @@ def test_a_damaged_entry_is_listed_as_damaged_and_is_in_nobodys_way(
     ],
 )
 def test_a_changed_column_of_a_row_is_told(log: AuditLog, actors: ActorStore, changed: dict[str, str | int], says: str) -> None:
-    log.record(Happening(event=Event.DUB_BEGUN, work="dubs/1"))
+    log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1"))
     with actors.database.writing() as session:
         session.execute(update(AuditRow).values(**changed))
-    with pytest.raises(ChainBroken, match=says):
+    with pytest.raises(ChainBrokenError, match=says):
         log.verify()
 
 
@@ -226,8 +223,8 @@ def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: st
 
 def test_the_newest_entries_are_chosen_by_actor_and_event(log: AuditLog, ann: str, tmp_path: Path) -> None:
     for number in range(3):
-        log.record(Happening(event=Event.DUB_BEGUN, work=f"dubs/{number}", actor_id=ann))
-        log.record(Happening(event=Event.LIVE_BEGUN, work=f"live/{number}"))
+        log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"dubs/{number}", actor_id=ann))
+        log.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{number}"))
     assert [entry["work"] for entry in log.newest(2, event="dub")] == ["dubs/1", "dubs/2"]
     assert [entry["work"] for entry in log.newest(9, event="live.begun")] == ["live/0", "live/1", "live/2"]
     assert [entry["actor_id"] for entry in log.newest(9, actor_id="ann")] == ["ann"] * 4

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch.lines import Answer, Setup
 from gateway.batch.local import run_local
 from gateway.batch.store import BatchStore
+from gateway.batch.worker_protocol import WorkerAnswer, WorkerSetup
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import BatchNotFound, StorageFull, Unexpected
@@ -26,11 +26,11 @@ def test_the_settings_of_a_command_reach_its_workers_whole(tmp_path: Path) -> No
     settings = load_settings(
         GatewaySettings, data_dir=tmp_path / "data", require_consent=True, compute_threads=3, media_dir=tmp_path
     )
-    setup = Setup(settings=settings.model_dump(mode="json"), store="s3://b", name="night", beat_s=1.0)
-    assert Setup.parsed(setup.line()).gateway_settings() == settings
+    setup = WorkerSetup(settings=settings.model_dump(mode="json"), store="s3://b", name="night", beat_s=1.0)
+    assert WorkerSetup.parsed(setup.line()).gateway_settings() == settings
 
 
 def test_an_error_of_a_worker_keeps_its_kind() -> None:
-    error = Answer.parsed(Answer.unusable(StorageFull("no space left in /data")).line()).error()
+    error = WorkerAnswer.parsed(WorkerAnswer.unusable(StorageFull("no space left in /data")).line()).error()
     assert (type(error), error.message) == (StorageFull, "no space left in /data")
-    assert isinstance(Answer.parsed(b'{"kind": "unusable", "reason": "NEWS", "message": "x"}').error(), Unexpected)
+    assert isinstance(WorkerAnswer.parsed(b'{"kind": "unusable", "reason": "NEWS", "message": "x"}').error(), Unexpected)

@@ -1,4 +1,7 @@
-"""Manifests of batches: the rows are read with their defaults, and all mistakes are told at once, by line and field."""
+"""Manifests of batches: the rows are read with their defaults, and all mistakes are told at once, by line and field.
+
+Rows as text, as Kubernetes writes indexes.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gateway.batch import manifest_rows
-from gateway.batch.manifest import batch_name, manifest_of, manifest_or_mistakes, read_manifest, shots_of
-from gateway.batch.types import Quality, Shot
+from gateway.batch import manifest as batch_manifest
+from gateway.batch.manifest import batch_name, format_rows, manifest_of, manifest_or_mistakes, parse_rows, read_manifest, shots_of
+from gateway.batch.types import Quality, ShotSpec
 from services.common.errors import ActorNotReady, InvalidRequest
 
 Write = Callable[..., Path]
@@ -53,7 +58,7 @@ def test_rows_take_the_defaults_and_paths_begin_at_the_manifest(write: Write, tm
     manifest = read_manifest(path)
     assert manifest.name == "night-12-reel-e"
     first, second = manifest.shots
-    assert first == Shot(
+    assert first == ShotSpec(
         id="a",
         footage=f"{tmp_path}/plate.mp4",
         speech=f"{tmp_path}/de/a.wav",
@@ -197,7 +202,7 @@ def test_a_link_gives_a_film_or_an_input_no_second_name(write: Write, tmp_path: 
 
 
 def test_actors_are_looked_up_and_their_method_decides_what_goes_together(write: Write) -> None:
-    def method_of(shot: Shot) -> str:
+    def method_of(shot: ShotSpec) -> str:
         if shot.actor == "nobody":
             raise ActorNotReady("no actor 'nobody'")
         return "headpose" if shot.actor else shot.method or "ugc"
@@ -223,7 +228,7 @@ def test_a_folder_that_may_not_be_written_is_told(write: Write, tmp_path: Path) 
 
 
 def test_only_rows_count_against_the_most_rows(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_rows, "MOST_ROWS", 2)
+    monkeypatch.setattr(batch_manifest, "MOST_ROWS", 2)
     defaults = {"defaults": {"retime": True}}
     for first in ((), (defaults,)):
         assert len(read_manifest(write(*first, row("a"), row("b"))).shots) == 2
@@ -280,3 +285,34 @@ def test_a_folder_whose_name_is_no_utf8_is_told_by_each_row(tmp_path: Path) -> N
     assert isinstance(found, tuple)
     assert [mistake.rpartition("jsonl:")[2].partition(": '")[0] for mistake in found] == ["1: footage", "1: output"]
     assert all("rename the folder" in mistake for mistake in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"), [("", ()), ("7", (7,)), ("0-3,7", (0, 1, 2, 3, 7)), ("1,3-4,6", (1, 3, 4, 6)), ("5-5", (5,))]
+)
+def test_rows_are_read(text: str, rows: tuple[int, ...]) -> None:
+    assert parse_rows(text) == rows
+
+
+def test_rows_are_written_short_in_any_order_and_once() -> None:
+    assert format_rows([7, 3, 1, 2, 3, 0]) == "0-3,7"
+    assert format_rows([]) == ""
+
+
+@given(st.sets(st.integers(0, 500)))
+@settings(deadline=None)
+def test_what_is_written_is_read(rows: set[int]) -> None:
+    assert parse_rows(format_rows(rows)) == tuple(sorted(rows))
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "1,1", "5,3", "0-3,2", "-1", "1,,2", "1 ,2", "²", "9999999999"])
+def test_other_text_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="such as 0-3,7"):
+        parse_rows(text)
+
+
+@pytest.mark.parametrize("text", ["0-999999999", "7,100000", "99999-100000"])
+def test_rows_that_no_batch_has_are_refused_before_they_are_counted(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="a batch has at most the rows 0 to 99999"):
+        parse_rows(text)
+    assert parse_rows("99998-99999") == (99998, 99999)

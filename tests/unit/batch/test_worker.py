@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.batch import turns, worker
-from gateway.batch.bench import Bench, open_bench
+from gateway.batch import locks, worker
 from gateway.batch.manifest import manifest_of
-from gateway.batch.shot_dub import ShotDub
+from gateway.batch.records import CANCELLED, FilmMetrics
 from gateway.batch.store import BatchStore
-from gateway.batch.transitions import CANCELLED, Made
-from gateway.batch.types import ENDED, MAX_ATTEMPTS, Shot, ShotRecord, ShotState
-from gateway.batch.worker import run_shot
+from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
+from gateway.batch.worker import ShotDub, run_shot
+from gateway.batch.worker_context import WorkerContext, open_worker_context
 from gateway.pipeline.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
@@ -26,9 +25,9 @@ from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled,
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-    async with open_bench(settings) as opened:
+    async with open_worker_context(settings) as opened:
         yield opened
 
 
@@ -37,7 +36,7 @@ def store(tmp_path: Path) -> BatchStore:
     """A batch of one shot whose footage is no film."""
     (tmp_path / "plate.mp4").write_bytes(b"no film")
     found = BatchStore(str(tmp_path / "batches"))
-    shot = Shot(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "film.mp4"))
+    shot = ShotSpec(id="a", footage=str(tmp_path / "plate.mp4"), output=str(tmp_path / "film.mp4"))
     found.create(manifest_of("night", [shot]), "gateway")
     return found
 
@@ -55,7 +54,7 @@ class Confirm:
 
 
 FILM = b"film"
-MADE = Made(
+MADE = FilmMetrics(
     frames=2,
     frames_by_reason={"DUBBED": 2},
     frames_dubbed=2,
@@ -76,7 +75,7 @@ class Dubs:
         self.go_on = asyncio.Event()
         self.problem: DubstageError | None = None
 
-    async def run(self, film: Path) -> Made:
+    async def run(self, film: Path) -> FilmMetrics:
         self.begun += 1
         await self.go_on.wait()
         if self.problem is not None:
@@ -89,11 +88,11 @@ class Dubs:
 async def dubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dubs:
     found = Dubs()
 
-    async def run(_: ShotDub) -> Made:
+    async def run(_: ShotDub) -> FilmMetrics:
         return await found.run(tmp_path / "film.mp4")
 
     monkeypatch.setattr(ShotDub, "run", run)
-    monkeypatch.setattr(turns, "WAIT_S", 0.02)
+    monkeypatch.setattr(locks, "WAIT_S", 0.02)
     return found
 
 
@@ -106,7 +105,7 @@ async def until(condition: Callable[[], bool]) -> None:
 LOST = Cancelled("another gateway has the batch")
 
 
-async def test_a_shot_that_is_lost_before_it_begins_keeps_the_record_of_the_other(bench: Bench, store: BatchStore) -> None:
+async def test_a_shot_that_is_lost_before_it_begins_keeps_the_record_of_the_other(bench: WorkerContext, store: BatchStore) -> None:
     others = ShotRecord(id="a", state=ShotState.RUNNING, attempts=1, worker="other:1")
     store.put("night", others)
     with pytest.raises(Cancelled, match="another gateway"):
@@ -114,7 +113,9 @@ async def test_a_shot_that_is_lost_before_it_begins_keeps_the_record_of_the_othe
     assert store.record("night", "a") == others
 
 
-async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_other(bench: Bench, store: BatchStore) -> None:
+async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_other(
+    bench: WorkerContext, store: BatchStore
+) -> None:
     with pytest.raises(Cancelled, match="another gateway"):
         await run_shot(bench, store, "night", 0, confirm=Confirm(None, LOST))
     record = store.record("night", "a")
@@ -125,12 +126,12 @@ async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_ot
     "problem", [None, ActorNotReady("actor 'ann' was erased", subject="ann"), BackendUnavailable("the database is away")]
 )
 async def test_a_picture_stays_only_if_the_person_may_still_be_shown(
-    bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
+    bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
 ) -> None:
     monkeypatch.setattr(worker, "_TRIES_S", ())
     made = replace(MADE, thumbnail=b"picture")
 
-    async def run(_: ShotDub) -> Made:
+    async def run(_: ShotDub) -> FilmMetrics:
         return made
 
     def check(_: ShotDub) -> None:
@@ -146,7 +147,7 @@ async def test_a_picture_stays_only_if_the_person_may_still_be_shown(
 
 
 async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
-    bench: Bench, store: BatchStore, monkeypatch: pytest.MonkeyPatch
+    bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
     record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailable("the database restarts")))
@@ -164,7 +165,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
 async def test_a_worker_that_is_told_to_end_leaves_the_record_of_another(
-    bench: Bench, store: BatchStore, dubs: Dubs, others: ShotRecord
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord
 ) -> None:
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
@@ -178,7 +179,7 @@ async def test_a_worker_that_is_told_to_end_leaves_the_record_of_another(
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
 @pytest.mark.parametrize("problem", [ActorNotReady("no actor 'ann'"), Cancelled(CANCELLED)], ids=["failed", "cancelled"])
 async def test_a_worker_whose_attempt_fails_leaves_the_record_of_another(
-    bench: Bench, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
 ) -> None:
     dubs.problem = problem
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
@@ -194,7 +195,7 @@ async def test_a_worker_whose_attempt_fails_leaves_the_record_of_another(
 
 
 async def test_a_worker_whose_film_is_written_says_so_whoever_has_begun_the_shot_meanwhile(
-    bench: Bench, store: BatchStore, dubs: Dubs
+    bench: WorkerContext, store: BatchStore, dubs: Dubs
 ) -> None:
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
@@ -216,12 +217,12 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             found.append(place)
             raise
 
-    monkeypatch.setattr(turns, "lock_folder", noted)
+    monkeypatch.setattr(locks, "lock_folder", noted)
     return found
 
 
 async def test_a_second_worker_of_this_machine_waits_and_does_not_dub_again(
-    bench: Bench, store: BatchStore, dubs: Dubs, refused: list[Path]
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
 ) -> None:
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
     await until(lambda: dubs.begun == 1)
@@ -234,7 +235,7 @@ async def test_a_second_worker_of_this_machine_waits_and_does_not_dub_again(
 
 
 async def test_a_second_worker_that_is_told_to_end_while_it_waits_changes_nothing(
-    bench: Bench, store: BatchStore, dubs: Dubs, refused: list[Path]
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
 ) -> None:
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
     await until(lambda: dubs.begun == 1)
@@ -249,7 +250,7 @@ async def test_a_second_worker_that_is_told_to_end_while_it_waits_changes_nothin
 
 
 async def test_a_live_worker_in_its_last_attempt_is_not_taken_for_dead(
-    bench: Bench, store: BatchStore, dubs: Dubs, refused: list[Path]
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
 ) -> None:
     store.put("night", ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1))
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
@@ -261,7 +262,7 @@ async def test_a_live_worker_in_its_last_attempt_is_not_taken_for_dead(
 
 
 async def test_a_worker_that_is_told_to_end_as_it_begins_puts_the_shot_back(
-    bench: Bench, store: BatchStore, dubs: Dubs, monkeypatch: pytest.MonkeyPatch
+    bench: WorkerContext, store: BatchStore, dubs: Dubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, put = asyncio.get_running_loop(), store.put
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.actors.store import ActorStore
-from gateway.audit.entry import Event, Happening
-from gateway.audit.settings import record_settings
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import record_settings
 from gateway.cli.app import run
 from gateway.cli.check_keys import check_signing_key
 from gateway.settings import GatewaySettings
-from gateway.signatures.installation import installation_key
+from gateway.signatures import installation_key
 from services.common.errors import StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
@@ -36,7 +36,9 @@ def environment(
 def test_the_log_is_listed_exported_and_checked(
     tmp_path: Path, actors: ActorStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    actors.audit.record(Happening(event=Event.LIVE_BEGUN, work="live/1", actor_id="ann", details={"text": "[red]\x1b]0;x\x07"}))
+    actors.audit.record(
+        AuditEvent(event=EventKind.LIVE_BEGUN, work="live/1", actor_id="ann", details={"text": "[red]\x1b]0;x\x07"})
+    )
     file, public = tmp_path / "log.jsonl", tmp_path / "public.pem"
     assert run(["audit", "list"]) == 0
     shown = capsys.readouterr().out
@@ -72,7 +74,7 @@ def test_the_printed_public_key_is_the_key_of_the_file(tmp_path: Path, capsys: p
 def test_a_list_without_a_terminal_has_every_entry_whole_in_one_line(
     actors: ActorStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    actors.audit.record(Happening(event=Event.LIVE_BEGUN, work=f"live/{'1' * 90}", actor_id="ann", details={}))
+    actors.audit.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{'1' * 90}", actor_id="ann", details={}))
     assert run(["audit", "list", "--event", "live"]) == 0
     _, line = capsys.readouterr().out.splitlines()
     assert f"work=live/{'1' * 90}" in line

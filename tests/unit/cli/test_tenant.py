@@ -10,7 +10,7 @@ from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
-from gateway.tenants.places import settings_of
+from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore

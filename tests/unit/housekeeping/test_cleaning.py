@@ -15,10 +15,9 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.housekeeping import hourly
-from gateway.housekeeping.cleaning import Limits, expire, over_total, remove_jobs, uncounted_blobs
-from gateway.housekeeping.job_list import JobFolder, find_job, list_jobs
-from gateway.housekeeping.jobs_folder import open_jobs_folder
+from gateway.housekeeping import cleaning
+from gateway.housekeeping.cleaning import JobLimits, expire, over_total, remove_jobs, uncounted_blobs
+from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
 from gateway.pipeline.journal import Journal
 from gateway.pipeline.removal import Freed, give_up
 from gateway.pipeline.workspace import Workspace, is_running, lock_folder
@@ -150,7 +149,7 @@ def test_a_running_job_stays(jobs: Path, blobs: ArtefactStore, actors: ActorStor
         (job,) = list_jobs(jobs)
         assert job.running
         assert is_running(folder)
-        assert not Limits().meets(job, time.time())
+        assert not JobLimits().meets(job, time.time())
         # It began to run after it was chosen.
         assert [freed for _, freed in remove_jobs(before, actors, blobs)] == [None]
         assert over_total([job], 0) == []
@@ -173,13 +172,13 @@ def test_jobs_are_chosen_by_age_and_size(jobs: Path, blobs: ArtefactStore) -> No
         interrupted(jobs, number, blobs, days=days, record_bytes=size)
     found, now = list_jobs(jobs), time.time()
 
-    def chosen(limits: Limits) -> list[int]:
+    def chosen(limits: JobLimits) -> list[int]:
         return keys([job for job in found if limits.meets(job, now)])
 
-    assert chosen(Limits()) == [1, 2, 3]
-    assert chosen(Limits(older_than_s=7 * DAY_S)) == [1, 2]
-    assert chosen(Limits(larger_than=30_000)) == [2, 3]
-    assert chosen(Limits(older_than_s=7 * DAY_S, larger_than=30_000)) == [2]
+    assert chosen(JobLimits()) == [1, 2, 3]
+    assert chosen(JobLimits(older_than_s=7 * DAY_S)) == [1, 2]
+    assert chosen(JobLimits(larger_than=30_000)) == [2, 3]
+    assert chosen(JobLimits(older_than_s=7 * DAY_S, larger_than=30_000)) == [2]
     assert keys(over_total(found, 1 << 30)) == []
     assert keys(over_total(found, 60_000)) == [1, 2]
     assert keys(over_total(found, 0)) == [1, 2, 3]
@@ -236,7 +235,7 @@ def test_a_job_that_cannot_be_used_keeps_no_other_job(
 async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fails(
     settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hourly, "HOUR_S", 0.01)
+    monkeypatch.setattr(cleaning, "HOUR_S", 0.01)
     folder = interrupted(jobs, 1, blobs)
     ledger = JobLedger(actors)
     ledger.begin(folder)
@@ -256,7 +255,7 @@ async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fail
         return delete(ref)
 
     monkeypatch.setattr(blobs, "delete", failing)
-    task = asyncio.create_task(hourly.hourly(functools.partial(expire, settings, actors, blobs, jobs)))
+    task = asyncio.create_task(cleaning.run_hourly(functools.partial(expire, settings, actors, blobs, jobs)))
     async with asyncio.timeout(60):
         await deleted.wait()
     task.cancel()

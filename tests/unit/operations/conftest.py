@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database.database import Database
+from gateway.database.session import Database
 from gateway.operations.store import OperationStore
 
 

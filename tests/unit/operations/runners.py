@@ -6,7 +6,7 @@ import asyncio
 
 from google.rpc import status_pb2
 
-from gateway.operations.job import Handler, Job
+from gateway.operations.execution import Handler, Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.chassis import error_status

@@ -13,8 +13,8 @@ import pytest
 import structlog.testing
 
 from gateway.operations import execution
-from gateway.operations.job import Job
-from gateway.operations.queue import OperationQueue
+from gateway.operations.execution import Job
+from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import BackendUnavailable, Cancelled, Overloaded, StorageFull
 from tests.failing import fail_once

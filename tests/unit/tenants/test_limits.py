@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
-from gateway.tenants.frames import FrameMeter
 from gateway.tenants.limits import Limits, TenantLimits
+from gateway.tenants.quota import FrameMeter
 from services.common.errors import InvalidRequest
 
 TOML = """

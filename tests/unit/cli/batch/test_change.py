@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.actors.store import ActorStore
-from gateway.batch.alone import alone
+from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import Shot, ShotRecord, ShotState
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
@@ -66,9 +66,9 @@ def test_a_batch_that_has_ended_is_removed_and_its_films_stay(store: BatchStore,
 
 
 def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
-    store.create(manifest_of("here", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    store.create(manifest_of("here", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     assert run(["batch", "cancel", "here"]) == 0
-    with alone(load_settings(GatewaySettings), store, "here"):
+    with batch_lock(load_settings(GatewaySettings), store, "here"):
         assert run(["batch", "remove", "here"]) == 10
         assert "another `dubstage batch submit` runs batch here" in printed()[1]
     assert run(["batch", "remove", "here"]) == 0
@@ -80,12 +80,12 @@ def test_the_audit_log_says_what_was_retried_and_not_what_was_refused(store: Bat
         with ActorStore(load_settings(GatewaySettings)) as actors:
             return [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
 
-    store.create(manifest_of("theirs", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
-    store.create(manifest_of("here", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
+    store.create(manifest_of("theirs", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
+    store.create(manifest_of("here", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
     for arguments in (["night", "s9"], ["night", "s1"], ["none"], ["theirs"], ["here", "b"]):
         assert run(["batch", "retry", *arguments]) == 10
-    with alone(load_settings(GatewaySettings), store, "here"):
+    with batch_lock(load_settings(GatewaySettings), store, "here"):
         assert run(["batch", "retry", "here"]) == 10
     assert recorded() == []
     store.put("night", failed(0))
@@ -110,7 +110,7 @@ def test_a_batch_whose_worker_was_killed_is_removed_by_force_when_it_is_cancelle
 
 
 def test_a_batch_of_the_gateways_is_retried_by_a_gateway(store: BatchStore, printed: Printed) -> None:
-    store.create(manifest_of("theirs", [Shot(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
+    store.create(manifest_of("theirs", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
     assert run(["batch", "cancel", "theirs"]) == 0
     assert run(["batch", "retry", "theirs"]) == 10
     assert "RetryBatch" in printed()[1]

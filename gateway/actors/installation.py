@@ -1,0 +1,90 @@
+"""A dub request, completed with the stored actor and checked before any work.
+
+The stores and the stages that commands and workers of batches work with, opened the same way by each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import check_enrolled_for
+from gateway.pipeline.dub_files import check_request
+from gateway.pipeline.dub_request import DubRequest
+from gateway.provenance.opening import open_sealer
+from gateway.provenance.seal import Sealer
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from gateway.stages.opening import open_stages
+from services.common.store.artefacts import ArtefactStore
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Open stores of a command or of a worker.
+
+    Attributes:
+        settings: settings of the process.
+        actors: store of actors.
+        artefacts: artefact store of the stages.
+    """
+
+    settings: GatewaySettings
+    actors: ActorStore
+    artefacts: ArtefactStore
+
+    def sealer(self) -> Sealer:
+        """Return what signs the films of this installation (`open_sealer`). Blocks."""
+        return open_sealer(self.settings)
+
+    def stages(self) -> AbstractAsyncContextManager[Stages]:
+        """Return the context of the opened stages (`open_stages`)."""
+        return open_stages(self.settings)
+
+
+@contextmanager
+def open_installation(settings: GatewaySettings, *, claim_artefacts: bool = True) -> Iterator[Installation]:
+    """Open the stores that the settings name, and close the database at the end.
+
+    Args:
+        settings: settings of the process.
+        claim_artefacts: as for ActorStore.
+
+    Raises:
+        StorageRefused: the data folder, the database or the artefact store cannot be used, or the artefact store belongs to another
+            database.
+        BackendUnavailable: the database or the artefact store does not answer.
+    """
+    with ActorStore(settings, claim_artefacts=claim_artefacts) as actors:
+        yield Installation(settings, actors, ArtefactStore(settings.artefacts_url))
+
+
+async def prepared_request(request: DubRequest, place: Installation, actor_id: str | None, method: str | None) -> DubRequest:
+    """Return the request with the method, the enrolment and what the store says of the actor.
+
+    Args:
+        request: the dub request as its caller wrote it, without the actor.
+        place: the open stores.
+        actor_id: actor to dub; None: the dub learns the person from the footage.
+        method: method that the caller names; None: the method that the actor was enrolled for.
+
+    Raises:
+        ActorNotReady: there is no such actor.
+        ConsentRefused: a consent record does not allow the dub, or is missing and the installation requires one.
+        InvalidRequest: the actor was enrolled for another method, or the request cannot be met.
+    """
+    if actor_id is not None:
+        actor = place.actors.get(actor_id)
+        check_enrolled_for(actor, method or actor.method)
+        request = replace(request, method=actor.method, actor=actor.enrolled, own=actor.record)
+    request = await asyncio.to_thread(
+        place.actors.consents.checked_dub,
+        request,
+        subject=actor_id or str(request.footage),
+        reference=str(request.reference),
+    )
+    await asyncio.to_thread(check_request, request)
+    return request

@@ -1,0 +1,302 @@
+"""The RPCs of ActorService.
+
+The work of CreateActor's operations.
+
+A gateway's part in erasing a person: it ends the operations and the live streams that use the person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from google.longrunning import operations_pb2
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from gateway.actors.consents import Withdrawal, check_digest
+from gateway.actors.create import EnrolRequest, ForOperation, create_actor, digests_of_files, joined_digest
+from gateway.actors.receipts import ErasureReceipt
+from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor, check_actor_id
+from gateway.actors.sweep import OtherStore
+from gateway.ahead import in_thread
+from gateway.api.context import TenantContext
+from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
+from gateway.api.operations import ACTOR, operation_message, page_size_from
+from gateway.live.streams import LiveStreams
+from gateway.operations.execution import Job
+from gateway.operations.runner import JobRunner
+from gateway.stages.interface import Stages
+from services.common.chassis import error_status
+from services.common.errors import ActorNotReady, DubstageError, InvalidRequest, Unexpected
+
+
+@dataclass(frozen=True, slots=True)
+class ActorJobs:
+    """Handler of CreateActor's operations.
+
+    Attributes:
+        context: what the operations work with.
+        stages: returns the opened stages.
+    """
+
+    context: TenantContext
+    stages: Callable[[], Stages]
+
+    async def __call__(self, job: Job) -> bytes:
+        """Enrol a person; return the serialised Actor. A resumed job that had stored the actor answers that actor."""
+        message = pb.CreateActorRequest.FromString(job.record.request)
+        context = self.context
+
+        def report(stage: str, done: int, total: int) -> None:
+            job.report(pb.ActorProgress(stage=stage, done=done, total=total).SerializeToString())
+
+        async with context.media.opened() as media:
+            request = enrol_request_from(message, media, threads=context.threads)
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            actor = await self._made_before(request) if job.resumed else None
+            if actor is None:
+                actor = await create_actor(
+                    request,
+                    self.stages(),
+                    context.actors,
+                    context.artefacts,
+                    context.jobs,
+                    max_bytes=context.max_job_bytes,
+                    on_progress=report,
+                    operation=ForOperation(job.record.name, job.confirm),
+                )
+        if job.resumed:
+            await context.forget_others(job.record)
+        made = actor_message(actor.summary)
+        made.warnings.extend(context.names.told(media.told(warning)) for warning in actor.warnings)
+        return made.SerializeToString()
+
+    async def _made_before(self, request: EnrolRequest) -> StoredActor | None:
+        """Return the actor that an earlier process stored from this footage; None: there is none."""
+        actor = await asyncio.to_thread(self.context.actors.find, request.actor_id)
+        if actor is None or actor.footage_sha256 != joined_digest(await asyncio.to_thread(digests_of_files, request.files)):
+            return None
+        return actor
+
+
+LOOK_S: Final = 0.5
+"""Seconds between two looks for erasures that other processes asked for."""
+STREAMS_S: Final = 2 * LOOK_S
+"""Seconds after which the live streams of all gateways have ended: each gateway has looked for erasures."""
+
+_log = structlog.stdlib.get_logger("dubstage.erasures")
+
+
+class ActorEraser:
+    """Erases people while work with them may run in this process, and in other gateways.
+
+    Args:
+        actors: the enrolled people.
+        runner: runs the operations.
+        live: opens live streams.
+        clean: removes from this gateway's disk the jobs that another gateway has erased; blocks.
+        pictures: opens the pictures in the store of batches; blocks.
+    """
+
+    def __init__(
+        self,
+        actors: ActorStore,
+        runner: JobRunner,
+        live: LiveStreams,
+        clean: Callable[[], None],
+        pictures: Callable[[], OtherStore],
+    ) -> None:
+        self._actors = actors
+        self._erasures = actors.erasures
+        self._runner = runner
+        self._live = live
+        self._clean = clean
+        self._pictures = pictures
+        self._mine: set[int] = set()
+        self._seen: set[int] = set()
+
+    async def erase(self, actor_id: str) -> ErasureReceipt:
+        """Erase a person, and return the receipt.
+
+        Raises:
+            ActorNotReady: there is no such actor, and no operation or job names the person.
+            Overloaded: work on the person did not stop in time.
+            StorageRefused: something of the person is left; the message says what and where.
+        """
+        number = await asyncio.to_thread(self._erasures.ask, actor_id)
+        self._mine.add(number)
+        try:
+            while True:
+                async with self._turn(number) as mine:
+                    # Another gateway may have seen the erasure first.
+                    found = await asyncio.to_thread(self._erasures.answer, number)
+                    if found is None and mine:
+                        found = await self._receipt_of(number, actor_id)
+                if found is not None:
+                    return found
+                await asyncio.sleep(LOOK_S)
+        finally:
+            await in_thread(self._erasures.withdraw, number)
+            self._mine.discard(number)
+
+    async def watch(self) -> None:
+        """End the live streams of people who are erased, and carry out what other processes ask for, until cancelled."""
+        erasing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                try:
+                    # An erasure that takes long delays no look: the erasures of other gateways wait for the streams of this one.
+                    found = await self._look()
+                    if found and (erasing is None or erasing.done()):
+                        erasing = asyncio.create_task(self._carry_out_all(found))
+                except DubstageError as problem:
+                    _log.warning("erasures_not_seen", reason=problem.reason, message=problem.message)
+                except Exception:
+                    _log.exception("erasures_not_seen")
+                await asyncio.sleep(LOOK_S)
+        finally:
+            if erasing is not None:
+                erasing.cancel()
+                await asyncio.gather(erasing, return_exceptions=True)
+
+    async def _look(self) -> Sequence[tuple[int, str]]:
+        """End the live streams of people who are erased, and return the open erasures that other processes asked for."""
+        await in_thread(self._actors.database.keep_claim)
+        found = await in_thread(self._erasures.open)
+        for _, actor_id in found:
+            self._live.forget(actor_id)
+        for actor_id in await in_thread(self._erasures.gone, self._live.shown()):
+            self._live.forget(actor_id)
+        await self._clean_after({number for number, _ in found})
+        return [(number, actor_id) for number, actor_id in found if number not in self._mine]
+
+    async def _carry_out_all(self, found: Sequence[tuple[int, str]]) -> None:
+        for number, actor_id in found:
+            await self._carry_out_for(number, actor_id)
+
+    async def _clean_after(self, found: Collection[int]) -> None:
+        """Remove what is left of erased people on this gateway's disk, when an erasure that was open has ended."""
+        ended = self._seen.difference(found)
+        self._seen = set(found)
+        if ended and self._erasures.shared:
+            await in_thread(self._clean)
+
+    async def _carry_out_for(self, number: int, actor_id: str) -> None:
+        try:
+            async with self._turn(number) as mine:
+                if not mine or (number, actor_id) not in await asyncio.to_thread(self._erasures.open):
+                    return
+                await self._carry_out(actor_id)
+            _log.info("actor_erased", actor_id=actor_id)
+        except Exception as problem:
+            found = error_status.domain_error(problem)
+            fields = {"error_id": found.error_id, "exc_info": problem} if isinstance(found, Unexpected) else {}
+            _log.warning("actor_not_erased", reason=found.reason, message=found.message, **fields)
+            await asyncio.to_thread(self._erasures.fail, number, found)
+
+    async def _receipt_of(self, number: int, actor_id: str) -> ErasureReceipt:
+        try:
+            return await self._carry_out(actor_id)
+        except ActorNotReady:
+            # Another caller erased the person meanwhile. All callers who asked get the receipt.
+            found = await asyncio.to_thread(self._erasures.answer, number)
+            if found is None:
+                raise
+            return found
+
+    @asynccontextmanager
+    async def _turn(self, number: int) -> AsyncIterator[bool]:
+        """Give True if no other gateway carries out this erasure."""
+        turn = self._erasures.turn(number)
+        mine = await in_thread(turn.__enter__)
+        try:
+            yield mine
+        finally:
+            await in_thread(turn.__exit__, None, None, None)
+
+    async def _carry_out(self, actor_id: str) -> ErasureReceipt:
+        """Stop all work on a person in all gateways, then erase the person."""
+        self._live.forget(actor_id)
+        if self._erasures.shared:
+            await asyncio.sleep(STREAMS_S)
+        await self._runner.stop_work_on(actor_id)
+        self._live.forget(actor_id)
+        pictures = await in_thread(self._pictures)
+        receipt = await in_thread(self._erasures.carry_out, actor_id, others=[pictures])
+        # Work that began at the last moment has found the erasure, and is forgotten with the rest.
+        await self._runner.stop_work_on(actor_id)
+        await self._runner.forget_actor(actor_id)
+        self._live.forget(actor_id)
+        return receipt
+
+
+class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
+    """Enrols, shows and erases people, and withdraws consents.
+
+    Args:
+        context: what the operations work with.
+        runner: runs the operations.
+        eraser: erases people.
+    """
+
+    def __init__(self, context: TenantContext, runner: JobRunner, eraser: ActorEraser) -> None:
+        self._context = context
+        self._runner = runner
+        self._eraser = eraser
+
+    async def CreateActor(self, request: pb.CreateActorRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
+        """Begin an enrolment."""
+        wanted = pb.CreateActorRequest()
+        wanted.CopyFrom(request)
+        # The id is stored with the request, so that an operation that is resumed after a restart makes the same actor.
+        wanted.actor_id = request.actor_id or f"actor-{secrets.token_hex(6)}"
+        async with self._context.media.opened() as media:
+            enrol = enrol_request_from(wanted, media, threads=self._context.threads)
+            await asyncio.to_thread(self._context.actors.consents.check_enrolment, enrol.consent, enrol.use, wanted.actor_id)
+            await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
+            await asyncio.to_thread(media.check, overwrite=False)
+        if await self._runner.concerns(enrol.actor_id):
+            raise InvalidRequest(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
+        quota = self._context.quota
+        await quota.check_storage()
+        record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id, admit=quota.check_dubs)
+        return operation_message(record)
+
+    async def GetActor(self, request: pb.GetActorRequest, context: Any) -> pb.GetActorResponse:  # noqa: N802
+        """Return one actor."""
+        actor = await asyncio.to_thread(self._context.actors.show, check_actor_id(request.actor_id))
+        return pb.GetActorResponse(actor=actor_message(actor))
+
+    async def ListActors(self, request: pb.ListActorsRequest, context: Any) -> pb.ListActorsResponse:  # noqa: N802
+        """List actors in the order of their ids."""
+        size = page_size_from(request.page_size)
+        after = check_actor_id(request.page_token) if request.page_token else ""
+        actors = await asyncio.to_thread(lambda: self._context.actors.list(after=after, limit=size + 1))
+        page = actors[:size]
+        token = page[-1].actor_id if len(actors) > size else ""
+        return pb.ListActorsResponse(actors=[actor_message(actor) for actor in page], next_page_token=token)
+
+    async def EraseActor(self, request: pb.EraseActorRequest, context: Any) -> pb.EraseActorResponse:  # noqa: N802
+        """Stop all work on a person, then erase the person."""
+        receipt = await self._eraser.erase(check_actor_id(request.actor_id))
+        key = await asyncio.to_thread(self._context.actors.erasures.signing_key)
+        return receipt_message(receipt, key.public_pem if key.id == receipt.key else "")
+
+    async def RevokeConsent(self, request: pb.RevokeConsentRequest, context: Any) -> pb.RevokeConsentResponse:  # noqa: N802
+        """Withdraw a consent record. Work with the record ends in all gateways at their next look at the database."""
+        return withdrawal_message(await asyncio.to_thread(self._withdraw, request))
+
+    def _withdraw(self, request: pb.RevokeConsentRequest) -> Withdrawal:
+        actors = self._context.actors
+        if bool(request.actor_id) == bool(request.record_sha256):
+            raise InvalidRequest("actor_id: give either the actor or the digest of the record", field="actor_id")
+        if request.record_sha256:
+            return actors.consents.withdraw(check_digest(request.record_sha256))
+        return actors.consents.withdraw_of(request.actor_id, actors.show(check_actor_id(request.actor_id)).consent)

@@ -1,0 +1,477 @@
+"""The RPCs of BatchService.
+
+Messages of BatchService from the gateway's own types, and the pages of its lists.
+
+Rows of SubmitBatch to checked manifests, with all mistakes of the rows.
+
+The files of a batch's report, in pieces for a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2 as pb
+from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2
+from gateway.ahead import in_thread
+from gateway.api.batches import Batches, BatchView
+from gateway.api.context import TenantContext
+from gateway.api.operations import page_size_from
+from gateway.batch.manifest import (
+    LOCATIONS,
+    ActorLookup,
+    Manifest,
+    Mistake,
+    batch_name,
+    in_order,
+    manifest_of,
+    row_mistakes,
+    shot_of,
+    shots_by_line,
+)
+from gateway.batch.records import Progress
+from gateway.batch.report import csv_of, json_of, row_of, summary_of, write_report
+from gateway.batch.store import BatchStore
+from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
+from gateway.settings import GatewaySettings
+from gateway.tenants.long_calls import LongCalls
+from services.common.errors import InvalidRequest
+
+Told = Callable[[str], str]
+"""Returns a text without the server's folders."""
+
+_ENGINES: Final = {
+    "gateway": pb.BATCH_ENGINE_GATEWAY,
+    "kubernetes": pb.BATCH_ENGINE_KUBERNETES,
+    "local": pb.BATCH_ENGINE_LOCAL,
+    "farm": pb.BATCH_ENGINE_FARM,
+}
+_STATES: Final = {
+    ShotState.WAITING: pb.SHOT_STATE_WAITING,
+    ShotState.RUNNING: pb.SHOT_STATE_RUNNING,
+    ShotState.DONE: pb.SHOT_STATE_DONE,
+    ShotState.UNDUBBED: pb.SHOT_STATE_UNDUBBED,
+    ShotState.FAILED: pb.SHOT_STATE_FAILED,
+    ShotState.CANCELLED: pb.SHOT_STATE_CANCELLED,
+}
+
+
+def batch_message(facts: BatchFacts, progress: Progress | None = None, notes: Sequence[str] = ()) -> pb.Batch:
+    """Return the message of a batch.
+
+    Args:
+        facts: what the batch is.
+        progress: its progress; None: not asked for.
+        notes: why something waits, for a person.
+    """
+    return pb.Batch(
+        batch_id=facts.name,
+        engine=_ENGINES[facts.engine],
+        num_shots=facts.rows,
+        created_at=facts.created_at,
+        rows_sha256=facts.manifest_sha256,
+        progress=None if progress is None else _progress_message(progress),
+        notes=notes,
+    )
+
+
+def shot_message(row: int, record: ShotRecord, told: Told) -> pb.Shot:
+    """Return the message of a shot.
+
+    Args:
+        row: row of the shot, from 0.
+        record: what is known of the shot.
+        told: removes the server's folders from texts.
+    """
+    known = common_pb2.FrameReason.items()
+    by_name = {name.removeprefix("FRAME_REASON_"): value for name, value in known}
+    return pb.Shot(
+        row=row,
+        shot_id=record.id,
+        state=_STATES[record.state],
+        attempts=record.attempts,
+        worker=record.worker,
+        begun_at=record.begun_at,
+        ended_at=record.ended_at,
+        seconds=record.seconds,
+        num_frames=record.frames,
+        num_dubbed=record.frames_dubbed,
+        reasons=[
+            gateway_pb2.ReasonCount(reason=by_name[name.upper()], num_frames=count)
+            for name, count in sorted(record.frames_by_reason.items())
+        ],
+        output_uri=told(record.output),
+        output_sha256=record.output_sha256,
+        method=record.method,
+        r_opening=record.r_opening,
+        warnings=map(told, record.warnings),
+        look=map(told, record.look),
+        error=told(record.error),
+        motion=pb.DubMotion(**record.motion.model_dump()) if record.motion is not None else None,
+    )
+
+
+def selected(records: Sequence[ShotRecord], states: Sequence[int], *, to_look_at: bool, after: int) -> Iterator[int]:
+    """Yield the rows of the shots that a list has.
+
+    Args:
+        records: records of all shots in the order of the rows.
+        states: numbers of ShotState; empty: all.
+        to_look_at: only shots that a person should look at.
+        after: row behind which the list begins; -1: the first.
+    """
+    for row in range(after + 1, len(records)):
+        record = records[row]
+        if (not states or _STATES[record.state] in states) and (record.look or not to_look_at):
+            yield row
+
+
+def row_from(page_token: str) -> int:
+    """Return the row that the page before ended with; -1 for the first page.
+
+    Raises:
+        InvalidRequest: this gateway gave no such token.
+    """
+    if page_token and not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
+        raise InvalidRequest("page_token: give the next_page_token of an earlier answer", field="page_token")
+    return int(page_token) if page_token else -1
+
+
+def told_shot(shot: ShotSpec, told: Told) -> ShotSpec:
+    """Return a shot as callers may see it: files have the names that callers use."""
+    files = {field: told(place) for field in ("footage", "speech", "consent", "output") if (place := getattr(shot, field))}
+    return shot.model_copy(update=files)
+
+
+def told_record(record: ShotRecord, told: Told) -> ShotRecord:
+    """Return a record as callers may see it."""
+    return record.model_copy(
+        update={
+            "output": told(record.output),
+            "error": told(record.error),
+            "warnings": tuple(map(told, record.warnings)),
+            "look": tuple(map(told, record.look)),
+        }
+    )
+
+
+def _progress_message(progress: Progress) -> pb.BatchProgress:
+    return pb.BatchProgress(
+        num_waiting=progress.waiting,
+        num_running=progress.running,
+        num_done=progress.done,
+        num_undubbed=progress.undubbed,
+        num_failed=progress.failed,
+        num_cancelled=progress.cancelled,
+        num_to_look_at=progress.look,
+        num_frames=progress.frames,
+        frames_per_second=progress.frames_per_second,
+        seconds_left=progress.seconds_left,
+    )
+
+
+_TEXTS: Final = {
+    "shot_id": "id",
+    "footage_uri": "footage",
+    "output_uri": "output",
+    "speech_uri": "speech",
+    "actor_id": "actor",
+    "consent_uri": "consent",
+    "method": "method",
+    "face": "face",
+    "expression": "expression",
+    "codec": "codec",
+    "project": "project",
+    "language": "language",
+}
+"""Fields of BatchRow -> fields of a shot. An empty text is a field that is not given."""
+_FIELDS: Final = {name: field for field, name in _TEXTS.items()}
+
+
+class RowReader:
+    """Checks the rows of requests.
+
+    Args:
+        context: what the operations work with.
+    """
+
+    def __init__(self, context: TenantContext) -> None:
+        self._actors = context.actors
+        self._places = context.media.places
+        self._names = context.names
+
+    def read(self, request: pb.SubmitBatchRequest) -> Manifest | tuple[Mistake, ...]:
+        """Return the manifest of a request, or all mistakes of its rows. Blocks.
+
+        Lines and fields of the mistakes are those of RowMistake.
+
+        Raises:
+            InvalidRequest: the name of the batch is not allowed, or the request has no rows, or rows of both kinds.
+            StorageRefused, BackendUnavailable: the database of actors, or the store of a URL, cannot be used.
+        """
+        try:
+            name = batch_name(request.batch_id)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"batch_id: {error.message}", field="batch_id") from None
+        if bool(request.rows) == bool(request.manifest):
+            raise InvalidRequest("rows: give either rows or a manifest, with one shot or more", field="rows")
+        shots, mistakes = _of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
+        placed: dict[int, ShotSpec] = {}
+        for line, shot in shots.items():
+            found, wrong = self._placed(line, shot)
+            mistakes += wrong
+            if not wrong:
+                placed[line] = found
+        people = ActorLookup(self._actors)
+        mistakes += row_mistakes(placed, people.method_of, check_files=True)
+        if mistakes:
+            return tuple(self._told(mistake, of_rows=bool(request.rows)) for mistake in in_order(mistakes))
+        if not placed:
+            raise InvalidRequest("manifest: there are no rows: write one JSON object a line, one for each shot", field="manifest")
+        return manifest_of(name, placed.values())
+
+    def _placed(self, line: int, shot: ShotSpec) -> tuple[ShotSpec, list[Mistake]]:
+        """Return a shot whose files are absolute paths and URLs that callers may name, or the mistakes."""
+        found: dict[str, str] = {}
+        mistakes = []
+        for field in LOCATIONS:
+            place = getattr(shot, field)
+            if place is None:
+                continue
+            try:
+                if field == "output":  # the worker makes the folder
+                    found[field] = self._places.output(place, field, new_folder=True)
+                else:
+                    found[field] = self._places.source(place, field)
+            except InvalidRequest as error:
+                mistakes.append(Mistake(line, field, error.message.removeprefix(f"{field}: ")))
+        return shot.model_copy(update=found), mistakes
+
+    def _told(self, mistake: Mistake, *, of_rows: bool) -> Mistake:
+        first, dot, rest = mistake.field.partition(".")
+        named = {**_FIELDS, "personalize": "skip_personalization"}.get(first, first) if of_rows else first
+        return replace(mistake, field=f"{named}{dot}{rest}", text=self._names.told(mistake.text))
+
+
+def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequest:
+    """Return the error for a batch whose rows have mistakes.
+
+    Args:
+        mistakes: one mistake or more, as RowMistake tells them.
+        of_rows: whether they are mistakes of `rows`; False: of lines of `manifest`.
+    """
+    fields = [f"rows[{one.line - 1}].{one.field}" if of_rows else f"manifest[{one.line}].{one.field}" for one in mistakes]
+    count = f" ({len(mistakes)} mistakes in all, this is the first; nothing was started)" if len(mistakes) > 1 else ""
+    kind = "row" if of_rows else "line"
+    first = mistakes[0]
+    return InvalidRequest(
+        f"{kind} {first.line}: {first.field}: {first.text[:300]}{count}",
+        field=fields[0],
+        violations=[(field, one.text[:300]) for field, one in zip(fields, mistakes, strict=True)],
+        reasons=[one.reason for one in mistakes],
+    )
+
+
+def _of_manifest(content: bytes) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+    return shots_by_line(content.removeprefix(b"\xef\xbb\xbf"), told_as="manifest")
+
+
+def _of_rows(rows: Sequence[pb.BatchRow]) -> tuple[dict[int, ShotSpec], list[Mistake]]:
+    shots: dict[int, ShotSpec] = {}
+    mistakes: list[Mistake] = []
+    for line, message in enumerate(rows, 1):
+        shot, wrong = shot_of(line, _fields_of(message))
+        mistakes += wrong
+        if shot is not None:
+            shots[line] = shot
+    return shots, mistakes
+
+
+def _fields_of(message: pb.BatchRow) -> dict[str, Any]:
+    """Return the fields of a manifest's row that a message stands for."""
+    row: dict[str, Any] = {name: text for field, name in _TEXTS.items() if (text := getattr(message, field))}
+    row |= {"retime": message.retime, "keep_audio": message.keep_audio, "seed": message.seed}
+    row["personalize"] = not message.skip_personalization
+    if message.HasField("expressiveness"):
+        row["expressiveness"] = message.expressiveness
+    if message.HasField("quality"):
+        row["quality"] = {field.name: value for field, value in message.quality.ListFields()}
+    return row
+
+
+PIECE_BYTES: Final = 256 << 10
+"""Most bytes of one piece."""
+
+
+def write_files(store: BatchStore, facts: BatchFacts, records: Sequence[ShotRecord], wanted: int, told: Told, folder: Path) -> None:
+    """Write the files of a report. Blocks.
+
+    Args:
+        store: store of batches.
+        facts: the batch.
+        records: records of all its shots.
+        wanted: number of ReportFormat.
+        told: removes the server's folders from texts.
+        folder: an empty folder.
+
+    Raises:
+        StorageFull: no space is left.
+        DubstageError: the store of batches cannot be used.
+    """
+    shots = [told_shot(shot, told) for shot in store.manifest(facts.name)]
+    shown = [told_record(record, told) for record in records]
+    if wanted not in (pb.REPORT_FORMAT_CSV, pb.REPORT_FORMAT_JSON):
+        write_report(facts, shots, shown, partial(store.thumbnail, facts.name), folder)
+        return
+    rows = [row_of(index, *of_shot, None) for index, of_shot in enumerate(zip(shots, shown, strict=True))]
+    if wanted == pb.REPORT_FORMAT_CSV:
+        (folder / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
+    else:
+        (folder / "shots.json").write_text(json_of(facts, summary_of(rows, shown), rows), encoding="ascii")
+
+
+async def pieces(folder: Path) -> AsyncGenerator[pb.GetReportResponse, None]:
+    """Yield the files of a folder, the page first, each in pieces of at most PIECE_BYTES. An empty file has one empty piece."""
+    found = sorted(path for path in await in_thread(lambda: list(folder.rglob("*"))) if path.is_file())
+    for path in sorted(found, key=lambda one: one.suffix != ".html"):
+        name = path.relative_to(folder).as_posix()
+        with path.open("rb") as file:
+            data = await in_thread(file.read, PIECE_BYTES)
+            while True:
+                yield pb.GetReportResponse(path=name, data=data)
+                data = await in_thread(file.read, PIECE_BYTES)
+                if not data:
+                    break
+
+
+MOST_REPORTS: Final = 2
+"""Most reports that one gateway writes at once for a tenant. Further calls wait."""
+MOST_MISTAKES: Final = 10_000
+"""Most mistakes of one answer."""
+
+
+class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
+    """Submits, shows, changes and removes batches.
+
+    Args:
+        settings: settings of the process.
+        context: what the operations work with.
+        batches: the batches.
+        long_calls: long calls of all tenants.
+    """
+
+    def __init__(self, settings: GatewaySettings, context: TenantContext, batches: Batches, long_calls: LongCalls) -> None:
+        self._may_use_cluster = settings.is_default_tenant
+        self._context = context
+        self._batches = batches
+        self._rows = RowReader(context)
+        self._long_calls = long_calls
+        self._reports = asyncio.Semaphore(MOST_REPORTS)
+
+    async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:  # noqa: N802
+        """Check all rows, then give the shots to the engine."""
+        engine = _engine_from(request)
+        if engine == "kubernetes" and not self._may_use_cluster:
+            raise InvalidRequest("engine: pods work for the default tenant alone: choose the engine GATEWAY", field="engine")
+        found = await in_thread(self._rows.read, request)
+        if request.validate_only:
+            wrong = () if isinstance(found, Manifest) else found[:MOST_MISTAKES]
+            mistakes = [pb.RowMistake(line=one.line, field=one.field, description=one.text, reason=one.reason) for one in wrong]
+            return pb.SubmitBatchResponse(mistakes=mistakes)
+        if not isinstance(found, Manifest):
+            raise rows_error(found, of_rows=bool(request.rows))
+        await self._context.quota.check_storage()
+        view = await self._batches.submit(found, engine, profile=request.profile, workers=request.workers)
+        return pb.SubmitBatchResponse(batch=self._message(view))
+
+    async def GetBatch(self, request: pb.GetBatchRequest, context: Any) -> pb.GetBatchResponse:  # noqa: N802
+        """Return a batch with its progress."""
+        return pb.GetBatchResponse(batch=self._message(await self._batches.view(batch_id_from(request.batch_id))))
+
+    async def ListBatches(self, request: pb.ListBatchesRequest, context: Any) -> pb.ListBatchesResponse:  # noqa: N802
+        """List batches in the order of their ids."""
+        size = page_size_from(request.page_size)
+        if request.page_token:
+            batch_id_from(request.page_token, field="page_token")
+        facts = [one for one in await in_thread(self._batches.views.facts) if one.name > request.page_token]
+        token = facts[size - 1].name if len(facts) > size else ""
+        return pb.ListBatchesResponse(batches=map(batch_message, facts[:size]), next_page_token=token)
+
+    async def ListShots(self, request: pb.ListShotsRequest, context: Any) -> pb.ListShotsResponse:  # noqa: N802
+        """List shots in the order of the rows."""
+        size, after = page_size_from(request.page_size), row_from(request.page_token)
+        view = await self._batches.view(batch_id_from(request.batch_id))
+        chosen = selected(view.records, request.states, to_look_at=request.to_look_at, after=after)
+        rows = list(islice(chosen, size + 1))
+        token = str(rows[size - 1]) if len(rows) > size else ""
+        told = self._context.names.told
+        shots = [shot_message(row, view.records[row], told) for row in rows[:size]]
+        return pb.ListShotsResponse(shots=shots, next_page_token=token)
+
+    async def WatchBatch(self, request: pb.WatchBatchRequest, context: Any) -> AsyncIterator[pb.WatchBatchResponse]:  # noqa: N802
+        """Send a batch when its progress has changed, until all shots have ended."""
+        name = batch_id_from(request.batch_id)
+        with self._long_calls.place():
+            async with aclosing(self._batches.watch(name)) as views:
+                async for view in views:
+                    yield pb.WatchBatchResponse(batch=self._message(view))
+
+    async def CancelBatch(self, request: pb.CancelBatchRequest, context: Any) -> pb.CancelBatchResponse:  # noqa: N802
+        """Cancel shots, or all that have not ended."""
+        view = await self._batches.cancel(batch_id_from(request.batch_id), list(request.shot_ids))
+        return pb.CancelBatchResponse(batch=self._message(view))
+
+    async def RetryBatch(self, request: pb.RetryBatchRequest, context: Any) -> pb.RetryBatchResponse:  # noqa: N802
+        """Let shots begin anew, or all that failed or were cancelled."""
+        view = await self._batches.retry(batch_id_from(request.batch_id), list(request.shot_ids))
+        return pb.RetryBatchResponse(batch=self._message(view))
+
+    async def DeleteBatch(self, request: pb.DeleteBatchRequest, context: Any) -> pb.DeleteBatchResponse:  # noqa: N802
+        """Remove a batch whose shots have all ended."""
+        await self._batches.remove(batch_id_from(request.batch_id))
+        return pb.DeleteBatchResponse()
+
+    async def GetReport(self, request: pb.GetReportRequest, context: Any) -> AsyncIterator[pb.GetReportResponse]:  # noqa: N802
+        """Send the files of the report."""
+        name = batch_id_from(request.batch_id)
+        with self._long_calls.place():
+            async with self._reports, self._batches.scratch_folder() as folder:
+                view, (store, _) = await self._batches.view(name), await in_thread(self._batches.views.store, name)
+                await in_thread(write_files, store, view.facts, view.records, request.format, self._context.names.told, folder)
+                async with aclosing(pieces(folder)) as found:
+                    async for piece in found:
+                        yield piece
+
+    def _message(self, view: BatchView) -> pb.Batch:
+        return batch_message(view.facts, view.progress, [self._context.names.told(note) for note in view.notes])
+
+
+def batch_id_from(text: str, *, field: str = "batch_id") -> str:
+    """Return the id of a batch.
+
+    Raises:
+        InvalidRequest: no batch can have this id.
+    """
+    try:
+        return batch_name(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{field}: {error.message}", field=field) from None
+
+
+def _engine_from(request: pb.SubmitBatchRequest) -> Literal["gateway", "kubernetes"]:
+    if request.engine == pb.BATCH_ENGINE_KUBERNETES:
+        return "kubernetes"
+    if request.engine not in (pb.BATCH_ENGINE_UNSPECIFIED, pb.BATCH_ENGINE_GATEWAY):
+        raise InvalidRequest("engine: a gateway submits to the engines GATEWAY and KUBERNETES", field="engine")
+    for field in ("profile", "workers"):
+        if getattr(request, field):
+            raise InvalidRequest(f"{field} is of the engine KUBERNETES: leave it out, or choose that engine", field=field)
+    return "gateway"

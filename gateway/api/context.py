@@ -1,0 +1,343 @@
+"""What one gateway process holds for itself of each tenant: the data folder and the database of actors.
+
+The stages of a gateway process, opened after the process has begun to listen.
+
+What the tenants of one gateway process share.
+
+What the operations of a gateway work with.
+
+The lock of a data folder: gateways with SQLite work in it alone.
+
+The quota of a tenant, from the limits and the tenant's database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.ledger import JobLedger
+from gateway.actors.store import ActorStore
+from gateway.api.errors import ErrorRewriter
+from gateway.api.media import Media, RequestMedia
+from gateway.api.messages import dub_request_from
+from gateway.api.operations import ACTOR, DUB
+from gateway.batch.media import is_url
+from gateway.confinement import confined_root, entry_of
+from gateway.database.session import Database, may_be_shared
+from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.live.admission import LiveAdmission
+from gateway.operations.execution import Handler, Job
+from gateway.operations.runner import Slots
+from gateway.operations.store import OperationRecord, unfinished_in
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.removal import delete_unused, give_up, remove_partial_film
+from gateway.private_files import cannot_use, data_folder
+from gateway.provenance.opening import open_sealer
+from gateway.provenance.seal import Sealer
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from gateway.stages.local import LocalStages
+from gateway.stages.opening import open_stages
+from gateway.stages.remote import RemoteStages
+from gateway.tenants.limits import Limits
+from gateway.tenants.long_calls import LongCalls
+from gateway.tenants.quota import FairSlots, TenantQuota
+from gateway.tenants.register import stored_bytes
+from services.common.errors import InvalidRequest, ModelNotReady
+from services.common.store.artefacts import ArtefactStore
+
+
+class OpenedStages:
+    """The stages of one gateway process.
+
+    Args:
+        settings: settings of the process, with the stages' endpoints.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._stages: Stages | None = None
+        self._stack = AsyncExitStack()
+
+    def __call__(self) -> Stages:
+        """Return the stages.
+
+        Raises:
+            ModelNotReady: the stages are not open yet.
+        """
+        if self._stages is None:
+            raise ModelNotReady("the gateway is still warming up")
+        return self._stages
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stage in this process still computes."""
+        return isinstance(self._stages, LocalStages) and self._stages.busy
+
+    async def open(self) -> None:
+        """Open the stages.
+
+        Raises:
+            DubstageError: a stage cannot be reached, or does not warm up.
+        """
+        opening = open_stages(self._settings, connect_s=self._settings.stages_start_s)
+        self._stages = await self._stack.enter_async_context(opening)
+
+    async def close(self) -> None:
+        """Close the stages."""
+        await self._stack.aclose()
+
+    async def serving(self) -> Stages:
+        """Return the stages, as soon as all of them serve.
+
+        A stage that rests has no replica. Starting a replica for the work takes longer than retries of single calls.
+
+        Raises:
+            ModelNotReady: the stages are not open yet.
+            BackendUnavailable: a stage does not serve within `stages_start_s`.
+        """
+        stages = self()
+        if isinstance(stages, RemoteStages):
+            await stages.wait_until_serving(self._settings.stages_start_s)
+        return stages
+
+    def once_serving(self, handler: Handler) -> Handler:
+        """Return a handler that waits until all stages serve, and then does the work of `handler`."""
+
+        async def run(job: Job) -> bytes:
+            await self.serving()
+            return await handler(job)
+
+        return run
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessContext:
+    """What the tenants of one gateway process share.
+
+    Attributes:
+        settings: settings of the process, with the places of the default tenant.
+        stages: the stages of the process.
+        jobs: slots of dubs and enrolments.
+        shots: slots of shots of batches.
+        live: decides which live streams run.
+        long_calls: calls that wait, watch or send reports.
+        limits: limits of all tenants.
+    """
+
+    settings: GatewaySettings
+    stages: OpenedStages
+    jobs: Slots
+    shots: FairSlots
+    live: LiveAdmission
+    long_calls: LongCalls
+    limits: Limits
+
+    @classmethod
+    def of(cls, settings: GatewaySettings, stages: OpenedStages) -> Self:
+        """Return what the settings of a process allow to all tenants together.
+
+        Raises:
+            InvalidRequest: the file of limits cannot be used.
+        """
+        return cls(
+            settings,
+            stages,
+            jobs=Slots(settings.max_concurrent_jobs),
+            shots=FairSlots(settings.max_batch_shots),
+            live=LiveAdmission(settings.max_live_streams, settings.max_live_frame_ms / 1000),
+            long_calls=LongCalls(settings.max_concurrent_rpcs),
+            limits=Limits(settings.tenant_limits_file),
+        )
+
+
+_log = structlog.stdlib.get_logger("dubstage.operations")
+
+
+@dataclass(frozen=True, slots=True)
+class TenantContext:
+    """What the operations of a gateway work with.
+
+    Attributes:
+        actors: the enrolled people.
+        artefacts: the store that the stages share.
+        media: files and objects that callers may name.
+        jobs: folder of all jobs.
+        threads: threads of decoders and encoders.
+        names: rewrites results and errors that name the server's files.
+        max_job_bytes: most bytes of one job's folder.
+        sealer: signs films.
+        quota: limits of the tenant.
+    """
+
+    actors: ActorStore
+    artefacts: ArtefactStore
+    media: Media
+    jobs: Path
+    threads: int
+    names: ErrorRewriter
+    max_job_bytes: int
+    sealer: Sealer
+    quota: TenantQuota
+
+    async def dub_request(self, message: pb.CreateDubRequest, media: RequestMedia) -> DubRequest:
+        """Return the dub that a message asks for.
+
+        Args:
+            message: the message.
+            media: files of the message.
+
+        Raises:
+            ConsentRefused: a consent record does not allow the dub, or is missing and the installation requires one.
+            InvalidRequest: a field cannot be used.
+            ActorNotReady: there is no such actor.
+        """
+        actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
+        request = dub_request_from(message, media, actor, threads=self.threads)
+        return await asyncio.to_thread(
+            self.actors.consents.checked_dub,
+            request,
+            subject=message.actor_id or message.footage_uri,
+            reference=message.reference_uri,
+        )
+
+    async def abandon(self, record: OperationRecord) -> None:
+        """Remove what a cancelled operation has left: job folder, blobs that nothing else counts, partial file of the output."""
+        await asyncio.to_thread(self._abandon, record)
+
+    def _abandon(self, record: OperationRecord) -> None:
+        self._give_up_folders(record)
+        if record.output and not is_url(record.output):
+            output = Path(os.path.abspath(record.output))
+            if confined_root(output) is not None:
+                remove_partial_film(output)
+            else:
+                _log.warning("output_outside_of_media_kept", operation=record.name, output=record.output)
+
+    async def forget_others(self, record: OperationRecord) -> None:
+        """Remove what other processes have left of an operation that succeeded here: job folders, and blobs that nothing counts.
+
+        The folder of a process that still works there stays. That process removes the folder when it finds that it has lost the
+        operation.
+        """
+        await asyncio.to_thread(self._give_up_folders, record)
+
+    def _give_up_folders(self, record: OperationRecord) -> None:
+        ledger = JobLedger(self.actors)
+        for stored in self.actors.jobs.folders_of(record.name):
+            folder = Path(stored)
+            if entry_of(self.jobs, stored) is None:
+                # The folder is on the disk of another gateway, which removes the folder, or the path is wrong.
+                _log.info("folder_outside_of_jobs_kept", operation=record.name, folder=stored, jobs=str(self.jobs))
+            elif give_up(folder, ledger, self.artefacts) is not None or folder.is_dir():
+                continue
+            delete_unused(folder, ledger.release(folder, ()), ledger, self.artefacts)
+
+
+def lock_data_folder(folder: Path, *, together: bool) -> int:
+    """Lock a data folder against other gateways, and return the open lock file.
+
+    The lock ends with the process, however the process ends.
+
+    Args:
+        folder: the data folder.
+        together: whether gateways that share a database may work in the folder together.
+
+    Raises:
+        InvalidRequest: another gateway works in the folder.
+        StorageRefused: the folder cannot be used.
+    """
+    data_folder(folder)
+    try:
+        handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as problem:
+        raise cannot_use(folder, problem) from problem
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InvalidRequest(
+            f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder; only gateways that share a "
+            "PostgreSQL may share a folder",
+            field="DUBSTAGE_DATA_DIR",
+        ) from None
+    return handle
+
+
+def quota_of(limits: Limits, database: Database) -> TenantQuota:
+    """Return the quota of a tenant.
+
+    Args:
+        limits: limits of all tenants.
+        database: database of the tenant.
+    """
+    return TenantQuota(
+        database.tenant,
+        limits,
+        stored_bytes=partial(stored_bytes, database),
+        unfinished=partial(unfinished_in, database, (DUB, ACTOR)),
+    )
+
+
+class TenantStorage:
+    """Data folder and database, until `close`. With SQLite, both are locked against other gateways.
+
+    Attributes:
+        context: what the operations work with.
+
+    Args:
+        settings: settings of the process, with the places of the tenant.
+        limits: limits of all tenants.
+        beside: another tenant's, whose connections to the database are used; None: there are none yet.
+
+    Raises:
+        InvalidRequest: another gateway works in the data folder or with the SQLite file, or the media folder or the keys of consent
+            records cannot be used.
+        StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
+    """
+
+    def __init__(self, settings: GatewaySettings, limits: Limits, *, beside: TenantStorage | None = None) -> None:
+        self._lock: int | None = lock_data_folder(settings.data_dir, together=may_be_shared(settings.database_url))
+        self._actors: ActorStore | None = None
+        self._media: Media | None = None
+        try:
+            others = beside.context.actors if beside is not None else None
+            self._actors = actors = ActorStore(settings, beside=others)
+            actors.consents.check_settings()
+            actors.database.claim()
+            artefacts = ArtefactStore(settings.artefacts_url)
+            self._media = media = Media.of(settings)
+            self.context: TenantContext = TenantContext(
+                actors=actors,
+                artefacts=artefacts,
+                media=media,
+                jobs=open_jobs_folder(settings.data_dir),
+                threads=settings.compute_threads,
+                names=ErrorRewriter(settings, actors.database.where, artefacts.url),
+                max_job_bytes=settings.max_job_bytes,
+                sealer=open_sealer(settings),
+                quota=quota_of(limits, actors.database),
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database, and let other gateways use the data folder. Blocks."""
+        if self._media is not None:
+            self._media.close()
+        if self._actors is not None:
+            self._actors.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)

@@ -1,0 +1,180 @@
+"""The RPCs of DubService.
+
+The work of CreateDub's operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+from weakref import WeakValueDictionary
+
+from google.longrunning import operations_pb2
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from dubstage.gateway.v1alpha1 import gateway_pb2_grpc
+from gateway.actors.ledger import JobLedger
+from gateway.actors.watch import dub_while_allowed
+from gateway.api.context import TenantContext
+from gateway.api.messages import LiveAudioReader, check_dub, live_options_from, live_response, result_message
+from gateway.api.operations import DUB, operation_message
+from gateway.live.streams import LiveStreams
+from gateway.operations.execution import Job
+from gateway.operations.runner import JobRunner
+from gateway.pipeline.dub import DubJob
+from gateway.pipeline.progress import OnProgress
+from gateway.provenance.media_digest import media_sha256
+from gateway.stages.interface import Stages
+
+
+class DubJobs:
+    """Handler of CreateDub's operations.
+
+    Args:
+        context: what the operations work with.
+        stages: returns the opened stages.
+    """
+
+    def __init__(self, context: TenantContext, stages: Callable[[], Stages]) -> None:
+        self._context = context
+        self._stages = stages
+        self._running: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    async def __call__(self, job: Job) -> bytes:
+        """Dub a film; return the serialised DubResult. A resumed job goes on after its finished windows."""
+        message = pb.CreateDubRequest.FromString(job.record.request)
+        context = self._context
+        async with context.media.opened() as media:
+            request = await context.dub_request(message, media)
+            ledger = JobLedger(context.actors, message.actor_id, job.record.name, consents=request.consents, confirm=job.confirm)
+            report = DubReporter(job, context.quota.counting())
+            await media.fetch(report, max_bytes=context.max_job_bytes, confirm=job.confirm)
+            dub = DubJob(
+                request,
+                self._stages(),
+                context.artefacts,
+                context.jobs,
+                ledger,
+                max_bytes=context.max_job_bytes,
+                sealer=context.sealer,
+                operation=job.record.name,
+                takes_over=job.resumed,
+            )
+            async with self._alone(message):
+                # A dub that fails or is interrupted keeps its finished windows. The runner removes what a cancelled dub has left.
+                # An erasure cancels the operation.
+                outcome = await dub_while_allowed(dub, ledger.check_consent, report)
+                film_sha256 = await asyncio.to_thread(media_sha256, request.output)
+                await media.deliver(report, overwrite=message.overwrite, confirm=lambda: _may_still_be_shown(job, ledger))
+                await asyncio.to_thread(dub.discard)
+        if job.resumed:
+            await context.forget_others(job.record)
+        result = result_message(message.output_uri, request, outcome)
+        result.media_sha256 = film_sha256
+        result.warnings[:] = [context.names.told(media.told(warning)) for warning in result.warnings]
+        result.undubbed = context.names.told(media.told(result.undubbed))
+        return result.SerializeToString()
+
+    def _alone(self, message: pb.CreateDubRequest) -> asyncio.Lock:
+        """Return the lock of a dub. The same dub to two outputs has one job folder, so the two run one after the other."""
+        same = pb.CreateDubRequest()
+        same.CopyFrom(message)
+        for field in ("output_uri", "overwrite", "consent", "reference_consent", "project", "language"):
+            same.ClearField(field)
+        return self._running.setdefault(same.SerializeToString(deterministic=True), asyncio.Lock())
+
+
+def _may_still_be_shown(job: Job, ledger: JobLedger) -> None:
+    """Check before a film leaves this machine that the operation is still this gateway's, and that the consent holds."""
+    job.confirm()
+    ledger.check_consent()
+
+
+class DubReporter:
+    """Reports a dub's progress to its operation as DubProgress.
+
+    Args:
+        job: the operation.
+        count: called with every frame and step too.
+    """
+
+    def __init__(self, job: Job, count: OnProgress = lambda *_: None) -> None:
+        self._job = job
+        self._count = count
+        self._stage = ""
+        self._began = 0.0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report one frame or step."""
+        self._count(stage, done, total)
+        if stage != self._stage:
+            self._stage, self._began = stage, time.monotonic()
+        spent = time.monotonic() - self._began
+        progress = pb.DubProgress(
+            stage=stage, frames_done=done, frames_total=total, frames_per_second=done / spent if spent > 0.2 else 0.0
+        )
+        self._job.report(progress.SerializeToString())
+
+
+class DubServicer(gateway_pb2_grpc.DubServiceServicer):
+    """Dubs films as operations, and live.
+
+    Args:
+        context: what the operations work with.
+        runner: runs the operations.
+        live: opens live streams.
+    """
+
+    def __init__(self, context: TenantContext, runner: JobRunner, live: LiveStreams) -> None:
+        self._context = context
+        self._runner = runner
+        self._live = live
+
+    async def CreateDub(self, request: pb.CreateDubRequest, context: Any) -> operations_pb2.Operation:  # noqa: N802
+        """Begin a dub."""
+        async with self._context.media.opened() as media:
+            dub = await self._context.dub_request(request, media)
+            await asyncio.to_thread(check_dub, dub)
+            await asyncio.to_thread(media.check, overwrite=request.overwrite)
+        quota = self._context.quota
+        quota.check_frames()
+        await quota.check_storage()
+        record = await self._runner.submit(
+            DUB, request.SerializeToString(), actor_id=request.actor_id, output=media.place_of(dub.output), admit=quota.check_dubs
+        )
+        return operation_message(record)
+
+    async def Live(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.LiveRequest], context: Any
+    ) -> AsyncIterator[pb.LiveResponse]:
+        """Take the config, then sound. Answer each frame as soon as the frame is ready."""
+        requests = aiter(request_iterator)
+        options = live_options_from(await anext(requests, None))
+        reader = LiveAudioReader(options)
+
+        async def sound() -> AsyncIterator[audio_pb2.AudioChunk]:
+            # The first sound is asked for once everything else is ready.
+            await context.send_initial_metadata(())
+            async for request in requests:
+                yield reader.chunk(request)
+
+        frames = self._live.frames(
+            options.actor_id,
+            sound(),
+            sample_rate_hz=options.sample_rate_hz,
+            channels=options.channels,
+            use=options.use,
+            first_frame=options.first_frame,
+            max_late_s=options.max_late_s,
+            expressiveness=options.expressiveness,
+        )
+        quota = self._context.quota
+        with quota.stream():
+            async with aclosing(frames):
+                async for frame in frames:
+                    quota.count_frame()
+                    yield live_response(frame)

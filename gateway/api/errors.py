@@ -1,0 +1,153 @@
+"""Errors as callers of the API may see them: files have the names that the caller uses, and no folder of the server is named."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import services
+from gateway.settings import GatewaySettings
+from services.common.chassis import error_status
+from services.common.chassis.settings import PREFIX
+from services.common.errors import DubstageError
+
+FIELDS: Final = {
+    "output": "output_uri",
+    "footage": "footage_uri",
+    "video": "footage_uri",
+    "audio": "speech_uri",
+    "speech": "speech_uri",
+    "file": "footage_uri",
+    "actor": "actor_id",
+    "reference": "reference_uri",
+}
+"""Names of fields in the pipeline and on the command line -> names of the same fields in CreateDub and CreateActor."""
+_OF_BATCHES: Final = {"name": "batch_id", "id": "shot_ids"}
+"""Names of fields on the command line `dubstage batch` -> names of the same fields in BatchService."""
+_BATCH_RPCS: Final = ("SubmitBatch", "GetBatch", "ListShots", "WatchBatch", "CancelBatch", "RetryBatch", "DeleteBatch", "GetReport")
+_FIELDS_OF: Final = {**dict.fromkeys(("CreateDub", "CreateActor"), FIELDS), **dict.fromkeys(_BATCH_RPCS, _OF_BATCHES)}
+"""Names of fields by RPC."""
+_TEXTS: Final = ("message", "field", "subject", "resource")
+
+Told = Callable[[DubstageError], DubstageError]
+"""Rewrites an error, and returns the same error."""
+
+
+class ErrorRewriter:
+    """Rewrites errors for callers. Files of the media folder are named from that folder on, all others by their setting.
+
+    Args:
+        settings: settings of the gateway.
+        database: name of the database in error texts.
+        artefacts: URL of the artefact store in error texts.
+    """
+
+    def __init__(self, settings: GatewaySettings, database: str, artefacts: str) -> None:
+        names: dict[str, str] = {database: "DUBSTAGE_DATABASE_URL", artefacts: "DUBSTAGE_ARTEFACTS_URL"}
+        if settings.batches_url:
+            names[settings.batches_url] = "DUBSTAGE_BATCHES_URL"
+        if artefacts.startswith("file://"):
+            names[artefacts.removeprefix("file://")] = "DUBSTAGE_ARTEFACTS_URL"
+        folders = {settings.data_dir: "DUBSTAGE_DATA_DIR", Path(services.__file__).parents[1]: "dubstage"}
+        for name in type(settings).model_fields:
+            place = getattr(settings, name)
+            if isinstance(place, Path):
+                folders.setdefault(place, f"{PREFIX}{name.upper()}")
+        if settings.media_dir is not None:
+            folders[settings.media_dir] = ""
+        for folder, name in folders.items():
+            # Errors name a folder as the setting gives the folder, or by its real path.
+            for path in {folder, folder.absolute(), folder.resolve()}:
+                if path.is_absolute() and path != Path("/"):
+                    names[str(path)] = name
+        self._names = {path: name for path, name in names.items() if path}
+        # The longest path comes first, because one folder may lie in another.
+        known = "|".join(re.escape(path) for path in sorted(self._names, key=len, reverse=True))
+        temporary = re.escape(tempfile.gettempdir())
+        self._pattern = re.compile(rf"(?P<known>{known})(?P<slash>/|(?![\w.-]))|{temporary}/tmp\w+/")
+
+    def told(self, text: str) -> str:
+        """Return a text without the server's folders."""
+        return self._pattern.sub(self._name, text)
+
+    def rewrite(self, error: DubstageError, *, fields: Mapping[str, str] = FIELDS) -> DubstageError:
+        """Rewrite the texts of an error, and return the same error.
+
+        Args:
+            error: the error.
+            fields: names of fields in the gateway -> names of the same fields for the caller.
+        """
+        for name in _TEXTS:
+            text = getattr(error, name, "")
+            if text:
+                setattr(error, name, self.told(text))
+        error.args = (error.message,)
+        field = getattr(error, "field", "")
+        if field in fields:
+            error.field = fields[field]  # type: ignore[attr-defined]  # errors that have a field
+        return error
+
+    def _name(self, match: re.Match[str]) -> str:
+        known = match["known"]
+        if known is None:
+            return ""
+        name = self._names[known]
+        if not name:
+            return "" if match["slash"] else "the media folder"
+        return name + match["slash"]
+
+
+def with_names(servicer: Any, names: ErrorRewriter) -> Any:
+    """Return a servicer with the methods of `servicer` whose errors `names` rewrites."""
+    return _Renamed(servicer, names)
+
+
+class _Renamed:
+    """Stands in for a servicer. Generated code looks up the methods by name."""
+
+    def __init__(self, servicer: Any, names: ErrorRewriter) -> None:
+        self._servicer = servicer
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._servicer, name)
+        told = functools.partial(self._names.rewrite, fields=_FIELDS_OF.get(name, {}))
+        return _streaming(method, told) if inspect.isasyncgenfunction(method) else _unary(method, told)
+
+
+@contextmanager
+def _rewriting(told: Told) -> Iterator[None]:
+    """Rewrite the error that a method's work ends with."""
+    try:
+        yield
+    except DubstageError as error:
+        told(error)
+        raise
+    except ExceptionGroup as group:
+        raise told(error_status.domain_error(group)) from group
+
+
+def _unary(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def call(request: Any, context: Any) -> Any:
+        with _rewriting(told):
+            return await method(request, context)
+
+    return call
+
+
+def _streaming(method: Callable[..., Any], told: Told) -> Callable[..., Any]:
+    @functools.wraps(method)
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        with _rewriting(told):
+            async with aclosing(method(request, context)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    return call

@@ -1,0 +1,377 @@
+"""Files of this machine for the places that CreateDub and CreateActor name.
+
+Files of the media folder are used where they are. Objects of a bucket are copied to this machine before the work, and a film that
+goes to a bucket is uploaded whole after the work.
+
+The files that callers may name: files below one folder.
+
+The files that callers may name: files of the media folder, and objects below one URL of a bucket.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import unquote, urlsplit
+
+from gateway.ahead import in_thread
+from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload, url_problem
+from gateway.confinement import confine
+from gateway.pipeline.aside import Aside
+from gateway.pipeline.progress import OnProgress
+from gateway.provenance.places import SIDECAR
+from gateway.settings import TENANTS_FOLDER, GatewaySettings
+from services.common.errors import DubstageError, InvalidRequest
+
+_LONGEST_URI: Final = 4096
+_LONGEST_NAME: Final = 255
+_LONGEST_PATH: Final = 4000
+"""Most bytes of a whole path, less than the 4095 of the system: partial films have longer names in the same folder."""
+_WINDOWS: Final = re.compile(r"^[A-Za-z]:[\\/]|\\")
+"""Matches paths with a drive or a backslash."""
+
+
+class MediaFolder:
+    """The only folder that RPCs read footage and speech from and write films to.
+
+    A name is checked when the request comes. The file may be opened hours later. Then no symbolic link below the folder is followed
+    (`confine`), so that a link that somebody put there meanwhile leads nowhere.
+
+    Args:
+        root: the folder; None: the gateway refuses every name.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        self._root = root.resolve() if root is not None else None
+        if self._root is not None:
+            confine(self._root)
+
+    def source(self, uri: str, field: str) -> Path:
+        """Return the existing file that a URI names.
+
+        Raises:
+            InvalidRequest: the URI is empty, there is no such file, or the file lies outside of the folder.
+        """
+        path = self._inside(uri, field)
+        if not os.path.isfile(path) or self._is_of_a_tenant(path):
+            raise InvalidRequest(f"{field}: the media folder has no file {uri!r}", field=field)
+        return path
+
+    def output(self, uri: str, field: str, *, new_folder: bool = False) -> Path:
+        """Return the file that may be written under a URI. The file's folder exists, or with `new_folder` nothing of its name.
+
+        Raises:
+            InvalidRequest: the URI is empty, names a folder or a symbolic link, or leads to a folder that does not exist or lies
+                outside of the media folder.
+        """
+        path = self._inside(uri, field, as_named=True)
+        if self._is_of_a_tenant(path):
+            raise self._no_folder(uri, field)
+        if path.is_symlink():
+            raise InvalidRequest(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
+        if path.is_dir():
+            raise InvalidRequest(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
+        if not path.parent.is_dir() and (path.parent.exists() or not new_folder):
+            raise self._no_folder(uri, field)
+        return path
+
+    def _is_of_a_tenant(self, path: Path) -> bool:
+        """Return whether a path lies in the folder of another tenant: it is answered like one that does not exist."""
+        # Some file systems take names in capitals for the same names.
+        return self._root is not None and path.relative_to(self._root).parts[0].casefold() == TENANTS_FOLDER
+
+    def _no_folder(self, uri: str, field: str) -> InvalidRequest:
+        return InvalidRequest(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
+
+    def _inside(self, uri: str, field: str, *, as_named: bool = False) -> Path:
+        """Return the path that a URI leads to, without symbolic links. With `as_named`, the last part is not followed."""
+        if self._root is None:
+            raise InvalidRequest(
+                f"{field}: this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and films",
+                field=field,
+            )
+        if not uri or "\0" in uri:
+            raise InvalidRequest(f"{field}: name a file of the media folder", field=field)
+        if len(uri) > _LONGEST_URI:
+            raise InvalidRequest(f"{field}: the name has {len(uri)} characters, {_LONGEST_URI} at most", field=field)
+        path = Path(_local_path(uri, field))
+        if _WINDOWS.search(str(path)):
+            raise InvalidRequest(
+                f"{field}: {uri[:200]!r} is a path of Windows: name the file from the media folder on, with '/' between folders",
+                field=field,
+            )
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+            raise InvalidRequest(
+                f"{field}: a part of the name has more than {_LONGEST_NAME} bytes; no file can have such a name", field=field
+            )
+        if ".." in path.parts:
+            raise InvalidRequest(f"{field}: {uri!r} has a '..': name the file from the media folder on", field=field)
+        try:
+            whole = self._root / path
+            found = whole.parent.resolve() / whole.name if as_named else whole.resolve()
+        except (OSError, RuntimeError):
+            raise InvalidRequest(f"{field}: {uri!r} cannot be followed", field=field) from None
+        if not found.is_relative_to(self._root) or found == self._root:
+            raise InvalidRequest(f"{field}: {uri!r} lies outside of the media folder", field=field)
+        if len(os.fsencode(found)) > _LONGEST_PATH:
+            raise InvalidRequest(
+                f"{field}: with its folders, the name has more bytes than the path of a file can have", field=field
+            )
+        return found
+
+
+def _local_path(uri: str, field: str) -> str:
+    if "://" not in uri:
+        return uri
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InvalidRequest(f"{field}: {uri[:200]!r} is no URL", field=field) from None
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise InvalidRequest(
+            f"{field}: {uri[:200]!r} cannot be read: give a file:/// URL or a path in the media folder", field=field
+        )
+    path = unquote(parts.path)
+    if "\0" in path:
+        raise InvalidRequest(f"{field}: name a file of the media folder", field=field)
+    return path
+
+
+_OUTSIDE: Final = frozenset({"", ".", "..", TENANTS_FOLDER})
+"""Parts of a path that a store may take for another folder, and the folder of other tenants."""
+
+
+class MediaLocations:
+    """Files of the media folder, and objects below a URL.
+
+    Args:
+        folder: files that callers may name.
+        url: s3://BUCKET/FOLDER, without a slash at the end; empty: callers may name no URL.
+    """
+
+    def __init__(self, folder: MediaFolder, url: str) -> None:
+        self._folder = folder
+        self._url = url
+
+    def source(self, place: str, field: str) -> str:
+        """Return the absolute path of an existing file of the media folder, or the URL of an object, which is not looked up.
+
+        Raises:
+            InvalidRequest: as `MediaFolder.source`, or the URL lies elsewhere.
+        """
+        return self._object(place, field, place) if _is_url(place) else str(self._folder.source(place, field))
+
+    def output(self, place: str, field: str, *, new_folder: bool) -> str:
+        """Return the absolute path of a file that may be written, or a URL.
+
+        Args:
+            place: path or URL.
+            field: field of the request, for messages.
+            new_folder: whether the folder of the file need not exist yet.
+
+        Raises:
+            InvalidRequest: as `MediaFolder.output`, or the URL lies elsewhere.
+        """
+        if not _is_url(place):
+            return str(self._folder.output(place, field, new_folder=new_folder))
+        return self._object(place, field, f"{place}{SIDECAR}")
+
+    def _object(self, place: str, field: str, longest: str) -> str:
+        """Return the URL of an object that callers may name.
+
+        Args:
+            place: the URL.
+            field: field of the request, for messages.
+            longest: the URL, or that of a file beside the object.
+
+        Raises:
+            InvalidRequest: the URL lies elsewhere, or can name no object.
+        """
+        if not self._url:
+            raise InvalidRequest(
+                f"{field}: {place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a "
+                "bucket",
+                field=field,
+            )
+        below = place.removeprefix(f"{self._url}/")
+        if below == place or _OUTSIDE.intersection(below.split("/")) or any(sign in below for sign in "?#*") or "::" in place:
+            raise InvalidRequest(
+                f"{field}: {place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
+                field=field,
+            )
+        if problem := url_problem(longest):
+            raise InvalidRequest(f"{field}: {place[:200]!r} cannot be used: {problem}", field=field)
+        return place
+
+
+def _is_url(place: str) -> bool:
+    return ("://" in place or "::" in place) and not place.startswith("file://")
+
+
+_TEXTS: Final = ("message", "subject", "resource")
+
+
+class Media:
+    """What callers of a gateway may name, and the folders for copies.
+
+    Attributes:
+        places: files and objects that callers may name.
+
+    Args:
+        places: see the attribute.
+        aside: folders for copies.
+    """
+
+    def __init__(self, places: MediaLocations, aside: Aside) -> None:
+        self.places = places
+        self._aside = aside
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self:
+        """Return the media of the settings.
+
+        Raises:
+            InvalidRequest: the media folder cannot be used.
+        """
+        return cls(MediaLocations(MediaFolder(settings.media_dir), settings.media_url), Aside(settings.data_dir))
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[RequestMedia]:
+        """Give the files of one request. Copies are removed at the end. Errors of the block name the URL in place of the copy."""
+        with ExitStack() as stack:
+            media = RequestMedia(self.places, lambda: stack.enter_context(self._aside.folder()))
+            try:
+                yield media
+            except DubstageError as error:
+                raise media.rewrite(error) from error.__cause__
+            finally:
+                await in_thread(stack.close)
+
+    def close(self) -> None:
+        """Remove all folders for copies. All work has ended. Blocks."""
+        self._aside.close()
+
+
+class RequestMedia:
+    """Files of this machine for the places of one request.
+
+    Args:
+        places: files and objects that callers may name.
+        make_folder: makes the folder for copies; called for the first URL.
+    """
+
+    def __init__(self, places: MediaLocations, make_folder: Callable[[], Path]) -> None:
+        self._places = places
+        self._make_folder = make_folder
+        self._folder: Path | None = None
+        self._sources: dict[Path, tuple[str, str]] = {}
+        self._outputs: dict[Path, str] = {}
+
+    def source(self, uri: str, field: str) -> Path:
+        """Return the file that a request reads. The copy of an object exists after `fetch`.
+
+        Raises:
+            InvalidRequest: as `MediaPlaces.source`.
+        """
+        place = self._places.source(uri, field)
+        if not is_url(place):
+            return Path(place)
+        copy = self._copy(place, field)
+        self._sources[copy] = (place, field)
+        return copy
+
+    def output(self, uri: str, field: str) -> Path:
+        """Return the file that a request writes. `deliver` uploads the file if the request names a URL.
+
+        Raises:
+            InvalidRequest: as `MediaPlaces.output`.
+        """
+        place = self._places.output(uri, field, new_folder=False)
+        if not is_url(place):
+            return Path(place)
+        copy = self._copy(place, field)
+        self._outputs[copy] = place
+        return copy
+
+    def place_of(self, output: Path) -> str:
+        """Return the URL that a file is uploaded to, or the path of a file that stays."""
+        return self._outputs.get(output) or str(output)
+
+    def check(self, *, overwrite: bool) -> None:
+        """Check that all objects can be read, and that outputs may be written. Blocks.
+
+        Args:
+            overwrite: whether an object may be replaced that dubstage did not write.
+
+        Raises:
+            InvalidRequest: there is no such object, the object is empty, or an object may not be replaced.
+            StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+        """
+        for place, field in self._sources.values():
+            if problem := input_problem(place):
+                raise InvalidRequest(f"{field}: {problem}", field=field)
+        for place in self._outputs.values():
+            if not overwrite:
+                check_replaceable(place)
+
+    async def fetch(self, report: OnProgress, *, max_bytes: int, confirm: Callable[[], None]) -> None:
+        """Copy all objects to this machine.
+
+        Args:
+            report: called before and after each copy.
+            max_bytes: size of the largest object that is copied.
+            confirm: called after each piece; raises an error if the work has ended.
+
+        Raises:
+            DubstageError: as `gateway.batch.media.fetched`.
+        """
+        for done, (copy, (place, field)) in enumerate(self._sources.items()):
+            report("fetch", done, len(self._sources))
+            await in_thread(fetched, place, copy.parent, field=field, max_bytes=max_bytes, confirm=confirm)
+            report("fetch", done + 1, len(self._sources))
+
+    async def deliver(self, report: OnProgress, *, overwrite: bool, confirm: Callable[[], None]) -> None:
+        """Upload the finished outputs that belong to a URL.
+
+        Args:
+            report: called before and after each upload.
+            overwrite: as in `check`.
+            confirm: called before the upload; raises an error if the work has ended.
+
+        Raises:
+            DubstageError: as `gateway.batch.media.upload`.
+        """
+        for file, place in self._outputs.items():
+            report("upload", 0, 1)
+            await in_thread(_uploaded, file, place, overwrite, confirm)
+            report("upload", 1, 1)
+
+    def rewrite(self, error: DubstageError) -> DubstageError:
+        """Name the places of the request in the texts of an error, and return the same error."""
+        for name in _TEXTS:
+            if text := getattr(error, name, ""):
+                setattr(error, name, self.told(text))
+        error.args = (error.message,)
+        return error
+
+    def told(self, text: str) -> str:
+        """Return a text that names the places of the request in place of copies."""
+        for copy, place in {**{copy: place for copy, (place, _) in self._sources.items()}, **self._outputs}.items():
+            text = text.replace(str(copy), place)
+        return text
+
+    def _copy(self, place: str, field: str) -> Path:
+        if self._folder is None:
+            self._folder = self._make_folder()
+        return self._folder / copy_name(field, place)
+
+
+def _uploaded(file: Path, place: str, overwrite: bool, confirm: Callable[[], None]) -> None:
+    if not overwrite:
+        check_replaceable(place)
+    confirm()
+    upload(file, place)

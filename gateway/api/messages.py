@@ -1,0 +1,370 @@
+"""Messages of actors, consents, dubs and live streams, from and to the gateway's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from pydantic import ValidationError
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.consents import Withdrawal
+from gateway.actors.create import EnrolRequest
+from gateway.actors.receipts import ErasureReceipt
+from gateway.actors.stored import ActorSummary, StoredActor, check_actor_id, check_enrolled_for
+from gateway.api.media import RequestMedia
+from gateway.consent.files import NEEDED, field_and_reason
+from gateway.consent.record import Consent, ConsentUse, use_of
+from gateway.live.arrival import first_sample
+from gateway.live.session import LiveFrame
+from gateway.media.encoders import check_target
+from gateway.media.output_place import check_place
+from gateway.media.takes import check_number
+from gateway.methods import DEFAULT_METHOD, method_named
+from gateway.pipeline.dub_request import DubRequest, check_reference, expression_named, wants_own_timeline
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.faces import FaceChoice, parse_face
+from gateway.pipeline.outcome import DubOutcome
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequest, MessageTooLarge
+from services.common.wire.arrays import to_rgb_image
+
+
+def consent_from(message: pb.ConsentRecord) -> Consent:
+    """Return a consent record.
+
+    Raises:
+        InvalidRequest: a field is missing or wrong; the message names the field.
+    """
+    values: dict[str, object] = {field: getattr(message, field) for field in NEEDED}
+    # What a message does not have is empty in it. A record does not have such a field at all.
+    values |= {field: list(names) for field in ("projects", "languages", "footage_sha256") if (names := getattr(message, field))}
+    values |= {field: text for field in ("valid_from", "valid_until", "actor") if (text := getattr(message, field))}
+    if message.HasField("signature"):
+        values["signature"] = {field: getattr(message.signature, field) for field in ("algorithm", "key", "value")}
+    if message.HasField("face"):
+        values["face"] = {field: getattr(message.face, field) for field in ("network", "embedding")}
+    try:
+        return Consent.model_validate(values)
+    except ValidationError as problem:
+        field, said = field_and_reason(problem)
+        raise InvalidRequest(f"consent.{field}: {said}", field=f"consent.{field}") from None
+
+
+def consent_message(consent: Consent) -> pb.ConsentRecord:
+    """Return the message of a consent record."""
+    fields = consent.fields()
+    signature, face = fields.pop("signature", None), fields.pop("face", None)
+    return pb.ConsentRecord(
+        **fields,
+        signature=pb.ConsentSignature(**signature) if signature is not None else None,
+        face=pb.ConsentFace(**face) if face is not None else None,
+    )
+
+
+def withdrawal_message(withdrawal: Withdrawal) -> pb.RevokeConsentResponse:
+    """Return the message of a withdrawal."""
+    return pb.RevokeConsentResponse(
+        record_sha256=withdrawal.record_sha256, withdrawn_at=withdrawal.withdrawn_at, actor_ids=withdrawal.actor_ids
+    )
+
+
+def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, threads: int) -> EnrolRequest:
+    """Return the enrolment that CreateActor asks for.
+
+    Args:
+        message: the request, with an actor id.
+        media: files of the request.
+        threads: threads of the decoder.
+
+    Raises:
+        InvalidRequest: a field cannot be used.
+    """
+    check_number(1 + len(message.more_footage_uris))
+    return EnrolRequest(
+        actor_id=check_actor_id(message.actor_id),
+        footage=media.source(message.footage_uri, "footage_uri"),
+        more_footage=tuple(media.source(uri, f"more_footage_uris[{place}]") for place, uri in enumerate(message.more_footage_uris)),
+        method=method_named(message.method or DEFAULT_METHOD).name,
+        face=face_from(message.face),
+        consent=consent_from(message.consent) if message.HasField("consent") else None,
+        project=use_of(message.project, None).project,
+        options=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
+        threads=threads,
+    )
+
+
+def enrol_options_from(*, skip: bool, seed: int) -> EnrolOptions:
+    """Return which parts of an enrolment are done.
+
+    Args:
+        skip: leave out both personalisations.
+        seed: random seed of the personalisations.
+
+    Raises:
+        InvalidRequest: the seed is negative.
+    """
+    if seed < 0:
+        raise InvalidRequest(f"seed: {seed} is negative", field="seed")
+    return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
+
+
+def face_from(text: str) -> FaceChoice:
+    """Return the face to enrol or to dub; an empty text means the largest face.
+
+    Raises:
+        InvalidRequest: the text names no face.
+    """
+    return parse_face(text) if text else FaceChoice("largest")
+
+
+def actor_message(actor: ActorSummary) -> pb.Actor:
+    """Return the message of an actor."""
+    message = pb.Actor(
+        actor_id=actor.actor_id,
+        method=actor.method,
+        footage_sha256=actor.footage_sha256,
+        created_at=actor.created_at,
+        num_enrolled_frames=actor.num_frames or 0,
+        lag_frames=actor.lag_frames or 0,
+        damage=actor.damage,
+        consent_problem=actor.consent_problem,
+        artefacts=[
+            common_pb2.ArtefactRef(uri=ref.uri, sha256=ref.sha256, size_bytes=ref.size_bytes)
+            for _, ref in sorted(actor.artefacts.items())
+        ],
+    )
+    if actor.consent is not None:
+        message.consent.CopyFrom(consent_message(actor.consent))
+    return message
+
+
+def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorResponse:
+    """Return the message of an erasure's receipt.
+
+    Args:
+        receipt: the receipt.
+        public_key: the public key of this gateway, PEM; empty: another gateway signed the receipt with a key of its own.
+    """
+    return pb.EraseActorResponse(
+        actor_id=receipt.actor_id,
+        erased_sha256=receipt.erased_sha256,
+        kept_sha256=receipt.kept_sha256,
+        erased_at=receipt.erased_at,
+        signature=receipt.signature,
+        receipt=receipt.to_json(),
+        key_sha256=receipt.key,
+        public_key=public_key,
+    )
+
+
+def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: StoredActor | None, *, threads: int) -> DubRequest:
+    """Return the dub that CreateDub asks for.
+
+    Args:
+        message: the request.
+        media: files of the request.
+        actor: the actor that the request names; None: the request names none.
+        threads: threads of decoder and encoder.
+
+    Raises:
+        InvalidRequest: a field cannot be used.
+    """
+    footage = media.source(message.footage_uri, "footage_uri")
+    speech = media.source(message.speech_uri, "speech_uri") if message.speech_uri else None
+    output = media.output(message.output_uri, "output_uri")
+    reference = media.source(message.reference_uri, "reference_uri") if message.reference_uri else None
+    method = method_named(message.method or (actor.method if actor is not None else DEFAULT_METHOD))
+    if actor is not None:
+        check_enrolled_for(actor, method.name)
+    expression = expression_named(message.expression)
+    wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio, expression=expression)
+    check_reference(method, reference)
+    if message.HasField("reference_consent") and reference is None:
+        raise InvalidRequest("reference_consent: the request names no reference_uri", field="reference_consent")
+    return DubRequest(
+        footage=footage,
+        speech=speech,
+        output=output,
+        method=method.name,
+        face=face_from(message.face),
+        actor=actor.enrolled if actor is not None else None,
+        own=actor.record if actor is not None else None,
+        consent=consent_from(message.consent) if message.HasField("consent") else None,
+        reference=reference,
+        reference_consent=consent_from(message.reference_consent) if message.HasField("reference_consent") else None,
+        use=use_of(message.project, message.language),
+        keep_audio=message.keep_audio,
+        codec=message.codec or None,
+        enrol=enrol_options_from(skip=message.skip_personalization, seed=message.seed),
+        threads=threads,
+        retime=message.retime,
+        expression=expression,
+        expressiveness=message.expressiveness if message.HasField("expressiveness") else 1.0,
+        overwrite=message.overwrite,
+    )
+
+
+def check_dub(request: DubRequest) -> None:
+    """Check the output of a dub before the dub's turn comes. Blocks.
+
+    Raises:
+        InvalidRequest: the output cannot be written as asked, or is a file that may not be replaced.
+    """
+    check_place(
+        request.output,
+        footage=request.footage,
+        speech=request.speech,
+        reference=request.reference,
+        overwrite=request.overwrite,
+    )
+    check_target(request.output, request.codec)
+
+
+def result_message(output_uri: str, request: DubRequest, outcome: DubOutcome) -> pb.DubResult:
+    """Return the message of a finished dub."""
+    counts = outcome.plan.counts()
+    return pb.DubResult(
+        output_uri=output_uri,
+        num_frames=outcome.plan.num_frames,
+        num_dubbed=int(outcome.plan.rendered().sum()),
+        reasons=[
+            pb.ReasonCount(reason=common_pb2.FrameReason.Value(f"FRAME_REASON_{name}"), num_frames=count)
+            for name, count in sorted(counts.items())
+        ],
+        consent_on_record=request.named_consent is not None,
+        warnings=[*outcome.warnings, *outcome.written.dropped],
+        watermark_on=outcome.watermark.on,
+        watermark=outcome.watermark.payload,
+        undubbed=outcome.undubbed,
+    )
+
+
+LIVE_RATES_HZ: Final = range(8_000, 192_001)
+"""Sample rates of the sound of a live stream."""
+LIVE_CHANNELS: Final = range(1, 9)
+"""Numbers of channels of the sound of a live stream."""
+LEAST_LATE_MS: Final = 300
+"""Least lateness, milliseconds, for which a stream may ask that frames are left out: the time within which frames come."""
+MAX_LIVE_SECONDS_A_MESSAGE: Final = 10
+"""Most seconds of sound in one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """Config of a live stream.
+
+    Attributes:
+        actor_id: actor that the stream shows.
+        sample_rate_hz: sample rate of the sound.
+        channels: number of channels of the sound.
+        use: project and language of the stream.
+        first_frame: first frame that is wanted.
+        max_late_s: seconds after the arrival of its sound until which a frame is sent; None: every frame is sent.
+        expressiveness: factor of the mouth's movement.
+    """
+
+    actor_id: str
+    sample_rate_hz: int
+    channels: int
+    use: ConsentUse = ConsentUse()
+    first_frame: int = 0
+    max_late_s: float | None = None
+    expressiveness: float = 1.0
+
+
+def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
+    """Return the config that begins a live stream.
+
+    Raises:
+        InvalidRequest: the first message holds no config, or a value of the config cannot be used.
+    """
+    if request is None or not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    config = request.config
+    if config.sample_rate_hz not in LIVE_RATES_HZ:
+        raise InvalidRequest(
+            f"config.sample_rate_hz: {config.sample_rate_hz} is not within 8000 .. 192000", field="config.sample_rate_hz"
+        )
+    if config.channels not in LIVE_CHANNELS:
+        raise InvalidRequest(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
+    with _within_config():
+        actor_id = check_actor_id(config.actor_id)
+        use = use_of(config.project, config.language)
+    if config.max_late_ms and config.max_late_ms < LEAST_LATE_MS:
+        raise InvalidRequest(
+            f"config.max_late_ms: {config.max_late_ms} is less than {LEAST_LATE_MS}, and no frame can be promised so soon: give "
+            f"{LEAST_LATE_MS} or more, or 0 for all frames",
+            field="config.max_late_ms",
+        )
+    max_late_s = config.max_late_ms / 1000 if config.max_late_ms else None
+    expressiveness = config.expressiveness if config.HasField("expressiveness") else 1.0
+    return LiveOptions(actor_id, config.sample_rate_hz, config.channels, use, config.first_frame, max_late_s, expressiveness)
+
+
+@contextmanager
+def _within_config() -> Iterator[None]:
+    """Let errors name the field of the config, where a check is shared with requests that have the same field elsewhere."""
+    try:
+        yield
+    except InvalidRequest as error:
+        raise InvalidRequest(f"config.{error.message}", field=f"config.{error.field}") from None
+
+
+class LiveAudioReader:
+    """Reads the sound of one live stream, message by message, and checks every message.
+
+    Args:
+        options: config of the stream.
+    """
+
+    def __init__(self, options: LiveOptions) -> None:
+        self._options = options
+        self._first_sample = self._next_sample = first_sample(options.first_frame, options.sample_rate_hz)
+
+    def chunk(self, request: pb.LiveRequest) -> audio_pb2.AudioChunk:
+        """Return the next piece of sound. The first piece of the stream begins with sample 0, wherever the stream goes on.
+
+        Raises:
+            InvalidRequest: the message holds no sound, is out of order, ends within a sample, or holds numbers that are not finite.
+            MessageTooLarge: the message holds more than MAX_LIVE_SECONDS_A_MESSAGE.
+        """
+        if not request.HasField("audio"):
+            raise InvalidRequest("audio: after the config every message must be sound", field="audio")
+        first, pcm = request.audio.first_sample, request.audio.pcm_f32
+        if first != self._next_sample:
+            raise InvalidRequest(
+                f"audio.first_sample: {first} is out of order: {self._next_sample} comes next", field="audio.first_sample"
+            )
+        frame_bytes = 4 * self._options.channels
+        if len(pcm) % frame_bytes:
+            raise InvalidRequest(
+                f"audio.pcm_f32: {len(pcm)} bytes are not a whole number of float32 samples of {self._options.channels} channels",
+                field="audio.pcm_f32",
+            )
+        count = len(pcm) // frame_bytes
+        if count > MAX_LIVE_SECONDS_A_MESSAGE * self._options.sample_rate_hz:
+            raise MessageTooLarge(
+                f"audio.pcm_f32: {count / self._options.sample_rate_hz:.1f} s in one message; at most "
+                f"{MAX_LIVE_SECONDS_A_MESSAGE} s: send smaller pieces, 20 to 40 ms for low latency",
+                field="audio.pcm_f32",
+            )
+        samples: Float32 = np.frombuffer(pcm, "<f4")
+        if not np.isfinite(samples).all():
+            bad = first + int(np.argmin(np.isfinite(samples))) // self._options.channels
+            raise InvalidRequest(f"audio.pcm_f32: sample {bad} is not a finite number", field="audio.pcm_f32")
+        self._next_sample += count
+        return audio_pb2.AudioChunk(first_sample=first - self._first_sample, pcm_f32=pcm)
+
+
+def live_response(frame: LiveFrame) -> pb.LiveResponse:
+    """Return the message of a live frame."""
+    reason = common_pb2.FRAME_REASON_SILENT if frame.silent else common_pb2.FRAME_REASON_DUBBED
+    tags = frame.colour
+    colour = pb.ColourTags(matrix=tags.matrix, range=tags.color_range, primaries=tags.primaries, transfer=tags.transfer)
+    return pb.LiveResponse(frame_index=frame.index, image=to_rgb_image(frame.picture), reason=reason, colour=colour)

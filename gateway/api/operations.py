@@ -1,0 +1,146 @@
+"""The RPCs of google.longrunning.Operations.
+
+Messages of google.longrunning to and from the gateway's own types, and the pages of all lists.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from google.protobuf import empty_pb2
+from google.protobuf.message import Message
+from google.rpc import status_pb2  # type: ignore[import-untyped]
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.ahead import in_thread
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.log import AuditLog
+from gateway.operations.runner import JobRunner
+from gateway.operations.store import OperationRecord
+from gateway.tenants.long_calls import LongCalls
+from services.common.chassis import calls
+from services.common.errors import InvalidRequest
+
+DUB: Final = "dub"
+"""Kind of the operations of CreateDub."""
+ACTOR: Final = "actor"
+"""Kind of the operations of CreateActor."""
+_METADATA: Final[dict[str, type[Message]]] = {DUB: pb.DubProgress, ACTOR: pb.ActorProgress}
+_RESPONSE: Final[dict[str, type[Message]]] = {DUB: pb.DubResult, ACTOR: pb.Actor}
+
+MAX_PAGE: Final = 1000
+"""Most entries of one page."""
+DEFAULT_PAGE: Final = 100
+"""Entries of a page if the request names no size."""
+
+
+def operation_message(record: OperationRecord) -> operations_pb2.Operation:
+    """Return the message of an operation."""
+    message = operations_pb2.Operation(name=record.name, done=record.done)
+    message.metadata.Pack(_METADATA[record.kind].FromString(record.metadata))
+    if record.response is not None:
+        message.response.Pack(_RESPONSE[record.kind].FromString(record.response))
+    if record.error is not None:
+        message.error.CopyFrom(status_pb2.Status.FromString(record.error))
+    return message
+
+
+def page_size_from(page_size: int) -> int:
+    """Return the number of entries of a page.
+
+    Raises:
+        InvalidRequest: the number is negative.
+    """
+    if page_size < 0:
+        raise InvalidRequest(f"page_size: {page_size} is negative", field="page_size")
+    return min(page_size or DEFAULT_PAGE, MAX_PAGE)
+
+
+def page_number_from(page_token: str) -> int:
+    """Return the number of the operation that the page before ended with; 0 for the first page.
+
+    Raises:
+        InvalidRequest: this gateway gave no such token.
+    """
+    if page_token and not (page_token.isdecimal() and len(page_token) < 19):
+        raise InvalidRequest("page_token: give the next_page_token of an earlier answer", field="page_token")
+    return int(page_token or 0)
+
+
+def done_filter_from(text: str) -> bool | None:
+    """Return the state that a list is filtered by: True for `done = true`, False for `done = false`, None for an empty text.
+
+    Raises:
+        InvalidRequest: the text is another one.
+    """
+    known = {"": None, "done=true": True, "done=false": False}
+    words = "".join(text.split()).lower()
+    if words not in known:
+        raise InvalidRequest(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
+    return known[words]
+
+
+LONGEST_WAIT_S: Final = 3600.0
+"""Most seconds that one WaitOperation waits."""
+
+
+class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignore[misc]  # the base class has no types
+    """Shows, cancels and forgets operations, and waits for their end.
+
+    Args:
+        runner: runs the operations.
+        audit: the audit log.
+        long_calls: long calls of all tenants.
+    """
+
+    def __init__(self, runner: JobRunner, audit: AuditLog, long_calls: LongCalls) -> None:
+        self._runner = runner
+        self._audit = audit
+        self._long_calls = long_calls
+
+    async def ListOperations(  # noqa: N802
+        self, request: operations_pb2.ListOperationsRequest, context: Any
+    ) -> operations_pb2.ListOperationsResponse:
+        """List operations in the order of their submission."""
+        size = page_size_from(request.page_size)
+        after, done = page_number_from(request.page_token), done_filter_from(request.filter)
+        records = await self._runner.list(after=after, limit=size + 1, done=done)
+        page = records[:size]
+        token = str(page[-1].number) if len(records) > size else ""
+        return operations_pb2.ListOperationsResponse(operations=map(operation_message, page), next_page_token=token)
+
+    async def GetOperation(  # noqa: N802
+        self, request: operations_pb2.GetOperationRequest, context: Any
+    ) -> operations_pb2.Operation:
+        """Return an operation as it is now."""
+        return operation_message(await self._runner.get(request.name))
+
+    async def DeleteOperation(self, request: operations_pb2.DeleteOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        """Forget an operation that has ended."""
+        await self._runner.delete(request.name)
+        return empty_pb2.Empty()
+
+    async def CancelOperation(self, request: operations_pb2.CancelOperationRequest, context: Any) -> empty_pb2.Empty:  # noqa: N802
+        """Ask an operation to stop. An operation that has stopped has an error of the code CANCELLED."""
+        done = (await self._runner.get(request.name)).done
+        await self._runner.cancel(request.name)
+        if not done:
+            await in_thread(self._audit.record, AuditEvent(event=EventKind.OPERATION_CANCELLED, work=request.name))
+        return empty_pb2.Empty()
+
+    async def WaitOperation(  # noqa: N802
+        self, request: operations_pb2.WaitOperationRequest, context: Any
+    ) -> operations_pb2.Operation:
+        """Return an operation when it has ended, or as it is when the timeout or most of the call's deadline has passed.
+
+        If too many calls wait already, return the operation as it is at once: other calls must find room.
+        """
+        if not self._long_calls.has_room():
+            return operation_message(await self._runner.get(request.name))
+        asked_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else LONGEST_WAIT_S
+        remaining_s = calls.remaining_s()
+        # The answer must arrive before the caller's deadline.
+        allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
+        with self._long_calls.place():
+            return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))

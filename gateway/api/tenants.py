@@ -1,0 +1,348 @@
+"""The tenants of a gateway. A call reaches only the caller's tenant.
+
+What a gateway removes: people who are erased, and once an hour what is old, or too much.
+
+The operations that callers of a gateway see: their handlers by kind, and what runs them.
+
+The servicers of one tenant, with errors rewritten for callers.
+
+A tenant in a gateway: the tenant's folders and database, and the servicers that work with them only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Self
+
+import structlog
+from opentelemetry import trace
+
+from gateway.ahead import in_thread
+from gateway.api.actors import ActorEraser, ActorJobs, ActorServicer
+from gateway.api.audit import audit_event_of
+from gateway.api.batch_service import BatchServicer
+from gateway.api.batches import Batches, BatchViews
+from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
+from gateway.api.dubs import DubJobs, DubServicer
+from gateway.api.errors import with_names
+from gateway.api.operations import ACTOR, DUB, OperationsServicer
+from gateway.audit.log import record_settings
+from gateway.batch.removal import batch_pictures, expire_batches
+from gateway.housekeeping.cleaning import expire, remove_unknown, run_hourly
+from gateway.live.streams import LiveStreams
+from gateway.operations.execution import Handler, for_tenant
+from gateway.operations.runner import JobRunner, Slots
+from gateway.operations.store import OperationStore, expire_operations
+from gateway.settings import GatewaySettings
+from gateway.tenants.long_calls import LongCalls
+from gateway.tenants.paths import settings_of
+from gateway.tenants.register import remember_tenant, served_tenants
+from services.common.chassis.caller import DEFAULT_TENANT, current_caller
+from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
+
+
+async def expire_hourly(settings: GatewaySettings, context: TenantContext, batches: BatchViews) -> None:
+    """Remove old jobs, old finished operations and old finished batches, now and once per hour, until cancelled.
+
+    Args:
+        settings: the limits.
+        context: database, artefact store and folder of jobs.
+        batches: looks at the batches.
+    """
+    await run_hourly(
+        partial(expire, settings, context.actors, context.artefacts, context.jobs),
+        # After the jobs: an operation stays as long as its job is on the disk.
+        partial(
+            expire_operations,
+            context.actors.database,
+            max_age_days=settings.operation_max_age_days,
+            max_finished=settings.max_finished_operations,
+        ),
+        partial(expire_batches, settings, batches.is_worked_on),
+    )
+
+
+def eraser_of(settings: GatewaySettings, context: TenantContext, runner: JobRunner, live: LiveStreams) -> ActorEraser:
+    """Return what erases a tenant's people.
+
+    Args:
+        settings: settings of the process, with the places of the tenant.
+        context: database, artefact store and folder of jobs.
+        runner: runs the operations.
+        live: opens live streams.
+    """
+    clean = partial(remove_unknown, context.actors, context.artefacts, context.jobs)
+    return ActorEraser(context.actors, runner, live, clean, partial(batch_pictures, settings))
+
+
+def runner_of(settings: GatewaySettings, context: TenantContext, stages: OpenedStages, slots: Slots) -> JobRunner:
+    """Return what runs a tenant's operations of CreateDub and CreateActor. Each operation waits until the stages serve.
+
+    Args:
+        settings: settings of the process, with the places of the tenant.
+        context: what the operations work with.
+        stages: the stages of this process.
+        slots: slots that all tenants of this process share.
+    """
+    handlers: dict[str, Handler] = {DUB: DubJobs(context, stages), ACTOR: ActorJobs(context, stages)}
+    database = context.actors.database
+    return JobRunner(
+        OperationStore(database, kinds=tuple(handlers), audit_of=audit_event_of),
+        {kind: for_tenant(settings.tenant, stages.once_serving(handler)) for kind, handler in handlers.items()},
+        max_concurrent=settings.max_concurrent_jobs,
+        max_queued=settings.max_queued_jobs,
+        abandon=context.abandon,
+        rewrite=context.names.rewrite,
+        shared=database.shared,
+        lease_s=settings.operation_lease_s,
+        slots=slots,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """The servicers of one tenant: ActorService, DubService, BatchService and Operations."""
+
+    actors: Any
+    dubs: Any
+    batches: Any
+    operations: Any
+
+    @classmethod
+    def of(
+        cls,
+        context: TenantContext,
+        runner: JobRunner,
+        eraser: ActorEraser,
+        live: LiveStreams,
+        batches: BatchServicer,
+        long_calls: LongCalls,
+    ) -> Self:
+        """Return the servicers that work with these places.
+
+        Args:
+            context: what the operations work with.
+            runner: runs the operations.
+            eraser: erases people.
+            live: opens live streams.
+            batches: the RPCs of batches.
+            long_calls: long calls of all tenants.
+        """
+        names = context.names
+        return cls(
+            with_names(ActorServicer(context, runner, eraser), names),
+            with_names(DubServicer(context, runner, live), names),
+            with_names(batches, names),
+            with_names(OperationsServicer(runner, context.actors.audit, long_calls), names),
+        )
+
+
+class Tenant:
+    """A tenant in one gateway process.
+
+    Attributes:
+        installation: data folder and database of the tenant.
+        servicers: the tenant's servicers.
+
+    Args:
+        shared: what the tenants of the process share.
+        settings: settings of the process, with the places of the tenant.
+        beside: another tenant, whose connections to the database are used; None: this is the first tenant.
+
+    Raises:
+        InvalidRequest: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be used.
+        StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
+    """
+
+    def __init__(self, shared: ProcessContext, settings: GatewaySettings, beside: Tenant | None = None) -> None:
+        others = beside.installation if beside is not None else None
+        self.installation: TenantStorage = TenantStorage(settings, shared.limits, beside=others)
+        try:
+            self._furnish(shared, settings)
+        except BaseException:
+            self.installation.close()
+            raise
+
+    def _furnish(self, shared: ProcessContext, settings: GatewaySettings) -> None:
+        context, stages = self.installation.context, shared.stages
+        record_settings(context.actors.database, settings)
+        self._runner = runner = runner_of(settings, context, stages, shared.jobs)
+        live = LiveStreams(
+            stages,
+            context.actors,
+            context.artefacts,
+            max_message_bytes=settings.max_message_bytes,
+            admission=shared.live,
+        )
+        self._batches = Batches(settings, context, shared)
+        self._eraser = eraser_of(settings, context, runner, live)
+        self._expire = functools.partial(expire_hourly, settings, context, self._batches.views)
+        self._chores: list[asyncio.Task[None]] = []
+        batches = BatchServicer(settings, context, self._batches, shared.long_calls)
+        self.servicers: Servicers = Servicers.of(context, runner, self._eraser, live, batches, shared.long_calls)
+
+    @property
+    def unfinished(self) -> int:
+        """Number of operations and batches that run in this process, and of those that wait for any gateway."""
+        return self._runner.unfinished + self._batches.unfinished
+
+    def watch(self) -> None:
+        """Begin to carry out erasures that other processes ask for, and to remove what is old."""
+        self._chores += [asyncio.create_task(self._eraser.watch()), asyncio.create_task(self._expire())]
+
+    async def start(self, tracer: trace.Tracer) -> None:
+        """Resume interrupted operations and batches. The stages are open.
+
+        Args:
+            tracer: makes one span for each operation.
+        """
+        self._runner.tracer = tracer
+        await self._runner.start()
+        await self._batches.start(tracer)
+
+    async def stop(self) -> None:
+        """Stop the operations and batches where they are; another process resumes them."""
+        for task in self._chores:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._runner.close()
+        await self._batches.stop()
+
+    async def close_batches(self) -> None:
+        """Remove the folders that batches have left. All calls have ended."""
+        await self._batches.close()
+
+    async def close(self) -> None:
+        """Close the database, and let other gateways use the data folder. The stages are closed."""
+        await asyncio.to_thread(self.installation.close)
+
+
+LOOK_S: Final = 5.0
+"""Seconds between two looks for tenants that other gateways serve: if such a gateway dies, this one goes on with its work."""
+
+_log = structlog.stdlib.get_logger("dubstage.tenants")
+
+
+class Tenants:
+    """The tenants of one gateway process. Used from one event loop.
+
+    Attributes:
+        default: the default tenant.
+
+    Args:
+        shared: what the tenants of the process share.
+
+    Raises:
+        DubstageError: as `Tenant`, of the default tenant.
+    """
+
+    def __init__(self, shared: ProcessContext) -> None:
+        self._shared = shared
+        self.default = Tenant(shared, shared.settings)
+        self._tenants = {DEFAULT_TENANT: self.default}
+        self._opening = asyncio.Lock()
+        self._tracer: trace.Tracer = trace.NoOpTracer()
+        self._looking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def unfinished(self) -> int:
+        """Number of operations and batches that run in this process, and of those that wait for any gateway."""
+        return sum(tenant.unfinished for tenant in self._tenants.values())
+
+    async def of_caller(self) -> Tenant:
+        """Return the caller's tenant. The tenant's first call opens it.
+
+        Raises:
+            DubstageError: the places of the tenant cannot be used, or the gateway is shutting down.
+        """
+        name = current_caller().tenant
+        tenant = self._tenants.get(name)
+        if tenant is not None:
+            return tenant
+        try:
+            return await self._open(name)
+        except DubstageError as problem:
+            # A file of the settings may have become wrong since the gateway started: the fault is not the caller's.
+            wrong = isinstance(problem, InvalidRequest)
+            told = StorageRefused(problem.message, subject=f"tenant {name}") if wrong else problem
+            raise self.default.installation.context.names.rewrite(told) from None
+
+    async def start(self, tracer: trace.Tracer) -> None:
+        """Resume interrupted operations and batches of all tenants. The stages are open.
+
+        Args:
+            tracer: makes one span for each operation.
+        """
+        self._tracer = tracer
+        await self.default.start(tracer)
+        await self._look()
+        if self.default.installation.context.actors.database.shared:
+            self._looking = asyncio.create_task(self._look_for_ever())
+
+    async def stop(self) -> None:
+        """Stop the operations and batches of all tenants where they are; another process resumes them. No tenant opens any more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        async with self._opening:
+            self._closed = True
+        await asyncio.gather(*(tenant.stop() for tenant in self._tenants.values()))
+
+    async def close_batches(self) -> None:
+        """Remove the folders that batches have left. All calls have ended."""
+        for tenant in self._tenants.values():
+            await tenant.close_batches()
+
+    async def close(self) -> None:
+        """Close all databases and data folders. The stages are closed."""
+        # The the default tenant comes last: the others use its connections.
+        for tenant in reversed(self._tenants.values()):
+            await tenant.close()
+
+    async def _open(self, name: str) -> Tenant:
+        # The tenant must neither end with the call that opens it, nor have that call's deadline and caller.
+        return await asyncio.shield(asyncio.create_task(self._opened(name), context=contextvars.Context()))
+
+    async def _opened(self, name: str) -> Tenant:
+        async with self._opening:
+            if name in self._tenants:
+                return self._tenants[name]
+            if self._closed:
+                raise BackendUnavailable("the gateway is shutting down")
+            await in_thread(remember_tenant, self.default.installation.context.actors.database, name)
+            tenant = await in_thread(Tenant, self._shared, settings_of(self._shared.settings, name), self.default)
+            try:
+                tenant.watch()
+                await tenant.start(self._tracer)
+            except BaseException:
+                # Calls find only tenants that have started. The tenant's next call tries again, with a new object.
+                await tenant.stop()
+                await tenant.close_batches()
+                await tenant.close()
+                raise
+            self._tenants[name] = tenant
+            _log.info("tenant_opened", tenant=name)
+            return tenant
+
+    async def _look(self) -> None:
+        """Open all tenants that a gateway has served."""
+        for name in await in_thread(served_tenants, self.default.installation.context.actors.database):
+            if name not in self._tenants:
+                try:
+                    await self._open(name)
+                except DubstageError as problem:
+                    # The others are served all the same. The tenant's next call tries again.
+                    _log.warning("tenant_not_opened", tenant=name, reason=problem.reason, message=problem.message)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._look()
+            except DubstageError as problem:
+                _log.warning("tenants_not_seen", reason=problem.reason, message=problem.message)

@@ -1,0 +1,278 @@
+"""Progress of a batch, computed from the records of its shots.
+
+What a shot's record says of an error.
+
+What becomes of a shot's record at each step of the shot's life. All functions are pure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotMotion, ShotRecord, ShotState
+from gateway.unforeseen import machine_fault, write_traceback
+from services.common.errors import (
+    UNDUBBED_EXIT_CODE,
+    BackendUnavailable,
+    Cancelled,
+    DubstageError,
+    StorageFull,
+    StorageRefused,
+    Unexpected,
+)
+from services.common.store.full_disk import FULL_DISK
+
+_log = structlog.stdlib.get_logger("dubstage.batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error of a shot, as its record tells it.
+
+    Attributes:
+        message: what is wrong, in one or more sentences for a person. Never a traceback.
+        exit_code: exit code of the error (services/common/errors.py).
+        retryable: whether another attempt may succeed without a change by a person.
+    """
+
+    message: str
+    exit_code: int
+    retryable: bool = False
+
+
+def failure_of(error: Exception) -> Failure:
+    """Return what a record says of the error that is being handled.
+
+    The traceback of an error of an unknown kind goes to a temporary file and to the log. The message names the file.
+    """
+    if isinstance(error, StorageFull):
+        return _full(error.message)
+    if isinstance(error, DubstageError):
+        return Failure(error.message, error.exit_code, error.retryable)
+    fault = machine_fault(error)
+    file, text = write_traceback()
+    _log.error("shot_failed", error=type(error).__name__, details=file, traceback=text)
+    where = f"the details are in {file} on {socket.gethostname()}" if file else "the details are in the log of the worker"
+    if fault is not None:
+        message, full = f"{fault}; {where}", isinstance(error, OSError) and error.errno in FULL_DISK
+        return _full(message) if full else Failure(message, StorageRefused.exit_code)
+    return Failure(f"this should not happen, please report it; {where}", Unexpected.exit_code)
+
+
+def _full(message: str) -> Failure:
+    """Return the failure of a shot whose disk is full. For a single dub, a person has to make room. In a batch, another attempt may
+    succeed: shots that end beside this one give their room back, and another worker may have more.
+    """
+    return Failure(message, BackendUnavailable.exit_code, retryable=True)
+
+
+CANCELLED: Final = "cancelled"
+"""Message of a shot that was cancelled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilmMetrics:
+    """Figures of a film that is written.
+
+    Attributes:
+        frames: frames of the film.
+        frames_by_reason: number of frames by what happened to them.
+        frames_dubbed: frames with a new mouth.
+        output_sha256: digest of the film.
+        method: method that dubbed the shot.
+        r_opening: correlation of wanted and shown opening; None: not measured.
+        motion: motion compared with the person's own; None: not measured.
+        warnings: warnings of the dub.
+        undubbed: why no frame is dubbed, and what to do; empty: a frame is dubbed.
+        thumbnail: picture of the film as JPEG; empty: there is none.
+    """
+
+    frames: int
+    frames_by_reason: dict[str, int]
+    frames_dubbed: int
+    output_sha256: str
+    method: str
+    r_opening: float | None
+    warnings: tuple[str, ...]
+    thumbnail: bytes
+    undubbed: str = ""
+    motion: ShotMotion | None = None
+
+
+def present_time() -> str:
+    """Return the present time, RFC 3339, UTC, with milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def begun(record: ShotRecord, worker: str, output: str, now: str) -> ShotRecord:
+    """Return the record of a shot that a worker begins. Only the error of the attempt before stays."""
+    return ShotRecord(
+        id=record.id,
+        state=ShotState.RUNNING,
+        attempts=record.attempts + 1,
+        worker=worker,
+        begun_at=now,
+        output=output,
+        exit_code=record.exit_code,
+        error=record.error,
+    )
+
+
+def done(record: ShotRecord, made: FilmMetrics, seconds: float, now: str) -> ShotRecord:
+    """Return the record of a shot whose film is written, before the quality gate."""
+    return record.model_copy(
+        update={
+            "state": ShotState.UNDUBBED if made.undubbed else ShotState.DONE,
+            "ended_at": now,
+            "seconds": round(seconds, 3),
+            "frames": made.frames,
+            "frames_by_reason": made.frames_by_reason,
+            "frames_dubbed": made.frames_dubbed,
+            "output_sha256": made.output_sha256,
+            "method": made.method,
+            "r_opening": made.r_opening,
+            "motion": made.motion,
+            "warnings": made.warnings,
+            "has_thumbnail": bool(made.thumbnail),
+            "look": (made.undubbed,) if made.undubbed else (),
+            "exit_code": UNDUBBED_EXIT_CODE if made.undubbed else 0,
+            "error": "",
+        }
+    )
+
+
+def failed(record: ShotRecord, failure: Failure, seconds: float, now: str) -> ShotRecord:
+    """Return the record of a shot whose attempt failed: it waits if another attempt may succeed and is left."""
+    again = failure.retryable and record.attempts < MAX_ATTEMPTS
+    return record.model_copy(
+        update={
+            "state": ShotState.WAITING if again else ShotState.FAILED,
+            "worker": "" if again else record.worker,
+            "ended_at": now,
+            "seconds": round(seconds, 3),
+            "exit_code": failure.exit_code,
+            "error": failure.message,
+        }
+    )
+
+
+def cancelled(record: ShotRecord, now: str) -> ShotRecord:
+    """Return the record of a shot that a person cancelled."""
+    return record.model_copy(
+        update={"state": ShotState.CANCELLED, "ended_at": now, "exit_code": Cancelled.exit_code, "error": CANCELLED}
+    )
+
+
+def interrupted(record: ShotRecord) -> ShotRecord:
+    """Return the record of a shot whose worker was told to end. The attempt does not count."""
+    return record.model_copy(
+        update={"state": ShotState.WAITING, "attempts": max(0, record.attempts - 1), "worker": "", "begun_at": ""}
+    )
+
+
+def died(record: ShotRecord, how: str, now: str) -> ShotRecord:
+    """Return the record of a shot whose worker died in the middle of the shot.
+
+    Args:
+        record: the record, in which the attempt is counted.
+        how: how the worker died, such as `signal 9`.
+        now: the present time.
+    """
+    tries = f"attempt {record.attempts} of {MAX_ATTEMPTS}"
+    if record.attempts < MAX_ATTEMPTS:
+        failure = Failure(f"the worker died in {tries} ({how})", BackendUnavailable.exit_code, retryable=True)
+    else:
+        failure = Failure(
+            f"the worker died in {tries} ({how}): the memory of the machine is too small, or the footage is damaged in a way that "
+            "ends the decoder. Run fewer workers, or look at the footage; then retry the shot",
+            StorageRefused.exit_code,
+        )
+    return failed(record, failure, 0.0, now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Progress of a batch.
+
+    Attributes:
+        total: number of shots.
+        waiting, running, done, undubbed, failed, cancelled: number of shots in each state.
+        look: shots that are done and that the quality gate wants a person to look at.
+        frames: frames of the films that are written.
+        frames_per_second: frames of all workers together, in the time in which a shot was worked on; None: no film is written.
+        seconds_left: time that the shots left take at the present pace; None: no film is written.
+    """
+
+    total: int
+    waiting: int
+    running: int
+    done: int
+    undubbed: int
+    failed: int
+    cancelled: int
+    look: int
+    frames: int
+    frames_per_second: float | None
+    seconds_left: float | None
+
+    @property
+    def left(self) -> int:
+        """Number of shots that have not ended."""
+        return self.waiting + self.running
+
+    @property
+    def ended(self) -> bool:
+        """Whether all shots have ended."""
+        return not self.left
+
+
+def progress_of(records: Sequence[ShotRecord]) -> Progress:
+    """Return the progress of a batch from the records of all its shots.
+
+    The pace counts the time in which at least one of the shots whose films are written was worked on. The nights between two
+    submissions of a batch do not count.
+    """
+    states = Counter(record.state for record in records)
+    written = [record for record in records if record.state in WRITTEN]
+    frames = sum(record.frames for record in written)
+    spent = _covered(
+        (begun, ended) for record in written if (begun := _time(record.begun_at)) and (ended := _time(record.ended_at))
+    )
+    left = states[ShotState.WAITING] + states[ShotState.RUNNING]
+    return Progress(
+        total=len(records),
+        waiting=states[ShotState.WAITING],
+        running=states[ShotState.RUNNING],
+        done=states[ShotState.DONE],
+        undubbed=states[ShotState.UNDUBBED],
+        failed=states[ShotState.FAILED],
+        cancelled=states[ShotState.CANCELLED],
+        look=sum(bool(record.look) for record in records if record.state is ShotState.DONE),
+        frames=frames,
+        frames_per_second=frames / spent if spent else None,
+        seconds_left=left * spent / len(written) if spent else None,
+    )
+
+
+def _time(text: str) -> float:
+    """Return the Unix time of an RFC 3339 time, seconds; 0: the text is empty or no time."""
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length of the union of spans (begin, end), seconds."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total

@@ -1,0 +1,395 @@
+"""The report of a batch: one page, one table and one JSON document with the same facts of every shot.
+
+The rows of a batch report: everything that is known of each shot, and the sums over the batch.
+
+The rows of a batch report for other programs: `shots.csv` and `shots.json`.
+
+The report of a batch: FOLDER/index.html, FOLDER/shots.csv, FOLDER/shots.json and FOLDER/thumbnails.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from gateway.batch.records import progress_of
+from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
+from gateway.reports.folder import PAGE, check_report_folder, report_folder
+from gateway.reports.pages import render_page
+from gateway.reports.strip import ReasonCount, shares_of
+
+_NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One shot of a batch. The names of the fields are the columns of `shots.csv` and the keys of `shots.json`, in this order.
+
+    Attributes:
+        index: number of the shot's row in the manifest, from 0, as `dubstage batch run --index` takes it.
+        id: id of the shot.
+        state: state of the shot.
+        needs_look: whether a person must look at the shot: it failed, no frame is dubbed, or the quality gate marked it.
+        look: why: no frame is dubbed, or the reasons of the quality gate.
+        method: method that dubbed the shot; before that, the method of the manifest.
+        r_opening: correlation of the wanted and the shown opening of the mouth, -1 to 1; None: not measured.
+        silence_opening, opening_spread, width_spread, fastest_step, vowel_shift_ms, closure_shift_ms: as in ShotMotion; None: not
+            measured.
+        frames: frames of the film.
+        frames_dubbed: frames with a new mouth.
+        dubbed_share: `frames_dubbed` over `frames`, 0 to 1; None: the film has no frames yet.
+        frames_by_reason: number of frames by what happened to them.
+        warnings: warnings of the dub.
+        seconds: time of the last attempt that ended, seconds.
+        frames_per_second: `frames` over `seconds`; None: not known.
+        attempts: times that a worker has begun the shot.
+        worker: worker of the last attempt.
+        begun_at, ended_at: begin and end of the last attempt, RFC 3339; empty: not yet.
+        exit_code: exit code of the last attempt; None: no attempt has ended.
+        error: message of the error of the last attempt; empty: none.
+        footage, speech, actor: what was dubbed; None: not named.
+        output: path or URL of the film.
+        output_sha256: digest of the film; empty: there is no film yet.
+        thumbnail: path of the picture in the report's folder; None: there is none.
+    """
+
+    index: int
+    id: str
+    state: ShotState
+    needs_look: bool
+    look: tuple[str, ...]
+    method: str
+    r_opening: float | None
+    silence_opening: float | None
+    opening_spread: float | None
+    width_spread: float | None
+    fastest_step: float | None
+    vowel_shift_ms: float | None
+    closure_shift_ms: float | None
+    frames: int
+    frames_dubbed: int
+    dubbed_share: float | None
+    frames_by_reason: Mapping[str, int]
+    warnings: tuple[str, ...]
+    seconds: float
+    frames_per_second: float | None
+    attempts: int
+    worker: str
+    begun_at: str
+    ended_at: str
+    exit_code: int | None
+    error: str
+    footage: str
+    speech: str | None
+    actor: str | None
+    output: str
+    output_sha256: str
+    thumbnail: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """Sums over a batch.
+
+    Attributes:
+        shots: number of shots.
+        states: number of shots by state, in the order of a shot's life; every state has its number.
+        need_look: shots that a person must look at.
+        frames, frames_dubbed: sums over the finished shots.
+        shot_seconds: time of the last attempts of all shots, added up.
+        seconds: time in which at least one of the finished shots was worked on; None: no shot is done.
+        frames_per_second: `frames` over `seconds`, of all workers together; None: no shot is done.
+    """
+
+    shots: int
+    states: Mapping[str, int]
+    need_look: int
+    frames: int
+    frames_dubbed: int
+    shot_seconds: float
+    seconds: float | None
+    frames_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """One text that wants a person's look, and the shots that have it.
+
+    Attributes:
+        failed: the text is an error of failed shots; otherwise it is a reason of the quality gate.
+        text: the error with FOOTAGE, SPEECH and FILM for the shot's own files, or the reason with `…` for each number that was
+            measured: shots with the same fault stand together.
+        rows: the shots: failed ones in the order of the manifest, others with the least `r_opening` first.
+    """
+
+    failed: bool
+    text: str
+    rows: tuple[Row, ...]
+
+
+def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None) -> Row:
+    """Return the row of a shot.
+
+    Args:
+        index: number of the shot's row in the manifest, from 0.
+        shot: the row of the manifest.
+        record: what is known of the shot.
+        thumbnail: path of the shot's picture in the report's folder; None: there is none.
+    """
+    return Row(
+        index=index,
+        id=shot.id,
+        state=record.state,
+        needs_look=record.state in (ShotState.FAILED, ShotState.UNDUBBED) or bool(record.look),
+        look=record.look,
+        method=record.method or shot.method or "",
+        r_opening=_rounded(record.r_opening),
+        **(record.motion or ShotMotion()).model_dump(),
+        frames=record.frames,
+        frames_dubbed=record.frames_dubbed,
+        dubbed_share=_ratio(record.frames_dubbed, record.frames),
+        frames_by_reason=record.frames_by_reason,
+        warnings=record.warnings,
+        seconds=_rounded(record.seconds) or 0.0,
+        frames_per_second=_ratio(record.frames, record.seconds) if record.frames else None,
+        attempts=record.attempts,
+        worker=record.worker,
+        begun_at=record.begun_at,
+        ended_at=record.ended_at,
+        exit_code=record.exit_code,
+        error=record.error,
+        footage=shot.footage,
+        speech=shot.speech,
+        actor=shot.actor,
+        output=record.output or shot.output,
+        output_sha256=record.output_sha256,
+        thumbnail=thumbnail,
+    )
+
+
+def summary_of(rows: Sequence[Row], records: Sequence[ShotRecord]) -> Summary:
+    """Return the sums over all shots of a batch.
+
+    Args:
+        rows: the rows of all shots.
+        records: their records, in the same order.
+    """
+    states = Counter(row.state for row in rows)
+    progress = progress_of(records)
+    return Summary(
+        shots=len(rows),
+        states={state.value: states[state] for state in ShotState},
+        need_look=sum(row.needs_look for row in rows),
+        frames=progress.frames,
+        frames_dubbed=sum(row.frames_dubbed for row in rows if row.state is ShotState.DONE),
+        shot_seconds=round(sum(row.seconds for row in rows), 3),
+        seconds=round(progress.frames / progress.frames_per_second, 3) if progress.frames_per_second else None,
+        frames_per_second=progress.frames_per_second,
+    )
+
+
+def concerns_of(rows: Sequence[Row]) -> tuple[Concern, ...]:
+    """Return what wants a person's look: errors first, then the quality gate; the text of the most shots first."""
+    shots: dict[tuple[bool, str], list[Row]] = {}
+    for row in rows:
+        if row.state == ShotState.FAILED:
+            shots.setdefault((True, _without_files(row)), []).append(row)
+        for reason in dict.fromkeys(map(_without_measures, row.look)):
+            shots.setdefault((False, reason), []).append(row)
+    order = sorted(shots, key=lambda key: (not key[0], -len(shots[key]), shots[key][0].index, key[1]))
+    return tuple(
+        Concern(failed, text, tuple(sorted(shots[failed, text], key=_place_of_failed if failed else _place_of_marked)))
+        for failed, text in order
+    )
+
+
+def _without_files(row: Row) -> str:
+    text = row.error
+    for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "FILM")):
+        text = text.replace(place, name) if place else text
+    return text
+
+
+def _without_measures(reason: str) -> str:
+    """Return a reason of the quality gate without its measured numbers. Thresholds, behind the last colon, stay."""
+    measured, colon, wanted = reason.rpartition(":")
+    return f"{_NUMBER.sub('…', measured)}:{wanted}" if colon else _NUMBER.sub("…", reason)
+
+
+def _place_of_failed(row: Row) -> int:
+    return row.index
+
+
+def _place_of_marked(row: Row) -> tuple[float, int]:
+    return (math.inf if row.r_opening is None else row.r_opening, row.index)
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 4) if value is not None and math.isfinite(value) else None
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return _rounded(part / whole) if whole > 0 else None
+
+
+COLUMNS: Final = tuple(field.name for field in fields(Row))
+"""Columns of `shots.csv`, and keys of a shot in `shots.json`."""
+FORMAT: Final = 1
+"""Version of the two files. A release that renames or removes a column counts up."""
+_FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
+"""Characters that make a spreadsheet program take a text for a formula or a command."""
+
+
+def csv_of(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV with a line of column names.
+
+    Numbers are written with a point, unknown values are empty, truth values are `true` and `false`. The texts of a list are joined
+    by ` | `. Counts are written as `NAME=COUNT` and joined by `; `. A text that a spreadsheet program would take for a formula gets
+    a `'` in front.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(getattr(row, column)) for column in COLUMNS])
+    return text.getvalue()
+
+
+def json_of(facts: BatchFacts, summary: Summary, rows: Sequence[Row]) -> str:
+    """Return the batch, its sums and its rows as one JSON document: ASCII, one shot a line."""
+    batch = {"name": facts.name, "manifest_sha256": facts.manifest_sha256, "created_at": facts.created_at, "engine": facts.engine}
+    head = {"format": FORMAT, "batch": batch, "summary": asdict(summary)}
+    lines = ",\n".join(_compact({column: getattr(row, column) for column in COLUMNS}) for row in rows)
+    return f'{_compact(head)[:-1]}, "shots": [\n{lines}\n]}}\n'
+
+
+def _compact(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, allow_nan=False)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case Mapping():
+            return _safe("; ".join(f"{name}={count}" for name, count in sorted(value.items())))
+        case tuple():
+            return _safe(" | ".join(value))
+        case _:
+            return _safe(str(value))
+
+
+def _safe(text: str) -> str:
+    begin = text.lstrip("\t\r\n\0 ")[:1]
+    return f"'{text}" if begin in _FORMULA or text[:1] in ("\t", "\r", "\n", "\0") else text
+
+
+SHOWN_CONCERNS: Final = 50
+"""Most texts of the section for a person."""
+SHOWN_SHOTS: Final = 12
+"""Most shots that the section names for one text."""
+_READERS: Final = 8
+"""Threads that read thumbnails at the same time. A store over a network answers one in some ten milliseconds."""
+_SCRIPT: Final = Path(__file__).with_name("sort.js")
+
+
+def write_report(
+    facts: BatchFacts,
+    shots: Sequence[ShotSpec],
+    records: Sequence[ShotRecord],
+    thumbnail: Callable[[str], bytes | None],
+    folder: Path,
+) -> Path:
+    """Write the report of a batch, all files of it or none, and return the path of the page.
+
+    The page asks for nothing over the network, and its script may not either. Links to films are relative to the folder, so
+    that the report and the films can be moved or shared together. The same arguments give the same bytes.
+
+    Args:
+        facts: what the batch is.
+        shots: rows of the manifest.
+        records: what is known of each shot, in the order of `shots`.
+        thumbnail: gives the JPEG file of a shot by its id; None: there is none. It is called from several threads, for shots
+            with `has_thumbnail` only.
+        folder: gets the page, the tables and the pictures. An older report in it is replaced.
+
+    Raises:
+        InvalidRequest: `folder` cannot be written, or holds other files than a report.
+        StorageFull: no space is left.
+        DubstageError: `thumbnail` failed.
+    """
+    check_report_folder(folder)
+    with report_folder(folder) as inside:
+        (inside / "thumbnails").mkdir()
+        with ThreadPoolExecutor(_READERS) as pool:
+            pictures = list(pool.map(partial(_write_thumbnail, thumbnail, inside), records))
+        rows = [row_of(index, *of_shot) for index, of_shot in enumerate(zip(shots, records, pictures, strict=True))]
+        summary = summary_of(rows, records)
+        (inside / "shots.csv").write_text(csv_of(rows), encoding="utf-8", errors="backslashreplace", newline="")
+        (inside / "shots.json").write_text(json_of(facts, summary, rows), encoding="ascii")
+        concerns, script = concerns_of(rows), _SCRIPT.read_text(encoding="utf-8")
+        values = {
+            "report": {"title": f"Batch {facts.name}"},
+            "facts": facts,
+            "summary": summary,
+            "concerns": concerns[:SHOWN_CONCERNS],
+            "more_concerns": len(concerns[SHOWN_CONCERNS:]),
+            "shown_shots": SHOWN_SHOTS,
+            "rows": rows,
+            "reasons_of": _reasons_of,
+            "link_of": partial(_link_of, folder),
+            "duration": duration,
+            "script": script,
+            "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        }
+        render_page("batch.html.j2", values, inside)
+    return folder / PAGE
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as text for a table, such as `4.2 s`, `3:07` (minutes) or `12:00:05` (hours); a dash if it is unknown."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _write_thumbnail(thumbnail: Callable[[str], bytes | None], folder: Path, record: ShotRecord) -> str | None:
+    picture = thumbnail(record.id) if record.has_thumbnail else None
+    if picture is None:
+        return None
+    name = f"thumbnails/{record.id}.jpg"
+    (folder / name).write_bytes(picture)
+    return name
+
+
+def _reasons_of(row: Row) -> tuple[ReasonCount, ...]:
+    return shares_of(row.frames_by_reason)
+
+
+def _link_of(folder: Path, row: Row) -> str:
+    """Return the URL of a film on a disk, relative to the report's folder; empty: the film is elsewhere, or there is none yet."""
+    if not row.output_sha256 or not row.output.startswith("/"):
+        return ""
+    return quote(os.fsencode(os.path.relpath(row.output, folder)))

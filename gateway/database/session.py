@@ -1,0 +1,415 @@
+"""The database: opening, the gateway's claim, sessions, and what failures mean.
+
+SQLAlchemy's engine of a database URL.
+
+Indices that a later version of dubstage declares on a table that an installation has already.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import MetaData, create_engine, insert, inspect, select, text
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateSchema
+
+from gateway.database import postgres, sqlite
+from gateway.database.tables import Base, InstallationRow, WrongTypeError
+from services.common.chassis.caller import DEFAULT_TENANT
+from services.common.chassis.settings import DATABASE_FILE
+from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
+
+CONNECT_SECONDS: Final = 5
+"""Most seconds to wait for a connection to PostgreSQL."""
+FIELD: Final = "DUBSTAGE_DATABASE_URL"
+"""Setting that holds the URL."""
+_CONNECTION: Final = {
+    "connect_timeout": CONNECT_SECONDS,
+    # A server that vanished is noticed after 25 s, not after the two hours of the kernel's default.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "application_name": "dubstage",
+}
+"""Options of libpq that the URL can replace."""
+
+
+def may_be_shared(url: str) -> bool:
+    """Return whether the URL names a database that several gateways may use at the same time."""
+    return url.startswith("postgresql")
+
+
+def engine_of(url: str) -> Engine:
+    """Return the engine of a URL.
+
+    Raises:
+        InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The text does not repeat the setting, which may hold a password in the wrong place.
+        raise InvalidRequest(
+            f"{FIELD} is no URL: give postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE", field=FIELD
+        ) from None
+    kind = parsed.get_backend_name()
+    if kind not in {"sqlite", "postgresql"}:
+        raise InvalidRequest(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
+    if kind == "sqlite":
+        engine = create_engine(parsed)
+        sqlite.set_up(engine)
+        return engine
+    try:
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_size=5,
+            max_overflow=10,
+            pool_timeout=30,
+            connect_args={name: value for name, value in _CONNECTION.items() if name not in parsed.query},
+        )
+    except (ImportError, NoSuchModuleError):
+        raise InvalidRequest(f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD) from None
+
+
+def add_missing_indices(connection: Connection, tables: MetaData, schema: str | None = None) -> None:
+    """Create the indices that tables declare and do not have yet. The tables exist.
+
+    SQLAlchemy creates the indices of a table together with the table, and never later. An index holds nothing of its own, so that
+    it can be added at any time: a database of 100,000 operations has it within a second.
+
+    Args:
+        connection: connection with a transaction that no other process creates tables in at the same time.
+        tables: declarations of all tables.
+        schema: schema of PostgreSQL that the tables lie in; None: the first one of the connection.
+    """
+    there = {index["name"] for found in inspect(connection).get_multi_indexes(schema=schema).values() for index in found}
+    for table in tables.sorted_tables:
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
+            if index.name not in there:
+                index.create(connection)
+
+
+SCHEMA_PREFIX: Final = "dubstage_"
+"""Beginning of the names of tenants' schemas in PostgreSQL."""
+_REFUSALS: Final = ("28", "3D", "42501", "25006")
+"""Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
+_LOGIN_REFUSED: Final = re.compile(
+    r"authentication failed|no password supplied|does not exist|not permitted to log in|permission denied|pg_hba\.conf"
+)
+"""Matches the texts of refused log-ins, which have no code because there is no connection yet."""
+
+
+class Database:
+    """SQLite in a file, or PostgreSQL at a URL. Missing tables are created. Safe for several threads.
+
+    Connections are tested before each use, so that a restart of the server causes no error.
+
+    Attributes:
+        engine: SQLAlchemy's engine.
+        where: the URL without the password, for error texts.
+        tenant: whose tables these are.
+        file: SQLite's file; None: PostgreSQL.
+        id: random id of these tables, 32 hexadecimal digits. The artefact store whose blobs the tables count carries the id.
+
+    Args:
+        url: SQLAlchemy URL, such as `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`; empty: SQLite.
+        data_dir: folder of the SQLite file.
+        tenant: see the attribute. In PostgreSQL each tenant but the default tenant has a schema of its own.
+        beside: database of the same URL whose connections and claim are used; None: the database has its own.
+
+    Raises:
+        InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
+        StorageRefused, BackendUnavailable: the database cannot be used, or does not answer. No error text shows the password.
+    """
+
+    def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
+        self.tenant = tenant
+        self._is_guest = beside is not None and beside.shared
+        if beside is not None and self._is_guest:
+            self.engine: Engine = beside.engine
+        else:
+            self.engine = engine_of(url or f"sqlite:///{data_dir / DATABASE_FILE}")
+        self._schema: str | None = None
+        if self.shared and tenant != DEFAULT_TENANT:
+            self._schema = f"{SCHEMA_PREFIX}{tenant}"
+            self.engine = self.engine.execution_options(schema_translate_map={None: self._schema})
+        self.where: str = self.engine.url.render_as_string(hide_password=True)
+        self.file: Path | None = _file(self.engine)
+        self._writer: Engine = self.engine.execution_options(**{sqlite.BEGIN: "IMMEDIATE"})
+        self._claim: Connection | int | None = None
+        self._is_gateway = False
+        self.id = ""
+        if self.file is not None:
+            sqlite.make_private(self.file, tighten=not url)
+        try:
+            self.make_tables()
+        except BaseException:
+            if not self._is_guest:
+                self.engine.dispose()
+            raise
+
+    def make_tables(self) -> None:
+        """Create the tables and indices that do not exist yet. Code that declares further tables calls this method again."""
+        with self.told(), self._writer.begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                # Without the lock, two processes that begin at the same time both create the tables, and one of them fails.
+                postgres.wait_in_transaction(connection, postgres.SCHEMA)
+            if self._schema is not None and not inspect(connection).has_schema(self._schema):
+                connection.execute(CreateSchema(self._schema))
+            Base.metadata.create_all(connection)
+            add_missing_indices(connection, Base.metadata, self._schema)
+            self.id = _id_in(connection)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several gateways may use the database at the same time: PostgreSQL. A SQLite file has one gateway."""
+        return self.engine.dialect.name == "postgresql"
+
+    def claim(self, *, alone: bool = False) -> None:
+        """Say that a gateway works with the database, until `close()`, or until this process or its connection ends.
+
+        Args:
+            alone: let no gateway work with the database meanwhile.
+
+        Raises:
+            InvalidRequest: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must be
+                alone, or another process is alone with PostgreSQL.
+        """
+        if self._is_guest or self._try_claim(together=self.shared and not alone):
+            self._is_gateway = self.shared and not alone and not self._is_guest
+            return
+        if self.shared and alone:
+            raise InvalidRequest(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
+        if self.shared:
+            raise InvalidRequest(
+                f"`dubstage actor erase` works with the database {self.where}, or a gateway of an earlier version does: start this "
+                "gateway when that process has ended",
+                field=FIELD,
+            )
+        raise InvalidRequest(
+            f"another gateway works with the database {self.where}, or `dubstage actor erase` does: end that process, give this "
+            "gateway a database of its own, or let several gateways share a PostgreSQL",
+            field=FIELD,
+        )
+
+    def keep_claim(self) -> None:
+        """Claim the database again if a restart of PostgreSQL has ended the claim.
+
+        Raises:
+            InvalidRequest: as `claim`. The next call tries again.
+            BackendUnavailable: the database does not answer.
+        """
+        if self._is_gateway and not (isinstance(self._claim, Connection) and postgres.is_held(self._claim)):
+            self.release_claim()
+            self.claim()
+
+    def try_claim(self) -> bool:
+        """Claim the database for this process alone, and return True; return False if a gateway works with the database."""
+        return self._try_claim(together=False)
+
+    def _try_claim(self, *, together: bool) -> bool:
+        if self.file is not None:
+            try:
+                handle = sqlite.hold(self.file)
+            except OSError as problem:
+                raise self._refused(problem.strerror or str(problem)) from problem
+            self._claim = handle
+            return handle is not None
+        if not self.shared:
+            return True
+        with self.told():
+            self._claim = postgres.hold(self.engine, postgres.GATEWAY, together=together)
+        return self._claim is not None
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[bool]:
+        """Give True if no other process does the work of this number now. The turn ends with the context, or with this process."""
+        if not self.shared:
+            yield True
+            return
+        with self.told():
+            held = postgres.hold(self.engine, postgres.TURN, number=number)
+        try:
+            yield held is not None
+        finally:
+            if held is not None:
+                postgres.release(held)
+
+    def one_by_one(self, session: Session) -> None:
+        """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
+        if self.shared:
+            postgres.wait_in_transaction(session.connection(), postgres.QUEUE)
+
+    def count_blobs(self, session: Session, digests: Iterable[str]) -> None:
+        """Let the transaction wait for other transactions that count or delete one of a few blobs, and for erasures that delete
+        blobs. SQLite orders its writers anyway.
+
+        Rows are locked before, and locks of other kinds behind, so that no two transactions wait for each other.
+
+        Args:
+            session: session of the transaction.
+            digests: SHA-256 of the blobs that the transaction counts or deletes, hexadecimal.
+        """
+        if self.shared:
+            connection = session.connection()
+            postgres.wait_in_transaction(connection, postgres.BLOBS, together=True)
+            # All processes lock in the same order.
+            for key in sorted({int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests}):
+                postgres.wait_in_transaction(connection, key)
+
+    def delete_blobs(self, session: Session) -> None:
+        """Let the transaction wait for all other transactions that called `count_blobs`, and keep them out until its end.
+
+        An erasure deletes more blobs than there are locks. SQLite orders its writers anyway.
+        """
+        if self.shared:
+            postgres.wait_in_transaction(session.connection(), postgres.BLOBS)
+
+    def audit_one_by_one(self, session: Session) -> None:
+        """Let the transaction wait for other transactions that write to the audit log. SQLite orders its writers anyway."""
+        if self.shared:
+            postgres.wait_in_transaction(session.connection(), postgres.AUDIT)
+
+    def release_claim(self) -> None:
+        """Let other gateways use the database again."""
+        claim, self._claim = self._claim, None
+        if isinstance(claim, int):
+            os.close(claim)
+        elif claim is not None:
+            postgres.release(claim)
+
+    def check_integrity(self) -> None:
+        """Check the whole SQLite file for damage. PostgreSQL is only asked whether it answers.
+
+        Raises:
+            StorageRefused: the SQLite file is damaged; the message names the file and the remedy.
+            BackendUnavailable: the database does not answer.
+        """
+        with self.told(), self.engine.connect() as connection:
+            if self.engine.dialect.name != "sqlite":
+                connection.execute(text("SELECT 1"))
+                return
+            found = sqlite.first_damage(connection)
+        if found:
+            raise self.damaged(found)
+
+    def damaged(self, found: str) -> StorageRefused:
+        """Return the error for a damaged database.
+
+        Args:
+            found: the damage, such as "database disk image is malformed".
+        """
+        name = f"file {self.file}" if self.file is not None else self.where
+        return StorageRefused(
+            f"the database {name} is damaged ({found}): restore it from a backup, or move it away and enrol every actor anew; "
+            "`dubstage doctor` checks it",
+            subject=self.where,
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Give a session that changes nothing."""
+        with self.told(), Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Give a session in one transaction: all changes are kept, or none."""
+        with self.told(), Session(self._writer) as session, session.begin():
+            if self.shared:
+                postgres.end_if_paused(session.connection())
+            yield session
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Translate failures of the database to errors of dubstage.
+
+        Errors of a single statement, such as a key that exists already, pass unchanged.
+
+        Raises:
+            StorageRefused: credentials, permissions or the database's name are wrong, or the file is damaged.
+            StorageFull: no space is left for SQLite's file.
+            BackendUnavailable: the database does not answer, or broke the connection.
+        """
+        try:
+            yield
+        except WrongTypeError as error:
+            raise self.damaged(str(error)) from error
+        except UnicodeDecodeError as error:
+            # The driver reads names of tables and columns, and texts of rows.
+            raise self.damaged("a text in it is no UTF-8") from error
+        except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.Error) as error:
+            raise self._failure(error) from error
+        except DBAPIError as error:
+            cause = error.orig if isinstance(error.orig, Exception) else error
+            if error.connection_invalidated or _state(error).startswith(_REFUSALS) or sqlite.is_damaged(cause):
+                raise self._failure(error) from error
+            raise
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.release_claim()
+        if not self._is_guest:
+            self.engine.dispose()
+
+    def _refused(self, said: str) -> StorageRefused:
+        return StorageRefused(
+            f"the database {self.where} refuses: {said}: check the permissions of folder and file, DUBSTAGE_DATA_DIR and {FIELD}",
+            subject=self.where,
+        )
+
+    def _failure(self, error: Exception) -> StorageRefused | StorageFull | BackendUnavailable:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())[:300].rstrip(".")
+        password = self.engine.url.password
+        if password:
+            said = said.replace(str(password), "***")
+        state = _state(error)
+        if state.startswith(_REFUSALS) or (not state and _LOGIN_REFUSED.search(said)):
+            return StorageRefused(
+                f"the database {self.where} refuses: {said}: check user, password, database and permissions in {FIELD}",
+                subject=self.where,
+            )
+        if self.engine.dialect.name == "sqlite":
+            cause = getattr(error, "orig", None) or error
+            if sqlite.is_damaged(cause):
+                return self.damaged(said)
+            if sqlite.is_refused(cause):
+                return self._refused(said)
+            if sqlite.is_full(cause):
+                return StorageFull(f"no space left for the database {self.where}: free some space on that disk", subject=self.where)
+            return BackendUnavailable(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
+        return BackendUnavailable(
+            f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
+            retry_after_s=5.0,
+        )
+
+
+def _id_in(connection: Connection) -> str:
+    """Return the id of the tables, which the first call draws. No other process calls at the same time."""
+    found = connection.scalar(select(InstallationRow.id))
+    if found is None:
+        found = secrets.token_hex(16)
+        connection.execute(insert(InstallationRow).values(id=found))
+    return found
+
+
+def _file(engine: Engine) -> Path | None:
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name)
+
+
+def _state(error: Exception) -> str:
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")

@@ -1,0 +1,148 @@
+"""Documents that an installation signs with its own key: receipts of erasures, and heads of the audit log.
+
+The canonical form of JSON documents: equal documents have equal bytes.
+
+The Ed25519 key of an installation: a file in the data folder that the first signature makes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from gateway.consent.keys import MAX_BYTES, key_id, read_private_key
+from gateway.private_files import own_key
+from services.common.errors import InvalidRequest, StorageRefused
+
+
+def canonical(document: Any) -> bytes:
+    """Return a JSON document as ASCII without line breaks: sorted keys, no spaces, every other character escaped.
+
+    Raises:
+        ValueError: the document holds a number that JSON does not have.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
+
+
+def plain_json(content: bytes) -> Any:
+    """Return the JSON document of a text.
+
+    Raises:
+        ValueError: the text is no JSON, is nested too deeply, or an object has a key twice.
+    """
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+KEY_FILE: Final = "signing.pem"
+"""File of the key in the data folder, PEM, PKCS 8, mode 0600."""
+
+KEY_SETTING: Final = "DUBSTAGE_SIGNING_KEY_FILE"
+
+TOKEN_FINGERPRINTS: Final = b"dubstage fingerprints of tokens"
+"""Purpose of the secret that the fingerprints of tokens in the audit log follow from."""
+
+
+class InstallationKey:
+    """Key that an installation signs with.
+
+    Attributes:
+        id: SHA-256 of the public key (`gateway.consent.keys.key_id`), 64 hexadecimal digits.
+        public: the public key.
+
+    Args:
+        private: the private key.
+    """
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public: Ed25519PublicKey = private.public_key()
+        self.id: str = key_id(self.public)
+
+    @property
+    def public_pem(self) -> str:
+        """The public key, PEM."""
+        return self.public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
+
+    def sign(self, content: bytes) -> str:
+        """Return the signature of a text, Base64."""
+        return base64.b64encode(self._private.sign(content)).decode("ascii")
+
+    def derived(self, purpose: bytes) -> bytes:
+        """Return the installation's secret for a purpose, 32 bytes. A secret tells nothing of the key or of another secret."""
+        return HKDF(SHA256(), length=32, salt=None, info=purpose).derive(self._private.private_bytes_raw())
+
+
+def installation_key(folder: Path) -> InstallationKey:
+    """Return the key of an installation. The first call makes the key.
+
+    Args:
+        folder: the gateway's data folder.
+
+    Raises:
+        StorageRefused: the file cannot be read or written, or is damaged.
+    """
+    file = folder / KEY_FILE
+    own_key(file, _new_key, most_bytes=MAX_BYTES)
+    try:
+        return InstallationKey(read_private_key(file))
+    except InvalidRequest:
+        raise StorageRefused(
+            f"the key {file} is damaged: restore the file from a backup, or remove the file. Receipts and audit logs are then "
+            "signed with a new key, and the old public key still checks the old ones",
+            subject=str(file),
+        ) from None
+
+
+def _new_key() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def signing_key(folder: Path, file: Path | None) -> InstallationKey:
+    """Return the key that receipts and audit logs are signed with.
+
+    Args:
+        folder: the gateway's data folder.
+        file: PEM file of KEY_SETTING; None: the key of the data folder.
+
+    Raises:
+        InvalidRequest: the file of the setting cannot be used.
+        StorageRefused: from `installation_key`.
+    """
+    if file is None:
+        return installation_key(folder)
+    try:
+        return InstallationKey(read_private_key(file))
+    except InvalidRequest as problem:
+        said = problem.message.removeprefix("--key ")
+        raise InvalidRequest(f"{KEY_SETTING}: {said}", field=KEY_SETTING) from problem
+
+
+def is_signed(content: bytes, signature: object, key: Ed25519PublicKey) -> bool:
+    """Return whether a signature (Base64) is that of a text by a key."""
+    if not isinstance(signature, str):
+        return False
+    try:
+        key.verify(base64.b64decode(signature, validate=True), content)
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True

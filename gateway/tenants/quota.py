@@ -1,0 +1,302 @@
+"""The quota of one tenant in one gateway: lets work begin, or says which limit the tenant has reached.
+
+How many frames a tenant has had made within the last minute.
+
+Slots that tenants share: no tenant waits for all the work of another tenant to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.tenants.limits import Limits, TenantLimits
+from services.common.errors import TransientError
+from services.common.tenant_errors import TenantDubsReached, TenantFramesReached, TenantStorageReached, TenantStreamsReached
+
+MINUTE_S: Final = 60
+
+
+class FrameMeter:
+    """Frames by the second in which they were made, for one minute. Used from one event loop.
+
+    Args:
+        clock: returns the present time, seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seconds: deque[tuple[int, int]] = deque()
+        self._total = 0
+
+    def add(self, frames: int) -> None:
+        """Count frames that were made now."""
+        now = int(self._clock())
+        if self._seconds and self._seconds[-1][0] == now:
+            self._seconds.append((now, self._seconds.pop()[1] + frames))
+        else:
+            self._seconds.append((now, frames))
+        self._total += frames
+        self._forget(now)
+
+    def last_minute(self) -> int:
+        """Return the number of frames that were made within the last minute."""
+        self._forget(int(self._clock()))
+        return self._total
+
+    def wait_s(self, limit: int) -> float:
+        """Return the seconds until the last minute has fewer frames than `limit`; with a limit of 0: a minute."""
+        now, left = int(self._clock()), self.last_minute()
+        if left < limit:
+            return 0.0
+        for second, frames in self._seconds:
+            left -= frames
+            if left < limit:
+                return float(second - now + MINUTE_S)
+        return float(MINUTE_S)
+
+    def _forget(self, now: int) -> None:
+        while self._seconds and self._seconds[0][0] <= now - MINUTE_S:
+            self._total -= self._seconds.popleft()[1]
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    tenant: str
+    turn: asyncio.Future[None]
+
+
+class FairSlots:
+    """A number of slots. A free slot goes to the waiting tenant that holds the fewest slots. Used from one event loop.
+
+    Among tenants that hold equally many slots, the tenant that got a slot longest ago comes first. Within a tenant, the order is
+    that of arrival.
+
+    Args:
+        number: most slots that are held at once.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._held: Counter[str] = Counter()
+        self._got: Counter[str] = Counter()
+        self._numbers = itertools.count(1)
+        self._waiting: list[_Waiter] = []
+
+    @property
+    def free(self) -> int:
+        """Number of slots that no tenant holds."""
+        return self._free
+
+    async def acquire(self, tenant: str) -> None:
+        """Wait for a slot, and hold the slot for a tenant."""
+        waiter = _Waiter(tenant, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        self._give()
+        try:
+            await waiter.turn
+        except asyncio.CancelledError:
+            # The slot may have been given in the moment of the cancellation.
+            if not waiter.turn.cancelled():
+                self.release(tenant)
+            raise
+
+    def release(self, tenant: str) -> None:
+        """Free a slot that a tenant holds."""
+        self._held[tenant] -= 1
+        self._free += 1
+        self._give()
+
+    def _give(self) -> None:
+        """Give the free slots to those who wait."""
+        self._waiting = [waiter for waiter in self._waiting if not waiter.turn.cancelled()]
+        while self._free and self._waiting:
+            # Of equals, min() returns the first.
+            chosen = min(self._waiting, key=lambda waiter: (self._held[waiter.tenant], self._got[waiter.tenant]))
+            self._waiting.remove(chosen)
+            self._free -= 1
+            self._held[chosen.tenant] += 1
+            self._got[chosen.tenant] = next(self._numbers)
+            chosen.turn.set_result(None)
+
+
+LOOK_S: Final = 1.0
+"""Seconds between two looks whether a shot that waits may begin."""
+_RETRY_S: Final = 5.0
+_STORAGE_RETRY_S: Final = 60.0
+
+
+class TenantQuota:
+    """What one tenant does in one gateway, against the tenant's limits. Used from one event loop.
+
+    Args:
+        tenant: name of the tenant.
+        limits: limits of all tenants.
+        stored_bytes: returns the size of the tenant's artefacts; blocks.
+        unfinished: returns the number of the tenant's dubs and enrolments that run or wait in all gateways; blocks.
+    """
+
+    def __init__(self, tenant: str, limits: Limits, *, stored_bytes: Callable[[], int], unfinished: Callable[[], int]) -> None:
+        self._tenant = tenant
+        self._limits = limits
+        self._stored_bytes = stored_bytes
+        self._unfinished = unfinished
+        self._meter = FrameMeter(time.monotonic)
+        self._streams = 0
+        self._shots = 0
+        self._turn = asyncio.Lock()
+
+    @property
+    def _own(self) -> TenantLimits:
+        return self._limits.of(self._tenant)
+
+    def check_frames(self) -> None:
+        """Check that work which makes frames may begin.
+
+        Raises:
+            TenantFramesReached: the tenant has reached the limit.
+        """
+        most, made = self._own.frames_per_minute, self._meter.last_minute()
+        if most is not None and made >= most:
+            raise TenantFramesReached(
+                f"{made} frames of tenant {self._tenant} were made within a minute, and {most} may be: try again later",
+                retry_after_s=max(1.0, self._meter.wait_s(most)),
+            )
+
+    async def check_storage(self) -> None:
+        """Check that work which makes artefacts may begin.
+
+        Raises:
+            TenantStorageReached: the tenant has reached the limit.
+        """
+        most = self._own.storage_bytes
+        if most is None:
+            return
+        used = await asyncio.to_thread(self._stored_bytes)
+        if used >= most:
+            raise TenantStorageReached(
+                f"the artefacts of tenant {self._tenant} take {used} bytes, and may take {most}: erase actors that are not needed",
+                retry_after_s=_STORAGE_RETRY_S,
+            )
+
+    def check_dubs(self, unfinished: int) -> None:
+        """Check that a further dub or enrolment may begin.
+
+        Args:
+            unfinished: dubs and enrolments of the tenant that run or wait in all gateways.
+
+        Raises:
+            TenantDubsReached: the tenant has reached the limit.
+        """
+        most, present = self._own.concurrent_dubs, unfinished + self._shots
+        if most is not None and present >= most:
+            raise TenantDubsReached(
+                f"{present} dubs, enrolments and shots of tenant {self._tenant} run or wait, and {most} may: try again later",
+                retry_after_s=_RETRY_S,
+            )
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Count a live stream.
+
+        Raises:
+            TenantStreamsReached, TenantFramesReached: the tenant has reached a limit.
+        """
+        own = self._own
+        if own.live_streams is not None and self._streams >= own.live_streams:
+            raise TenantStreamsReached(
+                f"{self._streams} live streams of tenant {self._tenant} run, and {own.live_streams} may: try again later",
+                retry_after_s=_RETRY_S,
+            )
+        self.check_frames()
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+    def count_frame(self) -> None:
+        """Count a frame of a live stream."""
+        self._meter.add(1)
+
+    def counting(self) -> Callable[[str, int, int], None]:
+        """Return what is called with the progress of one dub, to count the frames of its film."""
+        written = 0
+
+        def count(stage: str, done: int, total: int) -> None:
+            nonlocal written
+            if stage == "dub" and done > written:
+                self._meter.add(done - written)
+                written = done
+
+        return count
+
+    def shots(self, slots: FairSlots) -> ShotSlots:
+        """Return the slots of the tenant's shots.
+
+        Args:
+            slots: slots of the shots of all tenants.
+        """
+        return ShotSlots(self, self._tenant, slots)
+
+    async def begin_shot(self) -> None:
+        """Wait until the limits allow a further shot of a batch, and count the shot."""
+        # Dubs end in other gateways, frames get old, and the file of limits changes: nothing tells of these.
+        while True:
+            # While the database is away this shot waits, and those that run go on.
+            with suppress(TransientError):
+                if await self._may_begin_shot():
+                    return
+            await asyncio.sleep(LOOK_S)
+
+    def end_shot(self) -> None:
+        """Count a shot of a batch no more."""
+        self._shots -= 1
+
+    async def _may_begin_shot(self) -> bool:
+        """Count a shot and return True if the limits allow the shot now."""
+        async with self._turn:
+            own = self._own
+            if own.frames_per_minute is not None and self._meter.last_minute() >= own.frames_per_minute:
+                return False
+            most = own.concurrent_dubs
+            if most is not None and self._shots + await asyncio.to_thread(self._unfinished) >= most:
+                return False
+            self._shots += 1
+            return True
+
+
+class ShotSlots:
+    """Slots of one tenant's shots. A shot waits while the tenant's limits, or the other shots, leave no room.
+
+    A context manager that is entered for each attempt of a shot, and gives what counts the frames of the attempt.
+
+    Args:
+        quota: the tenant's quota.
+        tenant: name of the tenant.
+        slots: slots of the shots of all tenants.
+    """
+
+    def __init__(self, quota: TenantQuota, tenant: str, slots: FairSlots) -> None:
+        self._quota = quota
+        self._tenant = tenant
+        self._slots = slots
+
+    async def __aenter__(self) -> Callable[[str, int, int], None]:
+        await self._quota.begin_shot()
+        try:
+            await self._slots.acquire(self._tenant)
+        except BaseException:
+            self._quota.end_shot()
+            raise
+        return self._quota.counting()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release(self._tenant)
+        self._quota.end_shot()

@@ -1,0 +1,70 @@
+"""Consent records as messages.
+
+CreateActor's messages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.api.media import MediaFolder, MediaLocations, RequestMedia
+from gateway.api.messages import consent_from, consent_message, enrol_request_from
+from gateway.consent.keys import signed
+from gateway.consent.record import digest_of
+from gateway.media.takes import MAX_TAKES
+from services.common.errors import InvalidRequest
+from tests.unit.consent.records import STUDIO, face, record
+
+
+def test_too_many_files_of_footage_are_refused_before_any_is_looked_at(tmp_path: Path) -> None:
+    media = RequestMedia(MediaLocations(MediaFolder(tmp_path), ""), lambda: tmp_path)
+    message = pb.CreateActorRequest(actor_id="ann", footage_uri="none.mp4", more_footage_uris=["none.mp4"] * MAX_TAKES)
+    with pytest.raises(InvalidRequest, match=f"{MAX_TAKES + 1} files of footage were given; at most {MAX_TAKES}") as caught:
+        enrol_request_from(message, media, threads=1)
+    assert caught.value.field == "footage"
+
+
+WHOLE = {
+    "projects": ["night"],
+    "languages": ["de"],
+    "valid_from": "2026-02-01T00:00:00Z",
+    "valid_until": "2999-02-01T00:00:00Z",
+    "actor": "ann",
+    "footage_sha256": ["0" * 64, "1" * 64],
+    "face": face(),
+}
+
+
+@pytest.mark.parametrize("fields", [{}, *({name: value} for name, value in WHOLE.items()), WHOLE])
+def test_a_record_comes_through_a_message_unchanged(fields: dict[str, object]) -> None:
+    for consent in (record(**fields), signed(record(**fields), STUDIO)):
+        copy = consent_from(pb.ConsentRecord.FromString(consent_message(consent).SerializeToString()))
+        assert copy == consent
+        assert digest_of(copy) == digest_of(consent)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"actor": "Ann"}, "consent.actor"),
+        ({"footage_sha256": ["0"]}, "consent.footage_sha256.0"),
+        ({"face": {"network": "of-tests"}}, "consent.face.embedding"),
+    ],
+)
+def test_a_wrong_subject_is_refused_by_field_and_without_its_value(wrong: dict[str, object], field: str) -> None:
+    message = consent_message(record())
+    message.MergeFrom(pb.ConsentRecord(**wrong))  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest) as caught:
+        consent_from(message)
+    assert caught.value.field == field
+
+
+def test_an_embedding_that_is_none_is_not_told() -> None:
+    message = consent_message(record(face=face()))
+    message.face.embedding = message.face.embedding[4:]
+    with pytest.raises(InvalidRequest) as caught:
+        consent_from(message)
+    assert message.face.embedding[:40] not in caught.value.message

@@ -1,0 +1,68 @@
+"""What a cancelled operation has left is removed in the folder of jobs and the media folder, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import select
+
+from gateway.actors.store import ActorStore
+from gateway.api.context import TenantContext
+from gateway.confinement import confine
+from gateway.database.tables import JobFolderRow
+from gateway.media.output_file import OutputFile
+from gateway.operations.store import OperationStore
+from gateway.settings import GatewaySettings
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import actors, blobs, database_url, settings
+
+__all__ = ["actors", "blobs", "database_url", "settings"]
+
+
+def half_a_film(folder: Path) -> Path:
+    """A film whose writer was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    film = folder / "film.mp4"
+    output = OutputFile(film)
+    output.prepare()
+    (partial,) = folder.iterdir()
+    kept = partial.read_bytes()
+    output.discard()
+    partial.write_bytes(kept)
+    return film
+
+
+@pytest.mark.parametrize("output", ["media", "elsewhere", "media/../elsewhere"])
+@pytest.mark.parametrize("job", ["data/jobs/1", "elsewhere", "data/jobs/../../elsewhere"])
+async def test_a_cancelled_operation_removes_nothing_outside_of_jobs_and_media(
+    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path, job: str, output: str
+) -> None:
+    confine(tmp_path / "media")
+    films = {name: half_a_film(tmp_path / name) for name in ("media", "elsewhere")}
+    folders = [settings.data_dir / "jobs" / "1", tmp_path / "elsewhere"]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "faces.bin").write_bytes(b"face")
+    record = OperationStore(actors.database).add("dub", b"request", output=f"{tmp_path}/{output}/film.mp4")
+    actors.jobs.begin(Path(f"{tmp_path}/{job}"), belongs_to=record.name)
+    none = cast("Any", None)
+    context = TenantContext(
+        actors=actors,
+        artefacts=blobs,
+        jobs=settings.data_dir / "jobs",
+        media=none,
+        threads=1,
+        names=none,
+        max_job_bytes=1 << 20,
+        sealer=none,
+        quota=none,
+    )
+    await context.abandon(record)
+    assert (tmp_path / "elsewhere" / "faces.bin").exists()
+    assert folders[0].exists() is (job != "data/jobs/1")
+    left = {name: bool(list(film.parent.glob(".dubstage-*"))) for name, film in films.items()}
+    assert left == {"media": output != "media", "elsewhere": True}
+    with actors.database.reading() as session:
+        assert session.scalars(select(JobFolderRow)).all() == []

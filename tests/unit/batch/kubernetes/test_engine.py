@@ -1,0 +1,52 @@
+"""Files that pods could not open are told before a batch is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.batch.kubernetes.engine import check_reach
+from gateway.batch.kubernetes.settings import JobSettings
+from gateway.batch.types import ShotSpec
+from services.common.errors import InvalidRequest
+
+STORE = "s3://films/batches"
+
+
+def settings(**changed: Any) -> JobSettings:
+    return JobSettings.model_validate(
+        {"image": "i", "service_account": "s", "batches_url": STORE, "profiles": {"cpu": {}, "gpu": {}}, **changed}
+    )
+
+
+def shot(**changed: Any) -> ShotSpec:
+    return ShotSpec.model_validate({"id": "sh010", "footage": "s3://plates/a.mov", "output": "s3://out/a.mov", **changed})
+
+
+def test_urls_can_be_opened_anywhere() -> None:
+    check_reach([shot(speech="https://example.com/de.wav")], settings(), "cpu", STORE + "/")
+
+
+def test_a_file_of_this_machine_is_told_by_row_and_field() -> None:
+    with pytest.raises(InvalidRequest, match=r"row 2 \(sh010\): speech: /home/me/de.wav is a file that pods cannot open.*\(1 more"):
+        check_reach([shot(), shot(speech="/home/me/de.wav", output="/home/me/a.mov")], settings(), "cpu", STORE)
+
+
+def test_a_file_on_a_volume_of_the_pods_is_good() -> None:
+    mounted = settings(volume_mounts=[{"name": "plates", "mountPath": "/plates"}])
+    check_reach([shot(footage="/plates/sc010/a.mov")], mounted, "cpu", STORE)
+    with pytest.raises(InvalidRequest, match="or a file below /plates"):
+        check_reach([shot(footage="/plates2/a.mov")], mounted, "cpu", STORE)
+
+
+def test_actors_need_the_database() -> None:
+    database = {"name": "DUBSTAGE_DATABASE_URL", "value": "postgresql://db"}
+    with pytest.raises(InvalidRequest, match="the workers have no database of actors"):
+        check_reach([shot(actor="ana")], settings(), "cpu", STORE)
+    check_reach([shot(actor="ana")], settings(env=[database]), "cpu", STORE)
+    check_reach([shot(actor="ana")], settings(profiles={"cpu": {"env": [database]}}), "cpu", STORE)
+
+
+def test_a_folder_is_the_same_with_and_without_its_protocol() -> None:
+    check_reach([shot()], settings(batches_url="/data/batches"), "cpu", "file:///data/batches")

@@ -1,0 +1,408 @@
+"""Why pods wait and why they ended, in words.
+
+Which rows go into which Job, and names that Kubernetes takes.
+
+The Job of some rows: valid in every version of Kubernetes that we support, strict, and one bad row never ends another.
+
+What the status of Jobs says about rows, merged with the records of the workers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from gateway.batch.kubernetes.jobs import (
+    MOST_COMPLETIONS,
+    BatchPlan,
+    JobPlan,
+    JobState,
+    PodEnd,
+    job_of,
+    job_state,
+    jobs_of,
+    merged,
+    pod_ends,
+    shards_of,
+    waiting_notes,
+)
+from gateway.batch.kubernetes.settings import JobSettings, read_settings
+from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
+from services.common import errors
+from tests.kubernetes_objects import RESTRICTED, schemas_read_once
+
+
+def test_rows_are_cut_into_jobs_of_at_most_ten_thousand() -> None:
+    shards = shards_of(range(25_000))
+    assert [len(rows) for rows in shards] == [10_000, 10_000, 5_000]
+    assert [row for rows in shards for row in rows] == list(range(25_000))
+    assert len(shards_of(range(MOST_COMPLETIONS))) == 1
+
+
+@pytest.mark.parametrize(("rows", "workers", "shares"), [(5, 2, [2]), (5, 50, [5]), (25_000, 7, [3, 2, 2]), (25_000, 2, [1, 1, 1])])
+def test_the_jobs_share_the_workers(rows: int, workers: int, shares: list[int]) -> None:
+    assert [job.parallelism for job in jobs_of("b", "d", 0, shards_of(range(rows)), workers)] == shares
+
+
+def test_the_longest_name_leaves_room_for_the_index_in_a_host_name() -> None:
+    name = JobPlan("b" * 40, "d", 999, 9999, (0,), 1).name
+    assert len(f"{name}-{MOST_COMPLETIONS - 1}") <= 63
+    assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name)
+
+
+def test_two_batches_never_share_a_name() -> None:
+    assert JobPlan("a-0", "d", 0, 0, (0,), 1).name != JobPlan("a", "d", 0, 0, (0,), 1).name
+    assert JobPlan("a-1", "d", 0, 1, (0,), 1).name != JobPlan("a", "d", 1, 0, (0,), 1).name
+
+
+def test_the_plan_of_a_batch_is_kept_as_json() -> None:
+    plan = BatchPlan("dubbing", "studio", "dubstage-batch", "gpu", 3, (((0, 1, 2), (3, 9)), ((1,),)))
+    assert BatchPlan.of(plan.details()) == plan
+    assert plan.details()["rounds"] == [["0-2", "3,9"], ["1"]]
+
+
+def test_the_newest_job_of_a_row_is_that_of_the_last_round() -> None:
+    plan = BatchPlan("n", "", "c", "cpu", 0, (((0, 1), (2, 3)), ((3,),)))
+    assert plan.newest_job() == {0: (0, 0), 1: (0, 0), 2: (0, 1), 3: (1, 0)}
+
+
+VERSIONS = ("1.29", "1.34", "1.35", "1.36", "1.37")
+"""The first version that has all fields, and the last four."""
+PLAN = JobPlan("night-1", "ab12", 0, 0, (0, 1, 2, 7), 2)
+PLAIN = {
+    "image": "dubstage/suite:0.1.0",
+    "service_account": "dubstage-batch-worker",
+    "batches_url": "s3://films/batches",
+    "profiles": {"cpu": {"resources": {"limits": {"cpu": "4", "memory": "8Gi"}}}},
+}
+FULL = {
+    **PLAIN,
+    "image_pull_secrets": ["pull"],
+    "env": [{"name": "DUBSTAGE_DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "url"}}}],
+    "volumes": [{"name": "plates", "persistentVolumeClaim": {"claimName": "plates", "readOnly": True}}],
+    "volume_mounts": [{"name": "plates", "mountPath": "/plates", "readOnly": True}],
+    "pod_labels": {"dubstage.io/calls-stages": "true"},
+    "pod_annotations": {"example.com/cost": "dubs"},
+    "pod_ids": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+    "queue": "dubs",
+    "profiles": {
+        "cpu": {},
+        "gpu": {
+            "resources": {"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1", "memory": "16Gi"}},
+            "placement": {
+                "nodeSelector": {"nvidia.com/gpu.present": "true"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+                "priorityClassName": "batch",
+                "runtimeClassName": "nvidia",
+            },
+            "env": [{"name": "DUBSTAGE_DEVICE", "value": "cuda"}],
+        },
+    },
+}
+
+
+def job(document: dict[str, Any] = PLAIN, profile: str = "cpu", plan: JobPlan = PLAN) -> dict[str, Any]:
+    settings = JobSettings.model_validate(document)
+    return job_of(plan, settings, settings.profile(profile), "dubbing")
+
+
+def pod(found: dict[str, Any]) -> dict[str, Any]:
+    return dict(found["spec"]["template"]["spec"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas_read_once() -> Iterator[None]:
+    with schemas_read_once():
+        yield
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("document", "profile"), [(PLAIN, "cpu"), (FULL, "cpu"), (FULL, "gpu")])
+def test_the_job_is_valid(version: str, document: dict[str, Any], profile: str) -> None:
+    kubernetes_validate.validate(job(document, profile), version, strict=True)
+
+
+def test_the_client_sends_every_field() -> None:
+    from kubernetes.client import ApiClient, V1Job
+
+    body = job(FULL, "gpu")
+    assert ApiClient().sanitize_for_serialization(V1Job.from_dict(body)) == body
+
+
+def test_each_index_knows_its_row() -> None:
+    container = pod(job())["containers"][0]
+    assert container["command"][-1] == "/opt/dubstage/bin/dubstage"
+    assert container["args"] == ["batch", "run", "night-1", "--index", "$(JOB_COMPLETION_INDEX)", "--rows", "0-2,7"]
+    assert job()["spec"]["completions"] == 4
+    assert {"name": "DUBSTAGE_BATCHES_URL", "value": "s3://films/batches"} in container["env"]
+
+
+def action_of(exit_code: int, *, disrupted: bool = False) -> str:
+    """What the controller of Jobs does after a pod with an exit code: the first rule that matches; Count if none does."""
+    for rule in job()["spec"]["podFailurePolicy"]["rules"]:
+        conditions = rule.get("onPodConditions", ())
+        if disrupted and any(item["type"] == "DisruptionTarget" for item in conditions):
+            return str(rule["action"])
+        if exit_code in rule.get("onExitCodes", {}).get("values", ()):
+            return str(rule["action"])
+    return "Count"
+
+
+@pytest.mark.parametrize("leaf", errors.leaves())
+def test_every_exit_code_of_the_error_table_has_its_action(leaf: type[errors.DubstageError]) -> None:
+    wanted = "Count" if leaf.retryable else "Ignore" if leaf is errors.Cancelled else "FailIndex"
+    assert action_of(leaf.exit_code) == wanted
+
+
+def test_a_row_is_given_up_alone_after_as_many_attempts_as_on_one_machine() -> None:
+    spec = job()["spec"]
+    assert spec["backoffLimitPerIndex"] == MAX_ATTEMPTS - 1
+    assert "maxFailedIndexes" not in spec
+    assert "backoffLimit" not in spec
+    assert action_of(137) == "Count"
+
+
+WORKER = """
+import signal, sys, time
+signals = []
+signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+print("ready", flush=True)
+while not signals:
+    time.sleep(0.01)
+time.sleep(0.2)
+sys.exit(130 if len(signals) == 1 else 1)
+"""
+"""Ends as a worker does: with 130 after one SIGTERM, and at once after a second."""
+
+
+def limited(seconds: int) -> subprocess.Popen[str]:
+    """A worker below the time limit of the Job."""
+    found = pod(job({**PLAIN, "shot_seconds": seconds}))["containers"][0]["command"]
+    return subprocess.Popen([*found[:-1], sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_worker_that_is_told_to_end_keeps_its_exit_code_and_one_that_takes_too_long_counts_as_an_attempt() -> None:
+    with limited(600) as told:
+        assert told.stdout is not None
+        assert told.stdout.readline() == "ready\n"
+        told.send_signal(signal.SIGTERM)
+        assert action_of(told.wait(60)) == "Ignore"
+        assert told.returncode == 130
+    # This one may be told to end before it is ready.
+    with limited(1) as slow:
+        assert action_of(slow.wait(60)) == "Count"
+        assert slow.returncode == 124
+
+
+def test_a_worker_that_failed_or_was_killed_keeps_its_exit_code() -> None:
+    prefix = pod(job())["containers"][0]["command"][:-1]
+    assert subprocess.run([*prefix, sys.executable, "-c", "raise SystemExit(10)"], check=False).returncode == 10
+    killed = "import os; os.kill(os.getpid(), 9)"
+    assert subprocess.run([*prefix, sys.executable, "-c", killed], check=False).returncode in (137, -9)
+
+
+@pytest.mark.parametrize("exit_code", [10, 12, 130, 137])
+def test_a_pod_that_the_cluster_moved_away_did_nothing_wrong(exit_code: int) -> None:
+    assert action_of(exit_code, disrupted=True) == "Ignore"
+
+
+def test_only_a_queue_suspends_a_job() -> None:
+    assert "suspend" not in job()["spec"]
+    queued = job(FULL)
+    assert queued["spec"]["suspend"] is True
+    assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "dubs"
+    assert "kueue.x-k8s.io/queue-name" not in queued["spec"]["template"]["metadata"]["labels"]
+
+
+def test_pods_meet_the_restricted_standard_and_have_no_token() -> None:
+    found = pod(job(FULL, "gpu"))
+    assert found["automountServiceAccountToken"] is False
+    assert found["securityContext"]["runAsNonRoot"] is True
+    assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = found["containers"]
+    assert container["securityContext"] == RESTRICTED
+    writable = [mount for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    assert [mount["mountPath"] for mount in writable] == ["/tmp"]
+
+
+def test_settings_cannot_loosen_the_security() -> None:
+    for field in ("security_context", "host_network", "automount_token"):
+        with pytest.raises(errors.InvalidRequest, match=field):
+            read_settings({"settings.json": json.dumps({**PLAIN, field: True})}, "dubstage-batch")
+    placed = {**PLAIN, "profiles": {"cpu": {"placement": {"hostNetwork": True}}}}
+    with pytest.raises(errors.InvalidRequest, match="placement"):
+        read_settings({"settings.json": json.dumps(placed)}, "dubstage-batch")
+
+
+def test_the_gpu_profile_chooses_its_nodes() -> None:
+    found = pod(job(FULL, "gpu"))
+    assert found["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert found["runtimeClassName"] == "nvidia"
+    assert found["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"name": "DUBSTAGE_DEVICE", "value": "cuda"} in found["containers"][0]["env"]
+    assert "nodeSelector" not in pod(job(FULL, "cpu"))
+
+
+def test_a_film_without_a_dubbed_frame_is_not_tried_again() -> None:
+    assert action_of(errors.UNDUBBED_EXIT_CODE) == "FailIndex"
+
+
+NOW = "2026-01-02T03:04:05Z"
+
+
+def job_in_cluster(rows: str = "10-14", turn: int = 0, **status: Any) -> JobState:
+    labels = {"dubstage.io/round": str(turn), "dubstage.io/shard": "0"}
+    metadata = {"name": f"job-{turn}", "labels": labels, "annotations": {"dubstage.io/rows": rows}}
+    return job_state({"metadata": metadata, "spec": {}, "status": status})
+
+
+def ended(kind: str, reason: str) -> list[dict[str, str]]:
+    return [{"type": kind, "status": "True", "reason": reason, "message": "words"}]
+
+
+def test_indexes_are_rows_of_the_job() -> None:
+    found = job_in_cluster("3,7,20-22", completedIndexes="0,2-3", failedIndexes="1", active=1)
+    assert found.completed == {3, 20, 21}
+    assert found.failed == {7}
+    assert found.open_rows() == {22}
+
+
+def test_a_job_without_a_status_has_not_begun() -> None:
+    found = job_in_cluster()
+    assert found.live
+    assert found.open_rows() == set(range(10, 15))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "finished", "error"),
+    [
+        ([], False, ""),
+        ([{"type": "Suspended", "status": "True"}], False, ""),
+        ([{"type": "Failed", "status": "False"}], False, ""),
+        (ended("Complete", "CompletionsReached"), True, ""),
+        (ended("Failed", "FailedIndexes"), True, ""),
+        (ended("Failed", "PodFailurePolicy"), True, "PodFailurePolicy: words"),
+    ],
+)
+def test_a_job_ends_by_its_conditions(conditions: list[dict[str, str]], finished: bool, error: str) -> None:
+    found = job_in_cluster(conditions=conditions)
+    assert (found.finished, found.error) == (finished, error)
+    assert found.live is not finished
+
+
+def states(
+    records: list[ShotRecord], *jobs: JobState, newest: dict[int, tuple[int, int]], marked: tuple[str, ...] = ()
+) -> list[str]:
+    found = merged(records, {item.key: item for item in jobs}, newest, {}, marked, NOW)
+    return [record.state.value for record in found]
+
+
+def record(shot: str, state: ShotState = ShotState.WAITING) -> ShotRecord:
+    return ShotRecord(id=shot, state=state)
+
+
+def test_the_record_of_a_shot_that_ended_is_the_truth() -> None:
+    records = [record("a", ShotState.DONE), record("b", ShotState.CANCELLED)]
+    newest = {0: (0, 0), 1: (0, 0)}
+    assert states(records, job_in_cluster("0-1", failedIndexes="0-1"), newest=newest) == ["done", "cancelled"]
+
+
+def test_a_row_that_the_cluster_gave_up_has_failed_with_the_reason() -> None:
+    records = [record("a", ShotState.RUNNING), record("b")]
+    found = merged(
+        records,
+        {(0, 0): job_in_cluster("0-1", failedIndexes="0")},
+        {0: (0, 0), 1: (0, 0)},
+        {("job-0", 0): PodEnd("killed")},
+        (),
+        NOW,
+    )
+    assert found[0].state is ShotState.FAILED
+    assert (found[0].error, found[0].exit_code, found[0].ended_at) == ("the cluster gave the shot up: killed", 11, NOW)
+    assert found[1] is records[1]
+
+
+def test_a_job_that_failed_as_a_whole_takes_its_open_rows_along() -> None:
+    failed = job_in_cluster("0-1", completedIndexes="0", conditions=ended("Failed", "DeadlineExceeded"))
+    assert states([record("a"), record("b")], failed, newest={0: (0, 0), 1: (0, 0)}) == ["waiting", "failed"]
+
+
+def test_only_the_newest_job_of_a_row_counts() -> None:
+    old = job_in_cluster("0-1", failedIndexes="0-1")
+    assert states([record("a"), record("b")], old, job_in_cluster("1", turn=1), newest={0: (0, 0), 1: (1, 0)}) == [
+        "failed",
+        "waiting",
+    ]
+    # The new Job is planned, and not created yet.
+    assert states([record("a"), record("b")], old, newest={0: (0, 0), 1: (1, 0)}) == ["failed", "waiting"]
+
+
+def test_a_cancelled_row_ends_when_nothing_works_on_it() -> None:
+    records = [record("a", ShotState.RUNNING)]
+    newest = {0: (0, 0)}
+    assert states(records, job_in_cluster("0"), newest=newest, marked=("a",)) == ["running"]
+    assert states(records, newest=newest, marked=("a",)) == ["cancelled"]
+
+
+def failed(index: int = 0, created: str = "2026-01-01T00:00:00Z", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "labels": {"batch.kubernetes.io/job-name": "job"},
+            "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
+            "creationTimestamp": created,
+        },
+        "status": {"phase": "Failed", **status},
+    }
+
+
+def container(**state: Any) -> list[dict[str, Any]]:
+    return [{"name": "worker", "state": state}]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (
+            {"containerStatuses": container(terminated={"exitCode": 137, "reason": "OOMKilled"})},
+            "exit code 137, OOMKilled; raise the memory limit of the profile",
+        ),
+        (
+            {"containerStatuses": container(terminated={"exitCode": 1, "reason": "Error", "message": "first\nno such image\n"})},
+            "exit code 1, Error: no such image",
+        ),
+        (
+            {"containerStatuses": container(terminated={"exitCode": 124, "reason": "Error", "message": "step 7"})},
+            "one attempt took longer than batch.shotSeconds of the chart",
+        ),
+        (
+            {"reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."},
+            "Evicted: The node was low on resource: ephemeral-storage.; "
+            "raise the requests of the profile, or batch.scratchSize of the chart",
+        ),
+        ({}, "the pod failed"),
+    ],
+)
+def test_how_a_pod_ended(status: dict[str, Any], reason: str) -> None:
+    assert pod_ends([failed(**status)])["job", 0].reason == reason
+
+
+def test_the_youngest_pod_of_an_index_counts_and_strangers_do_not() -> None:
+    older = failed(created="2026-01-01T00:00:00Z", reason="Evicted")
+    younger = failed(created="2026-01-01T00:01:00Z", reason="NodeLost")
+    stranger = {"metadata": {"name": "x"}, "status": {"phase": "Failed"}}
+    found = pod_ends([younger, stranger, older])
+    assert found.keys() == {("job", 0)}
+    assert found["job", 0].reason == "NodeLost"
+
+
+def test_pods_that_are_about_to_start_are_not_worth_a_word() -> None:
+    starting = {"status": {"containerStatuses": container(waiting={"reason": "ContainerCreating"})}}
+    assert waiting_notes([starting, {"status": {}}]) == ()

@@ -1,0 +1,132 @@
+"""Workers of one machine take turns, and leave no locks.
+
+The lock of a batch goes with the batch, and with nothing that another process makes meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.batch import locks
+from gateway.batch.locks import batch_lock, folder_lock, shot_lock
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore
+from gateway.batch.types import ShotSpec
+from gateway.pipeline.workspace import lock_folder
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import InvalidRequest
+
+NIGHT = manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/out/a.mp4")])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BatchStore:
+    found = BatchStore(str(tmp_path / "batches"))
+    found.create(NIGHT, "local")
+    return found
+
+
+def test_one_process_at_a_time_has_a_batch(settings: GatewaySettings, store: BatchStore) -> None:
+    with (
+        batch_lock(settings, store, "night"),
+        pytest.raises(InvalidRequest, match="runs batch night on this machine"),
+        batch_lock(settings, store, "night"),
+    ):
+        pass
+    with batch_lock(settings, store, "night"):
+        pass
+    assert store.names() == ["night"]
+
+
+def test_a_removed_batch_leaves_no_folder(settings: GatewaySettings, store: BatchStore, tmp_path: Path) -> None:
+    with batch_lock(settings, store, "night"):
+        store.remove("night")
+    assert list((tmp_path / "batches").iterdir()) == []
+    with batch_lock(settings, store, "night"):
+        pass
+    assert list((tmp_path / "batches").iterdir()) == [], "a process that comes too late leaves none either"
+
+
+def test_the_lock_of_a_removed_batch_in_a_bucket_goes_too(settings: GatewaySettings, tmp_path: Path) -> None:
+    bucket = BatchStore(f"memory://{tmp_path.name}/batches")
+    bucket.create(NIGHT, "local")
+    with batch_lock(settings, bucket, "night"):
+        bucket.remove("night")
+    assert list((settings.data_dir / "workers").iterdir()) == []
+
+
+def test_a_batch_that_another_process_makes_at_once_under_the_name_stays(
+    settings: GatewaySettings, store: BatchStore, tmp_path: Path
+) -> None:
+    other = BatchStore(store.url)
+    with batch_lock(settings, store, "night"):
+        store.remove("night")
+        # The rows of the new batch are there, and its facts are not yet.
+        (tmp_path / "batches" / "night" / "manifest.jsonl").write_bytes(NIGHT.content)
+    other.create(NIGHT, "local")
+    assert other.manifest("night") == list(NIGHT.shots)
+    with batch_lock(settings, other, "night"):
+        assert sorted(path.name for path in (tmp_path / "batches" / "night").iterdir()) == ["batch.json", "lock", "manifest.jsonl"]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "WAIT_S", 0.02)
+
+
+async def test_a_task_that_is_cancelled_while_it_locks_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locking, go_on = threading.Event(), threading.Event()
+
+    def slow(place: Path) -> int:
+        locking.set()
+        assert go_on.wait(60)
+        return lock_folder(place)
+
+    async def taken() -> None:
+        async with folder_lock(tmp_path / "turn"):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "lock_folder", slow)
+        cancelled = asyncio.create_task(taken())
+        assert await asyncio.to_thread(locking.wait, 60)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait([cancelled])
+    assert cancelled.cancelled()
+    await asyncio.wait_for(taken(), 60)
+
+
+async def test_workers_of_one_shot_take_turns_and_workers_of_other_shots_do_not_wait(
+    tmp_path: Path,
+) -> None:
+    inside: list[str] = []
+
+    async def work(worker: str) -> None:
+        async with shot_lock(tmp_path, "s3://batches/night/a"):
+            inside.append(worker)
+            async with shot_lock(tmp_path, "s3://batches/night/b"), shot_lock(tmp_path, "s3://batches/day/a"):
+                pass
+            inside.append(worker)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(work("1"), work("2"))
+    assert inside in (["1", "1", "2", "2"], ["2", "2", "1", "1"])
+    assert list((tmp_path / "workers").iterdir()) == []
+
+
+async def test_a_shot_is_begun_without_a_lock_where_none_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "workers").write_text("a file in the place of the folder")
+    async with shot_lock(tmp_path, "s3://batches/night/a"):
+        pass

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.batch import locks, worker
+from gateway.batch.types import ShotSpec
+from gateway.batch.worker import retried_while_running, same_job_key, same_job_lock
+from gateway.batch.worker_context import open_worker_context
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.workspace import Workspace
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import InvalidRequest
+
+
+def row(**more: Any) -> ShotSpec:
+    return ShotSpec.model_validate({"id": "a", "footage": "/f.mp4", "output": "/o.mp4", **more})
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (locks, worker):
+        monkeypatch.setattr(module, "WAIT_S", 0.02)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> DubRequest:
+    footage, speech = tmp_path / "f.mp4", tmp_path / "s.wav"
+    footage.write_bytes(bytes(100))
+    speech.write_bytes(bytes(50))
+    return DubRequest(footage=footage, speech=speech, output=tmp_path / "o.mp4", method="ugc")
+
+
+def test_shots_that_differ_in_the_file_alone_are_twins(request_: DubRequest, tmp_path: Path) -> None:
+    other = replace(request_, output=tmp_path / "other.mov", codec="prores", keep_audio=True)
+    assert same_job_key(row(), request_) == same_job_key(row(id="b", output="/p.mov", codec="prores", keep_audio=True), other)
+
+
+@pytest.mark.parametrize("more", [{"actor": "ada"}, {"face": "speaker"}, {"retime": True}, {"personalize": False}, {"seed": 1}])
+def test_shots_with_other_mouths_are_no_twins(more: dict[str, Any], request_: DubRequest) -> None:
+    assert same_job_key(row(), request_) != same_job_key(row(**more), request_)
+
+
+def test_other_files_make_no_twins(request_: DubRequest, tmp_path: Path) -> None:
+    longer = tmp_path / "longer.mp4"
+    longer.write_bytes(bytes(101))
+    keys = {
+        same_job_key(row(), request)
+        for request in (
+            request_,
+            replace(request_, footage=longer),
+            replace(request_, speech=longer),
+            replace(request_, speech=None),
+            replace(request_, method="everybody"),
+            replace(request_, expression="neutral"),
+            replace(request_, expressiveness=1.2),
+        )
+    }
+    assert len(keys) == 7
+
+
+async def test_twins_come_one_after_the_other_and_leave_no_lock(request_: DubRequest, tmp_path: Path) -> None:
+    inside: list[str] = []
+    settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
+    async with open_worker_context(settings) as bench:
+
+        async def dub(shot_id: str) -> None:
+            async with same_job_lock(bench, row(id=shot_id), request_):
+                inside.append(shot_id)
+                await asyncio.sleep(0.1)
+                inside.append(shot_id)
+
+        await asyncio.gather(dub("a"), dub("b"))
+    assert inside in (["a", "a", "b", "b"], ["b", "b", "a", "a"])
+    assert list((tmp_path / "data" / "workers").iterdir()) == []
+
+
+async def test_a_dub_waits_for_a_job_that_another_process_runs_and_for_no_other_error(tmp_path: Path) -> None:
+    tries: list[int] = []
+    running = Workspace(tmp_path / "job")
+
+    async def dub() -> str:
+        tries.append(1)
+        if len(tries) == 2:
+            running.close()
+        with Workspace(tmp_path / "job"):
+            return "done"
+
+    assert await retried_while_running(dub) == "done"
+    assert len(tries) == 2
+
+    async def wrong() -> None:
+        raise InvalidRequest("no method 'x'")
+
+    with pytest.raises(InvalidRequest, match="no method"):
+        await retried_while_running(wrong)

@@ -1,0 +1,182 @@
+"""The request of a shot is the request that `dubstage dub` makes of the same options, and is checked as strictly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.batch.types import ShotSpec
+from gateway.batch.worker import shot_request
+from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.consent.record import digest_of
+from gateway.pipeline import aside as aside_module
+from gateway.pipeline.dub_request import DubRequest
+from gateway.pipeline.enrol import EnrolOptions
+from gateway.pipeline.faces import FaceChoice
+from gateway.pipeline.workspace import is_running
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithoutSubject
+from services.common.errors import ActorNotReady, InvalidRequest, MediaUnsupported
+from tests.unit.architecture.module_graph import ROOT
+from tests.unit.consent.records import allowed, faults, of_footage, trusted
+
+SPEECH = ROOT / "assets" / "demo_speech.wav"
+CONSENT = {"subject": "A", "granted_by": "A", "scope": "this film", "date": "2026-01-02", "reference": "safe 1"}
+
+
+def settings_in(folder: Path, **more: Any) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=folder / "data", artefacts_url=str(folder / "artefacts"), **more)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[WorkerContext]:
+    async with open_worker_context(settings_in(tmp_path, compute_threads=3)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def consent(tmp_path: Path) -> Path:
+    path = tmp_path / "consent.json"
+    path.write_text(json.dumps(CONSENT))
+    return path
+
+
+def shot(footage: Path, folder: Path, **more: Any) -> ShotSpec:
+    return ShotSpec.model_validate(
+        {"id": "a", "footage": str(footage), "speech": str(SPEECH), "output": str(folder / "out" / "a.mp4"), **more}
+    )
+
+
+async def request_of(bench: WorkerContext, row: ShotSpec) -> DubRequest:
+    async with shot_request(bench, row) as request:
+        return request
+
+
+async def test_without_options_the_request_has_the_defaults(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    request = await request_of(bench, shot(carphone, tmp_path))
+    assert request == DubRequest(footage=carphone, speech=SPEECH, output=tmp_path / "out" / "a.mp4", method="ugc", threads=3)
+    assert not request.overwrite
+
+
+async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path) -> None:
+    row = shot(
+        carphone,
+        tmp_path,
+        method="ugc+hetero",
+        face="20,30",
+        retime=True,
+        expression="neutral",
+        expressiveness=1.25,
+        codec="ffv1",
+        personalize=False,
+        seed=5,
+        consent=str(consent),
+    )
+    request = await request_of(bench, row)
+    assert request.consent is not None
+    assert request.consent.reference == "safe 1"
+    assert (request.method, request.face, request.retime) == ("ugc+hetero", FaceChoice("point", point=(20.0, 30.0)), True)
+    assert (request.expression, request.expressiveness, request.codec) == ("neutral", 1.25, "ffv1")
+    assert request.enrol == EnrolOptions(personalize_renderer=False, personalize_motion=False, seed=5)
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "said"),
+    [
+        ({"actor": "nobody-here"}, ActorNotReady, "nobody-here"),
+        ({"method": "magic"}, InvalidRequest, "no method 'magic'"),
+        ({"face": "left"}, InvalidRequest, "face takes"),
+        ({"codec": "vp9"}, InvalidRequest, "unknown codec vp9"),
+        ({"method": "headpose", "keep_audio": True}, InvalidRequest, "timeline of its own"),
+        ({"speech": "/no/such.wav"}, MediaUnsupported, "/no/such.wav"),
+        ({"speech": None}, InvalidRequest, "has no sound"),
+        ({"consent": "/no/such.json"}, InvalidRequest, "/no/such.json"),
+    ],
+)
+async def test_what_a_dub_refuses_a_shot_is_refused_for(
+    more: dict[str, Any], error: type[Exception], said: str, bench: WorkerContext, carphone: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        await request_of(bench, shot(carphone, tmp_path, **more))
+
+
+@pytest.mark.parametrize("field", ["footage", "speech", "consent"])
+async def test_a_film_never_replaces_an_input(
+    field: str, bench: WorkerContext, carphone: Path, tmp_path: Path, consent: Path
+) -> None:
+    path = tmp_path / "copy.mp4"
+    path.write_bytes({"footage": carphone, "speech": SPEECH, "consent": consent}[field].read_bytes())
+    before = path.read_bytes()
+    row = shot(carphone, tmp_path).model_copy(update={field: str(path), "output": str(path)})
+    with pytest.raises(InvalidRequest, match=r"copy\.mp4") as refused:
+        await request_of(bench, row)
+    assert refused.value.field == "output"
+    assert path.read_bytes() == before
+
+
+async def test_where_consent_is_required_a_shot_needs_a_record(carphone: Path, tmp_path: Path, consent: Path) -> None:
+    async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
+        with pytest.raises(ConsentMissing):
+            await request_of(strict, shot(carphone, tmp_path))
+        with pytest.raises(ConsentWithoutSubject):
+            await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))
+        consent.write_text(json.dumps(CONSENT | of_footage(carphone)))
+        assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
+
+
+async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(bench: WorkerContext, tmp_path: Path) -> None:
+    left = tmp_path / "data" / "fetched" / "1-dead"
+    left.mkdir(parents=True)
+    (left / "footage.mp4").write_bytes(b"x")
+    with bench.scratch_folder() as mine:
+        async with open_worker_context(bench.settings) as other:
+            with other.scratch_folder() as theirs:
+                assert mine.is_dir()
+                assert not left.exists()
+            assert not theirs.exists()
+        assert mine.is_dir()
+    assert not mine.exists()
+
+
+async def test_what_a_dead_worker_left_is_removed_under_its_lock(
+    bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that begins at this moment has made its folder, and not yet locked it: it notices, and makes another."""
+    left, locked = tmp_path / "data" / "fetched" / "1-dead", list[bool]()
+    left.mkdir(parents=True)
+    remove = shutil.rmtree
+
+    def watched(folder: Path, ignore_errors: bool = False) -> None:
+        if folder == left:
+            locked.append(is_running(folder))
+        remove(folder, ignore_errors)
+
+    monkeypatch.setattr(aside_module, "shutil", SimpleNamespace(rmtree=watched))
+    with bench.scratch_folder():
+        assert locked == [True]
+        assert not left.exists()
+
+
+@pytest.mark.parametrize("fault", sorted(faults()))
+async def test_a_worker_refuses_each_faulty_record_with_its_own_reason(fault: str, carphone: Path, tmp_path: Path) -> None:
+    found, strict = faults()[fault], {"require_consent": "signed", "consent_keys": trusted(tmp_path / "keys")}
+    paths = {name: tmp_path / f"{name}.json" for name in ("allowed", "faulty")}
+    named = {"project": "night", "language": "de"}
+    async with open_worker_context(settings_in(tmp_path, **strict)) as opened:
+        mine = allowed()
+        paths["allowed"].write_text(json.dumps(mine.fields()))
+        assert (await request_of(opened, shot(carphone, tmp_path, consent=str(paths["allowed"]), **named))).consent == mine
+        if found.record is not None:
+            paths["faulty"].write_text(json.dumps(found.record.fields()))
+        if found.withdrawn and found.record is not None:
+            opened.place.actors.consents.withdraw(digest_of(found.record))
+        with pytest.raises(ConsentRefused, match=found.says) as caught:
+            await request_of(opened, shot(carphone, tmp_path, consent=str(paths["faulty"]) if found.record else None, **named))
+    assert caught.value.reason == found.reason
