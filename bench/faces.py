@@ -21,12 +21,12 @@ from typing import Final
 import numpy as np
 
 from gateway.consent.subject import OTHER_FROM, SAME_BELOW
+from gateway.dub.face_records import FaceMeans, embed_every
+from gateway.dub.footage import tracked_frames
 from gateway.media.inspection import inspect_film
-from gateway.pipeline.face_means import FaceMeans, embed_every
-from gateway.pipeline.footage import tracked_frames
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from gateway.stages.one_stage import open_stage
+from gateway.stages.opening import open_stage
 from services.common.array_types import Float32, Float64
 from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError

@@ -22,7 +22,7 @@ from gateway.actors.store import ActorStore
 from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stages
-from gateway.stages.times import StageTime
+from gateway.stages.timing import StageTime
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from bench.methods import MethodTime, lines_of_methods
 from bench.paths import lines_of_paths
 from bench.rasteriser import lines_of_rasteriser
 from bench.renderer import lines_of_models
-from gateway.stages.times import StageTime
+from gateway.stages.timing import StageTime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

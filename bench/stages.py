@@ -16,6 +16,14 @@ from dubstage.client import face as face_client
 from dubstage.client import rpcs
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
+from gateway.dub.composite import composite_frame
+from gateway.dub.face_records import face_records
+from gateway.dub.messages import timeline_of
+from gateway.dub.motion_clip import frame_seconds
+from gateway.dub.records import pose_of
+from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, render_window, window_config
+from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
@@ -23,21 +31,8 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 from gateway.methods import method_named
-from gateway.pipeline.composite_frame import composite_frame
-from gateway.pipeline.face_records import face_records
-from gateway.pipeline.messages import timeline_of
-from gateway.pipeline.motion_clip import frame_seconds
-from gateway.pipeline.records import pose_of
-from gateway.pipeline.rendered_window import RenderedWindow
-from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.spoken import Spoken
-from gateway.pipeline.stretch import Stretch
-from gateway.pipeline.window_config import window_config
-from gateway.pipeline.windows import WINDOW_FRAMES, render_window
-from gateway.pipeline.workspace import Workspace
 from gateway.stages.interface import Stages
-from gateway.stages.timed import Label, TimedStages
-from gateway.stages.times import StageClock, StageTime
+from gateway.stages.timing import CallLabel, StageClock, StageTime, TimedStages
 from services.common.face.native_pictures import native_scale
 
 FRAMES: Final = 96
@@ -64,7 +59,7 @@ class _Meter:
 class _MeteredStages(TimedStages):
     """Counts processor time too."""
 
-    async def _stream(self, label: Label, replies: AsyncIterator[T]) -> AsyncIterator[T]:
+    async def _stream(self, label: CallLabel, replies: AsyncIterator[T]) -> AsyncIterator[T]:
         wall, cpu, frames = time.perf_counter(), time.process_time(), 0
         async for reply in replies:
             frames += label.frames_in(reply) if label.frames_in is not None else 0
@@ -105,7 +100,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
             request = MotionRequest(predictor=method.motion, style=style, timeline=timeline_of(info), num_frames=total)
             await predict_motion(stages, request, workspace.speech, workspace.motion)
         mouths = workspace.motion.read(0, count)["mouth"]
-        heard = Spoken(workspace.speech, frame_seconds(info)).around(np.arange(count))
+        heard = AlignedSpeech(workspace.speech, frame_seconds(info)).around(np.arange(count))
     scale = native_scale(float(np.median(np.concatenate(rows)["scale"])))
     config = window_config(method, actor.enrolled, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK, detail_scale=scale)
     windows: list[RenderedWindow] = []
@@ -115,7 +110,7 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
             part = slice(begin, min(begin + WINDOW_FRAMES, count))
             wanted = np.ones(part.stop - part.start, np.bool_)
             spoken = heard[part] if method.renderer.speech else None
-            windows.append(await render_window(metered, config, Stretch(records[part], mouths[part], wanted, spoken)))
+            windows.append(await render_window(metered, config, FrameSpan(records[part], mouths[part], wanted, spoken)))
     _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
     return _without_inner(meter.clock.stages())
 

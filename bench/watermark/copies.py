@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bench.watermark.studio import Studio
 from bench.work import tell
+from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
 from gateway.methods import DEFAULT_METHOD
-from gateway.pipeline.watermark_reading import find_watermark
 from services.common.errors import DubstageError
 from tests.system.copied_mark import copy_mark
 from tests.system.dubbing import first_seconds

@@ -11,11 +11,11 @@ import numpy as np
 
 from bench.watermark.studio import Studio
 from gateway.compositing.planes import composite
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.watermark_reading import likeliest, responses_of_faces
 from gateway.media.inspection import inspect_film
 from gateway.media.pixels import ColourTags, colour_model, pixel_format
 from gateway.media.probe import probe
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.watermark_reading import likeliest, responses_of_faces
 from gateway.provenance.watermark.detection import Detector
 from gateway.provenance.watermark.embedding import Mark, MarkedFace
 from gateway.provenance.watermark.payload import Payload

@@ -13,10 +13,10 @@ import numpy as np
 
 from bench.watermark.recodings import RECODINGS, recoded
 from bench.watermark.studio import Studio
+from gateway.dub.face_records import face_records
+from gateway.dub.footage import tracked_frames
+from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
-from gateway.pipeline.face_records import face_records
-from gateway.pipeline.footage import tracked_frames
-from gateway.pipeline.watermark_reading import find_watermark
 from gateway.provenance.facts import DubFacts
 from gateway.provenance.verdict import verdict_of
 from gateway.provenance.watermark.code import WORD_BITS

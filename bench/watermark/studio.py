@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.outcome import DubOutcome
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest
 from gateway.provenance.opening import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings

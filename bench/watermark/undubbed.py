@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from gateway.dub.watermark_reading import likeliest, responses_of_faces
 from gateway.media.inspection import inspect_film
-from gateway.pipeline.watermark_reading import likeliest, responses_of_faces
 from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Detector
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.provenance.watermark.search import Part

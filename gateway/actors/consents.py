@@ -20,7 +20,7 @@ from gateway.consent.record import Consent, ConsentUse, check_scope, check_time,
 from gateway.consent.subject import check_actor, check_names_subject
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
-from gateway.pipeline.dub_request import DubRequest
+from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings, RequireConsent
 from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn
 from services.common.errors import InvalidRequest, StorageRefused

@@ -23,27 +23,24 @@ from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread, stoppable
 from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
+from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
+from gateway.dub.disk import MAX_JOB_BYTES, job_folder
+from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.face_choice import FaceChoice, about_faces
+from gateway.dub.job_key import enrolment_key
+from gateway.dub.journal import MOST_TRIES, artefact_lost_error
+from gateway.dub.outcome import about_mouth, about_voice
+from gateway.dub.progress import OnProgress
+from gateway.dub.records import FACE_RECORD
+from gateway.dub.removal import delete_unused
+from gateway.dub.request import check_footage, sha256_of
+from gateway.dub.workspace import Workspace, open_workspace
 from gateway.media.inspection import inspect_in_child
 from gateway.media.regular_file import reading
 from gateway.media.stills import is_still
 from gateway.media.takes import TAKES_SUFFIX, Take, check_number, join_takes, one_after_the_other
 from gateway.media.types import MediaInfo
 from gateway.methods import method_named
-from gateway.pipeline.allowance import MAX_JOB_BYTES
-from gateway.pipeline.analysis import folder_of
-from gateway.pipeline.disk import job_folder
-from gateway.pipeline.dub_files import sha256_of
-from gateway.pipeline.dub_request import check_footage
-from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
-from gateway.pipeline.faces import FaceChoice, about_faces
-from gateway.pipeline.job_key import enrolment_key
-from gateway.pipeline.ledger import MOST_TRIES, lost_again
-from gateway.pipeline.outcome import about_mouth, about_voice
-from gateway.pipeline.progress import OnProgress
-from gateway.pipeline.records import FACE_RECORD
-from gateway.pipeline.removal import delete_unused
-from gateway.pipeline.shot import SOUND_SECONDS, Shot
-from gateway.pipeline.workspace import Workspace, open_workspace
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
@@ -220,7 +217,7 @@ async def create_actor(
                 facts = {"kind": "enrol", "footage": request.footage.name, "method": method.name, "actor": request.actor_id}
                 await asyncio.to_thread(workspace.describe, facts)
                 info = await one_film(takes, workspace, request.threads, on_progress)
-                shot = await Shot.open(stages, method, info, workspace, threads=request.threads)
+                shot = await FootageAnalysis.open(stages, method, info, workspace, threads=request.threads)
                 enrolled = await _learn(shot, request, digests, note, on_progress)
                 more = await _keep_for_live(shot, info.path, artefacts, note)
                 if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
@@ -276,7 +273,9 @@ async def _counted(ledger: JobLedger, folder: Path, artefacts: ArtefactStore, ma
         await in_thread(forget)
 
 
-async def _learn(shot: Shot, request: EnrolRequest, digests: Sequence[str], note: OnBlob, on_progress: OnProgress) -> EnrolledActor:
+async def _learn(
+    shot: FootageAnalysis, request: EnrolRequest, digests: Sequence[str], note: OnBlob, on_progress: OnProgress
+) -> EnrolledActor:
     """Learn the person, if the consent record is about the person. Nothing is learned before the record is compared."""
     consent = request.consent if request.consent is not None and request.consent.names_person else None
     await shot.track(lambda done: on_progress("track", done, shot.info.video.num_frames), embed=consent is not None)
@@ -292,7 +291,7 @@ async def _learn(shot: Shot, request: EnrolRequest, digests: Sequence[str], note
     )
 
 
-def _warnings(shot: Shot, request: EnrolRequest, enrolled: EnrolledActor) -> list[str]:
+def _warnings(shot: FootageAnalysis, request: EnrolRequest, enrolled: EnrolledActor) -> list[str]:
     still = is_still(shot.info)
     return [
         *about_faces(shot.index, shot.face_id, request.face),
@@ -301,7 +300,7 @@ def _warnings(shot: Shot, request: EnrolRequest, enrolled: EnrolledActor) -> lis
     ]
 
 
-async def _keep_for_live(shot: Shot, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:
+async def _keep_for_live(shot: FootageAnalysis, footage: Path, artefacts: ArtefactStore, note: OnBlob) -> dict[str, ArtefactRef]:
     """Store what live streams show: the footage, and the person's first KEPT_FRAMES face records without landmarks."""
     rows = shot.rows
     faces = await asyncio.to_thread(lambda: shot.workspace.faces.read_rows(rows[rows >= 0][:KEPT_FRAMES].tolist()))
@@ -317,7 +316,7 @@ async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:
         ref = await asyncio.to_thread(put)
         if await note(ref):
             return ref
-    raise lost_again()
+    raise artefact_lost_error()
 
 
 def _keep_footage(artefacts: ArtefactStore, footage: Path) -> ArtefactRef:

@@ -37,9 +37,9 @@ from gateway.audit.log import AuditPersonRow
 from gateway.confinement import entry_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
+from gateway.dub.journal import journalled
+from gateway.dub.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
-from gateway.pipeline.journal import journalled
-from gateway.pipeline.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.signatures import InstallationKey, signing_key
 from services.common.chassis import error_status
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest

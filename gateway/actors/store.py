@@ -43,7 +43,7 @@ from gateway.actors.stored import (
 )
 from gateway.consent.record import Consent
 from gateway.database.session import Database
-from gateway.pipeline.enrol import EnrolledActor
+from gateway.dub.enrol import EnrolledActor
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.chassis.caller import DEFAULT_TENANT

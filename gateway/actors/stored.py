@@ -17,9 +17,8 @@ from sqlalchemy.orm import Session
 from gateway.audit import AuditEvent, EventKind
 from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
-from gateway.pipeline.dub_request import ActorRecord
-from gateway.pipeline.enrol import EnrolledActor
-from gateway.pipeline.enrolment_artefact import actor_arrays, actor_from_arrays, actor_refs
+from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
+from gateway.dub.request import ActorRecord
 from services.common.errors import ActorNotReady, ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_from_proto

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
-from gateway.pipeline.aside import ASIDE, remove_left_copies
-from gateway.pipeline.journal import journalled
-from gateway.pipeline.workspace import JOBS, JOURNAL
+from gateway.dub.journal import journalled
+from gateway.dub.scratch import ASIDE, remove_left_copies
+from gateway.dub.workspace import JOBS, JOURNAL
 from services.common.errors import StorageRefused
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 

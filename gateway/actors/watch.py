@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from gateway.ahead import in_thread
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.progress import OnProgress
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.progress import OnProgress
 from services.common.consent_errors import ConsentRefused
 from services.common.errors import ActorNotReady, TransientError
 

@@ -386,12 +386,12 @@ class Batches:
     @asynccontextmanager
     async def scratch_folder(self) -> AsyncIterator[Path]:
         """Give an empty folder, and remove the folder at the end."""
-        aside = self._jobs.worker_context.scratch_folder()
-        folder = await in_thread(aside.__enter__)
+        scratch = self._jobs.worker_context.scratch_folder()
+        folder = await in_thread(scratch.__enter__)
         try:
             yield folder
         finally:
-            await in_thread(aside.__exit__, None, None, None)
+            await in_thread(scratch.__exit__, None, None, None)
 
     async def _until_left_alone(self, name: str) -> None:
         """Wait until no gateway works on a batch whose shots have all ended. Return at once if shots are left."""

@@ -34,13 +34,13 @@ from gateway.api.operations import ACTOR, DUB
 from gateway.batch.media import is_url
 from gateway.confinement import confined_root, entry_of
 from gateway.database.session import Database, may_be_shared
+from gateway.dub.removal import delete_unused, remove_job, remove_partial_film
+from gateway.dub.request import DubRequest
 from gateway.housekeeping.jobs import open_jobs_folder
 from gateway.live.admission import LiveAdmission
 from gateway.operations.execution import Handler, Job
 from gateway.operations.runner import Slots
 from gateway.operations.store import OperationRecord, unfinished_in
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.removal import delete_unused, give_up, remove_partial_film
 from gateway.private_files import cannot_use, data_folder
 from gateway.provenance.opening import open_sealer
 from gateway.provenance.seal import Sealer
@@ -239,7 +239,7 @@ class TenantContext:
             if entry_of(self.jobs, stored) is None:
                 # The folder is on the disk of another gateway, which removes the folder, or the path is wrong.
                 _log.info("folder_outside_of_jobs_kept", operation=record.name, folder=stored, jobs=str(self.jobs))
-            elif give_up(folder, ledger, self.artefacts) is not None or folder.is_dir():
+            elif remove_job(folder, ledger, self.artefacts) is not None or folder.is_dir():
                 continue
             delete_unused(folder, ledger.release(folder, ()), ledger, self.artefacts)
 

@@ -22,11 +22,11 @@ from gateway.actors.watch import dub_while_allowed
 from gateway.api.context import TenantContext
 from gateway.api.messages import LiveAudioReader, check_dub, live_options_from, live_response, result_message
 from gateway.api.operations import DUB, operation_message
+from gateway.dub.job import DubJob
+from gateway.dub.progress import OnProgress
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.progress import OnProgress
 from gateway.provenance.media_digest import media_sha256
 from gateway.stages.interface import Stages
 

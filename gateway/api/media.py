@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 from gateway.ahead import in_thread
 from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload, url_problem
 from gateway.confinement import confine
-from gateway.pipeline.aside import Aside
-from gateway.pipeline.progress import OnProgress
+from gateway.dub.progress import OnProgress
+from gateway.dub.scratch import ScratchFolders
 from gateway.provenance.places import SIDECAR
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
 from services.common.errors import DubstageError, InvalidRequest
@@ -223,12 +223,12 @@ class Media:
 
     Args:
         places: see the attribute.
-        aside: folders for copies.
+        scratch: folders for copies.
     """
 
-    def __init__(self, places: MediaLocations, aside: Aside) -> None:
+    def __init__(self, places: MediaLocations, scratch: ScratchFolders) -> None:
         self.places = places
-        self._aside = aside
+        self._scratch = scratch
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self:
@@ -237,13 +237,13 @@ class Media:
         Raises:
             InvalidRequest: the media folder cannot be used.
         """
-        return cls(MediaLocations(MediaFolder(settings.media_dir), settings.media_url), Aside(settings.data_dir))
+        return cls(MediaLocations(MediaFolder(settings.media_dir), settings.media_url), ScratchFolders(settings.data_dir))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[RequestMedia]:
         """Give the files of one request. Copies are removed at the end. Errors of the block name the URL in place of the copy."""
         with ExitStack() as stack:
-            media = RequestMedia(self.places, lambda: stack.enter_context(self._aside.folder()))
+            media = RequestMedia(self.places, lambda: stack.enter_context(self._scratch.folder()))
             try:
                 yield media
             except DubstageError as error:
@@ -253,7 +253,7 @@ class Media:
 
     def close(self) -> None:
         """Remove all folders for copies. All work has ended. Blocks."""
-        self._aside.close()
+        self._scratch.close()
 
 
 class RequestMedia:

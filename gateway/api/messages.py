@@ -20,16 +20,16 @@ from gateway.actors.stored import ActorSummary, StoredActor, check_actor_id, che
 from gateway.api.media import RequestMedia
 from gateway.consent.files import NEEDED, field_and_reason
 from gateway.consent.record import Consent, ConsentUse, use_of
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest, check_reference, expression_named, wants_own_timeline
 from gateway.live.arrival import first_sample
 from gateway.live.session import LiveFrame
 from gateway.media.encoders import check_target
 from gateway.media.output_place import check_place
 from gateway.media.takes import check_number
 from gateway.methods import DEFAULT_METHOD, method_named
-from gateway.pipeline.dub_request import DubRequest, check_reference, expression_named, wants_own_timeline
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.faces import FaceChoice, parse_face
-from gateway.pipeline.outcome import DubOutcome
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
 from services.common.wire.arrays import to_rgb_image

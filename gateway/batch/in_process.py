@@ -14,7 +14,7 @@ from gateway.batch.row_queue import RowQueue, again_in_s, rows_left
 from gateway.batch.store import BatchStore
 from gateway.batch.worker import run_shot
 from gateway.batch.worker_context import WorkerContext
-from gateway.pipeline.progress import OnProgress
+from gateway.dub.progress import OnProgress
 from services.common.errors import DubstageError
 
 PAUSE_S: Final = 10.0

@@ -17,7 +17,7 @@ from typing import Final
 from gateway.ahead import in_thread
 from gateway.batch.media import local_path
 from gateway.batch.store import BatchStore
-from gateway.pipeline.workspace import LOCK, lock_folder
+from gateway.dub.workspace import LOCK, lock_folder
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, InvalidRequest

@@ -43,10 +43,10 @@ from gateway.batch.media import fetched, input_problem, local_path, output_probl
 from gateway.batch.types import BatchName, Quality, ShotSpec
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, use_of
+from gateway.dub.face_choice import parse_face
+from gateway.dub.request import wants_own_timeline
 from gateway.media.encoders import check_target
 from gateway.methods import DEFAULT_METHOD, combined, method_named
-from gateway.pipeline.dub_request import wants_own_timeline
-from gateway.pipeline.faces import parse_face
 from services.common.consent_errors import ConsentRefused
 from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, RequestError
 

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gateway.confinement import make_folder
+from gateway.dub.request import sha256_of
 from gateway.media.output_place import existing
-from gateway.pipeline.dub_files import sha256_of
 from gateway.provenance.places import SIDECAR, embedded_type, sidecar_of
 from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.store.blob_files import PARTIAL

@@ -21,14 +21,13 @@ from gateway.actors.watch import while_allowed
 from gateway.ahead import in_thread
 from gateway.batch.records import FilmMetrics
 from gateway.batch.types import Quality, ShotMotion, ShotRecord
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest, sha256_of
+from gateway.dub.workspace import Workspace
 from gateway.evaluation.mouth_metrics import correlation
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
-from gateway.pipeline.dub_files import sha256_of
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.workspace import Workspace
 from gateway.reports.job_records import boxes_of, commanded_opening, motion_of
 from gateway.reports.tracked_output import track_output
 from gateway.stages.interface import Stages

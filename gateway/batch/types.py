@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.pipeline.dub_request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
+from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from services.common.wire.mouth_curves import MotionFigures
 
 MAX_ATTEMPTS: Final = 3

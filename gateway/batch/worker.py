@@ -47,14 +47,13 @@ from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSp
 from gateway.batch.worker_context import WorkerContext
 from gateway.consent.files import read_consent
 from gateway.consent.record import use_of
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.face_choice import parse_face
+from gateway.dub.job import DubJob
+from gateway.dub.progress import OnProgress
+from gateway.dub.request import DubRequest, refuse_input
+from gateway.dub.workspace import ALREADY_RUNNING
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_files import refuse_input
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.faces import parse_face
-from gateway.pipeline.progress import OnProgress
-from gateway.pipeline.workspace import ALREADY_RUNNING
 from gateway.stages.interface import Stages
 from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, MediaUnsupported, StorageRefused
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from gateway.actors.installation import Installation, open_installation
 from gateway.ahead import in_thread
 from gateway.batch.locks import shot_lock
+from gateway.dub.scratch import ScratchFolders
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs import open_jobs_folder
-from gateway.pipeline.aside import Aside
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -44,8 +44,8 @@ class WorkerContext:
         self._opened: Stages | None = None
         self._sealer: Sealer | None = None
         self._opening = asyncio.Lock()
-        self._aside = Aside(place.settings.data_dir)
-        stack.callback(self._aside.close)
+        self._scratch = ScratchFolders(place.settings.data_dir)
+        stack.callback(self._scratch.close)
 
     @property
     def settings(self) -> GatewaySettings:
@@ -85,7 +85,7 @@ class WorkerContext:
     @contextmanager
     def scratch_folder(self) -> Iterator[Path]:
         """Make an empty folder for copies of media, and remove the folder at the end. Blocks."""
-        with self._aside.folder() as folder:
+        with self._scratch.folder() as folder:
             yield folder
 
 

@@ -19,8 +19,8 @@ from gateway.cli.app import app, run_async
 from gateway.cli.console import out, say_table, say_warning
 from gateway.cli.text import printable
 from gateway.consent.record import consent_line, digest_of
+from gateway.dub.face_choice import parse_face
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.pipeline.faces import parse_face
 
 commands = typer.Typer(no_args_is_help=True, help="Enrol people and manage enrolled people.")
 app.add_typer(commands, name="actor")

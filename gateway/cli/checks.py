@@ -27,8 +27,8 @@ from gateway.actors.store import check_owner
 from gateway.database.session import Database
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from gateway.stages.face_model import check_face_model
 from gateway.stages.interface import STAGE_NAMES
+from gateway.stages.opening import check_face_model
 from gateway.stages.remote import RemoteStages
 from services.common.chassis.client import StageClient
 from services.common.chassis.retries import RetryPolicy

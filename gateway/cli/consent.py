@@ -22,10 +22,9 @@ from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.keys import check_signature, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form, check_scope, check_time, consent_line, digest_of, embedding_text, use_of
 from gateway.consent.subject import ENOUGH_FRAMES
-from gateway.pipeline.faces import parse_face
-from gateway.pipeline.subjects import face_of_films
-from gateway.stages.one_stage import open_stage
-from gateway.stages.opening import open_stages
+from gateway.dub.face_choice import parse_face
+from gateway.dub.subjects import face_of_films
+from gateway.stages.opening import open_stage, open_stages
 from services.common.consent_errors import ConsentUnsigned
 from services.common.errors import InvalidRequest
 

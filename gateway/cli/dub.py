@@ -13,11 +13,10 @@ from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.dub_run import run_dub
 from gateway.cli.text import printable
+from gateway.dub.face_choice import parse_face
+from gateway.dub.request import EXPRESSIONS, DubRequest, expression_named, refuse_input
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
-from gateway.pipeline.dub_files import refuse_input
-from gateway.pipeline.dub_request import EXPRESSIONS, DubRequest, expression_named
-from gateway.pipeline.faces import parse_face
 from gateway.reports.folder import check_report_folder
 from services.common.errors import InvalidRequest
 

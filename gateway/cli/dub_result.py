@@ -8,10 +8,9 @@ import typer
 
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.quantities import sound_against_picture
-from gateway.pipeline.dub_files import consents
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.workspace import Workspace
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest, consents
+from gateway.dub.workspace import Workspace
 from gateway.stages.interface import Stages
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError
 from services.common.store.artefacts import ArtefactStore

@@ -11,10 +11,10 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import dub_while_allowed
 from gateway.cli.dub_result import save_report, show_outcome
 from gateway.cli.progress import StepProgress
+from gateway.dub.job import DubJob
+from gateway.dub.request import DubRequest
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs import open_jobs_folder
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError
 

@@ -10,8 +10,8 @@ import typer
 from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.evaluate_result import show_files, show_results
-from gateway.evaluation.folds import MIN_WRONG_SPEECHES
 from gateway.evaluation.perceptual import SuppliedNetworks
+from gateway.evaluation.protocol import MIN_WRONG_SPEECHES
 from gateway.evaluation.types import DEFAULT_VARIANTS, TABLE_VARIANTS, VARIANTS, Variant
 from gateway.methods import DEFAULT_METHOD, combined
 from services.common.errors import InvalidRequest

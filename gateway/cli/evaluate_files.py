@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.evaluation.clip_choice import chosen_clips
-from gateway.evaluation.result_json import check_json_place
+from gateway.evaluation.clip import chosen_clips
+from gateway.evaluation.results import check_json_place
 from gateway.reports.folder import check_report_folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.cli.console import err, say, say_result, say_warning
 from gateway.cli.quantities import sound_against_picture
 from gateway.cli.score_tables import score_lines
-from gateway.evaluation.head_scores import HEAD_FIGURES
+from gateway.evaluation.head_motion import HEAD_FIGURES
 from gateway.evaluation.targets import check_targets
 from gateway.evaluation.types import METRICS, ClipResult
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.cli.progress import StepProgress
+from gateway.dub.enrol import EnrolOptions
 from gateway.evaluation.bilabials import find_transcript
-from gateway.evaluation.clip_sound import check_clip
+from gateway.evaluation.clip import check_clip
 from gateway.evaluation.protocol import EvaluationSettings, PerceptualDistance, evaluate_clip
-from gateway.evaluation.result_json import write_json
-from gateway.evaluation.retrack import StageRetrack
+from gateway.evaluation.results import write_json
 from gateway.evaluation.session import PipelineSession
-from gateway.evaluation.sync import StageSyncDistance
+from gateway.evaluation.sync import StageRetrack, StageSyncDistance
 from gateway.evaluation.types import ClipResult, Variant
-from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

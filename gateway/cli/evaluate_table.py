@@ -10,13 +10,11 @@ from typing import Any
 from gateway.cli.evaluate_run import EvaluationRequest, check_clips, evaluate_on
 from gateway.cli.progress import StepProgress
 from gateway.cli.table_choice import TableChoice
-from gateway.evaluation.kept_results import KeptResults, evaluation_key, networks_of
-from gateway.evaluation.result_json import clip_document
-from gateway.evaluation.table_run import TableRun, check_table_place, labels_of
+from gateway.evaluation.results import KeptResults, clip_document, evaluation_key, networks_of
+from gateway.evaluation.table import TableRun, check_table_place, labels_of, overlaid
 from gateway.evaluation.types import Variant
-from gateway.evaluation.weights_overlay import overlaid
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.errors import DubstageError, InvalidRequest
 
 

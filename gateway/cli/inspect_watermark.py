@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.cli.progress import StepProgress
+from gateway.dub.watermark_reading import find_watermark
 from gateway.media.inspection import inspect_film
 from gateway.media.types import MediaInfo
-from gateway.pipeline.watermark_reading import find_watermark
 from gateway.provenance.mark_standing import Standing, standing_of
 from gateway.provenance.opening import own_watermark_key
 from gateway.provenance.verdict import State, Verdict
 from gateway.provenance.watermark.code import WORD_BITS
 from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Finding
 from gateway.settings import GatewaySettings
-from gateway.stages.one_stage import open_stage
+from gateway.stages.opening import open_stage
 from services.common.errors import MediaUnsupported
 
 NO_KEY: Final = "this installation has not signed a film yet, so it has no watermark"

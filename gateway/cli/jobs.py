@@ -14,10 +14,10 @@ from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
+from gateway.dub.removal import AT_ONCE, RemovalReport
+from gateway.dub.workspace import JOBS
 from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, JobLimits, remove_jobs, uncounted_blobs
 from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
-from gateway.pipeline.removal import AT_ONCE, Freed
-from gateway.pipeline.workspace import JOBS
 from gateway.settings import GatewaySettings
 from services.common.errors import Cancelled, InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactStore
@@ -114,7 +114,7 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *
     _show(chosen)
     if dry_run or not _agreed(f"remove {len(chosen)} jobs", yes=yes):
         return
-    total = Freed()
+    total = RemovalReport()
     with ActorStore(settings) as actors:
         for job, freed in remove_jobs(chosen, actors, ArtefactStore(settings.artefacts_url)):
             if freed is None:

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gateway.stages.weights import runtime_of_renderers, weights_of
+from gateway.stages.opening import runtime_of_renderers, weights_of
 from services.common.errors import ModelNotFound
 from services.common.store.network_files import cards_in, networks_in
 

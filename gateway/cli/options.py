@@ -9,9 +9,9 @@ import typer
 
 from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, ConsentUse, use_of
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from gateway.methods import METHODS
-from gateway.pipeline.dub_request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
-from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from services.common.chassis.settings import load_settings

@@ -13,8 +13,7 @@ from gateway.cli.app import app
 from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
 from gateway.cli.training_packages import training_packages
-from gateway.trainset.build import BuildOrder, build
-from gateway.trainset.preparing import prepare
+from gateway.trainset.build import BuildOrder, build, prepare
 from services.common.errors import Cancelled, InvalidRequest
 from services.training.trainset.manifest import ClipRow
 

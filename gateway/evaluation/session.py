@@ -15,30 +15,25 @@ from dubstage.client import rpcs
 from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.evaluation.clip import truth_of
-from gateway.evaluation.clip_sound import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted
+from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.messages import timeline_of
+from gateway.dub.motion_clip import MotionClip
+from gateway.dub.progress import OnProgress
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.render import FilmInputs, runs_of
+from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
+from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
+from gateway.dub.workspace import Workspace
+from gateway.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
 from gateway.evaluation.native import finished_box, insert_box
 from gateway.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
 from gateway.media.sound import Speech as Sound
 from gateway.methods import method_named
-from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
-from gateway.pipeline.faces import FaceChoice
-from gateway.pipeline.kept_expression import footage_mouths
-from gateway.pipeline.messages import timeline_of
-from gateway.pipeline.motion_clip import MotionClip
-from gateway.pipeline.personalize import encode_style
-from gateway.pipeline.progress import OnProgress
-from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.pipeline.rendered_window import RenderedWindow
-from gateway.pipeline.rendering import FilmInputs, runs_of
-from gateway.pipeline.shot import Shot
-from gateway.pipeline.slow_expression import carried, slow_expression
-from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.spoken import Spoken
-from gateway.pipeline.window_config import WindowConfig, window_config
-from gateway.pipeline.workspace import Workspace
-from gateway.stages.host import StageHost
 from gateway.stages.method_check import models_for
+from gateway.stages.opening import StageHost
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
@@ -60,7 +55,7 @@ _KEPT: Final = frozenset({"full_kept", "wrong_audio_kept"})
 
 
 @dataclass(frozen=True, slots=True)
-class Handle:
+class EnrolledClip:
     """An actor that is enrolled on one part of the clip.
 
     Attributes:
@@ -141,11 +136,11 @@ class PipelineSession:
         self._speech = own_speech(self._shot.info)
         self._motions: dict[tuple[str, str, bool], _Predicted] = {}
 
-    async def _opened(self, path: Path, method: str, workspace: Workspace) -> Shot:
+    async def _opened(self, path: Path, method: str, workspace: Workspace) -> FootageAnalysis:
         """Return the clip, tracked and heard, with its largest face selected."""
         info, row, stages = check_clip(path), method_named(method), self._host.stages
         await models_for(stages, row)
-        shot = await Shot.open(stages, row, info, workspace, threads=2)
+        shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
         await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
         if await shot.select(FaceChoice("largest")) is None:
             raise NoUsableFootage(f"{path} shows no face", subject=str(path))
@@ -183,7 +178,7 @@ class PipelineSession:
         part = slice(frames.start, frames.stop)
         return Rendered(self._truth.crops[part], self._truth.reasons[part], native_energy=energy)
 
-    def enrol(self, frames: FrameRange) -> Handle:
+    def enrol(self, frames: FrameRange) -> EnrolledClip:
         """Return an actor that is learned from these frames only."""
         actor = self._host.run(
             self._shot.enrol(
@@ -199,9 +194,9 @@ class PipelineSession:
             np.repeat(actor.pose[None], _STILL_FRAMES, axis=0),
         )
         style = self._host.run(encode_style(self._host.stages, self._shot.method, still))
-        return Handle(actor, style, actor.lag_frames or 0, frames)
+        return EnrolledClip(actor, style, actor.lag_frames or 0, frames)
 
-    def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+    def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `gateway.evaluation.types.Variant`)."""
         mouths = self._mouths(actor, variant, speech)
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
@@ -241,7 +236,7 @@ class PipelineSession:
         posteriorgram = sound.read(0, sound.num_rows)["posteriorgram"]
         return {kind: phone_times(posteriorgram, phones) for kind, phones in TRIGGERS.items()}
 
-    def framed_motion(self, actor: Handle, frames: FrameRange) -> FramedMotion:
+    def framed_motion(self, actor: EnrolledClip, frames: FrameRange) -> FramedMotion:
         """Return the predicted mouths for the sound of a range with silence before and after (framed_speech)."""
         begin, end = (round(float(self.frame_seconds[frame]) * SPEECH_RATE_HZ) for frame in (frames.start, frames.stop - 1))
         framed = framed_speech(shifted(self._speech, actor.lag_frames)[begin:end])
@@ -255,7 +250,7 @@ class PipelineSession:
         spoken[:edge] = spoken[-edge:] = False
         return FramedMotion(mouth_opening(motion["mouth"]), spoken, mouth_opening(own))
 
-    def head_motion(self, actor: Handle, frames: FrameRange) -> HeadMotion | None:
+    def head_motion(self, actor: EnrolledClip, frames: FrameRange) -> HeadMotion | None:
         """Return the head motion of a film with the speech of the range and backgrounds of the enrolment part.
 
         None: the method does not move the head.
@@ -284,7 +279,7 @@ class PipelineSession:
             backgrounds=chosen,
         )
 
-    def _mouths(self, actor: Handle, variant: Variant, speech: Speech | None) -> Float32:
+    def _mouths(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> Float32:
         """Return the wanted mouths of every frame of the clip, float32 [T, 59, 3], head space."""
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
@@ -293,9 +288,9 @@ class PipelineSession:
         if variant not in _KEPT:
             return mouths
         explained = np.asarray(self._motion(actor, "full", None).records["mouth"], np.float32)
-        return carried(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
+        return with_slow_expression(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
 
-    def _motion(self, actor: Handle, variant: Variant, speech: Speech | None) -> _Predicted:
+    def _motion(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> _Predicted:
         """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""
@@ -346,7 +341,7 @@ class PipelineSession:
         async with self._motion_of(samples, info.video.duration, request) as (features, motion):
             heard: Float32 | None = None
             if self._shot.method.renderer.speech:
-                heard = Spoken(features, self.frame_seconds).around(np.arange(self.num_frames))
+                heard = AlignedSpeech(features, self.frame_seconds).around(np.arange(self.num_frames))
             return _Predicted(motion.read(0, motion.num_rows), heard)
 
 

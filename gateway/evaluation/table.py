@@ -1,14 +1,28 @@
-"""Table of evaluations: one row a method or configuration, the mean over clips and the worst clip, as JSON and as Markdown."""
+"""Table of evaluations: one row a method or configuration, the mean over clips and the worst clip, as JSON and as Markdown.
+
+A table that grows evaluation by evaluation: what its rows need, what is known of them, and the files of the table.
+
+Networks that replace the networks of an installation for a while, for example the networks of an ablation.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
-from gateway.evaluation.cases import TableRow, reported
-from gateway.evaluation.types import COSTS, METRICS
+from gateway.evaluation.cases import Configuration, TableRow, reported
+from gateway.evaluation.results import KeptResults, check_writable, file_errors_named, write_whole
+from gateway.evaluation.types import COSTS, METRICS, VARIANTS, Variant
+from gateway.stages.interface import STAGE_NAMES
+from gateway.stages.opening import weights_of
+from services.common.errors import InvalidRequest
 
 Better = Literal["higher", "lower", "one", "zero"]
 
@@ -57,7 +71,7 @@ _GROUPS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedClip:
     """A clip that a configuration could not be evaluated on, with the reason."""
 
     clip: str
@@ -77,7 +91,7 @@ class FilledRow:
 
     row: TableRow
     per_clip: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    refused: tuple[Refused, ...] = ()
+    refused: tuple[RefusedClip, ...] = ()
     missing: str = ""
 
     def mean(self, name: str) -> float:
@@ -207,3 +221,158 @@ def _apart(value: float | None, reference: float | None) -> float | None:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 5) for name, value in values.items() if math.isfinite(value)}
+
+
+ENDING: Final = ".md"
+
+
+class TableRun:
+    """The rows of a table with what is known of them.
+
+    Args:
+        title: heading of the table.
+        rows: the rows.
+        variants: variants that every row needs; a row needs its own variant too.
+        path: Markdown file.
+        kept: file of results.
+    """
+
+    def __init__(self, title: str, rows: Sequence[TableRow], variants: Sequence[Variant], path: Path, kept: KeptResults) -> None:
+        self._title = title
+        self._rows = rows
+        self._variants = variants
+        self._path = path
+        self._kept = kept
+        self._documents: dict[Configuration, dict[str, dict[str, Any]]] = {}
+        self._refused: dict[Configuration, list[RefusedClip]] = {}
+        self._missing: dict[str, str] = {}
+
+    def configurations(self, weights: str) -> dict[Configuration, tuple[Variant, ...]]:
+        """Return what is evaluated with these weights ("": the installation's), each with its variants in the order of VARIANTS."""
+        wanted: dict[Configuration, set[Variant]] = {}
+        for row in self._rows:
+            if row.of.weights == weights:
+                wanted.setdefault(row.of, set(self._variants)).add(row.variant)
+        return {of: tuple(variant for variant in VARIANTS if variant in names) for of, names in wanted.items()}
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weights that rows have, the installation's ("") among them."""
+        return tuple(dict.fromkeys(row.of.weights for row in self._rows))
+
+    def add(self, of: Configuration, clip: str, document: Mapping[str, Any]) -> None:
+        """Add the document (result_json.clip_document) of one clip, which has a label of its own (`labels_of`)."""
+        self._documents.setdefault(of, {})[clip] = dict(document)
+
+    def refuse(self, of: Configuration, clip: str, reason: str) -> None:
+        """Add a clip that cannot be evaluated, by its label."""
+        self._refused.setdefault(of, []).append(RefusedClip(clip, reason))
+
+    def lack(self, weights: str, reason: str) -> None:
+        """Say why rows with these weights have no figures."""
+        self._missing[weights] = reason
+
+    def filled(self) -> tuple[FilledRow, ...]:
+        """Return the rows with their figures."""
+        return tuple(
+            FilledRow(
+                row=row,
+                per_clip={clip: figures_of(found, row.variant) for clip, found in self._documents.get(row.of, {}).items()},
+                refused=tuple(self._refused.get(row.of, ())),
+                missing=self._missing.get(row.of.weights, ""),
+            )
+            for row in self._rows
+        )
+
+    def write(self) -> None:
+        """Write the Markdown file and the file of results.
+
+        Raises:
+            InvalidRequest: a file cannot be written.
+        """
+        rows = self.filled()
+        self._kept.write(rows_document(rows))
+        write_whole(self._path, markdown(self._title, rows), "table")
+
+
+def labels_of(clips: Sequence[Path]) -> dict[Path, str]:
+    """Return what a table calls each clip: the file name, or the shortest end of the path that no other clip has."""
+    parts = {clip: Path(os.path.abspath(clip)).parts for clip in clips}
+    endings = Counter(each[-length:] for each in set(parts.values()) for length in range(1, len(each) + 1))
+    return {
+        clip: str(Path(*next(own[-length:] for length in range(1, len(own) + 1) if endings[own[-length:]] == 1)))
+        for clip, own in parts.items()
+    }
+
+
+def check_table_place(path: Path, results: Path, *, overwrite: bool = False) -> None:
+    """Check that a table can be written to a place: a new Markdown file, or one that holds an older table.
+
+    Args:
+        path: the Markdown file.
+        results: the JSON file of its results.
+        overwrite: allow to replace a file of any content.
+
+    Raises:
+        InvalidRequest: the name does not end with .md, is the name of the results, is no file, is a file that no table wrote, or
+            cannot be written.
+    """
+    if path.suffix != ENDING:
+        raise InvalidRequest(f"{path} does not end with {ENDING}: the table is Markdown", field="table")
+    if os.path.realpath(path) == os.path.realpath(results):
+        raise InvalidRequest(f"{path} cannot hold the table and its figures; give --table and --json two names", field="table")
+    with file_errors_named(path, "table"):
+        if path.exists() and not path.is_file():
+            raise InvalidRequest(f"{path} is not a file; give the name of a Markdown file", field="table")
+        if path.exists() and not overwrite and not is_table(path.read_text(encoding="utf-8", errors="replace")):
+            raise InvalidRequest(
+                f"{path} exists, and no table wrote it; give another name, or replace it with --overwrite", field="table"
+            )
+    check_writable(path, "table")
+
+
+@contextmanager
+def overlaid(folder: Path | None) -> Iterator[None]:
+    """Let stages that are started inside the block serve the files of a folder in place of their own files of the same names.
+
+    Args:
+        folder: as `dubstage export` writes it: one folder a stage, such as FOLDER/render. None: nothing changes.
+
+    Raises:
+        InvalidRequest: the folder holds no folder of a stage with networks.
+    """
+    stages = [name for name in STAGE_NAMES if folder is not None and (folder / name).is_dir()]
+    if folder is None:
+        yield
+        return
+    if not stages:
+        raise InvalidRequest(
+            f"{folder} holds none of the folders {', '.join(STAGE_NAMES)}: give a folder that `dubstage export` wrote",
+            field="weights",
+        )
+    before = {name: os.environ.get(_variable(name)) for name in stages}
+    with tempfile.TemporaryDirectory(prefix="dubstage-weights-") as together:
+        try:
+            for name in stages:
+                merged = _merged(weights_of(name), folder / name, Path(together) / name)
+                os.environ[_variable(name)] = str(merged)
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(_variable(name), None)
+                else:
+                    os.environ[_variable(name)] = value
+
+
+def _merged(own: Path, other: Path, target: Path) -> Path:
+    """Make a folder of links to the files of both folders; where a name is in both, to the other's."""
+    target.mkdir()
+    files = {path.name: path for path in (*own.iterdir(), *other.iterdir()) if path.is_file()}
+    for name, path in files.items():
+        (target / name).symlink_to(path.resolve())
+    return target
+
+
+def _variable(stage: str) -> str:
+    return f"DUBSTAGE_{stage.upper()}_WEIGHTS"

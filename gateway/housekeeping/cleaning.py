@@ -18,10 +18,10 @@ import structlog
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.ahead import in_thread
+from gateway.dub.journal import journalled
+from gateway.dub.removal import RemovalReport, remove_job
+from gateway.dub.workspace import JOURNAL
 from gateway.housekeeping.jobs import JobFolder, list_jobs
-from gateway.pipeline.journal import journalled
-from gateway.pipeline.removal import Freed, give_up
-from gateway.pipeline.workspace import JOURNAL
 from gateway.settings import GatewaySettings
 from services.common.errors import DubstageError, StorageRefused
 from services.common.store.artefacts import ArtefactStore, StoredBlob
@@ -98,14 +98,16 @@ def over_total(jobs: Sequence[JobFolder], max_bytes: int) -> list[JobFolder]:
     return chosen
 
 
-def remove_jobs(jobs: Iterable[JobFolder], actors: ActorStore, store: ArtefactStore) -> Iterator[tuple[JobFolder, Freed | None]]:
+def remove_jobs(
+    jobs: Iterable[JobFolder], actors: ActorStore, store: ArtefactStore
+) -> Iterator[tuple[JobFolder, RemovalReport | None]]:
     """Remove jobs one after the other, and yield each with what the removal freed; None: the job began to run, or ended, meanwhile.
 
     Raises:
         DubstageError: the database or the artefact store cannot be used.
     """
     for job in jobs:
-        yield job, give_up(job.folder, JobLedger(actors), store)
+        yield job, remove_job(job.folder, JobLedger(actors), store)
 
 
 def uncounted_blobs(jobs: Path, actors: ActorStore, store: ArtefactStore, *, older_than_s: float) -> Iterator[StoredBlob]:
@@ -141,11 +143,11 @@ def remove_unknown(actors: ActorStore, store: ArtefactStore, jobs: Path) -> None
     if actors.database.shared:
         for folder in actors.jobs.unknown([job.folder for job in list_jobs(jobs, _tell)]):
             with _going_on(folder):
-                if give_up(folder, JobLedger(actors), store) is not None:
+                if remove_job(folder, JobLedger(actors), store) is not None:
                     _log.info("unknown_job_removed", job=folder.name)
 
 
-def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> Freed:
+def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, jobs: Path) -> RemovalReport:
     """Remove the jobs that are older, or together larger, than the settings allow, and return what the removal freed.
 
     Jobs that the database does not know (`remove_unknown`), and half-written files of the artefact store that are older than a day,
@@ -162,10 +164,10 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
         chosen = [job for job in found if JobLimits(older_than_s=settings.job_max_age_days * DAY_S).meets(job, now)]
     if settings.jobs_max_bytes:
         chosen += over_total([job for job in found if job not in chosen], settings.jobs_max_bytes)
-    total = Freed()
+    total = RemovalReport()
     for job in chosen:
         with _going_on(job.folder):
-            freed = give_up(job.folder, JobLedger(actors), store)
+            freed = remove_job(job.folder, JobLedger(actors), store)
             if freed is not None:
                 _log.info("job_expired", job=job.key, freed_bytes=freed.folder_bytes + freed.blob_bytes)
                 total += freed

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.pipeline.disk import job_folder
-from gateway.pipeline.journal import journalled
-from gateway.pipeline.removal import folder_bytes
-from gateway.pipeline.seals import read_note
-from gateway.pipeline.workspace import FACTS, JOBS, JOURNAL, is_running
+from gateway.dub.disk import job_folder
+from gateway.dub.journal import journalled
+from gateway.dub.records import read_note
+from gateway.dub.removal import folder_bytes
+from gateway.dub.workspace import FACTS, JOBS, JOURNAL, is_running
 from gateway.private_files import cannot_use, data_folder
 from services.common.errors import InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactRef

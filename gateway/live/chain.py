@@ -21,12 +21,11 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.stored import StoredActor
+from gateway.dub.plan import SILENT_BELOW
+from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.performance import Performance
 from gateway.methods import TextureInput, method_named
-from gateway.pipeline.plan import SILENT_BELOW
-from gateway.pipeline.window_config import window_config
-from gateway.pipeline.windows import BOX
 from services.common.array_types import Float32, UInt8
 from services.common.wire.arrays import from_image
 from services.common.wire.pose_messages import pose_to_proto

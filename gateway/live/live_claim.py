@@ -9,9 +9,9 @@ from typing import Final
 
 from gateway.actors.stored import StoredActor
 from gateway.consent.record import Consent, consent_line, digest_of
+from gateway.dub.claim import model_facts
 from gateway.media.marking import MARK
 from gateway.methods import method_named
-from gateway.pipeline.film_claim import model_facts
 from gateway.provenance.claim import Claim, Source
 from gateway.provenance.facts import ModelFacts
 from gateway.stages.interface import Stages

@@ -11,12 +11,12 @@ import numpy as np
 from gateway.actors.stored import StoredActor
 from gateway.compositing.jaw import jaw_shift, moved
 from gateway.compositing.paste import paste_box
+from gateway.dub.records import FACE_RECORD, pose_of
 from gateway.live.footage_frames import at_motion_rate, pictures_of, unbroken
 from gateway.live.recording import recorded_colour
 from gateway.media.inspection import inspect_film
 from gateway.media.pixels import ColourTags
 from gateway.methods import METHODS, method_named
-from gateway.pipeline.records import FACE_RECORD, pose_of
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ActorNotReady
 from services.common.face.actor_geometry import lower_face_mask

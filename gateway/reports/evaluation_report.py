@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from gateway.evaluation.head_scores import HEAD_FIGURES
+from gateway.evaluation.head_motion import HEAD_FIGURES
 from gateway.evaluation.image_metrics import mouth_box
 from gateway.evaluation.targets import TargetCheck, check_targets, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, Variant

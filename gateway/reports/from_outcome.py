@@ -8,13 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from gateway.dub.messages import reason_name
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest, consents, what_is_synthetic
+from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.pipeline.dub_files import consents
-from gateway.pipeline.dub_request import DubRequest, what_is_synthetic
-from gateway.pipeline.messages import reason_name
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.workspace import Workspace
 from gateway.reports.dub_report import write_dub_report
 from gateway.reports.film_pictures import cut_around, pictures_of, side_by_side, sound_of, sound_rate_of
 from gateway.reports.fitting_sheet import TrackedPicture, fitting_sheet

@@ -6,13 +6,13 @@ from typing import Final
 
 import numpy as np
 
+from gateway.dub.motion_clip import frame_seconds
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.records import RecordFile, pose_of
+from gateway.dub.request import DubRequest
+from gateway.dub.slow_expression import target_mouths
+from gateway.dub.workspace import Workspace
 from gateway.methods import method_named
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.kept_expression import wanted_mouths
-from gateway.pipeline.motion_clip import frame_seconds
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.records import RecordFile, pose_of
-from gateway.pipeline.workspace import Workspace
 from gateway.reports.film_pictures import MOST_FRAMES
 from services.common.array_types import Float32, Float64
 from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
@@ -66,7 +66,7 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionFigures | None
         return None
     parts = []
     for begin in range(0, len(seconds), _BLOCK):
-        mouths = wanted_mouths(workspace, begin, begin + _BLOCK)
+        mouths = target_mouths(workspace, begin, begin + _BLOCK)
         spoken = workspace.motion.read(begin, begin + _BLOCK)["speech_probability"]
         parts.append(np.stack([mouth_opening(mouths), lip_width(mouths), spoken]))
     curves = np.concatenate(parts, axis=1).astype(np.float64)
@@ -82,7 +82,7 @@ def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:
     opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
     if outcome.actor is None:
         return opening
-    mouths = wanted_mouths(workspace, 0, MOST_FRAMES)
+    mouths = target_mouths(workspace, 0, MOST_FRAMES)
     opening[: len(mouths)] = mouth_opening(mouths)
     opening[~outcome.plan.rendered()] = np.nan
     return opening

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.dub.analysis import track_footage
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.workspace import Workspace
 from gateway.media.types import MediaInfo
-from gateway.pipeline.analysis import track_footage
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.workspace import Workspace
 from gateway.reports.film_pictures import MOST_FRAMES
 from gateway.reports.job_records import Box
 from gateway.stages.interface import Stages

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from gateway.evaluation.types import ClipResult
-from gateway.stages.times import StageTimes
+from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.wire.mouth_curves import MotionFigures
 

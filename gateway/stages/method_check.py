@@ -57,7 +57,7 @@ def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.List
     return missing
 
 
-class Listed(NamedTuple):
+class ListedModels(NamedTuple):
     """What the stages say of their models.
 
     Attributes:
@@ -69,7 +69,7 @@ class Listed(NamedTuple):
     render: render_pb2.ListModelsResponse
 
 
-async def listed_models(stages: Stages) -> Listed:
+async def listed_models(stages: Stages) -> ListedModels:
     """Return what the motion stage and the render stage say of their models.
 
     Raises:
@@ -77,10 +77,10 @@ async def listed_models(stages: Stages) -> Listed:
     """
     motion = await stages.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest())
     render = await stages.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest())
-    return Listed(motion, render)
+    return ListedModels(motion, render)
 
 
-async def models_for(stages: Stages, method: Method) -> Listed:
+async def models_for(stages: Stages, method: Method) -> ListedModels:
     """Return the models of the stages, if the stages have the predictor and the renderer of a method.
 
     Raises:

@@ -1,7 +1,7 @@
 """The stages behind gRPC: one channel for each stage. A channel may stand for several replicas.
 
 Unary calls are tried again here. Calls that stream are tried again by the owner of the unit of work, who can make the requests anew
-(`gateway.stages.attempts`).
+(`gateway.stages.calls`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
-from gateway.stages.attempts import JOB_POLICY
+from gateway.stages.calls import JOB_POLICY
 from gateway.stages.interface import STAGE_NAMES, stage_of
 from services.common.chassis.client import ClientConfig, StageClient
 from services.common.chassis.retries import RetryPolicy

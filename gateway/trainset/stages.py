@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.interface import stage_of
 from gateway.stages.local import LocalStages, compose_stages
-from gateway.stages.weights import weights_of
+from gateway.stages.opening import weights_of
 from services.common.errors import ModelNotFound
 
 Q = TypeVar("Q", bound=Message)

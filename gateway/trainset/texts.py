@@ -12,8 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from gateway.trainset.catalogue import ClipEntry
-from gateway.trainset.corpus import Source, TranscriptTable, WordTimes
+from gateway.trainset.catalogue import ClipEntry, Source, TranscriptTable, WordTimes
 from services.common.errors import InvalidRequest
 
 _MAX_TEXT_BYTES: Final = 1 << 20
@@ -27,7 +26,7 @@ Word = tuple[str, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class ClipText:
     """What is said in a clip.
 
     Attributes:
@@ -38,16 +37,16 @@ class Spoken:
     transcript: str = ""
     words: tuple[Word, ...] | None = None
 
-    def part(self, start_s: float, end_s: float) -> Spoken:
+    def part(self, start_s: float, end_s: float) -> ClipText:
         """Return what is said in a part of the clip, with times from the part's start. Without times nothing is known of a part."""
         if self.words is None:
-            return Spoken()
+            return ClipText()
         words = tuple(
             (word, round(start - start_s, 4), round(end - start_s, 4))
             for word, start, end in self.words
             if start >= start_s and end <= end_s
         )
-        return Spoken(" ".join(word for word, _, _ in words), words)
+        return ClipText(" ".join(word for word, _, _ in words), words)
 
 
 class Texts:
@@ -62,7 +61,7 @@ class Texts:
         self._table = lru_cache(_TABLES_KEPT)(self._read_table)
         self._archive = lru_cache(_TABLES_KEPT)(self._read_archive)
 
-    def of(self, entry: ClipEntry) -> Spoken:
+    def of(self, entry: ClipEntry) -> ClipText:
         """Return what is said in a clip. A side file that does not exist says nothing.
 
         Raises:
@@ -70,7 +69,7 @@ class Texts:
         """
         words = self._words(entry, entry.rules.words) if entry.rules is not None and entry.rules.words is not None else None
         transcript = entry.transcript or self._transcript(entry)
-        return Spoken(transcript or " ".join(word for word, _, _ in words or ()), words)
+        return ClipText(transcript or " ".join(word for word, _, _ in words or ()), words)
 
     def _transcript(self, entry: ClipEntry) -> str:
         told = entry.rules.transcripts if entry.rules is not None else ""

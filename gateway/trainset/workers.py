@@ -20,7 +20,7 @@ Start = Callable[[], AbstractContextManager[Callable[[T], R]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Died:
+class WorkerDiedError:
     """A process that ended in the middle of a task.
 
     Attributes:
@@ -34,7 +34,7 @@ class Died:
         return f"the process that read it ended {how}: the file is damaged, or the memory is too small"
 
 
-def in_processes(tasks: Iterable[T], processes: int, start: Start[T, R]) -> Iterator[tuple[T, R | Died]]:
+def in_processes(tasks: Iterable[T], processes: int, start: Start[T, R]) -> Iterator[tuple[T, R | WorkerDiedError]]:
     """Yield each task with its result, in the order in which tasks are finished. Tasks are drawn when a process is free.
 
     Args:
@@ -60,7 +60,7 @@ def in_processes(tasks: Iterable[T], processes: int, start: Start[T, R]) -> Iter
                     raise result
                 following = list(islice(waiting, 1))
                 if following:
-                    pool.give(pool.hire() if isinstance(result, Died) else worker, following[0])
+                    pool.give(pool.hire() if isinstance(result, WorkerDiedError) else worker, following[0])
                 yield done, result
     finally:
         pool.end()
@@ -92,7 +92,7 @@ class _Pool(Generic[T, R]):
         with suppress(OSError):
             worker.connection.send(task)
 
-    def finished(self) -> Iterator[tuple[_Worker, T, R | Died | Exception]]:
+    def finished(self) -> Iterator[tuple[_Worker, T, R | WorkerDiedError | Exception]]:
         """Wait, and yield each worker that has finished its task, with the task and its result."""
         ready = wait([worker.connection for worker in self.busy])
         for worker in [worker for worker in self.busy if worker.connection in ready]:
@@ -100,7 +100,7 @@ class _Pool(Generic[T, R]):
                 result = worker.connection.recv()
             except (EOFError, OSError):
                 worker.process.join()
-                result = Died(worker.process.exitcode or 0)
+                result = WorkerDiedError(worker.process.exitcode or 0)
             yield worker, self.busy.pop(worker), result
 
     def end(self) -> None:

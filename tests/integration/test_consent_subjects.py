@@ -22,10 +22,10 @@ from gateway.consent.record import Consent, ConsentFace, digest_of, embedding_te
 from gateway.consent.subject import Face
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow
-from gateway.pipeline.faces import FaceChoice
-from gateway.pipeline.subjects import face_of_films
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.subjects import face_of_films
 from gateway.settings import GatewaySettings
-from gateway.stages.one_stage import open_stage
+from gateway.stages.opening import open_stage
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import LoopThread, RunningGateway, StartGateway

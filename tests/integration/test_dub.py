@@ -15,7 +15,7 @@ from gateway.media.output_file import OutputFile, commit_with
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import State, verdict_of
-from gateway.stages import pace
+from gateway.stages import calls
 from tests.integration.client_calls import dubbing
 from tests.integration.films import NUM_FRAMES, Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
@@ -128,8 +128,8 @@ def test_footage_that_cannot_be_tracked_within_the_deadline_is_refused_with_the_
     start_gateway: StartGateway, media: Media, carphone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_short_clip(carphone, media.root / "too_long.mp4", NUM_FRAMES, times=30)
-    monkeypatch.setattr(pace, "_LEAST_S", 0.3)
-    monkeypatch.setattr(pace, "_DOUBT_S", 0.0)
+    monkeypatch.setattr(calls, "_LEAST_S", 0.3)
+    monkeypatch.setattr(calls, "_DOUBT_S", 0.0)
     seen: list[pb.DubProgress] = []
     with start_gateway(stage_deadline_s=2.0).connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **dubbing("never.mp4", footage="too_long.mp4")).wait(timeout_s=300, on_progress=seen.append)

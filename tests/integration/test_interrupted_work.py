@@ -21,22 +21,22 @@ from dubstage.client import gateway as client
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.dub.coefficients import TrackedPerson
+from gateway.dub.enrol import Enrolment, EnrolOptions
+from gateway.dub.face_records import read_index
+from gateway.dub.footage import analyse_footage
+from gateway.dub.job import DubJob
+from gateway.dub.messages import timeline_of
+from gateway.dub.motion_clip import clip_of, enrolment_rows, frame_seconds
+from gateway.dub.plan import make_plan
+from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.render import FilmInputs
+from gateway.dub.request import DubRequest
+from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.windows import window_config
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.methods import method_named
-from gateway.pipeline.bank_extras import Seen
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import Enrolment, EnrolOptions
-from gateway.pipeline.face_index import read_index
-from gateway.pipeline.footage import analyse_footage
-from gateway.pipeline.messages import timeline_of
-from gateway.pipeline.motion_clip import clip_of, enrolment_rows, frame_seconds
-from gateway.pipeline.plan import make_plan
-from gateway.pipeline.records import FACE_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
-from gateway.pipeline.rendering import FilmInputs
-from gateway.pipeline.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
-from gateway.pipeline.window_config import window_config
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages
@@ -126,7 +126,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         enrolment = Enrolment(
             stages=stages,
             method=method,
-            seen=Seen(info, faces, rows),
+            seen=TrackedPerson(info, faces, rows),
             first=rows,
             num_frames=len(rows),
             clip=clip,

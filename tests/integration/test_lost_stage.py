@@ -14,7 +14,7 @@ import pytest
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from gateway.stages import attempts
+from gateway.stages import calls
 from tests.integration.client_calls import dubbing, progress, until
 from tests.integration.films import Media
 from tests.integration.servers import RunningStages, StartGateway
@@ -49,7 +49,7 @@ def test_a_stage_that_is_killed_fails_the_dub_clearly_and_leaves_no_output(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # The gateway tries again for about 3 s instead of 18 s, because this test does not start the stage again.
-    monkeypatch.setattr(attempts, "JOB_POLICY", replace(attempts.JOB_POLICY, max_attempts=4))
+    monkeypatch.setattr(calls, "JOB_POLICY", replace(calls.JOB_POLICY, max_attempts=4))
     process, endpoint = face_process
     running = start_gateway(face_endpoint=endpoint)
     with running.connect() as connection:

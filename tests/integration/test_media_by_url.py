@@ -10,7 +10,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
-from gateway.pipeline.aside import ASIDE
+from gateway.dub.scratch import ASIDE
 from gateway.provenance.media_digest import media_sha256
 from gateway.provenance.verdict import State, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3

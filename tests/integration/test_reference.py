@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from gateway.dub.reference import CHOICE_FRAMES, ReferenceFace, find_reference
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.reference import CHOICE_FRAMES, find_reference
-from gateway.pipeline.reference_face import ReferenceFace
 from gateway.stages.local import LocalStages, compose_stages
 from services.common.array_types import Float32, UInt8
 from services.common.errors import MediaUnsupported

@@ -24,17 +24,17 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation, prepared_request
+from gateway.dub import analysis
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.job import DubJob
+from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.plan import RENDERED
+from gateway.dub.progress import OnProgress
+from gateway.dub.request import DubRequest
 from gateway.methods import METHODS, SHARED_FEATURES, Method, Predictor, Renderer
-from gateway.pipeline import shot
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.motion_clip import MIN_ENROLMENT_FRAMES
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.plan import RENDERED
-from gateway.pipeline.progress import OnProgress
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.array_types import Float64, UInt8
 from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, NoUsableFootage
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
@@ -85,7 +85,7 @@ def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def voice() -> Iterator[None]:
     """Count the speech of the footage as the man's own. It is another person's, from which an enrolment would learn nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shot, "believed", lambda lag, _: lag)
+        patch.setattr(analysis, "believed", lambda lag, _: lag)
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.audio.models import AudioModels
 from services.common.chassis.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactStore

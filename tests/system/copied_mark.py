@@ -10,11 +10,11 @@ import av
 import cv2
 import numpy as np
 
+from gateway.dub.face_records import face_records
+from gateway.dub.footage import tracked_frames
+from gateway.dub.records import pose_of
+from gateway.dub.watermark_reading import responses_of_faces
 from gateway.media.probe import probe
-from gateway.pipeline.face_records import face_records
-from gateway.pipeline.footage import tracked_frames
-from gateway.pipeline.records import pose_of
-from gateway.pipeline.watermark_reading import responses_of_faces
 from gateway.provenance.watermark.layout import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
 from gateway.provenance.watermark.signal import STEPS_PER_CHIP
 from gateway.stages.interface import Stages

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.records import FACE_RECORD
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.records import FACE_RECORD
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.face.stream import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions

@@ -6,16 +6,16 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.evaluation.clip_sound import check_clip
+from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.workspace import Workspace
+from gateway.evaluation.clip import check_clip
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from gateway.evaluation.retrack import StageRetrack
 from gateway.evaluation.session import PipelineSession
+from gateway.evaluation.sync import StageRetrack
 from gateway.evaluation.types import ClipResult
 from gateway.methods import METHODS
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.shot import Shot
-from gateway.pipeline.workspace import Workspace
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.array_types import Float32, UInt8
 
 
@@ -55,7 +55,7 @@ class Evaluator:
         """Return a folder with the face records of a clip, as an interrupted evaluation leaves them."""
         if clip not in self._tracked:
             workspace = Workspace(self._folder / clip.stem)
-            shot = self._host.run(Shot.open(self._host.stages, METHODS["ugc"], check_clip(clip), workspace, threads=2))
+            shot = self._host.run(FootageAnalysis.open(self._host.stages, METHODS["ugc"], check_clip(clip), workspace, threads=2))
             self._host.run(shot.track(lambda _: None))
             workspace.close()
             self._tracked[clip] = workspace.folder

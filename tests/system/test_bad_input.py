@@ -14,9 +14,9 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.job import DubJob
+from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import NoUsableFootage, StorageFull

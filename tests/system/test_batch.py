@@ -25,11 +25,11 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
 from gateway.batch.worker import exit_code_of, run_shot, shot_request
 from gateway.batch.worker_context import WorkerContext, open_worker_context
-from gateway.pipeline.dub import DubJob
+from gateway.dub.job import DubJob
 from gateway.provenance.media_digest import media_sha256
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
 from gateway.stages.interface import Stages
+from gateway.stages.opening import StageHost
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
 from tests.file_limit import files_of_at_most

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.methods import METHODS, combined, method_named
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
-from gateway.pipeline.outcome import DubOutcome
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import ROOT, UNPERSONALIZED, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech

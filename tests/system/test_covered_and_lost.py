@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from gateway.pipeline.dub_request import DubRequest
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
 
 

@@ -17,11 +17,11 @@ from typing import Any
 import av
 import pytest
 
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.job import DubJob
+from gateway.dub.journal import OwnBlobs
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.faces import FaceChoice
-from gateway.pipeline.ledger import OwnBlobs
 from services.common.consent_errors import ConsentWithdrawn
 from services.common.errors import InvalidRequest, StorageFull
 from services.common.store.artefacts import ArtefactStore

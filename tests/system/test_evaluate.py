@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings
-from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS
+from gateway.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS
 from gateway.evaluation.protocol import EvaluationSettings
 from gateway.methods import METHODS
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from tests.system.dubbing import UNPERSONALIZED, cut
 from tests.system.evaluating import Evaluator
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from gateway.pipeline.dub_request import DubRequest
 from tests.system.dubbing import SPEECH, Dubber, first_seconds, frame_seconds
 
 CLIPS = Path(os.environ.get("DUBSTAGE_CLIPS", Path(__file__).parents[2].parent / "shared" / "clips"))

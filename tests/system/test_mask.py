@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pytest
 
 from gateway.compositing.planes import PlaneMask, composite
+from gateway.dub.composite import coded_from_box
+from gateway.dub.records import pose_of
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.pipeline.composite_frame import coded_from_box
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.records import pose_of
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import av
 
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
+from gateway.dub.job import DubJob
+from gateway.dub.request import DubRequest
 from gateway.reports.fitting_sheet import COLUMNS
 from gateway.reports.from_outcome import FITTED, write_report
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
 from tests.system.test_speech_lengths import demo_speech

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.outcome import DubOutcome
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest
 from gateway.provenance.media_digest import media_sha256
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.forked import Forked

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from gateway.pipeline.dub_request import DubRequest
 from services.common.errors import InvalidRequest
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech

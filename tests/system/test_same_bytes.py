@@ -14,15 +14,15 @@ import pytest
 from skimage.data import astronaut
 
 from dubstage.client.rpcs import Rpc
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.speech import FEATURE_BLOCK
-from gateway.pipeline.windows import WINDOW_FRAMES
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.job import DubJob
+from gateway.dub.request import DubRequest
+from gateway.dub.speech import FEATURE_BLOCK
+from gateway.dub.windows import WINDOW_FRAMES
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import compose_stages
+from gateway.stages.opening import StageHost
 from gateway.stages.remote import RemoteStages
 from services.common.chassis.client import ClientConfig
 from services.common.chassis.settings import StageSettings

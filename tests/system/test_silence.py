@@ -12,13 +12,13 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
+from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.plan import SILENT
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolledActor, EnrolOptions
-from gateway.pipeline.plan import SILENT
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.face.landmarks import mouth_opening
 from services.common.store.artefacts import ArtefactStore
 from services.face.stream import FaceTracker, Networks

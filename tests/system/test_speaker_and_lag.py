@@ -13,19 +13,18 @@ import pytest
 
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
+from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.face_choice import FaceChoice, parse_face
+from gateway.dub.motion_clip import MotionClip, SoundLag, clip_of, credible_lag, enrolment_rows, measured_lag
+from gateway.dub.records import FEATURE_RECORD, RecordFile
+from gateway.dub.request import DubRequest
+from gateway.dub.speech import extract_features
+from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
 from gateway.methods import LAG_FEATURES, method_named
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.faces import FaceChoice, parse_face
-from gateway.pipeline.lag import SoundLag, believed, measured_lag
-from gateway.pipeline.motion_clip import MotionClip, clip_of, enrolment_rows
-from gateway.pipeline.records import FEATURE_RECORD, RecordFile
-from gateway.pipeline.shot import Shot
-from gateway.pipeline.speech import extract_features
-from gateway.pipeline.workspace import Workspace
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactStore
@@ -125,7 +124,7 @@ def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory
     info = probe(clips.path("video/vr_face5.mp4"))
 
     async def learn(workspace: Workspace) -> Person:
-        shot = await Shot.open(host.stages, method_named("ugc"), info, workspace, threads=2)
+        shot = await FootageAnalysis.open(host.stages, method_named("ugc"), info, workspace, threads=2)
         await shot.track(lambda _: None)
         await shot.select(FaceChoice("largest"))
         clip, heard = clip_of(workspace.faces, enrolment_rows(workspace.faces, shot.rows, shot.seconds), shot.seconds)
@@ -138,13 +137,13 @@ def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory
 def test_lags_that_were_put_into_a_film_are_found(person: Person) -> None:
     own, count = person.lag(person.features), len(person.features)
     assert own.frames is not None
-    assert believed(own, {}) is own
+    assert credible_lag(own, {}) is own
     for late in range(-8, 9):
         frames, sound = slice(max(0, late), count + min(0, late)), slice(max(0, -late), count + min(0, -late))
         found = person.lag(person.features[sound], frames)
         assert found.frames is not None
         assert abs(found.frames - own.frames - late) <= 1
-        assert believed(found, {}) is found
+        assert credible_lag(found, {}) is found
 
 
 @pytest.mark.parametrize("voice", ["speech/jfk_inaugural_1961.flac", "audio/st_bus_chinese.wav", "audio/dh_audio0.wav"])
@@ -155,6 +154,6 @@ def test_the_lag_of_another_persons_voice_is_not_applied(clips: Any, person: Per
         person.host.run(extract_features(person.host.stages, speech, features, count, length, LAG_FEATURES))
         found = person.lag(features.read(0, count))
     assert found.frames is not None
-    answer = believed(found, {})
+    answer = credible_lag(found, {})
     assert answer.frames is None
     assert answer.doubt.startswith(f"the confidence is {found.confidence:.2f}, and {found.num_frames} frames need 0.2")

@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pytest
 from av.audio.resampler import AudioResampler
 
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.plan import DUBBED, SILENT
+from gateway.dub.records import FEATURE_RECORD, RecordFile
+from gateway.dub.request import DubRequest
+from gateway.dub.speech import extract_features, motion_frames_for
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.outcome import DubOutcome
-from gateway.pipeline.plan import DUBBED, SILENT
-from gateway.pipeline.records import FEATURE_RECORD, RecordFile
-from gateway.pipeline.speech import extract_features, motion_frames_for
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.face.landmarks import mouth_opening
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, track, write_wav
 

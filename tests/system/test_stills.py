@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from gateway.dub.request import DubRequest
 from gateway.evaluation.bilabials import bilabial_times
 from gateway.evaluation.mouth_metrics import CLOSED_OPENING_PX, closures
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.dub_request import DubRequest
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose

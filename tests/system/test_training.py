@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
 from services.training.networks import networks
 from tests.conftest import Clips

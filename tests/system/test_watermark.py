@@ -18,10 +18,10 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.inspect import EXIT_UNKNOWN
+from gateway.dub.job import DubJob
+from gateway.dub.request import DubRequest
+from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
-from gateway.pipeline.dub import DubJob
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.watermark_reading import find_watermark
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.opening import open_sealer, own_watermark_key
 from gateway.provenance.seal import Sealer
@@ -29,7 +29,7 @@ from gateway.provenance.verdict import verdict_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.settings import GatewaySettings
-from gateway.stages.host import StageHost
+from gateway.stages.opening import StageHost
 from tests.system.copied_mark import copy_mark
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded
 from tests.unit.provenance.signed_films import write_film

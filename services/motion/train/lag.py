@@ -6,7 +6,7 @@ filters on speakers whom the filters have not seen: each speaker is left out in 
 
 * Lags of -8 to 8 frames are put into clips of four seconds and more, and measured.
 * Pieces of clips get their own voice, and voices of other speakers. The strength of a lag is the confidence times the root of the
-  number of usable frames; the gateway applies a lag by its strength (gateway/pipeline/lag.py).
+  number of usable frames; the gateway applies a lag by its strength (gateway/dub/motion_clip.py).
 """
 
 from __future__ import annotations

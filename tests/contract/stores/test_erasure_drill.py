@@ -18,8 +18,8 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.removal import BatchPictures
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
+from gateway.dub.journal import Journal
 from gateway.operations.store import OperationStore
-from gateway.pipeline.journal import Journal
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
 from services.common.errors import ActorNotReady, StorageRefused

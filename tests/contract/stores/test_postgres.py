@@ -22,13 +22,13 @@ from gateway.actors.store import ActorStore
 from gateway.api.server import GatewayServer
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, JobRow
+from gateway.dub.journal import Journal
+from gateway.dub.workspace import Workspace
 from gateway.housekeeping.cleaning import remove_unknown
 from gateway.housekeeping.jobs import open_jobs_folder
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
-from gateway.pipeline.journal import Journal
-from gateway.pipeline.workspace import Workspace
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotReady, BackendUnavailable, InvalidRequest, OperationNotFound, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry

@@ -12,7 +12,7 @@ from gateway.evaluation import protocol
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.mouth_metrics import Closures
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from gateway.evaluation.result_json import to_json, write_json
+from gateway.evaluation.results import to_json, write_json
 from gateway.evaluation.targets import Target, check_target
 from gateway.evaluation.types import COSTS, METRICS, ClipResult, FrameRange, Rendered, Speech, Variant
 from tests.unit.evaluation.drawn_clip import Actor, DrawnClip, draw, read_mouths

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.trainset.build import BuildOrder, build
-from gateway.trainset.record import record_path
+from gateway.trainset.output_folder import record_path
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from services.training.trainset.layout import Part, part_path
@@ -218,7 +218,7 @@ def test_an_interruption_takes_no_finished_clip_from_the_manifest(copy: BuildOrd
 
 
 def test_long_recordings_are_cut_into_pieces_with_their_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.trainset.listen.PIECE_FRAMES", 50)
+    monkeypatch.setattr("gateway.trainset.clip.PIECE_FRAMES", 50)
     write_recording(tmp_path / "clips" / "talk.wav", 4.4)
     (tmp_path / "clips" / "talk.words").write_text("0 10 sil\n10 15 early\n19 21 between\n30 35 late\n")
     corpus = tmp_path / "talks.toml"

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from gateway.trainset.workers import Died, in_processes
+from gateway.trainset.workers import WorkerDiedError, in_processes
 from services.common.errors import StorageFull
 from tests.integration.trainset.made_work import worker
 
@@ -20,7 +20,7 @@ def test_each_task_is_done_once(processes: int) -> None:
 
 def test_the_death_of_a_process_costs_one_task() -> None:
     results = dict(in_processes([1, -1, 2, 3], 1, partial(worker, 10)))
-    assert results == {1: 10, -1: Died(-9), 2: 20, 3: 30}
+    assert results == {1: 10, -1: WorkerDiedError(-9), 2: 20, 3: 30}
     assert str(results[-1]).startswith("the process that read it ended by signal 9")
 
 

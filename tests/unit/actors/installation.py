@@ -11,7 +11,7 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.store import ActorStore
 from gateway.consent.record import Consent
-from gateway.pipeline.enrol import EnrolledActor
+from gateway.dub.enrol import EnrolledActor
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry

@@ -17,14 +17,13 @@ from gateway.actors import create
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
+from gateway.dub.analysis import FootageAnalysis, folder_of
+from gateway.dub.enrol import EnrolledActor
+from gateway.dub.face_records import FaceIndex
+from gateway.dub.records import FACE_RECORD
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.pipeline.analysis import folder_of
-from gateway.pipeline.enrol import EnrolledActor
-from gateway.pipeline.face_index import FaceIndex
-from gateway.pipeline.records import FACE_RECORD
-from gateway.pipeline.shot import Shot
-from gateway.stages.method_check import Listed
+from gateway.stages.method_check import ListedModels
 from services.common.errors import InvalidRequest, StorageFull
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
@@ -38,8 +37,8 @@ __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 def no_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let enrolments ask no stage, and inspect footage in this process."""
 
-    async def models_for(*_: Any) -> Listed:
-        return Listed(motion_pb2.ListModelsResponse(), render_pb2.ListModelsResponse())
+    async def models_for(*_: Any) -> ListedModels:
+        return ListedModels(motion_pb2.ListModelsResponse(), render_pb2.ListModelsResponse())
 
     async def inspect(path: Path) -> MediaInfo:
         return probe(path)
@@ -95,7 +94,7 @@ def enrol(
         request, stages = EnrolRequest(actor_id="ann", footage=footage, method="ugc"), SimpleNamespace(face_model="")
         return await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Shot, "open", open_shot)
+    monkeypatch.setattr(FootageAnalysis, "open", open_shot)
     return run
 
 

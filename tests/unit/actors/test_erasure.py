@@ -21,10 +21,10 @@ from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
+from gateway.dub.journal import Journal
+from gateway.dub.scratch import ASIDE
+from gateway.dub.workspace import lock_folder
 from gateway.operations.store import OperationStore
-from gateway.pipeline.aside import ASIDE
-from gateway.pipeline.journal import Journal
-from gateway.pipeline.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotReady, Cancelled, InvalidRequest, Overloaded
 from services.common.face.actor_geometry import ActorGeometry

@@ -10,9 +10,9 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.pipeline.journal import Journal
-from gateway.pipeline.removal import delete_unused, give_up
-from gateway.pipeline.workspace import JOURNAL
+from gateway.dub.journal import Journal
+from gateway.dub.removal import delete_unused, remove_job
+from gateway.dub.workspace import JOURNAL
 from services.common.errors import BackendUnavailable
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings
@@ -68,7 +68,7 @@ def test_a_blob_that_another_job_counts_during_the_removal_stays(
     actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
 ) -> None:
     bank = blobs.put_bytes(BANK)
-    freed = give_up(ending, CountedMeanwhile(actors, *other, bank), blobs)
+    freed = remove_job(ending, CountedMeanwhile(actors, *other, bank), blobs)
     assert freed is not None
     assert freed.blobs == 25
     assert [blob.ref for blob in blobs.stored()] == [bank]
@@ -80,7 +80,7 @@ def test_a_blob_goes_with_the_last_of_the_jobs_that_counted_it(
     ledger, folder = other
     bank = blobs.put_bytes(BANK)
     ledger.hold(folder, bank)
-    give_up(ending, JobLedger(actors), blobs)
+    remove_job(ending, JobLedger(actors), blobs)
     assert blobs.exists(bank)
     assert delete_unused(folder, ledger.release(folder, []), ledger, blobs) == {bank: True}
     assert not blobs.exists(bank)
@@ -91,7 +91,7 @@ def test_a_job_whose_blob_was_deleted_before_it_was_counted_may_store_it_again(
 ) -> None:
     ledger, folder = other
     bank = blobs.put_bytes(BANK)
-    give_up(ending, JobLedger(actors), blobs)
+    remove_job(ending, JobLedger(actors), blobs)
     assert not ledger.hold(folder, bank)
     assert ledger.hold(folder, blobs.put_bytes(BANK))
     assert actors.jobs.uncounted([bank]) == []

@@ -29,7 +29,7 @@ GATEWAY_LAYERS = (
     ("gateway.media", "gateway.planning", "gateway.signatures"),
     ("gateway.compositing", "gateway.provenance"),
     ("gateway.stages",),
-    ("gateway.pipeline",),
+    ("gateway.dub",),
     ("gateway.database",),
     ("gateway.audit",),
     ("gateway.operations",),

@@ -16,7 +16,7 @@ from gateway.batch.locks import batch_lock, folder_lock, shot_lock
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
-from gateway.pipeline.workspace import lock_folder
+from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest

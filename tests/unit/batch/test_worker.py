@@ -18,7 +18,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
 from gateway.batch.worker import ShotDub, run_shot
 from gateway.batch.worker_context import WorkerContext, open_worker_context
-from gateway.pipeline.workspace import lock_folder
+from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError, InvalidRequest

@@ -11,8 +11,8 @@ from gateway.batch import locks, worker
 from gateway.batch.types import ShotSpec
 from gateway.batch.worker import retried_while_running, same_job_key, same_job_lock
 from gateway.batch.worker_context import open_worker_context
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.workspace import Workspace
+from gateway.dub.request import DubRequest
+from gateway.dub.workspace import Workspace
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest

@@ -15,11 +15,11 @@ from gateway.batch.types import ShotSpec
 from gateway.batch.worker import shot_request
 from gateway.batch.worker_context import WorkerContext, open_worker_context
 from gateway.consent.record import digest_of
-from gateway.pipeline import aside as aside_module
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.enrol import EnrolOptions
-from gateway.pipeline.faces import FaceChoice
-from gateway.pipeline.workspace import is_running
+from gateway.dub import scratch as aside_module
+from gateway.dub.enrol import EnrolOptions
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.request import DubRequest
+from gateway.dub.workspace import is_running
 from gateway.settings import GatewaySettings
 from services.common.chassis.settings import load_settings
 from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithoutSubject

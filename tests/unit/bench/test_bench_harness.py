@@ -14,7 +14,7 @@ from bench.paths import PathTime
 from bench.rasteriser import RasteriserTime
 from bench.renderer import ModelTime, NetworkTime
 from bench.result import BenchResult, lines_of, to_json, write_json
-from gateway.stages.times import StageTime
+from gateway.stages.timing import StageTime
 
 
 def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import typer
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.cli.dub_result import show_outcome
 from gateway.cli.quantities import sound_against_picture
-from gateway.pipeline.dub_request import DubRequest
-from gateway.pipeline.plan import Plan
+from gateway.dub.plan import Plan
+from gateway.dub.request import DubRequest
 
 REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("film.mp4"), method="ugc")
 

@@ -15,8 +15,8 @@ from gateway.cli import evaluate_table
 from gateway.cli.evaluate_run import EvaluationRequest
 from gateway.cli.evaluate_table import write_table
 from gateway.cli.table_choice import TableChoice
+from gateway.dub.enrol import EnrolOptions
 from gateway.evaluation.types import METRICS, ClipResult, VariantScores
-from gateway.pipeline.enrol import EnrolOptions
 from gateway.settings import GatewaySettings
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
-from gateway.pipeline.journal import Journal
-from gateway.pipeline.workspace import Workspace
+from gateway.dub.journal import Journal
+from gateway.dub.workspace import Workspace
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactStore
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.evaluation.clip_choice import chosen_clips
-from gateway.evaluation.weights_overlay import overlaid
-from gateway.stages.weights import weights_of
+from gateway.evaluation.clip import chosen_clips
+from gateway.evaluation.table import overlaid
+from gateway.stages.opening import weights_of
 from services.common.errors import InvalidRequest
 from tests.conftest import Clips
 

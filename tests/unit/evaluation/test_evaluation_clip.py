@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.evaluation.clip_sound import LAG_FRAME_SAMPLES, check_clip, own_speech, shifted
+from gateway.evaluation.clip import LAG_FRAME_SAMPLES, check_clip, own_speech, shifted
 from gateway.evaluation.native import insert_box
 from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_ORIGIN

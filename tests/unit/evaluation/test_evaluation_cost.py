@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gateway.evaluation import cost
-from gateway.evaluation.cost import CostMeter
+from gateway.evaluation import protocol
+from gateway.evaluation.protocol import CostMeter
 from gateway.evaluation.types import COSTS
 
 
 def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"wall": 100.0, "cpu": 10.0}
     clock = SimpleNamespace(perf_counter=lambda: now["wall"], process_time=lambda: now["cpu"])
-    monkeypatch.setattr(cost, "time", clock)
+    monkeypatch.setattr(protocol, "time", clock)
 
     def work(wall_s: float, cpu_s: float) -> None:
         now["wall"] += wall_s
@@ -59,10 +59,10 @@ def test_everything_that_is_measured_takes_time() -> None:
 PEAKS = """
 import json
 import numpy as np
-from gateway.evaluation import cost
+from gateway.evaluation import protocol
 block = np.ones(1 << 27, np.uint8)
 del block
-meter, peaks = cost.CostMeter(), []
+meter, peaks = protocol.CostMeter(), []
 with meter.enrolling():
     pass
 peaks.append(meter.figures()["peak_memory_mib"])
@@ -70,7 +70,7 @@ with meter.rendering(1):
     np.ones(1 << 26, np.uint8).sum()
 peaks.append(meter.figures()["peak_memory_mib"])
 try:
-    cost._CLEAR.write_text("5")
+    protocol._CLEAR.write_text("5")
 except OSError:
     peaks.append(None)
 print(json.dumps(peaks))
@@ -90,7 +90,7 @@ def test_the_peak_is_that_of_what_was_measured() -> None:
 
 
 def test_a_peak_that_cannot_begin_anew_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cost, "_CLEAR", tmp_path / "no such folder" / "clear_refs")
+    monkeypatch.setattr(protocol, "_CLEAR", tmp_path / "no such folder" / "clear_refs")
     meter = CostMeter()
     with meter.enrolling():
         pass

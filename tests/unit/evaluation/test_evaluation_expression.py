@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings
-from gateway.evaluation.expression import NUM_EXPRESSION, PersonFace
+from gateway.evaluation.measures import NUM_EXPRESSION, PersonFace
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from services.common.face.crops import HeadPose, to_frame
 from services.common.geometry.coefficients import coefficients_from_landmarks

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gateway.evaluation.folds import folds_of, wrong_speeches
+from gateway.evaluation.protocol import folds_of, wrong_speeches
 from gateway.evaluation.types import FrameRange, Speech
 from services.common.errors import InvalidRequest
 

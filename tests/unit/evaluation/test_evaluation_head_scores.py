@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings
-from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS, score_heads
+from gateway.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS, score_heads
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from gateway.evaluation.result_json import write_json
+from gateway.evaluation.results import write_json
 from gateway.evaluation.targets import check_targets
 from gateway.evaluation.types import ClipResult, HeadMotion
 from tests.unit.evaluation.drawn_clip import DrawnClip, read_mouths

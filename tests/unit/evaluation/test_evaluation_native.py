@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from gateway.dub.native_boxes import native_luma
 from gateway.evaluation.native import FootagePatch, finished_box, footage_patch
-from gateway.pipeline.native_boxes import native_luma
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_detail import NO_DETAIL, detail_of
 

@@ -9,11 +9,9 @@ import pytest
 
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
-from gateway.evaluation.kept_results import KeptResults, evaluation_key
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
-from gateway.evaluation.result_json import clip_document
-from gateway.evaluation.table import better_of, figures_of
-from gateway.evaluation.table_run import TableRun, check_table_place, labels_of
+from gateway.evaluation.results import KeptResults, clip_document, evaluation_key
+from gateway.evaluation.table import TableRun, better_of, check_table_place, figures_of, labels_of
 from gateway.evaluation.types import COSTS, TABLE_VARIANTS
 from gateway.methods import METHODS
 from services.common.errors import InvalidRequest

@@ -16,9 +16,8 @@ from gateway.api.messages import check_dub, dub_request_from
 from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
+from gateway.dub.request import DubRequest, check_reference, consents
 from gateway.methods import METHODS, combined, method_named
-from gateway.pipeline.dub_files import consents
-from gateway.pipeline.dub_request import DubRequest, check_reference
 from services.common.errors import InvalidRequest
 from tests.unit.cli.test_commands import CONSENT, FILM
 from tests.unit.consent.records import of_footage

@@ -15,12 +15,12 @@ import pytest
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
+from gateway.dub.journal import Journal
+from gateway.dub.removal import RemovalReport, remove_job
+from gateway.dub.workspace import Workspace, is_running, lock_folder
 from gateway.housekeeping import cleaning
 from gateway.housekeeping.cleaning import JobLimits, expire, over_total, remove_jobs, uncounted_blobs
 from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
-from gateway.pipeline.journal import Journal
-from gateway.pipeline.removal import Freed, give_up
-from gateway.pipeline.workspace import Workspace, is_running, lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -98,7 +98,7 @@ def test_looking_at_a_job_that_has_just_ended_does_not_bring_its_folder_back(
     folder = jobs / f"{4:032x}"
     with pytest.raises(FileNotFoundError):
         lock_folder(folder, make=False)
-    assert give_up(folder, JobLedger(actors), blobs) is None
+    assert remove_job(folder, JobLedger(actors), blobs) is None
     assert not folder.exists()
 
 
@@ -125,7 +125,7 @@ def test_a_removed_job_leaves_neither_folder_nor_blobs(jobs: Path, blobs: Artefa
     ledger.hold(folder, held)
     (window,) = list_jobs(jobs)[0].steps
     ((_, freed),) = remove_jobs(list_jobs(jobs), actors, blobs)
-    assert freed == Freed(freed.folder_bytes if freed else 0, 2, window.size_bytes + held.size_bytes)
+    assert freed == RemovalReport(freed.folder_bytes if freed else 0, 2, window.size_bytes + held.size_bytes)
     assert not folder.exists()
     assert not path_of(window).exists()
     assert not path_of(held).exists()

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.records import FACE_RECORD
 from gateway.live.footage_frames import MAX_FRAMES, MIN_FRAMES, at_motion_rate, pictures_of, unbroken
 from gateway.media.inspection import inspect_film
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.pipeline.records import FACE_RECORD
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.actors.stored import StoredActor
+from gateway.dub.records import FACE_RECORD
 from gateway.live import performance
 from gateway.live.footage_frames import MIN_FRAMES
 from gateway.live.performance import load_performance
 from gateway.media.reader import VideoReader
 from gateway.methods import METHODS, combined, method_named
-from gateway.pipeline.records import FACE_RECORD
 from services.common.errors import ActorNotReady, MediaUnsupported
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import Clip, make_clip

@@ -15,7 +15,7 @@ from gateway.reports.dub_report import mean_mask_share, write_dub_report
 from gateway.reports.side_by_side import beside, write_side_by_side
 from gateway.reports.strip import counts_of, spans_of
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
-from gateway.stages.times import StageClock, StageTime, StageTimes
+from gateway.stages.timing import StageClock, StageTime, StageTimes
 from services.common.errors import InvalidRequest
 from services.common.wire.mouth_curves import MotionFigures
 

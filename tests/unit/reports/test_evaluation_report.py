@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.evaluation.head_scores import HEAD_FIGURES, HEAD_ROWS
+from gateway.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS
 from gateway.evaluation.targets import TARGETS, Target, TargetCheck
 from gateway.evaluation.types import (
     METRICS,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.pipeline.records import FEATURE_RECORD, MOTION_RECORD
-from gateway.pipeline.workspace import Workspace
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD
+from gateway.dub.workspace import Workspace
 from gateway.reports.job_records import motion_of
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.common.wire.mouth_curves import SpeakingMotion, speaking_motion

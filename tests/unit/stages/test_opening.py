@@ -1,7 +1,11 @@
-"""Opening the stages compares their models with the gateway's table of methods."""
+"""Opening the stages compares their models with the gateway's table of methods.
+
+The face model of the settings is checked when the stages open, by the face stage itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,39 @@ from dubstage.render.v1alpha1 import render_pb2
 from gateway.methods import METHODS
 from gateway.settings import GatewaySettings
 from gateway.stages import local
-from gateway.stages.opening import open_stages
+from gateway.stages.local import LocalStages, compose_stages
+from gateway.stages.opening import check_face_model, open_stages
 from services.common.chassis.stage import StageParts
-from services.common.errors import ContractBroken, InvalidRequest, StageDeadlineExceeded
+from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound, StageDeadlineExceeded
+from tests.unit.common.geometry.small_models import small_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    small_model().save(tmp_path / "mine.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no model")
+    monkeypatch.setenv("DUBSTAGE_MORPHABLE_MODELS", str(tmp_path))
+    return tmp_path
+
+
+async def opened(folder: Path, name: str) -> None:
+    async with LocalStages(compose_stages(str(folder / "artefacts"), names=("face",)), face_model=name) as stages:
+        await check_face_model(stages)
+
+
+@pytest.mark.parametrize("name", ["", "mediapipe_468", "mine"])
+async def test_a_model_that_the_stage_has_is_all_right(folder: Path, name: str) -> None:
+    await opened(folder, name)
+
+
+async def test_another_model_is_refused_with_the_names_of_those_that_are_there(folder: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"DUBSTAGE_FACE_MODEL: .*'flame'.*mediapipe_468, artefacts, broken, mine|broken, mine"):
+        await opened(folder, "flame")
+
+
+async def test_a_damaged_model_is_refused(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_MODEL: "):
+        await opened(folder, "broken")
 
 
 class Lists:

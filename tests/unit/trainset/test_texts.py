@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.trainset.catalogue import ClipEntry
-from gateway.trainset.corpus import Source, TranscriptTable, WordTimes
-from gateway.trainset.texts import Spoken, Texts
+from gateway.trainset.catalogue import ClipEntry, Source, TranscriptTable, WordTimes
+from gateway.trainset.texts import ClipText, Texts
 from services.common.errors import InvalidRequest
 
 ALIGNED = "0 10000 sil\n10000 25000 two\n25000 30000 words\n30000 31000 sp\n"
@@ -33,27 +32,27 @@ def times(file: str, archive: str = "") -> WordTimes:
 def test_a_text_beside_the_clip_is_its_transcript(tmp_path: Path) -> None:
     (tmp_path / "s1").mkdir()
     (tmp_path / "s1" / "a.txt").write_text("\ufeffone\n two ", encoding="utf-8")
-    assert Texts(tmp_path).of(entry()) == Spoken("one two")
-    assert Texts(tmp_path).of(entry(transcript="three")) == Spoken("three")
-    assert Texts(tmp_path).of(entry(file="s1/b.wav")) == Spoken()
+    assert Texts(tmp_path).of(entry()) == ClipText("one two")
+    assert Texts(tmp_path).of(entry(transcript="three")) == ClipText("three")
+    assert Texts(tmp_path).of(entry(file="s1/b.wav")) == ClipText()
 
 
 def test_a_table_has_the_transcripts_of_many_clips(tmp_path: Path) -> None:
     (tmp_path / "s1.trans.txt").write_text("s1-a ONE TWO\nodd\ns1-b THREE\n")
     table = TranscriptTable(file="{speaker}.trans.txt", line=r"(?P<key>\S+) (?P<text>.*)", key="{speaker}-{stem}")
     texts, rules = Texts(tmp_path), source(transcripts=table)
-    assert texts.of(entry(rules)) == Spoken("ONE TWO")
-    assert texts.of(entry(rules, "s1/c.wav")) == Spoken()
-    assert texts.of(entry(rules, "s2/a.wav")) == Spoken()
+    assert texts.of(entry(rules)) == ClipText("ONE TWO")
+    assert texts.of(entry(rules, "s1/c.wav")) == ClipText()
+    assert texts.of(entry(rules, "s2/a.wav")) == ClipText()
 
 
 def test_word_times_come_without_silence_and_in_seconds(tmp_path: Path) -> None:
     (tmp_path / "s1").mkdir()
     (tmp_path / "s1" / "a.align").write_text(ALIGNED)
     rules = source(words=times("{folder}/{stem}.align"))
-    assert Texts(tmp_path).of(entry(rules)) == Spoken("two words", TIMED)
-    assert Texts(tmp_path).of(entry(rules, transcript="as written")) == Spoken("as written", TIMED)
-    assert Texts(tmp_path).of(entry(rules, "s1/b.wav")) == Spoken()
+    assert Texts(tmp_path).of(entry(rules)) == ClipText("two words", TIMED)
+    assert Texts(tmp_path).of(entry(rules, transcript="as written")) == ClipText("as written", TIMED)
+    assert Texts(tmp_path).of(entry(rules, "s1/b.wav")) == ClipText()
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
@@ -96,6 +95,6 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_clip_has_the_words_inside() -> None:
-    spoken = Spoken("one two three", (("one", 0.0, 0.5), ("two", 0.9, 1.1), ("three", 1.5, 1.75)))
-    assert spoken.part(1.0, 2.0) == Spoken("three", (("three", 0.5, 0.75),))
-    assert Spoken("one two three").part(1.0, 2.0) == Spoken()
+    spoken = ClipText("one two three", (("one", 0.0, 0.5), ("two", 0.9, 1.1), ("three", 1.5, 1.75)))
+    assert spoken.part(1.0, 2.0) == ClipText("three", (("three", 0.5, 0.75),))
+    assert ClipText("one two three").part(1.0, 2.0) == ClipText()

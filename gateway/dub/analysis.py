@@ -1,0 +1,345 @@
+"""One person in one footage, from opening the file to what the stages learn of the person.
+
+The first passes over a film and its speech: all faces of the film, and the features of the speech. Each is done once per job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.ahead import cancelled
+from gateway.consent.subject import Face
+from gateway.dub.coefficients import TrackedPerson
+from gateway.dub.composite import TrackedFilm
+from gateway.dub.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact, unnoted
+from gateway.dub.face_choice import FaceChoice, check_one_face, choose_face, main_faces
+from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index
+from gateway.dub.footage import analyse_footage
+from gateway.dub.motion_clip import (
+    FEW_SECONDS,
+    MIN_ENROLMENT_FRAMES,
+    MotionClip,
+    SoundLag,
+    bank_rows,
+    clip_of,
+    credible_lag,
+    enrolment_rows,
+    frame_seconds,
+    measured_lag,
+    still_row,
+)
+from gateway.dub.progress import OnProgress
+from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
+from gateway.dub.speech import AlignedSpeech, SpeechExtent, extract_features, motion_frames_for
+from gateway.dub.workspace import Workspace
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.stills import is_still, open_footage
+from gateway.media.types import MediaInfo
+from gateway.methods import FeatureKinds, Method
+from gateway.stages.interface import Stages
+from services.common.array_types import Array, Float64, Int64
+from services.common.errors import ContractBroken, NoUsableFootage
+from services.common.wire.timeline import MOTION_RATE
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+async def gather_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Return both results. If one coroutine fails, the other is cancelled and awaited before the error is raised."""
+    tasks = (asyncio.create_task(first), asyncio.create_task(second))
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancelled(tasks)
+
+
+async def track_footage(
+    stages: Stages, info: MediaInfo, workspace: Workspace, *, threads: int, on_frame: Callable[[int], None], embed: bool = False
+) -> FaceIndex:
+    """Find all faces of a film, and return where their records are.
+
+    Args:
+        stages: the stages.
+        info: the film.
+        workspace: gets the records.
+        threads: threads of the decoder.
+        on_frame: called with the number of tracked frames.
+        embed: whether the faces are measured for comparisons with other films. An earlier run that did not do so is done again.
+
+    Raises:
+        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        DubstageError: from the face stage.
+    """
+    note = await asyncio.to_thread(workspace.finished, "faces", workspace.faces)
+    known = faces_of_note(note.get("embeddings")) if note is not None else None
+    if note is not None and not (embed and known is None):
+        try:
+            index = await asyncio.to_thread(read_index, workspace.faces, note.get("shot_cuts"), info.video.num_frames)
+            return replace(index, embeddings=known or {})
+        except ContractBroken as problem:
+            workspace.redo("faces", problem.message)
+    # One face per frame: the number of faces is not known yet.
+    least = info.video.num_frames * FACE_RECORD.itemsize
+    await asyncio.to_thread(workspace.allowance.check, least, f"the face records of {info.video.num_frames} frames")
+    workspace.faces.clear()
+    means = FaceMeans()
+    cuts = await analyse_footage(
+        stages,
+        info,
+        workspace.faces,
+        threads=threads,
+        on_progress=on_frame,
+        embed_every=embed_every(info.video.num_frames) if embed else 0,
+        on_face=means.add,
+    )
+    index = await asyncio.to_thread(read_index, workspace.faces, cuts, info.video.num_frames)
+    index = replace(index, embeddings=means.faces())
+    measured = {"embeddings": faces_note(index.embeddings)} if embed else {}
+    workspace.finish("faces", {"shot_cuts": cuts, **measured}, workspace.faces)
+    return index
+
+
+async def hear_speech(
+    stages: Stages, duration: Fraction, speech: Speech, workspace: Workspace, kinds: FeatureKinds
+) -> SpeechExtent:
+    """Extract the features of the new speech for a film of `duration` seconds, and return how the speech fits the film.
+
+    Raises:
+        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        DubstageError: from the audio stage, or from reading the sound.
+    """
+    frames = motion_frames_for(duration)
+    note = await asyncio.to_thread(workspace.finished, "speech", workspace.speech)
+    match note:
+        case {"used_s": float(used_s), "longer": bool(longer)} if workspace.speech.num_rows == frames:
+            return SpeechExtent(used_s, longer)
+        case dict():
+            workspace.redo("speech", "speech.bin")
+    what = f"the features of {float(duration):,.0f} s of speech"
+    await asyncio.to_thread(workspace.allowance.check, frames * FEATURE_RECORD.itemsize, what)
+    workspace.speech.clear()
+    extent = await extract_features(stages, speech, workspace.speech, frames, duration, kinds)
+    workspace.finish("speech", asdict(extent), workspace.speech)
+    return extent
+
+
+def folder_of(jobs: Path, key: str) -> Path:
+    """Return the workspace folder of the job with this key."""
+    return jobs / key[:32]
+
+
+_COMPARED_ROWS: Final = 1500
+"""Most records of each other face that are compared with the sound: a minute tells a voice, and a record takes 90 kB to read."""
+SOUND_SECONDS = 420
+"""Seconds of the footage's own sound, from its beginning, that lag and enrolment use at most."""
+
+
+class FootageAnalysis:
+    """One person in one footage: `open`, `track`, `select` and `enrol`, in this order. What is done once is kept in the workspace.
+
+    Attributes:
+        stages: the stages.
+        method: method that the person is enrolled for.
+        info: the footage. Of a still picture: the film of one frame that `open` writes.
+        workspace: record files of the job.
+        threads: threads of the decoder.
+    """
+
+    def __init__(self, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> None:
+        self.stages = stages
+        self.method = method
+        self.info = info
+        self.workspace = workspace
+        self.threads = threads
+        self._index: FaceIndex | None = None
+        self._face_id: int | None = None
+
+    @classmethod
+    async def open(cls, stages: Stages, method: Method, info: MediaInfo, workspace: Workspace, *, threads: int) -> FootageAnalysis:
+        """Return an analysis of footage that was inspected. A still picture becomes a film of one frame in the workspace.
+
+        Raises:
+            MediaUnsupported: a picture that cannot be read.
+            InvalidRequest: a picture that is too small.
+        """
+        opened = await asyncio.to_thread(open_footage, info, workspace.folder, threads=threads)
+        return cls(stages, method, opened, workspace, threads=threads)
+
+    async def track(self, on_frame: Callable[[int], None], *, embed: bool = False) -> FaceIndex:
+        """Find all faces of the footage, and return where their records are.
+
+        Args:
+            on_frame: called with the number of tracked frames.
+            embed: whether the faces are measured for comparisons with other films.
+
+        Raises:
+            InvalidRequest, StorageFull: the records would take more disk space than they may.
+            DubstageError: from the face stage.
+        """
+        self._index = await track_footage(
+            self.stages, self.info, self.workspace, threads=self.threads, on_frame=on_frame, embed=embed
+        )
+        return self._index
+
+    async def select(self, choice: FaceChoice) -> int | None:
+        """Choose the face to dub, and return its id; None: the footage has no face.
+
+        The choice `speaker` takes the face whose mouth fits the footage's own sound best.
+
+        Raises:
+            InvalidRequest: the chosen face is not in the footage, or a still picture shows several faces and the choice names none.
+        """
+        if is_still(self.info):
+            check_one_face(self.index, choice)
+        self._face_id = await choose_face(self.index, choice, self._fit_to_sound if self.info.audio else None)
+        return self._face_id
+
+    async def enrol(
+        self,
+        options: EnrolOptions,
+        on_step: OnProgress,
+        frames: range | None = None,
+        on_artefact: OnArtefact = unnoted,
+        *,
+        most: int | None = None,
+    ) -> EnrolledActor:
+        """Learn the selected person from the first usable seconds of the footage (motion_clip.enrolment_rows).
+
+        Args:
+            options: which parts of the enrolment are done.
+            on_step: called with every step.
+            frames: frames of the footage to learn from; None: all.
+            on_artefact: awaited with every artefact that the enrolment makes; see Enrolment.
+            most: usable frames, the first ones, that bank, identity and renderer are made from; None: all. Style and lag are
+                always learned from all.
+
+        Raises:
+            NoUsableFootage: too few frames show the face.
+            DubstageError: from the stages.
+        """
+        if self.method.takes_still and is_still(self.info):
+            rows = first = still_row(self.workspace.faces, self.rows)
+        else:
+            faces, seconds = self.workspace.faces, self.seconds
+            rows = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames)
+            first = await asyncio.to_thread(enrolment_rows, faces, self.rows, seconds, frames, most_s=FEW_SECONDS)
+        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, rows, self.seconds)
+        features: Array | None = None
+        spoken: AlignedSpeech | None = None
+        lag = SoundLag()
+        if self.info.audio:
+            sound = await self.hear()
+            features = sound.read_rows(heard)
+            lag = await self.lag(rows, clip, features)
+            # A renderer does not learn from a foreign voice either.
+            spoken = AlignedSpeech(sound, self.seconds) if self.method.renderer.speech and not lag.doubt else None
+        enrolment = Enrolment(
+            stages=self.stages,
+            method=self.method,
+            seen=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
+            first=first[:most],
+            num_frames=len(rows[:most]),
+            clip=clip,
+            features=features,
+            options=options,
+            on_step=on_step,
+            on_artefact=on_artefact,
+            lag=lag,
+            spoken=spoken,
+        )
+        return await enrolment.run()
+
+    async def hear(self) -> RecordFile:
+        """Return the features of the footage's own sound, at most SOUND_SECONDS.
+
+        Raises:
+            DubstageError: from the audio stage, or from reading the sound.
+        """
+        workspace, info = self.workspace, self.info
+        said = {"features": list(self.method.footage_features)}
+        if await asyncio.to_thread(workspace.finished, "sound", workspace.sound) != said:
+            workspace.sound.clear()
+            own = SoundReader(info.path, origin=info.video.start).speech()
+            wanted = min(motion_frames_for(info.video.duration), int(SOUND_SECONDS * MOTION_RATE))
+            await extract_features(self.stages, own, workspace.sound, wanted, wanted / MOTION_RATE, self.method.footage_features)
+            workspace.finish("sound", said, workspace.sound)
+        return workspace.sound
+
+    async def lag(self, rows: list[int], clip: MotionClip, features: Array) -> SoundLag:
+        """Return the lag of the footage's sound. The lag is not applied if the voice is not shown to be that of the selected face.
+
+        Args:
+            rows: record rows of the selected face.
+            clip: motion of these rows.
+            features: FEATURE_RECORDs of the footage's own sound, of the frames of the clip.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        own = await measured_lag(self.stages, clip, features)
+        others = {face: await self._lag_of(face, rows) for face in main_faces(self.index) if face != self.face_id}
+        return credible_lag(own, {face: lag for face, lag in others.items() if lag.frames is not None})
+
+    async def _lag_of(self, face_id: int, rows: list[int]) -> SoundLag:
+        """Return the lag of the sound against another face, in the first frames of the rows that show the other face too."""
+        found = self.index.rows_of(face_id)[self.index.frame[rows]]
+        together = [int(row) for row in found if row >= 0 and self.index.reason[row] == common_pb2.FRAME_REASON_DUBBED]
+        if len(together) < MIN_ENROLMENT_FRAMES:
+            return SoundLag()
+        clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
+        return await measured_lag(self.stages, clip, (await self.hear()).read_rows(heard))
+
+    @property
+    def index(self) -> FaceIndex:
+        """Where the records of all faces are. `track` has to be done."""
+        assert self._index is not None, "the footage is not tracked"
+        return self._index
+
+    @property
+    def face_id(self) -> int:
+        """Id of the selected face. `select` has to have found a face."""
+        assert self._face_id is not None, "no face is selected"
+        return self._face_id
+
+    @property
+    def face(self) -> Face | None:
+        """Mean embedding of the selected face; None: the faces were not measured."""
+        return self.index.embeddings.get(self.face_id)
+
+    @property
+    def rows(self) -> Int64:
+        """Record row of the selected face in each frame, int64 [T]; -1: the frame does not show the face."""
+        return self.index.rows_of(self.face_id)
+
+    @property
+    def seconds(self) -> Float64:
+        """Presentation time of every frame from the first frame, seconds, float64 [T]."""
+        return frame_seconds(self.info)
+
+    @property
+    def film(self) -> TrackedFilm:
+        """The footage as a film that can be dubbed in place."""
+        return TrackedFilm(self.info, self.index, self.workspace.faces)
+
+    def _seen(self, rows: list[int]) -> TrackedPerson:
+        """Return the frames for a bank that is made from face records."""
+        chosen = bank_rows(self.workspace.faces, rows, self.seconds)
+        return TrackedPerson(self.info, self.workspace.faces, chosen.rows, chosen.max_frames)
+
+    async def _fit_to_sound(self, face_id: int) -> float:
+        """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
+        sound, faces = await self.hear(), self.workspace.faces
+        try:
+            rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
+        except NoUsableFootage:
+            return float("-inf")
+        clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
+        lag = await measured_lag(self.stages, clip, sound.read_rows(heard))
+        return float("-inf") if lag.frames is None else lag.confidence

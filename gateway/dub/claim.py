@@ -1,0 +1,97 @@
+"""What the manifest of a dub says: from the request, the models and the plan to the claim of the film."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from gateway.consent.record import digest_of
+from gateway.dub.plan import Plan
+from gateway.dub.request import DubRequest, what_is_synthetic
+from gateway.media.types import MediaInfo
+from gateway.methods import Method, method_named
+from gateway.provenance.claim import Claim, Source
+from gateway.provenance.facts import FilmWatermark, ModelFacts, Role
+from gateway.provenance.watermark.embedding import Mark
+from gateway.stages.method_check import ListedModels
+from services.common.array_types import Bool
+
+
+def film_claim(
+    request: DubRequest,
+    film: MediaInfo,
+    plan: Plan,
+    models: ListedModels,
+    digests: Mapping[Path, str] = MappingProxyType({}),
+    job: str = "",
+) -> Claim:
+    """Return what the manifest of a dub says, without the watermark.
+
+    Args:
+        request: the dub request.
+        film: film that is dubbed in place.
+        plan: what happens to every frame of the film.
+        models: models of the stages.
+        digests: SHA-256 of files of the request, hexadecimal, as far as they are known.
+        job: key of the job, SHA-256, hexadecimal.
+    """
+    method = method_named(request.method)
+    rendered = plan.rendered()
+    dubbed = bool(rendered.any())
+    files: dict[Role, Path | None] = {"footage": request.footage, "speech": request.speech, "reference": request.reference}
+    records = {"person": request.named_consent, "reference": request.reference_consent}
+    if request.consent is not None:
+        records["actor"] = request.own_consent
+    return Claim(
+        version=version("dubstage-suite"),
+        description=f"{what_is_synthetic(request, dubbed=dubbed)}.",
+        synthetic=dubbed or method.motion.moves_head,
+        method=method.name,
+        models=model_facts(method, models),
+        num_frames=plan.num_frames,
+        frame_rate=film.video.average_rate,
+        dubbed=spans(rendered),
+        consents={who: digest_of(record) for who, record in records.items() if record is not None},
+        job=job,
+        sources=tuple(Source(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
+    )
+
+
+def film_watermark(mark: Mark | None, *, dubbed: bool) -> FilmWatermark:
+    """Return the watermark of a film.
+
+    Args:
+        mark: watermark of dubbed mouths; None: the setting is off.
+        dubbed: whether any mouth of the film is dubbed.
+    """
+    return FilmWatermark(on=mark is not None, payload=str(mark.payload) if mark is not None and dubbed else "")
+
+
+def model_facts(method: Method, models: ListedModels) -> tuple[ModelFacts, ...]:
+    """Return what a manifest says of the models of a method."""
+    motion = [
+        ModelFacts(stage="motion", name=model.name, version=model.version)
+        for model in models.motion.models
+        if model.name == method.motion.name
+    ]
+    render = [
+        ModelFacts(stage="render", name=model.name, version=model.sha256)
+        for model in models.render.models
+        if model.name == method.renderer.name
+    ]
+    return (*motion, *render)
+
+
+def spans(chosen: Bool) -> tuple[range, ...]:
+    """Return the unbroken runs of chosen frames, in order.
+
+    Args:
+        chosen: bool [T].
+    """
+    steps = np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8))
+    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return tuple(range(int(begin), int(end)) for begin, end in zip(begins, ends, strict=True))

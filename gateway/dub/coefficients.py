@@ -1,0 +1,228 @@
+"""A person in footage, and what a bank of the person holds beside pictures.
+
+Expression coefficients of a person's frames on the morphable model, fitted by the face stage to landmarks and colours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from dubstage.client import face as face_client
+from dubstage.client import rpcs
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from gateway.ahead import ReadAhead, close, in_thread
+from gateway.dub.footage import AHEAD, picture_for_tracker
+from gateway.dub.messages import timeline_of
+from gateway.dub.progress import OnProgress
+from gateway.dub.records import RecordFile
+from gateway.dub.speech import AlignedSpeech
+from gateway.media.reader import VideoReader
+from gateway.media.types import DecodedFrame, MediaInfo
+from gateway.stages.calls import until_done
+from gateway.stages.interface import Stages
+from services.common.array_types import Array, Float32, Float64, Int64, UInt8
+from services.common.errors import NoUsableFootage
+from services.common.wire.arrays import from_tensor
+
+MAX_FITTED_FRAMES: Final = 300
+"""Most frames that are fitted. A frame takes some 40 ms: 10 for tracking and 30 for the fit. Of longer footage every second or
+third frame is fitted, and frames between are interpolated."""
+_MAX_GAP: Final = 12
+"""Missing frames up to which two spans of frames are tracked as one. Stretches further apart begin anew."""
+_SAME_FACE: Final = 90.0
+"""Largest distance of a tracked face from the recorded face, pixels of the render box's unit: half a face's width."""
+
+
+class _FrameSpan(NamedTuple):
+    """Frames that are tracked as one stream. Attributes: start, stop: frames of the footage; step: distance of the sent frames."""
+
+    start: int
+    stop: int
+    step: int
+
+
+async def fitted_expressions(
+    stages: Stages,
+    info: MediaInfo,
+    faces: RecordFile,
+    rows: list[int],
+    identity: common_pb2.ArtefactRef,
+    on_step: OnProgress,
+) -> Float32:
+    """Return the expression of the person in each record row, float32 [F, E], smoothed over time, without NaN.
+
+    The footage is decoded again, because records hold the lower face only. A frame in which the face stage does not find the person
+    takes the interpolation of its neighbours.
+
+    Args:
+        stages: the stages.
+        info: the footage.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of the person, F of them, in the order of the footage.
+        identity: artefact of FitIdentity.
+        on_step: called with every fitted frame.
+
+    Raises:
+        NoUsableFootage: the face stage finds the person in no frame.
+        MediaUnsupported: the footage breaks off.
+        DubstageError: from the face stage.
+    """
+    records = faces.read_rows(rows)
+    spans = spans_of(records["frame"])
+    places = {int(record["frame"]): record for record in records}
+    total = sum(len(range(*span)) for span in spans)
+
+    async def fit() -> dict[int, Float32]:
+        found: dict[int, Float32] = {}
+        done = 0
+        for span in spans:
+            async with aclosing(_tracked(stages, info, span, identity)) as frames:
+                async for index, answer, scale in frames:
+                    done += 1
+                    on_step("coefficients", done, total)
+                    if index in places and (expression := _expression(places[index], answer, scale)) is not None:
+                        found[index] = expression
+        return found
+
+    found = await until_done(fit)
+    if not found:
+        raise NoUsableFootage("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
+    known = np.array(sorted(found))
+    return interpolated(known, np.stack([found[index] for index in known]), records["frame"])
+
+
+def spans_of(frames: Int64) -> list[_FrameSpan]:
+    """Return the spans of the footage that are tracked.
+
+    Args:
+        frames: int64 [F], F >= 1, frames of the footage, ascending.
+    """
+    breaks = np.flatnonzero(np.diff(frames) > _MAX_GAP) + 1
+    step = -(-len(frames) // MAX_FITTED_FRAMES)
+    return [_FrameSpan(int(part[0]), int(part[-1]) + 1, step) for part in np.split(frames, breaks)]
+
+
+def interpolated(known: Int64, values: Float32, wanted: Int64) -> Float32:
+    """Return values at the wanted frames, float32 [F, E]: linear between known frames, constant outside.
+
+    Args:
+        known: int64 [K], ascending, K >= 1.
+        values: float32 [K, E].
+        wanted: int64 [F].
+    """
+    columns = [np.interp(wanted, known, column) for column in values.T.astype(np.float64)]
+    return np.asarray(np.stack(columns, 1), np.float32)
+
+
+async def _tracked(
+    stages: Stages, info: MediaInfo, span: _FrameSpan, identity: common_pb2.ArtefactRef
+) -> AsyncGenerator[tuple[int, face_pb2.FrameFaces, float], None]:
+    """Yield the frames of a span: index in the footage, faces, and footage pixels per pixel of the tracked picture."""
+    scales: list[float] = []
+    async with AsyncExitStack() as stack:
+        messages = ReadAhead(_messages(info, span, identity, scales), AHEAD)
+        stack.push_async_callback(close, messages)
+        replies = await stack.enter_async_context(aclosing(ReadAhead(stages.stream(rpcs.face.TRACK, messages), AHEAD)))
+        async for reply in replies:
+            for frame in reply.frames:
+                place = int(frame.frame_index)
+                yield span.start + span.step * place, frame, scales[place]
+
+
+async def _messages(
+    info: MediaInfo, span: _FrameSpan, identity: common_pb2.ArtefactRef, scales: list[float]
+) -> AsyncGenerator[face_pb2.TrackRequest, None]:
+    requests = face_client.track.requests(timeline=timeline_of(info), identity=identity, fit_colours=True)
+    yield requests.config
+    with VideoReader(info) as reader:
+        frames = reader.frames(span.start, span.stop)
+        while (decoded := await in_thread(_next_picture, frames, span)) is not None:
+            picture, scale = decoded
+            scales.append(scale)
+            yield requests.item(picture)
+
+
+def _next_picture(frames: Iterator[DecodedFrame], span: _FrameSpan) -> tuple[UInt8, float] | None:
+    for frame in frames:
+        if (frame.index - span.start) % span.step == 0:
+            _, small, scale = picture_for_tracker(frame)
+            return small, scale
+    return None
+
+
+def _expression(record: Any, answer: face_pb2.FrameFaces, scale: float) -> Float32 | None:
+    """Return the expression of the answered face that lies where the recorded face lies; None: there is none."""
+    fitted = [face for face in answer.faces if face.HasField("coefficients")]
+    wanted: Float64 = record["translation"][:2]
+    distances = [float(np.linalg.norm(np.array(face.pose.translation[:2]) * scale - wanted)) for face in fitted]
+    if not distances or min(distances) > _SAME_FACE * float(record["scale"]):
+        return None
+    nearest = fitted[int(np.argmin(distances))]
+    expression: Array = from_tensor(nearest.coefficients.expression, "coefficients.expression", dtype=np.float32, shape=(None,))
+    return np.asarray(expression, np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BankExtras:
+    """What some renderers are adapted with, beside the pictures of a bank. N frames.
+
+    Attributes:
+        speech: float32 [N, 20, 40], features of the footage's own sound at each frame; None: the footage has no sound.
+        expression: float32 [N, E], fitted expression on the identity's morphable model; None: not fitted.
+    """
+
+    speech: Float32 | None = None
+    expression: Float32 | None = None
+
+    def of(self, place: int) -> dict[str, Float32]:
+        """Return the arrays of one frame, by the names of BankFrame's attributes."""
+        arrays = {"speech": self.speech, "expression": self.expression}
+        return {name: array[place] for name, array in arrays.items() if array is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedPerson:
+    """A person in footage.
+
+    Attributes:
+        info: the footage.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of the person, N of them, in the order of the footage.
+        max_frames: most frames that a bank of the person keeps; 0: the texture stage's own number.
+    """
+
+    info: MediaInfo
+    faces: RecordFile
+    rows: list[int]
+    max_frames: int = 0
+
+
+async def bank_extras(
+    stages: Stages, seen: TrackedPerson, identity: common_pb2.ArtefactRef, spoken: AlignedSpeech | None, on_step: OnProgress
+) -> BankExtras:
+    """Return what the bank holds of a person's frames beside their pictures.
+
+    Args:
+        stages: the stages.
+        seen: the person.
+        identity: the person on the morphable model.
+        spoken: the footage's own sound; None: the footage has no sound.
+        on_step: called with every fitted frame.
+
+    Raises:
+        NoUsableFootage: the face stage finds the person in no frame.
+        MediaUnsupported: the footage breaks off.
+        DubstageError: from the face stage.
+    """
+    expression = await fitted_expressions(stages, seen.info, seen.faces, seen.rows, identity, on_step)
+    speech: Float32 | None = None
+    if spoken is not None:
+        speech = await asyncio.to_thread(lambda: spoken.around(seen.faces.read_rows(seen.rows)["frame"]))
+    return BankExtras(speech=speech, expression=expression)

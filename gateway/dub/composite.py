@@ -1,0 +1,153 @@
+"""Last pass: decode the film once more, put the rendered mouths into its own planes, encode once.
+
+One decoded frame with a rendered mouth in its own planes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from gateway.ahead import in_thread
+from gateway.compositing.detail import box_with_detail, luma_under_box
+from gateway.compositing.planes import composite
+from gateway.dub.face_records import FaceIndex
+from gateway.dub.plan import Plan
+from gateway.dub.records import RecordFile, pose_of
+from gateway.dub.windows import RenderedMouth, RenderedWindow
+from gateway.media.reader import VideoReader
+from gateway.media.types import DecodedFrame, MediaInfo, Plane
+from gateway.media.writer import VideoWriter
+from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
+from gateway.stages.timing import StageClock
+from services.common.array_types import Float64
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, invert
+from services.common.face.native_pictures import native_affine
+
+
+def coded_from_box(info: MediaInfo, pose: HeadPose) -> Float64:
+    """Return the affine map from box pixels to coded luma samples, float64 [2, 3]."""
+    upright_from_box = invert(box_from_frame(pose))
+    coded = info.video.orientation.coded_from_upright
+    return np.column_stack([coded[:, :2] @ upright_from_box[:, :2], coded[:, :2] @ upright_from_box[:, 2] + coded[:, 2]])
+
+
+def seconds_of(frame: DecodedFrame, info: MediaInfo) -> float:
+    """Return the time of a frame since the first frame of the film, seconds."""
+    return float((frame.pts - int(info.video.pts[0])) * info.video.time_base)
+
+
+def composite_frame(
+    frame: DecodedFrame, info: MediaInfo, pose: HeadPose, mouth: RenderedMouth, mark: FrameMark | None = None
+) -> tuple[tuple[Plane, ...], int]:
+    """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
+
+    Args:
+        frame: the decoded frame.
+        info: the film.
+        pose: head pose in the frame.
+        mouth: the mouth.
+        mark: watermark of the frame; None: the film gets none.
+    """
+    video, side = info.video, len(mouth.detail)
+    box, mask, coded = mouth.box, mouth.mask, coded_from_box(info, pose)
+    shift = mouth.shift * np.float32(mouth.strength)
+    if side:
+        native = invert(native_affine(invert(coded), side // BOX_SIZE))
+        shift = cv2.resize(shift, (side, side), interpolation=cv2.INTER_LINEAR) * np.float32(side // BOX_SIZE)
+        own = luma_under_box(frame.planes[0], video.pixel.bits, video.colour_model, native, side)
+        box, coded = box_with_detail(box, mouth.detail, mask, mouth.skin, own), native
+        mask = np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+    soft = mask.astype(np.float32) * (mouth.strength / 255.0)
+    light = mark.luma(len(box)) if mark is not None else None
+    result = composite(frame.planes, video.pixel, video.colour_model, coded, box, soft, shift=shift, light=light)
+    return result.planes, result.mask.area_px
+
+
+@dataclass(slots=True)
+class FilmFacts:
+    """What the last pass saw.
+
+    Attributes:
+        mask_area_px: int32 [T], mask area of every frame of the film, luma samples; 0: the frame is not rendered.
+        damaged: frames of the footage of which the decoder had to fill in a part.
+    """
+
+    mask_area_px: npt.NDArray[np.int32]
+    damaged: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFilm:
+    """A film that is dubbed in place: the footage, or a background film.
+
+    Attributes:
+        info: the film.
+        index: where the records of its faces are.
+        faces: FACE_RECORDs of its faces.
+    """
+
+    info: MediaInfo
+    index: FaceIndex
+    faces: RecordFile
+
+    async def write(
+        self,
+        writer: VideoWriter,
+        windows: AsyncIterator[tuple[range, RenderedWindow]],
+        plan: Plan,
+        *,
+        threads: int,
+        clock: StageClock,
+        on_progress: Callable[[int], None],
+        mark: Mark | None = None,
+    ) -> FilmFacts:
+        """Write every frame of the film with the rendered mouths.
+
+        Args:
+            writer: gets the frames.
+            windows: rendered windows in order, which cover all frames.
+            plan: what happens to every frame.
+            threads: threads of the decoder.
+            clock: counts the time of decoding, compositing and encoding.
+            on_progress: called with the number of written frames.
+            mark: watermark of the dubbed mouths; None: they get none.
+
+        Raises:
+            MediaUnsupported: the footage breaks off.
+            StorageFull: the disk is full; nothing of the output is left.
+        """
+        facts = FilmFacts(np.zeros(plan.num_frames, np.int32))
+        marked = MarkedFace(mark) if mark is not None else None
+
+        def write_window(frames: Iterator[DecodedFrame], span: range, window: RenderedWindow) -> None:
+            position = {int(index): place for place, index in enumerate(window.frame)}
+            for index in span:
+                with clock.measure("decode", 1):
+                    frame = next(frames)
+                if frame.damaged:
+                    facts.damaged.append(index)
+                planes: tuple[Plane, ...] | None = None
+                place = position.get(index)
+                if place is not None:
+                    with clock.measure("composite", 1):
+                        (record,) = self.faces.read(int(plan.row[index]), int(plan.row[index]) + 1)
+                        mouth = window.mouth(place, float(plan.strength[index]))
+                        pose = pose_of(record)
+                        own = None
+                        if marked is not None:
+                            own = marked.of_frame(seconds_of(frame, self.info), record["pixels"], pose.scale)
+                        planes, facts.mask_area_px[index] = composite_frame(frame, self.info, pose, mouth, own)
+                with clock.measure("encode", 1):
+                    writer.write(frame, planes)
+
+        with VideoReader(self.info, threads=threads) as reader:
+            frames = iter(reader)
+            async for span, window in windows:
+                await in_thread(write_window, frames, span, window)
+                on_progress(span.stop)
+        return facts

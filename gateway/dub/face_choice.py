@@ -1,0 +1,152 @@
+"""Choice of the face of the footage that is dubbed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.face_records import FaceIndex
+from services.common.errors import InvalidRequest
+
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")
+"""Two numbers without signs, exponents, NaN or infinities."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceChoice:
+    """The user's choice of a face.
+
+    Attributes:
+        kind: `largest`, `speaker`, `id` or `point`.
+        face_id: face id, for the kind `id`.
+        point: x and y in pixels of the first frame that shows a face, for the kind `point`.
+    """
+
+    kind: str
+    face_id: int = -1
+    point: tuple[float, float] = (0.0, 0.0)
+
+
+def parse_face(text: str) -> FaceChoice:
+    """Return the choice that a text describes: `largest`, `speaker`, a face id, or `X,Y`.
+
+    Raises:
+        InvalidRequest: the text is none of these.
+    """
+    if text in ("largest", "speaker"):
+        return FaceChoice(text)
+    if _NUMBER.fullmatch(text):
+        return FaceChoice("id", face_id=int(text))
+    if _POINT.fullmatch(text):
+        x, y = (float(part) for part in text.split(","))
+        return FaceChoice("point", point=(x, y))
+    raise InvalidRequest(
+        f"face takes largest, speaker, the number of a face (such as 0) or X,Y in pixels of the first frame (such as 320,180), not "
+        f"{text[:80]!r}",
+        field="face",
+    )
+
+
+_MAIN_SHARE: Final = 0.05
+"""Least presence of a main face, as a share of the presence of the largest face."""
+_NAMED_FACES: Final = 6
+"""Most further faces that a warning describes."""
+
+ScoreSpeaker = Callable[[int], Awaitable[float]]
+"""Returns how well the mouth of a face fits the sound of the footage; higher is better, -inf: unknown."""
+
+
+async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: ScoreSpeaker | None) -> int | None:
+    """Return the id of the face to dub; None: the footage shows no face.
+
+    Args:
+        index: faces of the footage.
+        choice: the user's choice.
+        score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
+            largest face is also taken if no face can be scored.
+
+    Raises:
+        InvalidRequest: the chosen face is not in the footage.
+    """
+    ids = np.unique(index.face_id)
+    if len(ids) == 0:
+        return None
+    if choice.kind == "id":
+        if choice.face_id not in ids:
+            raise InvalidRequest(f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face")
+        return choice.face_id
+    if choice.kind == "point":
+        return _face_at(index, choice.point)
+    largest_first = main_faces(index)
+    if choice.kind == "largest" or score_speaker is None or len(largest_first) == 1:
+        return largest_first[0]
+    scores = {face: await score_speaker(face) for face in largest_first}
+    # Of faces that fit equally well the largest one is taken. If no face can be compared with the sound, all fit equally.
+    return max(largest_first, key=lambda face: scores[face])
+
+
+def main_faces(index: FaceIndex) -> list[int]:
+    """Return the ids of the faces that a user may mean, the largest first: not those that are small or short in the footage."""
+    presence = {int(face): _presence(index, face) for face in np.unique(index.face_id)}
+    least = _MAIN_SHARE * max(presence.values(), default=0.0)
+    return sorted((face for face in presence if presence[face] >= least), key=lambda face: -presence[face])
+
+
+def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]:
+    """Return a warning if the footage shows several faces and the choice names none of them.
+
+    Args:
+        index: faces of the footage.
+        face_id: face that is dubbed.
+        choice: the user's choice.
+    """
+    others = [face for face in main_faces(index) if face != face_id]
+    if choice.kind != "largest" or not others:
+        return []
+    named = ", ".join(_described(index, face) for face in others[:_NAMED_FACES])
+    more = f" and {len(others) - _NAMED_FACES} more" if len(others) > _NAMED_FACES else ""
+    return [
+        f"the footage shows {len(others) + 1} faces, and the largest is taken, {_described(index, face_id)}; the others stay as "
+        f"they are: {named}{more}. Choose another face with --face NUMBER, or the face that speaks with --face speaker"
+    ]
+
+
+def _described(index: FaceIndex, face: int) -> str:
+    (rows,) = np.nonzero(index.face_id == face)
+    x, y = index.centre[rows[0]]
+    return f"face {face} (at {x:.0f},{y:.0f} in frame {index.frame[rows[0]]}, in {len(rows)} frames)"
+
+
+def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
+    """Raise InvalidRequest if a still shows several faces and the choice names none of them."""
+    if choice.kind in ("largest", "speaker") and len(still.face_id) > 1:
+        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
+        raise InvalidRequest(f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face")
+
+
+def _presence(index: FaceIndex, face: int) -> float:
+    mine = index.face_id == face
+    usable = index.reason[mine] == common_pb2.FRAME_REASON_DUBBED
+    areas: npt.NDArray[np.float32] = index.area[mine]
+    return float((areas * np.where(usable, 1.0, 0.1)).sum())
+
+
+def _face_at(index: FaceIndex, point: tuple[float, float]) -> int:
+    first = index.frame == index.frame.min()
+    half = np.sqrt(index.area[first]) / 2
+    distance = np.abs(index.centre[first] - np.array(point, np.float32)).max(axis=1)
+    nearest = int(np.argmin(distance))
+    if distance[nearest] > 1.5 * half[nearest]:
+        places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[first])
+        raise InvalidRequest(
+            f"no face at {point[0]:.0f},{point[1]:.0f} in frame {index.frame.min()}; faces are at: {places}",
+            field="face",
+        )
+    return int(index.face_id[first][nearest])

@@ -1,0 +1,212 @@
+"""Mean embedding of each face of a film, by which the consent checks compare people.
+
+Face records of a frame: what the tracker says of each face, and the render box that is cut from the frame.
+
+Index of the face records of a film: where the records of each face and each frame are.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from gateway.consent.record import EMBEDDING_SIZE, embedding_text
+from gateway.consent.subject import ENOUGH_FRAMES, Face
+from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
+from services.common.array_types import Float32, Float64, Int32, Int64, UInt8
+from services.common.errors import ContractBroken
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
+from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.face.sampling import sample_patch
+from services.common.wire.arrays import from_tensor
+
+
+def face_records(frame: face_pb2.FrameFaces, rgb: UInt8, scale: float) -> npt.NDArray[np.void]:
+    """Return the FACE_RECORDs of a frame.
+
+    Args:
+        frame: answer of the tracker.
+        rgb: the frame, uint8 [H, W, 3].
+        scale: pixels of the frame per pixel of the picture that the tracker saw.
+    """
+    rows = np.zeros(len(frame.faces), dtype=FACE_RECORD)
+    for row, face in zip(rows, frame.faces, strict=True):
+        row["frame"], row["face_id"], row["reason"] = frame.frame_index, face.face_id, face.reason
+        row["confidence"], row["visibility"], row["blink"] = face.confidence, face.mouth_visibility, face.blink
+        row["box"] = np.array(face.box, dtype=np.float32) * scale
+        # The centre of pixel x of a reduced picture is at scale * (x + 0.5) - 0.5 of the full picture.
+        offset = 0.5 * (scale - 1.0)
+        landmarks = from_tensor(face.landmarks, "landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3)) * scale
+        landmarks[:, :2] += offset
+        row["landmarks"] = landmarks
+        row["scale"] = face.pose.scale * scale
+        row["rotation"] = np.array(face.pose.rotation).reshape(3, 3)
+        row["translation"] = np.array(face.pose.translation) * scale + np.array([offset, offset, 0.0])
+        row["mouth"] = from_tensor(face.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
+        row["pixels"] = cut_box(rgb, pose_of(row))
+    return rows
+
+
+def cut_box(rgb: UInt8, pose: HeadPose) -> UInt8:
+    """Return the render box of a face, uint8 [160, 160, 3], from the upright frame uint8 [H, W, 3].
+
+    Pixels outside the frame repeat the edge of the frame. If the face is larger than in the box, the picture is low-pass filtered
+    first, against aliasing.
+    """
+    return sample_patch(rgb, box_from_frame(pose), (BOX_SIZE, BOX_SIZE))
+
+
+@dataclass(frozen=True, slots=True)
+class FaceIndex:
+    """Index of the face records of a film.
+
+    Attributes:
+        frame, face_id, reason: int32 [R], one entry per record.
+        area: float32 [R], box area in frame pixels.
+        centre: float32 [R, 2], box centre in frame pixels.
+        shot_cuts: frames that begin a shot.
+        num_frames: number of frames of the film.
+        embeddings: mean embedding of each face by face id, if the faces were measured.
+    """
+
+    frame: Int32
+    face_id: Int32
+    reason: Int32
+    area: Float32
+    centre: Float32
+    shot_cuts: tuple[int, ...]
+    num_frames: int
+    embeddings: Mapping[int, Face] = field(default_factory=dict)
+
+    def rows_of(self, face_id: int) -> Int64:
+        """Return the record row of a face in each frame, int64 [num_frames]; -1: the frame does not show the face."""
+        rows = np.full(self.num_frames, -1, dtype=np.int64)
+        (mine,) = np.nonzero(self.face_id == face_id)
+        rows[self.frame[mine]] = mine
+        return rows
+
+
+def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceIndex:
+    """Return the index of a finished first pass. The file is read in pieces.
+
+    Args:
+        faces: FACE_RECORDs in the order of their frames.
+        shot_cuts: list of the frames that begin a shot, in order.
+        num_frames: number of frames of the footage.
+
+    Raises:
+        ContractBroken: the records or the shot cuts do not fit such footage.
+    """
+    columns: list[Float64] = []
+    for begin in range(0, faces.num_rows, 64):
+        rows = faces.read(begin, begin + 64)
+        box = rows["box"].astype(np.float64)
+        centre = box[:, :2] + box[:, 2:] / 2
+        area = box[:, 2] * box[:, 3]
+        parts = [rows["frame"], rows["face_id"], rows["reason"], area, centre[:, 0], centre[:, 1]]
+        columns.append(np.stack([np.asarray(part, np.float64) for part in parts], axis=1))
+    table = np.concatenate(columns) if columns else np.empty((0, 6))
+    _check_index(table, shot_cuts, num_frames)
+    assert isinstance(shot_cuts, list)
+    return FaceIndex(
+        frame=table[:, 0].astype(np.int32),
+        face_id=table[:, 1].astype(np.int32),
+        reason=table[:, 2].astype(np.int32),
+        area=table[:, 3].astype(np.float32),
+        centre=table[:, 4:6].astype(np.float32),
+        shot_cuts=tuple(shot_cuts),
+        num_frames=num_frames,
+    )
+
+
+def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:
+    frame, face_id = table[:, 0], table[:, 1]
+    if not isinstance(shot_cuts, list) or not all(type(cut) is int and 0 <= cut < num_frames for cut in shot_cuts):
+        raise ContractBroken("the shot cuts are no frames of the footage")
+    if sorted(set(shot_cuts)) != shot_cuts:
+        raise ContractBroken("the shot cuts are out of order")
+    if not np.isfinite(table).all() or (len(table) and (frame.min() < 0 or frame.max() >= num_frames or face_id.min() < 0)):
+        raise ContractBroken("face records of frames that the footage does not have")
+    order = np.diff(frame)
+    if (order < 0).any() or len(np.unique(table[:, :2], axis=0)) != len(table):
+        raise ContractBroken("face records out of order, or a face twice in one frame")
+
+
+_WANTED: Final = 32
+"""Embeddings of a face that shows in the whole film, about: films have more frames between two embeddings the longer they are."""
+_MOST_BETWEEN: Final = 25
+"""Most frames of a face from one embedding to the next, so that a face that shows for seconds only has several."""
+
+
+def embed_every(num_frames: int) -> int:
+    """Return how many frames of a face lie between two embeddings in a film."""
+    return min(max(num_frames // _WANTED, 1), _MOST_BETWEEN)
+
+
+class FaceMeans:
+    """Mean embedding of each face of a film.
+
+    The mean is over the frames that can be dubbed, or over all frames if fewer than ENOUGH_FRAMES can be dubbed.
+    """
+
+    def __init__(self) -> None:
+        self._sums: defaultdict[tuple[int, bool], Float64] = defaultdict(lambda: np.zeros(EMBEDDING_SIZE))
+        self._counts: Counter[tuple[int, bool]] = Counter()
+        self._network = ""
+
+    def add(self, face: face_pb2.FaceTrack, face_id: int | None = None) -> None:
+        """Count a face of a frame, if its embedding was asked for.
+
+        Args:
+            face: the face.
+            face_id: whose face it is; None: the tracker's id says so.
+
+        Raises:
+            ContractBroken: the stage changed its network within the film.
+            InvalidRequest: the embedding is not as the contract says.
+        """
+        if not face.HasField("embedding"):
+            return
+        if self._network not in ("", face.embedding.network):
+            raise ContractBroken(f"face embeddings of two networks for one film: {self._network}, {face.embedding.network}")
+        self._network = face.embedding.network
+        vector = from_tensor(face.embedding.vector, "embedding.vector", dtype=np.float32, shape=(EMBEDDING_SIZE,))
+        key = (face.face_id if face_id is None else face_id, face.reason == common_pb2.FRAME_REASON_DUBBED)
+        self._sums[key] = self._sums[key] + vector
+        self._counts[key] += 1
+
+    def faces(self) -> dict[int, Face]:
+        """Return the mean of each face by face id."""
+        return {face_id: self._mean(face_id) for face_id in sorted({face_id for face_id, _ in self._counts})}
+
+    def _mean(self, face_id: int) -> Face:
+        usable, other = (face_id, True), (face_id, False)
+        keys = [usable] if self._counts[usable] >= ENOUGH_FRAMES else [key for key in (usable, other) if self._counts[key]]
+        count = sum(self._counts[key] for key in keys)
+        total = np.sum([self._sums[key] for key in keys], axis=0)
+        return Face(self._network, np.asarray(total / count, np.float32), count)
+
+
+def faces_note(faces: Mapping[int, Face]) -> list[list[object]]:
+    """Return faces as JSON values, for the note of a finished pass."""
+    return [[face_id, face.network, embedding_text(face.vector), face.frames] for face_id, face in sorted(faces.items())]
+
+
+def faces_of_note(note: object) -> dict[int, Face] | None:
+    """Return the faces that a note of `faces_note` describes; None: the note is missing or damaged."""
+    found: dict[int, Face] = {}
+    try:
+        for face_id, network, text, frames in note:  # type: ignore[attr-defined]
+            vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+            found[int(face_id)] = Face(str(network), vector, int(frames))
+    except (TypeError, ValueError):
+        return None
+    return found

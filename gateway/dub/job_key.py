@@ -1,0 +1,78 @@
+"""The keys of jobs: the digest of everything that the mouths of a dub, or what is kept of an enrolment, depend on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from gateway.dub.enrol import actor_refs
+from gateway.dub.journal import step_key
+from gateway.dub.request import DubRequest, sha256_of
+from gateway.methods import Method
+from gateway.stages.method_check import ListedModels
+
+PIPELINE_VERSION: Final = 16
+"""Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
+
+
+async def file_digests(request: DubRequest) -> dict[Path, str]:
+    """Return the SHA-256 of every file of a dub, hexadecimal. Each file is read once.
+
+    Raises:
+        MediaUnsupported: a file of the request cannot be read.
+    """
+    files = [file for file in (request.footage, request.speech, request.reference) if file is not None]
+    return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})
+
+
+def job_key(request: DubRequest, method: Method, models: ListedModels, digests: Mapping[Path, str], face_model: str = "") -> str:
+    """Return the key of a dub. Requests with the same key give the same mouths.
+
+    Args:
+        request: the dub request.
+        method: its method.
+        models: the models of the stages.
+        digests: what `file_digests` returns of the request.
+        face_model: face model that people are fitted on.
+    """
+    options = request.enrol
+    files = [request.footage, request.speech or request.footage, *([request.reference] if request.reference is not None else [])]
+    return step_key(
+        "dub",
+        **_made_with(method, models, face_model),
+        files=[digests[file] for file in files],
+        own_sound=request.speech is None,
+        face=[request.face.kind, request.face.face_id, list(request.face.point)],
+        actor=[ref.sha256 for ref in actor_refs(request.actor).values()] if request.actor is not None else [],
+        enrol=[options.personalize_renderer, options.renderer_steps, options.personalize_motion, options.seed],
+        warp=int(request.warp),
+        retime=request.retime,
+        expression=request.keeps_expression,
+        expressiveness=float(request.expressiveness),
+    )
+
+
+def enrolment_key(footage_sha256: str, actor_id: str, method: Method, models: ListedModels, face_model: str = "") -> str:
+    """Return the key of an enrolment. Enrolments with the same key leave the same records in their folder.
+
+    Args:
+        footage_sha256: digest of the footage.
+        actor_id: id of the new actor.
+        method: method that the person is enrolled for.
+        models: the models of the stages.
+        face_model: face model that people are fitted on.
+    """
+    return step_key("enrol", **_made_with(method, models, face_model), footage=footage_sha256, actor=actor_id)
+
+
+def _made_with(method: Method, models: ListedModels, face_model: str) -> dict[str, object]:
+    """Return what every job depends on, whatever the job is about: the pipeline, the method and the networks."""
+    return {
+        "version": PIPELINE_VERSION,
+        "method": [method.name, method.motion.name, method.renderer.name],
+        "models": [[m.name, m.sha256, m.backend, m.precision, m.num_threads] for m in models.render.models],
+        "motion_models": [[m.name, m.version] for m in models.motion.models],
+        "face_model": face_model,
+    }

@@ -1,0 +1,101 @@
+"""The lower face at the footage's own resolution: how fine it is, and its luma in the frames that a person is learned from.
+
+Whole frames of the footage for face records, which hold the lower face only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from gateway.dub.records import RecordFile, pose_of
+from gateway.media.combing import without_combs
+from gateway.media.reader import VideoReader, to_rgb
+from services.common.array_types import Int64, UInt8
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
+from services.common.face.mouth_detail import grey
+from services.common.face.native_pictures import native_affine, native_scale
+from services.common.face.sampling import sample_patch
+
+
+def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -> Iterator[tuple[Any, UInt8]]:
+    """Yield each face record with its frame, uint8 RGB [H, W, 3], upright.
+
+    Args:
+        reader: the footage.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows, at least one, one per frame, in the order of the footage.
+
+    Raises:
+        MediaUnsupported: the footage breaks off.
+    """
+    records = iter(rows)
+    (record,) = faces.read_rows([next(records)])
+    for frame in reader.frames(int(record["frame"])):
+        if frame.index != record["frame"]:
+            continue
+        yield record, to_rgb(frame)
+        row = next(records, None)
+        if row is None:
+            return
+        (record,) = faces.read_rows([row])
+
+
+_SAMPLES: Final = 48
+"""Most records that the scale of a face is measured on, evenly spread."""
+_MARGIN: Final = 16
+"""Pixels of the frame around the render box that are looked at for combs."""
+
+
+def scale_of(faces: RecordFile, rows: Sequence[int] | Int64) -> int:
+    """Return the native pixels per box pixel of a face, 1 to 4: the median over its records.
+
+    Args:
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of the face; none: 1.
+    """
+    if not len(rows):
+        return 1
+    places = np.unique(np.linspace(0, len(rows) - 1, _SAMPLES).round().astype(int))
+    scales = faces.read_rows([int(rows[place]) for place in places])["scale"]
+    return native_scale(float(np.median(scales)))
+
+
+def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:
+    """Return the luma of the render box of a face, uint8 [160 scale, 160 scale].
+
+    Args:
+        luma: luma of the upright frame, uint8 [H, W].
+        pose: head pose in the frame.
+        scale: native pixels per box pixel.
+    """
+    side = scale * BOX_SIZE
+    return sample_patch(luma, native_affine(box_from_frame(pose), scale), (side, side))
+
+
+def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], scale: int) -> Iterator[UInt8]:
+    """Yield the luma of the render box of each record, uint8 [160 scale, 160 scale], without combs of interlaced film.
+
+    Args:
+        reader: the footage, which is decoded again.
+        faces: FACE_RECORDs of the footage.
+        rows: record rows of one face, at least one, in the order of the footage.
+        scale: native pixels per box pixel.
+
+    Raises:
+        MediaUnsupported: the footage breaks off.
+    """
+    for record, picture in record_pictures(reader, faces, rows):
+        pose = pose_of(record)
+        yield native_luma(_around(grey(picture), pose), pose, scale)
+
+
+def _around(luma: UInt8, pose: HeadPose) -> UInt8:
+    """Return the frame, without combs around the render box."""
+    places = corners_of_box(invert(box_from_frame(pose)))
+    left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0)
+    right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0)
+    luma[top:bottom, left:right] = without_combs(luma[top:bottom, left:right])
+    return luma

@@ -1,0 +1,142 @@
+"""Result of a dub, and warnings about the dub for the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.dub.composite import FilmFacts
+from gateway.dub.enrol import EnrolledActor
+from gateway.dub.journal import Journal
+from gateway.dub.plan import SILENT, Plan
+from gateway.dub.speech import SpeechExtent
+from gateway.dub.workspace import Workspace
+from gateway.media.types import MediaInfo
+from gateway.media.writer import WriteReport
+from gateway.provenance.facts import FilmWatermark
+from gateway.stages.timing import StageTimes
+from services.common.face.landmarks import mouth_opening
+
+_SPEAKING_PX: Final = 1.0
+"""Mean opening of the mouth in footage of a person who speaks now and then, head-space pixels."""
+
+
+_REMEDIES: Final = {
+    "NO_FACE": "no face is found: give footage in which the person faces the camera",
+    "LOW_CONFIDENCE": "the face is not clear enough: give sharper or brighter footage",
+    "PROFILE_VIEW": "the person looks away: give footage in which the person faces the camera",
+    "OCCLUDED_MOUTH": "something covers the mouth: give footage that shows the mouth",
+    "TARGET_NOT_PRESENT": "the chosen face is not in the picture: choose another face with --face",
+    "FACE_TOO_SMALL": "the face is narrower than 44 pixels: give footage in a higher resolution, or a closer shot",
+    "OUT_OF_FRAME": "the mouth lies outside of the picture: give footage that shows the whole face",
+}
+"""Remedies for frames that are not dubbed, by reason."""
+
+
+@dataclass(slots=True)
+class DubOutcome:
+    """Result of a dub.
+
+    Attributes:
+        written: the output.
+        info: the footage.
+        film: film that was dubbed in place: the footage, or the background film of a dub with its own timeline.
+        plan: what happened to each frame of the film.
+        actor: actor that was used; None: the footage shows no usable face.
+        face_id: face that was dubbed; None: the footage shows no face.
+        facts: what the last pass saw.
+        windows_computed: number of windows that this run rendered.
+        windows_reused: number of windows that an earlier run had finished.
+        times: seconds of each stage.
+        watermark: watermark of the film.
+        undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
+        warnings: warnings for the user.
+    """
+
+    written: WriteReport
+    info: MediaInfo
+    film: MediaInfo
+    plan: Plan
+    actor: EnrolledActor | None
+    face_id: int | None
+    facts: FilmFacts
+    windows_computed: int
+    windows_reused: int
+    times: StageTimes
+    watermark: FilmWatermark
+    undubbed: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def about_no_frame(plan: Plan, unlearned: str) -> str:
+    """Return why no frame of a film is dubbed, and what to do; empty: at least one frame is dubbed.
+
+    Args:
+        plan: what happened to every frame of the film.
+        unlearned: why the person could not be learned from the footage; empty: the person is known.
+    """
+    if plan.rendered().any():
+        return ""
+    counts = plan.counts()
+    reasons = ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=lambda name: -counts[name]))
+    why = unlearned or _REMEDIES[max(counts, key=lambda name: counts[name])]
+    return (
+        f"none of the {plan.num_frames} frames is dubbed ({reasons}), so the mouths in the film are those of the footage, with the "
+        f"new sound: {why}"
+    )
+
+
+def about_silence(plan: Plan) -> list[str]:
+    """Return a warning if nobody speaks in the new speech, so that the mouth is shut in every dubbed frame."""
+    reasons = plan.reason[plan.rendered()]
+    if not len(reasons) or (reasons != SILENT).any():
+        return []
+    return [f"nobody speaks in the new speech: the mouth is shut in all {len(reasons)} dubbed frames"]
+
+
+def about_speech(extent: SpeechExtent, info: MediaInfo) -> list[str]:
+    """Return warnings about speech that is longer or shorter than the footage."""
+    film = float(info.video.duration)
+    if extent.longer:
+        return [f"the speech is longer than the footage ({film:.2f} s): it is cut there"]
+    if extent.used_s < film - 0.1:
+        return [f"the speech ends at {extent.used_s:.2f} s of {film:.2f} s: the mouth rests after that, and is shut a second later"]
+    return []
+
+
+def about_mouth(actor: EnrolledActor | None) -> list[str]:
+    """Return a warning if the enrolment has hardly seen the person's open mouth."""
+    if actor is None or mouth_opening(actor.geometry.mean_mouth) >= _SPEAKING_PX:
+        return []
+    return [
+        "the footage that the person was enrolled from hardly shows an open mouth, so the person's way of speaking, teeth and "
+        "tongue are not known: enrol the person from footage with speech"
+    ]
+
+
+def about_voice(actor: EnrolledActor | None) -> list[str]:
+    """Return a warning if the voice in the footage of the enrolment may be another person's."""
+    if actor is None or not actor.lag_doubt:
+        return []
+    return [
+        "the voice in the footage that the person was enrolled from may be another person's, so the way of speaking is not "
+        f"learned from that voice: {actor.lag_doubt}"
+    ]
+
+
+def about_damage(facts: FilmFacts) -> list[str]:
+    """Return warnings about frames of the footage that the decoder had to fill in."""
+    if not facts.damaged:
+        return []
+    return [f"damaged frames in the footage, filled in by the decoder: {len(facts.damaged)}, the first is frame {facts.damaged[0]}"]
+
+
+def about_redone(workspace: Workspace, journal: Journal) -> list[str]:
+    """Return warnings about work of an earlier run that had to be done again."""
+    if not journal.redone:
+        return workspace.redone
+    return [
+        *workspace.redone,
+        f"{journal.redone} finished steps of an earlier run could not be used (gone, damaged, or in another artefact store): they "
+        "were made anew",
+    ]

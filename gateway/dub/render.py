@@ -1,0 +1,175 @@
+"""All windows of a film, a few at a time, each rendered or taken from the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from gateway.ahead import cancelled, in_thread
+from gateway.dub.journal import Journal, step_key
+from gateway.dub.records import RecordFile
+from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, WindowConfig, render_window, with_context
+from gateway.stages.interface import Stages
+from services.common.array_types import Bool, Float32, Int64
+from services.common.face.crops import BOX_SIZE
+from services.common.store.tensor_bytes import NamedArrays
+
+WINDOWS_AHEAD = 3
+"""Most windows in work at once: while one is warped, another is rendered and a third is encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilmInputs:
+    """What the windows of a film are rendered from.
+
+    Attributes:
+        stages: the stages.
+        config: what the windows are rendered with.
+        usable: bool [T], frames whose mouth can be rendered.
+        rows: int64 [T], face record of the target in each frame; -1: none.
+        faces: FACE_RECORDs of the film.
+        mouths: returns the wanted mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
+        speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
+    """
+
+    stages: Stages
+    config: WindowConfig
+    usable: Bool
+    rows: Int64
+    faces: RecordFile
+    mouths: Callable[[int, int], Float32]
+    speech: Callable[[Int64], Float32] | None = None
+
+    async def render_run(self, run: range) -> RenderedWindow:
+        """Return the rendered frames of a run of usable frames.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        seen = with_context(run, self.usable, self.config)
+        records = await asyncio.to_thread(self.faces.read_rows, self.rows[seen.start : seen.stop].tolist())
+        mouths = await asyncio.to_thread(self.mouths, seen.start, seen.stop)
+        frames = np.arange(seen.start, seen.stop)
+        wanted = (frames >= run.start) & (frames < run.stop)
+        speech = await asyncio.to_thread(self.speech, frames) if self.speech is not None else None
+        return await render_window(self.stages, self.config, FrameSpan(records, mouths, wanted, speech))
+
+    async def render_span(self, span: range) -> RenderedWindow:
+        """Return the rendered frames of a span, whose usable frames may have gaps.
+
+        Raises:
+            DubstageError: from the stages.
+        """
+        return joined_windows([await self.render_run(run) for run in runs_of(self.usable, span)], self.config.detail_scale)
+
+
+async def rendered_windows(
+    inputs: FilmInputs | None, num_frames: int, journal: Journal, job_key: str
+) -> AsyncIterator[tuple[range, RenderedWindow]]:
+    """Yield the windows of a film in order. At most WINDOWS_AHEAD windows are in work or wait to be taken.
+
+    Args:
+        inputs: what the windows are rendered from; None: nothing is dubbed, and all windows are empty.
+        num_frames: frames of the film.
+        journal: finished windows of the job.
+        job_key: key of what all windows depend on.
+
+    Raises:
+        DubstageError: from the stages.
+    """
+    spans = (range(begin, min(begin + WINDOW_FRAMES, num_frames)) for begin in range(0, num_frames, WINDOW_FRAMES))
+    if inputs is None:
+        for span in spans:
+            yield span, joined_windows([])
+        return
+    pending: deque[tuple[range, asyncio.Task[RenderedWindow]]] = deque()
+    try:
+        for span in spans:
+            pending.append((span, asyncio.create_task(_window(inputs, journal, job_key, span))))
+            if len(pending) > WINDOWS_AHEAD:
+                done, task = pending.popleft()
+                yield done, await task
+        while pending:
+            done, task = pending.popleft()
+            yield done, await task
+    finally:
+        await cancelled([task for _, task in pending])
+
+
+async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:
+    key = step_key("window", job=job_key, begin=span.start, end=span.stop)
+    found = await asyncio.to_thread(
+        journal.find, key, lambda stored: journalled_window(stored, inputs.usable, span, inputs.config.detail_scale)
+    )
+    if found is not None:
+        return found
+    window = await inputs.render_span(span)
+    arrays = {field.name: getattr(window, field.name) for field in fields(RenderedWindow)}
+    # Where the job is cancelled, the record is whole before anybody removes the folder.
+    await in_thread(journal.record, key, arrays)
+    return window
+
+
+def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_scale: int) -> RenderedWindow:
+    """Return the window that a journal's arrays hold.
+
+    Args:
+        stored: the arrays.
+        usable: bool [T], frames of the film that can be rendered.
+        span: frames of the window.
+        detail_scale: pixels of the detail per box pixel; 0: the windows have no detail.
+
+    Raises:
+        ValueError: the arrays are not those of the window of `span`.
+    """
+    wanted = joined_windows([], detail_scale)
+    frames = np.asarray(span)[usable[span.start : span.stop]]
+    for field in fields(RenderedWindow):
+        array, like = stored.arrays.get(field.name), getattr(wanted, field.name)
+        if array is None or array.dtype != like.dtype or array.shape != (len(frames), *like.shape[1:]):
+            raise ValueError(f"the arrays are not those of a window: {field.name}")
+    if not np.array_equal(stored["frame"], frames):
+        raise ValueError("the arrays are those of other frames")
+    return RenderedWindow(**{field.name: stored[field.name] for field in fields(RenderedWindow)})
+
+
+def runs_of(usable: Bool, span: range) -> list[range]:
+    """Return the unbroken runs of usable frames within a span."""
+    runs: list[range] = []
+    begin: int | None = None
+    for frame in (*span, span.stop):
+        inside = frame < span.stop and bool(usable[frame])
+        if inside and begin is None:
+            begin = frame
+        if not inside and begin is not None:
+            runs.append(range(begin, frame))
+            begin = None
+    return runs
+
+
+def joined_windows(parts: list[RenderedWindow], detail_scale: int = 0) -> RenderedWindow:
+    """Return one window with the frames of all parts.
+
+    Args:
+        parts: windows with the same scale of detail.
+        detail_scale: pixels of the detail per box pixel, of the window without frames.
+    """
+    if not parts:
+        side = detail_scale * BOX_SIZE
+        return RenderedWindow(
+            frame=np.empty(0, np.int64),
+            box=np.empty((0, 160, 160, 3), np.uint8),
+            mask=np.empty((0, 160, 160), np.uint8),
+            fitting_error=np.empty(0, np.float32),
+            bending_energy=np.empty(0, np.float32),
+            landmarks=np.empty((0, 59, 2), np.float32),
+            filmed=np.empty((0, 59, 2), np.float32),
+            detail=np.empty((0, side, side), np.uint8),
+        )
+    return RenderedWindow(
+        **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(RenderedWindow)}
+    )

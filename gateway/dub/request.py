@@ -1,0 +1,328 @@
+"""Files of a dub: the speech, the output, and the checks of both before any computation.
+
+Request for a dub, and the checks of a request before any computation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.consent.record import Consent, ConsentUse, consent_line
+from gateway.dub.enrol import EnrolledActor, EnrolOptions
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.speech import FEATURE_BLOCK
+from gateway.media.background_film import own_timeline
+from gateway.media.encoders import EncoderChoice
+from gateway.media.inspection import inspect_film, inspect_sound
+from gateway.media.marking import MARK
+from gateway.media.regular_file import reading
+from gateway.media.sound import SoundReader, Speech
+from gateway.media.stills import as_shown, check_opaque, is_still
+from gateway.media.types import MediaInfo
+from gateway.media.write_settings import WriteSettings
+from gateway.media.writer import Seal, VideoWriter
+from gateway.methods import METHODS, Method, method_named
+from services.common.errors import InvalidRequest
+from services.common.store.artefacts import ArtefactRef
+
+Expression = Literal["keep", "neutral"]
+"""What a dub does with the slow expression of the footage (slow_expression.py): keeps it, or shows the predicted mouths alone."""
+EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
+
+LEAST_EXPRESSIVENESS: Final = 0.5
+MOST_EXPRESSIVENESS: Final = 1.5
+"""Range of the factor of the mouth's movement, as the contracts declare it too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorRecord:
+    """Facts that the store holds of the actor of a dub, for the consent checks.
+
+    Attributes:
+        actor_id: id of the actor.
+        consent: the actor's own consent record; None: there is none.
+        footage_sha256: digest of the footage that the actor was enrolled from.
+        faces: face records of the stored footage; None: the actor was enrolled without.
+        footage: the stored footage; None: the actor was enrolled without.
+    """
+
+    actor_id: str
+    consent: Consent | None
+    footage_sha256: str
+    faces: ArtefactRef | None
+    footage: ArtefactRef | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DubRequest:
+    """Request for a dub.
+
+    Attributes:
+        footage: video file, or a picture for methods that take one.
+        speech: sound file; None: the sound of the footage.
+        output: file to write.
+        method: name of the method (gateway.methods).
+        face: face to dub.
+        actor: enrolled actor; None: the person is learned from this footage.
+        own: what the store says of the actor; None: the person is learned from this footage.
+        consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
+        consent_required: whether the installation requires consent records.
+        reference: picture or film of the person whose appearance the film takes; None: the actor's own appearance.
+        reference_consent: consent record of the person in `reference`; None: there is none.
+        use: project and language, which the consent records must cover.
+        keep_audio: the output keeps the sound of the footage.
+        codec: video codec of the output; None: chosen by the container.
+        enrol: which parts of the enrolment from this footage are done.
+        warp: how the texture stage warps.
+        threads: threads of decoder and encoder.
+        feature_block: feature frames per message to the motion stage; changes no byte of the result.
+        retime: the film is as long as the speech and shows the frames of the footage with a fitting head motion.
+        expression: what becomes of the person's slow expression; None: `keep`, and `neutral` for films with their own timeline.
+        expressiveness: factor of the mouth's movement about the person's shut mouth, LEAST_EXPRESSIVENESS to MOST_EXPRESSIVENESS;
+            1: as the person speaks.
+        overwrite: replace any file at `output`. False: replace only a film that dubstage wrote.
+    """
+
+    footage: Path
+    speech: Path | None
+    output: Path
+    method: str
+    face: FaceChoice = FaceChoice("largest")
+    actor: EnrolledActor | None = None
+    own: ActorRecord | None = None
+    consent: Consent | None = None
+    consent_required: bool = False
+    reference: Path | None = None
+    reference_consent: Consent | None = None
+    use: ConsentUse = ConsentUse()
+    keep_audio: bool = False
+    codec: str | None = None
+    enrol: EnrolOptions = EnrolOptions()
+    warp: texture_pb2.WarpMode.ValueType = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
+    threads: int = 2
+    feature_block: int = FEATURE_BLOCK
+    retime: bool = False
+    expression: Expression | None = None
+    expressiveness: float = 1.0
+    overwrite: bool = False
+
+    @property
+    def consents(self) -> tuple[Consent | None, ...]:
+        """The records that must all allow the dub."""
+        return self.consent, self.own_consent, self.reference_consent
+
+    @property
+    def own_consent(self) -> Consent | None:
+        """The actor's own record; None: there is none."""
+        return self.own.consent if self.own is not None else None
+
+    @property
+    def named_consent(self) -> Consent | None:
+        """The record of the person that the film names: that of the request, otherwise the actor's own; None: there is none."""
+        return self.consent or self.own_consent
+
+    @property
+    def keeps_expression(self) -> bool:
+        """Whether the film keeps the slow expression of the footage. Only a film with the frames of the footage can."""
+        return self.expression != "neutral" and not (self.retime or method_named(self.method).own_timeline)
+
+
+def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
+    """Return the sentence that says which parts of a film are synthetic, without its full stop.
+
+    Args:
+        request: the dub request.
+        dubbed: whether the mouth of any frame is rendered.
+    """
+    if method_named(request.method).motion.moves_head:
+        what = "The mouth and the motion of the head in this film are" if dubbed else "The motion of the head in this film is"
+        return f"{what} synthetic"
+    return "The mouth in this film is synthetic" if dubbed else "No mouth in this film is synthetic"
+
+
+def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:
+    """Raise InvalidRequest if the footage is a single picture and the method needs a video."""
+    if is_still(info) and not method.takes_still:
+        able = ", ".join(name for name, row in METHODS.items() if row.takes_still)
+        raise InvalidRequest(
+            f"{footage} is a single picture, and method {method.name} needs a video; methods that take a picture: {able}",
+            field="method",
+        )
+
+
+def check_reference(method: Method, reference: Path | None) -> None:
+    """Raise InvalidRequest if there is a reference, and the method's renderer takes none."""
+    if reference is not None and not method.renderer.reference:
+        able = ", ".join(name for name, row in METHODS.items() if row.renderer.reference)
+        raise InvalidRequest(
+            f"method {method.name} takes no reference picture: its renderer {method.renderer.name} shows the actor as in the "
+            f"footage; renderers that take a reference: {able or 'none'}",
+            field="reference",
+        )
+
+
+def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
+    """Return whether the film gets its own timeline, so that its frames are not those of the footage one by one.
+
+    Raises:
+        InvalidRequest: parts of the request contradict each other.
+    """
+    method = method_named(request.method)
+    check_footage(method, request.footage, info)
+    check_reference(method, request.reference)
+    return wants_own_timeline(method, retime=request.retime, keep_audio=request.keep_audio, expression=request.expression)
+
+
+def expression_named(name: str) -> Expression | None:
+    """Return what a dub does with the slow expression of the footage; None: the name is empty, so the method decides.
+
+    Raises:
+        InvalidRequest: there is no such choice.
+    """
+    found = next((expression for expression in EXPRESSIONS if expression == name), None)
+    if found is None and name:
+        raise InvalidRequest(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
+    return found
+
+
+def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expression: Expression | None = None) -> bool:
+    """Return whether the film gets its own timeline, without reading the footage.
+
+    Raises:
+        InvalidRequest: the options contradict each other.
+    """
+    if retime and method.own_timeline:
+        raise InvalidRequest(f"films of method {method.name} are always as long as the speech: leave --retime out", field="retime")
+    own = retime or method.own_timeline
+    if own and keep_audio:
+        raise InvalidRequest(
+            "the film gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
+            field="keep_audio",
+        )
+    if own and expression == "keep":
+        raise InvalidRequest(
+            "the film gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
+            "--expression keep out",
+            field="expression",
+        )
+    return own
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal.
+
+    Raises:
+        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+    """
+    with reading(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
+    """Return the speech of a dub: the sound file of the request, or the sound of the footage.
+
+    Raises:
+        InvalidRequest: the request has no sound file, and the footage has no sound.
+        MediaUnsupported: the sound cannot be read, or has no samples.
+    """
+    if request.speech is not None:
+        inspect_sound(request.speech)
+        return SoundReader(request.speech).speech()
+    if not info.audio:
+        raise InvalidRequest(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
+    own = SoundReader(info.path, origin=info.video.start)
+    own.check_sound()
+    return own.speech()
+
+
+def open_writer(
+    request: DubRequest,
+    film: MediaInfo,
+    speech: Speech,
+    *,
+    dubbed: bool = True,
+    takes_over: bool = False,
+    seal: Seal | None = None,
+) -> VideoWriter:
+    """Return the writer of a dub's output. The output is checked and not begun.
+
+    Args:
+        request: the dub request.
+        film: film that is dubbed in place.
+        speech: speech of the dub.
+        dubbed: whether the mouth of any frame is rendered, for the mark in the output.
+        takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
+        seal: signs the film; None: the film gets no manifest.
+
+    Raises:
+        InvalidRequest, MediaUnsupported: the output cannot be written as requested.
+    """
+    new_sound = (request.speech is not None or film.path != request.footage or not film.audio) and not request.keep_audio
+    return VideoWriter(
+        request.output,
+        film,
+        speech=speech if new_sound else None,
+        settings=WriteSettings(
+            codec=request.codec,
+            keep_audio=request.keep_audio,
+            marking=f"{what_is_synthetic(request, dubbed=dubbed)} ({MARK}); {consents(request)}.",
+            threads=request.threads,
+            overwrite=request.overwrite,
+            takes_over=takes_over,
+        ),
+        speech_file=request.speech,
+        seal=seal,
+    )
+
+
+def consents(request: DubRequest) -> str:
+    """Return one line about the consent of the person who is dubbed and, if there is one, of the person in the reference."""
+    line = consent_line(request.named_consent)
+    if request.reference is None:
+        return line
+    return f"{line}; appearance of another picture: {consent_line(request.reference_consent)}"
+
+
+def check_request(request: DubRequest) -> None:
+    """Check the files of a request before any stage is started.
+
+    Raises:
+        DubstageError: as `DubJob.run`, for errors that can be found without decoding the footage.
+    """
+    info = inspect_film(request.footage)
+    check_output(request, info, open_speech(request, info))
+    if request.reference is not None:
+        inspect_film(request.reference)
+
+
+def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
+    """Check the output of a dub, and return how the film will be encoded.
+
+    Raises:
+        InvalidRequest, MediaUnsupported: as `open_writer` and `has_own_timeline`.
+    """
+    film = info
+    if has_own_timeline(request, info):
+        if is_still(info):
+            check_opaque(info)
+        # Two frames, because a film of one frame has no rate.
+        film = own_timeline(as_shown(info) if is_still(info) else info, 2)
+    return open_writer(request, film, speech).choice
+
+
+def refuse_input(output: Path, file: Path, what: str) -> None:
+    """Raise InvalidRequest if the output is an input file, also through links.
+
+    Args:
+        output: file to write.
+        file: the input file.
+        what: what the input file is, for the message.
+    """
+    # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
+    if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
+        raise InvalidRequest(f"--output {output} is {what}; choose another output file", field="output")

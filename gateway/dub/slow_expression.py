@@ -1,0 +1,335 @@
+"""The slow expression of the person in the footage, for every frame of the footage, kept on disk (slow_expression.py).
+
+The slow expression of a person in footage (a smile, tension), and a new mouth that keeps this expression.
+
+A predictor hears the speech only, so a smiling person would lose the smile. What the footage's mouth shows beyond the prediction
+from the footage's own sound is averaged over about a second, and added to the mouth that is predicted from the new speech:
+
+    wanted(t)  = new(t) + offset(t) + (gain(t) - 1) * part of new(t) that opens the lips
+    offset(t)  = average around t, EXPRESSION_S wide, of shut_lips(footage mouth) - shut_lips(explained mouth)
+    gain(t)    = opening of the footage's mouth / opening of the explained mouth, averages around t, OPENING_S wide
+
+Both mouths of the offset are shut, so the offset moves corners, lips and jaw, and opens no lips. The opening itself is scaled,
+not moved, and only what exceeds SHUT_PX: lips that the prediction shuts stay shut.
+
+The averages are normalised convolutions with Gaussian weights (Knutsson and Westin 1993): frames without a usable face have no
+weight, and frames of other shots have none. The averages look into past and future alike, so the expression has no delay.
+
+What the footage's own sound explains of the person's mouth: the motion that is predicted from it, frame by frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.enrol import EnrolledActor
+from gateway.dub.messages import timeline_of
+from gateway.dub.motion_clip import clip_of, enrolment_rows
+from gateway.dub.plan import DUBBED, SILENT_BELOW
+from gateway.dub.progress import OnProgress
+from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.workspace import Workspace
+from gateway.media.sound import SoundReader
+from services.common.array_types import Bool, Float32, Float64, Int64
+from services.common.errors import NoUsableFootage
+from services.common.face.landmarks import mouth_opening, shut_lips
+from services.common.wire.timeline import MOTION_RATE
+
+EXPRESSION_S: Final = 1.0
+"""Width of the average of the offset, seconds (full width at half of the largest weight). .42 of a change at .5 Hz passes, .03 of a
+change at 1 Hz, and less than a millionth of one at 2 Hz, the rate of words."""
+OPENING_S: Final = 4.0
+"""Width of the average of the openings, seconds. How wide a person opens the mouth differs between words and pauses, so that a
+shorter average would carry the old words' rhythm into the new words."""
+SHUT_PX: Final = 2.0
+"""Opening up to which lips count as shut, crop pixels. No such opening is scaled."""
+LARGEST_GAIN: Final = 1.4
+"""Largest gain of the opening; the smallest is its inverse. With 1.6 in place of 1.4, hardly any clip is better."""
+REACH_S: Final = 5.1
+"""Frames further away than this, seconds, have no weight in any average: three standard deviations of the widest average."""
+
+_WIDTH_PER_DEVIATION: Final = 2.3548
+"""Full width at half maximum of a Gaussian of standard deviation 1."""
+_CALM_PX: Final = 1.0
+"""Opening that is added to both openings of a gain, crop pixels: a person who hardly speaks has a gain near 1."""
+_ENOUGH: Final = 0.5
+"""Share of the weights around a frame that usable frames of the frame's shot must have. With less, the expression fades, because an
+average of a few frames would be their own mouths and not their expression. At a shot cut the share is one half."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowExpression:
+    """Slow expression of N frames.
+
+    Attributes:
+        offset: float32 [N, 59, 3], head space (crop pixels): what is added to a mouth. The offset opens no lips.
+        gain: float32 [N], 1 / LARGEST_GAIN to LARGEST_GAIN: factor of the mouth's opening.
+    """
+
+    offset: Float32
+    gain: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class FootageMouths:
+    """Mouths of M consecutive frames of footage.
+
+    Attributes:
+        seen: float32 [M, 59, 3], mouth-area landmarks of the footage, head space; any numbers where not usable.
+        explained: float32 [M, 59, 3], mouths that the person's own sound explains; or [59, 3], the mean mouth: there is no sound.
+        usable: bool [M], frames whose face can be used.
+        seconds: float64 [M], presentation times, ascending.
+        shot: int64 [M], number of the shot of each frame.
+    """
+
+    seen: Float32
+    explained: Float32
+    usable: Bool
+    seconds: Float64
+    shot: Int64
+
+
+def slow_expression(mouths: FootageMouths, wanted: slice = slice(None)) -> SlowExpression:
+    """Return the slow expression of the frames `wanted`.
+
+    Without sound, the openings of the footage cannot be told from the opening of its words: the gain is 1.
+
+    Args:
+        mouths: the wanted frames, and all frames at most REACH_S before and after them.
+        wanted: frames to answer.
+    """
+    explained = np.broadcast_to(mouths.explained, mouths.seen.shape)
+    usable = mouths.usable
+    beyond: Float64 = np.zeros(mouths.seen.shape, np.float64)
+    beyond[usable] = _shut(mouths.seen[usable]) - _shut(explained[usable])
+    weights, enough = _weights(mouths, wanted, EXPRESSION_S)
+    average = np.tensordot(weights, beyond, axes=1) / np.maximum(weights.sum(axis=1), 1e-12)[:, None, None]
+    gain: Float64 = np.ones(len(average), np.float64)
+    if mouths.explained.ndim == mouths.seen.ndim:
+        gain = _gain(mouths, wanted)
+    return SlowExpression(np.asarray(average * enough[:, None, None], np.float32), np.asarray(gain, np.float32))
+
+
+def with_slow_expression(mouths: Float32, slow: SlowExpression) -> Float32:
+    """Return mouths with a slow expression. Mouths whose opening is at most SHUT_PX keep their opening.
+
+    Args:
+        mouths: float32 [N, 59, 3], head space.
+        slow: slow expression of N frames.
+
+    Returns:
+        float32 [N, 59, 3].
+    """
+    opening = mouth_opening(mouths)
+    scaled = (slow.gain - 1.0) * np.maximum(opening - SHUT_PX, 0.0) / np.maximum(opening, SHUT_PX)
+    opens = mouths - _shut(mouths)
+    return np.asarray(mouths + slow.offset + scaled[:, None, None] * opens, np.float32)
+
+
+def _gain(mouths: FootageMouths, wanted: slice) -> Float64:
+    """Return the gain of the opening, float64 [N]. Frames on which the sound explains shut lips do not count."""
+    seen, explained = (np.asarray(mouth_opening(each), np.float64) for each in (mouths.seen, mouths.explained))
+    weights, _ = _weights(mouths, wanted, OPENING_S, every=True)
+    speaks = mouths.usable & (explained > SHUT_PX)
+    # Sums, and not averages over the speaking frames, so that a frame amid silence has a gain near 1.
+    before, after = (weights @ np.where(speaks, each, 0.0) for each in (explained, seen))
+    return np.clip((after + _CALM_PX) / (before + _CALM_PX), 1.0 / LARGEST_GAIN, LARGEST_GAIN)
+
+
+def _weights(mouths: FootageMouths, wanted: slice, width_s: float, *, every: bool = False) -> tuple[Float64, Float64]:
+    """Return the weight of every frame in the averages around the wanted frames, and how far usable frames are enough.
+
+    Args:
+        mouths: see `slow_expression`.
+        wanted: frames to answer.
+        width_s: width of the averages, seconds.
+        every: divide the weights by the sum over all frames around, usable or not.
+
+    Returns:
+        float64 [N, M], 0 for frames that are not usable and for other shots; and float64 [N], 0 to 1.
+    """
+    seconds, shot = mouths.seconds, mouths.shot
+    apart = np.abs(seconds[wanted, None] - seconds[None])
+    around = np.exp(-0.5 * np.square(apart * (_WIDTH_PER_DEVIATION / width_s))) * (apart <= REACH_S)
+    weights = around * (mouths.usable[None] & (shot[wanted, None] == shot[None]))
+    total = around.sum(axis=1)
+    share = weights.sum(axis=1) / total
+    return (weights / total[:, None] if every else weights), np.minimum(share / _ENOUGH, 1.0)
+
+
+def _shut(mouths: Float32) -> Float32:
+    """Return the mouths with touching lips, float32 [N, 59, 3]."""
+    return np.stack([shut_lips(mouth) for mouth in mouths]) if len(mouths) else np.empty_like(mouths)
+
+
+_READ_ROWS = 512
+
+
+@asynccontextmanager
+async def own_motion(
+    analysis: FootageAnalysis, style: common_pb2.ArtefactRef, on_step: OnProgress
+) -> AsyncIterator[RecordFile | None]:
+    """Yield MOTION_RECORDs that are predicted from all of the footage's own sound, one per frame. The records end with the context.
+
+    The sound is moved by its lag, so that sound and picture agree. None: the footage has no sound, the lag cannot be measured, the
+    voice is another person's, or nobody is heard.
+
+    Args:
+        analysis: the footage, tracked, with its face selected.
+        style: speaking style of the person.
+        on_step: called with the number of frames that were heard, then with the number of frames that were predicted.
+
+    Raises:
+        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        DubstageError: from the stages, or from reading the sound.
+    """
+    lag = await _lag(analysis)
+    if lag is None:
+        yield None
+        return
+    info, predictor = analysis.info, analysis.method.motion
+    speech = SoundReader(info.path, origin=info.video.start + Fraction(lag) / MOTION_RATE).speech()
+    duration, frames = info.video.duration, motion_frames_for(info.video.duration)
+    size = frames * FEATURE_RECORD.itemsize + info.video.num_frames * MOTION_RECORD.itemsize
+    await asyncio.to_thread(analysis.workspace.allowance.check, size, f"the features of {float(duration):,.0f} s of own sound")
+    with _passing(analysis.workspace, ".own_motion", MOTION_RECORD) as motion:
+        with _passing(analysis.workspace, ".own_features", FEATURE_RECORD) as features:
+            kinds = predictor.features
+
+            def heard(done: int) -> None:
+                on_step("own speech", done, frames)
+
+            await extract_features(analysis.stages, speech, features, frames, duration, kinds, on_frames=heard)
+            request = MotionRequest(predictor=predictor, style=style, timeline=timeline_of(info), num_frames=info.video.num_frames)
+
+            def predicted(done: int) -> None:
+                on_step("own motion", done, request.num_frames)
+
+            await predict_motion(analysis.stages, request, features, motion, on_frames=predicted)
+        yield motion if await asyncio.to_thread(_speaks, motion) else None
+
+
+async def _lag(analysis: FootageAnalysis) -> int | None:
+    """Return the lag of the footage's sound, frames of 40 ms; None: it cannot be measured, or the voice is another person's."""
+    if not analysis.info.audio:
+        return None
+    try:
+        rows = await asyncio.to_thread(enrolment_rows, analysis.workspace.faces, analysis.rows, analysis.seconds)
+    except NoUsableFootage:
+        return None
+    clip, frames = await asyncio.to_thread(clip_of, analysis.workspace.faces, rows, analysis.seconds)
+    sound = await analysis.hear()
+    return (await analysis.lag(rows, clip, sound.read_rows(frames))).frames
+
+
+def _speaks(motion: RecordFile) -> bool:
+    """Return whether anybody is heard in any frame."""
+    parts = (motion.read(begin, begin + _READ_ROWS) for begin in range(0, motion.num_rows, _READ_ROWS))
+    return any(bool((part["speech_probability"] >= SILENT_BELOW).any()) for part in parts)
+
+
+@contextmanager
+def _passing(workspace: Workspace, name: str, dtype: Any) -> Iterator[RecordFile]:
+    """Open a file of records, which is removed when the context ends.
+
+    The name of the file is hidden. If the run is killed, the next run removes hidden files when it opens the workspace.
+    """
+    path = workspace.folder / name
+    try:
+        with RecordFile(path, dtype, workspace.allowance) as records:
+            try:
+                yield records
+            finally:
+                records.clear()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+_BLOCK: Final = 512
+"""Frames whose expression is computed at once."""
+_READ: Final = 64
+"""Face records that are read at once: 5 MB, most of it pixels that are not needed here."""
+
+
+async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_step: OnProgress) -> None:
+    """Fill the workspace's EXPRESSION_RECORDs, one per frame of the footage. Done once per job and actor.
+
+    The mouths of the footage are compared with those that the footage's own sound explains. If nobody is heard, they are compared
+    with the mean mouth of the person.
+
+    Args:
+        analysis: the footage, tracked, with its face selected.
+        actor: the person.
+        on_step: called with the number of finished frames of each step: own speech, own motion, expression.
+
+    Raises:
+        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        DubstageError: from the stages, or from reading the sound.
+    """
+    workspace, total = analysis.workspace, analysis.info.video.num_frames
+    said = {"style": actor.style.sha256}
+    if await asyncio.to_thread(workspace.finished, "expression", workspace.expression) == said:
+        return
+    size = total * EXPRESSION_RECORD.itemsize
+    await asyncio.to_thread(workspace.allowance.check, size, f"the expression of {total} frames")
+    workspace.expression.clear()
+    async with own_motion(analysis, actor.style, on_step) as heard:
+        for begin in range(0, total, _BLOCK):
+            explained = heard if heard is not None else actor.geometry.mean_mouth
+            workspace.expression.append(await asyncio.to_thread(_block, analysis, begin, explained))
+            on_step("expression", min(begin + _BLOCK, total), total)
+    await asyncio.to_thread(workspace.expression.sync)
+    workspace.finish("expression", said, workspace.expression)
+
+
+def target_mouths(workspace: Workspace, begin: int, end: int) -> Float32:
+    """Return the wanted mouths of the frames begin to end - 1 of the film, as far as they exist, float32 [N, 59, 3], head space.
+
+    They are the predicted mouths, with the slow expression of the footage if the dub keeps the expression.
+    """
+    mouths = np.asarray(workspace.motion.read(begin, end)["mouth"])
+    kept = workspace.expression.read(begin, end)
+    return with_slow_expression(mouths, SlowExpression(kept["offset"], kept["gain"])) if len(kept) else mouths
+
+
+def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: Float32) -> FootageMouths:
+    """Return the mouths of the selected face in the frames begin to end - 1.
+
+    Args:
+        analysis: the footage, tracked, with its face selected.
+        begin: first frame.
+        end: frame after the last one.
+        explained: float32 [end - begin, 59, 3], what the footage's sound explains; or [59, 3], the mean mouth.
+    """
+    rows, index, faces = analysis.rows[begin:end], analysis.index, analysis.workspace.faces
+    usable = (rows >= 0) & (index.reason[rows] == DUBBED)
+    seen = np.zeros((len(rows), *explained.shape[-2:]), np.float32)
+    (places,) = np.nonzero(usable)
+    for first in range(0, len(places), _READ):
+        some = places[first : first + _READ]
+        seen[some] = faces.read_rows(rows[some].tolist())["mouth"]
+    shots = np.searchsorted(np.array(index.shot_cuts, np.int64), np.arange(begin, end), side="right")
+    return FootageMouths(seen, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
+
+
+def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32) -> Any:
+    """Return the EXPRESSION_RECORDs of the frames from `begin` on, at most _BLOCK."""
+    seconds = analysis.seconds
+    end = min(begin + _BLOCK, len(seconds))
+    first = int(np.searchsorted(seconds, seconds[begin] - REACH_S))
+    last = int(np.searchsorted(seconds, seconds[end - 1] + REACH_S, side="right"))
+    known = explained.read(first, last)["mouth"] if isinstance(explained, RecordFile) else explained
+    slow = slow_expression(footage_mouths(analysis, first, last, known), slice(begin - first, end - first))
+    records = np.zeros(end - begin, EXPRESSION_RECORD)
+    records["offset"], records["gain"] = slow.offset, slow.gain
+    return records

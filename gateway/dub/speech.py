@@ -1,0 +1,341 @@
+"""Speech of a film as renderers take it: the posteriorgram around the time of each frame.
+
+Speech: from samples to features on the motion grid, kept on disk, and from features to the motion of every frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import audio as audio_client
+from dubstage.client import motion as motion_client
+from dubstage.client import rpcs
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.media.sound import Speech
+from gateway.methods import SHARED_FEATURES, FeatureKinds, Predictor
+from gateway.stages.calls import CallPace, until_done
+from gateway.stages.interface import Stages
+from services.common.array_types import Float32, Float64, Int64
+from services.common.errors import ContractBroken, InvalidRequest
+from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.wire.arrays import from_tensor
+from services.common.wire.pose_messages import pose_from_proto
+from services.common.wire.timeline import MOTION_RATE
+
+FEATURE_BLOCK: Final = 64
+"""Feature frames per message to the motion stage."""
+_Further = Literal["identity_removed", "speech_states", "speech_states_live"]
+_FURTHER: Final[Mapping[audio_pb2.FeatureKind.ValueType, tuple[_Further, str]]] = {
+    audio_pb2.FEATURE_KIND_IDENTITY_REMOVED: ("identity_removed", "identity_removed"),
+    audio_pb2.FEATURE_KIND_SPEECH_STATES: ("speech_states", "speech_states"),
+    audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE: ("speech_states_live", "speech_states"),
+}
+"""Kinds besides SHARED_FEATURES that predictors and lags need, and their fields in AudioFeatureBlock and in FEATURE_RECORD. A
+predictor hears the states of one kind of window, so both kinds have one field in FEATURE_RECORD."""
+_LAST_AHEAD: Final = 11
+"""Frames after the end of a film that decide its last mouths: 400 ms of look-ahead, and one frame of rounding."""
+UNHEARD_PER_S: Final = 25
+"""Speech may be 1 / UNHEARD_PER_S seconds longer than its film before the user is warned that the speech is cut."""
+
+
+def motion_frames_for(duration: Fraction) -> int:
+    """Return how many frames of the motion grid cover a film of `duration` seconds and the look-ahead of its last frames."""
+    return math.ceil(duration * MOTION_RATE) + _LAST_AHEAD
+
+
+def speech_duration(speech: Speech) -> Fraction:
+    """Return the length of speech, seconds. Reads all of the speech.
+
+    Raises:
+        InvalidRequest: the speech has no samples.
+        MediaUnsupported: the speech cannot be read.
+    """
+    samples = sum(len(chunk) for chunk in speech.chunks)
+    if not samples:
+        raise InvalidRequest("the speech has no sound in it", field="audio")
+    return Fraction(samples, speech.sample_rate_hz)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechExtent:
+    """Length of speech compared with its film.
+
+    Attributes:
+        used_s: seconds of speech that the film has.
+        longer: whether speech is left over after the end of the film.
+    """
+
+    used_s: float
+    longer: bool
+
+
+async def extract_features(
+    stages: Stages,
+    speech: Speech,
+    features: RecordFile,
+    num_frames: int,
+    film: Fraction,
+    kinds: FeatureKinds = SHARED_FEATURES,
+    *,
+    on_frames: Callable[[int], None] | None = None,
+) -> SpeechExtent:
+    """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
+
+    Args:
+        stages: the stages.
+        speech: what is said.
+        features: gets the records; records that are there already are removed.
+        num_frames: frames of the motion grid.
+        film: length of the film, seconds. Speech after this time is not heard.
+        kinds: kinds of features to extract.
+        on_frames: called with the number of finished frames.
+
+    Raises:
+        InvalidRequest: the speech is too long for one call to a stage that is a server.
+        DubstageError: from the audio stage, or from reading the sound.
+    """
+    total_samples, counted = 0, False
+    limit = math.ceil(film * speech.sample_rate_hz)
+    enough = limit + speech.sample_rate_hz // UNHEARD_PER_S
+
+    async def requests() -> AsyncIterator[audio_pb2.ExtractFeaturesRequest]:
+        nonlocal total_samples, counted
+        total_samples = sent = 0
+        counted = False
+        made = audio_client.extract_features.requests(
+            sample_rate_hz=speech.sample_rate_hz,
+            channels=speech.channels,
+            timeline=MOTION_RATE,
+            kinds=kinds,
+            num_frames=num_frames,
+        )
+        yield made.config
+        chunks = iter(speech.chunks)
+        while (chunk := await asyncio.to_thread(_next_chunk, chunks)) is not None:
+            piece = chunk[: limit - sent]
+            total_samples += len(chunk)
+            if len(piece):
+                yield made.item(piece)
+                sent += len(piece)
+            if total_samples > enough:
+                break
+        counted = True
+
+    async def hear() -> None:
+        features.clear()
+        pace = CallPace(stages.call_deadline_s, "audio", "the speech", num_frames, num_frames / float(MOTION_RATE))
+        async for reply in stages.stream(rpcs.audio.EXTRACT_FEATURES, requests()):
+            features.append(feature_records(reply.block))
+            pace.answered(features.num_rows)
+            if on_frames is not None:
+                on_frames(features.num_rows)
+        features.sync()
+
+    await until_done(hear)
+    if features.num_rows != num_frames:
+        raise ContractBroken(f"the audio stage answered {features.num_rows} of {num_frames} frames")
+    # The stage may answer all frames before it has read all speech.
+    if not counted:
+        total_samples = await asyncio.to_thread(_count_samples, speech, enough)
+    return speech_extent(total_samples, limit, speech.sample_rate_hz)
+
+
+def speech_extent(num_samples: int, limit: int, sample_rate_hz: int) -> SpeechExtent:
+    """Return how speech of at least `num_samples` samples fits a film of `limit` samples.
+
+    Speech that is longer by up to 1 / UNHEARD_PER_S seconds (one frame) does not count as longer.
+    """
+    return SpeechExtent(min(num_samples, limit) / sample_rate_hz, num_samples > limit + sample_rate_hz // UNHEARD_PER_S)
+
+
+def _count_samples(speech: Speech, enough: int) -> int:
+    """Return the number of samples of speech. Counting stops at the first number above `enough`."""
+    total = 0
+    for chunk in speech.chunks:
+        total += len(chunk)
+        if total > enough:
+            break
+    return total
+
+
+def feature_records(block: audio_pb2.AudioFeatureBlock) -> npt.NDArray[np.void]:
+    """Return the FEATURE_RECORDs of an AudioFeatureBlock message."""
+    count = block.num_frames
+    rows = np.zeros(count, dtype=FEATURE_RECORD)
+    rows["mel"] = from_tensor(block.mel, "mel", dtype=np.float32, shape=(count, 4, 80))
+    rows["posteriorgram"] = from_tensor(block.posteriorgram, "posteriorgram", dtype=np.float32, shape=(count, 4, 40))
+    for name, column in _FURTHER.values():
+        if block.HasField(name):
+            shape = FEATURE_RECORD[column].shape
+            rows[column] = from_tensor(getattr(block, name), name, dtype=np.float32, shape=(count, *shape))
+    rows["speech_probability"] = from_tensor(block.speech_probability, "speech_probability", dtype=np.float32, shape=(count,))
+    return rows
+
+
+def feature_block(
+    rows: npt.NDArray[np.void], first_frame: int, kinds: FeatureKinds = SHARED_FEATURES
+) -> audio_pb2.AudioFeatureBlock:
+    """Return an AudioFeatureBlock message of FEATURE_RECORDs.
+
+    Args:
+        rows: FEATURE_RECORDs [N].
+        first_frame: frame of the motion grid of the first record.
+        kinds: kinds to put in, in addition to SHARED_FEATURES.
+    """
+    arrays = {name: rows[name] for name in ("mel", "posteriorgram")}
+    arrays |= {name: rows[column] for kind, (name, column) in _FURTHER.items() if kind in kinds}
+    return audio_client.feature_block(arrays, rows["speech_probability"], first_frame=first_frame)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionRequest:
+    """What motion is predicted from, beside the speech.
+
+    Attributes:
+        predictor: the motion predictor.
+        style: speaking style of the person.
+        timeline: frame times of the film.
+        num_frames: frames of the film.
+        without_style: use the style of the mean speaker (an ablation).
+        block: feature frames per message; changes no byte of the answer.
+        expressiveness: factor of the mouth's movement.
+    """
+
+    predictor: Predictor
+    style: common_pb2.ArtefactRef
+    timeline: common_pb2.Timeline
+    num_frames: int
+    without_style: bool = False
+    block: int = FEATURE_BLOCK
+    expressiveness: float = 1.0
+
+
+async def predict_motion(
+    stages: Stages,
+    request: MotionRequest,
+    features: RecordFile,
+    motion: RecordFile,
+    *,
+    on_frames: Callable[[int], None] | None = None,
+) -> None:
+    """Fill `motion` with a MOTION_RECORD for every frame of the film; records that are there already are removed.
+
+    Args:
+        stages: the stages.
+        request: what the motion is predicted from.
+        features: FEATURE_RECORDs of the speech.
+        motion: gets the records.
+        on_frames: called with the number of finished frames.
+
+    Raises:
+        InvalidRequest: the film is too long for one call to a stage that is a server.
+        DubstageError: from the motion stage.
+    """
+
+    async def requests() -> AsyncIterator[motion_pb2.PredictMotionRequest]:
+        made = motion_client.predict_motion.requests(
+            method=request.predictor.name,
+            style=request.style,
+            timeline=request.timeline,
+            num_frames=request.num_frames,
+            without_style=request.without_style,
+            whole_speech=True,
+            expressiveness=request.expressiveness,
+        )
+        yield made.config
+        for begin in range(0, features.num_rows, request.block):
+            rows = features.read(begin, begin + request.block)
+            yield made.item(feature_block(rows, begin, request.predictor.features))
+
+    async def predict() -> None:
+        motion.clear()
+        seconds = features.num_rows / float(MOTION_RATE)
+        pace = CallPace(stages.call_deadline_s, "motion", "the film", request.num_frames, seconds)
+        async for reply in stages.stream(rpcs.motion.PREDICT_MOTION, requests()):
+            motion.append(motion_records(reply.frames))
+            pace.answered(motion.num_rows)
+            if on_frames is not None:
+                on_frames(motion.num_rows)
+        motion.sync()
+
+    await until_done(predict)
+    if motion.num_rows != request.num_frames:
+        raise ContractBroken(f"the motion stage answered {motion.num_rows} of {request.num_frames} frames")
+
+
+def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.void]:
+    """Return the MOTION_RECORDs of MotionFrame messages."""
+    messages = list(frames)
+    rows = np.zeros(len(messages), dtype=MOTION_RECORD)
+    for row, message in zip(rows, messages, strict=True):
+        row["mouth"] = from_tensor(message.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3))
+        row["speech_probability"] = message.speech_probability
+        row["pose"] = pose_vectors([pose_from_proto(message.pose, "pose")])[0] if message.HasField("pose") else np.nan
+        row["blink"] = message.blink
+    return rows
+
+
+def _next_chunk(chunks: Iterator[Float32]) -> Float32 | None:
+    return next(chunks, None)
+
+
+ROWS_PER_FRAME: Final = 4
+"""Rows of the posteriorgram per frame of the motion grid: one row per 10 ms."""
+FRAMES_AROUND: Final = 2
+"""Frames of the motion grid that a renderer hears before and after a frame."""
+SPEECH_ROWS: Final = (2 * FRAMES_AROUND + 1) * ROWS_PER_FRAME
+"""Rows of the speech features of one frame: 200 ms."""
+_ROWS_PER_S: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedSpeech:
+    """Speech that belongs to the frames of a film.
+
+    Attributes:
+        features: FEATURE_RECORDs of the speech. Record 0 begins at time 0 of the film.
+        seconds: float64 [T], presentation time of every frame of the film from the first frame.
+        lag_frames: frames of 40 ms by which the sound comes after the picture.
+    """
+
+    features: RecordFile
+    seconds: Float64
+    lag_frames: int = 0
+
+    def around(self, frames: Int64) -> Float32:
+        """Return the speech features of frames of the film, float32 [N, 20, 40].
+
+        A frame at time n / 25 s gets the posteriorgram rows of frames n - 2 to n + 2 of the motion grid. A frame at another time
+        gets the rows that begin in the 200 ms around it, to the nearest 10 ms. Rows outside the speech are 0.
+
+        Args:
+            frames: int64 [N], frames of the film.
+        """
+        nearest = np.floor(self.seconds[frames] * _ROWS_PER_S + 0.5).astype(np.int64)
+        begins = nearest + (self.lag_frames - FRAMES_AROUND) * ROWS_PER_FRAME
+        return np.array([self._rows(int(begin)) for begin in begins], np.float32).reshape(-1, *SPEECH_SHAPE)
+
+    def _rows(self, begin: int) -> Float32:
+        """Return the posteriorgram rows begin to begin + 19 of the speech. The records are read frame by frame: films have gaps."""
+        rows: Float32 = np.zeros(SPEECH_SHAPE, np.float32)
+        first = max(0, begin // ROWS_PER_FRAME)
+        read = self.features.read(first, (begin + SPEECH_ROWS - 1) // ROWS_PER_FRAME + 1)["posteriorgram"].reshape(
+            -1, SPEECH_SHAPE[1]
+        )
+        shift = first * ROWS_PER_FRAME - begin
+        known = read[max(0, -shift) : SPEECH_ROWS - shift]
+        rows[max(0, shift) : max(0, shift) + len(known)] = known
+        return rows

@@ -1,0 +1,529 @@
+"""Second pass: rendered mouths of one window of frames, a pure function of artefacts and an absolute frame range.
+
+Rendered mouths of one window of frames, and the mouth of one frame, ready to be composited.
+
+A span of frames that is rendered at once: the wanted frames, and the frames around them that the stages see.
+
+What the windows of an actor are rendered with, and which frames around a window the stages see.
+
+What the texture stage makes for the frames of a span: warped mouths, drawn faces, or features of the neural texture.
+
+Fine detail of finished boxes, from what the texture stage answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from dubstage.client import motion as motion_client
+from dubstage.client import render as render_client
+from dubstage.client import rpcs
+from dubstage.client import texture as texture_client
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.compositing.blend import blend_box
+from gateway.compositing.detail import skin_under
+from gateway.compositing.jaw import jaw_shift, moved
+from gateway.dub.enrol import EnrolledActor
+from gateway.dub.records import pose_of
+from gateway.methods import Method, Renderer, TextureInput
+from gateway.stages.calls import all_replies
+from gateway.stages.interface import Stages
+from services.common.array_types import Array, Bool, Float32, Int64, UInt8
+from services.common.errors import ContractBroken
+from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
+from services.common.face.crops import BOX_SIZE, head_to_box
+from services.common.face.mouth_detail import with_fitting_interior
+from services.common.wire.arrays import from_image
+from services.common.wire.pose_messages import pose_to_proto
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RenderedMouth:
+    """The rendered mouth of one frame.
+
+    Attributes:
+        box: uint8 [160, 160, 3], RGB.
+        mask: uint8 [160, 160], weight of the box; 255 = 1.
+        skin: uint8 [160, 160], the mask without lips, old and new (skin_under).
+        detail: uint8 [160 S, 160 S], detail at S pixels per box pixel (box_with_detail); S = 0: no detail.
+        shift: float32 [160, 160, 2], how the footage is moved under and around the box, box pixels (jaw_shift).
+        strength: factor of mask and shift, 0 to 1.
+    """
+
+    box: UInt8
+    mask: UInt8
+    skin: UInt8
+    detail: UInt8
+    shift: Float32
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedWindow:
+    """Mouths of the rendered frames of a window.
+
+    Attributes:
+        frame: int64 [N], indices in the film.
+        box: uint8 [N, 160, 160, 3], finished render boxes: colour-matched and blended, RGB.
+        mask: uint8 [N, 160, 160], weight of the box; 255 = the box, 0 = the footage.
+        fitting_error: float32 [N], of the texture stage's warp; 0 where nothing was warped.
+        bending_energy: float32 [N], of the texture stage's warp; 0 where nothing was warped.
+        landmarks: float32 [N, 59, 2], wanted mouth-area landmarks, box pixels.
+        filmed: float32 [N, 59, 2], the footage's own mouth-area landmarks, box pixels.
+        detail: uint8 [N, 160 S, 160 S], detail of the mouths at S pixels per box pixel (mouth_detail.py); S = 0: no detail.
+    """
+
+    frame: Int64
+    box: UInt8
+    mask: UInt8
+    fitting_error: Float32
+    bending_energy: Float32
+    landmarks: Float32
+    filmed: Float32
+    detail: UInt8
+
+    def mouth(self, place: int, strength: float = 1.0) -> RenderedMouth:
+        """Return the mouth of the frame at a place, to be composited with a factor of the mask."""
+        return RenderedMouth(self.box[place], self.mask[place], self.skin(place), self.detail[place], self.shift(place), strength)
+
+    def skin(self, place: int) -> UInt8:
+        """Return the mask of the frame at a place without the filmed lips and the wanted lips, uint8 [160, 160]."""
+        return skin_under(self.mask[place], self.filmed[place], self.landmarks[place])
+
+    def shift(self, place: int) -> Float32:
+        """Return how the footage of the frame at a place is moved under and around the box, float32 [160, 160, 2], box pixels."""
+        return jaw_shift(self.filmed[place], self.landmarks[place], self.mask[place])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameSpan:
+    """Consecutive frames of a film: context frames before, wanted frames, context frames after.
+
+    Attributes:
+        records: FACE_RECORDs [N] of the target, one per frame.
+        mouths: float32 [N, 59, 3], the wanted mouths in head space.
+        wanted: bool [N]; False: the frame is context only.
+        speech: float32 [N, 20, 40], speech features of the frames; None: the renderer takes none.
+    """
+
+    records: Array
+    mouths: Float32
+    wanted: Bool
+    speech: Float32 | None = None
+
+    def __len__(self) -> int:
+        """Return the number of frames, N."""
+        return len(self.records)
+
+    def frame(self, place: int) -> int:
+        """Return the index in the film of the frame at a place of the span."""
+        return int(self.records[place]["frame"])
+
+    def frames(self, chosen: Bool) -> list[int]:
+        """Return the indices in the film of the chosen frames, bool [N]."""
+        return [int(frame) for frame in self.records[chosen]["frame"]]
+
+    def landmarks(self, place: int) -> Float32:
+        """Return the wanted mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
+        return head_to_box(self.mouths[place], pose_of(self.records[place]))
+
+    def filmed(self, place: int) -> Float32:
+        """Return the footage's own mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
+        record = self.records[place]
+        return head_to_box(record["mouth"], pose_of(record))
+
+    def background(self, place: int, wanted: Float32, mask: UInt8) -> UInt8:
+        """Return the footage's own box of a frame with the jaw moved to the wanted jaw, uint8 [160, 160, 3], RGB.
+
+        Args:
+            place: of the frame.
+            wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+            mask: uint8 [160, 160], lower-face mask.
+        """
+        shift = jaw_shift(self.filmed(place), wanted, mask)
+        return moved(np.ascontiguousarray(self.records[place]["pixels"]), shift)
+
+    def target(self, place: int, *, context_only: bool) -> texture_client.Target:
+        """Return what the texture stage is asked for a frame."""
+        frame = self.frame(place)
+        mouth = motion_client.motion_frame(frame, np.asarray(self.mouths[place]))
+        return texture_client.Target(frame, mouth, pose_to_proto(pose_of(self.records[place])), context_only=context_only)
+
+
+TEXTURE_CONTEXT_FRAMES: Final = 5
+"""Frames before a window that the texture stage sees, so that it retrieves the first frames of a window like any other frame."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowConfig:
+    """What all windows of one actor are rendered with.
+
+    Attributes:
+        bank: texture bank of the actor.
+        geometry: lower face of the actor.
+        renderer: the renderer; None: the warped texture itself is the picture (an ablation).
+        state: state of the actor for the renderer; None: the renderer's own. The neural texture of the actor is in it.
+        mode: what the texture stage does: how it warps, or which albedo it draws.
+        identity: identity of the actor on the morphable model; None: the texture stage needs none.
+        reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
+    """
+
+    bank: common_pb2.ArtefactRef
+    geometry: ActorGeometry
+    renderer: Renderer | None
+    state: common_pb2.ArtefactRef | None
+    mode: texture_pb2.WarpMode.ValueType
+    identity: common_pb2.ArtefactRef | None = None
+    reference: UInt8 | None = None
+    detail_scale: int = 0
+
+    @property
+    def texture(self) -> TextureInput:
+        """What the texture stage is asked for. Without a renderer, the warped texture is the picture."""
+        return self.renderer.texture if self.renderer is not None else TextureInput.WARPED
+
+    def mask_of(self, record: Any) -> UInt8:
+        """Return the lower-face mask of a face record, uint8 [160, 160]."""
+        return lower_face_mask(self.geometry, pose_of(record))
+
+    @property
+    def renderer_before(self) -> int:
+        """Frames before a wanted frame that the renderer sees."""
+        return self.renderer.frames_before if self.renderer is not None else 0
+
+    @property
+    def frames_before(self) -> int:
+        """Frames before a window that any stage sees."""
+        retrieved = self.texture in {TextureInput.WARPED, TextureInput.DRAWN} or self.detail_scale > 0
+        return max(TEXTURE_CONTEXT_FRAMES if retrieved else 0, self.renderer_before)
+
+    @property
+    def frames_after(self) -> int:
+        """Frames after a window that any stage sees."""
+        return self.renderer.frames_after if self.renderer is not None else 0
+
+
+def window_config(
+    method: Method,
+    actor: EnrolledActor,
+    warp: texture_pb2.WarpMode.ValueType,
+    reference: UInt8 | None = None,
+    *,
+    detail_scale: int = 0,
+) -> WindowConfig:
+    """Return what the windows of an actor are rendered with.
+
+    A renderer that takes the drawn face gets the low-frequency albedo if its state was trained on the person, otherwise the
+    detailed albedo (Yi et al. 2020, Sec. 3.3.1).
+
+    Args:
+        method: method that the actor is enrolled for.
+        actor: the actor.
+        warp: how the texture stage warps, for renderers that take a warped texture.
+        reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
+        detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
+    """
+    texture = method.renderer.texture
+    albedo = texture_pb2.WARP_MODE_LOW_FREQUENCY_ALBEDO if actor.renderer_trained else texture_pb2.WARP_MODE_DETAILED_ALBEDO
+    return WindowConfig(
+        bank=actor.bank,
+        geometry=actor.geometry,
+        renderer=method.renderer,
+        state=actor.renderer,
+        mode=albedo if texture is TextureInput.DRAWN else warp,
+        identity=actor.identity if texture in {TextureInput.DRAWN, TextureInput.NEURAL} else None,
+        reference=reference,
+        detail_scale=detail_scale,
+    )
+
+
+def with_context(run: range, usable: Bool, config: WindowConfig) -> range:
+    """Return a run of frames with the context frames that the stages see before and after the run.
+
+    Args:
+        run: the wanted frames, all of them usable.
+        usable: bool [T], frames of the film that can be rendered. Context never reaches across a frame that cannot.
+        config: says how many context frames there are at most.
+    """
+    first, stop = run.start, run.stop
+    while first > max(0, run.start - config.frames_before) and usable[first - 1]:
+        first -= 1
+    while stop < min(len(usable), run.stop + config.frames_after) and usable[stop]:
+        stop += 1
+    return range(first, stop)
+
+
+def textured_frames(config: WindowConfig, wanted: Bool) -> Bool:
+    """Return the frames that the texture stage answers, bool [N].
+
+    These are the wanted frames and the context frames that the renderer sees. None, if the renderer takes nothing of the texture
+    stage.
+    """
+    if config.texture is TextureInput.NONE:
+        return np.zeros_like(wanted)
+    textured = wanted.copy()
+    if wanted.any():
+        (places,) = np.nonzero(wanted)
+        textured[max(0, places[0] - config.renderer_before) : places[-1] + 1 + config.frames_after] = True
+    return textured
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameTexture:
+    """What the texture stage made for one frame.
+
+    Attributes:
+        landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        picture: Image message, uint8 [160, 160, 3]: the warped mouth or the drawn face; None: the renderer takes no picture.
+        features: Tensor message, float32 [160, 160, C]: features of the neural texture; None: the renderer takes none.
+        fitting_error: of the warp, box pixels; 0 where no spline was used.
+        bending_energy: of the warp; 0 where no spline was used.
+        detail: Image message, uint8 [160 S, 160 S]: fine detail of the mouth at S pixels per box pixel; None: not asked for.
+    """
+
+    landmarks: Float32
+    picture: common_pb2.Image | None = None
+    features: common_pb2.Tensor | None = None
+    fitting_error: float = 0.0
+    bending_energy: float = 0.0
+    detail: common_pb2.Image | None = None
+
+
+async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> dict[int, FrameTexture]:
+    """Return what the texture stage makes for a span, by the place of the frame in the span.
+
+    The wanted frames have a texture, and the context frames that the renderer sees. If the renderer takes nothing of the texture
+    stage, the stage is not asked, and the wanted frames have landmarks only.
+
+    Raises:
+        ContractBroken: the stage answered other frames.
+        DubstageError: from the stage.
+    """
+    textured = textured_frames(config, span.wanted)
+    places = np.nonzero(textured)[0].tolist()
+    match config.texture:
+        case TextureInput.NONE:
+            places = np.nonzero(span.wanted)[0].tolist()
+            made = [FrameTexture(span.landmarks(place)) for place in places]
+        case TextureInput.NEURAL:
+            made = await _sampled(stages, config, span, places)
+        case TextureInput.DRAWN:
+            made = await _warped(stages, config, span, places, config.mode)
+        case TextureInput.WARPED:
+            made = await _warped(stages, config, span, places, config.mode, config.detail_scale)
+    textures = dict(zip(places, made, strict=True))
+    if config.detail_scale and config.texture is not TextureInput.WARPED:
+        await _add_detail(stages, config, span, textures)
+    return textures
+
+
+async def _add_detail(stages: Stages, config: WindowConfig, span: FrameSpan, textures: dict[int, FrameTexture]) -> None:
+    """Add the detail of the bank to the textures of the wanted frames, for renderers that take no warped texture."""
+    places = np.nonzero(span.wanted)[0].tolist()
+    mode = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
+    warped = await _warped(stages, config, span, places, mode, config.detail_scale)
+    for place, texture in zip(places, warped, strict=True):
+        textures[place] = replace(textures[place], detail=texture.detail)
+
+
+async def _warped(
+    stages: Stages,
+    config: WindowConfig,
+    span: FrameSpan,
+    places: Sequence[int],
+    mode: texture_pb2.WarpMode.ValueType,
+    detail_scale: int = 0,
+) -> list[FrameTexture]:
+    # Context after the last picture is the renderer's alone.
+    seen, answered = range(places[-1] + 1 if places else 0), set(places)
+
+    async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
+        made = texture_client.retrieve_warp.requests(
+            bank=config.bank, mode=mode, identity=config.identity, detail_scale=detail_scale
+        )
+        yield made.config
+        for place in seen:
+            yield made.item(span.target(place, context_only=place not in answered))
+
+    replies = await all_replies(lambda: stages.stream(rpcs.texture.RETRIEVE_WARP, requests()))
+    _check([reply.frame_index for reply in replies], span, places)
+    return [
+        FrameTexture(
+            landmarks=_landmarks(reply),
+            picture=reply.warped,
+            fitting_error=reply.fitting_error,
+            bending_energy=reply.bending_energy,
+            detail=reply.detail if detail_scale else None,
+        )
+        for reply in replies
+    ]
+
+
+async def _sampled(stages: Stages, config: WindowConfig, span: FrameSpan, places: Sequence[int]) -> list[FrameTexture]:
+    assert config.state is not None, "a renderer that takes a neural texture needs an actor"
+    texture = config.state
+
+    async def requests() -> AsyncIterator[texture_pb2.SampleNeuralTextureRequest]:
+        made = texture_client.sample_neural_texture.requests(texture=texture, identity=config.identity)
+        yield made.config
+        for place in places:
+            yield made.item(span.target(place, context_only=False))
+
+    replies = await all_replies(lambda: stages.stream(rpcs.texture.SAMPLE_NEURAL_TEXTURE, requests()))
+    _check([reply.frame_index for reply in replies], span, places)
+    return [FrameTexture(span.landmarks(place), None, reply.features) for place, reply in zip(places, replies, strict=True)]
+
+
+def _check(answered: list[int], span: FrameSpan, places: Sequence[int]) -> None:
+    expected = [span.frame(place) for place in places]
+    if answered != expected:
+        raise ContractBroken(f"the texture stage answered frames {answered}, not {expected}")
+
+
+def _landmarks(reply: texture_pb2.RetrieveWarpResponse) -> Float32:
+    return np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
+
+
+def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Sequence[UInt8]) -> UInt8:
+    """Return the fine detail of finished boxes, uint8 [N, 160 S, 160 S] at S pixels per box pixel (mouth_detail.py).
+
+    Args:
+        config: says the scale, and whether the renderer starts from the bank's frames.
+        textures: what the texture stage made, N of them.
+        boxes: uint8 [160, 160, 3] each, RGB: the finished boxes of the same frames.
+
+    Raises:
+        InvalidRequest: a picture of the texture stage has another size.
+    """
+    side = config.detail_scale * BOX_SIZE
+    details = np.empty((len(textures), side, side), np.uint8)
+    if not side:
+        return details
+    for row, texture, box in zip(details, textures, boxes, strict=True):
+        assert texture.detail is not None, "the texture stage was asked for detail"
+        row[:] = from_image(texture.detail, "detail", channels=1, size=(side, side))
+        if config.texture is not TextureInput.WARPED:
+            row[:] = with_fitting_interior(row, box, texture.landmarks)
+    return details
+
+
+WINDOW_FRAMES: Final = 32
+"""Frames per window. A job that dies loses at most the windows in work."""
+BOX: Final = (BOX_SIZE, BOX_SIZE)
+"""Width and height of a render box, pixels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _BlendTarget:
+    """What the mouth of one frame is rendered and blended onto.
+
+    Attributes:
+        picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the place of the wanted jaw.
+        mask: uint8 [160, 160], lower-face mask.
+        landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+    """
+
+    picture: UInt8
+    mask: UInt8
+    landmarks: Float32
+
+
+async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -> RenderedWindow:
+    """Render the wanted frames of a span of consecutive frames.
+
+    Args:
+        stages: the stages.
+        config: what to render with.
+        span: the frames.
+
+    Raises:
+        DubstageError: from the stages.
+    """
+    textures = await textures_of(stages, config, span)
+    grounds = await asyncio.to_thread(_grounds, config, span, textures)
+    places = np.nonzero(span.wanted)[0].tolist()
+    wanted = [textures[place] for place in places]
+    if config.renderer is not None:
+        rendered = await _rendered(stages, config, span, textures, grounds)
+    else:
+        pictures = [from_image(texture.picture, "warped", channels=3, size=BOX) for texture in wanted if texture.picture]
+        rendered = [(picture, grounds[place].mask) for place, picture in zip(places, pictures, strict=True)]
+    blended = await asyncio.to_thread(
+        lambda: [blend_box(box, grounds[place].picture, mask) for place, (box, mask) in zip(places, rendered, strict=True)]
+    )
+    count = len(wanted)
+    return RenderedWindow(
+        frame=np.array(span.frames(span.wanted), np.int64),
+        box=np.stack(blended) if count else np.empty((0, *BOX, 3), np.uint8),
+        mask=np.stack([mask for _, mask in rendered]) if count else np.empty((0, *BOX), np.uint8),
+        fitting_error=np.array([texture.fitting_error for texture in wanted], np.float32),
+        bending_energy=np.array([texture.bending_energy for texture in wanted], np.float32),
+        landmarks=np.stack([texture.landmarks for texture in wanted]) if count else np.empty((0, 59, 2), np.float32),
+        filmed=np.stack([span.filmed(place) for place in places]) if count else np.empty((0, 59, 2), np.float32),
+        detail=await asyncio.to_thread(details_of, config, wanted, blended),
+    )
+
+
+def _grounds(config: WindowConfig, span: FrameSpan, textures: Mapping[int, FrameTexture]) -> dict[int, _BlendTarget]:
+    """Return the grounds of the wanted frames and of all context frames that the renderer sees, by their places in the span."""
+    begin = int(np.argmax(span.wanted)) if span.wanted.any() else len(span)
+    grounds: dict[int, _BlendTarget] = {}
+    for place in range(max(0, begin - config.renderer_before), len(span)):
+        texture = textures.get(place)
+        landmarks = span.landmarks(place) if texture is None else texture.landmarks
+        mask = config.mask_of(span.records[place])
+        grounds[place] = _BlendTarget(span.background(place, landmarks, mask), mask, landmarks)
+    return grounds
+
+
+async def _rendered(
+    stages: Stages,
+    config: WindowConfig,
+    span: FrameSpan,
+    textures: Mapping[int, FrameTexture],
+    grounds: Mapping[int, _BlendTarget],
+) -> list[tuple[UInt8, UInt8]]:
+    """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every wanted frame.
+
+    Raises:
+        ContractBroken: the render stage answered other frames.
+        DubstageError: from the stage.
+    """
+    assert config.renderer is not None
+    made = render_client.render.requests(model=config.renderer.name, actor=config.state, reference=config.reference)
+
+    async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
+        yield made.config
+        # One message at a time: features of a neural texture take 1.6 MB per frame.
+        for place, ground in grounds.items():
+            yield made.item(await asyncio.to_thread(_conditions, span, place, ground, textures.get(place)))
+
+    replies = await all_replies(lambda: stages.stream(rpcs.render.RENDER, requests()))
+    answered, expected = [reply.frame_index for reply in replies], span.frames(span.wanted)
+    if answered != expected:
+        raise ContractBroken(f"the render stage answered frames {answered}, not {expected}")
+    return [
+        (from_image(reply.box, "box", channels=3, size=BOX), from_image(reply.mask, "mask", channels=1, size=BOX))
+        for reply in replies
+    ]
+
+
+def _conditions(span: FrameSpan, place: int, ground: _BlendTarget, texture: FrameTexture | None) -> render_client.Conditions:
+    return render_client.Conditions(
+        frame_index=span.frame(place),
+        background=ground.picture,
+        texture=texture.picture if texture is not None else None,
+        mask=ground.mask,
+        box_landmarks=ground.landmarks,
+        neural_features=texture.features if texture is not None else None,
+        speech_features=span.speech[place] if span.speech is not None else None,
+        context_only=not span.wanted[place],
+    )

@@ -1,0 +1,284 @@
+"""The folder of one job: its record files and its finished passes."""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from gateway.dub.disk import MAX_JOB_BYTES, Allowance, job_folder
+from gateway.dub.journal import step_key
+from gateway.dub.records import (
+    EXPRESSION_RECORD,
+    FACE_RECORD,
+    FEATURE_RECORD,
+    MOTION_RECORD,
+    Checksum,
+    RecordFile,
+    read_note,
+    write_note,
+)
+from services.common.errors import InvalidRequest
+
+JOBS: Final = "jobs"
+"""Folder of the data folder that holds the folders of all jobs."""
+LOCK: Final = "lock"
+"""File that is locked by the process that works in a job's folder."""
+FACTS: Final = "job.json"
+"""File that describes the job: kind, footage, speech, method, actor."""
+ALREADY_RUNNING: Final = "the very same job is running already: wait for it"
+"""Message of the error if another job works in the folder."""
+_NOTE: Final = ".done"
+_LOCK_TRIES: Final = 5
+_ASKED_TRIES: Final = 500
+"""Tries while other processes only ask for the lock: on a busy machine, such a process may be stopped between two steps."""
+_LOCK_WAIT_S: Final = 0.02
+JOURNAL: Final = "journal"
+"""Folder of finished steps (gateway.dub.journal)."""
+
+_log = structlog.stdlib.get_logger("dubstage.jobs")
+
+
+class Workspace:
+    """Record files of a job. One process at a time works in a folder. The lock is released when the process ends, for any reason.
+
+    Attributes:
+        folder: the job's folder.
+        faces: FACE_RECORDs of the footage.
+        speech: FEATURE_RECORDs of the new speech.
+        sound: FEATURE_RECORDs of the footage's own sound.
+        motion: MOTION_RECORDs of the new speech.
+        expression: EXPRESSION_RECORDs of the footage, if the dub keeps the expression.
+        backgrounds: FACE_RECORDs of the background film, if the dub has its own timeline.
+        allowance: disk space of all records.
+        redone: warnings for the user about damaged files of an earlier run.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = MAX_JOB_BYTES) -> None:
+        """Open the folder, or create it, and remove files that a killed run did not finish writing.
+
+        Raises:
+            InvalidRequest: another job works in the folder.
+            StorageFull: no space is left.
+        """
+        self.folder = folder
+        self.redone: list[str] = []
+        self.allowance = Allowance(folder, max_bytes)
+        with job_folder(folder), ExitStack() as files:
+            files.callback(os.close, lock_folder(folder))
+            _sweep(folder)
+
+            def records(name: str, dtype: Any) -> RecordFile:
+                return files.enter_context(RecordFile(folder / name, dtype, self.allowance))
+
+            self.faces = records("faces.bin", FACE_RECORD)
+            self.speech = records("speech.bin", FEATURE_RECORD)
+            self.sound = records("sound.bin", FEATURE_RECORD)
+            self.motion = records("motion.bin", MOTION_RECORD)
+            self.expression = records("expression.bin", EXPRESSION_RECORD)
+            self.backgrounds = records("backgrounds.bin", FACE_RECORD)
+            self._files = files.pop_all()
+
+    def finished(self, name: str, *files: RecordFile | Path) -> dict[str, Any] | None:
+        """Return the note of a finished pass; None: the pass has to be done.
+
+        A pass does not count as finished if its note is damaged, or if a file does not match its checksum in the note.
+
+        Args:
+            name: name of the pass.
+            files: files of the pass that the caller will read.
+        """
+        path = self.folder / f"{name}{_NOTE}"
+        found = read_note(path)
+        match found:
+            case {"said": dict(said), "files": dict(checksums)}:
+                damaged = [file for file in files if _checksum_of(file) != Checksum.parsed(checksums.get(_path(file).name))]
+                if not damaged:
+                    return said
+                what = ", ".join(_path(file).name for file in damaged)
+            case _:
+                if not path.exists():
+                    return None
+                what = path.name
+        self.redo(name, what)
+        return None
+
+    def redo(self, name: str, what: str) -> None:
+        """Forget that a pass is finished, and warn the user that its file `what` cannot be used."""
+        (self.folder / f"{name}{_NOTE}").unlink(missing_ok=True)
+        _log.warning("job_records_damaged", job=self.folder.name, done_anew=name, damaged=what)
+        self.redone.append(f"what an earlier run left of this job was damaged ({what}): it was made anew")
+
+    def finish(self, name: str, said: Mapping[str, Any], *files: RecordFile | Path) -> None:
+        """Mark a pass as finished, so that a restart does not do the pass again.
+
+        Args:
+            name: name of the pass.
+            said: note, JSON values that `finished` returns.
+            files: files of the pass, synced to the disk.
+        """
+        checksums: dict[str, list[object]] = {}
+        for file in files:
+            checksum = file.checksum() if isinstance(file, RecordFile) else Checksum.of(file)
+            assert checksum is not None, f"{file} is not there"
+            checksums[_path(file).name] = [checksum.size_bytes, checksum.blake2b]
+        write_note(self.folder / f"{name}{_NOTE}", {"said": dict(said), "files": checksums})
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Write the description of the job and its starting time, for `dubstage jobs`."""
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        write_note(self.folder / FACTS, {**facts, "started": started})
+
+    def resumable(self) -> bool:
+        """Return whether another run could continue from here: there is a finished pass or a journalled step."""
+        journal = self.folder / JOURNAL
+        return any(self.folder.glob(f"*{_NOTE}")) or (journal.is_dir() and any(journal.iterdir()))
+
+    def close(self) -> None:
+        """Close all files, even if one of them cannot be written to its end. The files stay."""
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JOB_BYTES) -> Workspace:
+    """Open a job's folder, or a second folder for a gateway's operation while another process works in the job's folder.
+
+    The other process does the same job for another operation, or it is a paused gateway that has lost this operation.
+
+    Args:
+        folder: the job's folder.
+        operation: name of the gateway's operation; empty: none, the job has one folder.
+        max_bytes: most bytes of the folder.
+
+    Raises:
+        InvalidRequest: another job works in the folder.
+        StorageFull: no space is left.
+    """
+    try:
+        return Workspace(folder, max_bytes=max_bytes)
+    except InvalidRequest:
+        if not operation or not is_running(folder):
+            raise
+    second = step_key("second folder", job=folder.name, operation=operation)
+    return Workspace(folder.with_name(second[: len(folder.name)]), max_bytes=max_bytes)
+
+
+def lock_folder(folder: Path, *, make: bool = True) -> int:
+    """Lock a job's folder, and return the descriptor of the lock. Closing the descriptor releases the lock.
+
+    Args:
+        folder: the job's folder.
+        make: create a missing folder. A caller that removes a job gives False, because the job may just have ended.
+
+    Raises:
+        InvalidRequest: another process, or another job of this one, works in the folder.
+        FileNotFoundError: the folder is missing, and `make` is False.
+        OSError: the folder cannot be created.
+    """
+    tries = 0
+    while True:
+        if make:
+            _make(folder)
+        try:
+            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if not make:
+                raise
+            # Another process removed the folder after this process created it.
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            most = _ASKED_TRIES if _is_only_asked_for(handle) else _LOCK_TRIES
+            os.close(handle)
+            tries += 1
+            if tries < most:
+                time.sleep(_LOCK_WAIT_S)
+                continue
+            raise InvalidRequest(ALREADY_RUNNING, field="footage") from None
+        except OSError:
+            # The file system has no locks.
+            return handle
+        if _still_there(handle, folder / LOCK):
+            return handle
+        os.close(handle)
+
+
+def _make(folder: Path) -> None:
+    """Create a job's folder, unless the folder is there.
+
+    Raises:
+        OSError: the folder cannot be created, or a file is in its place.
+    """
+    for left in reversed(range(_LOCK_TRIES)):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError:
+            # `mkdir` looks twice. Another process may remove the folder in between.
+            if not left:
+                raise
+        else:
+            return
+
+
+def is_running(folder: Path) -> bool:
+    """Return whether a process works in a job's folder and holds its lock.
+
+    No lock file is created, because a new file would keep a folder that another process is removing.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return not _is_only_asked_for(handle)
+    except OSError:
+        return False  # the file system has no locks
+    finally:
+        os.close(handle)
+
+
+def _is_only_asked_for(handle: int) -> bool:
+    """Return whether no process works under a lock. Whoever asks holds a shared lock until the handle is closed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _still_there(handle: int, path: Path) -> bool:
+    # A process that removes a folder holds the folder's lock, so the new lock may belong to a removed folder.
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files that a killed run did not finish writing: hidden files and decoded frames."""
+    for part in (folder, folder / JOURNAL):
+        for left in (*part.glob(".*"), *part.glob("*.frames")):
+            if left.is_file() or left.is_symlink():
+                left.unlink(missing_ok=True)
+
+
+def _path(file: RecordFile | Path) -> Path:
+    return file.path if isinstance(file, RecordFile) else file
+
+
+def _checksum_of(file: RecordFile | Path) -> Checksum | None:
+    return file.seal_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)

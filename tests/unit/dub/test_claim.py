@@ -1,0 +1,92 @@
+"""What the manifest of a dub says comes from the request, the models and the plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from gateway.consent.record import Consent, digest_of
+from gateway.dub.claim import film_claim, spans
+from gateway.dub.plan import DUBBED, SILENT, Plan
+from gateway.dub.request import ActorRecord, DubRequest, consents
+from gateway.media.probe import probe
+from gateway.provenance.claim import definition
+from gateway.stages.method_check import ListedModels
+from tests.unit.consent.records import face, record
+
+LISTED = ListedModels(
+    motion_pb2.ListModelsResponse(
+        models=[motion_pb2.Model(name=name, version=f"m-{name}") for name in ("ugc", "headpose", "speech_map")]
+    ),
+    render_pb2.ListModelsResponse(models=[render_pb2.Model(name=name, sha256=f"r-{name}") for name in ("ugc", "headpose")]),
+)
+CONSENT = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a film", date="2026-01-01", reference="drawer 3")
+
+
+def plan_of(*reasons: int) -> Plan:
+    return Plan(np.array(reasons, np.int32), np.zeros(len(reasons), np.int64), np.ones(len(reasons), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [([], []), ([0, 0], []), ([1, 1], [(0, 2)]), ([0, 1, 0, 1, 1], [(1, 2), (3, 5)]), ([1, 0, 0, 1], [(0, 1), (3, 4)])],
+)
+def test_spans_are_the_unbroken_runs(chosen: list[int], expected: list[tuple[int, int]]) -> None:
+    assert [(span.start, span.stop) for span in spans(np.array(chosen, bool))] == expected
+
+
+def test_a_dub_tells_method_models_spans_sources_and_the_digest_of_the_consent(carphone: Path, tmp_path: Path) -> None:
+    request = DubRequest(footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="ugc", consent=CONSENT)
+    claim = film_claim(request, probe(carphone), plan_of(0, DUBBED, SILENT, 0, DUBBED), LISTED)
+    assert (claim.method, claim.synthetic, claim.num_frames, claim.frame_rate) == ("ugc", True, 5, Fraction(30000, 1001))
+    assert claim.description == "The mouth in this film is synthetic."
+    assert claim.dubbed == (range(1, 3), range(4, 5))
+    assert [(model.stage, model.name, model.version) for model in claim.models] == [
+        ("motion", "speech_map", "m-speech_map"),
+        ("render", "ugc", "r-ugc"),
+    ]
+    assert [(source.role, source.path) for source in claim.sources] == [("footage", carphone), ("speech", tmp_path / "new.wav")]
+    assert claim.consents == {"person": digest_of(CONSENT)}
+    assert "Jane" not in repr(replace(claim, sources=()))
+
+
+def test_the_manifest_has_the_digests_of_all_records_and_nothing_of_a_face(carphone: Path, tmp_path: Path) -> None:
+    own, given, other = record(face=face(1)), record(face=face(2), actor="ann"), record(face=face(3))
+    stored = ActorRecord(actor_id="ann", consent=own, footage_sha256="0" * 64, faces=None, footage=None)
+    request = DubRequest(
+        footage=carphone,
+        speech=None,
+        output=tmp_path / "out.mp4",
+        method="headpose",
+        own=stored,
+        consent=given,
+        reference=tmp_path / "face.png",
+        reference_consent=other,
+    )
+    claim = film_claim(request, probe(carphone), plan_of(0, DUBBED), LISTED)
+    assert claim.consents == {"person": digest_of(given), "actor": digest_of(own), "reference": digest_of(other)}
+    told = json.dumps(definition(claim, dict.fromkeys(("footage", "speech", "reference"), "0" * 64), {}))
+    assert all(text in told for text in claim.consents.values())
+    for text in (told, consents(request)):
+        assert not [number for number in (1, 2, 3) if face(number)["embedding"][:16] in text]
+    assert request.consents == (given, own, other)
+    alone = film_claim(replace(request, consent=None, reference=None, reference_consent=None), probe(carphone), plan_of(0), LISTED)
+    assert alone.consents == {"person": digest_of(own)}
+
+
+def test_a_film_without_a_dubbed_frame_is_synthetic_only_if_its_head_moves(carphone: Path, tmp_path: Path) -> None:
+    def claim_by(method: str, reference: Path | None = None) -> tuple[bool, str, list[str]]:
+        request = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method=method, reference=reference)
+        claim = film_claim(request, probe(carphone), plan_of(0, 0), LISTED)
+        return claim.synthetic, claim.description, [source.role for source in claim.sources]
+
+    assert claim_by("ugc") == (False, "No mouth in this film is synthetic.", ["footage"])
+    picture = tmp_path / "face.png"
+    assert claim_by("headpose", picture) == (True, "The motion of the head in this film is synthetic.", ["footage", "reference"])

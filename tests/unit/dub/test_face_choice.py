@@ -1,0 +1,107 @@
+"""Whose mouth it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.face_choice import FaceChoice, about_faces, choose_face, main_faces, parse_face
+from gateway.dub.face_records import FaceIndex
+from services.common.errors import InvalidRequest
+
+DUBBED = common_pb2.FRAME_REASON_DUBBED
+
+
+@pytest.fixture
+def two_faces() -> FaceIndex:
+    """Face 3, large on the left, and face 7, small on the right, over four frames."""
+    frame = np.repeat(np.arange(4), 2)
+    return FaceIndex(
+        frame=frame,
+        face_id=np.tile([3, 7], 4),
+        reason=np.full(8, DUBBED, np.int64),
+        area=np.tile([400.0, 100.0], 4).astype(np.float32),
+        centre=np.tile([[50.0, 60.0], [200.0, 60.0]], (4, 1)).astype(np.float32),
+        shot_cuts=(),
+        num_frames=4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("largest", FaceChoice("largest")),
+        ("speaker", FaceChoice("speaker")),
+        ("7", FaceChoice("id", face_id=7)),
+        ("12.5,40", FaceChoice("point", point=(12.5, 40.0))),
+    ],
+)
+def test_the_four_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
+    assert parse_face(text) == choice
+
+
+@pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2", "nan", "1,nan", "inf,2", "1e9,3", "٣", "9" * 5000, "1,-2"])
+def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="face takes largest, speaker, the number of a face"):
+        parse_face(text)
+
+
+async def test_the_largest_face_is_the_default(two_faces: FaceIndex) -> None:
+    assert await choose_face(two_faces, FaceChoice("largest"), None) == 3
+
+
+async def test_the_speaker_is_the_face_whose_mouth_fits_the_sound(two_faces: FaceIndex) -> None:
+    async def score(face_id: int) -> float:
+        return {3: 0.2, 7: 1.4}[face_id]
+
+    assert await choose_face(two_faces, FaceChoice("speaker"), score) == 7
+
+
+async def test_without_sound_the_speaker_falls_back_to_the_largest(two_faces: FaceIndex) -> None:
+    assert await choose_face(two_faces, FaceChoice("speaker"), None) == 3
+
+
+async def test_the_speaker_falls_back_to_the_largest_if_no_face_can_be_compared_with_the_sound(two_faces: FaceIndex) -> None:
+    async def unknown(_: int) -> float:
+        return float("-inf")
+
+    two_faces.area[:] = two_faces.area[::-1].copy()  # the largest face is not the first one
+    assert await choose_face(two_faces, FaceChoice("speaker"), unknown) == 7
+
+
+async def test_a_point_names_the_face_around_it(two_faces: FaceIndex) -> None:
+    assert await choose_face(two_faces, FaceChoice("point", point=(195.0, 63.0)), None) == 7
+
+
+async def test_a_point_without_a_face_says_where_faces_are(two_faces: FaceIndex) -> None:
+    with pytest.raises(InvalidRequest, match=r"faces are at: 50,60, 200,60"):
+        await choose_face(two_faces, FaceChoice("point", point=(120.0, 300.0)), None)
+
+
+async def test_an_unknown_id_says_which_there_are(two_faces: FaceIndex) -> None:
+    with pytest.raises(InvalidRequest, match="no face 4; it has: 3, 7"):
+        await choose_face(two_faces, FaceChoice("id", face_id=4), None)
+
+
+async def test_footage_without_faces_has_no_target() -> None:
+    none = np.empty(0, np.int64)
+    empty = FaceIndex(none, none, none, np.empty(0, np.float32), np.empty((0, 2), np.float32), (), 5)
+    assert await choose_face(empty, FaceChoice("largest"), None) is None
+
+
+def test_a_film_of_several_faces_without_a_choice_warns_of_the_face_that_is_dubbed_and_how_to_choose(two_faces: FaceIndex) -> None:
+    (warning,) = about_faces(two_faces, 3, FaceChoice("largest"))
+    assert "shows 2 faces, and the largest is taken, face 3 (at 50,60 in frame 0, in 4 frames)" in warning
+    assert "face 7 (at 200,60 in frame 0, in 4 frames)" in warning
+    assert "--face NUMBER" in warning
+    assert "--face speaker" in warning
+    for choice in (FaceChoice("speaker"), FaceChoice("id", face_id=7), FaceChoice("point", point=(200.0, 60.0))):
+        assert about_faces(two_faces, 7, choice) == []
+
+
+def test_passers_by_are_no_main_faces_and_no_reason_to_warn(two_faces: FaceIndex) -> None:
+    assert main_faces(two_faces) == [3, 7]
+    two_faces.area[two_faces.face_id == 7] = 19.0  # under a twentieth of the largest
+    assert main_faces(two_faces) == [3]
+    assert about_faces(two_faces, 3, FaceChoice("largest")) == []

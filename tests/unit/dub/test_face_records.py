@@ -1,0 +1,147 @@
+"""Mean embeddings of the faces of a film, and the pass that keeps them.
+
+Render boxes that are cut from the footage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from gateway.dub.analysis import track_footage
+from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note, faces_of_note
+from gateway.dub.workspace import Workspace
+from gateway.media.probe import probe
+from gateway.stages import calls
+from services.common.chassis.retries import RetryPolicy
+from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest
+from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
+from services.common.wire.arrays import to_tensor
+from services.common.wire.pose_messages import pose_to_proto
+from tests.unit.media.made_footage import Clip, make_clip
+
+
+def test_the_render_box_of_an_upright_head_is_a_plain_cut() -> None:
+    frame = np.random.default_rng(1).integers(0, 255, (300, 320, 3)).astype(np.uint8)
+    pose = HeadPose(1.0, np.eye(3), np.array([128.0 + 20, 160.0 + 10, 0.0]))
+    x, y = BOX_ORIGIN
+    np.testing.assert_array_equal(cut_box(frame, pose), frame[y + 10 : y + 170, x + 20 : x + 180])
+
+
+DUBBED, PROFILE = common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_PROFILE_VIEW
+
+
+def face(face_id: int, value: float | None, reason: Any = DUBBED, network: str = "of-tests") -> face_pb2.FaceTrack:
+    """A face whose embedding is a hundred and twenty-eight times one number; None: the face was not measured."""
+    found = face_pb2.FaceTrack(face_id=face_id, reason=reason)
+    if value is not None:
+        vector = to_tensor(np.full(128, value, np.float32))
+        found.embedding.CopyFrom(face_pb2.FaceEmbedding(network=network, vector=vector))
+    return found
+
+
+def means_of(*faces: face_pb2.FaceTrack) -> dict[int, tuple[float, int]]:
+    means = FaceMeans()
+    for one in faces:
+        means.add(one)
+    return {face_id: (float(found.vector[0]), found.frames) for face_id, found in means.faces().items()}
+
+
+def test_each_face_has_the_mean_of_its_own_frames() -> None:
+    assert means_of() == {}
+    assert means_of(face(0, 0.25), face(1, 0.5), face(0, None), face(0, 0.75)) == {0: (0.5, 2), 1: (0.5, 1)}
+
+
+def test_frames_that_can_be_dubbed_count_alone_if_there_are_enough() -> None:
+    usable, turned = [face(0, 0.25)] * 5, [face(0, 0.75, PROFILE)] * 5
+    assert means_of(*usable, *turned) == {0: (0.25, 5)}
+    assert means_of(*usable[:4], *turned[:4]) == {0: (0.5, 8)}
+    assert means_of(*turned) == {0: (0.75, 5)}
+
+
+def test_embeddings_that_break_the_contract_are_refused() -> None:
+    with pytest.raises(ContractBroken, match="two networks for one film: of-tests, another"):
+        means_of(face(0, 0.5), face(0, 0.5, network="another"))
+    wrong = face(0, 0.5)
+    wrong.embedding.vector.CopyFrom(to_tensor(np.zeros(64, np.float32)))
+    with pytest.raises(InvalidRequest, match="expected shape"):
+        means_of(wrong)
+
+
+def test_faces_come_back_from_the_note_of_a_pass() -> None:
+    means = FaceMeans()
+    means.add(face(3, 0.125))
+    (found,) = (faces_of_note(faces_note(means.faces())) or {}).values()
+    assert (found.network, found.frames, found.vector.tolist()) == ("of-tests", 1, [0.125] * 128)
+    for damaged in (None, 5, [[1, 2]], [["x", "n", "A", 1]], "note"):
+        assert faces_of_note(damaged) is None
+
+
+@pytest.mark.parametrize(("frames", "every"), [(1, 1), (40, 1), (64, 2), (250, 7), (10_000, 25)])
+def test_long_films_have_more_frames_between_two_embeddings(frames: int, every: int) -> None:
+    assert embed_every(frames) == every
+
+
+class Tracker:
+    """A face stage that finds one face in every frame, and measures it where it is asked to."""
+
+    face_model = ""
+    call_deadline_s: float | None = None
+
+    def __init__(self, *, measures: bool = True) -> None:
+        self.asked: list[int] = []
+        self._measures = measures
+
+    async def stream(self, rpc: Any, requests: AsyncIterator[face_pb2.TrackRequest]) -> AsyncIterator[face_pb2.TrackResponse]:
+        config = (await anext(requests)).config
+        self.asked.append(config.embed_every)
+        pose = fit_head_pose(head_template() * 0.2 + 20)
+        async for request in requests:
+            index = request.frame.frame_index
+            found = face(0, 0.5 if self._measures and config.embed_every and index % config.embed_every == 0 else None)
+            found.box.extend([10, 10, 20, 20])
+            found.landmarks.CopyFrom(to_tensor(np.zeros((478, 3), np.float32)))
+            found.mouth_landmarks.CopyFrom(to_tensor(np.zeros((59, 3), np.float32)))
+            found.pose.CopyFrom(pose_to_proto(pose))
+            yield face_pb2.TrackResponse(frames=[face_pb2.FrameFaces(frame_index=index, faces=[found])])
+
+
+async def test_a_face_stage_of_an_earlier_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an installation is upgraded, a dub that needs embeddings waits for the new face stage. No other dub does."""
+    monkeypatch.setattr(calls, "JOB_POLICY", RetryPolicy(max_attempts=2, initial_backoff_s=0.01))
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
+    stages: Any = Tracker(measures=False)
+    for embed in (False, True):
+        with Workspace(tmp_path / f"job {embed}") as workspace:
+            tracked = track_footage(stages, info, workspace, threads=1, on_frame=lambda _: None, embed=embed)
+            if not embed:
+                assert (await tracked).embeddings == {}
+                continue
+            with pytest.raises(BackendUnavailable, match="from the same version of dubstage"):
+                await tracked
+    assert len(stages.asked) == 3
+
+
+async def test_a_finished_pass_keeps_the_faces_and_one_that_measured_none_is_done_again(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
+    stages: Any = Tracker()
+
+    async def faces(*, embed: bool) -> list[int]:
+        with Workspace(tmp_path / "job") as workspace:
+            index = await track_footage(stages, info, workspace, threads=1, on_frame=lambda _: None, embed=embed)
+            assert not workspace.redone
+            return [found.frames for found in index.embeddings.values()]
+
+    assert await faces(embed=False) == []
+    measured = await faces(embed=True)
+    assert measured[0] >= 5
+    # A run that goes on takes what the pass kept.
+    assert await faces(embed=True) == measured
+    assert await faces(embed=False) == measured
+    assert stages.asked == [0, embed_every(info.video.num_frames)]

@@ -1,0 +1,80 @@
+"""A full disk is foreseen: what a dub will write is compared with the free space of each file system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.dub.job import DiskNeed, check_disks, film_need, records_need, windows_need
+from gateway.media.probe import probe
+from services.common.errors import StorageFull
+from tests.unit.media.made_footage import make_clip
+
+MB = 1_000_000
+
+
+def free_bytes(monkeypatch: pytest.MonkeyPatch, free: dict[str, int]) -> None:
+    """Let folders whose path has one of the names as a part lie on disks of their own with so many free bytes."""
+
+    def name_of(folder: object) -> str:
+        return next(name for name in free if name in Path(str(folder)).parts)
+
+    def usage(folder: object) -> SimpleNamespace:
+        return SimpleNamespace(total=1 << 50, free=(256 << 20) + free[name_of(folder)])
+
+    monkeypatch.setattr("gateway.dub.job._disk_of", lambda folder: list(free).index(name_of(folder)))
+    monkeypatch.setattr("shutil.disk_usage", usage)
+
+
+def test_each_disk_must_hold_the_sum_of_what_is_written_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_bytes(monkeypatch, {"data": 20 * MB, "films": 8 * MB})
+    for name in ("data", "films"):
+        (tmp_path / name).mkdir()
+    records = DiskNeed(tmp_path / "data" / "jobs" / "key", 12 * MB, "the job's records", "DUBSTAGE_DATA_DIR")
+    windows = DiskNeed(tmp_path / "data" / "artefacts", 9 * MB, "the rendered mouths", "DUBSTAGE_ARTEFACTS_URL")
+    film = DiskNeed(tmp_path / "films", 5 * MB, "the film", "--output")
+    check_disks(Path("plate.mov"), [records, film])
+    check_disks(Path("plate.mov"), [windows, film])
+    with pytest.raises(StorageFull) as caught:
+        check_disks(Path("plate.mov"), [records, windows, film])
+    assert caught.value.message == (
+        "the disk has too little space to dub plate.mov: about 12 MB for the job's records in "
+        f"{tmp_path}/data/jobs/key, about 9 MB for the rendered mouths in {tmp_path}/data/artefacts; 20 MB of the disk may be "
+        "filled. Free some (`dubstage jobs clean` removes unfinished jobs), or choose another disk with DUBSTAGE_DATA_DIR or "
+        "DUBSTAGE_ARTEFACTS_URL"
+    )
+    assert caught.value.subject == str(tmp_path / "data" / "jobs" / "key")
+
+
+def test_what_an_earlier_run_has_written_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_bytes(monkeypatch, {tmp_path.name: 0})
+    check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=10 * MB), DiskNeed(tmp_path, 0, "", "")])
+    with pytest.raises(StorageFull, match="the rendered mouths"):
+        check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=MB)])
+
+
+@pytest.mark.parametrize(("scale", "per_frame"), [(0, 128_000), (1, 128_000), (2, 204_800), (4, 512_000)])
+def test_larger_faces_have_larger_windows(tmp_path: Path, scale: int, per_frame: int) -> None:
+    assert windows_need(tmp_path, 100, scale, 0).num_bytes == 100 * per_frame
+
+
+def test_records_grow_with_the_footage_its_sound_and_a_background_film(tmp_path: Path) -> None:
+    video = probe(make_clip(tmp_path / "clip.mp4")).video
+
+    def size(**more: object) -> int:
+        wanted = {"own_sound": False, "keeps_expression": False, "background": None, "taken": 0, **more}
+        return records_need(tmp_path, 1000, 1000, **wanted).num_bytes  # type: ignore[arg-type]
+
+    assert 80 * MB < size() < 100 * MB
+    assert size() < size(own_sound=True, keeps_expression=True) < 1.1 * size()
+    assert size(own_sound=True) == size()
+    assert size(background=video) > size()
+    assert size(taken=MB) == size() - MB
+
+
+def test_a_lossless_film_needs_most(tmp_path: Path) -> None:
+    video = probe(make_clip(tmp_path / "clip.mp4")).video
+    need = {codec: film_need(tmp_path / "film.mkv", codec, video).num_bytes for codec in ("h264", "hevc", "mpeg2video", "ffv1")}
+    assert need["h264"] == need["hevc"] < need["mpeg2video"] < need["ffv1"]

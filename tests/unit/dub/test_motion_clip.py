@@ -1,0 +1,234 @@
+"""Which frames a texture bank is made from, by the length of the footage.
+
+Which frames of the footage enrolment uses, and their motion on the motion grid.
+
+Which lags are applied: those of a voice that is shown to be the person's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dubstage.client import motion
+from dubstage.client.audio import feature_block
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.motion_clip import (
+    ENROLMENT_SPAN_S,
+    FEW_SECONDS,
+    MOST_FRAMES,
+    STRETCH_FRAMES,
+    BankRows,
+    SoundLag,
+    bank_rows,
+    clip_of,
+    credible_lag,
+    enrolment_rows,
+    motion_records,
+    moved_records,
+    on_motion_grid,
+)
+from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.settings import GatewaySettings
+from services.common.chassis.settings import load_settings
+from services.common.errors import NoUsableFootage
+from services.common.face.landmark_layout import NUM_UPPER
+
+
+def face_rows(reasons: list[int]) -> np.ndarray:
+    made = np.zeros(len(reasons), FACE_RECORD)
+    made["frame"] = np.arange(len(reasons))
+    made["reason"] = reasons
+    made["mouth"] = np.arange(len(reasons), dtype=np.float32)[:, None, None]
+    made["scale"], made["rotation"], made["translation"] = 2.0, np.eye(3), (10.0, 20.0, 0.0)
+    made["landmarks"] = np.arange(len(reasons), dtype=np.float32)[:, None, None]
+    return made
+
+
+def test_usable_frames_are_taken_and_the_others_skipped(tmp_path: Path) -> None:
+    reasons: list[int] = [common_pb2.FRAME_REASON_DUBBED] * 400
+    reasons[3] = common_pb2.FRAME_REASON_PROFILE_VIEW
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows(reasons))
+        rows = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0)
+        few = enrolment_rows(faces, np.arange(400), np.arange(400) / 25.0, most_s=FEW_SECONDS)
+    assert 3 not in rows
+    assert len(rows) == 399
+    assert rows == sorted(rows)
+    assert few == rows[:250]
+
+
+def test_five_minutes_of_usable_frames_are_enough(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 320))
+        rows = enrolment_rows(faces, np.arange(320), np.arange(320) * 1.0)
+    assert rows == list(range(300))
+
+
+def test_frames_far_from_the_first_count_only_for_ten_seconds(tmp_path: Path) -> None:
+    """One message holds the motion of all of the enrolment, with its gaps."""
+    usable = [common_pb2.FRAME_REASON_DUBBED] * 100
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([*usable, *[common_pb2.FRAME_REASON_PROFILE_VIEW] * 400, *usable * 4]))
+        near, far = (
+            enrolment_rows(faces, np.arange(900), np.cumsum(np.repeat([0.04, step, 0.04], [100, 400, 400]))) for step in (0.5, 1.0)
+        )
+    assert len(near) == 500
+    assert 200 < len(far) <= 251
+
+
+def test_the_motion_of_long_footage_is_read_without_its_pictures(tmp_path: Path) -> None:
+    made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 600)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(made)
+        records = motion_records(faces, list(range(5, 600)))
+    assert records.nbytes < 0.03 * made.nbytes
+    np.testing.assert_array_equal(records["frame"], np.arange(5, 600))
+    np.testing.assert_array_equal(records["mouth"], made["mouth"][5:])
+
+
+def test_too_few_usable_frames_are_an_error_that_says_how_many(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 5))
+        with pytest.raises(NoUsableFootage, match="only 5 frames"):
+            enrolment_rows(faces, np.arange(5), np.arange(5) / 25.0)
+
+
+def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> None:
+    records = moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21))
+    clip = on_motion_grid(records, np.arange(21) / 50.0, 0.0)
+    assert len(clip.mouth) == 11
+    np.testing.assert_allclose(clip.mouth[:, 0, 0], np.arange(0, 21, 2), atol=1e-4)
+    assert clip.usable.all()
+
+
+def test_landmarks_of_the_upper_face_are_in_head_space_on_the_same_frames() -> None:
+    clip = on_motion_grid(moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21)), np.arange(21) / 50.0, 0.0)
+    assert clip.upper is not None
+    assert clip.upper.shape == (11, NUM_UPPER, 3)
+    np.testing.assert_allclose(clip.upper[3, 0], (np.array([6.0, 6.0, 6.0]) - (10.0, 20.0, 0.0)) / 2.0, atol=1e-4)
+
+
+def test_grid_frames_inside_a_gap_are_not_usable() -> None:
+    records = moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 20))
+    seconds = np.concatenate([np.arange(10), np.arange(20, 30)]) / 25.0
+    clip = on_motion_grid(records, seconds, 0.0)
+    assert clip.usable[:10].all()
+    assert not clip.usable[10:20].any()
+
+
+def test_frames_outside_the_wanted_part_are_not_used(tmp_path: Path) -> None:
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 100))
+        rows = enrolment_rows(faces, np.arange(100), np.arange(100) / 25.0, range(40, 200))
+    assert rows == list(range(40, 100))
+
+
+def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_stage() -> None:
+    count = 25 * ENROLMENT_SPAN_S
+    features = {"mel": (4, 80), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
+    request = motion.personalize.request(
+        method="headpose",
+        style=common_pb2.ArtefactRef(uri="file:///style", sha256="ab" * 32, size_bytes=9),
+        features=feature_block({name: np.zeros((count, *shape), np.float32) for name, shape in features.items()}, np.zeros(count)),
+        mouth_landmarks=np.zeros((count, 59, 3)),
+        usable=np.ones(count, np.bool_),
+        head_poses=np.zeros((count, 6)),
+    )
+    assert request.ByteSize() <= load_settings(GatewaySettings).client_config("motion").max_message_bytes
+
+
+def test_seconds_that_lie_far_apart_are_brought_together_with_their_surroundings(tmp_path: Path) -> None:
+    made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
+    made["frame"][125:] += 100_000
+    seconds = np.arange(made["frame"][-1] + 1) / 25.0
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(made)
+        clip, frames = clip_of(faces, list(range(250)), seconds)
+    # The first frame after a gap is not usable.
+    assert frames == [*range(225), *range(100_026, 100_250)]
+    assert len(clip.mouth) == len(clip.usable) == len(clip.poses) == len(frames)
+    assert np.flatnonzero(clip.usable).tolist() == [*range(125), *range(325, 449)]
+    np.testing.assert_allclose(clip.mouth[clip.usable], np.delete(made["mouth"], 125, axis=0), atol=1e-3)
+
+
+def test_a_clip_that_one_message_holds_keeps_all_frames(tmp_path: Path) -> None:
+    made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
+    made["frame"] += 50
+    made["frame"][125:] += 25 * (ENROLMENT_SPAN_S - 10)
+    with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
+        faces.append(made)
+        _, frames = clip_of(faces, list(range(250)), np.arange(made["frame"][-1] + 1) / 25.0)
+    assert frames == list(range(50, int(made["frame"][-1]) + 1))
+
+
+def lag(frames: int, confidence: float, num_frames: int = 250, *, at_end: bool = False) -> SoundLag:
+    return SoundLag(frames, confidence, 1.1, num_frames, at_end)
+
+
+@pytest.mark.parametrize(("confidence", "num_frames"), [(0.25, 7500), (0.25, 250), (0.39, 60), (0.55, 30)])
+def test_a_confident_lag_is_applied(confidence: float, num_frames: int) -> None:
+    found = lag(-3, confidence, num_frames)
+    assert credible_lag(found, {}) is found
+
+
+@pytest.mark.parametrize(("confidence", "num_frames", "least"), [(0.24, 7500, "0.25"), (0.38, 60, "0.39"), (0.5, 30, "0.55")])
+def test_the_shorter_the_clip_the_more_confidence_a_lag_needs(confidence: float, num_frames: int, least: str) -> None:
+    found = credible_lag(lag(-3, confidence, num_frames), {})
+    assert found.frames is None
+    assert found.confidence == confidence
+    assert found.doubt == (
+        f"the confidence is {confidence:.2f}, and {num_frames} frames need {least}; the lag that fits best, -3 frames of 40 ms, "
+        "is not applied"
+    )
+
+
+def test_a_lag_at_the_end_of_the_search_is_not_applied() -> None:
+    assert "larger lags were not searched" in credible_lag(lag(15, 0.5, at_end=True), {}).doubt
+
+
+def test_the_voice_belongs_to_the_face_that_it_fits_better_on_the_shared_frames() -> None:
+    listener, speaker = lag(-14, 0.3, 120), lag(1, 0.5, 120)
+    assert credible_lag(listener, {4: speaker}).doubt.startswith("the mouth of face 4 fits the sound better")
+    assert credible_lag(speaker, {0: listener}) is speaker
+
+
+def test_a_few_frames_with_an_interviewer_do_not_outweigh_minutes_of_the_persons_own_speech() -> None:
+    own, interviewer = lag(1, 0.35, 7500), lag(0, 0.5, 250)
+    assert credible_lag(own, {2: interviewer}) is own
+
+
+def test_a_lag_that_cannot_be_measured_raises_no_doubt() -> None:
+    assert credible_lag(SoundLag(), {4: lag(1, 0.5)}) == SoundLag()
+
+
+def chosen(folder: Path, count: int, rate: float) -> BankRows:
+    """The frames for a bank of a mouth that opens and shuts, all of whose frames are usable."""
+    records = np.zeros(count, FACE_RECORD)
+    records["frame"] = np.arange(count)
+    records["scale"], records["rotation"] = 1.0, np.eye(3)
+    records["mouth"][:, :, 1] = np.sin(0.7 * np.arange(count))[:, None] * np.arange(59)
+    records["mouth"][count // 3, :, 1] += 20.0
+    with RecordFile(folder / "faces.bin", FACE_RECORD) as faces:
+        faces.append(records)
+        return bank_rows(faces, list(range(count)), np.arange(count) / rate)
+
+
+@pytest.mark.parametrize(("count", "rate"), [(25, 25.0), (250, 25.0), (600, 60.0)])
+def test_ten_seconds_are_the_stage_s_own_choice(tmp_path: Path, count: int, rate: float) -> None:
+    assert chosen(tmp_path, count, rate) == BankRows(list(range(count)), 0)
+
+
+def test_a_bank_grows_with_the_footage(tmp_path: Path) -> None:
+    half = chosen(tmp_path, 750, 25.0)
+    assert half == BankRows(list(range(750)), MOST_FRAMES)
+
+
+def test_of_longer_footage_stretches_with_the_most_different_mouths_are_taken(tmp_path: Path) -> None:
+    long = chosen(tmp_path, 1200, 25.0)
+    assert MOST_FRAMES - STRETCH_FRAMES <= len(long.rows) <= MOST_FRAMES
+    assert 400 in long.rows
+    runs = np.split(np.array(long.rows), np.flatnonzero(np.diff(long.rows) > 1) + 1)
+    assert min(len(run) for run in runs) >= STRETCH_FRAMES

@@ -1,0 +1,49 @@
+"""What a user is told of a film without a dubbed frame, and of speech in which nobody speaks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.outcome import about_no_frame, about_silence
+from gateway.dub.plan import Plan
+
+
+def plan_of(*names: str) -> Plan:
+    reason = np.array([common_pb2.FrameReason.Value(f"FRAME_REASON_{name}") for name in names], np.int32)
+    return Plan(reason, np.zeros(len(names), np.int64), np.zeros(len(names), np.float32))
+
+
+NOT_DUBBED = [
+    name.removeprefix("FRAME_REASON_")
+    for name in common_pb2.FrameReason.DESCRIPTOR.values_by_name
+    if name not in ("FRAME_REASON_UNSPECIFIED", "FRAME_REASON_DUBBED", "FRAME_REASON_SILENT")
+]
+
+
+@pytest.mark.parametrize("name", NOT_DUBBED)
+def test_a_film_without_a_dubbed_frame_says_why_and_what_to_do(name: str) -> None:
+    said = about_no_frame(plan_of(name, name, "NO_FACE"), "")
+    assert said.startswith("none of the 3 frames is dubbed (")
+    assert f"{name} " in said
+    _, _, remedy = said.rpartition(": ")
+    assert remedy.split()[0] in ("give", "choose")
+
+
+def test_a_person_who_cannot_be_learned_is_told_with_the_reason() -> None:
+    said = about_no_frame(plan_of("LOW_CONFIDENCE", "NO_FACE"), "only 3 frames show the face well enough to learn it")
+    assert said.endswith("only 3 frames show the face well enough to learn it")
+
+
+@pytest.mark.parametrize("names", [("DUBBED", "NO_FACE"), ("SILENT", "NO_FACE"), ("SILENT",)])
+def test_a_shut_mouth_during_silence_is_a_dubbed_frame(names: tuple[str, ...]) -> None:
+    assert about_no_frame(plan_of(*names), "") == ""
+
+
+def test_speech_in_which_nobody_speaks_gets_a_warning() -> None:
+    assert about_silence(plan_of("SILENT", "SILENT", "NO_FACE")) == [
+        "nobody speaks in the new speech: the mouth is shut in all 2 dubbed frames"
+    ]
+    assert about_silence(plan_of("SILENT", "DUBBED")) == []
+    assert about_silence(plan_of("NO_FACE")) == []

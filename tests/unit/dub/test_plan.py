@@ -1,0 +1,67 @@
+"""What happens to every frame."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.dub.face_records import FaceIndex
+from gateway.dub.plan import make_plan
+
+DUBBED: int = common_pb2.FRAME_REASON_DUBBED
+PROFILE: int = common_pb2.FRAME_REASON_PROFILE_VIEW
+SILENT = common_pb2.FRAME_REASON_SILENT
+
+
+def index_of(faces: list[tuple[int, int, int]], num_frames: int, cuts: tuple[int, ...] = ()) -> FaceIndex:
+    """An index of (frame, face id, reason) entries."""
+    table = np.array(faces, np.int64).reshape(-1, 3)
+    return FaceIndex(
+        frame=table[:, 0],
+        face_id=table[:, 1],
+        reason=table[:, 2],
+        area=np.full(len(table), 100.0, np.float32),
+        centre=np.zeros((len(table), 2), np.float32),
+        shot_cuts=cuts,
+        num_frames=num_frames,
+    )
+
+
+def speaking(num_frames: int) -> np.ndarray:
+    return np.ones(num_frames, np.float32)
+
+
+def test_frames_without_any_face_and_frames_without_the_target_have_different_reasons() -> None:
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 2, DUBBED)], 3), 1, speaking(3))
+    assert plan.reason.tolist() == [DUBBED, common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE]
+    assert plan.counts() == {"DUBBED": 1, "TARGET_NOT_PRESENT": 1, "NO_FACE": 1}
+
+
+def test_the_tracker_s_reason_for_the_target_is_kept() -> None:
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, PROFILE)], 2), 1, speaking(2))
+    assert plan.reason.tolist() == [DUBBED, PROFILE]
+    assert plan.rendered().tolist() == [True, False]
+
+
+def test_a_silent_frame_is_rendered_and_reported_as_silent() -> None:
+    plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, DUBBED)], 2), 1, np.array([1.0, 0.0], np.float32))
+    assert plan.reason.tolist() == [DUBBED, SILENT]
+    assert plan.rendered().all()
+
+
+def test_a_dubbed_stretch_fades_next_to_frames_that_pass_through() -> None:
+    faces = [(frame, 1, PROFILE if frame == 5 else DUBBED) for frame in range(12)]
+    strength = make_plan(index_of(faces, 12), 1, speaking(12)).strength
+    np.testing.assert_allclose(strength[:12], [1, 1, 1, 2 / 3, 1 / 3, 0, 1 / 3, 2 / 3, 1, 1, 1, 1], atol=1e-6)
+
+
+def test_a_stretch_does_not_fade_across_a_shot_cut() -> None:
+    faces = [(frame, 1, DUBBED) for frame in range(4)]
+    strength = make_plan(index_of(faces, 8, cuts=(4,)), 1, speaking(8)).strength
+    assert strength[:4].tolist() == [1, 1, 1, 1]
+
+
+def test_without_a_target_nothing_is_rendered() -> None:
+    plan = make_plan(index_of([], 3), None, speaking(3))
+    assert not plan.rendered().any()
+    assert (plan.row == -1).all()

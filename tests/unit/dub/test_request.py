@@ -1,0 +1,129 @@
+"""
+
+What a film says of itself: that its mouth is synthetic, but only where it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from gateway.dub.request import (
+    LEAST_EXPRESSIVENESS,
+    MOST_EXPRESSIVENESS,
+    DubRequest,
+    Expression,
+    check_output,
+    expression_named,
+    open_speech,
+    open_writer,
+    sha256_of,
+    wants_own_timeline,
+)
+from gateway.media.marking import is_marked
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.methods import method_named
+from services.common.chassis.bounds import declared
+from services.common.errors import InvalidRequest, MediaUnsupported
+from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
+
+
+@pytest.mark.parametrize(
+    ("method", "dubbed", "words"),
+    [
+        ("ugc", True, "The mouth in this film is synthetic (made with dubstage); "),
+        ("ugc", False, "No mouth in this film is synthetic (made with dubstage); "),
+        ("headpose", True, "The mouth and the motion of the head in this film are synthetic (made with dubstage); "),
+        ("headpose", False, "The motion of the head in this film is synthetic (made with dubstage); "),
+    ],
+)
+def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bool, words: str) -> None:
+    footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mp4", method=method)
+    info = probe(footage)
+    with open_writer(request, info, open_speech(request, info), dubbed=dubbed) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+    with av.open(str(request.output)) as film:
+        assert film.metadata["comment"].startswith(words)
+        assert is_marked(dict(film.metadata))
+
+
+def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "file").startswith("ba7816bf")
+    with pytest.raises(MediaUnsupported, match="is a folder"):
+        sha256_of(tmp_path)
+
+
+@pytest.mark.parametrize(("method", "still"), [("ugc", False), ("headpose", False), ("headpose", True)])
+def test_a_film_with_its_own_timeline_can_be_an_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
+    footage, speech = tmp_path / "footage.png", make_sound(tmp_path / "speech.wav", tone(16000, 1600), 16000)
+    if still:
+        assert cv2.imwrite(str(footage), np.full((120, 100, 3), 90, np.uint8))
+    else:
+        footage = make_clip(tmp_path / "clip.mp4")
+    request = DubRequest(footage=footage, speech=speech, output=tmp_path / "out.mxf", method=method, retime=method == "ugc")
+    info = probe(footage)
+    check_output(request, info, open_speech(request, info))
+
+
+def test_a_film_with_its_own_timeline_is_no_mxf_at_a_rate_that_mxf_lacks(tmp_path: Path) -> None:
+    footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
+    request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", retime=True)
+    info = probe(footage)
+    with pytest.raises(MediaUnsupported, match="mpeg2video cannot run at 16 frames a second"):
+        check_output(request, info, open_speech(request, info))
+
+
+@pytest.mark.parametrize(
+    ("method", "retime", "expression", "kept"),
+    [
+        ("ugc", False, None, True),
+        ("hetero", False, "keep", True),
+        ("ugc", False, "neutral", False),
+        ("ugc", True, None, False),
+        ("headpose", False, None, False),
+        ("headpose+ugc", False, None, False),
+    ],
+)
+def test_films_with_the_frames_of_the_footage_keep_its_expression(
+    method: str, retime: bool, expression: Expression | None, kept: bool
+) -> None:
+    film = Path("film.mp4")
+    request = DubRequest(footage=film, speech=None, output=film, method=method, retime=retime, expression=expression)
+    assert request.keeps_expression is kept
+
+
+@pytest.mark.parametrize(("method", "retime"), [("headpose", False), ("ugc", True)])
+def test_a_film_with_its_own_timeline_cannot_keep_the_expression(method: str, retime: bool) -> None:
+    assert wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="neutral")
+    with pytest.raises(InvalidRequest, match="timeline") as caught:
+        wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="keep")
+    assert caught.value.field == "expression"
+
+
+def test_an_unknown_expression_is_refused_with_those_there_are() -> None:
+    assert [expression_named(name) for name in ("", "keep", "neutral")] == [None, "keep", "neutral"]
+    with pytest.raises(InvalidRequest, match="keep, neutral") as caught:
+        expression_named("smile")
+    assert caught.value.field == "expression"
+
+
+def test_the_contracts_declare_the_same_range_of_the_expressiveness() -> None:
+    for message in (
+        gateway_pb2.CreateDubRequest,
+        gateway_pb2.LiveConfig,
+        batch_pb2.BatchRow,
+        motion_pb2.PredictMotionConfig,
+    ):
+        bounds = declared(message.DESCRIPTOR.fields_by_name["expressiveness"])
+        assert bounds is not None
+        assert (bounds.min, bounds.max, bounds.zero_ok) == (LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS, False)

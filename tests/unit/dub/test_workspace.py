@@ -1,0 +1,101 @@
+"""Which folder a job works in while another process works in the job's folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.dub import workspace
+from gateway.dub.records import RecordFile
+from gateway.dub.workspace import LOCK, is_running, lock_folder, open_workspace
+from services.common.errors import InvalidRequest, StorageFull
+
+KEY = "0123456789abcdef" * 2
+OPERATION = "operations/" + "ab" * 16
+
+
+def test_an_operation_works_in_a_second_folder_while_another_process_works_in_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / KEY
+    with open_workspace(folder, OPERATION) as alone:
+        assert alone.folder == folder
+        with open_workspace(folder, OPERATION) as second:
+            # The name is that of a job, so that `dubstage jobs list` shows the folder.
+            assert second.folder.parent == tmp_path
+            assert len(second.folder.name) == len(KEY)
+            assert second.folder != folder
+        with open_workspace(folder, OPERATION.replace("ab", "cd")) as third:
+            assert third.folder not in (folder, second.folder)
+    with open_workspace(folder, OPERATION) as again:
+        assert again.folder == folder
+
+
+def test_a_job_of_the_command_line_has_one_folder(tmp_path: Path) -> None:
+    lock_folder(tmp_path / KEY)
+    with pytest.raises(InvalidRequest, match="the very same job is running already"):
+        open_workspace(tmp_path / KEY)
+
+
+def test_a_process_that_only_asks_for_the_lock_is_not_taken_for_one_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.close(lock_folder(tmp_path / KEY))
+    asking = os.open(tmp_path / KEY / LOCK, os.O_RDWR)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    assert not is_running(tmp_path / KEY)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        """The machine is busy: the other process goes on after 0.4 s."""
+        waits.append(seconds)
+        if sum(waits) > 0.4:
+            fcntl.flock(asking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(workspace, "time", SimpleNamespace(sleep=wait))
+    os.close(lock_folder(tmp_path / KEY))
+    os.close(asking)
+    assert sum(waits) > 0.4
+
+
+def test_a_folder_that_vanishes_between_two_looks_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, refused = os.mkdir, [1]
+
+    def removed_meanwhile(path: Path, *given: int) -> None:
+        if refused:
+            raise FileExistsError(refused.pop(), "File exists", str(path))
+        make(path, *given)
+
+    monkeypatch.setattr(os, "mkdir", removed_meanwhile)
+    os.close(lock_folder(tmp_path / "job"))
+    assert (tmp_path / "job" / LOCK).is_file()
+
+
+def test_a_file_in_the_place_of_a_jobs_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "job").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        lock_folder(tmp_path / "job")
+
+
+def test_a_disk_without_room_for_a_record_file_is_full_and_the_job_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[RecordFile] = []
+
+    def open_until_full(path: Path, *given: Any) -> RecordFile:
+        if path.name == "motion.bin":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        opened.append(RecordFile(path, *given))
+        return opened[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace, "RecordFile", open_until_full)
+        with pytest.raises(StorageFull, match="no space left for the job's records"):
+            open_workspace(tmp_path / KEY)
+    assert opened
+    assert all(file._file.closed for file in opened)
+    open_workspace(tmp_path / KEY).close()

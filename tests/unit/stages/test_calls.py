@@ -1,0 +1,108 @@
+"""A call that cannot end before its deadline is given up as soon as its speed is known, with the length that can."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.stages.calls import JOB_POLICY, CallPace, all_replies, shown_time
+from services.common.errors import BackendUnavailable, InvalidRequest
+
+
+def lost() -> BackendUnavailable:
+    return BackendUnavailable("gone", retry_after_s=0.0)
+
+
+async def test_replies_of_a_broken_stream_are_not_mixed_with_those_of_the_next() -> None:
+    attempts = 0
+
+    async def replies() -> AsyncIterator[int]:
+        nonlocal attempts
+        attempts += 1
+        for number in range(5):
+            if attempts == 1 and number == 3:
+                raise lost()
+            yield number
+
+    assert await all_replies(replies) == [0, 1, 2, 3, 4]
+    assert attempts == 2
+
+
+async def test_what_is_wrong_with_the_request_comes_out_at_once() -> None:
+    attempts = 0
+
+    async def replies() -> AsyncIterator[int]:
+        nonlocal attempts
+        attempts += 1
+        raise InvalidRequest("no such model", field="model")
+        yield 0
+
+    with pytest.raises(InvalidRequest):
+        await all_replies(replies)
+    assert attempts == 1
+
+
+def test_a_stage_that_is_gone_for_good_is_given_up_within_half_a_minute() -> None:
+    error = BackendUnavailable("gone")
+    waits = [JOB_POLICY.backoff_s(attempt, error) for attempt in range(1, JOB_POLICY.max_attempts)]
+    assert 10 < sum(waits) < 25
+
+
+class Clock:
+    """A clock that a test sets, seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(rates: list[tuple[float, float]], num_frames: int, deadline_s: float | None) -> float:
+    """Answer frames at (frames per second, seconds) until the film ends, and return the time of the end."""
+    clock = Clock()
+    pace = CallPace(deadline_s, "face", "film.mp4", num_frames, num_frames / 25, clock=clock)
+    clock.now = 2.0  # the stage warms up
+    done = 0.0
+    for rate, seconds in rates:
+        for _ in range(int(seconds)):
+            pace.answered(int(done))
+            clock.now += 1.0
+            done += rate
+            if done >= num_frames:
+                return clock.now
+    return clock.now
+
+
+def test_a_film_that_can_never_end_in_time_is_given_up_within_seconds() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        run([(50.0, 60)], 12 * 3600 * 25, 3600.0)
+    assert caught.value.field == "footage"
+    assert "the face stage answers 50 frames per second, so its 1080000 frames take about 6:00:02" in caught.value.message
+    assert "one call may last 1:00:00, which is enough for 162000 frames (1:48:00)" in caught.value.message
+    assert "DUBSTAGE_STAGE_DEADLINE_S" in caught.value.message
+
+
+def test_a_film_that_is_a_little_too_long_is_given_up_when_its_speed_is_sure() -> None:
+    assert run([(50.0, 60)], 220_000, 3600.0) == 62.0
+    with pytest.raises(InvalidRequest, match="enough for 162000 frames"):
+        run([(50.0, 120)], 220_000, 3600.0)
+
+
+def test_a_film_that_fits_is_worked_on_to_its_end() -> None:
+    assert run([(50.0, 4000)], 170_000, 3600.0) == pytest.approx(3402.0)
+
+
+def test_a_stage_that_is_slow_at_first_gets_its_time() -> None:
+    assert run([(30.0, 15), (60.0, 4000)], 170_000, 3600.0) < 3600.0
+
+
+def test_calls_without_a_deadline_and_short_films_are_never_given_up() -> None:
+    run([(0.1, 600)], 1_000_000, None)
+    run([(1.0, 100)], 90, 100.0)
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00:00"), (61.0, "0:01:01"), (43_200.0, "12:00:00")])
+def test_times_are_shown_in_hours(seconds: float, shown: str) -> None:
+    assert shown_time(seconds) == shown
