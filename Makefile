@@ -69,7 +69,7 @@ demo: setup
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy --no-error-summary services gateway charts images scripts tests bench protos/dubstage/client
+	$(BIN)/mypy --no-error-summary services gateway research charts images scripts tests bench protos/dubstage/client
 	$(BIN)/buf lint protos/gen/image.binpb --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/hadolint images/Dockerfile services/*/*/Dockerfile*
@@ -83,7 +83,7 @@ test: $(VENV)/.ready-dev
 	@# Types are checked while Triton and the scanner are downloaded.
 	$(MAKE) --jobs=3 lint .triton/.ready .checkov/.ready
 	@# Processes that tests start find compiled modules.
-	$(BIN)/python -m compileall -q services gateway protos
+	$(BIN)/python -m compileall -q services gateway research protos
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --durations=30 $(TESTS)
 
 # `make test`, and what takes longer: all 10,000 hostile cases against real servers and the command line (docs/hostile.md).

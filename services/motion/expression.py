@@ -5,18 +5,27 @@
 The person's rest mouth stands for identity and neutral expression together. So e is measured from the rest mouth: on the model, the
 neutral shape is the person's own (`MorphableModel.with_neutral_shape`). Everything is linear, as the mouth landmarks are linear in
 the expression in Everybody's Talkin', Sec. 3.2.2.
+
+What the exported predictors of expression coefficients share.
+
+What the predictors of expression coefficients share on the 25 frames/s grid.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import ClassVar, Final
 
 import numpy as np
 
 from services.common.array_types import Float32, Float64
 from services.common.geometry.morphable_model import MorphableModel
+from services.common.store.network_session import open_network
 from services.motion.basis import LandmarkBasis
-from services.motion.grid import amplified
+from services.motion.constraints import ConstraintConfig
+from services.motion.grid import Grid, amplified
+from services.motion.models import MotionModels, PredictorModel
+from services.motion.runtime import read_constants
 from services.motion.style import Style
 
 NUM_EXPRESSION: Final = 24
@@ -74,3 +83,71 @@ def movement_weights(spread: Float64, expression: LandmarkBasis) -> Float64:
         expression: the expression basis.
     """
     return np.asarray((spread * np.linalg.norm(expression.components.reshape(len(spread), -1), axis=1)) ** 2)
+
+
+class ExpressionModel(PredictorModel):
+    """Network and constants of a predictor of expression coefficients.
+
+    Attributes:
+        face_model: digest of the morphable model that the coefficients belong to.
+        num_expression: number of expression coefficients of the morphable model. The network predicts the first ones.
+        basis: the morphable model's expression basis at the mouth-area points.
+        constants: all arrays of the constants file.
+    """
+
+    network_file: ClassVar[str]
+    """File name of the exported network."""
+    constants_file: ClassVar[str]
+    """File name of the arrays that belong to the network."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the network and the constants; see PredictorModel."""
+        super().__init__(folder, threads)
+        self.constants = read_constants(folder / self.constants_file)
+        self.version = self.constants.metadata["version"]
+        self.face_model = self.constants.metadata["face_model"]
+        self.num_expression = int(self.constants.metadata["num_expression"])
+        self.basis = LandmarkBasis.named(self.constants)
+        self._network = open_network(folder / self.network_file, threads)
+
+    def coefficients(self, offsets: Float32) -> Float32:
+        """Return coefficients of the whole model: offsets from the rest mouth float32 [T, 59, 3] -> [T, num_expression]."""
+        found = np.zeros((len(offsets), self.num_expression), np.float32)
+        for row, offset in zip(found, offsets, strict=True):  # one by one: a frame's bits must not depend on its neighbours
+            row[: len(self.basis.typical_spread)] = self.basis.project(offset)
+        return found
+
+
+class ExpressionGrid(Grid):
+    """Predictor of one person's expression coefficients on the grid; mouths come from the coefficients."""
+
+    def __init__(
+        self,
+        model: ExpressionModel,
+        models: MotionModels,
+        style: Style,
+        constraints: ConstraintConfig | None,
+        heard: Float32,
+        ahead: int,
+    ) -> None:
+        """Start at the first frame.
+
+        Args:
+            model: the predictor's network.
+            models: the shared networks.
+            style: the person.
+            constraints: see Grid.
+            heard: see Grid.
+            ahead: see Grid.
+        """
+        super().__init__(style, constraints, heard, ahead)
+        self._basis, self._coefficients = model.basis, model.coefficients
+        self._spread = expression_spread(style.spread, models.basis, model.basis)
+
+    def expression(self, mouth_landmarks: Float32) -> Float32:
+        """Return coefficients of the morphable model from the person's rest mouth: float32 [T, num_expression]."""
+        return self._coefficients(mouth_landmarks - self._style.rest_mouth)
+
+    def _mouth(self, coefficients: Float32) -> Float32:
+        """Return the mouth of coefficients [E] in units of the person's spread, before constraints: float32 [59, 3]."""
+        return expressed(self._spread * coefficients, self._basis, self._style)

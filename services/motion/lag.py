@@ -75,7 +75,7 @@ class LagModel:
         }
         pairs = len(named.arrays.get("weight", ()))
         shapes = {"weight": (pairs,), **{name: (pairs, width) for name, width in widths.items()}}
-        remedy = "fit the filters again (python -m services.motion.train.lag)"
+        remedy = "fit the filters again (python -m research.motion.lag)"
         return cls(basis, **shaped(named.arrays, shapes, folder / LAG_FILE, remedy))
 
     @cached_property

@@ -162,7 +162,7 @@ class SpeechMapModel:
 def _map(arrays: Mapping[str, Array], hearing: Hearing, num_coefficients: int, folder: Path) -> LinearMap:
     inputs = hearing.width * NUM_STATES
     shapes = dict(zip(ARRAYS, ((num_coefficients, inputs), (num_coefficients,), (inputs,), (1,)), strict=True))
-    remedy = "fit the maps again (python -m services.motion.predictors.speech_map.train.fit)"
+    remedy = "fit the maps again (python -m research.methods.speech_map.motion)"
     return LinearMap(**shaped(arrays, shapes, folder / MODEL_FILE, remedy, f"{hearing.feature}."), hearing=hearing)
 
 

@@ -123,4 +123,4 @@ def preparations() -> tuple[Preparation, ...]:
 
 
 def _room(stage: str) -> Any:
-    return import_module(f"services.{stage}.train.networks")
+    return import_module("research.motion.networks" if stage == "motion" else f"services.{stage}.train.networks")

@@ -15,8 +15,7 @@ from services.common.wire.arrays import to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.grid import HeadposeGrid
-from services.motion.predictors.headpose.style import encode_head_style
+from services.motion.predictors.headpose.predictor import HeadposeGrid, encode_head_style
 from services.motion.stream import MotionStream
 from services.motion.types import Footage
 from tests.contract.motion.calls import (

@@ -17,9 +17,9 @@ from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence
 from services.motion.models import MotionModels
 from services.motion.predictor import encode_mouths
-from services.motion.predictors.everybody.grid import EverybodyGrid
-from services.motion.predictors.speech_map.grid import SpeechMapGrid
-from services.motion.predictors.ugc.grid import UgcGrid
+from services.motion.predictors.everybody.predictor import EverybodyGrid
+from services.motion.predictors.speech_map.predictor import SpeechMapGrid
+from services.motion.predictors.ugc.predictor import UgcGrid
 from services.motion.speech_map import FILES, HEARINGS, Hearing, SpeechMapModel
 from services.motion.stream import MotionStream
 from services.motion.types import Footage, SpeechFeatures

@@ -15,8 +15,8 @@ STAGES = ("audio", "face", "motion", "texture", "render")
 
 @cache
 def modules() -> Mapping[str, Path]:
-    """Return the file of each module of `services` and `gateway`, by dotted name; a package's name is its `__init__`'s."""
-    paths = sorted(path for top in ("services", "gateway") for path in (ROOT / top).rglob("*.py"))
+    """Return the file of each module of `services`, `gateway`, `research`, by dotted name; a package's name is its `__init__`'s."""
+    paths = sorted(path for top in ("services", "gateway", "research") for path in (ROOT / top).rglob("*.py"))
     return MappingProxyType(
         {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
     )

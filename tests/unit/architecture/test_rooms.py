@@ -11,9 +11,9 @@ import pytest
 from gateway.methods import METHODS
 from tests.unit.architecture.module_graph import ROOT, STAGES, circles, imports, modules, package, reached, route
 
-ROOMS = ("services.motion.predictors", "services.render.renderers")
+ROOMS = ("services.motion.predictors", "services.render.renderers", "research.methods")
 REGISTRIES = tuple(f"{rooms}.registry" for rooms in ROOMS)
-MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/")
+MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/", "research/methods/")
 GATEWAY_LAYERS = (
     ("gateway.confinement",),
     ("gateway.bounded_file",),
@@ -55,16 +55,19 @@ def room(name: str) -> str | None:
 
 
 def is_training(name: str) -> bool:
-    return "train" in name.split(".") or name.startswith("services.training")
+    return "train" in name.split(".") or name.startswith(("services.training", "research"))
 
 
 def is_export(name: str) -> bool:
     return name.rpartition(".")[2] == "export"
 
 
-def test_a_room_never_imports_another_room() -> None:
+def test_a_method_never_imports_another_method() -> None:
+    def method(name: str) -> str:
+        return (room(name) or "").rpartition(".")[2]
+
     wrong = [
-        f"{name} -> {other}" for name in modules() if room(name) for other in imports(name) if room(other) not in (None, room(name))
+        f"{name} -> {other}" for name in modules() if method(name) for other in imports(name) if method(other) not in ("", method(name))
     ]
     assert wrong == []
 

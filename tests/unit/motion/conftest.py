@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from research.motion.clips import Clips
 from services.motion.models import MotionModels
 from services.motion.style import Style, encode_style
-from services.motion.train.clips import Clips
 from tests.unit.motion.made_clips import in_memory, made_clip
 from tests.unit.motion.synthesised import mouths
 

@@ -9,7 +9,7 @@ from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.default_model import default_model
 from services.motion.expression import expression_basis, expression_spread
 from services.motion.models import MotionModels
-from services.motion.predictors.everybody.model import EverybodyModel
+from services.motion.predictors.everybody.predictor import EverybodyModel
 
 
 def test_the_basis_is_the_fit_of_the_face_model_with_the_rest_mouth_as_neutral(models: MotionModels) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from services.motion.constraints import ConstraintConfig
 from services.motion.models import MotionModels
-from services.motion.predictors.ugc.grid import UgcGrid
+from services.motion.predictors.ugc.predictor import UgcGrid
 from services.motion.style import Style
 from services.motion.sync import similarities_at_lags, sync_distance
 from services.motion.types import MAX_LAG, SpeechFeatures

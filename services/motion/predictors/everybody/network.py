@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from services.motion.predictors.everybody.inputs import NUM_HEARD, WINDOW, WINDOW_PAST
+from services.motion.predictors.everybody.predictor import NUM_HEARD, WINDOW, WINDOW_PAST
 from services.motion.types import ROWS_PER_FRAME
 
 WINDOW_SIZE: Final = WINDOW * ROWS_PER_FRAME * NUM_HEARD

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.everyone.inputs import SERVED, WINDOW, WINDOW_PAST, num_channels
+from services.motion.predictors.everyone.predictor import SERVED, WINDOW, WINDOW_PAST, num_channels
 from services.motion.speech_states import NUM_STATES, Heard
 from services.motion.types import ROWS_PER_FRAME
 

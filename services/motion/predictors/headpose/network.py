@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.headpose.inputs import NUM_COEFFICIENTS
+from services.motion.predictors.headpose.predictor import NUM_COEFFICIENTS
 from services.motion.types import ROWS_PER_FRAME
 
 NUM_HEARD = NUM_CONTENT + NUM_COEFFICIENTS

@@ -1,18 +1,277 @@
-"""Declaration of the motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2)."""
+"""Declaration of the motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2).
+
+The window of speech that `hetero` hears for a frame.
+
+Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame. The network that is
+served hears the states of the speech encoder in the place of the spectrum. Training can still take the spectrum, to measure what
+each tells: the audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms, and bands are relative to the speech of
+the four seconds before. The paper does not say how its spectrum is normalised.
+
+The exported networks of `hetero` in ONNX Runtime, with their constants.
+
+The style of a person for `hetero`: the arrays that every style holds, and the vectors of reference mouths and pose landmarks.
+
+Xie et al. 2021, Sec. 3.2.1: the reference is a global condition, the mean over any number of landmark frames. Here the reference
+is the enrolment, so the vector is part of the style.
+
+The paper's pose landmarks come from the frame that is dubbed, and show the head pose of this frame. All landmarks of this stage are
+in head space, where the head pose is taken out. What is left is the shape of the person's upper face. So we take the mean of the
+pose landmarks over the enrolment, and their vector is part of the style too.
+
+The predictor `hetero` on the 25 frames/s grid.
+
+Each grid frame n is a pure function of the states of frames n - 13 .. n + 5. So the same features in other pieces give the same
+bytes. A personalised style adds a correction (personalize.py), with p the states about frame n (speech_states.py):
+
+    coefficients = generator(window, person) + C p(window)        in units of the person's spread
+
+Personalisation for `hetero`: a correction of the coefficients from seconds of the person's footage.
+
+    c' = c + C p
+
+The paper's generator needs no training on the person: the reference landmarks condition it, and EncodeStyle stores their vector in
+the style. The correction goes beyond the paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge
+regression from p on what the generator misses (correction.py). Cross-validation over blocks of a second of the footage chooses
+the ridge. The solution has a closed form without random numbers.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
 
-from services.motion.models import MotionModels
-from services.motion.predictor import Predictor
-from services.motion.predictors.hetero.grid import CORRECTION, HeteroGrid
-from services.motion.predictors.hetero.inputs import WINDOW_AHEAD
-from services.motion.predictors.hetero.model import HeteroModel
-from services.motion.predictors.hetero.personalize import personalize
-from services.motion.predictors.hetero.style import POSE, REFERENCE, encode_hetero_style, mean_hetero_speaker
-from services.motion.speech_states import NUM_POOLED_STATES, STATES
-from services.motion.types import SHARED_FEATURES
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequest
+from services.common.store.network_session import open_network
+from services.motion.constraints import ConstraintConfig
+from services.motion.correction import choose_ridge, fit_correction
+from services.motion.features import relative_energy, silence
+from services.motion.grid import Grid, amplified, motion_of_windows
+from services.motion.models import MotionModels, PredictorModel
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.predictor import Predictor, encode_mouths
+from services.motion.runtime import read_constants, run
+from services.motion.speech_map import FILES, SpeechMapModel
+from services.motion.speech_states import (
+    NUM_POOLED_STATES,
+    NUM_STATES,
+    STATES,
+    pooled_states,
+    silence_with_states,
+    silent_states,
+    states_of,
+)
+from services.motion.style import Style
+from services.motion.types import NUM_MELS, ROWS_PER_FRAME, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+
+Heard = Literal["paper", "states"]
+"""Input of the generator: the paper's mel spectrogram, or states of the speech encoder."""
+SERVED: Final[Heard] = "states"
+"""Input of the generator that the stage serves."""
+WINDOW_AHEAD: Final = 5
+"""Frames of features after the predicted frame: 200 ms of look-ahead."""
+WINDOW_PAST: Final = 13
+"""Frames of features before the predicted frame: .52 s."""
+WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
+QUIET: Final = -1.5
+"""Relative mel power of the silence before a stream: the typical value of quiet frames in speech."""
+
+
+def heard_shape(heard: Heard) -> tuple[int, ...]:
+    """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
+    return (ROWS_PER_FRAME, NUM_MELS) if heard == "paper" else (NUM_STATES,)
+
+
+def relative_mel(features: SpeechFeatures) -> Float32:
+    """Return relative mel power of a whole stream, float32 [T, 4, 80] within [-3, 3], see features.relative_energy."""
+    return relative_energy(features.mel, features.speech_probability)
+
+
+def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
+    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *heard_shape].
+
+    Raises:
+        InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
+    """
+    if heard == "paper":
+        whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
+        before = np.full((WINDOW_PAST, ROWS_PER_FRAME, NUM_MELS), QUIET, np.float32)
+        return np.concatenate([before, relative_mel(whole)])
+    whole = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
+    return np.concatenate([silent_states(WINDOW_PAST), states_of(whole)])
+
+
+GENERATOR: Final = "hetero_generator"
+"""Name of the network from speech and person to landmark coefficients."""
+PERSON: Final = "hetero_person"
+"""Name of the network of the reference encoder and the pose encoder."""
+CONSTANTS_FILE: Final = "hetero_constants.safetensors"
+REFERENCE_FRAMES: Final = 64
+"""Most mouths that the reference encoder averages over, evenly spaced over the enrolment."""
+
+
+class HeteroModel(PredictorModel):
+    """Landmark generator and its constants. The networks' basis is MotionModels.basis.
+
+    Attributes:
+        mean_reference: float32 [C], mean vector of the training speakers' reference mouths.
+        mean_pose: float32 [C], mean vector of the training speakers' pose landmarks.
+        mean_face: float32 [99, 3], mean pose landmarks of the training speakers, head space.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        """Load the networks; see PredictorModel."""
+        super().__init__(folder, threads)
+        constants = read_constants(folder / CONSTANTS_FILE)
+        self.version = constants.metadata.get("version", "")
+        self.mean_reference: Float32 = constants["mean_reference"]
+        self.mean_pose: Float32 = constants["mean_pose"]
+        self.mean_face: Float32 = constants["mean_face"]
+        self._generator, self._person = (open_network(folder / f"{name}.onnx", threads) for name in (GENERATOR, PERSON))
+
+    def encode(self, mouths: Float32, pose_landmarks: Float32 | None) -> tuple[Float32, Float32]:
+        """Return the vectors of a person's reference mouths and of the pose landmarks, float32 [C] each.
+
+        Args:
+            mouths: float32 [T, 59, 3], usable mouths of the enrolment, T >= 1. At most 64 of them are read.
+            pose_landmarks: float32 [T, 99, 3], pose landmarks of the same frames; None: the mean face.
+        """
+        chosen = mouths[np.linspace(0, len(mouths) - 1, min(len(mouths), REFERENCE_FRAMES)).round().astype(np.intp)]
+        pose = self.mean_face if pose_landmarks is None else pose_landmarks.mean(axis=0, dtype=np.float64).astype(np.float32)
+        reference, upper = run(self._person, mouths=chosen[None], pose=pose[None])
+        return reference[0], upper[0]
+
+    def predict(self, speech: Float32, reference: Float32, pose: Float32) -> Float32:
+        """Return the motion of one window's frame: coefficients float32 [K] in units of the person's spread.
+
+        Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
+
+        Args:
+            speech: float32 [19, 192], see inputs.heard_clip.
+            reference: float32 [C], vector of the person's reference mouths.
+            pose: float32 [C], vector of the person's pose landmarks.
+        """
+        coefficients: Float32 = run(self._generator, speech=speech[None], reference=reference[None], pose=pose[None])[0][0, 0]
+        return coefficients
+
+
+REFERENCE: Final = "reference_embedding"
+"""Name of the style's array with the vector of the reference mouths, float32 [C]."""
+POSE: Final = "pose_embedding"
+"""Name of the style's array with the vector of the pose landmarks, float32 [C]."""
+
+
+def encode_hetero_style(footage: Footage, models: MotionModels) -> Style:
+    """Return the style of a person from tracked footage.
+
+    Args:
+        footage: T frames. Without pose landmarks, the pose landmarks are those of the mean face.
+        models: the networks.
+
+    Raises:
+        NoUsableFootage: fewer than 25 usable frames.
+    """
+    return with_person(encode_mouths(footage, models), footage, models)
+
+
+def with_person(style: Style, footage: Footage, models: MotionModels) -> Style:
+    """Return a style with the person's vectors from footage with at least one usable frame."""
+    upper = footage.pose_landmarks
+    reference, pose = HeteroModel.of(models).encode(
+        footage.mouth_landmarks[footage.usable], None if upper is None else upper[footage.usable]
+    )
+    return style.adding(**{REFERENCE: reference, POSE: pose})
+
+
+def knows_person(style: Style) -> bool:
+    """Return whether a style has the person's vectors."""
+    return REFERENCE in style.added and POSE in style.added
+
+
+def person_of(style: Style) -> tuple[Float32, Float32]:
+    """Return the vectors of the person's reference mouths and pose landmarks, float32 [C] each.
+
+    Raises:
+        InvalidRequest: the style was encoded for another method.
+    """
+    if not knows_person(style):
+        raise InvalidRequest("style: the style has no reference landmarks: encode the style with method `hetero`", field="style")
+    return style.added[REFERENCE], style.added[POSE]
+
+
+def mean_hetero_speaker(style: Style, models: MotionModels) -> Style:
+    """Return the style for the ablation: the person's own mouths with the vectors of the mean training speaker."""
+    model = HeteroModel.of(models)
+    return models.mean_speaker(style).adding(**{REFERENCE: model.mean_reference, POSE: model.mean_pose})
+
+
+CORRECTION: Final = "hetero_correction"
+"""Name of the style's array C, float32 [K, 49]. A style has this array once it is personalised for `hetero`."""
+
+
+class HeteroGrid(Grid):
+    """The predictor `hetero` of one person on the grid, with five frames of features after a frame."""
+
+    def __init__(self, models: MotionModels, style: Style, constraints: ConstraintConfig | None = None) -> None:
+        """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
+
+        Raises:
+            InvalidRequest: the style was encoded for another method.
+        """
+        super().__init__(style, constraints, silent_states(WINDOW_PAST), WINDOW_AHEAD)
+        self._model, self._basis = HeteroModel.of(models), models.basis
+        self._lips = SpeechMapModel.of(models).maps[FILES.feature]
+        self._reference, self._pose = person_of(style)
+        self._correction = style.added.get(CORRECTION)
+
+    def _silence(self, num_frames: int) -> SpeechFeatures:
+        return silence_with_states(num_frames)
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return states_of(features)
+
+    def _closing(self, count: int, heard: Float32) -> Float32:
+        return self._lips.closing(heard, self._past, count, self._constraints)
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._mouth)
+
+    def _mouth(self, window: Float32, voiced: float) -> Float32:
+        """Return the mouth of a window of states [19, 192]: float32 [59, 3], before constraints."""
+        coefficients = self._model.predict(window, self._reference, self._pose)
+        if self._correction is not None:
+            coefficients = coefficients + np.float32(voiced) * (self._correction @ pooled_states(window, WINDOW_PAST))
+        offsets = self._basis.reconstruct((coefficients * self._style.spread).astype(np.float32))
+        return amplified(self._style.rest_mouth + offsets, self._style)
+
+
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    """Refine a style for `hetero`. Arguments and errors: see services.motion.predictor.Predictor.
+
+    If the style was encoded for another method, the footage is the reference.
+
+    Yields:
+        One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
+        (correction.choose_ridge).
+    """
+    frames = frames_to_learn_from(footage.usable)
+    if not knows_person(style):
+        style = with_person(style, footage, models)
+    rows, model = heard_clip(features), HeteroModel.of(models)
+    reference, pose = person_of(style)
+    target = true_coefficients(footage, frames, style, models.basis, style.spread)
+
+    def predict(frame: int) -> WindowPrediction:
+        window = rows[frame : frame + WINDOW]
+        return WindowPrediction(model.predict(window, reference, pose), pooled_states(window, WINDOW_PAST))
+
+    missed = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)
+    refined = style.adding(**{CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)})
+    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
 def _vector_shape(models: MotionModels) -> tuple[int, ...]:

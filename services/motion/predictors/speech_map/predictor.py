@@ -2,6 +2,35 @@
 
 Both read the same style. A person who was enrolled before these predictors has a style without a correction, and is predicted
 without one.
+
+The predictor `speech_map` on the 25 frames/s grid.
+
+Each grid frame n is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so the same features in
+other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n and the
+map's own answer:
+
+    coefficients = map(window) + C p(window, map(window))        in units of the person's spread
+
+and gains of the opening and of the lip width (speech_map.Gains).
+
+The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
+
+Personalisation for `speech_map`: a correction of the coefficients from seconds or minutes of the person's footage.
+
+    c' = c + C p
+
+p are states of the speech encoder about a frame and the map's answer c (speech_map.correction_inputs). C is a ridge regression from
+p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
+of the footage chooses the ridge. The solution has a closed form without random numbers.
+
+A prediction of least error moves less than the person does. So the style also gets a gain of the opening. o_n are openings that are
+predicted on held-out blocks, amplified as all predictions are, m is the opening of the mean mouth, w_n is how far the lips close:
+
+    std_n((1 - w_n) (m + h (o_n - m))) = std(opening of the person)      h from 1 to LARGEST_GAIN
+    g = 1 + T / (T + T0) (h - 1)                                         T frames of footage, T0 = 50
+
+The gain of the lip width is found likewise; nothing closes there (w_n = 0).
+Seconds of footage tell little of the person's spread, see docs/models/speech_map.md.
 """
 
 from __future__ import annotations
@@ -9,16 +38,128 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from services.motion.constraints import ConstraintConfig
-from services.motion.grid import MotionGrid
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.face.landmarks import lip_width, mouth_opening
+from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_weights
+from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
+from services.motion.grid import Grid, MotionGrid, amplified, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
-from services.motion.predictors.speech_map.grid import CORRECTION, GAINS, SpeechMapGrid
-from services.motion.predictors.speech_map.personalize import personalized
-from services.motion.speech_map import FILES, LIVE, Hearing, SpeechMapModel, correction_shape
+from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
+from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
-from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
+from services.motion.types import SHARED_FEATURES, Footage, Motion, SpeechFeatures
+
+CORRECTION: Final = "speech_map_correction"
+"""Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
+GAINS: Final = "speech_map_gains"
+"""Name of the style's array of the gains of opening and lip width, float32 [2]. A style has this array once it is personalised for
+`speech_map`."""
+
+
+class SpeechMapGrid(Grid):
+    """The predictor `speech_map` of one person on the grid."""
+
+    def __init__(
+        self, model: SpeechMapModel, hearing: Hearing, models: MotionModels, style: Style, constraints: ConstraintConfig | None
+    ) -> None:
+        """Start at the first frame.
+
+        Args:
+            model: the maps.
+            hearing: which map to use.
+            models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
+            style: the person.
+            constraints: see Grid.
+        """
+        self._hearing = hearing
+        super().__init__(style, constraints, silent_states(hearing.past), hearing.ahead)
+        self._mouth = MapMouth(model, hearing, models, style, style.added.get(CORRECTION), style.added.get(GAINS))
+
+    def _silence(self, num_frames: int) -> SpeechFeatures:
+        return silence_with_states(num_frames, self._hearing.feature)
+
+    def _hear(self, features: SpeechFeatures) -> Float32:
+        return states_of(features, self._hearing.feature)
+
+    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+        return motion_of_windows(first, heard, speaking, voiced, self._hearing.width, self._mouth)
+
+    def _closing(self, count: int, heard: Float32) -> Float32:
+        return self._mouth.map.closing(heard, self._past, count, self._constraints)
+
+
+MAX_FRAMES: Final = 7500
+"""Frames that a correction is learned from: five minutes of usable frames."""
+LARGEST_GAIN: Final = 1.5
+"""Largest gain of the opening and of the lip width."""
+_PRIOR_FRAMES: Final = 50.0
+"""A gain of 1 counts as much as this many frames of the person."""
+
+
+def personalized(
+    model: SpeechMapModel, hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
+) -> Iterator[Step]:
+    """Refine a style.
+
+    Args:
+        model: the maps.
+        hearing: which map to use.
+        style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
+        features: features of the footage.
+        footage: the footage.
+        models: the shared networks.
+
+    Yields:
+        One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
+        (correction.choose_ridge).
+    """
+    frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
+    each = model.maps[hearing.feature]
+    windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
+    spread = model.spread(style.spread, models)
+    target = true_coefficients(footage, frames, style, model.basis, spread)
+
+    def predict(frame: int) -> WindowPrediction:
+        answer = each.predict(windows[frame])
+        return WindowPrediction(answer, correction_inputs(windows[frame], answer, hearing))
+
+    missed = yield from predict_in_blocks(frames, target, predict)
+    choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)
+    correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
+    foreseen = target - missed.residual + held_out_corrections(missed.pooled, missed.residual, choice.ridge)
+    predicted = amplified(style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32)), style)
+    closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
+    seen = footage.mouth_landmarks[frames]
+    gains = [
+        spread_gain(measure(seen), measure(predicted), float(measure(style.mean_mouth)), closing)
+        for measure, closing in ((mouth_opening, closed_lips_weights(closed, WHOLE)), (lip_width, np.zeros_like(closed)))
+    ]
+    refined = style.adding(**{CORRECTION: correction, GAINS: np.array(gains, np.float32)})
+    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+
+
+def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32) -> float:
+    """Return the gain of the opening, or of the lip width, that brings predictions towards the person's spread, 1 to LARGEST_GAIN.
+
+    Args:
+        seen: float32 [T], openings or widths of the person, crop pixels.
+        predicted: float32 [T], the same of the mouths that are predicted for these frames.
+        mean: the same of the person's mean mouth.
+        closing: float32 [T] in [0, 1], how far the lips close (constraints.closed_lips_weights).
+    """
+    free = 1.0 - closing.astype(np.float64)
+    about, level = free * (predicted - mean), free * mean
+    # var(level + h about) = var(seen), a quadratic equation in h.
+    square, cross = float(about.var()), float(np.cov(level, about, bias=True)[0, 1])
+    missing = float(seen.var(dtype=np.float64)) - float(level.var())
+    root = cross**2 + square * missing
+    ratio = (np.sqrt(root) - cross) / square if root > 0.0 and square > 1e-6 else 1.0
+    ratio = float(np.clip(ratio, 1.0, LARGEST_GAIN))
+    return 1.0 + (ratio - 1.0) * len(seen) / (len(seen) + _PRIOR_FRAMES)
 
 
 def predictor_of(name: str, hearing: Hearing) -> Predictor:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.motion.predictors.everybody.inputs import NUM_HEARD, WINDOW, WINDOW_PAST
+from research.methods.everybody.motion import EverybodyClip, add_to, solved, windows_of
+from research.motion.ridge import Filter, RidgeSums
 from services.motion.predictors.everybody.network import WINDOW_SIZE
-from services.motion.predictors.everybody.train.data import EverybodyClip, add_to, solved, windows_of
-from services.motion.train.ridge import Filter, RidgeSums
+from services.motion.predictors.everybody.predictor import NUM_HEARD, WINDOW, WINDOW_PAST
 
 
 def clip(seed: int, num_frames: int = 150) -> EverybodyClip:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from research.motion.evaluate import OFF
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
-from services.motion.predictors.everybody.grid import EverybodyGrid
+from services.motion.predictors.everybody.predictor import EverybodyGrid
 from services.motion.speech_map import FILES, LIVE, Hearing
 from services.motion.stream import MotionStream
 from services.motion.style import Style
-from services.motion.train.evaluate import OFF
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion.synthesised import random_features, with_identity_removed, with_states
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from research.methods.everybody.motion import filter_alone, windows_of
+from research.motion.ridge import Filter
 from services.motion.predictors.everybody.network import WINDOW_SIZE, EverybodyConfig, EverybodyNetwork
-from services.motion.predictors.everybody.train.data import windows_of
-from services.motion.predictors.everybody.train.torch_predictor import filter_alone
-from services.motion.train.ridge import Filter
 from tests.unit.motion.predictors.everybody.made import clip, predicted
 
 

@@ -6,18 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from research.motion.evaluate import OFF
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import ConstraintConfig
 from services.motion.expression import expression_spread
 from services.motion.models import MotionModels
-from services.motion.predictors.everyone.grid import EveryoneGrid
-from services.motion.predictors.everyone.inputs import WINDOW
-from services.motion.predictors.everyone.model import EveryoneModel
+from services.motion.predictors.everyone.predictor import WINDOW, EveryoneGrid, EveryoneModel
 from services.motion.speech_states import NUM_STATES, STATES
 from services.motion.stream import MotionStream
 from services.motion.style import Style
-from services.motion.train.evaluate import OFF
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion.synthesised import rest_mouth, speech
 

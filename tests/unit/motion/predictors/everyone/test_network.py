@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 import torch
 
-from services.motion.predictors.everyone.inputs import WINDOW, WINDOW_PAST, num_channels
 from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST, EveryoneConfig, EveryoneNetwork, FilterAlone
+from services.motion.predictors.everyone.predictor import WINDOW, WINDOW_PAST, num_channels
 from services.motion.speech_states import NUM_STATES, Heard
 
 CONFIG = EveryoneConfig(num_expression=3, channels=8, bank_channels=4, conv_layers=1, attention_layers=1, heads=2, share=0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.motion.models import MotionModels
-from services.motion.predictors.headpose.style import encode_head_style
+from services.motion.predictors.headpose.predictor import encode_head_style
 from services.motion.style import Style
 from services.motion.types import Footage
 from tests.unit.motion.predictors.headpose.person import FRAMES, talking

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from research.methods.headpose.motion import HeadposeClip, add_to, solved
+from research.motion.clips import TrainingClip
+from research.motion.ridge import Filter, RidgeSums
 from services.common.array_types import Bool
 from services.motion.features import content_rows, sync_rows
 from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD, HeadposeConfig, HeadposeNetwork
-from services.motion.predictors.headpose.train.data import HeadposeClip, add_to, solved
-from services.motion.train.clips import TrainingClip
-from services.motion.train.ridge import Filter, RidgeSums
 from tests.unit.motion.synthesised import head_poses, mouths, random_features
 
 SMALL = HeadposeConfig(num_expression=24, past=2, ahead=1, projection=8, encoded=8, hidden=8, dropout=0.0)

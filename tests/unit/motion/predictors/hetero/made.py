@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from research.methods.hetero.motion import HeteroTrainingConfig
+from research.methods.hetero.speech_data import BatchConfig
+from research.motion.clips import TrainingClip
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmark_layout import NUM_UPPER
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.predictors.hetero.network import HeteroConfig
-from services.motion.predictors.hetero.train.batches import BatchConfig
-from services.motion.predictors.hetero.train.config import HeteroTrainingConfig
-from services.motion.train.clips import TrainingClip
 from services.training.loop_settings import LoopSettings
 from services.training.trainset.layout import MANIFEST, part_path
 from services.training.trainset.manifest import ClipRow, manifest_line

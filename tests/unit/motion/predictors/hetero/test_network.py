@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 import torch
 
-from services.motion.predictors.hetero.inputs import WINDOW, WINDOW_PAST, Heard, heard_shape
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS, HeteroNetwork
+from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, Heard, heard_shape
 from tests.unit.motion.predictors.hetero.made import TINY
 
 

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from research.methods.speech_map.motion import fit_map
+from research.motion.clips import TrainingClip
+from research.motion.evaluate import OFF
 from services.common.errors import ArtefactCorrupt, InvalidRequest
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
@@ -17,9 +20,14 @@ from services.motion.basis import LandmarkBasis
 from services.motion.features import silence
 from services.motion.grid import AMPLITUDE
 from services.motion.models import WEIGHTS, MotionModels
-from services.motion.predictors.speech_map.grid import CORRECTION, GAINS, SpeechMapGrid
-from services.motion.predictors.speech_map.personalize import LARGEST_GAIN, personalized, spread_gain
-from services.motion.predictors.speech_map.train.fit import fit_map
+from services.motion.predictors.speech_map.predictor import (
+    CORRECTION,
+    GAINS,
+    LARGEST_GAIN,
+    SpeechMapGrid,
+    personalized,
+    spread_gain,
+)
 from services.motion.speech_map import (
     FILES,
     HEARINGS,
@@ -33,8 +41,6 @@ from services.motion.speech_map import (
 from services.motion.speech_states import neighbours
 from services.motion.stream import MotionStream
 from services.motion.style import Style, encode_style
-from services.motion.train.clips import TrainingClip
-from services.motion.train.evaluate import OFF
 from services.motion.types import Footage, SpeechFeatures
 from tests.unit.motion.made_clips import in_memory, made_clip
 from tests.unit.motion.streams import NTSC, PAL, run

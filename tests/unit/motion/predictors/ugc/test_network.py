@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from services.motion.features import NUM_CONTENT
-from services.motion.predictors.ugc.inputs import WINDOW, WINDOW_AHEAD
-from services.motion.predictors.ugc.layers import InstanceNorm
-from services.motion.predictors.ugc.network import UgcConfig, UgcNetwork
+from services.motion.predictors.ugc.network import InstanceNorm, UgcConfig, UgcNetwork
+from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD
 
 
 @pytest.fixture(scope="module")

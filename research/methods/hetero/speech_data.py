@@ -1,0 +1,499 @@
+"""Batches of stretches for the generator of `hetero`: clips with a face and speech without pictures, side by side.
+
+Random changes of relative mel spectra: other voices, microphones, rooms and noise than the few of the training set.
+
+The teacher of speech without pictures: a linear filter from speech to landmark coefficients, in closed form.
+
+Heterogeneous sources are the point of Xie et al. 2021 (Sec. 1): the landmark generator also learns from data without good pictures.
+Speech alone has no landmarks, so a filter names them: a ridge regression over the training clips with a face, from the states of
+the speech encoder, or from the audio stage's posteriorgram and band energies if the generator hears the paper's spectrogram.
+Narrow corpora have a filter of their own beside the shared filter (research.motion.ridge), and only the shared filter
+teaches.
+
+What the generator learns from: clips with a track (with or without good pixels), and speech without pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Final, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, frame_weights, rows_between, tensors
+from research.motion.ridge import Filter, RidgeSums, distance_penalty, fit_states_filter, mouth_target
+from services.common.array_types import Array, Bool, Float32, Float64, UInt8
+from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
+from services.common.face.landmarks import mouth_opening
+from services.motion.basis import LandmarkBasis
+from services.motion.features import NUM_CONTENT, bilabial_probability, content_rows, silence
+from services.motion.predictors.hetero.network import FILTER_REACH, PHONES_AFTER, PHONES_BEFORE, SHRINKS
+from services.motion.predictors.hetero.predictor import QUIET, WINDOW, WINDOW_PAST, Heard, relative_mel
+from services.motion.speech_states import STATES, neighbours, silent_states, states_of
+from services.motion.style import measure_mouth
+from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import BoundedCache, TrainSet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpectrumNoise:
+    """Strength of the changes, in units of the relative mel power.
+
+    Attributes:
+        tract: standard deviation of the logarithm of the factor on the frequency axis (length of the vocal tract).
+        gain: range of the factor on all bands.
+        tilt: standard deviation of the smooth offset over bands (microphone).
+        level: standard deviation of the offset of all bands (another history of the stream).
+        noisy: share of stretches with background noise.
+        noise_level: range of the level of the noise.
+        smeared: share of stretches with an echo: power that dies away over rows.
+        hidden: share of stretches with a hidden span of bands; as large is the share with a hidden span of rows.
+    """
+
+    tract: float = 0.07
+    gain: tuple[float, float] = (0.7, 1.3)
+    tilt: float = 0.35
+    level: float = 0.25
+    noisy: float = 0.5
+    noise_level: tuple[float, float] = (-2.5, 0.2)
+    smeared: float = 0.2
+    hidden: float = 0.4
+
+
+def changed_spectrum(mel: Float32, noise: SpectrumNoise, rng: np.random.Generator) -> Float32:
+    """Return a changed spectrum: relative mel power, float32 [R, 80] -> [R, 80]."""
+    bands = np.arange(NUM_MELS)
+    place = np.clip(bands * np.exp(rng.normal(0.0, noise.tract)), 0.0, NUM_MELS - 1.001)
+    low = place.astype(np.intp)
+    share = (place - low).astype(np.float32)
+    mel = (1.0 - share) * mel[:, low] + share * mel[:, low + 1]
+    if rng.random() < noise.smeared:
+        mel = _smeared(mel, float(rng.uniform(0.3, 0.8)))
+    mel = mel * np.float32(rng.uniform(*noise.gain)) + _smooth(rng, noise.tilt, 6) + np.float32(rng.normal(0.0, noise.level))
+    if rng.random() < noise.noisy:
+        floor = np.float32(rng.uniform(*noise.noise_level)) + _smooth(rng, 0.4, 5)
+        grain = rng.normal(0.0, 0.25, mel.shape).astype(np.float32)
+        # One unit of relative power is about two of the logarithm of power.
+        mel = np.logaddexp(2.0 * mel, 2.0 * (floor + grain)) / np.float32(2.0)
+    mean = mel.mean()
+    if rng.random() < noise.hidden:
+        begin = int(rng.integers(0, NUM_MELS - 8))
+        mel[:, begin : begin + int(rng.integers(2, 9))] = mean
+    if rng.random() < noise.hidden:
+        begin = int(rng.integers(0, len(mel) - 10))
+        mel[begin : begin + int(rng.integers(3, 9))] = mean
+    return np.asarray(mel, np.float32)
+
+
+def _smooth(rng: np.random.Generator, strength: float, knots: int) -> Float32:
+    """Return a random smooth offset over bands, float32 [80]."""
+    return np.interp(np.arange(NUM_MELS), np.linspace(0, NUM_MELS - 1, knots), rng.normal(0.0, strength, knots)).astype(np.float32)
+
+
+def _smeared(mel: Float32, decay: float) -> Float32:
+    """Return the spectrum in a room: each row keeps at least what is left of the row before, a loss of `decay` a row."""
+    smeared = mel.copy()
+    for row in range(1, len(mel)):
+        np.maximum(smeared[row], smeared[row - 1] - np.float32(decay), out=smeared[row])
+    return smeared
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherConfig:
+    """Settings of the teacher that hears phones and energies. The teacher that hears states has those of states_filter.
+
+    Attributes:
+        past: frames before a frame that the filter hears.
+        ahead: frames after the frame.
+        strength: strength of the ridge at the frames that count most, in units of the mean variance of an input.
+        speaker_exponent: a speaker with m frames counts m to this power.
+    """
+
+    past: int = 7
+    ahead: int = 4
+    strength: float = 0.06
+    speaker_exponent: float = 0.45
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Fitted teacher.
+
+    Attributes:
+        shared: filter of all footage, from [T, I] to [T, K] in units of the person's spread.
+        apart: by narrow corpus, the filter to add, see RidgeSums.
+        config: settings.
+        heard: input of the generator.
+    """
+
+    shared: Filter
+    apart: Mapping[str, Filter]
+    config: TeacherConfig
+    heard: Heard
+
+    def answer(self, features: SpeechFeatures, content: Float32) -> Float32:
+        """Return what the teacher expects of speech: coefficients float32 [T, K] in units of the spread.
+
+        Args:
+            features: of T frames.
+            content: float32 [T, 4, 44], content rows of the features.
+        """
+        return self.shared(self._inputs(features, content))
+
+    def alone(self, clip: TrainingClip) -> Float32:
+        """Return the coefficients of a clip that hold in its narrow corpus alone, float32 [T, K]: 0 outside of narrow corpora."""
+        found = self.apart.get(clip.apart)
+        if found is None:
+            return np.zeros((len(clip), len(self.shared.bias)), np.float32)
+        return found(self._inputs(clip.features, clip.content))
+
+    def _inputs(self, features: SpeechFeatures, content: Float32) -> Float32:
+        if self.heard == "paper":
+            return _neighbours(content, self.config)
+        return neighbours(states_of(features), FILTER_REACH, FILTER_REACH).reshape(len(features), -1)
+
+
+def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: Heard) -> Teacher:
+    """Fit the teacher to clips with a face. All clips are read."""
+    num_coefficients = len(basis.typical_spread)
+    if heard != "paper":
+        fitted = fit_states_filter(
+            clips, partial(mouth_target, basis=basis), num_coefficients, past=FILTER_REACH, ahead=FILTER_REACH
+        )
+        return Teacher(fitted.shared, fitted.apart, config, heard)
+    width, channels = config.past + 1 + config.ahead, NUM_CONTENT * ROWS_PER_FRAME
+    sums = RidgeSums(channels * width, num_coefficients)
+    for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
+        sums.add(_neighbours(clip.content, config)[clip.usable], mouth_target(clip, basis)[clip.usable], float(weight), clip.apart)
+    penalty = distance_penalty(width, config.past, config.strength * sums.input_variance())
+    fitted = sums.solve(np.repeat(penalty, channels))
+    return Teacher(fitted.shared, fitted.apart, config, heard)
+
+
+def _neighbours(content: Float32, config: TeacherConfig) -> Float32:
+    """Return the content rows around each frame: float32 [T, 176 (past + 1 + ahead)]."""
+    rows = content.reshape(len(content), -1)
+    padded = np.pad(rows, ((config.past, config.ahead), (0, 0)), mode="edge")
+    width = config.past + 1 + config.ahead
+    return np.concatenate([padded[step : step + len(rows)] for step in range(width)], axis=1)
+
+
+PAD: Final = WINDOW
+"""Frames of silence before and after a clip, so that windows reach over the ends as in a stream."""
+LABEL_SHARE: Final = 0.5
+"""Share of a known phone label in the target of a row; the audio stage's posteriorgram has the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One clip of T frames with PAD frames of silence at both ends: F = T + 2 PAD.
+
+    Attributes:
+        mel: float32 [4 F, 80], relative mel power.
+        states: float32 [F, 192], states of the speech encoder; silence if the generator does not hear them.
+        phones: float32 [4 F, 40], target of the phones.
+        taught: float32 [F, K], coefficients that the teacher expects, in units of the person's spread.
+        inside: bool [F], whether the teacher's answer counts.
+        offsets: float32 [F, 59, 3], offsets from the person's rest mouth, crop pixels; 0 without a face.
+        valid: bool [F], whether the offsets count.
+        alone: float32 [F, K], coefficients that hold in the clip's narrow corpus alone.
+        spread: float32 [K], the person's spread; the typical spread without a face.
+        rest: float32 [59, 3], the rest mouth.
+        closed: bool [F], whether a bilabial sounds and the true lips are shut.
+        closed_opening: opening of the shut mouth, crop pixels.
+        mouths: float32 [U, 59, 3], usable mouths in head space; U = 0 without a face.
+        pose: float32 [99, 3], mean pose landmarks of the usable frames; 0 without a face.
+    """
+
+    mel: Float32
+    states: Float32
+    phones: Float32
+    taught: Float32
+    inside: Bool
+    offsets: Float32
+    valid: Bool
+    alone: Float32
+    spread: Float32
+    rest: Float32
+    closed: Bool
+    closed_opening: float
+    mouths: Float32
+    pose: Float32
+
+
+def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: LandmarkBasis, teacher: Teacher) -> Source:
+    """Return a clip with a face.
+
+    Raises:
+        InvalidRequest: a file of the clip is missing or damaged.
+    """
+    mouths = clip.mouth_landmarks[clip.usable]
+    mouth = measure_mouth(mouths, basis)
+    begin = max(0, row.lag_frames)
+    opening = mouth_opening(clip.mouth_landmarks)
+    low, high = np.percentile(opening[clip.usable], [8, 90])
+    closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
+    return Source(
+        mel=_padded(relative_mel(clip.features), QUIET),
+        phones=_phone_targets(clip.features, _labels(data, row), begin),
+        states=_framed(_states(clip.features, teacher)),
+        taught=_framed(teacher.answer(clip.features, clip.content)),
+        inside=_framed(np.ones(len(clip), np.bool_)),
+        offsets=_framed(np.asarray(clip.mouth_landmarks - mouth.rest_mouth, np.float32)),
+        valid=_framed(clip.usable),
+        alone=_framed(teacher.alone(clip)),
+        spread=mouth.spread,
+        rest=mouth.rest_mouth,
+        closed=_framed(closed),
+        closed_opening=float(low),
+        mouths=mouths,
+        pose=mean_pose_landmarks(data, row),
+    )
+
+
+def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Teacher) -> Source:
+    """Return a clip of speech without a face.
+
+    Raises:
+        InvalidRequest: a file of the clip is missing or damaged.
+    """
+    extra = () if teacher.heard == "paper" else (STATES,)
+    arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability", *extra))
+    posteriorgram, mel, speaking, *states = (np.asarray(values, np.float32) for values in arrays.values())
+    features = SpeechFeatures(posteriorgram, mel, speaking, dict(zip(extra, states, strict=True)))
+    frames = len(features) + 2 * PAD
+    size = len(basis.typical_spread)
+    return Source(
+        mel=_padded(relative_mel(features), QUIET),
+        phones=_phone_targets(features, _labels(data, row), 0),
+        states=_framed(_states(features, teacher)),
+        taught=_framed(teacher.answer(features, content_rows(features))),
+        inside=_framed(np.ones(len(features), np.bool_)),
+        offsets=np.zeros((frames, NUM_POINTS, 3), np.float32),
+        valid=np.zeros(frames, np.bool_),
+        alone=np.zeros((frames, size), np.float32),
+        spread=basis.typical_spread,
+        rest=np.zeros((NUM_POINTS, 3), np.float32),
+        closed=np.zeros(frames, np.bool_),
+        closed_opening=0.0,
+        mouths=np.zeros((0, NUM_POINTS, 3), np.float32),
+        pose=np.zeros((NUM_UPPER, 3), np.float32),
+    )
+
+
+def mean_pose_landmarks(data: TrainSet, row: ClipRow) -> Float32:
+    """Return the mean of a clip's pose landmarks in head space over its usable frames, float32 [99, 3].
+
+    Raises:
+        InvalidRequest: the clip's track is missing or damaged.
+    """
+    track = data.arrays(row, "track", ("landmarks", "usable", "rotation", "translation", "scale"))
+    frames = np.flatnonzero(track["usable"])
+    found = [
+        to_head_space(
+            pose_landmarks(np.asarray(track["landmarks"][frame], np.float32)),
+            HeadPose(float(track["scale"][frame]), track["rotation"][frame], track["translation"][frame]),
+        )
+        for frame in frames
+    ]
+    return np.asarray(np.mean(found, axis=0), np.float32)
+
+
+def _states(features: SpeechFeatures, teacher: Teacher) -> Float32:
+    return silent_states(len(features)) if teacher.heard == "paper" else states_of(features)
+
+
+def _labels(data: TrainSet, row: ClipRow) -> UInt8 | None:
+    return np.asarray(data.arrays(row, "phones", ("labels",))["labels"], np.uint8) if row.phones else None
+
+
+def _phone_targets(features: SpeechFeatures, labels: UInt8 | None, begin: int) -> Float32:
+    """Return the target of each row with the silence around the clip, float32 [4 F, 40].
+
+    Args:
+        features: of the clip.
+        labels: phone labels of the clip's rows before its lag was taken out; None: there are none.
+        begin: first frame of the labels that the features keep.
+    """
+    rows = features.posteriorgram.reshape(-1, NUM_PHONES).copy()
+    if labels is not None:
+        kept = labels[begin * ROWS_PER_FRAME :][: len(rows)]
+        known = np.flatnonzero(kept < NUM_PHONES)
+        rows[known] *= 1.0 - LABEL_SHARE
+        rows[known, kept[known]] += LABEL_SHARE
+    quiet = silence(PAD).posteriorgram.reshape(-1, NUM_PHONES)
+    return np.concatenate([quiet, rows, quiet])
+
+
+def _padded(mel: Float32, value: float) -> Float32:
+    quiet = np.full((PAD * ROWS_PER_FRAME, NUM_MELS), value, np.float32)
+    return np.concatenate([quiet, mel.reshape(-1, NUM_MELS), quiet])
+
+
+def _framed(values: np.ndarray) -> np.ndarray:
+    """Return values of T frames with PAD frames of zeros at both ends."""
+    return np.pad(values, [(PAD, PAD), *[(0, 0)] * (values.ndim - 1)])
+
+
+ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchConfig:
+    """Settings of drawing stretches.
+
+    Attributes:
+        seen: stretches of clips with a face.
+        heard: stretches of speech without pictures; 0 is the ablation without heterogeneous sources.
+        frames: frames of a stretch that are answered.
+        reference_frames: mouths that the reference encoder sees.
+        speaker_exponent: a speaker with m frames is drawn in proportion to m to this power.
+        speed_range: factors on the tempo.
+        rest_jitter: noise of the reference mouths and pose landmarks, pixels: another camera, another smile.
+        noise: changes of the spectrum.
+    """
+
+    seen: Annotated[int, Field(ge=1)] = 24
+    heard: Annotated[int, Field(ge=0)] = 8
+    frames: Annotated[int, Field(ge=1)] = 50
+    reference_frames: Annotated[int, Field(ge=1)] = 8
+    speaker_exponent: float = 0.4
+    speed_range: tuple[float, float] = (0.85, 1.18)
+    rest_jitter: float = 1.0
+    noise: SpectrumNoise = SpectrumNoise()
+
+
+class Batch(NamedTuple, Generic[ArrayT]):
+    """N stretches of T answered frames, float32: arrays as they are drawn, tensors where the network learns.
+
+    Attributes:
+        speech: [N, T + 18, 192] or [N, T + 18, 4, 80], what the generator hears.
+        phones: [N, T + 6, 4, 40], phones of the answered frames, of five frames before and of one frame after.
+        taught: [N, T, K], the teacher's coefficients in units of the spread.
+        inside: [N, T], 1 where the teacher's answer counts.
+        offsets: [N, T, 59, 3], offsets from the rest mouth, crop pixels.
+        valid: [N, T], 1 where the offsets count.
+        alone: [N, T, K], coefficients that hold in the clip's narrow corpus alone; the network answers the rest.
+        spread: [N, K], the person's spread.
+        rest: [N, 59, 3], the rest mouth.
+        closed: [N, T], 1 if a bilabial sounds and the true lips are shut, otherwise 0.
+        closed_opening: [N], opening of the shut mouth, crop pixels.
+        reference: [N, R, 59, 3], mouths of the same person.
+        pose: [N, 99, 3], pose landmarks of the same person.
+    """
+
+    speech: ArrayT
+    phones: ArrayT
+    taught: ArrayT
+    inside: ArrayT
+    offsets: ArrayT
+    valid: ArrayT
+    alone: ArrayT
+    spread: ArrayT
+    rest: ArrayT
+    closed: ArrayT
+    closed_opening: ArrayT
+    reference: ArrayT
+    pose: ArrayT
+
+    def on(self, device: torch.device) -> Batch[Tensor]:
+        """Return the batch as tensors on a device."""
+        return Batch(*tensors(self, device))
+
+
+def heard_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
+    """Return how often each clip of speech is drawn, float64 [N], as sampling.clip_chances does for clips with a face."""
+    frames: dict[str, int] = {}
+    for row in rows:
+        frames[row.speaker] = frames.get(row.speaker, 0) + row.frames
+    return np.array([row.weight * row.frames * frames[row.speaker] ** (exponent - 1.0) for row in rows], np.float64)
+
+
+class BatchSampler:
+    """Sampler of batches. The same generator state gives the same batch.
+
+    Args:
+        data: the training set.
+        clips: training clips with a face. They are read when they are drawn.
+        speech: rows of speech without a face; may be empty.
+        basis: landmark basis of the style.
+        teacher: teacher of speech without pictures.
+        config: settings.
+    """
+
+    def __init__(
+        self, data: TrainSet, clips: Clips, speech: Sequence[ClipRow], basis: LandmarkBasis, teacher: Teacher, config: BatchConfig
+    ) -> None:
+        self._config, self._clips, self._speech = config, clips, tuple(speech)
+        self._hears = teacher.heard
+        self._seen: BoundedCache[int, Source] = BoundedCache(
+            lambda place: seen_source(data, clips.rows[place], clips[place], basis, teacher), array_bytes
+        )
+        self._heard: BoundedCache[int, Source] = BoundedCache(
+            lambda place: heard_source(data, self._speech[place], basis, teacher), array_bytes
+        )
+        self._draw_seen = Draw(clip_chances(clips.rows, config.speaker_exponent))
+        self._draw_heard = Draw(heard_chances(speech, config.speaker_exponent)) if speech else None
+        self._places: dict[str, list[int]] = {}
+        for place, row in enumerate(clips.rows):
+            self._places.setdefault(row.speaker, []).append(place)
+
+    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+        """Draw one batch."""
+        rows = [self._stretch(rng, self._seen[place], place) for place in (self._draw_seen(rng) for _ in range(self._config.seen))]
+        if self._draw_heard is not None:
+            for _ in range(self._config.heard):
+                # Speech without pictures is shown with any person, because the teacher answers for everyone alike.
+                rows.append(self._stretch(rng, self._heard[self._draw_heard(rng)], self._draw_seen(rng)))
+        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+
+    def _stretch(self, rng: np.random.Generator, source: Source, person: int) -> tuple[Array, ...]:
+        config = self._config
+        length = config.frames + SHRINKS
+        speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))
+        have = len(source.valid)
+        start = rng.uniform(0.0, max(have - speed * length - 1.0, 0.0))
+        heard = start * ROWS_PER_FRAME + speed * np.arange(length * ROWS_PER_FRAME)
+        answered = start + speed * (WINDOW_PAST + np.arange(config.frames))
+        left = np.minimum(answered.astype(np.intp), have - 2)
+        named = slice((WINDOW_PAST - PHONES_BEFORE) * ROWS_PER_FRAME, (WINDOW_PAST + config.frames + PHONES_AFTER) * ROWS_PER_FRAME)
+        beyond = answered > have - 1
+        mouths, pose = self._person(rng, person)
+        if self._hears == "paper":
+            speech = changed_spectrum(rows_between(source.mel, heard), config.noise, rng).reshape(length, ROWS_PER_FRAME, NUM_MELS)
+        else:
+            speech = rows_between(source.states, start + speed * np.arange(length))
+        return (
+            speech,
+            rows_between(source.phones, heard)[named].reshape(-1, ROWS_PER_FRAME, NUM_PHONES),
+            rows_between(source.taught, answered),
+            source.inside[left] & source.inside[left + 1] & ~beyond,
+            rows_between(source.offsets, answered),
+            source.valid[left] & source.valid[left + 1] & ~beyond,
+            rows_between(source.alone, answered),
+            source.spread,
+            source.rest,
+            source.closed[np.minimum(np.round(answered).astype(np.intp), have - 1)],
+            np.asarray(source.closed_opening, np.float32),
+            mouths,
+            pose,
+        )
+
+    def _person(self, rng: np.random.Generator, place: int) -> tuple[Float32, Float32]:
+        """Return reference mouths [R, 59, 3] and pose landmarks [99, 3] of one random clip of the speaker of a clip."""
+        places = self._places[self._clips.rows[place].speaker]
+        source = self._seen[places[rng.integers(len(places))]]
+        frames = rng.integers(0, len(source.mouths), self._config.reference_frames)
+        mouths, pose = source.mouths[frames], source.pose
+        # Few people are seen in training, so the same person is shown in other sizes and places.
+        size = np.float32(np.exp(rng.normal(0.0, 0.04)))
+        mouths = size * mouths + rng.normal(0.0, self._config.rest_jitter, (1, 1, 3)).astype(np.float32)
+        pose = size * pose + rng.normal(0.0, self._config.rest_jitter, pose.shape).astype(np.float32)
+        return mouths, pose

@@ -1,0 +1,283 @@
+"""Fit of the lag's filters: `python -m research.motion.lag --data SET --output WEIGHTS/motion`.
+
+The filters are a canonical correlation analysis with a ridge over the clips of the split `train`, without their lags and with
+balanced speakers. Clips of a narrow corpus are left out. The solution has a closed form. Before writing, the command measures the
+filters on speakers whom the filters have not seen: each speaker is left out in turn, and the filters are fitted on the others.
+
+* Lags of -8 to 8 frames are put into clips of four seconds and more, and measured.
+* Pieces of clips get their own voice, and voices of other speakers. The strength of a lag is the confidence times the root of the
+  number of usable frames; the gateway applies a lag by its strength (gateway/dub/motion_clip.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from research.motion.basis import SHARED_CONSTANTS
+from research.motion.clips import Clips, TrainingClip, clips_of, frame_weights, held_out_splits, shifted, speakers_of_free_speech
+from research.motion.protocol import SHORT_CLIP_FRAMES
+from research.motion.ridge import SPEAKER_EXPONENT
+from services.common.array_types import Float64
+from services.common.errors import NoUsableFootage
+from services.motion.basis import LandmarkBasis
+from services.motion.lag import (
+    HEARD_AROUND,
+    LAG_FILE,
+    LAG_STATES,
+    MIN_FRAMES,
+    SEEN_AROUND,
+    LagModel,
+    estimate_lag,
+    standardised,
+)
+from services.motion.models import WEIGHTS
+from services.motion.runtime import read_constants
+from services.motion.speech_states import neighbours
+from services.motion.types import LagEstimate, SpeechFeatures
+from services.training.card import write_fitted
+from services.training.tools import command_line, data_parser
+from services.training.trainset.reader import TrainSet
+
+PAIRS: Final = 16
+"""D, pairs of filters."""
+SOUND_RIDGE: Final = 0.3
+MOUTH_RIDGE: Final = 0.01
+"""Ridge of the filters, in units of the mean variance of an input."""
+LARGEST_PLANTED: Final = 8
+"""Largest lag that is put into a clip, frames."""
+LENGTHS: Final = (30, 60, 90, 120, 250)
+"""Frames of the pieces that get own and foreign voices."""
+_FOREIGN: Final = 8
+"""Foreign voices of a piece."""
+Judged = Sequence[tuple[LagModel, TrainingClip]]
+"""Clips, each with the filters that measure the clip's lag."""
+
+
+class LagSums:
+    """Covariances of speech and mouth over clips, float64: of sound with sound, sound with mouth, and mouth with mouth."""
+
+    def __init__(self, clips: Clips, weights: Float64, basis: LandmarkBasis) -> None:
+        """Read the clips. Each clip is measured about its own mean.
+
+        Args:
+            clips: the clips.
+            weights: weight of a frame of each clip, float64 [N].
+            basis: landmark basis of the coefficients.
+        """
+        sums: list[Float64] = []
+        for clip, weight in zip(clips, weights, strict=True):
+            coefficients = standardised(clip.mouth_landmarks, clip.usable, basis)
+            heard, seen = (
+                neighbours(rows, reach, reach)[clip.usable].reshape(int(clip.usable.sum()), -1).astype(np.float64)
+                for rows, reach in ((clip.features.extra[LAG_STATES], HEARD_AROUND), (coefficients, SEEN_AROUND))
+            )
+            heard, seen = heard - heard.mean(axis=0), seen - seen.mean(axis=0)
+            own = [weight * product for product in (heard.T @ heard, heard.T @ seen, seen.T @ seen)]
+            sums = [held + new for held, new in zip(sums, own, strict=True)] if sums else own
+        self.sound, self.both, self.mouth = sums
+
+    def without(self, part: LagSums) -> LagSums:
+        """Return the sums without those of a part of the clips."""
+        rest = LagSums.__new__(LagSums)
+        rest.sound, rest.both, rest.mouth = self.sound - part.sound, self.both - part.both, self.mouth - part.mouth
+        return rest
+
+    def fit(self, basis: LandmarkBasis) -> LagModel:
+        """Return the filters."""
+        sound, mouth = _root(self.sound, SOUND_RIDGE), _root(self.mouth, MOUTH_RIDGE)
+        whitened = np.linalg.solve(mouth, np.linalg.solve(sound, self.both).T).T
+        left, rho, right = np.linalg.svd(whitened, full_matrices=False)
+        left, rho, right = left[:, :PAIRS], rho[:PAIRS], right[:PAIRS].T
+        weight = rho / (1.0 - rho**2)
+        heard, seen = (np.linalg.solve(root.T, side).T.astype(np.float32) for root, side in ((sound, left), (mouth, right)))
+        # Scores do not depend on the scale of a filter's output. This scale gives outputs of about 1 for any number of clips.
+        scales = (np.sqrt(np.trace(own) / len(own)) for own in (self.sound, self.mouth))
+        heard, seen = (np.asarray(side * scale, np.float32) for side, scale in zip((heard, seen), scales, strict=True))
+        return LagModel(
+            basis, np.ascontiguousarray(heard), np.ascontiguousarray(seen), np.asarray(weight / weight.sum(), np.float32)
+        )
+
+
+def _root(covariance: Float64, ridge: float) -> Float64:
+    """Return the Cholesky factor of a covariance with a ridge, in units of the mean variance."""
+    size = len(covariance)
+    return np.asarray(np.linalg.cholesky(covariance + ridge * np.trace(covariance) / size * np.eye(size)))
+
+
+def fit_lag(clips: Clips, basis: LandmarkBasis) -> LagModel:
+    """Fit the filters on clips that hold the states of the speech encoder."""
+    return LagSums(clips, frame_weights(clips.rows, SPEAKER_EXPONENT), basis).fit(basis)
+
+
+def left_out(clips: Clips, basis: LandmarkBasis) -> Judged:
+    """Return the clips, each with filters that have not seen the clip's speaker.
+
+    Raises:
+        InvalidRequest: fewer than two speakers.
+    """
+    speakers_of_free_speech(clips.rows)
+    weights = dict(zip(clips.rows, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True))
+    every = LagSums(clips, np.array(list(weights.values())), basis)
+    found = []
+    for own in clips.by_speaker().values():
+        model = every.without(LagSums(own, np.array([weights[row] for row in own.rows]), basis)).fit(basis)
+        found += [(model, clip) for clip in own]
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planted:
+    """Measurement of lags that were put into clips of at least four seconds.
+
+    Attributes:
+        clips: number of clips.
+        lags: number of lags.
+        within_one: share of lags that are found within one frame.
+    """
+
+    clips: int
+    lags: int
+    within_one: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voices:
+    """Measurement of pieces of one length with their own voice and with foreign voices.
+
+    Attributes:
+        frames: frames of a piece.
+        own: number of pieces with their own voice.
+        foreign: number of pieces with a foreign voice.
+        within_one: share of own voices whose lag is found within one frame.
+        own_5: strength that 95 % of own voices exceed.
+        foreign_95: strength that 5 % of foreign voices exceed.
+        foreign_99: strength that 1 % of foreign voices exceed.
+        told_apart: probability that a random own voice is stronger than a random foreign voice.
+    """
+
+    frames: int
+    own: int
+    foreign: int
+    within_one: float
+    own_5: float
+    foreign_95: float
+    foreign_99: float
+    told_apart: float
+
+
+def planted(clips: Judged) -> Planted:
+    """Put lags of -8 to 8 frames into clips without a lag, and measure the lags."""
+    long = [(model, clip) for model, clip in clips if len(clip) >= SHORT_CLIP_FRAMES]
+    hits = []
+    for model, clip in long:
+        for lag in range(-LARGEST_PLANTED, LARGEST_PLANTED + 1):
+            late = shifted(clip, -lag)
+            found = estimate_lag(late.features, late.mouth_landmarks, late.usable, model)
+            hits.append(abs(found.lag_frames - lag) <= 1)
+    return Planted(clips=len(long), lags=len(hits), within_one=float(np.mean(hits)) if hits else math.nan)
+
+
+def voices(clips: Judged, frames: int) -> Voices | None:
+    """Measure pieces with their own voice and with foreign voices; None: no piece is as long, or there is no foreign voice."""
+    parts = [
+        (model, clip, slice(begin, begin + frames)) for model, clip in clips for begin in range(0, len(clip) - frames + 1, frames)
+    ]
+    rng = np.random.default_rng(0)
+    own, near, foreign = [], [], []
+    for model, clip, part in parts:
+        if (found := _measured(clip.features[part], clip, part, model)) is not None:
+            own.append(_strength(found, clip, part))
+            near.append(abs(found.lag_frames) <= 1)
+        for place in rng.integers(len(parts), size=_FOREIGN):
+            _, other, heard = parts[place]
+            if other.speaker != clip.speaker and (found := _measured(other.features[heard], clip, part, model)) is not None:
+                foreign.append(_strength(found, clip, part))
+    if not own or not foreign:
+        return None
+    return Voices(
+        frames=frames,
+        own=len(own),
+        foreign=len(foreign),
+        within_one=float(np.mean(near)),
+        own_5=float(np.quantile(own, 0.05)),
+        foreign_95=float(np.quantile(foreign, 0.95)),
+        foreign_99=float(np.quantile(foreign, 0.99)),
+        told_apart=float((np.array(own)[:, None] > np.array(foreign)).mean()),
+    )
+
+
+def _measured(features: SpeechFeatures, clip: TrainingClip, part: slice, model: LagModel) -> LagEstimate | None:
+    if clip.usable[part].sum() < MIN_FRAMES:
+        return None
+    try:
+        return estimate_lag(features, clip.mouth_landmarks[part], clip.usable[part], model)
+    except NoUsableFootage:
+        return None
+
+
+def _strength(found: LagEstimate, clip: TrainingClip, part: slice) -> float:
+    return found.confidence * math.sqrt(clip.usable[part].sum())
+
+
+def _report(groups: Iterator[tuple[str, Judged]]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for group, clips in groups:
+        found[f"{group}: planted lags"] = asdict(planted(clips))
+        for frames in LENGTHS:
+            if (measured := voices(clips, frames)) is not None:
+                found[f"{group}: pieces of {frames} frames"] = asdict(measured)
+    for name, figures in found.items():
+        print(f"{name:46s} {json.dumps({key: round(value, 3) for key, value in figures.items()})}", flush=True)
+    return found
+
+
+def write_model(model: LagModel, folder: Path, clips: Clips, report: dict[str, dict[str, float]]) -> list[Path]:
+    """Write lag.safetensors, lag.json and the card with the data, and return their paths."""
+    settings = {
+        "pairs": PAIRS,
+        "sound_ridge": SOUND_RIDGE,
+        "mouth_ridge": MOUTH_RIDGE,
+        "speaker_exponent": SPEAKER_EXPONENT,
+    }
+    scores = {name: {key: round(value, 4) for key, value in each.items()} for name, each in report.items()}
+    return write_fitted(folder / LAG_FILE, model.arrays(), settings, clips.rows, scores)
+
+
+@command_line
+def main() -> int:
+    """Run the command line, and return the exit code."""
+    parser = data_parser(__doc__)
+    parser.add_argument(
+        "--weights", type=Path, default=WEIGHTS, help="folder of the motion stage's weights, for the landmark basis"
+    )
+    parser.add_argument("--output", type=Path, help="folder to write lag.safetensors to; without it, nothing is written")
+    arguments = parser.parse_args()
+    data = TrainSet(arguments.data)
+    basis = LandmarkBasis.named(read_constants(arguments.weights / SHARED_CONSTANTS))
+    every = clips_of(data, "train", (LAG_STATES,))
+    clips = every.only(row for row in every.rows if not row.narrow)
+    judged = left_out(clips, basis)
+    model = fit_lag(clips, basis)
+
+    def groups() -> Iterator[tuple[str, Judged]]:
+        yield "leave one speaker out", judged
+        for split in held_out_splits(data):
+            yield split, [(model, clip) for clip in clips_of(data, split, (LAG_STATES,))]
+
+    report = _report(groups())
+    if arguments.output is not None:
+        for path in write_model(model, arguments.output, clips, report):
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""Training of `everybody`. Serving never imports this package."""

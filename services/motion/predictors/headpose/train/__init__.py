@@ -1,1 +1,0 @@
-"""Training of `headpose`. Serving never imports this package."""

@@ -1,1 +1,0 @@
-"""Training of `hetero`. Serving never imports this package."""

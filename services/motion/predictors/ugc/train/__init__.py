@@ -1,1 +1,0 @@
-"""Training of `ugc`. Serving never imports this package."""

@@ -1,0 +1,53 @@
+"""A training of a few steps, and its export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from research.methods.everyone.motion import NETWORK
+from research.motion.run_files import BEST
+from services.common.errors import InvalidRequest
+from services.motion.models import WEIGHTS
+from services.motion.predictors.everyone.predictor import EveryoneModel
+from services.training.trainset.reader import TrainSet
+from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of, killed_and_resumed
+from tests.unit.motion.brief_training import train_briefly
+from tests.unit.research.methods.everyone.tiny import TINY
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
+    assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
+    assert figures_of(whole) >= {"total", "closure", "score", "new r_opening", "baseline new r_opening"}
+
+
+def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "motion"
+    assert NETWORK.export is not None
+    shutil.copytree(WEIGHTS, out)
+    paths = NETWORK.export(whole, out)
+    names = {f"everyone_motion{ending}" for ending in (".onnx", ".json", "_constants.safetensors", ".card.md")}
+    assert {path.name for path in paths} == names
+    model = EveryoneModel(out)
+    assert model.predict(np.zeros((36, 192), np.float32)).shape == (4,)
+    sheet = json.loads((out / "everyone_motion.json").read_text())
+    assert sheet["version"] == model.version
+    assert sheet["training"]["config"]["network"]["channels"] == 8
+
+    change_landmark_basis(out)
+    with pytest.raises(InvalidRequest, match="another landmark basis"):
+        NETWORK.export(whole, out)
+
+
+def test_a_run_on_the_papers_input_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    config = replace(TINY, network=replace(TINY.network, heard="paper"))
+    train_briefly(NETWORK, data, config, tmp_path / "run")
+    assert NETWORK.export is not None
+    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+        NETWORK.export(tmp_path / "run", tmp_path / "motion")

@@ -1,0 +1,60 @@
+"""A training of a few steps, and its export."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from research.methods.headpose.motion import NETWORK, HeadposeTraining, HeadposeTrainingConfig, export, spec_of
+from services.common.errors import ContractBroken, InvalidRequest
+from services.motion.models import WEIGHTS
+from services.motion.predictors.headpose.predictor import HeadposeModel
+from services.training.loop_settings import LoopSettings
+from services.training.trainset.reader import TrainSet
+from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.predictors.headpose.tiny import SMALL
+
+SERVED = replace(SMALL, past=1, ahead=2)
+TINY = HeadposeTrainingConfig(network=SERVED, loop=LoopSettings(steps=2, check_every=2), batch_size=2, length=40)
+
+
+def test_what_was_trained_is_exported_with_how_heads_move(data: TrainSet, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "motion"
+    train_briefly(NETWORK, data, TINY, run)
+    shutil.copytree(WEIGHTS, out)
+    before = (out / "audio_to_head_motion.onnx").read_bytes()
+    with pytest.raises(ContractBroken, match="refused"):
+        export(run, out, replace(spec_of(SERVED), parity_runs=2, tolerance=-1.0))
+    assert (out / "audio_to_head_motion.onnx").read_bytes() == before
+    paths = export(run, out, replace(spec_of(SERVED), parity_runs=5))
+    assert "audio_to_head_motion.card.md" in {path.name for path in paths}
+    model = HeadposeModel(out)
+    assert (model.past, model.ahead, model.hidden) == (1, 2, 8)
+    assert (model.general.quantiles[:, -1] > 0.0).all()
+
+
+def test_an_ablation_and_an_unfinished_run_are_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    out = tmp_path / "motion"
+    shutil.copytree(WEIGHTS, out)
+    with pytest.raises(KeyboardInterrupt):
+        train_briefly(NETWORK, data, replace(TINY, heard="phones"), tmp_path / "ablation", killed_at=0)
+    with pytest.raises(InvalidRequest, match="ablation"):
+        export(tmp_path / "ablation", out)
+    with pytest.raises(KeyboardInterrupt):
+        train_briefly(NETWORK, data, TINY, tmp_path / "killed", killed_at=1)
+    with pytest.raises(InvalidRequest, match="not finished"):
+        export(tmp_path / "killed", out)
+
+
+def test_channels_that_are_not_heard_are_zero_for_the_network(data: TrainSet) -> None:
+    training = opened(NETWORK, data, replace(TINY, heard="mfcc", loop=LoopSettings(steps=1, seed=1)))
+    assert isinstance(training, HeadposeTraining)
+    batch = training.batch(0, 0)
+    changed = batch._replace(window=batch.window.copy())
+    changed.window[..., :44] += 5.0
+    training.module.eval()
+    first, second = (float(training.losses(each)["total"].detach()) for each in (batch, changed))
+    assert first == second

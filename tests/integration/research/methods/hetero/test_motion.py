@@ -1,0 +1,63 @@
+"""A training of a few steps, and its export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from research.methods.hetero.motion import NETWORK
+from research.motion.run_files import BEST
+from services.common.errors import InvalidRequest
+from services.motion.models import WEIGHTS
+from services.motion.predictors.hetero.predictor import HeteroModel
+from services.training.trainset.reader import TrainSet
+from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
+from tests.unit.motion.brief_training import opened, train_briefly
+from tests.unit.motion.predictors.hetero.made import PAPER, TINY, heterogeneous_set, upper_face
+from tests.unit.motion.synthesised import mouths
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+    return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
+    assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
+    assert figures_of(whole) >= {"total", "phones", "taught", "score", "new r_opening"}
+
+
+def test_what_was_trained_is_exported_and_served(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "motion"
+    shutil.copytree(WEIGHTS, out)
+    assert NETWORK.export is not None
+    paths = NETWORK.export(whole, out)
+    assert {path.name for path in paths} == {
+        "hetero_generator.onnx", "hetero_person.onnx", "hetero_constants.safetensors", "hetero.json", "hetero.card.md",
+    }  # fmt: skip
+    model = HeteroModel(out)
+    reference, pose = model.encode(mouths(np.zeros(30, np.float32)), upper_face(30))
+    assert model.predict(np.zeros((19, 192), np.float32), reference, pose).shape == (16,)
+    sheet = json.loads((out / "hetero.json").read_text())
+    assert sheet["version"] == model.version
+    assert sheet["training"]["config"]["network"]["embedding"] == 8
+
+
+def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
+    assert {row.speaker for row in opened(NETWORK, data, TINY).clips} == {"anna", "ben", "dora"}
+    alone = replace(TINY, batches=replace(TINY.batches, heard=0))
+    assert {row.speaker for row in opened(NETWORK, data, alone).clips} == {"anna", "ben"}
+
+
+def test_a_run_on_the_papers_spectrogram_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    train_briefly(NETWORK, data, PAPER, tmp_path / "run")
+    assert NETWORK.export is not None
+    shutil.copytree(WEIGHTS, tmp_path / "motion")
+    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+        NETWORK.export(tmp_path / "run", tmp_path / "motion")

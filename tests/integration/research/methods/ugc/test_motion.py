@@ -1,0 +1,17 @@
+"""A training of a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from research.methods.ugc.motion import NETWORK
+from research.motion.run_files import BEST
+from services.training.trainset.reader import TrainSet
+from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
+from tests.unit.research.methods.ugc.tiny import TINY
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
+    assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
+    assert figures_of(whole) >= {"total", "closure", "score", "new r_opening"}

@@ -1,0 +1,201 @@
+"""Personalisation of the expression.
+
+Motion with expression on output timelines.
+
+Network inputs of the predictor.
+
+The committed network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from research.motion.protocol import served_mouths
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.face.landmarks import mouth_opening
+from services.common.geometry.default_model import default_model
+from services.common.wire.timeline import Timeline
+from services.motion.expression import expressed, expression_basis, expression_spread
+from services.motion.features import silence
+from services.motion.models import MotionModels
+from services.motion.predictors.everybody.predictor import (
+    CORRECTION,
+    FEATURE,
+    SHARE,
+    WINDOW,
+    WINDOW_AHEAD,
+    EverybodyGrid,
+    EverybodyModel,
+    heard_clip,
+    personalized,
+    silent_speech,
+)
+from services.motion.predictors.registry import added_style_shapes
+from services.motion.speech_map import FILES, HEARINGS, Hearing, MapMouth, SpeechMapModel, num_correction_inputs
+from services.motion.speech_states import neighbours, silent_states
+from services.motion.style import STYLE_FORMAT, Style
+from services.motion.types import Footage, SpeechFeatures
+from tests.unit.motion.predictors.everybody.person import NEVER, heard, joined, opened
+from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.synthesised import mouths, with_closed_lips
+
+
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+@pytest.mark.parametrize("timeline", [PAL, NTSC])
+@pytest.mark.parametrize("cut", [1, 7])
+def test_other_chunks_give_the_same_bytes(
+    models: MotionModels, style: Style, timeline: Timeline, cut: int, hearing: Hearing
+) -> None:
+    features = heard(40)
+    whole, pieces = (joined(run(opened(models, style, timeline, hearing), features, size)) for size in (1000, cut))
+    for first, second in zip(whole, pieces, strict=True):
+        assert first.tobytes() == second.tobytes()
+
+
+def test_an_answer_comes_four_frames_behind_the_features(models: MotionModels, style: Style) -> None:
+    stream, features = opened(models, style, PAL), heard(8)
+    counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(8)]
+    assert counts == [0] * WINDOW_AHEAD + [1] * 4
+
+
+def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: Style) -> None:
+    features = heard(50)
+    changed = features.extra[FEATURE].copy()
+    changed[35:] += 1.0
+    other = replace(features, extra={**features.extra, FEATURE: changed})
+    first, second = (joined(run(opened(models, style, PAL), each))[0] for each in (features, other))
+    np.testing.assert_array_equal(first[: 35 - WINDOW_AHEAD], second[: 35 - WINDOW_AHEAD])
+    assert not np.array_equal(first[35 - WINDOW_AHEAD], second[35 - WINDOW_AHEAD])
+
+
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+def test_a_mouth_is_the_mean_of_the_networks_and_of_the_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
+    correction = (
+        np.random.default_rng(5)
+        .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
+        .astype(np.float32)
+    )
+    features, model = heard(30), EverybodyModel.of(models)
+    rows, basis = heard_clip(features, model.silence), model.basis
+    spread = expression_spread(style.spread, models.basis, basis)
+    network = [expressed(model.predict(rows[n : n + WINDOW]) * spread, basis, style) for n in range(26)]
+    mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, correction)
+    mapped = [mouth(window, 1.0) for window in neighbours(features.extra[hearing.feature], hearing.past, hearing.ahead)[:26]]
+    grid = EverybodyGrid(models, style.adding(**{CORRECTION: correction}), NEVER, hearing)
+    expected = SHARE * np.stack(network) + (1.0 - SHARE) * np.stack(mapped)
+    np.testing.assert_allclose(grid.push(features).mouth_landmarks, expected, atol=2e-3)
+    assert np.abs(np.stack(network) - np.stack(mapped)).max() > 1.0
+
+
+def test_silence_is_the_closed_mouth(models: MotionModels, style: Style) -> None:
+    quiet = silent_speech(30, EverybodyModel.of(models).silence)
+    features = replace(quiet, extra={**quiet.extra, FILES.feature: silent_states(30)})
+    found, _ = joined(run(opened(models, style, PAL), features))
+    np.testing.assert_allclose(found, np.broadcast_to(style.closed_mouth, found.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
+def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, style: Style, hearing: Hearing) -> None:
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[hearing.feature], [9])
+    found = mouth_opening(joined(run(opened(models, style, PAL, hearing), features))[0])
+    assert found[9] < float(mouth_opening(style.closed_mouth)) + 1.0
+    assert found.max() > found[9] + 1.0
+
+
+def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Style) -> None:
+    found, expression = joined(run(opened(models, style, PAL), heard(20)))
+    size = len(EverybodyModel.of(models).basis.typical_spread)
+    assert expression.shape == (20, default_model().num_expression)
+    assert not expression[:, size:].any()
+    again = style.rest_mouth + EverybodyModel.of(models).basis.reconstruct(expression[:, :size])
+    assert np.abs(again - found).mean() < 0.6
+
+
+@pytest.mark.parametrize("missing", [FEATURE, FILES.feature])
+def test_features_without_a_tensor_are_refused(models: MotionModels, style: Style, missing: str) -> None:
+    features = heard(3)
+    some = replace(features, extra={name: values for name, values in features.extra.items() if name != missing})
+    with pytest.raises(InvalidRequest, match=missing):
+        opened(models, style, PAL).push(0, some)
+
+
+def test_without_style_is_another_motion(models: MotionModels, style: Style) -> None:
+    features = heard(20)
+    full, plain = (joined(run(opened(models, each, PAL), features))[0] for each in (style, models.mean_speaker(style)))
+    assert not np.array_equal(full, plain)
+
+
+def test_joined_features_lose_the_cepstra_where_a_part_has_none() -> None:
+    assert not SpeechFeatures.joined([heard(3), silence(2)]).extra
+    assert SpeechFeatures.joined([heard(3), heard(2)]).extra[FEATURE].shape == (5, 4, 20)
+
+
+def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
+    face = default_model()
+    assert EverybodyModel.of(models).face_model == face.digest
+    assert EverybodyModel.of(models).num_expression == face.num_expression
+    expected = expression_basis(face, models.basis, len(EverybodyModel.of(models).basis.typical_spread))
+    np.testing.assert_allclose(EverybodyModel.of(models).basis.components, expected.components)
+    np.testing.assert_allclose(EverybodyModel.of(models).basis.dual, expected.dual, atol=1e-6)
+
+
+def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Float32:
+    """Mouths of a person who moves as predicted, with an offset of the first coefficient in units of the spread."""
+    spoken = served_mouths(EverybodyGrid(models, style, NEVER), features)
+    return spoken + shift * style.spread[0] * models.basis.components[0]
+
+
+def refined_by(models: MotionModels, style: Style, features: SpeechFeatures, shift: float) -> Style:
+    shown = shown_by(models, style, features, shift)
+    steps = list(personalized(FILES, style, features, Footage(shown, np.ones(len(shown), np.bool_)), models))
+    assert [step.style is None for step in steps] == [True] * (len(steps) - 1) + [False]
+    refined = steps[-1].style
+    assert refined is not None
+    assert 0.0 <= steps[-1].loss <= 1.0
+    return refined
+
+
+def test_what_the_person_does_otherwise_is_learned_for_files_and_live_speech(models: MotionModels, style: Style) -> None:
+    features = heard(200)
+    refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
+    for hearing in HEARINGS:
+        before, after = (
+            np.abs(served_mouths(EverybodyGrid(models, each, NEVER, hearing), features) - shown).mean() for each in (style, refined)
+        )
+        assert after < 0.8 * before
+
+
+def test_personalising_leaves_other_methods_alone(models: MotionModels, style: Style) -> None:
+    refined = refined_by(models, style, heard(120), 0.5)
+    assert set(refined.arrays()) - set(style.arrays()) == {CORRECTION}
+    for name, array in style.arrays().items():
+        np.testing.assert_array_equal(refined.arrays()[name], array)
+
+
+def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: Style) -> None:
+    refined = refined_by(models, style, heard(120), 0.5)
+    metadata = {"format": STYLE_FORMAT}
+    read: Callable[[Style], Style] = lambda each: Style.from_arrays(  # noqa: E731
+        each.arrays(),
+        metadata,
+        expected=models.style_shapes,
+        added=added_style_shapes(each.arrays(), models),
+        field="style",
+    )
+    np.testing.assert_array_equal(read(refined).added[CORRECTION], refined.added[CORRECTION])
+    assert CORRECTION not in read(style).added
+    with pytest.raises(InvalidRequest, match=CORRECTION):
+        read(refined.adding(**{CORRECTION: np.ones((3, 5), np.float32)}))
+    with pytest.raises(InvalidRequest, match=CORRECTION):
+        read(refined.adding(**{CORRECTION: np.full((16, num_correction_inputs(16)), np.nan, np.float32)}))
+
+
+def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
+    with pytest.raises(NoUsableFootage):
+        list(personalized(FILES, style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

@@ -1,0 +1,275 @@
+"""Personalisation of the expression.
+
+Motion with expression on output timelines.
+
+The committed network.
+
+The linear layer per person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from services.common.array_types import Float32
+from services.common.errors import NoUsableFootage
+from services.common.face.landmarks import mouth_opening
+from services.common.geometry.default_model import default_model
+from services.common.wire.timeline import Timeline
+from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
+from services.motion.expression import expression_basis
+from services.motion.grid import AMPLITUDE, amplified
+from services.motion.models import MotionModels
+from services.motion.predictors.everyone.predictor import (
+    CORRECTION,
+    LARGEST_SCALE,
+    PERSON_LAYER,
+    WINDOW,
+    WINDOW_AHEAD,
+    WINDOW_PAST,
+    EveryoneGrid,
+    EveryoneModel,
+    apply_layer,
+    fit_layer,
+    heard_clip,
+    personalize,
+)
+from services.motion.speech_map import SpeechMapModel
+from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
+from services.motion.style import Style
+from services.motion.types import Footage, SpeechFeatures
+from tests.unit.motion.predictors.everyone.person import NEVER, joined, opened, person_spread, spoken
+from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.synthesised import mouths, random_features, with_closed_lips, with_states
+
+
+def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
+    """Features with states that change quickly: any mix-up of frames shows."""
+    return with_states(random_features(num_frames, seed), STATES, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def personal(models: MotionModels, style: Style) -> Style:
+    rng, size = np.random.default_rng(3), len(EveryoneModel.of(models).basis.typical_spread)
+    layer = np.stack([rng.uniform(0.6, 1.4, size), rng.normal(0.0, 0.2, size)]).astype(np.float32)
+    return style.adding(**{PERSON_LAYER: layer, CORRECTION: rng.normal(0.0, 0.05, (size, NUM_POOLED_STATES)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("timeline", [PAL, NTSC])
+@pytest.mark.parametrize("constraints", [LIVE, WHOLE])
+@pytest.mark.parametrize("cut", [1, 7])
+def test_other_chunks_give_the_same_bytes(
+    models: MotionModels, personal: Style, timeline: Timeline, constraints: ConstraintConfig, cut: int
+) -> None:
+    features = heard(40)
+    whole, pieces = (joined(run(opened(models, personal, timeline, constraints), features, size)) for size in (1000, cut))
+    for first, second in zip(whole, pieces, strict=True):
+        assert first.tobytes() == second.tobytes()
+
+
+def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, style: Style) -> None:
+    for constraints in (LIVE, WHOLE):
+        stream, features = opened(models, style, PAL, constraints), heard(14)
+        counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(14)]
+        assert counts == [0] * WINDOW_AHEAD + [1] * 4
+
+
+@pytest.mark.parametrize("constraints", [LIVE, WHOLE])
+def test_no_speech_after_ten_frames_and_none_before_a_second_moves_a_frame(
+    models: MotionModels, personal: Style, constraints: ConstraintConfig
+) -> None:
+    features, other = heard(90), heard(90, seed=1)
+    states = features.extra[STATES].copy()
+    states[40:45] = other.extra[STATES][40:45]
+    mixed = replace(features, extra={STATES: states})
+    first, second = (joined(run(opened(models, personal, PAL, constraints), each))[0] for each in (features, mixed))
+    moved = np.flatnonzero((first != second).any(axis=(1, 2)))
+    assert (moved.min(), moved.max()) == (40 - WINDOW_AHEAD, 44 + WINDOW_PAST)
+
+
+def test_speech_that_ends_early_goes_on_in_silence(models: MotionModels, personal: Style) -> None:
+    features = heard(30)
+    padded = SpeechFeatures.joined([features, silence_with_states(25)])
+    short, long = (joined(run(opened(models, personal, PAL), each))[0] for each in (features, padded))
+    assert len(short) == 30
+    np.testing.assert_array_equal(short, long[:30])
+    alone = joined(run(opened(models, personal, PAL), features[:4]))[0]
+    assert alone.shape == (4, 59, 3)
+
+
+def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style) -> None:
+    features, model = heard(12), EveryoneModel.of(models)
+    rows, spread = heard_clip(features), person_spread(models, style)
+    alone = [style.rest_mouth + model.basis.reconstruct(model.predict(rows[n : n + WINDOW]) * spread) for n in range(12)]
+    found, _ = joined(run(opened(models, style, PAL, NEVER), features))
+    np.testing.assert_allclose(found, amplified(np.stack(alone), style), atol=1e-4)
+
+
+def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> None:
+    found, _ = joined(run(opened(models, personal, PAL, WHOLE), silence_with_states(30)))
+    np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-5)
+
+
+@pytest.mark.parametrize("constraints", [LIVE, WHOLE])
+def test_open_vowels_open_the_mouth_and_bilabials_close_it(
+    models: MotionModels, style: Style, constraints: ConstraintConfig
+) -> None:
+    phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
+    closing = [5 * place + 2 for place, phone in enumerate(phones) if phone in {"B", "M", "P"}]
+    features = with_closed_lips(spoken(models, phones, 5), SpeechMapModel.of(models).maps[STATES], closing)
+    found, _ = joined(run(opened(models, style, PAL, constraints), features))
+    opening = mouth_opening(found).reshape(-1, 5)
+    of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
+    closed = float(mouth_opening(style.closed_mouth))
+    assert min(of["AA"]) > closed + 2.0
+    assert max(of["B"] + of["M"] + of["P"]) - closed < 0.03 * (min(of["AA"]) - closed)
+
+
+@pytest.mark.parametrize("constraints", [LIVE, WHOLE, None])
+def test_the_mouth_opens_before_the_speech(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> None:
+    features = spoken(models, ["SIL", "AA", "AA"], 30)
+    opening = mouth_opening(joined(run(opened(models, style, PAL, constraints), features))[0])
+    closed = float(mouth_opening(style.closed_mouth))
+    np.testing.assert_allclose(opening[:19], closed, atol=1e-3)
+    assert opening[26:29].mean() > closed + 0.5
+
+
+def test_expression_and_landmarks_are_one_face(models: MotionModels, personal: Style) -> None:
+    found, expression = joined(run(opened(models, personal, PAL), heard(20)))
+    basis = EveryoneModel.of(models).basis
+    size = len(basis.typical_spread)
+    assert expression.shape == (20, default_model().num_expression)
+    assert not expression[:, size:].any()
+    again = personal.rest_mouth + basis.reconstruct(expression[:, :size])
+    assert np.abs(again - found).mean() < 0.6
+
+
+def test_the_layer_scales_and_shifts_each_coefficient_by_itself(models: MotionModels, style: Style) -> None:
+    features, basis = heard(20), EveryoneModel.of(models).basis
+    spread = person_spread(models, style)
+    layer = np.stack([np.linspace(0.5, 1.5, len(spread)), np.linspace(-0.5, 0.5, len(spread))]).astype(np.float32)
+    rows = heard_clip(features)
+    plain = np.stack([EveryoneModel.of(models).predict(rows[n : n + WINDOW]) for n in range(20)])
+    wanted = style.rest_mouth + basis.reconstruct((plain * layer[0] + layer[1]) * spread)
+    found = EveryoneGrid(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(
+        SpeechFeatures.joined([features, silence_with_states(10)])
+    )
+    # The last frames lie in the silence after the speech, where the person's part fades.
+    np.testing.assert_allclose(found.mouth_landmarks[:18], amplified(wanted, style)[:18], atol=1e-3)
+
+
+def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, style: Style) -> None:
+    features, basis = heard(20), EveryoneModel.of(models).basis
+    size = len(basis.typical_spread)
+    correction = np.zeros((size, NUM_POOLED_STATES), np.float32)
+    correction[:, -1] = np.linspace(-0.5, 0.5, size)
+    styles = (style, style.adding(**{CORRECTION: correction}))
+    plain, found = (EveryoneGrid(models, each, NEVER).push(features).mouth_landmarks for each in styles)
+    moved = np.float32(AMPLITUDE) * basis.reconstruct(correction[:, -1] * person_spread(models, style))
+    np.testing.assert_allclose(found, plain + moved, atol=1e-4)
+
+
+def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
+    face, model = default_model(), EveryoneModel.of(models)
+    assert model.face_model == face.digest
+    assert model.num_expression == face.num_expression
+    expected = expression_basis(face, models.basis, len(model.basis.typical_spread))
+    np.testing.assert_allclose(model.basis.components, expected.components)
+    np.testing.assert_allclose(model.basis.dual, expected.dual, atol=1e-6)
+
+
+RNG = np.random.default_rng(1)
+PREDICTED = RNG.standard_normal((250, 3))
+WEIGHT = np.ones(3)
+
+
+def test_the_layer_finds_the_range_and_the_level_of_a_person() -> None:
+    truth = PREDICTED * [0.5, 1.0, 1.5] + [0.3, 0.0, -0.4] + 0.1 * RNG.standard_normal((250, 3))
+    layer = fit_layer(PREDICTED, truth, WEIGHT)
+    np.testing.assert_allclose(layer, [[0.5, 1.0, 1.5], [0.3, 0.0, -0.4]], atol=0.1)
+    assert layer.dtype == np.float32
+
+
+def test_a_person_as_predicted_changes_nothing() -> None:
+    layer = fit_layer(PREDICTED, PREDICTED, WEIGHT)
+    np.testing.assert_allclose(layer, [[1.0] * 3, [0.0] * 3], atol=1e-6)
+    np.testing.assert_allclose(apply_layer(layer, PREDICTED), PREDICTED, atol=1e-6)
+
+
+def test_what_little_footage_says_is_believed_in_part() -> None:
+    few = PREDICTED[:60]
+    truth = few + 2.0 * RNG.standard_normal(few.shape) + 0.5
+    layer = fit_layer(few, truth, WEIGHT)
+    for k in range(3):
+        scale, offset = np.polyfit(few[:, k], truth[:, k], 1)
+        assert abs(layer[0, k] - 1.0) < 0.8 * abs(scale - 1.0)
+        assert abs(layer[1, k]) < 0.8 * abs(offset)
+
+
+def test_scales_stay_within_their_limits() -> None:
+    opposite, huge = (fit_layer(PREDICTED, scale * PREDICTED, WEIGHT) for scale in (-5.0, 50.0))
+    np.testing.assert_array_equal(opposite[0], 0.0)
+    np.testing.assert_array_equal(huge[0], np.float32(LARGEST_SCALE))
+
+
+def test_a_coefficient_that_never_moves_stays_finite() -> None:
+    assert np.isfinite(fit_layer(np.zeros((60, 3)), np.ones((60, 3)), WEIGHT)).all()
+
+
+def heard_of_personalize(num_frames: int) -> SpeechFeatures:
+    return with_states(random_features(num_frames), STATES)
+
+
+def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, truth: Callable[[Float32], Float32]) -> Float32:
+    """Mouths of a person who moves as `truth` makes of predicted coefficients."""
+    rows, model = heard_clip(features), EveryoneModel.of(models)
+    predicted = np.stack([model.predict(rows[n : n + WINDOW]) for n in range(len(features))])
+    moved = truth(predicted) * person_spread(models, style)
+    return np.asarray(style.rest_mouth + model.basis.reconstruct(moved), np.float32)
+
+
+def refined(models: MotionModels, style: Style, features: SpeechFeatures, shown: Float32) -> Style:
+    steps = list(personalize(style, features, Footage(shown, np.ones(len(shown), np.bool_)), models))
+    assert [step.style is None for step in steps] == [True] * (len(steps) - 1) + [False]
+    assert 0.0 <= steps[-1].loss <= 1.0
+    assert steps[-1].style is not None
+    return steps[-1].style
+
+
+def test_the_range_and_the_level_of_a_person_are_learned(models: MotionModels, style: Style) -> None:
+    features = heard_of_personalize(220)
+    shown = shown_by(models, style, features, lambda predicted: 0.5 * predicted + 0.4)
+    personal = refined(models, style, features[:160], shown[:160])
+    before, after = (
+        np.abs(joined(run(opened(models, each, PAL, NEVER), features))[0][170:] - amplified(shown[170:], style)).mean()
+        for each in (style, personal)
+    )
+    assert after < 0.6 * before
+
+
+def test_footage_that_confirms_the_style_leaves_it_as_it_is(models: MotionModels, style: Style) -> None:
+    features = heard_of_personalize(100)
+    personal = refined(models, style, features, shown_by(models, style, features, lambda predicted: predicted))
+    plain, own = (joined(run(opened(models, each, PAL), features))[0] for each in (style, personal))
+    assert np.abs(plain - own).mean() < 0.3
+
+
+def test_personalising_leaves_other_methods_alone_and_twice_is_once(models: MotionModels, style: Style) -> None:
+    features, shown = heard_of_personalize(80), mouths(np.abs(np.sin(np.arange(80) * 0.7)).astype(np.float32) * 9.0)
+    other = style.adding(somebody_elses=np.ones((3, 5), np.float32))
+    once = refined(models, other, features, shown)
+    twice = refined(models, once, features, shown)
+    assert set(once.arrays()) - set(other.arrays()) == {PERSON_LAYER, CORRECTION}
+    for name, array in other.arrays().items():
+        np.testing.assert_array_equal(once.arrays()[name], array)
+    for name, array in once.arrays().items():
+        np.testing.assert_array_equal(twice.arrays()[name], array)
+
+
+def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
+    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+        list(personalize(style, heard_of_personalize(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

@@ -1,0 +1,219 @@
+"""The style carries what the generator knows of the person.
+
+Motion of the landmark generator on output timelines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from research.motion.evaluate import OFF
+from research.motion.protocol import served_mouths
+from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.face.landmarks import mouth_opening
+from services.common.wire.timeline import Timeline
+from services.motion.grid import AMPLITUDE
+from services.motion.models import MotionModels
+from services.motion.predictors.hetero.predictor import (
+    CORRECTION,
+    POSE,
+    PREDICTOR,
+    QUIET,
+    REFERENCE,
+    WINDOW,
+    WINDOW_AHEAD,
+    WINDOW_PAST,
+    Heard,
+    HeteroGrid,
+    HeteroModel,
+    heard_clip,
+    heard_shape,
+    personalize,
+    relative_mel,
+)
+from services.motion.speech_map import SpeechMapModel
+from services.motion.speech_states import NUM_POOLED_STATES, STATES, silence_with_states
+from services.motion.stream import MotionStream
+from services.motion.style import Style
+from services.motion.types import Footage, SpeechFeatures
+from tests.unit.motion.streams import NTSC, PAL, run
+from tests.unit.motion.synthesised import random_features, with_closed_lips, with_states
+
+
+def heard(num_frames: int, seed: int = 0) -> SpeechFeatures:
+    return with_states(random_features(num_frames, seed), STATES, seed=seed)
+
+
+def moved(models: MotionModels, style: Style, features: SpeechFeatures, timeline: Timeline = PAL, cut: int = 1000) -> np.ndarray:
+    parts = run(MotionStream(HeteroGrid(models, style), timeline), features, cut)
+    return np.concatenate([part.mouth_landmarks for part in parts])
+
+
+@pytest.fixture(scope="module")
+def personal(person: Style) -> Style:
+    correction = np.random.default_rng(3).normal(0.0, 0.2, (len(person.spread), NUM_POOLED_STATES))
+    return person.adding(**{CORRECTION: correction.astype(np.float32)})
+
+
+@pytest.mark.parametrize("timeline", [PAL, NTSC])
+@pytest.mark.parametrize("cut", [1, 7])
+def test_other_chunks_give_the_same_bytes(models: MotionModels, personal: Style, timeline: Timeline, cut: int) -> None:
+    features = heard(45)
+    whole, pieces = (moved(models, personal, features, timeline, size) for size in (1000, cut))
+    assert whole.tobytes() == pieces.tobytes()
+
+
+def test_an_answer_comes_five_frames_behind_the_features(models: MotionModels, person: Style) -> None:
+    stream, features = MotionStream(HeteroGrid(models, person), PAL), heard(9)
+    counts = [len(stream.push(n, features[n : n + 1]).mouth_landmarks) for n in range(9)]
+    assert counts == [0] * WINDOW_AHEAD + [1] * 4
+
+
+def test_nothing_later_than_the_look_ahead_moves_a_frame(models: MotionModels, person: Style) -> None:
+    features, other = heard(50), heard(50, seed=1)
+    mixed = SpeechFeatures.joined([features[:35], other[35:]])
+    first, second = (moved(models, person, each) for each in (features, mixed))
+    np.testing.assert_array_equal(first[: 35 - WINDOW_AHEAD], second[: 35 - WINDOW_AHEAD])
+    assert not np.array_equal(first[35 - WINDOW_AHEAD :], second[35 - WINDOW_AHEAD :])
+
+
+def test_the_reference_changes_the_motion(models: MotionModels, person: Style) -> None:
+    features = heard(20)
+    other = person.adding(**{REFERENCE: -person.added[REFERENCE]})
+    assert not np.array_equal(moved(models, person, features), moved(models, other, features))
+
+
+def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> None:
+    found = moved(models, personal, silence_with_states(40))
+    np.testing.assert_allclose(found, np.broadcast_to(personal.closed_mouth, found.shape), atol=1e-4)
+
+
+def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, person: Style) -> None:
+    features = with_closed_lips(heard(20), SpeechMapModel.of(models).maps[STATES], [9])
+    found = mouth_opening(moved(models, person, features))
+    assert found[9] < float(mouth_opening(person.closed_mouth)) + 1.0
+    assert found.max() > found[9] + 1.0
+
+
+def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, person: Style) -> None:
+    features = heard(20)
+    shift = np.linspace(-0.5, 0.5, len(person.spread)).astype(np.float32)
+    correction = np.zeros((len(shift), NUM_POOLED_STATES), np.float32)
+    correction[:, -1] = shift
+    styles = (person, person.adding(**{CORRECTION: correction}))
+    plain, found = (HeteroGrid(models, each, OFF).push(features).mouth_landmarks for each in styles)
+    np.testing.assert_allclose(found, plain + np.float32(AMPLITUDE) * models.basis.reconstruct(shift * person.spread), atol=1e-4)
+
+
+@pytest.mark.parametrize("heard", get_args(Heard))
+def test_a_clip_is_heard_in_silence(heard: Heard) -> None:
+    features = with_states(random_features(30), STATES)
+    rows = heard_clip(features, heard)
+    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *heard_shape(heard))
+    quiet = QUIET if heard == "paper" else 0.0
+    assert (rows[:WINDOW_PAST] == quiet).all()
+    own = relative_mel(features) if heard == "paper" else features.extra[STATES]
+    np.testing.assert_array_equal(rows[WINDOW_PAST:-WINDOW_AHEAD], own)
+
+
+def test_a_louder_microphone_is_heard_the_same() -> None:
+    features = random_features(40)
+    louder = SpeechFeatures(features.posteriorgram, features.mel + 3.0, features.speech_probability)
+    np.testing.assert_allclose(relative_mel(louder), relative_mel(features), atol=1e-4)
+
+
+def test_a_window_has_the_papers_look_ahead_of_200_ms() -> None:
+    assert 40 * WINDOW_AHEAD == 200
+    assert WINDOW == WINDOW_PAST + 1 + WINDOW_AHEAD
+
+
+def refined(style: Style, footage: Footage, models: MotionModels) -> Style:
+    *steps, last = personalize(style, with_states(random_features(len(footage.usable)), STATES), footage, models)
+    assert all(step.style is None for step in steps)
+    assert last.style is not None
+    return last.style
+
+
+def test_a_correction_learns_what_the_generator_misses(models: MotionModels, person: Style) -> None:
+    features = with_states(random_features(150), STATES)
+    shift = np.float32(0.7) * person.spread
+    spoken = served_mouths(HeteroGrid(models, person, OFF), features) + models.basis.reconstruct(shift)
+    *_, last = personalize(person, features, Footage(spoken, np.ones(150, np.bool_)), models)
+    assert last.style is not None
+    before, after = (served_mouths(HeteroGrid(models, each, OFF), features) for each in (person, last.style))
+    assert np.abs(after - spoken).mean() < 0.5 * np.abs(before - spoken).mean()
+
+
+def test_the_vectors_of_an_encoded_style_stay(models: MotionModels, person: Style, footage: Footage) -> None:
+    found = refined(person, footage, models)
+    for name in (REFERENCE, POSE):
+        np.testing.assert_array_equal(found.added[name], person.added[name])
+    assert CORRECTION in found.added
+
+
+def test_a_style_of_another_method_gets_its_reference_from_the_footage(
+    models: MotionModels, style: Style, person: Style, footage: Footage
+) -> None:
+    found = refined(style, footage, models)
+    np.testing.assert_array_equal(found.added[REFERENCE], person.added[REFERENCE])
+
+
+def test_two_seconds_are_needed(models: MotionModels, person: Style, footage: Footage) -> None:
+    few = Footage(footage.mouth_landmarks, np.arange(100) < 49)
+    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+        refined(person, few, models)
+
+
+def test_a_style_has_the_vectors_of_reference_and_pose(models: MotionModels, person: Style) -> None:
+    size = HeteroModel.of(models).mean_reference.shape
+    assert person.added[REFERENCE].shape == person.added[POSE].shape == size
+
+
+def test_another_mouth_is_another_reference_and_the_same_pose(models: MotionModels, footage: Footage, person: Style) -> None:
+    wider = replace(footage, mouth_landmarks=footage.mouth_landmarks * np.float32(1.2))
+    other = PREDICTOR.encode_style(wider, models)
+    assert not np.array_equal(other.added[REFERENCE], person.added[REFERENCE])
+    np.testing.assert_array_equal(other.added[POSE], person.added[POSE])
+
+
+def test_missing_pose_landmarks_are_those_of_the_mean_face(models: MotionModels, footage: Footage, person: Style) -> None:
+    mean = np.repeat(HeteroModel.of(models).mean_face[None], len(footage.usable), axis=0)
+    missing, given = (PREDICTOR.encode_style(replace(footage, pose_landmarks=each), models) for each in (None, mean))
+    np.testing.assert_allclose(missing.added[POSE], given.added[POSE], atol=1e-5)
+    assert not np.array_equal(missing.added[POSE], person.added[POSE])
+
+
+def test_unusable_frames_are_not_looked_at(models: MotionModels, footage: Footage) -> None:
+    usable = np.arange(100) < 60
+    broken = footage.mouth_landmarks.copy()
+    broken[60:] = 1e4
+    upper = footage.pose_landmarks
+    assert upper is not None
+    spoiled = upper.copy()
+    spoiled[60:] = 1e4
+    first = PREDICTOR.encode_style(replace(footage, usable=usable), models)
+    second = PREDICTOR.encode_style(Footage(broken, usable, pose_landmarks=spoiled), models)
+    for name in (REFERENCE, POSE):
+        np.testing.assert_array_equal(first.added[name], second.added[name])
+
+
+def test_too_few_frames_are_refused(models: MotionModels, footage: Footage) -> None:
+    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+        PREDICTOR.encode_style(replace(footage, usable=np.arange(100) < 10), models)
+
+
+def test_a_style_of_another_method_is_refused_with_what_to_do(models: MotionModels, style: Style) -> None:
+    with pytest.raises(InvalidRequest, match="encode the style with method `hetero`") as caught:
+        HeteroGrid(models, style)
+    assert caught.value.field == "style"
+
+
+def test_the_mean_speaker_replaces_the_vectors_and_keeps_the_face(models: MotionModels, person: Style) -> None:
+    mean, model = PREDICTOR.mean_style(person, models), HeteroModel.of(models)
+    np.testing.assert_array_equal(mean.mean_mouth, person.mean_mouth)
+    np.testing.assert_array_equal(mean.added[REFERENCE], model.mean_reference)
+    np.testing.assert_array_equal(mean.added[POSE], model.mean_pose)

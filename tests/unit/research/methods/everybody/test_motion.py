@@ -1,0 +1,88 @@
+"""The losses.
+
+Windows and the closed-form filter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from research.methods.everybody.motion import (
+    EverybodyLoss,
+    EverybodySampler,
+    EverybodyTrainingConfig,
+    EverybodyWindows,
+    LossWeights,
+    prepare,
+    silent_row,
+)
+from research.motion.basis import ExpressionSpace, committed_basis
+from research.motion.clips import Clips
+from research.motion.ridge import Filter, Fitted
+from services.motion.models import MotionModels
+from services.motion.predictors.everybody.predictor import NUM_HEARD, WINDOW, WINDOW_PAST, EverybodyModel
+from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
+
+CONFIG = EverybodyTrainingConfig(batch_size=5, noise=0.0, level=0.0)
+SPACE = ExpressionSpace.of(committed_basis())
+SILENCE = np.zeros(20, np.float32)
+
+
+@pytest.fixture(scope="module")
+def linear() -> Filter:
+    return fitted([clip(seed) for seed in range(4)], 0.01)
+
+
+def test_the_filter_finds_what_the_expression_follows(linear: Filter) -> None:
+    other = clip(9)
+    for k in range(2):
+        assert np.corrcoef(predicted(linear, other)[:, k], other.expression[:, k])[0, 1] > 0.6
+    weight = np.abs(linear.weight[0]).reshape(WINDOW, 4, NUM_HEARD)
+    assert np.unravel_index(weight.argmax(), weight.shape) == (WINDOW_PAST, 1, 3)
+
+
+def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips, linear: Filter) -> None:
+    # No clip is of a narrow corpus, so no filter of a corpus is needed.
+    sampler = EverybodySampler(clips, SPACE, SILENCE, Fitted(linear, {}), CONFIG)
+    drawn = sampler.draw(np.random.default_rng(3))
+    np.testing.assert_array_equal(drawn.window[:, 0, 1:], drawn.window[:, 1, :-1])
+    np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
+    every = [prepare(each, SPACE, SILENCE) for each in clips]
+    for window, expression in zip(drawn.window, drawn.expression, strict=True):
+        places = [
+            (whole, frame)
+            for whole in every
+            for frame in range(len(whole.expression) - 1)
+            if (whole.rows[frame : frame + WINDOW] == window[0]).all()
+        ]
+        ((whole, frame),) = places
+        np.testing.assert_array_equal(expression, whole.expression[frame : frame + 2])
+
+
+def test_silence_is_heard_where_nobody_speaks_or_else_where_speech_is_least_likely(clips: Clips) -> None:
+    assert np.isfinite(silent_row(clips)).all()
+    quiet = clips[0]
+    speaking = quiet.features.speech_probability
+    before = speaking.copy()
+    try:
+        speaking[7] = 0.0
+        np.testing.assert_allclose(silent_row(clips), quiet.features.extra["identity_removed"][7].mean(axis=0), rtol=1e-5)
+    finally:
+        speaking[:] = before
+
+
+def test_the_loss_is_zero_for_the_truth_and_grows_with_the_mouth_that_moves(models: MotionModels) -> None:
+    basis = EverybodyModel.of(models).basis
+    size = len(basis.typical_spread)
+    loss = EverybodyLoss(basis, LossWeights())
+    truth = torch.randn(3, 2, size)
+    batch = EverybodyWindows(torch.zeros(3, 2, 1), truth, torch.from_numpy(basis.typical_spread.copy()).expand(3, -1))
+    assert float(loss(truth, batch).total) == pytest.approx(0.0, abs=1e-6)
+    largest, smallest = truth.clone(), truth.clone()
+    largest[..., 0] += 1.0
+    smallest[..., size - 1] += 1.0
+    first, last = loss(largest, batch), loss(smallest, batch)
+    assert float(first.expression) == pytest.approx(float(last.expression), rel=1e-4)
+    assert float(first.shape) > 10.0 * float(last.shape)

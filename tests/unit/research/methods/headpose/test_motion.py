@@ -1,0 +1,109 @@
+"""The losses of Eq. 2.
+
+Targets, sequences and the closed-form filter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from research.methods.headpose.motion import (
+    HeadposeBatch,
+    HeadposeSampler,
+    HeadposeTrainingConfig,
+    LossWeights,
+    clip_poses,
+    fit_filter,
+    headpose_loss,
+    heard_channels,
+    pose_spread,
+    prepare,
+)
+from research.motion.basis import ExpressionSpace, committed_basis
+from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD
+from tests.unit.motion.made_clips import in_memory
+from tests.unit.motion.predictors.headpose.tiny import SMALL, fitted, made, network, tracked, zeros
+
+
+@pytest.fixture(scope="module")
+def space() -> ExpressionSpace:
+    return ExpressionSpace.of(committed_basis())
+
+
+def test_the_filter_finds_the_channel_and_the_frame() -> None:
+    linear = fitted([made(0, 1200), made(1, 1200)], 0.01, np.ones(NUM_HEARD, np.bool_))
+    weight = np.abs(linear.weight[0]).reshape(SMALL.window, CHANNELS)
+    assert np.unravel_index(weight.argmax(), weight.shape) == (SMALL.past, NUM_HEARD + 3)
+    net = network()
+    net.set_filter(torch.from_numpy(linear.weight), torch.from_numpy(linear.bias))
+    torch.nn.init.zeros_(net.expression.weight)
+    with torch.inference_mode():
+        served = net(torch.from_numpy(made(2).rows)[None], zeros(), zeros()).expression[0, :, 0].numpy()
+    assert np.corrcoef(served, made(2).expression[SMALL.past : -SMALL.ahead, 0])[0, 1] > 0.7
+
+
+def test_channels_that_are_not_heard_have_no_weight() -> None:
+    channels = heard_channels("phones")
+    linear = fitted([made(0)], 0.1, channels)
+    weight = linear.weight.reshape(-1, SMALL.window * 4, NUM_HEARD)
+    assert not weight[..., ~channels].any()
+    assert weight[..., channels].any()
+
+
+def test_sequences_are_seeded_and_as_long_as_asked_for(space: ExpressionSpace) -> None:
+    clips = in_memory([tracked(0), tracked(1)])
+    config = HeadposeTrainingConfig(network=SMALL, batch_size=3, length=150)
+    linear = fit_filter(clips, space, config, heard_channels("phones"))
+    sampler = HeadposeSampler(clips, space, linear, config)
+    drawn = sampler.draw(np.random.default_rng(3))
+    assert drawn.window.shape == (3, 150 + SMALL.window - 1, 4, NUM_HEARD)
+    assert drawn.pose.shape == (3, 150, 6)
+    np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
+    # The frame that a step is about lies `past` frames into its window.
+    every = [prepare(clip, space, pose_spread(in_memory([clip]))) for clip in clips]
+    heard, expression = (np.concatenate([getattr(clip, name) for clip in every]) for name in ("rows", "expression"))
+    place = int((heard == drawn.window[0, SMALL.past + 10]).all(axis=(1, 2)).argmax())
+    np.testing.assert_array_equal(drawn.expression[0, 10], expression[place])
+
+
+def test_targets_are_about_the_clips_mean_in_units_of_the_speakers_spread(space: ExpressionSpace) -> None:
+    clip = tracked(0)
+    each = prepare(clip, space, pose_spread(in_memory([clip])))
+    np.testing.assert_allclose(each.pose.mean(axis=0), 0.0, atol=1e-4)
+    np.testing.assert_allclose((each.pose**2).mean(axis=0), 1.0, rtol=0.02)
+    assert np.corrcoef(each.pose[:, 1], clip_poses(clip)[:, 1])[0, 1] == pytest.approx(1.0)
+
+
+def test_a_head_that_never_moves_has_a_spread_to_divide_by() -> None:
+    still = tracked(0)
+    still.poses[:] = still.poses[0]
+    assert (pose_spread(in_memory([still])) > 0.0).all()
+
+
+def truth(frames: int = 6) -> HeadposeBatch[Tensor]:
+    expression, pose = torch.randn(2, frames, 24), torch.randn(2, frames, 6)
+    return HeadposeBatch(torch.zeros(2, frames, 4, NUM_HEARD), expression, pose, torch.ones(2, frames))
+
+
+def test_the_losses_are_those_of_equation_2_with_its_weights() -> None:
+    batch = truth()
+    losses = headpose_loss(batch.expression + 1.0, batch.pose + 2.0, batch, LossWeights())
+    assert float(losses.expression) == pytest.approx(1.0, rel=1e-5)
+    assert float(losses.pose) == pytest.approx(4.0, rel=1e-5)
+    assert float(losses.pose_step) == pytest.approx(float((batch.pose.diff(dim=1) ** 2).mean()), rel=1e-4)
+    assert float(losses.expression_step) == pytest.approx(float((batch.expression.diff(dim=1) ** 2).mean()), rel=1e-4)
+    expected = 1.0 + 0.2 * 4.0 + 0.01 * float(losses.pose_step) + 0.0001 * float(losses.expression_step)
+    assert float(losses.total) == pytest.approx(expected, rel=1e-5)
+
+
+def test_frames_without_a_face_cost_nothing() -> None:
+    batch = truth()
+    masked = batch._replace(usable=torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0, 1.0]]).expand(2, -1))
+    first, second = (
+        float(headpose_loss(batch.expression + error, batch.pose + error, masked, LossWeights()).total)
+        for error in (torch.ones(6, 1), torch.tensor([[1.0], [1.0], [99.0], [1.0], [1.0], [1.0]]))
+    )
+    assert first == pytest.approx(second, rel=1e-5)

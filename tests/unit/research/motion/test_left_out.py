@@ -1,0 +1,56 @@
+"""The judge that leaves speakers out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from research.methods.everyone.motion import NETWORK
+from research.motion.left_out import left_out_scores, left_out_sets, mean_over_speakers
+from research.motion.protocol import Scores
+from research.motion.sync import SyncTraining
+from services.common.errors import InvalidRequest
+from tests.unit.motion.made_clips import made_clip, write_set
+from tests.unit.research.methods.everyone.tiny import TINY
+from tests.unit.research.motion.tiny import TINY_SYNC
+
+
+def test_each_speaker_of_free_speech_is_left_out_once_and_dev_is_not_read(tmp_path: Path) -> None:
+    clips = [made_clip(index, speaker=name) for index, name in enumerate(("anna", "anna", "ben", "carl"))]
+    data = write_set(tmp_path / "set", [*clips, made_clip(4, "dev", speaker="dora")])
+    data.rows = tuple(replace(row, narrow=row.speaker == "carl") for row in data.rows)
+    found = [
+        (out, {row.speaker for row in part.rows if row.split == "val"}, {row.speaker for row in part.rows if row.split == "train"})
+        for out, part in left_out_sets(data, 9)
+    ]
+    assert found == [(["anna"], {"anna"}, {"ben", "carl"}), (["ben"], {"ben"}, {"anna", "carl"})]
+    data.rows = tuple(row for row in data.rows if row.speaker != "ben")
+    with pytest.raises(InvalidRequest, match="at least two are needed"):
+        next(left_out_sets(data, 9))
+
+
+def test_a_speaker_is_scored_by_a_network_that_has_not_seen_the_speaker(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", [made_clip(index, num_frames=120, speaker=("anna", "ben")[index % 2]) for index in range(4)])
+    config = replace(TINY, loop=replace(TINY.loop, steps=1))
+    own: Scores = {}
+    closed_form: Scores = {}
+    for scores, baseline in left_out_scores(NETWORK, config, data, 2):
+        assert set(scores) == set(baseline)
+        own |= scores
+        closed_form |= baseline
+    assert set(own) == {"anna", "ben"}
+    assert own != closed_form
+    mean = mean_over_speakers(own)
+    assert mean["r_opening"] == pytest.approx((own["anna"]["r_opening"] + own["ben"]["r_opening"]) / 2)
+    with pytest.raises(InvalidRequest, match="--folds 1: at least 2") as caught:
+        next(left_out_scores(NETWORK, config, data, 1))
+    assert caught.value.field == "folds"
+
+
+def test_a_network_that_predicts_no_mouths_is_refused(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", [made_clip(index, speaker=("anna", "ben")[index % 2]) for index in range(4)])
+    sync = replace(NETWORK, name="sync", open=SyncTraining)
+    with pytest.raises(InvalidRequest, match="sync predicts no mouths"):
+        next(left_out_scores(sync, TINY_SYNC, data, 2))

@@ -1,0 +1,29 @@
+"""The networks of motion that can be trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from research.motion.networks import NETWORKS, PREPARATIONS
+from services.motion.predictors.registry import PREDICTORS
+from services.training.configuration import with_settings
+from services.training.networks import TrainableNetwork
+
+
+def test_there_is_the_sync_network_and_one_network_a_predictor_that_is_trained_in_steps() -> None:
+    rooms = [name for name in PREDICTORS if not name.startswith("speech_map") and not name.endswith("_live")]
+    assert [network.name for network in NETWORKS] == ["sync", *(f"{name}_motion" for name in rooms)]
+    assert [step.name for step in PREPARATIONS] == ["expression"]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_presets_are_whole_configurations(network: TrainableNetwork) -> None:
+    default, large = network.configs["default"], network.configs["large"]
+    for config in (default, large):
+        assert with_settings(config, {"loop": {"steps": 3}}, source="test").loop.steps == 3
+        assert type(config) is type(default)
+    assert large.loop.bfloat16
+    assert asdict(large)["network"] != asdict(default)["network"]
+    assert set(network.needs) <= {each.name for each in NETWORKS}

@@ -1,0 +1,67 @@
+"""Groups of held-out clips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from research.motion.clips import Clips, TrainingClip, array_bytes
+from research.motion.protocol import Groups, checked_groups, figures, groups_of, may_choose, selected_on, selection_score
+from services.common.errors import InvalidRequest
+from services.training.trainset.manifest import ClipRow
+from services.training.trainset.reader import BoundedCache
+from tests.unit.motion.made_clips import made_clip, write_set
+
+SCORES = {"r_opening": 0.8, "r_width": 0.4, "lmd_ratio": 1.0}
+
+
+def test_held_out_clips_are_grouped_by_whether_their_speaker_was_trained_on(tmp_path: Path) -> None:
+    clips = [
+        made_clip(0), made_clip(1, "val"), made_clip(2, "val", speaker="carl"),
+        made_clip(3, "dev", speaker="dora"), made_clip(4, "people", speaker="emil"),
+    ]  # fmt: skip
+    groups = groups_of(write_set(tmp_path / "set", clips))
+    assert {name: [clip.name for clip in members] for name, members in groups.items()} == {
+        "known": ["clip1"], "new": ["clip2"], "dev": ["clip3"], "people": ["clip4"],
+    }  # fmt: skip
+
+
+def test_one_held_out_speaker_chooses_the_step_and_without_one_the_last_is_kept(tmp_path: Path) -> None:
+    one = write_set(tmp_path / "one", [made_clip(0), made_clip(2, "val", speaker="carl")])
+    assert list(checked_groups(one)) == ["new"]
+    none = checked_groups(write_set(tmp_path / "none", [made_clip(0), made_clip(2, "dev", speaker="dora")]))
+    assert list(none) == ["dev"]
+    assert not may_choose(none)
+    assert checked_groups(write_set(tmp_path / "train", [made_clip(0)])) == {}
+
+
+def test_a_clip_whose_first_part_shows_no_mouth_is_not_scored(tmp_path: Path) -> None:
+    blank = made_clip(3, "val", 1300, "carl")
+    blank.usable[:250] = False
+    with pytest.raises(InvalidRequest, match="long enough to be scored"):
+        checked_groups(write_set(tmp_path / "blank", [made_clip(0), blank]))
+
+
+def test_clips_of_narrow_corpora_alone_do_not_choose_the_step(tmp_path: Path) -> None:
+    def groups(**narrow: bool) -> Groups:
+        clips = [made_clip(0), made_clip(1, "val"), made_clip(2, "val", speaker="carl"), made_clip(3, "dev", speaker="dora")]
+        found = groups_of(write_set(tmp_path / str(sorted(narrow)), clips))
+        return {
+            name: Clips([replace(row, narrow=narrow.get(name, False)) for row in members.rows], BoundedCache(read, array_bytes))
+            for name, members in found.items()
+        }
+
+    def read(_: ClipRow) -> TrainingClip:
+        raise AssertionError("no clip is read")
+
+    assert may_choose(groups())
+    assert may_choose(groups(known=True))
+    assert not may_choose(groups(known=True, new=True))
+
+
+def test_dev_is_shown_and_not_selected_on() -> None:
+    scores = {"new": SCORES, "dev": {**SCORES, "r_opening": 0.0}}
+    assert selection_score(selected_on(scores)) == pytest.approx(0.8 + 0.2 - 0.5)
+    assert figures(scores)["dev r_opening"] == 0.0
