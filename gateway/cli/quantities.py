@@ -32,16 +32,15 @@ def parse_size(text: str, option: str) -> int:
     return int(_parse(text, option, _BYTES, "a size such as 500M, 10G or 1T"))
 
 
-def sound_against_picture(lag_frames: int) -> str:
+def sound_against_picture(lag_frames: float) -> str:
     """Return a sentence about a lag that is not 0, without its full stop.
 
     Args:
         lag_frames: frames of 40 ms by which the sound comes after the picture; negative: before the picture.
     """
-    frames = "1 frame" if abs(lag_frames) == 1 else f"{abs(lag_frames)} frames"
-    return (
-        f"the sound of the footage comes {frames} ({40 * abs(lag_frames)} ms) {'after' if lag_frames > 0 else 'before'} the picture"
-    )
+    size, place = abs(lag_frames), "after" if lag_frames > 0 else "before"
+    frames = "1 frame" if size == 1 else f"{size:g} frames"
+    return f"the sound of the footage comes {frames} ({40 * size:g} ms) {place} the picture"
 
 
 def _parse(text: str, option: str, units: Mapping[str, int], expected: str) -> float:

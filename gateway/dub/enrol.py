@@ -266,6 +266,7 @@ class EnrolledActor:
         renderer_trained: whether `renderer` was trained on the person. False: made from the person's pictures without training.
         lag_frames: frames of 40 ms by which the sound comes after the picture; None: the footage has no sound, or the lag is
             unknown or not applied.
+        lag_fraction: part of a frame to add to `lag_frames`, a multiple of 1/4 from -1/2 to 1/2; 0 if `lag_frames` is None.
         lag_confidence: EstimateLagResponse.confidence.
         sync_distance: EstimateLagResponse.distance.
         lag_doubt: why the lag is not applied (SoundLag.doubt); empty: the lag is applied, or nothing was measured.
@@ -282,6 +283,7 @@ class EnrolledActor:
     identity: common_pb2.ArtefactRef | None = None
     renderer_trained: bool = False
     lag_frames: int | None = None
+    lag_fraction: float = 0.0
     lag_confidence: float = 0.0
     sync_distance: float = 0.0
     lag_doubt: str = ""
@@ -383,6 +385,7 @@ class Enrolment:
             pose,
             identity=identity,
             lag_frames=lag.frames,
+            lag_fraction=lag.fraction if lag.frames is not None else 0.0,
             lag_confidence=lag.confidence,
             sync_distance=lag.distance,
             lag_doubt=lag.doubt,
@@ -461,6 +464,7 @@ def actor_arrays(actor: EnrolledActor) -> tuple[dict[str, Array], dict[str, str]
         "renderer_trained": "yes" if actor.renderer_trained else "",
         "num_frames": str(actor.num_frames),
         "lag_frames": "" if actor.lag_frames is None else str(actor.lag_frames),
+        "lag_fraction": repr(actor.lag_fraction),
         "lag_confidence": repr(actor.lag_confidence),
         "sync_distance": repr(actor.sync_distance),
         "lag_doubt": actor.lag_doubt,
@@ -499,6 +503,8 @@ def _actor(stored: NamedArrays) -> EnrolledActor:
         renderer_trained=bool(metadata["renderer_trained"]),
         identity=_ref(metadata["identity"]) if metadata["identity"] else None,
         lag_frames=int(metadata["lag_frames"]) if metadata["lag_frames"] else None,
+        # Enrolments of earlier versions measured whole frames.
+        lag_fraction=float(metadata.get("lag_fraction", "0")),
         lag_confidence=float(metadata["lag_confidence"]),
         sync_distance=float(metadata["sync_distance"]),
         # Enrolments of earlier versions applied every lag.

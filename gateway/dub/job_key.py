@@ -13,7 +13,7 @@ from gateway.dub.request import DubRequest, sha256_of
 from gateway.methods import Method
 from gateway.stages.method_check import ListedModels
 
-PIPELINE_VERSION: Final = 16
+PIPELINE_VERSION: Final = 17
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""
 
 

@@ -215,6 +215,7 @@ class SoundLag:
         distance: EstimateLagResponse.distance.
         num_frames: usable frames that the lag was measured on.
         at_end: whether no larger lag was searched.
+        fraction: part of a frame to add to `frames`, a multiple of 1/4 from -1/2 to 1/2.
         doubt: why the voice does not count as the person's, so that the measured lag is not applied; empty: no doubt.
     """
 
@@ -223,6 +224,7 @@ class SoundLag:
     distance: float = 0.0
     num_frames: int = 0
     at_end: bool = False
+    fraction: float = 0.0
     doubt: str = ""
 
     @property
@@ -254,7 +256,7 @@ async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> Sou
     except NoUsableFootage:
         return SoundLag()
     at_end = abs(found.lag_frames) >= found.scores.shape[0] // 2
-    return SoundLag(found.lag_frames, found.confidence, found.distance, int(usable.sum()), at_end)
+    return SoundLag(found.lag_frames, found.confidence, found.distance, int(usable.sum()), at_end, found.lag_fraction)
 
 
 def credible_lag(lag: SoundLag, others: Mapping[int, SoundLag]) -> SoundLag:

@@ -198,7 +198,7 @@ async def own_motion(
         yield None
         return
     info, predictor = analysis.info, analysis.method.motion
-    speech = SoundReader(info.path, origin=info.video.start + Fraction(lag) / MOTION_RATE).speech()
+    speech = SoundReader(info.path, origin=info.video.start + lag / MOTION_RATE).speech()
     duration, frames = info.video.duration, motion_frames_for(info.video.duration)
     size = frames * FEATURE_RECORD.itemsize + info.video.num_frames * MOTION_RECORD.itemsize
     await asyncio.to_thread(analysis.workspace.allowance.check, size, f"the features of {float(duration):,.0f} s of own sound")
@@ -219,8 +219,11 @@ async def own_motion(
         yield motion if await asyncio.to_thread(_speaks, motion) else None
 
 
-async def _lag(analysis: FootageAnalysis) -> int | None:
-    """Return the lag of the footage's sound, frames of 40 ms; None: it cannot be measured, or the voice is another person's."""
+async def _lag(analysis: FootageAnalysis) -> Fraction | None:
+    """Return the lag of the footage's sound, frames of 40 ms, to a quarter of a frame.
+
+    None: the lag cannot be measured, or the voice is another person's.
+    """
     if not analysis.info.audio:
         return None
     try:
@@ -229,7 +232,8 @@ async def _lag(analysis: FootageAnalysis) -> int | None:
         return None
     clip, frames = await asyncio.to_thread(clip_of, analysis.workspace.faces, rows, analysis.seconds)
     sound = await analysis.hear()
-    return (await analysis.lag(rows, clip, sound.read_rows(frames))).frames
+    lag = await analysis.lag(rows, clip, sound.read_rows(frames))
+    return None if lag.frames is None else lag.frames + Fraction(lag.fraction)
 
 
 def _speaks(motion: RecordFile) -> bool:

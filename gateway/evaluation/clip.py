@@ -63,10 +63,10 @@ def own_speech(info: MediaInfo) -> Float32:
     return fitted
 
 
-def shifted(samples: Float32, lag_frames: int) -> Float32:
+def shifted(samples: Float32, lag_frames: float) -> Float32:
     """Return speech of the same length, moved earlier by a lag (frames of 40 ms), so that sound and picture of the clip agree."""
     moved = np.zeros_like(samples)
-    offset = lag_frames * LAG_FRAME_SAMPLES
+    offset = round(lag_frames * LAG_FRAME_SAMPLES)
     if offset >= 0:
         moved[: len(samples) - offset] = samples[offset:]
     else:

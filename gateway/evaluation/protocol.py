@@ -496,7 +496,7 @@ class _Evaluation(Generic[Handle]):
                     pieces[variant][index].append(measures)
         return {variant: [self._joined(run, variant, actor.lag_frames, fold.test) for run in of] for variant, of in pieces.items()}
 
-    def _joined(self, pieces: list[RunMeasures], variant: Variant, lag_frames: int, test: FrameRange) -> RunMeasures:
+    def _joined(self, pieces: list[RunMeasures], variant: Variant, lag_frames: float, test: FrameRange) -> RunMeasures:
         # The mouth at time t belongs to the sound at time t + lag.
         seconds = self._session.frame_seconds[test.start : test.stop] + lag_frames * MOTION_FRAME_S
         run = join_pieces(pieces, float(1 / self._session.frame_rate), self._closures(pieces, seconds))

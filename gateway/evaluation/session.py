@@ -61,13 +61,13 @@ class EnrolledClip:
     Attributes:
         actor: what was learned of the person.
         single_frame_style: style of a clip that shows the mean mouth without motion.
-        lag_frames: frames of 40 ms by which the sound comes after the picture; 0 if unknown.
+        lag_frames: frames of 40 ms by which the sound comes after the picture, to a quarter of a frame; 0 if unknown.
         frames: the part of the clip.
     """
 
     actor: EnrolledActor
     single_frame_style: common_pb2.ArtefactRef
-    lag_frames: int
+    lag_frames: float
     frames: FrameRange
 
     @property
@@ -194,7 +194,7 @@ class PipelineSession:
             np.repeat(actor.pose[None], _STILL_FRAMES, axis=0),
         )
         style = self._host.run(encode_style(self._host.stages, self._shot.method, still))
-        return EnrolledClip(actor, style, actor.lag_frames or 0, frames)
+        return EnrolledClip(actor, style, (actor.lag_frames or 0) + actor.lag_fraction, frames)
 
     def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `gateway.evaluation.types.Variant`)."""

@@ -187,7 +187,7 @@ class EnrolledActor(Protocol):
     """An actor that was enrolled on one part of a clip. The evaluation reads lag, doubt of the lag, and size only."""
 
     @property
-    def lag_frames(self) -> int:
+    def lag_frames(self) -> float:
         """Lag of the sound on the enrolment part, frames of 40 ms; positive: the sound comes after the picture."""
         ...
 
@@ -338,7 +338,7 @@ class FoldResult:
     """
 
     fold: Fold
-    lag_frames: int
+    lag_frames: float
     lag_doubt: str = ""
 
 
@@ -366,7 +366,7 @@ class ClipResult:
 
     clip: str
     frame_rate: Fraction
-    lag_frames: int
+    lag_frames: float
     folds: tuple[FoldResult, ...]
     variants: Mapping[Variant, VariantScores]
     sample_frames: tuple[int, ...] = ()

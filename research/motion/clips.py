@@ -19,8 +19,8 @@ from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequest
 from services.common.geometry.rotations import euler_from_matrix
 from services.motion.features import LOOK_ALIKE, content_rows, sync_rows
-from services.motion.lag import MIN_FRAMES
-from services.motion.types import NUM_PHONES, Footage, SpeechFeatures
+from services.motion.lag import LAG_STATES, MIN_FRAMES, LagModel, peak_fraction
+from services.motion.types import MAX_LAG, NUM_PHONES, Footage, SpeechFeatures
 from services.training.trainset.manifest import ClipRow
 from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet
 
@@ -145,6 +145,7 @@ class TrainingClip:
         heard: float32 [T, 4, 25], inputs of the sync network.
         poses: float64 [T, 6], head-pose vectors in pixels of the footage.
         apart: name of the narrow corpus that the clip belongs to; empty: no narrow corpus.
+        lag_fraction: part of a frame by which the sound still comes after the picture, from -1/2 to 1/2; 0 if not measured.
     """
 
     name: str
@@ -157,6 +158,7 @@ class TrainingClip:
     heard: Float32
     poses: Float64
     apart: str = ""
+    lag_fraction: float = 0.0
 
     def __len__(self) -> int:
         return len(self.usable)
@@ -181,6 +183,19 @@ def shifted(clip: TrainingClip, lag_frames: int) -> TrainingClip:
         heard=clip.heard[sound],
         poses=clip.poses[picture],
     )
+
+
+def with_lag_fraction(clip: TrainingClip, model: LagModel) -> TrainingClip:
+    """Return a clip with the part of a frame by which its sound still comes after its picture, measured on the whole clip.
+
+    Args:
+        clip: clip without whole frames of lag, with the states of the speech encoder (LAG_STATES).
+        model: filters that measure the lag.
+    """
+    if int(clip.usable.sum()) < MIN_FRAMES:
+        return clip
+    scores = model.scores(clip.features.extra[LAG_STATES], clip.mouth_landmarks, clip.usable)
+    return replace(clip, lag_fraction=peak_fraction(scores, MAX_LAG))
 
 
 def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> TrainingClip:

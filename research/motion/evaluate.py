@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from research.motion.clips import TrainingClip, footage_of
+from research.motion.clips import TrainingClip, footage_of, with_lag_fraction
 from research.motion.protocol import SELECTED_ON, Encode, Fold, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
 from services.motion.constraints import WHOLE, ConstraintConfig
+from services.motion.lag import LAG_STATES
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS
@@ -119,7 +120,12 @@ def evaluate(
         served = ServedPredictor(predictor, models, variant.constraints)
         for group, members in groups.items():
             results = [
-                evaluate_clip(clip, variant.encode, served, control=variant.control and group not in SELECTED_ON)
+                evaluate_clip(
+                    with_lag_fraction(clip, models.lag),
+                    variant.encode,
+                    served,
+                    control=variant.control and group not in SELECTED_ON,
+                )
                 for clip in members
             ]
             scores = asdict(mean_scores([result.scores for result in results], by_frames=False))
@@ -135,8 +141,8 @@ def evaluate(
 
 
 def extra_features(predictor: Predictor) -> list[str]:
-    """Return the further tensors of the sound that a predictor hears."""
-    return [name for name in predictor.features if name in EXTRA_FEATURES]
+    """Return the further tensors of the sound that a predictor hears, and the tensor that lags are measured with."""
+    return sorted({LAG_STATES, *(name for name in predictor.features if name in EXTRA_FEATURES)})
 
 
 def evaluation_parser(description: str | None) -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 
-from research.motion.clips import TrainingClip, read_clip, read_sound, shows_the_mouth
+from research.motion.clips import TrainingClip, read_clip, read_sound, shows_the_mouth, with_lag_fraction
 from research.motion.evaluate import evaluation_parser, extra_features, personalized
 from research.motion.protocol import ClipResult, Fold, Predict, ServedPredictor, closed_threshold, evaluate_clip, people_and_means
 from services.common.errors import InvalidRequest
@@ -248,7 +248,8 @@ def main() -> int:
     results = []
     for row in data.rows:
         if row.has_face and shows_the_mouth(row) and row.frames >= _MIN_FRAMES:
-            results.append((row, evaluate_clip(read_clip(data, row, extra), encode, predict, control=False)))
+            clip = with_lag_fraction(read_clip(data, row, extra), models.lag)
+            results.append((row, evaluate_clip(clip, encode, predict, control=False)))
     show("clips", "Clips", [judged([each], each[0].name, language_of(each[0])) for each in results])
     show("languages", "Languages, means over people", list(by_language(results)))
     recordings = [row for row in data.rows if not row.has_face and row.frames >= _MIN_FRAMES]

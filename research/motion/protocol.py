@@ -39,7 +39,7 @@ from services.motion.features import bilabial_probability
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
-from services.motion.stream import MotionStream
+from services.motion.stream import MotionStream, sampled
 from services.motion.style import MIN_FRAMES, Style, StyleCode, StyleNetwork, encode_style
 from services.motion.types import Motion, SpeechFeatures
 from services.training.trainset.reader import TrainSet
@@ -250,6 +250,8 @@ def encoded_mouths(basis: LandmarkBasis, encoder: StyleNetwork) -> Encode:
 def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, control: bool = True) -> ClipResult:
     """Evaluate the self-re-enactment of one clip's landmarks.
 
+    Frame n is compared with the mouth that is predicted for the sound at n + clip.lag_fraction.
+
     Args:
         clip: tracked clip without lag.
         encode: measures the style of a fold.
@@ -263,12 +265,12 @@ def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, contr
     for fold, style in parts:
         truth, usable = clip.mouth_landmarks[fold.test], clip.usable[fold.test]
         # In a dub the sound before the test part is known too. So the whole clip is predicted, and the test part is kept.
-        predicted = predict(clip.features, style)[fold.test]
+        predicted = sampled(predict(clip.features, style), clip.lag_fraction)[fold.test]
         bilabial = bilabial_probability(clip.features)[fold.test]
         scores.append(score_motion(predicted, truth, style.mean_mouth, usable, bilabial, threshold))
         for kind, phones in TRIGGERS.items():
             events = phone_times(clip.features.posteriorgram[fold.test], phones)
-            seconds = np.asarray(np.arange(len(truth)) * MOTION_FRAME_S, np.float64)
+            seconds = np.asarray((np.arange(len(truth)) + clip.lag_fraction) * MOTION_FRAME_S, np.float64)
             curves = (np.where(usable, mouth_opening(mouths), np.nan) for mouths in (truth, predicted))
             before, after = (around_phones(curve, seconds, events) for curve in curves)
             around[kind].append((before, after))

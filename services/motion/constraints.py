@@ -99,6 +99,19 @@ def voiced_share(speech_probability: Float32, config: ConstraintConfig) -> Float
     return np.asarray(smooth[CONTEXT_PAST - 1 : len(speech_probability) - config.frames_ahead - 1], dtype=np.float32)
 
 
+def begins_within_speech(speech_probability: Float32, config: ConstraintConfig) -> bool:
+    """Return whether a silence at the beginning of sound counts as a pause, because sure speech follows within `pause` frames.
+
+    Nothing is known of the time before. Voice activity also takes some frames to notice speech that sound begins with. Live speech
+    is not known far enough ahead, so the answer is False there.
+
+    Args:
+        speech_probability: float32 [T], from the first frame on.
+        config: see ConstraintConfig.
+    """
+    return config.frames_ahead >= config.pause and bool((speech_probability[: config.pause] >= config.presence_high).any())
+
+
 def closure_weights(bilabial: Float32, config: ConstraintConfig) -> Float32:
     """Return how far the lips close on p, b, m of the posteriorgram: float32 [T] in [0, 1].
 

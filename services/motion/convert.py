@@ -238,6 +238,7 @@ def lag_to_proto(estimate: LagEstimate, distance: float) -> pb.EstimateLagRespon
         confidence=estimate.confidence,
         scores=to_tensor(estimate.scores),
         distance=distance,
+        lag_fraction=estimate.lag_fraction,
     )
 
 

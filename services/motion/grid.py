@@ -16,9 +16,17 @@ import numpy as np
 from services.common.array_types import Float32
 from services.common.chassis.calls import check_still_wanted
 from services.common.face.landmarks import mouth_opening
-from services.motion.constraints import CONTEXT_PAST, LIVE, ConstraintConfig, apply_constraints, closure_weights, voiced_share
+from services.motion.constraints import (
+    CONTEXT_PAST,
+    LIVE,
+    ConstraintConfig,
+    apply_constraints,
+    begins_within_speech,
+    closure_weights,
+    voiced_share,
+)
 from services.motion.features import bilabial_probability, silence
-from services.motion.style import WIDEST_OPENING, Style
+from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
 AMPLITUDE: Final = 1.04
@@ -53,6 +61,28 @@ def with_expressiveness(mouths: Float32, style: Style, expressiveness: Float32) 
         factor = np.minimum(factor, np.float32(LARGEST_OPENING) * widest / np.maximum(mouth_opening(mouths), np.float32(1e-3)))
     scaled = style.closed_mouth + factor[:, None, None] * (mouths - style.closed_mouth)
     return np.where((factor == 1.0)[:, None, None], mouths, scaled)
+
+
+def without_snaps(mouths: Float32, before: Float32 | None, largest: float) -> Float32:
+    """Return mouths whose opening changes by at most `largest` from frame to frame, float32 [T, 59, 3].
+
+        mouth'_n = mouth'_{n-1} + min(1, largest / |opening_n - opening'_{n-1}|) (mouth_n - mouth'_{n-1})
+
+    Mouths within the limit keep their bits.
+
+    Args:
+        mouths: float32 [T, 59, 3], head space.
+        before: float32 [59, 3], the mouth before the first one, as this function returned it; None: there is none.
+        largest: largest change of the opening, crop pixels.
+    """
+    found = mouths.copy()
+    for mouth in found:
+        if before is not None:
+            change = abs(float(mouth_opening(mouth)) - float(mouth_opening(before)))
+            if change > largest:
+                mouth[...] = before + np.float32(largest / change) * (mouth - before)
+        before = mouth
+    return found
 
 
 def motion_of_windows(
@@ -131,6 +161,8 @@ class Grid(ABC):
         self._past, self._ahead = len(heard), max(ahead, self._constraints.frames_ahead)
         self._next = 0
         self._num_features = 0
+        self._sound_at_once = False
+        self._last_mouth: Float32 | None = None
         self.expressiveness = 1.0
 
     @property
@@ -188,11 +220,16 @@ class Grid(ABC):
         return np.zeros(count, np.float32)
 
     def _advance(self, features: SpeechFeatures) -> Motion:
+        if len(self._speaking) == CONTEXT_PAST and self._next == 0 and len(features):
+            # New speech that is laid under a film begins with digital silence: the person is silent before.
+            self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
         heard = np.concatenate([self._heard, self._hear(features)])
         speaking = np.concatenate([self._speaking, features.speech_probability])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
         ready = max(len(heard) - self._past - self._ahead, 0)
         first = self._next
+        if ready and first == 0 and self._sound_at_once and begins_within_speech(speaking[CONTEXT_PAST:], self._constraints):
+            speaking[:CONTEXT_PAST] = 1.0
         self._heard = heard[ready:]
         self._speaking, self._bilabial = speaking[ready:], bilabial[ready:]
         self._next += ready
@@ -211,4 +248,7 @@ class Grid(ABC):
             speaking[around],
             self._constraints,
         )
+        if (fastest := self._style.added.get(FASTEST_STEP)) is not None:
+            constrained = without_snaps(constrained, self._last_mouth, float(fastest[0]) * max(self.expressiveness, 1.0))
+            self._last_mouth = constrained[-1].copy()
         return replace(motion, mouth_landmarks=constrained)

@@ -168,4 +168,24 @@ def estimate_lag(features: SpeechFeatures, mouth_landmarks: Float32, usable: Boo
         )
     scores = model.scores(features.extra[LAG_STATES], mouth_landmarks, usable)
     best = int(scores.argmax())
-    return LagEstimate(best - MAX_LAG, float(scores[best] - np.median(scores)), scores)
+    return LagEstimate(best - MAX_LAG, float(scores[best] - np.median(scores)), scores, peak_fraction(scores, best))
+
+
+def peak_fraction(scores: Float32, best: int) -> float:
+    """Return how far the peak of scores lies from a score, in frames, to the nearest quarter: -1/2 to 1/2.
+
+    The peak is the maximum of the parabola through the score and its neighbours. The fraction is 0 at either end of the scores,
+    where a neighbour is missing, and where the parabola has no maximum.
+
+    Args:
+        scores: float32 [N], scores of consecutive lags.
+        best: index of the best score, or of the lag that counts as the best.
+    """
+    if not 0 < best < len(scores) - 1:
+        return 0.0
+    before, peak, after = scores[best - 1 : best + 2].astype(np.float64)
+    bend = before - 2.0 * peak + after
+    if bend >= 0.0:
+        return 0.0
+    fraction = 0.5 * (before - after) / bend
+    return round(4.0 * float(min(max(fraction, -0.5), 0.5))) / 4.0

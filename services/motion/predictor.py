@@ -10,7 +10,7 @@ from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
-from services.motion.style import WIDEST_OPENING, Style, encode_style, widest_opening
+from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
 Shape = Callable[[MotionModels], tuple[int, ...]]
@@ -18,7 +18,7 @@ Shape = Callable[[MotionModels], tuple[int, ...]]
 
 
 def encode_mouths(footage: Footage, models: MotionModels) -> Style:
-    """Return the style of tracked mouths: the arrays that every style holds, and the person's widest opening.
+    """Return the style of tracked mouths: the arrays that every style holds, the person's widest opening and fastest step.
 
     A person who is never seen with an open mouth gets the movement of the mean training speaker.
 
@@ -27,7 +27,10 @@ def encode_mouths(footage: Footage, models: MotionModels) -> Style:
     """
     style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
     mouths = footage.mouth_landmarks[footage.usable]
-    return models.mean_speaker(style) if never_open(mouths) else style.adding(**{WIDEST_OPENING: widest_opening(mouths)})
+    if never_open(mouths):
+        return models.mean_speaker(style)
+    limits = {WIDEST_OPENING: widest_opening(mouths), FASTEST_STEP: fastest_step(footage.mouth_landmarks, footage.usable)}
+    return style.adding(**limits)
 
 
 def mean_speaker(style: Style, models: MotionModels) -> Style:

@@ -190,11 +190,11 @@ def correction_inputs(window: Float32, answer: Float32, hearing: Hearing) -> Flo
 
 
 class MapMouth:
-    """Mouths of one person from states, before constraints (grid.amplified included).
+    """Mouths of one person from states, before constraints.
 
         coefficients = map(window) + voiced * C p(window, map(window))        in units of the person's spread; p: correction_inputs
 
-    Then the person's gains, see Gains.
+    Then the person's gains, see Gains, which take the place of grid.amplified by the same share `voiced`.
 
     Attributes:
         map: the map.
@@ -240,7 +240,8 @@ class MapMouth:
         mouth = self._style.rest_mouth + self._basis.reconstruct((coefficients * self._spread).astype(np.float32))
         if self._gains is None:
             return amplified(mouth, self._style)
-        return self._gains.widened(amplified(self._gains.opened(mouth, coefficients[0], voiced), self._style), voiced)
+        gained = self._gains.widened(self._gains.opened(mouth, coefficients[0], voiced), voiced)
+        return np.asarray(gained + np.float32(1.0 - voiced) * (amplified(gained, self._style) - gained), np.float32)
 
 
 class Gains:

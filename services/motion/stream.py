@@ -5,6 +5,7 @@ Catmull-Rom interpolation in time: from the fixed 25 frames/s grid to any output
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
@@ -50,6 +51,21 @@ def catmull_rom(before: Array, left: Array, right: Array, after: Array, fraction
     )
     total = sum(weight * value for weight, value in zip(weights, (before, left, right, after), strict=True))
     return np.asarray(total, dtype=left.dtype)
+
+
+def sampled(frames: Array, fraction: float) -> Array:
+    """Return the values between frames: frame n of the result lies at n + fraction. Beyond either end, the end's frame is repeated.
+
+    Args:
+        frames: values of consecutive frames, [T, ...].
+        fraction: part of a frame, more than -1 and less than 1.
+    """
+    if fraction == 0.0:
+        return frames
+    first = math.floor(fraction)
+    places = np.arange(len(frames)) + first
+    before, left, right, after = (frames[np.clip(places + step, 0, len(frames) - 1)] for step in (-1, 0, 1, 2))
+    return catmull_rom(before, left, right, after, fraction - first)
 
 
 MAX_FRAMES_AT_ONCE: Final = 250

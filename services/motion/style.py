@@ -21,6 +21,11 @@ WIDEST_OPENING: Final = "widest_opening"
 were encoded before this array existed, and styles of people who are never seen with an open mouth, lack the array.
 """
 _WIDEST_SHARE: Final = 0.99
+FASTEST_STEP: Final = "fastest_step"
+"""Name of a style's array float32 [1]: the person's largest change of the opening within a frame of 40 ms, crop pixels, see
+fastest_step. The styles that lack WIDEST_OPENING lack this array, and styles that were encoded before this array existed."""
+_LEAST_STEP: Final = 0.5
+"""Seconds of footage may not show the person's fastest jaw: a step counts as at least this share of the widest opening."""
 _LARGEST: Final = 1e7
 """Largest magnitude of a number in a style. Numbers of real people stay below a few thousand pixels."""
 _MIN_CLOSED: Final = 5
@@ -161,6 +166,21 @@ def measure_mouth(mouth_landmarks: Float32, basis: LandmarkBasis) -> MouthStatis
 def widest_opening(mouth_landmarks: Float32) -> Float32:
     """Return the opening that 99 % of a person's usable frames stay under, float32 [T, 59, 3] -> float32 [1], crop pixels."""
     return np.array([np.quantile(mouth_opening(mouth_landmarks), _WIDEST_SHARE)], np.float32)
+
+
+def fastest_step(mouth_landmarks: Float32, usable: Bool) -> Float32:
+    """Return the largest change of a person's opening from frame to frame, float32 [1], crop pixels.
+
+    The change is at least half of the widest opening.
+
+    Args:
+        mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
+        usable: bool [T].
+    """
+    opening = mouth_opening(mouth_landmarks)
+    steps = np.abs(np.diff(opening))[usable[1:] & usable[:-1]]
+    least = np.float32(_LEAST_STEP) * widest_opening(mouth_landmarks[usable])[0]
+    return np.array([max(float(steps.max(initial=0.0)), float(least))], np.float32)
 
 
 def encode_style(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, network: StyleNetwork) -> Style:

@@ -119,8 +119,10 @@ class LagEstimate:
         lag_frames: frames of 40 ms; positive when the sound comes after the picture.
         confidence: best score less the median score, >= 0. Also tells how well this face fits this sound.
         scores: float32 [31], weighted mean correlation of sound and mouth at lags -15..15.
+        lag_fraction: part of a frame to add to `lag_frames`, a multiple of 1/4 from -1/2 to 1/2.
     """
 
     lag_frames: int
     confidence: float
     scores: Float32
+    lag_fraction: float = 0.0

@@ -51,12 +51,14 @@ class Lag:
         confidence: height of the best score over the median score, at least 0.
         scores: weighted mean correlation of sound and picture at lags of -15 to 15 frames, float32 [31].
         distance: sync distance: mean distance of the sync network's embeddings of sound and mouth, where they are nearest.
+        fraction: part of a frame to add to `frames`, a multiple of 1/4 from -1/2 to 1/2.
     """
 
     frames: int
     confidence: float
     scores: Float32
     distance: float
+    fraction: float = 0.0
 
 
 def _motions(reply: pb.PredictMotionResponse) -> Iterator[Motion]:
@@ -73,7 +75,7 @@ def _motions(reply: pb.PredictMotionResponse) -> Iterator[Motion]:
 
 
 def _lag(reply: pb.EstimateLagResponse) -> Lag:
-    return Lag(reply.lag_frames, reply.confidence, from_tensor(reply.scores), reply.distance)
+    return Lag(reply.lag_frames, reply.confidence, from_tensor(reply.scores), reply.distance, reply.lag_fraction)
 
 
 def _step(reply: pb.PersonalizeResponse) -> tuple[Step]:

@@ -33,6 +33,7 @@ from research.motion.clips import (
     held_out_splits,
     read_sound,
     speakers_of_free_speech,
+    with_lag_fraction,
 )
 from research.motion.evaluate import OFF
 from research.motion.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, people_and_means, served_mouths
@@ -244,7 +245,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
     def predict(features: SpeechFeatures, style: Style) -> Float32:
         return served_mouths(SpeechMapGrid(model, way.hearing, models, style, way.constraints), features)
 
-    return evaluate_clip(clip, encode, predict, control=False)
+    return evaluate_clip(with_lag_fraction(clip, models.lag), encode, predict, control=False)
 
 
 def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]) -> list[tuple[SpeechMapModel, TrainingClip]]:

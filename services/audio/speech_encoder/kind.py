@@ -3,9 +3,9 @@
 A window answers its frames from frames before and after them. Windows lie at fixed frames of 40 ms of the acoustic grid, so the
 same sound in other pieces gives the same bytes:
 
-    kind                   answered frames   before   after   a frame hears at most
-    speech_states                       50       75      15   2.6 s after its end (files: a window answers two seconds)
-    speech_states_live                   2       26       2   120 ms after its end
+    kind                   answered frames   before   after    a frame hears at most
+    speech_states                       50       75   600 ms   2.6 s after its end (files: a window answers two seconds)
+    speech_states_live                   2       26    60 ms   100 ms after its end
 
 and 10 ms more: half an analysis window (7.5 ms) and the resampler (less than 2.5 ms). The network makes two states of 20 ms for a
 frame. A frame's features are their mean. Before and after the sound there is digital silence.
@@ -39,20 +39,26 @@ MODEL_FILE: Final = "speech_encoder.onnx"
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """Frames of 40 ms of one window: `past` before the answered frames, `answered`, and `ahead` after them."""
+    """One window.
+
+    Attributes:
+        past: frames of 40 ms before the answered frames.
+        answered: answered frames.
+        rows_ahead: rows of the acoustic grid (10 ms) after the answered frames; a multiple of STATE_ROWS.
+    """
 
     past: int
     answered: int
-    ahead: int
+    rows_ahead: int
 
     @property
     def rows(self) -> int:
         """Rows of the acoustic grid in a window."""
-        return (self.past + self.answered + self.ahead) * ROWS_PER_VIDEO_FRAME
+        return (self.past + self.answered) * ROWS_PER_VIDEO_FRAME + self.rows_ahead
 
 
-FILES: Final = WindowPlan(past=75, answered=50, ahead=15)
-LIVE: Final = WindowPlan(past=26, answered=2, ahead=2)
+FILES: Final = WindowPlan(past=75, answered=50, rows_ahead=60)
+LIVE: Final = WindowPlan(past=26, answered=2, rows_ahead=6)
 
 
 class EncoderNetwork:
@@ -134,7 +140,7 @@ class SpeechStateRows:
     def num_known(self) -> int:
         """Rows of whole windows that have not been taken yet."""
         plan = self._model.plan
-        spare = len(self._rows) - (plan.past + plan.ahead) * ROWS_PER_VIDEO_FRAME
+        spare = len(self._rows) - plan.past * ROWS_PER_VIDEO_FRAME - plan.rows_ahead
         windows = max(0, spare // (plan.answered * ROWS_PER_VIDEO_FRAME))
         return (len(self._ready) + windows * plan.answered) * ROWS_PER_VIDEO_FRAME
 

@@ -16,7 +16,7 @@ from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
 from services.motion.predictors.speech_map.predictor import PREDICTOR as SPEECH_MAP
 from services.motion.predictors.speech_map.predictor import PREDICTOR_LIVE as SPEECH_MAP_LIVE
 from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
-from services.motion.style import WIDEST_OPENING
+from services.motion.style import FASTEST_STEP, WIDEST_OPENING
 
 PREDICTORS: Final[dict[str, Predictor]] = {
     predictor.name: predictor
@@ -42,14 +42,14 @@ def predictor_named(name: str, field: str) -> Predictor:
 
 
 def added_style_shapes(present: Container[str], models: MotionModels) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array that was added to the arrays of every style: by a predictor, or the widest opening.
+    """Return the shape of each array that was added to a style: by a predictor, or WIDEST_OPENING and FASTEST_STEP.
 
     Args:
         present: names of the arrays that the style artefact holds. Shapes of other arrays are not asked for, so that no network is
             loaded in vain.
         models: the shared networks.
     """
-    declared: dict[str, Shape] = {WIDEST_OPENING: lambda _: (1,)}
+    declared: dict[str, Shape] = {WIDEST_OPENING: lambda _: (1,), FASTEST_STEP: lambda _: (1,)}
     for predictor in PREDICTORS.values():
         declared.update(predictor.style_arrays)
     return {name: shape(models) for name, shape in declared.items() if name in present}

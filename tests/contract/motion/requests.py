@@ -85,4 +85,4 @@ def lag_from_proto(response: pb.EstimateLagResponse) -> LagEstimate:
         InvalidRequest: scores of a wrong shape or type.
     """
     scores = from_tensor(response.scores, "scores", dtype=np.float32, shape=(None,))
-    return LagEstimate(response.lag_frames, response.confidence, scores)
+    return LagEstimate(response.lag_frames, response.confidence, scores, response.lag_fraction)

@@ -15,6 +15,7 @@ from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence
+from services.motion.lag import peak_fraction
 from services.motion.models import MotionModels
 from services.motion.predictor import encode_mouths
 from services.motion.predictors.everybody.predictor import EverybodyGrid
@@ -160,6 +161,7 @@ async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> 
     assert estimate.scores.shape == (31,)
     assert estimate.scores.argmax() - 15 == estimate.lag_frames
     assert estimate.confidence >= 0.0
+    assert estimate.lag_fraction == peak_fraction(estimate.scores, int(estimate.scores.argmax()))
 
 
 async def test_personalise_ends_with_a_style_that_can_be_used(stub: MotionServiceAsyncStub) -> None:

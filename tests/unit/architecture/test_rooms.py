@@ -67,7 +67,11 @@ def test_a_method_never_imports_another_method() -> None:
         return (room(name) or "").rpartition(".")[2]
 
     wrong = [
-        f"{name} -> {other}" for name in modules() if method(name) for other in imports(name) if method(other) not in ("", method(name))
+        f"{name} -> {other}"
+        for name in modules()
+        if method(name)
+        for other in imports(name)
+        if method(other) not in ("", method(name))
     ]
     assert wrong == []
 

@@ -30,9 +30,10 @@ def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any
     [
         (1, "the sound of the footage comes 1 frame (40 ms) after the picture"),
         (-3, "the sound of the footage comes 3 frames (120 ms) before the picture"),
+        (1.25, "the sound of the footage comes 1.25 frames (50 ms) after the picture"),
     ],
 )
-def test_a_lag_is_told_in_words(lag: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lag_is_told_in_words(lag: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert sound_against_picture(lag) == said
     show_outcome(REQUEST, outcome(actor=SimpleNamespace(lag_frames=lag)), None)
     assert said in capsys.readouterr().err.splitlines()

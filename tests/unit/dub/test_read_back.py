@@ -98,7 +98,15 @@ def stored_actor(**other: Any) -> NamedArrays:
     shapes = {"mean_mouth": NUM_MOUTH_AREA, "closed_mouth": NUM_MOUTH_AREA, "jaw_envelope": len(JAW), "anchors": len(ANCHORS)}
     geometry = ActorGeometry(**{name: np.zeros((count, 3), np.float32) for name, count in shapes.items()})
     actor = EnrolledActor(
-        ref("style"), ref("bank"), None, geometry, 30, np.arange(6, dtype=np.float64), lag_frames=-2, speaking=SPEAKING
+        ref("style"),
+        ref("bank"),
+        None,
+        geometry,
+        30,
+        np.arange(6, dtype=np.float64),
+        lag_frames=-2,
+        lag_fraction=0.25,
+        speaking=SPEAKING,
     )
     arrays, metadata = actor_arrays(actor)
     for name, value in other.items():
@@ -112,16 +120,18 @@ def stored_actor(**other: Any) -> NamedArrays:
 def test_an_actor_comes_back_as_it_was() -> None:
     actor = actor_from_arrays(stored_actor())
     assert (actor.style.uri, actor.renderer, actor.num_frames, actor.lag_frames) == ("memory://x/style", None, 30, -2)
+    assert actor.lag_fraction == 0.25
     assert actor.pose.tolist() == [0, 1, 2, 3, 4, 5]
     assert actor.speaking is not None
     assert replace(actor.speaking, closure_ms=0.0) == replace(SPEAKING, closure_ms=0.0)
     assert np.isnan(actor.speaking.closure_ms)
 
 
-def test_an_actor_of_an_earlier_version_has_no_motion_of_its_own() -> None:
+def test_an_actor_of_an_earlier_version_has_no_motion_of_its_own_and_a_lag_of_whole_frames() -> None:
     stored = stored_actor()
-    old = {name: text for name, text in stored.metadata.items() if name != "speaking"}
-    assert actor_from_arrays(NamedArrays(stored.arrays, old)).speaking is None
+    old = {name: text for name, text in stored.metadata.items() if name not in {"speaking", "lag_fraction"}}
+    actor = actor_from_arrays(NamedArrays(stored.arrays, old))
+    assert (actor.speaking, actor.lag_frames, actor.lag_fraction) == (None, -2, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,12 @@ def test_the_sound_is_as_long_as_the_film(tmp_path: Path) -> None:
     assert len(own_speech(info)) == int(info.video.duration * 16000)
 
 
-@pytest.mark.parametrize("lag", [0, 2, -3])
-def test_late_sound_is_moved_earlier(lag: int) -> None:
+@pytest.mark.parametrize("lag", [0, 2, -3, 1.25, -0.5])
+def test_late_sound_is_moved_earlier(lag: float) -> None:
     samples = np.arange(1, 16001, dtype=np.float32)
     moved = shifted(samples, lag)
     assert len(moved) == len(samples)
-    offset = lag * LAG_FRAME_SAMPLES
+    offset = round(lag * LAG_FRAME_SAMPLES)
     middle = 8000
     assert moved[middle] == samples[middle + offset]
 

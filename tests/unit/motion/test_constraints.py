@@ -12,6 +12,7 @@ from services.motion.constraints import (
     WHOLE,
     ConstraintConfig,
     apply_constraints,
+    begins_within_speech,
     closed_lips_weights,
     closure_weights,
     silence_weights,
@@ -91,6 +92,14 @@ def test_the_mouth_leaves_the_rest_shortly_before_the_speech(config: ConstraintC
 def test_a_short_pause_moves_nothing(config: ConstraintConfig, short: int, long: int) -> None:
     assert silence_between(5, short, 20, config)[0].max() == 0.0
     assert silence_between(5, long, 20, config)[0].max() > 0.3
+
+
+@pytest.mark.parametrize(("silent", "within"), [(0, True), (9, True), (10, False)])
+def test_a_silence_at_the_beginning_is_a_pause_if_it_is_as_short(silent: int, within: bool) -> None:
+    speaking = np.where(np.arange(60) < silent, np.float32(0.0), np.float32(1.0))
+    assert begins_within_speech(speaking, WHOLE) is within
+    assert not begins_within_speech(speaking, LIVE)
+    assert not begins_within_speech(0.3 * speaking, WHOLE)
 
 
 def test_lips_touch_at_the_same_frame_whatever_the_look_ahead() -> None:

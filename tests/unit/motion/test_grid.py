@@ -7,10 +7,10 @@ import pytest
 
 from services.common.array_types import Float32
 from services.common.face.landmarks import mouth_opening
-from services.motion.grid import LARGEST_OPENING, with_expressiveness
+from services.motion.grid import LARGEST_OPENING, with_expressiveness, without_snaps
 from services.motion.models import MotionModels
 from services.motion.predictor import encode_mouths
-from services.motion.style import WIDEST_OPENING, Style
+from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
 from services.motion.types import Footage
 from tests.unit.motion.synthesised import mouths
 
@@ -60,3 +60,33 @@ def test_the_widest_opening_is_that_of_usable_frames(models: MotionModels) -> No
     found = encode_mouths(Footage(mouths(opening), np.arange(200) < 100), models).added[WIDEST_OPENING]
     assert found.dtype == np.float32
     assert float(found[0]) == pytest.approx(OPENINGS[-1], rel=0.02)
+
+
+def test_a_snap_takes_as_many_frames_as_the_persons_fastest_jaw_needs() -> None:
+    snapping = mouths(np.array([1.0, 1.0, 13.0, 13.0, 13.0, 0.0, 0.0, 0.0, 0.0], np.float32))
+    opening, limited = mouth_opening(snapping), mouth_opening(without_snaps(snapping, None, 5.0))
+    np.testing.assert_allclose(np.diff(limited), [0.0, 5.0, 5.0, 2.0, -5.0, -5.0, -3.0, 0.0], atol=1e-3)
+    np.testing.assert_allclose(limited[[0, 4, 8]], opening[[0, 4, 8]], atol=1e-3)
+    assert without_snaps(snapping, None, 13.5).tobytes() == snapping.tobytes()
+
+
+def test_a_limit_holds_from_piece_to_piece() -> None:
+    snapping = mouths(np.array([1.0, 9.0, 0.0, 9.0, 9.0, 2.0], np.float32))
+    whole = without_snaps(snapping, None, 3.0)
+    first = without_snaps(snapping[:2], None, 3.0)
+    assert np.concatenate([first, without_snaps(snapping[2:], first[-1], 3.0)]).tobytes() == whole.tobytes()
+
+
+def test_the_fastest_step_is_between_neighbouring_usable_frames(models: MotionModels) -> None:
+    opening = 8.0 + 6.0 * np.sin(np.arange(100) * 0.2)
+    opening[40] += 30.0
+    usable = np.arange(100) != 40
+    opening[70:] += 20.0
+    found = encode_mouths(Footage(mouths(opening.astype(np.float32)), usable), models).added[FASTEST_STEP]
+    assert float(found[0]) == pytest.approx(np.abs(np.diff(opening))[69], abs=0.01)
+
+
+def test_a_slow_jaw_in_few_seconds_counts_as_half_of_the_widest_opening(models: MotionModels) -> None:
+    opening = (8.0 + 6.0 * np.sin(np.arange(100) * 0.05)).astype(np.float32)
+    added = encode_mouths(Footage(mouths(opening), np.ones(100, np.bool_)), models).added
+    assert added[FASTEST_STEP][0] == pytest.approx(0.5 * added[WIDEST_OPENING][0])

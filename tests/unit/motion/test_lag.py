@@ -7,7 +7,7 @@ import pytest
 
 from services.common.errors import ArtefactCorrupt, NoUsableFootage
 from services.common.store.tensor_bytes import encode_arrays
-from services.motion.lag import LAG_FILE, LAG_STATES, LagModel, correlations_at_lags, estimate_lag
+from services.motion.lag import LAG_FILE, LAG_STATES, LagModel, correlations_at_lags, estimate_lag, peak_fraction
 from services.motion.models import WEIGHTS
 from services.motion.types import MAX_LAG, SpeechFeatures
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
@@ -43,6 +43,19 @@ def test_the_confidence_is_the_height_of_the_best_score_over_the_median(model: L
     assert found.scores.shape == (2 * MAX_LAG + 1,)
     assert int(found.scores.argmax()) - MAX_LAG == found.lag_frames
     assert found.confidence == pytest.approx(float(found.scores.max() - np.median(found.scores)))
+
+
+@pytest.mark.parametrize(("peak", "fraction"), [(-0.6, -0.5), (-0.26, -0.25), (0.1, 0.0), (0.3, 0.25), (0.45, 0.5)])
+def test_the_peak_is_found_to_a_quarter_of_a_frame(peak: float, fraction: float) -> None:
+    scores = (0.4 - 0.02 * (np.arange(-5, 6) - peak) ** 2).astype(np.float32)
+    best = int(scores.argmax())
+    assert best - 5 + peak_fraction(scores, best) == pytest.approx(fraction)
+
+
+def test_a_score_without_a_peak_has_no_fraction() -> None:
+    rising = np.arange(5, dtype=np.float32)
+    assert [peak_fraction(rising, best) for best in range(5)] == [0.0] * 5
+    assert peak_fraction(np.ones(5, np.float32), 2) == 0.0
 
 
 def _talk(num_frames: int) -> SpeechFeatures:

@@ -12,7 +12,7 @@ from services.common.errors import Cancelled, InvalidRequest
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.predictor import UgcGrid
-from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, catmull_rom, grid_position
+from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, catmull_rom, grid_position, sampled
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion import streams
@@ -41,6 +41,21 @@ def test_catmull_rom_keeps_straight_lines_and_its_knots() -> None:
     assert curve(1.0, 2.0, 3.0, 4.0, 0.25) == pytest.approx(2.25)
     assert curve(0.0, 5.0, -3.0, 8.0, 0.0) == pytest.approx(5.0)
     assert curve(0.0, 5.0, -3.0, 8.0, 1.0) == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize("fraction", [-0.5, -0.25, 0.25, 0.5])
+def test_frames_are_sampled_between_their_times(fraction: float) -> None:
+    times = np.arange(40, dtype=np.float32)
+    frames = np.stack([np.sin(0.3 * times), 2.0 * times], axis=1)
+    between = np.stack([np.sin(0.3 * (times + fraction)), 2.0 * (times + fraction)], axis=1)
+    np.testing.assert_allclose(sampled(frames, fraction)[2:-2], between[2:-2], atol=2e-3)
+    assert sampled(frames, 0.0) is frames
+
+
+def test_beyond_either_end_the_last_frame_stays() -> None:
+    frames = np.array([[1.0], [1.0], [4.0], [4.0]], np.float32)
+    assert sampled(frames, -0.5)[0] == pytest.approx(1.0)
+    assert sampled(frames, 0.5)[-1] == pytest.approx(4.0)
 
 
 def run(

@@ -23,8 +23,9 @@ p are states of the speech encoder about a frame and the map's answer c (speech_
 p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
 of the footage chooses the ridge. The solution has a closed form without random numbers.
 
-A prediction of least error moves less than the person does. So the style also gets a gain of the opening. o_n are openings that are
-predicted on held-out blocks, amplified as all predictions are, m is the opening of the mean mouth, w_n is how far the lips close:
+A prediction of least error moves less than the person does. So the style also gets a gain of the opening, in place of
+grid.amplified. o_n are openings that are predicted on held-out blocks, m is the opening of the mean mouth, w_n is how far the lips
+close:
 
     std_n((1 - w_n) (m + h (o_n - m))) = std(opening of the person)      h from 1 to LARGEST_GAIN
     g = 1 + T / (T + T0) (h - 1)                                         T frames of footage, T0 = 50
@@ -44,7 +45,7 @@ from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
 from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_weights
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
-from services.motion.grid import Grid, MotionGrid, amplified, motion_of_windows
+from services.motion.grid import Grid, MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
@@ -131,7 +132,7 @@ def personalized(
     choice = choose_ridge(missed.pooled, missed.residual, spread.astype(np.float64) ** 2)
     correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
     foreseen = target - missed.residual + held_out_corrections(missed.pooled, missed.residual, choice.ridge)
-    predicted = amplified(style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32)), style)
+    predicted = style.rest_mouth + model.basis.reconstruct((foreseen * spread).astype(np.float32))
     closed = np.array([each.closed(windows[frame]) for frame in frames], np.float32)
     seen = footage.mouth_landmarks[frames]
     gains = [

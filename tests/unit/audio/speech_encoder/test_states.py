@@ -16,10 +16,13 @@ from services.audio.speech_encoder.kind import FILES, LIVE, SpeechStateModel, Wi
 from services.audio.types import FeatureBlock
 from services.common.array_types import Float32
 from services.common.wire.timeline import Timeline
+from services.motion.constraints import LIVE as LIVE_CONSTRAINTS
+from services.motion.speech_map import LIVE as LIVE_MOUTH
 
 PAL = Timeline(rate=Fraction(25))
 NTSC = Timeline(rate=Fraction(30000, 1001))
 FRAME_SAMPLES = 640
+ROW_SAMPLES = 160
 MARGIN_SAMPLES = 160
 """10 ms: half an analysis window beyond the last row, and the resampler."""
 PLANS = [("speech_states", FILES), ("speech_states_live", LIVE)]
@@ -59,7 +62,7 @@ def test_a_frame_comes_once_its_window_is_there(models: AudioModels, speech: Flo
     stream, answered, step = extractor(models, frozenset({name})), 0, 80
     for start in range(0, len(samples), step):
         for block in stream.push(start, samples[start : start + step]):
-            needed = FRAME_SAMPLES * (last_frame_of_window(block.frame_index, plan) + 1 + plan.ahead)
+            needed = FRAME_SAMPLES * (last_frame_of_window(block.frame_index, plan) + 1) + ROW_SAMPLES * plan.rows_ahead
             assert needed < start + step <= needed + MARGIN_SAMPLES + step
             answered += 1
     assert answered >= plan.answered
@@ -69,7 +72,7 @@ def test_a_frame_comes_once_its_window_is_there(models: AudioModels, speech: Flo
 def test_what_comes_after_the_window_changes_nothing(models: AudioModels, speech: Float32, name: str, plan: WindowPlan) -> None:
     samples = np.concatenate([speech, speech])
     frame = plan.answered - 1
-    cut = FRAME_SAMPLES * (frame + 1 + plan.ahead) + MARGIN_SAMPLES
+    cut = FRAME_SAMPLES * (frame + 1) + ROW_SAMPLES * plan.rows_ahead + MARGIN_SAMPLES
     changed = samples.copy()
     changed[cut:] = np.random.default_rng(5).standard_normal(len(samples) - cut).astype(np.float32)
     first, second = (extract_features(each, 16000, PAL, frozenset({name}), models=models)[name] for each in (samples, changed))
@@ -88,6 +91,19 @@ def test_what_came_before_the_window_changes_nothing(models: AudioModels, speech
     first, second = (extract_features(each, 16000, PAL, frozenset({name}), models=models)[name] for each in (samples, other))
     assert first[begin:].tobytes() == second[begin:].tobytes()
     assert not np.array_equal(first[: begin - plan.answered], second[: begin - plan.answered])
+
+
+def test_a_live_mouth_waits_for_at_most_200_ms_of_sound(models: AudioModels, speech: Float32) -> None:
+    """The mouth of a frame needs the features of the frames after it that the map of live speech hears."""
+    stream, step = extractor(models, frozenset({"speech_states_live"})), 80
+    waits: list[float] = []
+    for start in range(0, len(speech), step):
+        for block in stream.push(start, speech[start : start + step]):
+            mouth = block.frame_index - max(LIVE_MOUTH.ahead, LIVE_CONSTRAINTS.frames_ahead)
+            if mouth >= 0:
+                waits.append((start + step - FRAME_SAMPLES * (mouth + 1)) / 16.0)
+    assert len(waits) > 20
+    assert 150.0 < max(waits) <= 200.0
 
 
 def test_live_states_follow_the_states_of_files(models: AudioModels, speech: Float32) -> None:

@@ -18,7 +18,7 @@ from services.motion.personalization import Step
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
 from services.motion.speech_map import SpeechMapModel
-from services.motion.style import WIDEST_OPENING, Style
+from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
 from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
@@ -92,7 +92,7 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
     style = refined(predictor, footage, models)
     # An array may be left out: `ugc` adds its memory only to footage that is long enough.
     assert WIDEST_OPENING in style.added
-    own = set(style.added) - {WIDEST_OPENING}
+    own = set(style.added) - {WIDEST_OPENING, FASTEST_STEP}
     assert own <= set(predictor.style_arrays)
     assert bool(own) == bool(predictor.style_arrays)
     assert {name: array.shape for name, array in style.added.items()} == added_style_shapes(style.added, models)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.motion.clips import Clips, TrainingClip, shifted
+from research.motion.clips import Clips, TrainingClip, shifted, with_lag_fraction
 from research.motion.lag import fit_lag, left_out, planted, voices, write_model
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
 from services.motion.lag import LAG_STATES, LagModel, estimate_lag
 from services.motion.models import MotionModels
+from services.motion.stream import sampled
 from tests.unit.motion.made_clips import in_memory, made_clip
 
 FRAMES = 160
@@ -45,6 +46,15 @@ def test_a_lag_that_was_put_into_a_strangers_clip_is_found(model: LagModel, lag:
     assert found.lag_frames == lag
     assert found.confidence > 0.3
     assert model.weight.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("late", [-0.25, 0.0, 0.5])
+def test_the_rest_of_a_lag_below_a_frame_is_measured(model: LagModel, late: float) -> None:
+    clip = talking(9, "dan")
+    # The picture of frame n shows the mouth of the sound at n + late.
+    moved = replace(clip, mouth_landmarks=sampled(clip.mouth_landmarks, late))
+    found = with_lag_fraction(moved, model).lag_fraction - with_lag_fraction(clip, model).lag_fraction
+    assert found == pytest.approx(late, abs=0.25)
 
 
 def test_a_foreign_voice_is_less_confident(model: LagModel) -> None:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from research.motion.protocol import folds
+from dataclasses import replace
+
+import numpy as np
+
+from research.motion.protocol import NoStyleCode, encoded_mouths, evaluate_clip, folds
+from services.common.array_types import Float32
+from services.motion.models import MotionModels
+from services.motion.style import Style
+from services.motion.types import SpeechFeatures
+from tests.unit.motion.made_clips import made_clip
+from tests.unit.motion.synthesised import mouths
 
 
 def test_folds_never_test_on_what_was_enrolled_but_for_very_short_clips() -> None:
@@ -12,3 +22,24 @@ def test_folds_never_test_on_what_was_enrolled_but_for_very_short_clips() -> Non
             assert enrolled
             assert tested
             assert not enrolled & tested
+
+
+def test_mouths_are_compared_at_the_sound_that_belongs_to_each_frame(models: MotionModels) -> None:
+    """The sound comes half a frame after the picture, so frame n shows the mouth of the sound at n + 1/2."""
+
+    def opening(times: Float32) -> Float32:
+        return np.asarray(6.0 + 5.0 * np.sin(1.3 * times) * np.sin(0.21 * times), np.float32)
+
+    times = np.arange(120, dtype=np.float32)
+    clip = replace(made_clip(0, num_frames=120), mouth_landmarks=mouths(opening(times + 0.5)))
+
+    def predict(features: SpeechFeatures, style: Style) -> Float32:
+        return mouths(opening(times))
+
+    encode = encoded_mouths(models.basis, NoStyleCode())
+    whole, exact = (
+        evaluate_clip(replace(clip, lag_fraction=fraction), encode, predict, control=False).scores for fraction in (0.0, 0.5)
+    )
+    assert whole.opening_correlation < 0.9
+    assert exact.opening_correlation > 0.99
+    assert exact.lip_distance < 0.3 * whole.lip_distance

@@ -52,7 +52,7 @@ from services.motion.predictors.headpose.predictor import (
 from services.motion.predictors.registry import added_style_shapes
 from services.motion.speech_map import MapMouth, SpeechMapModel, num_correction_inputs
 from services.motion.speech_states import STATES, neighbours, silence_with_states
-from services.motion.style import STYLE_FORMAT, WIDEST_OPENING, Style
+from services.motion.style import FASTEST_STEP, STYLE_FORMAT, WIDEST_OPENING, Style
 from services.motion.types import Footage, SpeechFeatures
 from tests.unit.motion.predictors.headpose.person import FRAMES, heard, opened, poses_of, predict, talk, talking
 from tests.unit.motion.streams import NTSC, PAL
@@ -113,7 +113,7 @@ def test_states_move_the_mouth_alone_and_the_voice_moves_the_head(models: Motion
         .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
         .astype(np.float32)
     )
-    free = {name: values for name, values in person.added.items() if name != WIDEST_OPENING}
+    free = {name: values for name, values in person.added.items() if name not in {WIDEST_OPENING, FASTEST_STEP}}
     person = replace(person, added={**free, CORRECTION: correction})
     features = heard(40)
     motion, other = (predict(models, person, each) for each in (features, with_states(features, STATES, seed=7)))
