@@ -17,12 +17,10 @@ import numpy as np
 
 from services.common.array_types import Array
 from services.render.backends.base import Backend
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER, ModelFile
-from services.render.frame_window import FrameWindow, Window
-from services.render.models import blank_frame, load_models
-from services.render.renderer import StreamSetup
+from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
+from services.render.renderer import FrameWindow, StreamSetup, Window
 from services.render.renderers.registry import renderer_named
+from services.render.streams import blank_frame, load_models, make_backend
 
 ACTORS: Final = 16
 _RUNS: Final = 4
@@ -90,7 +88,7 @@ def frames_of(model: ModelFile, seed: int, count: int) -> list[Inputs]:
     renderer, side, generator = renderer_named(model.name), model.box_size, np.random.default_rng(seed)
     state = generator.normal(0.0, _NOISE, model.state_size).astype(np.float32)
     pictures = generator.integers(1, 256, (2, side, side, 3), dtype=np.uint8)
-    drawer = renderer.open(StreamSetup(model=model, state=state, reference=pictures[1]))
+    frame_renderer = renderer.open(StreamSetup(model=model, state=state, reference=pictures[1]))
     window: FrameWindow[object] = FrameWindow(renderer.frames_before, renderer.frames_after)
     mask = np.zeros((side, side), np.uint8)
     mask[side // 4 : -side // 8, side // 6 : -side // 6] = 255
@@ -103,8 +101,8 @@ def frames_of(model: ModelFile, seed: int, count: int) -> list[Inputs]:
     windows: list[Window[object]] = []
     for index in range(count):
         one = replace(frame, frame_index=index)
-        windows += window.push(one, drawer.prepare(one))
-    return [{**drawer.actor_inputs, **drawer.show(each).inputs} for each in (*windows, *window.finish())]
+        windows += window.push(one, frame_renderer.prepare(one))
+    return [{**frame_renderer.actor_inputs, **frame_renderer.network_inputs(each).inputs} for each in (*windows, *window.finish())]
 
 
 def _seconds(backend: Backend, name: str, inputs: dict[str, Array]) -> float:

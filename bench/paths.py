@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.texture.backgrounds.match import match_backgrounds
+from services.texture.backgrounds import match_backgrounds
 from services.texture.select_frames import select_frames
 
 MINUTES: Final = 10.0

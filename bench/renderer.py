@@ -10,14 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.errors import DubstageError
-from services.render.backends.base import Backend
-from services.render.backends.choice import CHOICES, default_choice
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER, read_models
-from services.render.models import blank_frame, load_models
+from services.render.backends.base import BACKEND_CHOICES, Backend, default_choice
+from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, WEIGHTS_FOLDER, read_models
 from services.render.renderers.registry import renderer_named
-from services.render.streams import default_state, open_stream
-from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE
+from services.render.streams import blank_frame, default_state, load_models, make_backend, open_stream
 
 _RUNS: Final = 40
 
@@ -109,7 +105,7 @@ def lines_of_models(rows: tuple[ModelTime, ...]) -> list[str]:
 def measure_renderer() -> tuple[NetworkTime, ...]:
     """Measure the network of `ugc` on all backends that this machine can run."""
     rows: list[NetworkTime] = []
-    for choice in CHOICES:
+    for choice in BACKEND_CHOICES:
         try:
             backend = make_backend(device="cpu", backend=choice.backend, precision=choice.precision, num_threads=1)
             model = read_models(WEIGHTS_FOLDER, choice.precision)["ugc"]

@@ -18,12 +18,10 @@ from typing import Any, Final
 import tritonclient.grpc as tritongrpc
 
 from bench.actors import ACTORS, Inputs, batch_of, frames_of
-from services.render.backends.base import Backend
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER, ModelFile
-from services.render.backends.triton_backend import TritonBackend
-from services.render.backends.triton_options import TritonOptions
-from services.render.models import load_models
+from services.render.backends.base import Backend, TritonOptions
+from services.render.backends.model_files import WEIGHTS_FOLDER, ModelFile
+from services.render.backends.triton import TritonBackend
+from services.render.streams import load_models, make_backend
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 

@@ -23,7 +23,7 @@ from services.audio.settings import AudioSettings
 from services.common.chassis.settings import StageSettings
 from services.face.settings import FaceSettings
 from services.motion.settings import MotionSettings
-from services.render.backends.choice import CHOICES, precisions_of
+from services.render.backends.base import BACKEND_CHOICES, precisions_of
 from services.render.settings import RenderSettings
 from services.texture.settings import TextureSettings
 
@@ -104,7 +104,7 @@ def settings_schema(kind: type[StageSettings]) -> Schema:
 
 def render_rules() -> Schema:
     """Return the rules of the render stage's `settings` that name two values: which backend computes in which precision."""
-    backends = dict.fromkeys(choice.backend for choice in CHOICES)
+    backends = dict.fromkeys(choice.backend for choice in BACKEND_CHOICES)
     return {
         "allOf": [
             when({"backend": backend}, {"precision": {"enum": [str(precision) for precision in precisions_of(backend)]}})

@@ -15,10 +15,9 @@ from services.common.face.morphable_models import MorphableModels
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactStore
 from services.render.actors import ActorStore
-from services.render.backends.make import make_backend
-from services.render.models import RenderModels, load_models
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings
+from services.render.streams import RenderModels, load_models, make_backend
 
 _log = structlog.stdlib.get_logger("dubstage.render")
 

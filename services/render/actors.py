@@ -1,4 +1,4 @@
-"""What renderers keep of a person in the artefact store, and what a personalisation reads there."""
+"""Actors in the artefact store: the states that renderers keep of a person, and the banks that a personalisation reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.common.face.mouth_bank import MouthBank, bank_from_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
-from services.render.backends.registry import ModelFile
+from services.render.backends.model_files import ModelFile
 from services.render.streams import default_state
 
 _STATE: Final = "actor_state"

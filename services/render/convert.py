@@ -13,9 +13,9 @@ from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.store.artefacts import ArtefactRef
 from services.common.wire.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
-from services.render.backends.registry import ModelFile
-from services.render.models import RenderModels
+from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
+from services.render.streams import RenderModels
 from services.render.types import ModelInfo, PersonalizeProgress, RenderedFrame, RenderFrame, TextureInput
 
 _LARGEST_FEATURE: Final = 1e4

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from services.common.errors import DubstageError
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.triton.repository import add_arguments, spec_of, write_repository
 
 

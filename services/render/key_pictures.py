@@ -1,10 +1,10 @@
 """Key pictures of an actor: what this person's mouth looks like, as part of the actor's state.
 
 "Everybody's Talkin'" trains one network on fifteen minutes of each person, and the person's looks end up in its weights. Here ten
-seconds must do and one network draws all people, so the looks are an input: twenty-four frames of the footage that stand for all of
-its mouths. The key pictures whose lips are nearest to the wanted ones are aligned to them (the paper aligns its faces by affine
-maps, App. F; here the lips move too, by thin-plate splines), brought to the light of the frame's cheeks and shown to the network,
-the nearest first.
+seconds must do and one network draws all people, so the looks are an input: twenty-four frames of the footage that stand for all
+of its mouths. The key pictures whose lips are nearest to the target ones are aligned to them (the paper aligns its faces by
+affine maps, App. F; here the lips move too, by thin-plate splines), brought to the light of the frame's cheeks and shown to the
+network, the nearest first.
 
 Key pictures are stored at BOX_SIZE, 160 pixels a side. In a larger render box they are shown enlarged.
 """
@@ -97,7 +97,7 @@ def choose_keys(bank: MouthBank, candidates: npt.NDArray[np.intp]) -> KeyPicture
 
 
 def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32) -> UInt8:
-    """Return the nearest key pictures, moved to a frame's wanted landmarks and brought to its light: uint8 [NUM_KEYS, H, W, 3].
+    """Return the nearest key pictures, moved to a frame's target landmarks and brought to its light: uint8 [NUM_KEYS, H, W, 3].
 
     No pixel of the background under the mask is read.
 
@@ -105,7 +105,7 @@ def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmark
         keys: key pictures of the actor.
         background: uint8 [H, W, 3], the frame.
         mask: uint8 [H, W], its lower-face mask.
-        box_landmarks: float32 [59, 2], its wanted landmarks, box pixels.
+        box_landmarks: float32 [59, 2], its target landmarks, box pixels.
     """
     size = len(mask)
     moved = moved_keys(nearest_keys(keys, box_landmarks, size), box_landmarks, size)
@@ -113,14 +113,14 @@ def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmark
 
 
 def nearest_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> KeyPictures:
-    """Return the NUM_KEYS key pictures whose lips are nearest to the lips of wanted landmarks, the nearest first.
+    """Return the NUM_KEYS key pictures whose lips are nearest to the lips of target landmarks, the nearest first.
 
     Distance: mean distance of lip points, plus the difference of the openings, which people see first and which the mean over 40
     points hides.
 
     Args:
         keys: key pictures of the actor.
-        wanted: float32 [59, 2], wanted landmarks, box pixels.
+        wanted: float32 [59, 2], target landmarks, box pixels.
         size: side of the render box, pixels.
     """
     wanted = _at_box_size(wanted, size)
@@ -131,11 +131,11 @@ def nearest_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> Ke
 
 
 def moved_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> UInt8:
-    """Move key pictures to wanted landmarks and enlarge them to the render box: uint8 [K, size, size, 3].
+    """Move key pictures to target landmarks and enlarge them to the render box: uint8 [K, size, size, 3].
 
     Args:
         keys: key pictures.
-        wanted: float32 [59, 2], wanted landmarks, box pixels.
+        wanted: float32 [59, 2], target landmarks, box pixels.
         size: side of the render box, pixels.
     """
     pictures = keys.pictures

@@ -13,25 +13,75 @@ The paper does not say in which units its terms are, so the weights alone mean l
   training pictures.
 
 In these units, the gradients of L_rec, L_vgg and (once the discriminator has learned) L_frame at the picture have the same size.
+
+Patch discriminator of frames or of sequences of frames (Isola et al. 2017). Training and personalisation use this network.
+
+Beside a picture the discriminator sees the picture's fine detail, amplified (as in Denton et al. 2015). A drawn picture differs
+from footage in sharpness first, by a few grey levels. A picture in the range [-1, 1] all but hides such a difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from services.render.networks.weights import load_network
 from services.render.pairs import BASE, LIPS, MASK
+
+_WIDTHS: Final = (32, 64, 96, 128)
+_SLOPE: Final = 0.2
+_DETAIL_PX: Final = 5
+_DETAIL_GAIN: Final = 8.0
+
+
+class PatchDiscriminator(nn.Module):
+    """Discriminator that says "real" or "made" with a score for each patch of 46 x 46 px.
+
+    Args:
+        in_channels: 3 for a frame, 3 T for T frames that are stacked along the channels.
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(2 * in_channels, _WIDTHS[0], 4, 2, 1), nn.LeakyReLU(_SLOPE)]
+        for before, after in pairwise(_WIDTHS):
+            stride = 2 if after < _WIDTHS[-1] else 1
+            layers += [nn.Conv2d(before, after, 4, stride, 1), nn.LeakyReLU(_SLOPE)]
+        layers.append(nn.Conv2d(_WIDTHS[-1], 1, 3, 1, 1))
+        self.layers = nn.Sequential(*layers)
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return scores, float [B, 1, h, w], of pictures [B, in_channels, H, W] in [0, 1]; near 1 = real, near 0 = made."""
+        detail = pictures - F.avg_pool2d(pictures, _DETAIL_PX, 1, _DETAIL_PX // 2, count_include_pad=False)
+        out: Tensor = self.layers(torch.cat([pictures * 2.0 - 1.0, detail * _DETAIL_GAIN], dim=1))
+        return out
+
+
+def load_discriminator(path: Path) -> PatchDiscriminator:
+    """Return the discriminator of a weights file, ready to be trained on.
+
+    Raises:
+        ModelNotFound: the file is missing or holds another network.
+    """
+    return load_network(path, lambda config: PatchDiscriminator(int(config["in_channels"]))).train().requires_grad_(True)
+
 
 Features = Callable[[Tensor], Sequence[Tensor]]
 """Returns features of several scales for pictures, float [B, 3, H, W] in [0, 1]."""
 
-CRITIC_ROWS: Final = slice(24, 136)
-CRITIC_COLUMNS: Final = slice(16, 144)
+DISCRIMINATOR_ROWS: Final = slice(24, 136)
+DISCRIMINATOR_COLUMNS: Final = slice(16, 144)
 """Rows and columns of the part of the box that discriminators and perceptual features see: 128 x 112 px round mouth and chin."""
 
 _LIP_WEIGHT: Final = 2.0
@@ -39,7 +89,7 @@ _LIP_SPREAD_PX: Final = 13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class RenderLossWeights:
     """Weights b1 to b5 of Eq. 10."""
 
     reconstruction: float = 10.0
@@ -49,7 +99,7 @@ class LossWeights:
     total_variation: float = 1.0
 
 
-class Made(NamedTuple):
+class ComposedPictures(NamedTuple):
     """Pictures that were drawn for a batch.
 
     Attributes:
@@ -65,7 +115,7 @@ class Made(NamedTuple):
     weights: Tensor
 
 
-def compose(inputs: Tensor, residual: Tensor, target: Tensor) -> Made:
+def compose(inputs: Tensor, residual: Tensor, target: Tensor) -> ComposedPictures:
     """Add the network's residual to the base picture and blend the sum into the footage.
 
     Args:
@@ -78,16 +128,16 @@ def compose(inputs: Tensor, residual: Tensor, target: Tensor) -> Made:
     drawn = inputs[:, BASE] + residual
     near_lips = F.avg_pool2d(F.max_pool2d(lips, _LIP_SPREAD_PX, 1, _LIP_SPREAD_PX // 2), _LIP_SPREAD_PX, 1, _LIP_SPREAD_PX // 2)
     pictures = target + mask * (drawn - target)
-    return Made(pictures, target, mask, mask * (1.0 + _LIP_WEIGHT * near_lips))
+    return ComposedPictures(pictures, target, mask, mask * (1.0 + _LIP_WEIGHT * near_lips))
 
 
-def reconstruction_loss(made: Made) -> Tensor:
+def reconstruction_loss(made: ComposedPictures) -> Tensor:
     """Return L_rec: the weighted mean absolute error inside the mask."""
     error = (made.pictures - made.target).abs() * made.weights
     return error.sum() / (3.0 * made.weights.sum())
 
 
-def total_variation_loss(made: Made) -> Tensor:
+def total_variation_loss(made: ComposedPictures) -> Tensor:
     """Return L_tv: the mean absolute difference of neighbouring pixels inside the mask."""
     pictures, mask = made.pictures, made.mask
     across = ((pictures[..., 1:] - pictures[..., :-1]).abs() * mask[..., 1:]).sum()
@@ -95,7 +145,7 @@ def total_variation_loss(made: Made) -> Tensor:
     return (across + down) / (6.0 * mask.sum())
 
 
-def unjudged_terms(made: Made, weights: LossWeights) -> dict[str, Tensor]:
+def reconstruction_terms(made: ComposedPictures, weights: RenderLossWeights) -> dict[str, Tensor]:
     """Return the weighted losses that need no other network: reconstruction and total variation."""
     return {
         "reconstruction": weights.reconstruction * reconstruction_loss(made),
@@ -103,7 +153,7 @@ def unjudged_terms(made: Made, weights: LossWeights) -> dict[str, Tensor]:
     }
 
 
-def detail_loss(made: Made) -> Tensor:
+def detail_loss(made: ComposedPictures) -> Tensor:
     """Return the mean absolute difference of the strength of fine detail inside the mask. Eq. 10 has no such term.
 
     The strength is the root mean square of the Laplacian over 9 x 9 px. The loss asks for as much detail as the footage has, even
@@ -145,21 +195,21 @@ def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
     return 0.5 * ((real - 1.0).square().mean() + made.square().mean())
 
 
-def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, shares: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, shares: Tensor) -> Tensor:
     """Return L_gp (Gulrajani et al. 2017): mean (|gradient of the score at a mixture| - 1)^2.
 
     Args:
-        judge: the discriminator. The scores of one picture are added up.
+        discriminator: the discriminator. The scores of one picture are added up.
         real: float [B, C, H, W], footage.
         made: float [B, C, H, W], drawn, without gradient.
         shares: float [B, 1, 1, 1] in [0, 1], share of the real picture in each mixture.
     """
     mixed = (made + shares * (real - made)).detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(judge(mixed).sum(), mixed, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminator(mixed).sum(), mixed, create_graph=True)
     length: Tensor = gradient.square().flatten(1).sum(dim=1).add(1e-12).sqrt()
     return (length - 1.0).square().mean()
 
 
-def critic_view(pictures: Tensor) -> Tensor:
+def discriminator_view(pictures: Tensor) -> Tensor:
     """Return the part of the boxes that discriminators and perceptual features see: [B, C, 112, 128]."""
-    return pictures[..., CRITIC_ROWS, CRITIC_COLUMNS]
+    return pictures[..., DISCRIMINATOR_ROWS, DISCRIMINATOR_COLUMNS]

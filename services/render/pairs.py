@@ -24,7 +24,7 @@ BASE: Final = slice(3, 6)
 MASK: Final = 6
 """Channel of an input that holds the lower-face mask."""
 LIPS: Final = 7
-"""Channel of an input that marks the wanted lips."""
+"""Channel of an input that marks the target lips."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +75,14 @@ def perturbed(mouth: Float32, noise: LandmarkNoise, rng: np.random.Generator) ->
     return moved
 
 
-class WantedMouth(NamedTuple):
-    """What a pair asks for in one frame of a bank.
+class TargetMouth(NamedTuple):
+    """Mouth that a pair asks for in one frame of a bank.
 
     Attributes:
         pose: head pose in the render box.
         mask: uint8 [160, 160], the lower-face mask.
-        mouth: float32 [59, 3], wanted landmarks, head space.
-        points: float32 [59, 2], wanted landmarks, box pixels.
+        mouth: float32 [59, 3], target landmarks, head space.
+        points: float32 [59, 2], target landmarks, box pixels.
     """
 
     pose: HeadPose
@@ -91,7 +91,7 @@ class WantedMouth(NamedTuple):
     points: Float32
 
 
-def wanted_mouth(bank: MouthBank, row: int, noise: LandmarkNoise, seed: int) -> WantedMouth:
+def target_mouth(bank: MouthBank, row: int, noise: LandmarkNoise, seed: int) -> TargetMouth:
     """Return what a pair asks for in a frame: the landmarks of the frame itself, as a predictor might give them.
 
     Args:
@@ -102,7 +102,7 @@ def wanted_mouth(bank: MouthBank, row: int, noise: LandmarkNoise, seed: int) -> 
     """
     pose = HeadPose(1.0, bank.rotation[row], np.zeros(3))
     mouth = perturbed(bank.mouth[row], noise, np.random.default_rng(seed))
-    return WantedMouth(pose, lower_face_mask(bank.geometry, pose), mouth, head_to_box(mouth, pose))
+    return TargetMouth(pose, lower_face_mask(bank.geometry, pose), mouth, head_to_box(mouth, pose))
 
 
 def window_rows(frame_index: Int64, row: int, length: int) -> tuple[int, ...]:

@@ -2,35 +2,116 @@
 
 The paper fine-tunes its whole network for 25 minutes. Here only the scales and shifts of the FiLM layers move, which are an input
 of the served network. So an actor needs no network of their own, and a few thousand numbers cannot learn ten seconds by heart.
-Each renderer makes the pairs that the search learns from, in its own room.
+Each method makes the pairs that the search learns from, in its own package.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from services.common.array_types import Float32
+from services.common.chassis.calls import check_still_wanted
+from services.common.chassis.cpu import computes_bfloat16, cpu_flags
 from services.render.losses import (
-    LossWeights,
+    PatchDiscriminator,
+    RenderLossWeights,
+    adversarial_loss,
     compose,
-    critic_view,
+    discriminator_loss,
+    discriminator_view,
+    load_discriminator,
     perceptual_loss,
     reconstruction_loss,
     total_variation_loss,
 )
-from services.render.networks.discriminators import PatchDiscriminator, load_discriminator
 from services.render.networks.perceptual import PerceptualNetwork, load_perceptual
-from services.render.networks.tensors import to_tensor
+from services.render.networks.weights import to_tensor
 from services.render.pairs import Pair
 from services.render.renderer import PersonalizeJob
-from services.render.search import FrameJudge, forward_pass, shuffled_batches, step_reports
 from services.render.types import PersonalizeProgress
+
+
+def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Yield `num_steps` batches of the numbers 0 to count - 1. Every number comes once before a number comes again.
+
+    Args:
+        count: numbers to choose from, at least 1.
+        batch_size: numbers of a batch.
+        num_steps: batches.
+        rng: random numbers. The same state gives the same batches.
+
+    Raises:
+        Cancelled: the call that this is done for is over. The search looks before every batch.
+    """
+    order: list[int] = []
+    for _ in range(num_steps):
+        while len(order) < batch_size:
+            order.extend(rng.permutation(count).tolist())
+        chosen, order = order[:batch_size], order[batch_size:]
+        check_still_wanted()
+        yield chosen
+
+
+def forward_pass() -> torch.autocast:
+    """Return the context of a search's forward passes: bfloat16 on processors with instructions for it, float32 on all others."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=computes_bfloat16(cpu_flags()))
+
+
+class StepReport(NamedTuple):
+    """Number of a step, and the mean loss of the steps since the last report."""
+
+    step: int
+    loss: float
+
+
+def step_reports(losses: Iterable[float], num_steps: int, report_every: int) -> Iterator[StepReport]:
+    """Yield a report every few steps and after the last step.
+
+    Args:
+        losses: loss of each step. A step is done when its loss is asked for.
+        num_steps: number of steps.
+        report_every: steps between reports.
+    """
+    since: list[float] = []
+    for step, loss in enumerate(losses, start=1):
+        since.append(loss)
+        if step % report_every == 0 or step == num_steps:
+            yield StepReport(step, float(np.mean(since)))
+            since.clear()
+
+
+class SearchDiscriminator:
+    """The discriminator of frames in a search, as the prior's training left it. The search trains the discriminator further.
+
+    Args:
+        network: the discriminator.
+        learning_rate: learning rate (Adam).
+    """
+
+    def __init__(self, network: PatchDiscriminator, learning_rate: float) -> None:
+        self._network = network
+        self._optimiser = torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.99))
+
+    def fooled(self, drawn: Tensor) -> Tensor:
+        """Return the adversarial loss of drawn pictures, float [B, 3, h, w]: a scalar without gradients of the discriminator."""
+        self._network.requires_grad_(False)
+        loss = adversarial_loss(self._network(drawn))
+        self._network.requires_grad_(True)
+        return loss
+
+    def learn(self, wanted: Tensor, drawn: Tensor) -> None:
+        """Do one step of the discriminator on footage and drawn pictures, float [B, 3, h, w]."""
+        with forward_pass():
+            loss = discriminator_loss(self._network(wanted), self._network(drawn.detach()))
+        self._optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.float())
+        self._optimiser.step()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +123,7 @@ class PersonalizeRecipe:
         batch_size: pairs per step.
         num_pairs: pairs that are made before the search, spread over the bank.
         learning_rate: learning rate of the state (Adam). It falls to a tenth by half a cosine.
-        judge_learning_rate: learning rate of the frame discriminator, which learns the person's own look beside the state.
+        discriminator_learning_rate: learning rate of the frame discriminator, which learns the person's own look beside the state.
         average_decay: decay of the moving average of the state. The average is the result.
         report_every: steps between reports.
         weights: weights of the losses. There is no sequence term, because pairs are drawn at random. The frame term counts little:
@@ -54,10 +135,10 @@ class PersonalizeRecipe:
     batch_size: int = 4
     num_pairs: int = 160
     learning_rate: float = 2e-3
-    judge_learning_rate: float = 5e-4
+    discriminator_learning_rate: float = 5e-4
     average_decay: float = 0.95
     report_every: int = 10
-    weights: LossWeights = field(default_factory=lambda: LossWeights(frame=0.08))
+    weights: RenderLossWeights = field(default_factory=lambda: RenderLossWeights(frame=0.08))
 
 
 class DrawsFromState(Protocol):
@@ -97,8 +178,8 @@ def personalized(
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy()))
         return
     perceptual = load_perceptual(job.weights / "perceptual.safetensors")
-    judge = load_discriminator(job.weights / "frame_discriminator.safetensors")
-    search = StateSearch(network, perceptual, judge, recipe, job.num_steps or recipe.num_steps)
+    discriminator = load_discriminator(job.weights / "frame_discriminator.safetensors")
+    search = StateSearch(network, perceptual, discriminator, recipe, job.num_steps or recipe.num_steps)
     for report in search.run(pairs, job.seed):
         yield replace(report, state=packed(report.state))
 
@@ -109,7 +190,7 @@ class StateSearch:
     Args:
         network: the prior.
         perceptual: network of the perceptual loss.
-        judge: the frame discriminator as the prior's training left it; the search trains the discriminator further.
+        discriminator: the frame discriminator as the prior's training left it; the search trains the discriminator further.
         recipe: settings.
         num_steps: steps of the optimiser.
     """
@@ -118,7 +199,7 @@ class StateSearch:
         self,
         network: DrawsFromState,
         perceptual: PerceptualNetwork,
-        judge: PatchDiscriminator,
+        discriminator: PatchDiscriminator,
         recipe: PersonalizeRecipe,
         num_steps: int,
     ) -> None:
@@ -126,7 +207,7 @@ class StateSearch:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
         self._features = perceptual.features
-        self._judge = FrameJudge(judge, recipe.judge_learning_rate)
+        self._discriminator = SearchDiscriminator(discriminator, recipe.discriminator_learning_rate)
         self._recipe = recipe
         self._num_steps = num_steps
         self._state = network.default_state().requires_grad_(True)
@@ -150,17 +231,17 @@ class StateSearch:
         with forward_pass():
             residual = self._network(inputs, self._state.expand(len(pairs), -1))
         made = compose(inputs, residual.float(), targets)
-        drawn, wanted = critic_view(made.pictures), critic_view(targets)
+        drawn, wanted = discriminator_view(made.pictures), discriminator_view(targets)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
         with forward_pass():
-            judged = self._judge.fooled(drawn)
-            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.frame * judged
+            adversarial = self._discriminator.fooled(drawn)
+            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.frame * adversarial
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
         self._optimiser.step()
         self._schedule.step()
-        self._judge.learn(wanted, drawn)
+        self._discriminator.learn(wanted, drawn)
         with torch.no_grad():
             self.average.lerp_(self._state, 1.0 - self._recipe.average_decay)
         return float(reconstruction.detach()) * 255.0

@@ -1,18 +1,175 @@
-"""Description of one renderer: what it needs of a request, and how its stream, its export and its personalisation are reached."""
+"""Interface of the renderers: the description of one, the window of frames that a stream keeps, and the FrameRenderer, which
+prepares a frame, gives the inputs of the network, and draws the picture from its outputs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from services.common.array_types import Float32, UInt8
+import cv2
+import numpy as np
+
+from services.common.array_types import Array, Float32, UInt8
 from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.mouth_bank import MouthBank
-from services.render.backends.registry import ModelFile
-from services.render.drawer import FrameDrawer
-from services.render.types import PersonalizeProgress, TextureInput
+from services.render.backends.model_files import ModelFile
+from services.render.types import PersonalizeProgress, RenderFrame, TextureInput
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window(Generic[T]):
+    """One frame and what its neighbours were prepared to.
+
+    Attributes:
+        now: what the frame was prepared to.
+        items: of frames t - frames_before to t + frames_after, oldest first; `now` stands at place frames_before.
+    """
+
+    frame: RenderFrame
+    now: T
+    items: tuple[T, ...]
+
+
+class FrameWindow(Generic[T]):
+    """The last frames of a run of consecutive frames.
+
+    A run ends at a gap of frame indices and at the end of the stream. The first frame of a run stands in for the frames before the
+    run, the last frame for the frames after the run.
+
+    Args:
+        before: frames before each frame.
+        after: frames after each frame.
+    """
+
+    def __init__(self, before: int, after: int) -> None:
+        self._before, self._after = before, after
+        self._run: list[tuple[RenderFrame, T]] = []
+        self._done = 0
+
+    def push(self, frame: RenderFrame, item: T) -> list[Window[T]]:
+        """Add the next frame; return the windows that are complete now, in order.
+
+        Args:
+            frame: the frame; its index is above those before.
+            item: what the frame was prepared to.
+        """
+        follows = bool(self._run) and frame.frame_index == self._run[-1][0].frame_index + 1
+        complete = [] if follows else self.finish()
+        self._run.append((frame, item))
+        if self._done + self._after < len(self._run):
+            complete.append(self._next())
+        # What no later window needs is let go; at the beginning of a run, the first frame must stay for its stand-ins.
+        while self._done > self._before:
+            del self._run[0]
+            self._done -= 1
+        return complete
+
+    def finish(self) -> list[Window[T]]:
+        """End the run; return the windows of the frames whose frames after are missing, in order."""
+        rest = [self._next() for _ in range(len(self._run) - self._done)]
+        self._run, self._done = [], 0
+        return rest
+
+    def _next(self) -> Window[T]:
+        at, last = self._done, len(self._run) - 1
+        self._done += 1
+        places = range(at - self._before, at + self._after + 1)
+        frame, now = self._run[at]
+        return Window(frame, now, tuple(self._run[min(max(place, 0), last)][1] for place in places))
+
+
+_NOTCH: Final = np.array([1, -10, 45, -120, 210, 772, 210, -120, 45, -10, 1], np.float32) / np.float32(1024)
+"""1 - sin(w / 2)^10 at the frequency w: 0 at two pixels, .76 at three, .97 at four, and flat below."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetworkInputs:
+    """Inputs of the network for one frame.
+
+    Attributes:
+        inputs: arrays by the names of the network's inputs, without the batch axis.
+        base: uint8 [H, W, 3], the picture that the drawn face starts from.
+    """
+
+    inputs: Mapping[str, Array]
+    base: UInt8
+
+
+class FrameRenderer(Protocol[T]):
+    """Draws the frames of one stream. A FrameRenderer holds the actor and no frame: services.render.streams keeps the window."""
+
+    @property
+    def actor_inputs(self) -> Mapping[str, Array]:
+        """Arrays of the actor by the names of the network's inputs, without a batch axis.
+
+        If the export sheet gives such an input a batch axis, its array is repeated for each frame. Otherwise the network gets the
+        array once for a whole batch.
+        """
+
+    def prepare(self, frame: RenderFrame) -> T:
+        """Return what the window keeps of a frame. Frames that are context only are prepared too if a window needs them."""
+
+    def network_inputs(self, window: Window[T]) -> NetworkInputs:
+        """Return the inputs of the network for a frame that is to be drawn."""
+
+    def draw(self, window: Window[T], inputs: NetworkInputs, outputs: Mapping[str, Array]) -> UInt8:
+        """Return the picture of a frame: uint8 [H, W, 3], the background wherever the mask is 0.
+
+        Args:
+            window: the frame with its neighbours.
+            inputs: what `network_inputs` returned for the frame.
+            outputs: the network's outputs by name, without the batch axis.
+        """
+
+
+def drawn_face(base: UInt8, residual: Float32) -> Float32:
+    """Return base + residual: float32 [H, W, 3], grey levels.
+
+    Args:
+        base: uint8 [H, W, 3].
+        residual: float32 [H, W, 3], grey levels.
+    """
+    return np.asarray(base + residual, np.float32)
+
+
+def without_dots(face: Float32) -> Float32:
+    """Return a drawn face without structures two pixels wide: float32 [H, W, 3], grey levels.
+
+    The last layer of a network that makes four pixels at once draws dots there: a checkerboard, or rows or columns of two pixels
+    (Odena et al., Deconvolution and Checkerboard Artifacts, 2016). The filter passes .97 of structures four pixels wide.
+
+    Args:
+        face: float32 [H, W, 3], grey levels.
+    """
+    return np.asarray(cv2.sepFilter2D(face, -1, _NOTCH, _NOTCH, borderType=cv2.BORDER_REFLECT_101), np.float32)
+
+
+def with_residual(frame: RenderFrame, base: UInt8, residual: Float32) -> UInt8:
+    """Return base + residual where the mask is above 0, and the background elsewhere: uint8 [H, W, 3].
+
+    Args:
+        frame: background and mask.
+        base: uint8 [H, W, 3].
+        residual: float32 [H, W, 3], grey levels.
+    """
+    return with_face(frame, drawn_face(base, residual))
+
+
+def with_face(frame: RenderFrame, face: Float32) -> UInt8:
+    """Return a drawn face, rounded, where the mask is above 0, and the background elsewhere: uint8 [H, W, 3].
+
+    Args:
+        frame: background and mask.
+        face: float32 [H, W, 3], grey levels.
+    """
+    drawn = np.clip(np.rint(face), 0.0, 255.0).astype(np.uint8)
+    return np.where(frame.mask[:, :, None] > 0, drawn, frame.background)
+
 
 INPUTS: Final = frozenset({"texture", "speech_features", "neural_features", "reference"})
 """Optional fields of a request: fields of RenderFrame that a renderer can need, and `reference` of RenderConfig, which it can take.
@@ -21,7 +178,7 @@ Without a reference in the request, the reference picture in the actor's state i
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StreamSetup:
-    """What one stream is opened with.
+    """Everything that one stream is opened with.
 
     Attributes:
         model: the exported network with the forms of its inputs and outputs.
@@ -36,7 +193,7 @@ class StreamSetup:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PersonalizeJob:
-    """What one personalisation works from.
+    """Input of one personalisation.
 
     Attributes:
         bank: the person's mouth pictures and landmarks, one frame or more.
@@ -57,23 +214,6 @@ class PersonalizeJob:
     train: bool = True
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ExportJob:
-    """What one export works from.
-
-    Attributes:
-        weights: the network's weights (.safetensors); None: the file that comes with dubstage.
-        folder: folder for MODEL.onnx, MODEL.export.json and, with `calibration`, MODEL.int8.onnx.
-        calibration: uint8 [N, H, W, C], network inputs to calibrate the int8 variant with; None: no int8 variant.
-        training: network and configuration of the training run, for the export sheet; None: not known.
-    """
-
-    weights: Path | None
-    folder: Path
-    calibration: UInt8 | None = None
-    training: Mapping[str, Any] | None = None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renderer:
     """One renderer, as the registry (services.render.renderers.registry) holds it.
@@ -91,8 +231,6 @@ class Renderer:
         personalize: finds an actor's state and yields progress; the state of the last report is the result. Imports PyTorch when
             called, so that a serving process without personalisations never loads PyTorch. Raises Cancelled (the call is over) and
             ModelNotFound (a weight file is missing).
-        export: exports the network, measures parity with PyTorch, and returns the path of the ONNX file. Imports PyTorch when
-            called.
 
     Raises:
         ValueError: `inputs` holds an unknown name, or `inputs` and `texture` contradict each other.
@@ -105,9 +243,8 @@ class Renderer:
     texture: TextureInput = TextureInput.NONE
     needs_actor: bool = False
     needs_identity: bool = False
-    open: Callable[[StreamSetup], FrameDrawer[Any]]
+    open: Callable[[StreamSetup], FrameRenderer[Any]]
     personalize: Callable[[PersonalizeJob], Iterator[PersonalizeProgress]]
-    export: Callable[[ExportJob], Path]
 
     def __post_init__(self) -> None:
         if unknown := set(self.inputs) - INPUTS:

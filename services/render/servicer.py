@@ -27,10 +27,9 @@ from services.render.convert import (
     rendered_to_proto,
     result_to_proto,
 )
-from services.render.models import RenderModels
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.registry import renderer_named
-from services.render.streams import open_stream
+from services.render.streams import RenderModels, open_stream
 from services.render.types import PersonalizeProgress, RenderFrame
 
 

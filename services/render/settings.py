@@ -9,9 +9,8 @@ from pydantic import Field, model_validator
 
 from services.common.chassis.settings import DEFAULT_PORTS, ReadableFolder, StageSettings
 from services.common.errors import InvalidRequest
-from services.render.backends.choice import BackendName, Device, check_choice, default_choice, this_processor
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.backends.triton_options import TritonOptions
+from services.render.backends.base import BackendName, Device, TritonOptions, check_choice, default_choice, this_processor
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.types import Precision
 
 

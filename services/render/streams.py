@@ -1,20 +1,72 @@
-"""Streams of frames through a loaded model. What differs between renderers is in their drawers (services.render.drawer)."""
+"""Models of a serving process, and streams of frames through them. Each method brings a FrameRenderer of its own
+(services.render.renderer).
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from services.common.errors import InvalidRequest
+from services.render.backends.base import PLAIN_CHOICE, Backend, BackendChoice, BackendName, Device, TritonOptions, default_choice
+from services.render.backends.onnxruntime import OnnxRuntimeBackend
+from services.render.types import Precision
+
+if TYPE_CHECKING:
+    from services.render.backends.triton_healing import TritonMonitor
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from services.common.array_types import Array, Float32, UInt8
-from services.common.errors import ContractBroken, InvalidRequest
-from services.render.backends.base import Backend
-from services.render.backends.registry import ModelFile
-from services.render.frame_window import FrameWindow, Window
-from services.render.renderer import Renderer, StreamSetup
+from services.common.errors import ContractBroken, ModelNotFound
+from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.face.neural_texture import NUM_CHANNELS
+from services.render.backends.model_files import ModelFile, read_models
+from services.render.renderer import FrameWindow, Renderer, StreamSetup, Window
 from services.render.renderers.registry import renderer_named
-from services.render.types import RenderedFrame, RenderFrame
+from services.render.types import ModelInfo, RenderedFrame, RenderFrame
+
+
+def make_backend(
+    *,
+    device: Device,
+    backend: BackendName | None,
+    precision: Precision | None,
+    num_threads: int,
+    triton: TritonOptions | None = None,
+    monitor: TritonMonitor | None = None,
+) -> Backend:
+    """Make the backend that settings ask for. Where settings leave it open, the table's choice for this machine is taken.
+
+    Args:
+        device: device that computes networks; with Triton it decides the default precision only.
+        backend: name of the runtime; None: the table's choice.
+        precision: number format of the arithmetic; None: the table's choice.
+        num_threads: threads of one inference in this process. Threads in Triton are set by its model repository.
+        triton: options of backend `triton`.
+        monitor: receives failures and healings of Triton.
+
+    Raises:
+        InvalidRequest: this machine or the installed build has no such backend or precision, or `triton` is missing.
+    """
+    if backend == "triton":
+        # Triton's client library is imported only where Triton is used.
+        from services.render.backends.triton import TritonBackend
+
+        if triton is None:
+            raise InvalidRequest("backend triton needs to know where Triton is", field="DUBSTAGE_TRITON_URL")
+        return TritonBackend(triton, precision=precision or PLAIN_CHOICE[device].precision, monitor=monitor)
+    choice = default_choice(device) if backend is None or precision is None else BackendChoice(backend, precision)
+    if choice.backend == "onnxruntime":
+        return OnnxRuntimeBackend(device=device, precision=choice.precision, num_threads=num_threads)
+    # OpenVINO takes a second to import, and is imported only where it is used.
+    from services.render.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(precision=choice.precision, num_threads=num_threads)
 
 
 def default_state(model: ModelFile) -> Float32:
@@ -53,14 +105,14 @@ class FrameStream:
     """
 
     def __init__(self, backend: Backend, renderer: Renderer, setup: StreamSetup) -> None:
-        self._backend, self._renderer, self._model = backend, renderer, setup.model
-        self._drawer = renderer.open(setup)
+        self._backend, self._model = backend, setup.model
+        self._renderer = renderer.open(setup)
         self._window: FrameWindow[Any] = FrameWindow(renderer.frames_before, renderer.frames_after)
         self._sees_neighbours = bool(renderer.frames_before or renderer.frames_after)
         self._frame_inputs = [name for name in renderer.inputs if name != "reference"]
 
     def render(self, frames: Sequence[RenderFrame]) -> list[RenderedFrame]:
-        """Take the next frames, in order; return the pictures of wanted frames whose frames after are known.
+        """Take the next frames, in order; return the pictures of those frames, context left out, whose frames after are known.
 
         Frames that are context only have no picture. How frames are grouped into calls changes no byte.
 
@@ -74,7 +126,7 @@ class FrameStream:
             for name in self._frame_inputs:
                 if getattr(frame, name) is None:
                     raise InvalidRequest(f"frame.{name} is missing: model {self._model.name!r} needs it", field=f"frame.{name}")
-            windows += self._window.push(frame, self._drawer.prepare(frame))
+            windows += self._window.push(frame, self._renderer.prepare(frame))
         return self._drawn(windows)
 
     def finish(self) -> list[RenderedFrame]:
@@ -82,14 +134,14 @@ class FrameStream:
         return self._drawn(self._window.finish())
 
     def _drawn(self, windows: list[Window[Any]]) -> list[RenderedFrame]:
-        wanted = [window for window in windows if not window.frame.context_only]
-        if not wanted:
+        drawn = [window for window in windows if not window.frame.context_only]
+        if not drawn:
             return []
-        shown = [self._drawer.show(window) for window in wanted]
-        outputs = infer_frames(self._backend, self._model, [one.inputs for one in shown], self._drawer.actor_inputs)
+        inputs = [self._renderer.network_inputs(window) for window in drawn]
+        outputs = infer_frames(self._backend, self._model, [one.inputs for one in inputs], self._renderer.actor_inputs)
         return [
-            RenderedFrame(window.frame.frame_index, self._drawer.draw(window, one, made), window.frame.mask)
-            for window, one, made in zip(wanted, shown, outputs, strict=True)
+            RenderedFrame(window.frame.frame_index, self._renderer.draw(window, one, computed), window.frame.mask)
+            for window, one, computed in zip(drawn, inputs, outputs, strict=True)
         ]
 
 
@@ -122,3 +174,87 @@ def infer_frames(
             inputs[form.name] = actor[form.name]
     outputs = backend.infer(model.name, inputs)
     return [{name: values[place] for name, values in outputs.items()} for place in range(len(frames))]
+
+
+@dataclass(frozen=True, slots=True)
+class RenderModels:
+    """Loaded models.
+
+    Attributes:
+        backend: runtime that computes the models.
+        files: exported networks by name.
+        folder: folder of the weights that personalisation trains with.
+        unavailable: names of the exported networks that the backend cannot read, each with the reason and the remedy.
+    """
+
+    backend: Backend
+    files: dict[str, ModelFile]
+    folder: Path
+    unavailable: dict[str, str]
+
+    def info(self) -> list[ModelInfo]:
+        """Describe all models, ordered by name."""
+        return [self._info(file, renderer_named(name)) for name, file in sorted(self.files.items())]
+
+    def _info(self, file: ModelFile, renderer: Renderer) -> ModelInfo:
+        return ModelInfo(
+            name=file.name,
+            sha256=file.sha256,
+            backend=self.backend.name,
+            precision=self.backend.precision,
+            num_threads=self.backend.num_threads,
+            frames_before=renderer.frames_before,
+            frames_after=renderer.frames_after,
+            inputs=renderer.inputs,
+            texture=renderer.texture,
+            needs_actor=renderer.needs_actor,
+            needs_identity=renderer.needs_identity,
+            box_multiple=file.box_multiple,
+        )
+
+
+def load_models(folder: Path, backend: Backend) -> RenderModels:
+    """Load all models of a folder and draw one black frame with each. A model that the backend cannot read is left out.
+
+    Raises:
+        ModelNotFound: a file is missing, a model has the name of no renderer, or the backend can read none of the models.
+        ArtefactCorrupt: a file is damaged.
+        BackendUnavailable: the backend's server does not answer.
+    """
+    files = read_models(folder, backend.precision)
+    renderers = {name: renderer_named(name) for name in files}
+    unavailable: dict[str, str] = {}
+    for name, file in files.items():
+        try:
+            backend.load(file)
+        except ModelNotFound as error:
+            unavailable[name] = error.message
+            continue
+        reference = _black(file) if "reference" in renderers[name].inputs else None
+        stream = open_stream(backend, file, default_state(file), reference)
+        stream.render([blank_frame(file)])
+        stream.finish()
+    if len(unavailable) == len(files):
+        raise ModelNotFound("; ".join(unavailable.values()), resource=str(folder))
+    return RenderModels(backend, {name: files[name] for name in files if name not in unavailable}, folder, unavailable)
+
+
+def blank_frame(model: ModelFile) -> RenderFrame:
+    """Return a frame of zeros with every optional input.
+
+    Features that the network takes have the network's forms, other features the forms of neural textures and of speech.
+    """
+    picture, size = _black(model), model.box_size
+    return RenderFrame(
+        frame_index=0,
+        background=picture,
+        texture=picture,
+        mask=picture[..., 0],
+        box_landmarks=np.zeros((NUM_MOUTH_AREA, 2), np.float32),
+        speech_features=np.zeros(model.input_shape("speech_features") or SPEECH_SHAPE, np.float32),
+        neural_features=np.zeros(model.input_shape("neural_features") or (size, size, NUM_CHANNELS), np.float32),
+    )
+
+
+def _black(model: ModelFile) -> UInt8:
+    return np.zeros((model.box_size, model.box_size, 3), np.uint8)

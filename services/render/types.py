@@ -21,26 +21,26 @@ class Precision(StrEnum):
 
 
 class TextureInput(StrEnum):
-    """What the `texture` of a frame shows."""
+    """Kind of picture in the `texture` of a frame."""
 
     NONE = "none"
     """The renderer takes no texture."""
     WARPED = "warped"
-    """Mouths of the footage, warped to the wanted landmarks."""
+    """Mouths of the footage, warped to the target landmarks."""
     DRAWN = "drawn"
     """The person's face as the morphable model draws it; 0, 0, 0 where the face covers nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RenderFrame:
-    """What one frame is rendered from.
+    """Input of one frame.
 
     Attributes:
         frame_index: place in the stream; the answer has the same index.
         background: uint8 [H, W, 3], the footage's own render box; no pixel under the mask is read.
         texture: uint8 [H, W, 3], see TextureInput; None: not given.
         mask: uint8 [H, W], lower-face mask, 255 = to be replaced.
-        box_landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        box_landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
         context_only: the frame is a neighbour of frames that are wanted and gets no answer.
         speech_features: float32 [R, C], speech features of the frame: R rows of C features; None: not given.
         neural_features: float32 [H, W, C], features sampled from the actor's neural texture at each box pixel; None: not given.

@@ -17,10 +17,10 @@ from services.common.face.neural_sampling import warm_up as warm_up_sampling
 from services.common.geometry import rasterise
 from services.common.store.array_cache import ArrayCache
 from services.common.store.artefacts import ArtefactStore
-from services.texture.models import TemporalWarpModel
+from services.texture.artefacts import StoredFaces
 from services.texture.servicer import TextureServicer
 from services.texture.settings import TextureSettings
-from services.texture.stored import StoredFaces
+from services.texture.temporal_warp import TemporalWarpModel
 
 
 def compose(settings: TextureSettings) -> StageParts:

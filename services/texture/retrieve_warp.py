@@ -1,23 +1,129 @@
-"""Retrieval and warping of a stream: one target frame in, its texture out, from the frames t - 5 .. t."""
+"""Stream of RetrieveWarp: one target frame in, its texture out, from the frames t - 5 .. t.
+
+The inside of a mouth that the footage never shows open.
+
+A warp opens shut lips only by stretching the line between them, so such a person would never be seen to speak. The inside is
+drawn dark instead, with soft borders. Teeth are not drawn, because the footage does not show the person's teeth.
+
+Albedo modes of RetrieveWarp: the identity's face in the target pose and expression, in place of a retrieved texture.
+
+services/common/face/identity_drawing.py draws the face, in serving and in the renderer's training. The light is the identity's
+mean over the footage. The renderer adapts the face to the light of a frame.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA
+from services.common.chassis.calls import set_model_version
+from services.common.errors import InvalidRequest
+from services.common.face.crops import head_to_box
+from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening, never_open
+from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, retrieve, wanted_points
 from services.common.face.mouth_detail import warped_detail, without_hidden_inside
 from services.common.face.mouth_texture import fit_retrieved, warp_by_grids
 from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, dense_map, evaluate_grid, fitting_error
-from services.texture.frame_order import check_order
-from services.texture.models import MAX_WINDOWS, TemporalWarpModel
-from services.texture.types import TargetFrame, WarpedFrame, WarpMode
-from services.texture.unseen_inside import UnseenInside
+from services.texture.artefacts import StoredFaces
+from services.texture.temporal_warp import MAX_WINDOWS, TemporalWarpModel
+from services.texture.types import TargetFrame, WarpConfig, WarpedFrame, WarpMode, check_order
+
+_SHADE: Final = np.array([0.26, 0.2, 0.2], np.float32)
+"""Colour of the inside as a share of the lips' mean colour: red, green, blue."""
+_FIRST_PX: Final = 0.7
+_WHOLE_PX: Final = 2.5
+"""Openings from which on the inside shows, and shows in full, box pixels: lips that hardly part show no dark line."""
+_SOFT_PX: Final = 0.6
+"""Softness of the border, the standard deviation of a Gaussian, box pixels."""
+
+
+class UnseenInside:
+    """Draws the inside of one person's mouth where the bank has none.
+
+    Args:
+        bank: the person's mouths.
+    """
+
+    def __init__(self, bank: MouthBank) -> None:
+        self.needed = never_open(bank.mouth)
+        self._colour = _SHADE * _lip_colour(bank) if self.needed else np.zeros(3, np.float32)
+
+    def drawn(self, texture: UInt8, wanted: Float32) -> UInt8:
+        """Return a texture with the inside of the mouth; the same texture if the bank shows an inside.
+
+        Args:
+            texture: uint8 [160, 160, 3], RGB.
+            wanted: float32 [M, 2], target landmarks, the mouth area first, box pixels.
+        """
+        if not self.needed:
+            return texture
+        opening = float(mouth_opening(wanted))
+        share = np.clip((opening - _FIRST_PX) / (_WHOLE_PX - _FIRST_PX), 0.0, 1.0)
+        if not share:
+            return texture
+        weight = share * _soft(lip_pictures(wanted)[..., 1])[..., None]
+        return np.asarray(np.rint(texture + weight * (self._colour - texture)), np.uint8)
+
+
+def _lip_colour(bank: MouthBank) -> Float32:
+    """Return the mean colour of the lips in the picture with the most ordinary mouth, float32 [3]."""
+    lips = _soft(lip_pictures(bank.box_landmarks[bank.medoid])[..., 0])
+    return np.asarray(np.average(bank.boxes[bank.medoid].reshape(-1, 3), axis=0, weights=lips.ravel() + 1e-6), np.float32)
+
+
+def _soft(mask: UInt8) -> Float32:
+    """Return a mask, uint8 [160, 160], with soft borders: float32, 0 to 1."""
+    return np.asarray(cv2.GaussianBlur(mask.astype(np.float32) / 255.0, (0, 0), _SOFT_PX), np.float32)
+
+
+class IdentityStream:
+    """Drawn faces for one stream of target frames. A frame's answer depends on the identity and the frame alone."""
+
+    def __init__(self, drawing: IdentityDrawing, mode: WarpMode) -> None:
+        """Prepare a stream.
+
+        Args:
+            drawing: drawing of the identity.
+            mode: one of ALBEDO_MODES.
+
+        Raises:
+            InvalidRequest: the mode is DETAILED_ALBEDO, and the identity has no detailed albedo.
+        """
+        self._drawing = drawing
+        self._detailed = mode is WarpMode.DETAILED_ALBEDO
+        self._last_index: int | None = None
+        if self._detailed and not drawing.has_detail:
+            raise InvalidRequest(
+                "this identity has no detailed albedo, since its morphable model has no texture coordinates",
+                field="config.identity",
+            )
+
+    def push(self, frame: TargetFrame) -> WarpedFrame | None:
+        """Return the face of the next frame; None for a context frame.
+
+        Raises:
+            InvalidRequest: the frame's index does not increase.
+        """
+        check_order(frame.frame_index, self._last_index)
+        self._last_index = frame.frame_index
+        if frame.context_only:
+            return None
+        return WarpedFrame(
+            frame_index=frame.frame_index,
+            texture=self._drawing.draw(frame.mouth, frame.pose, detailed=self._detailed),
+            box_landmarks=head_to_box(frame.mouth, frame.pose),
+            bank_frame_index=-1,
+            distance=0.0,
+            fitting_error=0.0,
+            bending_energy=0.0,
+        )
 
 
 class WarpStream:
@@ -119,3 +225,21 @@ def _moved(box: npt.NDArray[np.uint8], source: Float32, wanted: Float32) -> npt.
     affine = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
     picture = cv2.warpAffine(box, affine, box.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(picture, dtype=np.uint8)
+
+
+def open_stream(config: WarpConfig, stored: StoredFaces, model: TemporalWarpModel) -> WarpStream | IdentityStream:
+    """Return the stream of a configuration.
+
+    Args:
+        config: mode, and the bank or the identity.
+        stored: banks and identities.
+        model: the loaded network.
+
+    Raises:
+        InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: the bank or the identity cannot be used.
+    """
+    if config.identity is not None:
+        return IdentityStream(stored.drawing(config.identity), config.mode)
+    assert config.bank is not None
+    set_model_version(model.version)
+    return WarpStream(stored.bank(config.bank), config.mode, model, config.detail_scale)

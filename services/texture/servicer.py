@@ -11,24 +11,32 @@ from services.common.chassis.calls import charge, check_still_wanted
 from services.common.chassis.limits import WorkerPool
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MAX_BANK_FRAMES
-from services.texture.backgrounds.convert import backgrounds_to_proto, matching_from_proto
-from services.texture.backgrounds.match import match_backgrounds
-from services.texture.banks.convert import bank_frame_from_proto, bank_to_proto, max_frames_from_proto
-from services.texture.build_bank import build_bank
+from services.texture.artefacts import StoredFaces
+from services.texture.backgrounds import match_backgrounds
+from services.texture.bank import build_bank
 from services.texture.convert import (
+    Portrait,
+    backgrounds_to_proto,
+    bank_frame_from_proto,
+    bank_to_proto,
     footage_and_speech_from_proto,
+    matching_from_proto,
+    max_frames_from_proto,
+    portrait_frame_from_proto,
+    portrait_from_proto,
+    sampled_to_proto,
     target_from_proto,
+    texture_config_from_proto,
+    texture_frame_from_proto,
+    turned_to_proto,
     warp_config_from_proto,
     warped_to_proto,
 )
-from services.texture.models import TemporalWarpModel
-from services.texture.neural_texture.convert import sampled_to_proto, texture_config_from_proto, texture_frame_from_proto
-from services.texture.neural_texture.sampling import open_texture
-from services.texture.portrait.convert import Portrait, portrait_frame_from_proto, portrait_from_proto, turned_to_proto
-from services.texture.portrait.rotate import PortraitRotation
+from services.texture.neural_texture import open_texture
+from services.texture.portrait import PortraitRotation
+from services.texture.retrieve_warp import open_stream
 from services.texture.select_frames import select_frames
-from services.texture.stored import StoredFaces
-from services.texture.streams import open_stream
+from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import BankFrame
 
 MAX_FOOTAGE_FRAMES: Final = MAX_BANK_FRAMES

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, ReadableFolder, StageSettings
 from services.common.geometry.rasterise import Backend
-from services.texture.models import WEIGHTS
+from services.texture.temporal_warp import WEIGHTS
 
 
 class TextureSettings(StageSettings):

@@ -10,13 +10,29 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
+from services.common.errors import InvalidRequest
 from services.common.face.crops import HeadPose
 from services.common.face.native_pictures import NativeFile
 from services.common.store.artefacts import ArtefactRef
 
 
+def check_order(frame_index: int, last: int | None, field: str = "frame") -> None:
+    """Check that a frame comes after the last one.
+
+    Args:
+        frame_index: place of the frame in the stream.
+        last: place of the frame before; None: there was none.
+        field: name of the frame in the request.
+
+    Raises:
+        InvalidRequest: the index does not increase.
+    """
+    if last is not None and frame_index <= last:
+        raise InvalidRequest(f"frame_index must increase: {frame_index} came after {last}", field=f"{field}.frame_index")
+
+
 class WarpMode(Enum):
-    """How textures are chosen and brought to the wanted landmarks."""
+    """How textures are chosen and brought to the target landmarks."""
 
     RETRIEVAL_ONLY = "retrieval_only"
     """The best texture, moved so that the mouth centres agree."""
@@ -25,7 +41,7 @@ class WarpMode(Enum):
     TEMPORAL_WARP_NETWORK = "temporal_warp_network"
     """As THIN_PLATE_SPLINE, with splines that the network corrects."""
     MEAN_MOUTH = "mean_mouth"
-    """Always the medoid frame, warped to its own landmarks under the wanted head pose: a still mouth, a control."""
+    """Always the medoid frame, warped to its own landmarks under the target head pose: a still mouth, a control."""
     SINGLE_FRAME = "single_frame"
     """The best single frame, found without a window and warped by its spline: an ablation."""
     LOW_FREQUENCY_ALBEDO = "low_frequency_albedo"
@@ -86,11 +102,11 @@ class BankFrame:
 
 @dataclass(frozen=True, slots=True)
 class TargetFrame:
-    """Frame that a texture is wanted for.
+    """Frame that a texture is made for.
 
     Attributes:
         frame_index: absolute place in the stream.
-        mouth: float32 [59, 3], wanted mouth-area landmarks in head space.
+        mouth: float32 [59, 3], target mouth-area landmarks in head space.
         pose: head pose of the background frame.
         context_only: the frame is only the past of later frames; no texture is wanted.
     """
@@ -110,7 +126,7 @@ class WarpedFrame:
         texture: uint8 [160, 160, 3], RGB render box.
         box_landmarks: float32 [59, 2], the landmarks that the texture was warped to, box pixels.
         bank_frame_index: footage index of the best retrieved frame; -1 where a face was drawn.
-        distance: mean L1 distance a point of its landmarks and the wanted ones, head-space pixels; 0 where a face was drawn.
+        distance: mean L1 distance a point of its landmarks and the target ones, head-space pixels; 0 where a face was drawn.
         fitting_error: Ef of the best frame's spline, box pixels; 0 without spline.
         bending_energy: Eb of the same, 1 / box pixel^2; 0 without spline.
         detail: uint8 [160 S, 160 S], fine band of the best frame's luma plus 128, at S pixels per box pixel; None: not wanted.
@@ -162,7 +178,7 @@ class SampledFrame:
 
 @dataclass(frozen=True, slots=True)
 class PortraitFrame:
-    """Wanted pose of a portrait.
+    """Target pose of a portrait.
 
     Attributes:
         frame_index: place in the stream.
@@ -182,7 +198,7 @@ class TurnedPortrait:
     Attributes:
         picture: uint8 [H, W, 3], RGB, as large as the portrait.
         landmarks: float32 [478, 3], pixels of the picture.
-        pose: head pose: the wanted pose, except for turns that are too large.
+        pose: head pose: the target pose, except for turns that are too large.
     """
 
     picture: npt.NDArray[np.uint8]

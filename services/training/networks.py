@@ -123,4 +123,6 @@ def preparations() -> tuple[Preparation, ...]:
 
 
 def _room(stage: str) -> Any:
-    return import_module("research.motion.networks" if stage == "motion" else f"services.{stage}.train.networks")
+    return import_module(
+        f"research.{stage}.networks" if stage in ("motion", "texture", "render") else f"services.{stage}.train.networks"
+    )

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.stages.interface import STAGE_NAMES
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.triton.repository import RepositorySpec, write_repository
 from tests.contract.ports import free_port
 from tests.contract.stores.postgres_servers import PostgresServer, running_postgres

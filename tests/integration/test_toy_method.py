@@ -41,8 +41,7 @@ from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import OWNER, ArtefactStore
 from services.motion.predictors.registry import PREDICTORS
 from services.motion.types import MAX_LAG
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.renderer import ExportJob
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.registry import RENDERERS
 from tests.integration.films import SPEECH, Media, write_short_clip
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages
@@ -67,15 +66,15 @@ def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(packages)
         patch.setenv("DUBSTAGE_RENDER_WEIGHTS", str(weights))
-        predictor, renderer = import_module("toy_method.predictor").PREDICTOR, import_module("toy_method.renderer").RENDERER
-        all_inputs = import_module("toy_method.all_inputs").RENDERER
+        predictor = import_module("toy_method.predictor").PREDICTOR
+        renderers = [import_module(f"toy_method.{module}") for module in ("renderer", "all_inputs")]
         patch.setitem(PREDICTORS, "toy", predictor)
         motion = Predictor(name="toy", features=SHARED_FEATURES, look_ahead_ms=80)
         rows = {"toy": Renderer(name="toy", needs_actor=True), "toy_all": ALL_INPUTS}
-        for made, (name, row) in zip((renderer, all_inputs), rows.items(), strict=True):
-            patch.setitem(RENDERERS, name, made)
+        for made, (name, row) in zip(renderers, rows.items(), strict=True):
+            patch.setitem(RENDERERS, name, made.RENDERER)
             patch.setitem(METHODS, name, Method(name=name, motion=motion, renderer=row))
-            made.export(ExportJob(weights=None, folder=weights))
+            made.write_network(weights)
         yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "toy_method"]:
         del sys.modules[name]

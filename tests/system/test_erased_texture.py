@@ -30,9 +30,9 @@ from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
 from services.face.stream import FaceTracker, Networks
 from services.face.types import TrackOptions
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.renderers.everyone.actor_footage import bank_texture
-from services.render.renderers.everyone.actor_state import REFERENCE_SIZE, packed, reference_row
+from services.render.backends.model_files import WEIGHTS_FOLDER
+from services.render.renderers.everyone.personalize import bank_texture
+from services.render.renderers.everyone.renderer import REFERENCE_SIZE, packed, reference_row
 from services.render.renderers.headpose.identity_features import read_identity_features
 from services.render.streams import default_state
 from services.render.types import RenderFrame

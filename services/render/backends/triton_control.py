@@ -1,22 +1,221 @@
-"""Control of a Triton server: whether it is live, which version of a model is loaded, and whether the model computes."""
+"""Control of a Triton server: whether the server is live, which version of a model is loaded, and whether the model computes.
+Shared memory for a server on the same host: arrays are written once instead of being sent.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import mmap
+import os
+import secrets
 import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import tritonclient.grpc as triton
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from services.common.errors import BackendUnavailable, ModelNotFound
-from services.render.backends.base import error_summary
-from services.render.backends.registry import ModelFile
-from services.render.backends.triton_memory import PREFIX, is_present
-from services.render.backends.triton_options import TritonOptions
-from services.render.backends.triton_types import ServedModel, TensorSpec, status_of, translated
+from services.common.errors import AcceleratorOutOfMemory, BackendUnavailable, ContractBroken, ModelNotFound, StorageFull
+from services.render.backends.base import Arrays, TritonOptions, error_summary
+from services.render.backends.model_files import ModelFile
 from services.render.triton.repository import DIGEST
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of a served model.
+
+    Attributes:
+        name: name in the exported network.
+        datatype: Triton's name of the data type, such as FP32.
+        row_shape: shape without the batch axis.
+        batched: whether a batch axis comes before `row_shape`. An input without one belongs to the actor.
+    """
+
+    name: str
+    datatype: str
+    row_shape: tuple[int, ...]
+    batched: bool = True
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's data type."""
+        kind: type[np.generic] = triton_to_np_dtype(self.datatype)
+        return np.dtype(kind)
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Return the shape in a batch of this many rows."""
+        return (rows, *self.row_shape) if self.batched else self.row_shape
+
+    def num_bytes(self, rows: int) -> int:
+        """Return the size in a batch of this many rows, bytes."""
+        return int(np.prod(self.shape(rows))) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that the server has loaded, in the version with this renderer's network.
+
+    Attributes:
+        file: the exported network.
+        version: version of the network in the server's repository.
+        runtime: runtime that computes the network at the server.
+        num_threads: threads of one inference at the server.
+        max_batch: most frames in one inference.
+        inputs: the network's inputs.
+        outputs: the network's outputs.
+    """
+
+    file: ModelFile
+    version: str
+    runtime: str
+    num_threads: int
+    max_batch: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def num_rows(self, inputs: Arrays) -> int:
+        """Return the number of frames in arrays by input name."""
+        return next(len(inputs[spec.name]) for spec in self.inputs if spec.batched)
+
+
+class Cure(Enum):
+    """Remedy before a failed inference is tried again."""
+
+    RETRY = "retry"
+    """Nothing: try again at once."""
+    PROBE = "probe"
+    """Compute one frame; reload the model if that fails too."""
+    RELOAD = "reload"
+    """Unload and load the model: the model or its process is gone."""
+
+
+class CurableError(Exception):
+    """An inference failed for a reason other than its inputs."""
+
+    def __init__(self, message: str, cure: Cure) -> None:
+        super().__init__(message)
+        self.cure = cure
+
+
+_CURES = {
+    # Triton answers so for ever if the model's process was killed, and still calls the model ready.
+    "INTERNAL": Cure.RELOAD,
+    # The server restarted. Under explicit model control it then has no model.
+    "NOT_FOUND": Cure.RELOAD,
+    "UNAVAILABLE": Cure.PROBE,
+    "DEADLINE_EXCEEDED": Cure.PROBE,
+    "UNKNOWN": Cure.PROBE,
+    "CANCELLED": Cure.RETRY,
+}
+
+
+def status_of(error: InferenceServerException) -> str:
+    """Return the name of the gRPC code, such as `INTERNAL`."""
+    return str(error.status()).removeprefix("StatusCode.")
+
+
+def translated(error: InferenceServerException) -> Exception:
+    """Return a failed inference as a dubstage error: CurableError, AcceleratorOutOfMemory or ContractBroken."""
+    message = str(error.message())
+    lower = message.lower()
+    if "out of memory" in lower or "failed to allocate" in lower:
+        return AcceleratorOutOfMemory(f"Triton has no memory for this batch: {message}")
+    if "shared memory region" in lower:
+        return CurableError(message, Cure.RETRY)
+    cure = _CURES.get(status_of(error))
+    if cure is None:
+        return ContractBroken(f"Triton refused an inference: {message}")
+    return CurableError(message, cure)
+
+
+PREFIX: Final = "dubstage-render-"
+"""Prefix of the names of regions, in /dev/shm and at the server."""
+_FOLDER: Final = Path("/dev/shm")
+_ALIGNMENT: Final = 64
+
+
+class SharedRegion:
+    """File in /dev/shm that this process maps, and that a server maps after the file was registered there.
+
+    The file is locked while this process lives, so a later process recognises the files of a process that was killed.
+
+    Args:
+        size: size of the file, bytes.
+
+    Raises:
+        StorageFull: /dev/shm has no room for the file.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        while True:
+            self.name = f"{PREFIX}{secrets.token_hex(8)}"
+            self._path = _FOLDER / self.name
+            self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            if os.fstat(self._file).st_nlink:
+                break
+            # Before the file was locked, another process took it for abandoned and removed it.
+            os.close(self._file)
+        try:
+            # Reserve the space now: without space, a later write would end the process by a signal.
+            os.posix_fallocate(self._file, 0, size)
+            self._map = mmap.mmap(self._file, size)
+        except OSError as error:
+            os.close(self._file)
+            self._path.unlink(missing_ok=True)
+            raise StorageFull(f"no room for {size} bytes in {_FOLDER}: {error.strerror}", subject=str(_FOLDER)) from error
+
+    def write(self, values: npt.NDArray[Any], offset: int) -> None:
+        """Copy an array into the region, from byte `offset` on."""
+        target: npt.NDArray[Any] = np.ndarray(values.shape, values.dtype, self._map, offset)
+        np.copyto(target, values)
+
+    def read(self, shape: tuple[int, ...], dtype: npt.DTypeLike, offset: int) -> npt.NDArray[Any]:
+        """Return a copy of the array that begins at byte `offset`."""
+        source: npt.NDArray[Any] = np.ndarray(shape, dtype, self._map, offset)
+        return source.copy()
+
+    def close(self) -> None:
+        """Unmap and remove the file."""
+        self._map.close()
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+        self._path.unlink(missing_ok=True)
+
+
+def aligned(size: int) -> int:
+    """Round a size up to a place where the next array may begin, bytes."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def remove_abandoned() -> None:
+    """Remove the regions of processes that were killed."""
+    for path in _FOLDER.glob(f"{PREFIX}*"):
+        try:
+            file = os.open(path, os.O_RDWR)
+        except OSError:
+            continue  # removed meanwhile, or another user's file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except OSError:
+            continue  # its owner lives
+        finally:
+            os.close(file)
+
+
+def is_present(name: str) -> bool:
+    """Return whether a region of this name lies in /dev/shm."""
+    return (_FOLDER / name).exists()
+
 
 _MESSAGE_BYTES: Final = 2**31 - 1
 _LIVE_TIMEOUT_S: Final = 1.0
@@ -25,7 +224,7 @@ _POLL_S: Final = 0.1
 _NO_ANSWER: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN")
 """Statuses of a call that the server did not answer. Any other status of a load is the server's answer about this one model."""
 _IN_USE: Final = "currently in use"
-"""What Triton says of shared memory that an inference holds."""
+"""Part of Triton's message about shared memory that an inference holds."""
 
 
 def new_client(url: str) -> Any:

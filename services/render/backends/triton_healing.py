@@ -16,10 +16,9 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
 from services.common.errors import BackendUnavailable, DubstageError, ModelNotFound
-from services.render.backends.registry import ModelFile
-from services.render.backends.triton_control import TritonControl
-from services.render.backends.triton_options import TritonOptions
-from services.render.backends.triton_types import CurableError, Cure, ServedModel
+from services.render.backends.base import TritonOptions
+from services.render.backends.model_files import ModelFile
+from services.render.backends.triton_control import CurableError, Cure, ServedModel, TritonControl
 
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0

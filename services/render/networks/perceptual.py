@@ -1,8 +1,8 @@
 """Small network whose features stand in for those of VGG in the perceptual loss (Song et al. 2023, L_vgg in Eq. 10).
 
-train/perceptual.py trains the network on pictures of the lower face. The network learns to tell how the mouth stands (landmarks),
-who the person is (speaker) and how much the picture was blurred. For these tasks the features must see lips, teeth, folds, texture
-and sharpness at several scales. The loss compares these features.
+research/render/perceptual.py trains the network on pictures of the lower face. The network learns to tell how the mouth stands
+(landmarks), who the person is (speaker) and how much the picture was blurred. For these tasks the features must see lips, teeth,
+folds, texture and sharpness at several scales. The loss compares these features.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PerceptualConfig(StoredConfig):
     num_speakers: int = 2
 
 
-class Recognised(NamedTuple):
+class PerceptualOutputs(NamedTuple):
     """Answers of the network about pictures.
 
     Attributes:
@@ -84,10 +84,10 @@ class PerceptualNetwork(nn.Module):
             found.append(x / self.feature_scales[level])
         return found
 
-    def forward(self, pictures: Tensor) -> Recognised:
+    def forward(self, pictures: Tensor) -> PerceptualOutputs:
         """Return values and speaker logits of pictures, float [B, 3, 160, 160] in [0, 1]."""
         last = self.features(pictures)[-1]
-        return Recognised(self.values(F.avg_pool2d(last, 4).flatten(1)), self.speakers(last.mean(dim=(2, 3))))
+        return PerceptualOutputs(self.values(F.avg_pool2d(last, 4).flatten(1)), self.speakers(last.mean(dim=(2, 3))))
 
 
 def load_perceptual(path: Path) -> PerceptualNetwork:

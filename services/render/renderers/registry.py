@@ -6,11 +6,11 @@ from typing import Final
 
 from services.common.errors import ModelNotFound
 from services.render.renderer import Renderer
-from services.render.renderers.everybody.renderer import RENDERER as EVERYBODY
-from services.render.renderers.everyone.renderer import RENDERER as EVERYONE
-from services.render.renderers.headpose.renderer import RENDERER as HEADPOSE
-from services.render.renderers.hetero.renderer import RENDERER as HETERO
-from services.render.renderers.ugc.renderer import RENDERER as UGC
+from services.render.renderers.everybody import RENDERER as EVERYBODY
+from services.render.renderers.everyone import RENDERER as EVERYONE
+from services.render.renderers.headpose import RENDERER as HEADPOSE
+from services.render.renderers.hetero import RENDERER as HETERO
+from services.render.renderers.ugc import RENDERER as UGC
 
 RENDERERS: Final[dict[str, Renderer]] = {
     "ugc": UGC,

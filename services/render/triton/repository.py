@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from services.common.errors import DubstageError, InvalidRequest
-from services.render.backends.choice import PLAIN
-from services.render.backends.registry import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
+from services.render.backends.base import PLAIN_CHOICE
+from services.render.backends.model_files import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
 from services.render.types import Precision
 
 Flavour = Literal["python", "onnxruntime"]
@@ -52,7 +52,7 @@ class RepositorySpec:
     """
 
     flavour: Flavour = "python"
-    precision: Precision = PLAIN["cpu"].precision
+    precision: Precision = PLAIN_CHOICE["cpu"].precision
     num_threads: int = 1
     instances: int = 1
     max_batch_size: int = 16
@@ -225,7 +225,7 @@ def spec_of(given: argparse.Namespace) -> RepositorySpec:
     Raises:
         InvalidRequest: the options contradict each other.
     """
-    default = PLAIN["cpu" if given.triton_flavour == "python" else "cuda"].precision
+    default = PLAIN_CHOICE["cpu" if given.triton_flavour == "python" else "cuda"].precision
     return RepositorySpec(
         flavour=given.triton_flavour,
         precision=given.triton_precision or default,

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.common.face.mouth_bank import MouthBank
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
-from services.render.models import RenderModels, load_models
-from services.render.streams import open_stream
+from services.render.streams import RenderModels, load_models, make_backend, open_stream
 from services.render.types import Precision, RenderFrame
 
 

@@ -30,14 +30,12 @@ from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.artefact_messages import ref_to_proto
 from services.render.__main__ import compose
-from services.render.backends.base import Backend
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.backends.triton_backend import TritonBackend
+from services.render.backends.base import Backend, TritonOptions
+from services.render.backends.model_files import WEIGHTS_FOLDER
+from services.render.backends.triton import TritonBackend
 from services.render.backends.triton_healing import TritonMonitor
-from services.render.backends.triton_options import TritonOptions
-from services.render.models import RenderModels, load_models
 from services.render.settings import RenderSettings
+from services.render.streams import RenderModels, load_models, make_backend
 from services.render.triton.installation import DEFAULT_HOME, install
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository

@@ -14,11 +14,9 @@ import pytest
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.artefacts import ArtefactStore
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.models import load_models
-from services.render.streams import default_state, open_stream
+from services.render.streams import default_state, load_models, make_backend, open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 

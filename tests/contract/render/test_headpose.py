@@ -16,13 +16,11 @@ from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, make_bank
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.artefact_messages import ref_to_proto
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.models import load_models
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.headpose.personalize import personalize_headpose
-from services.render.streams import open_stream
+from services.render.streams import load_models, make_backend, open_stream
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.drawn_person import drawing, person

@@ -17,11 +17,9 @@ from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import ACTOR_FORMAT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.artefact_messages import ref_to_proto
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.models import load_models
-from services.render.streams import default_state
+from services.render.streams import default_state, load_models, make_backend
 from services.render.types import RenderFrame
 from tests.contract.render.conftest import personalised, rendered
 from tests.unit.render.rendering import render

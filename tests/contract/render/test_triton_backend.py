@@ -21,16 +21,12 @@ import tritonclient.grpc as tritongrpc
 
 from services.common.array_types import Float32
 from services.common.errors import BackendUnavailable, ContractBroken, ModelNotFound, Overloaded
-from services.render.backends.base import Backend
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256
-from services.render.backends.triton_control import TritonControl
+from services.render.backends.base import Backend, TritonOptions
+from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, file_sha256
+from services.render.backends.triton_control import SharedRegion, TritonControl
 from services.render.backends.triton_healing import TritonMonitor
-from services.render.backends.triton_memory import SharedRegion
-from services.render.backends.triton_options import TritonOptions
-from services.render.models import load_models
-from services.render.renderers.ugc.inputs import network_picture
-from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.renderers.ugc.renderer import network_picture
+from services.render.streams import load_models, make_backend
 from services.render.triton.launch import TritonProcess
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision, RenderedFrame, RenderFrame

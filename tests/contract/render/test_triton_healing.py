@@ -9,10 +9,10 @@ from itertools import chain
 import pytest
 import tritonclient.grpc as tritongrpc
 
-from services.render.backends.registry import WEIGHTS_FOLDER, read_models
+from services.render.backends.base import TritonOptions
+from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
+from services.render.backends.triton_control import CurableError, Cure
 from services.render.backends.triton_healing import TritonHealer, TritonMonitor
-from services.render.backends.triton_options import TritonOptions
-from services.render.backends.triton_types import CurableError, Cure
 from services.render.triton.launch import TritonProcess
 from services.render.types import Precision
 

@@ -23,12 +23,10 @@ from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
 from services.render.__main__ import compose
 from services.render.backends.base import Backend
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
-from services.render.models import load_models
 from services.render.settings import RenderSettings
-from services.render.streams import default_state
+from services.render.streams import default_state, load_models, make_backend
 from services.render.triton.launch import TritonProcess
 from services.render.types import Precision, RenderFrame
 from tests.contract.ports import free_port

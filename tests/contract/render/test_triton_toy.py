@@ -10,8 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from services.render.backends.make import make_backend
-from services.render.models import load_models
+from services.render.streams import load_models, make_backend
 from services.render.triton.repository import RepositorySpec, write_repository
 from services.render.types import Precision
 from tests.contract.render.conftest import Connect, StartTriton

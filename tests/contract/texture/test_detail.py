@@ -15,9 +15,9 @@ from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.native_pictures import encoded
 from services.common.wire.arrays import from_image, to_gray_image
-from services.texture.build_bank import build_bank
-from services.texture.models import TemporalWarpModel
+from services.texture.bank import build_bank
 from services.texture.retrieve_warp import WarpStream
+from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import BankFrame, TargetFrame, WarpMode
 from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto
 

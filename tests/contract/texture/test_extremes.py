@@ -23,7 +23,7 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import to_rgb_image, to_tensor
 from services.common.wire.artefact_messages import ref_to_proto
 from services.common.wire.pose_messages import pose_to_proto
-from services.texture.build_bank import build_bank
+from services.texture.bank import build_bank
 from services.texture.types import BankFrame
 from tests.contract.finite import finite_or_refused
 from tests.contract.texture.requests import bank_frame_to_proto, portrait_to_proto, sent

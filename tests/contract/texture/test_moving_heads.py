@@ -21,9 +21,9 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import from_image, from_tensor, to_tensor
 from services.common.wire.artefact_messages import ref_to_proto
-from services.texture.backgrounds.match import match_backgrounds
-from services.texture.draw_identity import IdentityStream
-from services.texture.portrait.rotate import PortraitRotation
+from services.texture.backgrounds import match_backgrounds
+from services.texture.portrait import PortraitRotation
+from services.texture.retrieve_warp import IdentityStream
 from services.texture.types import PortraitFrame, TargetFrame, WarpedFrame, WarpMode
 from tests.contract.texture.requests import face_stream, portrait_stream, portrait_to_proto, sent, warped_from_proto
 from tests.unit.texture.people import HEAD, LANDMARKS, MODEL, POSE, a_person, a_portrait, turned

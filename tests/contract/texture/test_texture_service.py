@@ -20,11 +20,10 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.arrays import from_tensor, to_tensor
 from services.common.wire.artefact_messages import ref_from_proto
 from services.common.wire.pose_messages import pose_from_proto, pose_to_proto
-from services.texture.banks.convert import bank_frame_from_proto
-from services.texture.build_bank import build_bank
-from services.texture.convert import target_from_proto
-from services.texture.models import TemporalWarpModel
+from services.texture.bank import build_bank
+from services.texture.convert import bank_frame_from_proto, target_from_proto
 from services.texture.retrieve_warp import WarpStream
+from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpedFrame, WarpMode
 from tests.contract.texture.requests import bank_frame_to_proto, sent, target_to_proto, warp_config_to_proto, warped_from_proto
 

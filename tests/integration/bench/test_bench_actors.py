@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from bench import actors
-from services.render.backends.make import make_backend
-from services.render.backends.registry import WEIGHTS_FOLDER
-from services.render.models import load_models
+from services.render.backends.model_files import WEIGHTS_FOLDER
+from services.render.streams import load_models, make_backend
 
 
 def test_a_frame_of_an_actor_is_the_same_among_other_actors() -> None:

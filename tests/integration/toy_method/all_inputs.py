@@ -18,10 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from services.common.array_types import Array, UInt8
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS, TEXTURE_SHAPE
-from services.render.drawer import Shown, with_residual
-from services.render.frame_window import Window
-from services.render.renderer import ExportJob, PersonalizeJob, Renderer, StreamSetup
-from services.render.tensor_names import INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.backends.model_files import INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.renderer import NetworkInputs, PersonalizeJob, Renderer, StreamSetup, Window, with_residual
 from services.render.types import PersonalizeProgress, RenderFrame
 
 NAME: Final = "toy_all"
@@ -29,8 +27,8 @@ _OWN_REFERENCE: Final = 128
 """Level of the reference picture of every actor."""
 
 
-class Drawer:
-    """See services.render.drawer.FrameDrawer. The window keeps nothing of a frame."""
+class AllInputsRenderer:
+    """See services.render.renderer.FrameRenderer. The window keeps nothing of a frame."""
 
     def __init__(self, setup: StreamSetup) -> None:
         own = np.full((160, 160, 3), _OWN_REFERENCE, np.uint8)
@@ -40,19 +38,19 @@ class Drawer:
         }
 
     def prepare(self, frame: RenderFrame) -> int:
-        """See FrameDrawer.prepare."""
+        """See FrameRenderer.prepare."""
         return frame.frame_index
 
-    def show(self, window: Window[int]) -> Shown:
-        """See FrameDrawer.show."""
+    def network_inputs(self, window: Window[int]) -> NetworkInputs:
+        """See FrameRenderer.network_inputs."""
         frame = window.frame
         assert frame.neural_features is not None
         assert frame.speech_features is not None
-        return Shown({"features": frame.neural_features, "speech": frame.speech_features}, frame.background)
+        return NetworkInputs({"features": frame.neural_features, "speech": frame.speech_features}, frame.background)
 
-    def draw(self, window: Window[int], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
-        """See FrameDrawer.draw."""
-        return with_residual(window.frame, shown.base, outputs[OUTPUT_RESIDUAL])
+    def draw(self, window: Window[int], inputs: NetworkInputs, outputs: Mapping[str, Array]) -> UInt8:
+        """See FrameRenderer.draw."""
+        return with_residual(window.frame, inputs.base, outputs[OUTPUT_RESIDUAL])
 
 
 def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
@@ -68,7 +66,8 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     yield PersonalizeProgress(1, 1, 0.0, np.full(3, 60.0 * heard, np.float32), texture)
 
 
-def _export(job: ExportJob) -> Path:
+def write_network(folder: Path) -> Path:
+    """Write the exported network and its sheet into a folder of weights; return the path of the ONNX file."""
     inputs = {
         "features": ["float32", ["batch", 160, 160, NUM_CHANNELS]],
         "speech": ["float32", ["batch", *SPEECH_SHAPE]],
@@ -99,7 +98,7 @@ def _export(job: ExportJob) -> Path:
     )
     tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, NAME, taken, given, initializer=tensors)
-    path = job.folder / f"{NAME}.onnx"
+    path = folder / f"{NAME}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path)
     file = {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     sheet = {
@@ -122,7 +121,6 @@ RENDERER: Final = Renderer(
     inputs=("neural_features", "speech_features", "reference"),
     needs_actor=True,
     needs_identity=True,
-    open=Drawer,
+    open=AllInputsRenderer,
     personalize=_personalize,
-    export=_export,
 )

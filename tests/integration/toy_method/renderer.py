@@ -17,10 +17,8 @@ from onnx import TensorProto, helper
 
 from services.common.array_types import Array, Float32, UInt8
 from services.common.face.landmarks import NUM_LIPS, mouth_opening
-from services.render.drawer import Shown, with_residual
-from services.render.frame_window import Window
-from services.render.renderer import ExportJob, PersonalizeJob, Renderer, StreamSetup
-from services.render.tensor_names import INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.backends.model_files import INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.renderer import NetworkInputs, PersonalizeJob, Renderer, StreamSetup, Window, with_residual
 from services.render.types import PersonalizeProgress, RenderFrame
 
 _INPUT_LIPS: Final = "lips"
@@ -28,14 +26,14 @@ _BLUE: Final[Float32] = np.array([-12.0, -12.0, 12.0], np.float32)
 """Grey levels of red, green and blue per pixel of opening: what the personalisation finds for every person."""
 
 
-class ToyDrawer:
-    """See services.render.drawer.FrameDrawer. The window keeps the network's picture of the lips, float32 [H, W, 1]."""
+class ToyRenderer:
+    """See services.render.renderer.FrameRenderer. The window keeps the network's picture of the lips, float32 [H, W, 1]."""
 
     def __init__(self, setup: StreamSetup) -> None:
         self.actor_inputs: Final[Mapping[str, Array]] = {INPUT_STATE: setup.state}
 
     def prepare(self, frame: RenderFrame) -> Float32:
-        """See FrameDrawer.prepare."""
+        """See FrameRenderer.prepare."""
         lips = np.zeros((*frame.mask.shape, 1), np.float32)
         (left, top), (right, bottom) = (
             edge(frame.box_landmarks[:NUM_LIPS], axis=0).clip(0, len(lips)).astype(int) for edge in (np.min, np.max)
@@ -43,20 +41,21 @@ class ToyDrawer:
         lips[top:bottom, left:right] = mouth_opening(frame.box_landmarks)
         return lips
 
-    def show(self, window: Window[Float32]) -> Shown:
-        """See FrameDrawer.show."""
-        return Shown({_INPUT_LIPS: window.now}, window.frame.background)
+    def network_inputs(self, window: Window[Float32]) -> NetworkInputs:
+        """See FrameRenderer.network_inputs."""
+        return NetworkInputs({_INPUT_LIPS: window.now}, window.frame.background)
 
-    def draw(self, window: Window[Float32], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
-        """See FrameDrawer.draw."""
-        return with_residual(window.frame, shown.base, outputs[OUTPUT_RESIDUAL])
+    def draw(self, window: Window[Float32], inputs: NetworkInputs, outputs: Mapping[str, Array]) -> UInt8:
+        """See FrameRenderer.draw."""
+        return with_residual(window.frame, inputs.base, outputs[OUTPUT_RESIDUAL])
 
 
 def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     yield PersonalizeProgress(1, 1, 0.0, _BLUE)
 
 
-def _export(job: ExportJob) -> Path:
+def write_network(folder: Path) -> Path:
+    """Write the exported network and its sheet into a folder of weights; return the path of the ONNX file."""
     inputs = {_INPUT_LIPS: ["float32", ["batch", 160, 160, 1]], INPUT_STATE: ["float32", [3]]}
     outputs = {OUTPUT_RESIDUAL: ["float32", ["batch", 160, 160, 3]]}
     node = helper.make_node("Mul", [_INPUT_LIPS, INPUT_STATE], [OUTPUT_RESIDUAL])
@@ -65,7 +64,7 @@ def _export(job: ExportJob) -> Path:
         for forms in (inputs, outputs)
     ]
     graph = helper.make_graph([node], "toy", *values)
-    path = job.folder / "toy.onnx"
+    path = folder / "toy.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     file = {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     sheet = {
@@ -81,4 +80,4 @@ def _export(job: ExportJob) -> Path:
     return path
 
 
-RENDERER: Final = Renderer(name="toy", needs_actor=True, open=ToyDrawer, personalize=_personalize, export=_export)
+RENDERER: Final = Renderer(name="toy", needs_actor=True, open=ToyRenderer, personalize=_personalize)

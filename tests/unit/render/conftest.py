@@ -14,7 +14,7 @@ from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measur
 from services.common.face.crops import BOX_SIZE, HeadPose, head_template, head_to_box
 from services.common.face.landmarks import LIPS_INNER, MOUTH_AREA, NUM_LIPS
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.render.networks.discriminators import PatchDiscriminator
+from services.render.losses import PatchDiscriminator
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.weights import save_weights
 from services.render.renderers.ugc.network import UgcConfig, UgcNetwork

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from services.render.losses import (
-    Made,
+    ComposedPictures,
     adversarial_loss,
     compose,
-    critic_view,
     detail_loss,
     discriminator_loss,
+    discriminator_view,
     gradient_penalty,
     perceptual_loss,
     reconstruction_loss,
@@ -19,7 +19,7 @@ from services.render.losses import (
 
 
 @pytest.fixture
-def made() -> Made:
+def made() -> ComposedPictures:
     torch.manual_seed(0)
     inputs = torch.zeros(2, 9, 160, 160)
     inputs[:, 3:6] = 0.5
@@ -28,16 +28,16 @@ def made() -> Made:
     return compose(inputs, torch.zeros(2, 3, 160, 160), torch.full((2, 3, 160, 160), 0.4))
 
 
-def test_outside_the_mask_the_footage_stays(made: Made) -> None:
+def test_outside_the_mask_the_footage_stays(made: ComposedPictures) -> None:
     outside = made.mask.expand_as(made.pictures) == 0
     assert torch.equal(made.pictures[outside], made.target[outside])
 
 
-def test_reconstruction_is_the_mean_absolute_error_inside_the_mask(made: Made) -> None:
+def test_reconstruction_is_the_mean_absolute_error_inside_the_mask(made: ComposedPictures) -> None:
     assert float(reconstruction_loss(made)) == pytest.approx(0.1, abs=1e-5)
 
 
-def test_errors_on_the_lips_count_more(made: Made) -> None:
+def test_errors_on_the_lips_count_more(made: ComposedPictures) -> None:
     def loss_with_error_at(row: int) -> float:
         pictures = made.target.clone()
         pictures[:, :, row, 80] += 0.5
@@ -46,7 +46,7 @@ def test_errors_on_the_lips_count_more(made: Made) -> None:
     assert loss_with_error_at(70) > 2.5 * loss_with_error_at(110)
 
 
-def test_a_flat_picture_has_no_variation_and_a_step_has(made: Made) -> None:
+def test_a_flat_picture_has_no_variation_and_a_step_has(made: ComposedPictures) -> None:
     assert float(total_variation_loss(made._replace(pictures=torch.full_like(made.pictures, 0.3)))) == 0.0
     assert float(total_variation_loss(made._replace(pictures=torch.rand_like(made.pictures)))) > 0.1
 
@@ -65,7 +65,7 @@ def test_perceptual_loss_compares_each_scale_alike() -> None:
 
 
 def test_critics_see_mouth_and_chin() -> None:
-    assert critic_view(torch.zeros(1, 3, 160, 160)).shape == (1, 3, 112, 128)
+    assert discriminator_view(torch.zeros(1, 3, 160, 160)).shape == (1, 3, 112, 128)
 
 
 def test_the_gradient_penalty_asks_for_slopes_of_length_one() -> None:
@@ -84,9 +84,9 @@ def test_detail_loss_asks_for_as_much_detail_not_for_the_same() -> None:
     mask = torch.ones(1, 1, 160, 160)
     moved = torch.roll(checks, 1, dims=-1)
     # The Laplacian of the checks is 4 * 0.2 everywhere.
-    assert float(detail_loss(Made(flat, checks, mask, mask))) == pytest.approx(0.8, abs=1e-2)
-    assert float(detail_loss(Made(moved, checks, mask, mask))) == pytest.approx(0.0, abs=1e-5)
+    assert float(detail_loss(ComposedPictures(flat, checks, mask, mask))) == pytest.approx(0.8, abs=1e-2)
+    assert float(detail_loss(ComposedPictures(moved, checks, mask, mask))) == pytest.approx(0.0, abs=1e-5)
     left = mask.clone()
     left[..., 80:] = 0.0
     half = torch.where(left > 0, checks, flat)
-    assert float(detail_loss(Made(half, checks, left, left))) < 0.05
+    assert float(detail_loss(ComposedPictures(half, checks, left, left))) < 0.05

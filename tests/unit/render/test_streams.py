@@ -13,10 +13,9 @@ import pytest
 from services.common.array_types import Array, Float32
 from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound
 from services.render.backends.base import Arrays, Backend
-from services.render.backends.onnxruntime_backend import OnnxRuntimeBackend
-from services.render.backends.openvino_backend import OpenVinoBackend
-from services.render.models import load_models
-from services.render.streams import default_state, infer_frames, open_stream
+from services.render.backends.onnxruntime import OnnxRuntimeBackend
+from services.render.backends.openvino import OpenVinoBackend
+from services.render.streams import default_state, infer_frames, load_models, open_stream
 from services.render.types import Precision
 from tests.unit.render.rendering import render
 from tests.unit.render.toy import NAME, Toy

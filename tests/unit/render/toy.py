@@ -20,10 +20,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from services.common.array_types import Array, Float32, UInt8
-from services.render.backends.registry import ModelFile, read_models
-from services.render.drawer import Shown
-from services.render.frame_window import Window
-from services.render.renderer import ExportJob, PersonalizeJob, Renderer, StreamSetup
+from services.render.backends.model_files import ModelFile, read_models
+from services.render.renderer import NetworkInputs, PersonalizeJob, Renderer, StreamSetup, Window
 from services.render.renderers.registry import RENDERERS
 from services.render.types import PersonalizeProgress, Precision, RenderFrame, TextureInput
 
@@ -79,9 +77,8 @@ class Toy:
             inputs=self.inputs,
             texture=TextureInput.WARPED if "texture" in self.inputs else TextureInput.NONE,
             needs_actor=self.state_size > 0,
-            open=lambda setup: ToyDrawer(self, setup),
+            open=lambda setup: ToyRenderer(self, setup),
             personalize=personalize,
-            export=never_exported,
         )
 
     def register(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,8 +194,8 @@ def _values(forms: dict[str, list[Any]]) -> list[onnx.ValueInfoProto]:
     return [helper.make_tensor_value_info(name, _TYPES[form[0]], form[1]) for name, form in forms.items()]
 
 
-class ToyDrawer:
-    """See services.render.drawer.FrameDrawer. The window keeps a grey picture per frame."""
+class ToyRenderer:
+    """See services.render.renderer.FrameRenderer. The window keeps a grey picture per frame."""
 
     def __init__(self, toy: Toy, setup: StreamSetup) -> None:
         self._toy = toy
@@ -212,26 +209,22 @@ class ToyDrawer:
     def prepare(self, frame: RenderFrame) -> UInt8:
         return frame.background[..., 0]
 
-    def show(self, window: Window[UInt8]) -> Shown:
+    def network_inputs(self, window: Window[UInt8]) -> NetworkInputs:
         frame = window.frame
         inputs: dict[str, Array] = {"window": np.stack(window.items, axis=-1).astype(np.float32)}
         for name in ("speech_features", "neural_features"):
             if name in self._toy.inputs:
                 inputs[name] = getattr(frame, name)
-        return Shown(inputs, frame.background)
+        return NetworkInputs(inputs, frame.background)
 
-    def draw(self, window: Window[UInt8], shown: Shown, outputs: Mapping[str, Array]) -> UInt8:
+    def draw(self, window: Window[UInt8], inputs: NetworkInputs, outputs: Mapping[str, Array]) -> UInt8:
         frame = window.frame
         assert outputs["brightest"] == outputs["picture"].max()
         face = np.clip(np.rint(outputs["picture"]), 0.0, 255.0).astype(np.uint8)
-        return np.where(frame.mask[..., None] > 0, face, shown.base)
+        return np.where(frame.mask[..., None] > 0, face, inputs.base)
 
 
 def personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     """Two steps; the state's numbers are the number of frames of the bank."""
     for step in (1, 2):
         yield PersonalizeProgress(step, 2, 0.5, np.full(64, job.bank.num_frames, np.float32))
-
-
-def never_exported(job: ExportJob) -> Path:
-    raise AssertionError(job)

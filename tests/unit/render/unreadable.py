@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from services.render.backends.registry import WEIGHTS_FOLDER
+from services.render.backends.model_files import WEIGHTS_FOLDER
 
 
 def weights_with_unreadable(folder: Path, *unreadable: str, others: tuple[str, ...] = ("ugc",)) -> Path:

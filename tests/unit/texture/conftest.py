@@ -10,7 +10,7 @@ import pytest
 
 from services.common.face.crops import HeadPose, head_template, head_to_box, to_frame
 from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, NUM_LANDMARKS
-from services.texture.models import WEIGHTS, TemporalWarpModel
+from services.texture.temporal_warp import WEIGHTS, TemporalWarpModel
 from services.texture.types import BankFrame, TargetFrame
 
 HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])

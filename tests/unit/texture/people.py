@@ -11,7 +11,7 @@ from services.common.face.landmarks import NUM_LANDMARKS
 from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
 from services.common.geometry.rotations import matrix_from_euler
-from services.texture.portrait.eyelids import LOWER_LIDS, UPPER_LIDS
+from services.texture.portrait import LOWER_LIDS, UPPER_LIDS
 
 MODEL = default_model()
 SIZE = 256

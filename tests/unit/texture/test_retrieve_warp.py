@@ -1,21 +1,125 @@
-"""The stream of textures."""
+"""The stream of textures.
+
+The inside of a mouth that the bank never shows open.
+
+The albedo modes of RetrieveWarp.
+"""
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.array_types import UInt8
+from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening
 from services.common.face.mouth_bank import MouthBank
-from services.texture.build_bank import build_bank
-from services.texture.models import TemporalWarpModel
-from services.texture.retrieve_warp import WarpStream
-from services.texture.types import ALBEDO_MODES, TargetFrame, WarpedFrame, WarpMode
+from services.texture.bank import build_bank
+from services.texture.retrieve_warp import UnseenInside, WarpStream
+from services.texture.temporal_warp import TemporalWarpModel
+from services.texture.types import WarpedFrame, WarpMode
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
+import dataclasses
+
+from services.common.errors import InvalidRequest
+from services.common.face.crops import head_to_box
+from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.landmarks import MOUTH_AREA
+from services.texture.retrieve_warp import IdentityStream
+from services.texture.types import ALBEDO_MODES, TargetFrame
+from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
+
+
+@pytest.fixture(scope="module")
+def shut(person: DrawnPerson) -> MouthBank:
+    """Ninety frames of the person, on which the lips are 1 px apart."""
+    silent = copy.copy(person)
+    apart = float(mouth_opening(person.mouth(0))) - person.opening(0)
+    silent.opening = lambda _: 1.0 - apart  # type: ignore[method-assign,assignment]
+    return build_bank([silent.bank_frame(frame) for frame in range(90)])
+
+
+def warped(bank: MouthBank, model: TemporalWarpModel, person: DrawnPerson, frame: int) -> WarpedFrame:
+    found = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, model).push(person.target(frame))
+    assert found is not None
+    return found
+
+
+def between_the_lips(frame: WarpedFrame) -> UInt8:
+    """The pixels around the middle of the wanted inner lips."""
+    x, y = np.rint(frame.box_landmarks[len(LIPS_OUTER) : NUM_LIPS].mean(axis=0)).astype(int)
+    return frame.texture[y - 1 : y + 2, x - 2 : x + 3]
+
+
+def test_an_open_mouth_of_a_person_who_is_never_seen_with_one_is_dark_inside(
+    person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel
+) -> None:
+    frame = warped(shut, model, person, max(range(90), key=person.opening))
+    lips = shut.boxes[shut.medoid].astype(np.float32).mean()
+    assert between_the_lips(frame).max() < 0.5 * lips
+
+
+def test_shut_lips_have_no_dark_line(shut: MouthBank) -> None:
+    texture, wanted = shut.boxes[0], shut.control_points[0].copy()
+    upper, lower = slice(len(LIPS_OUTER) + 1, len(LIPS_OUTER) + 10), slice(NUM_LIPS - 1, len(LIPS_OUTER) + 10, -1)
+    wanted[lower] = wanted[upper]
+    assert np.array_equal(UnseenInside(shut).drawn(texture, wanted), texture)
+
+
+def test_nothing_is_drawn_for_a_person_whose_open_mouth_is_known(person: DrawnPerson) -> None:
+    bank = build_bank([person.bank_frame(frame) for frame in range(90)])
+    inside = UnseenInside(bank)
+    assert not inside.needed
+    assert np.array_equal(inside.drawn(bank.boxes[0], bank.control_points[0]), bank.boxes[0])
+
+
+MOUTH = HEAD[list(MOUTH_AREA)]
+DRAWING = IdentityDrawing(a_person(), MODEL)
+
+
+def target(frame: int, *, context_only: bool = False) -> TargetFrame:
+    pose = dataclasses.replace(POSE, rotation=turned(yaw=2.0 * frame))
+    return TargetFrame(frame, MOUTH + np.array([0.0, 0.1 * frame, 0.0], np.float32), pose, context_only)
+
+
+@pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
+def test_a_frame_depends_on_itself_alone(mode: WarpMode) -> None:
+    whole = IdentityStream(DRAWING, mode)
+    answers = [whole.push(target(frame)) for frame in range(4)]
+    alone = IdentityStream(DRAWING, mode).push(target(3))
+    assert isinstance(alone, WarpedFrame)
+    assert isinstance(answers[3], WarpedFrame)
+    assert alone.texture.tobytes() == answers[3].texture.tobytes()
+    assert (
+        alone.texture.tobytes()
+        == DRAWING.draw(target(3).mouth, target(3).pose, detailed=mode is WarpMode.DETAILED_ALBEDO).tobytes()
+    )
+    np.testing.assert_array_equal(alone.box_landmarks, head_to_box(target(3).mouth, target(3).pose))
+    assert (alone.bank_frame_index, alone.distance, alone.fitting_error, alone.bending_energy) == (-1, 0.0, 0.0, 0.0)
+
+
+def test_context_is_not_answered() -> None:
+    assert IdentityStream(DRAWING, WarpMode.LOW_FREQUENCY_ALBEDO).push(target(0, context_only=True)) is None
+
+
+def test_frames_must_come_in_order() -> None:
+    stream = IdentityStream(DRAWING, WarpMode.LOW_FREQUENCY_ALBEDO)
+    stream.push(target(2))
+    with pytest.raises(InvalidRequest, match="must increase"):
+        stream.push(target(2))
+
+
+def test_no_detail_is_refused_at_once() -> None:
+    plain = IdentityDrawing(a_person(texture=np.zeros((0, 0, 3), np.uint8), seen=np.zeros((0, 0), np.uint8)), MODEL)
+    IdentityStream(plain, WarpMode.LOW_FREQUENCY_ALBEDO)
+    with pytest.raises(InvalidRequest) as caught:
+        IdentityStream(plain, WarpMode.DETAILED_ALBEDO)
+    assert caught.value.field == "config.identity"
+
 
 NETWORK = WarpMode.TEMPORAL_WARP_NETWORK
 RETRIEVING = [mode for mode in WarpMode if mode not in ALBEDO_MODES]

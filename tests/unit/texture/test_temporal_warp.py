@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from research.texture.temporal_warp import EnergyWeights, TemporalWarp, TemporalWarpConfig, spline_energies
 from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, retrieve, wanted_points
 from services.common.face.mouth_texture import fit_retrieved
 from services.common.face.thin_plate_spline import evaluate_grid, fit_spline, fitting_error
-from services.texture.build_bank import build_bank
-from services.texture.models import TemporalWarpModel
-from services.texture.networks.temporal_warp import TemporalWarp, TemporalWarpConfig
-from services.texture.train.losses import LossWeights, spline_energies
+from services.texture.bank import build_bank
+from services.texture.temporal_warp import TemporalWarpModel
 from tests.unit.common.face.windows import causal_windows
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def test_the_training_loss_is_the_energies_of_the_serving_splines(chain: tuple[n
     assert float(energies.fitting) == pytest.approx(fitting_error(spline, source, 74).mean(), rel=1e-6)
     served = temporal_energy(evaluate_grid(spline)[:, 1:-1:4, 1:-1:4])
     assert float(energies.temporal) == pytest.approx(served, rel=1e-3)
-    weights = LossWeights(fitting=1.0, bending=0.0, temporal=2.0)
+    weights = EnergyWeights(fitting=1.0, bending=0.0, temporal=2.0)
     assert float(energies.total(weights)) == pytest.approx(float(energies.fitting) + 2 * float(energies.temporal))
 
 

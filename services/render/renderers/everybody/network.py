@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from services.render.key_pictures import NUM_KEYS
 from services.render.networks.unet import UNetTrunk
 from services.render.networks.weights import StoredConfig, load_network
-from services.render.renderers.everybody.inputs import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
+from services.render.renderers.everybody.renderer import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
 
 WEIGHTS: Final = "everybody.safetensors"
 """Name of the weights file."""

@@ -1,38 +1,345 @@
-"""The renderer `headpose` as the registry holds it."""
+"""Renderer of `headpose`: each frame with the two before it, from the drawn face and key pictures.
+
+face = rendered frame + residual(window of rendered frames, mask, target lips, key pictures; FiLM state, memory items),
+then its detail as strong as that of the key pictures (`with_detail`)
+
+Inside of a mouth that no picture of the person shows: a mean over the people of the training set, in the person's light.
+
+A still picture with shut lips has no teeth to show when the mouth opens. The picture's lips, moved apart, would fill the mouth
+with lip. There the mean open mouth of the training people stands (research/methods/headpose/mouth_interior.py), moved to the
+target landmarks.
+
+Input of the network of `headpose`: frames with the drawn face in them (paper `headpose`, Sec. 3.3 and 3.4).
+
+The rendered frame r_t is the footage with the drawn face put into the lower-face mask. What the mesh leaves open there, the
+inside of the mouth and the edge to the neck, is filled with the actor's nearest key picture, moved to the target landmarks. Three
+rendered frames, t-2 to t, are the paper's window; target lips and key pictures stand beside them.
+
+An actor of one picture has one key picture for all mouths. Moved that far, the key picture shows its teeth through shut lips, and
+its nose below the nose of the frame. The network would draw both. The mesh of the same picture has neither fault, so the rendered
+frame stands in for the key pictures, and the key picture gives the inside of the mouth alone.
+
+Fine detail of a drawn face, amplified until it is as strong as in the person's footage (in the spirit of unsharp masking).
+
+    face + a * (face - blurred face),        0 <= a <= 1.5
+
+with the one `a` at which the Laplacian inside the lower face is as strong as in the key pictures, which were filmed and moved to
+the same landmarks. A face that is as sharp as the key pictures stays as it is. Each frame is treated by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from services.render.renderer import ExportJob, PersonalizeJob, Renderer
-from services.render.renderers.headpose.inputs import DRAWN_WINDOW
-from services.render.renderers.headpose.stream import HeadposeDrawer
-from services.render.types import PersonalizeProgress, TextureInput
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from services.common.array_types import Array, Bool, Float32, UInt8
+from services.common.face.crops import BOX_SIZE
+from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
+from services.common.face.lip_pictures import lip_pictures
+from services.common.store.tensor_bytes import decode_arrays
+from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.colour_match import match_colour
+from services.render.key_pictures import KeyPictures, moved_keys, nearest_keys, unpacked
+from services.render.renderer import NetworkInputs, StreamSetup, Window, drawn_face, with_face, without_dots
+from services.render.types import RenderFrame
+
+FORMAT: Final = "dubstage.mouth_interior/1"
+LEVEL: Final = 96.0
+"""Grey level of the stored picture that stands for the brightness of the lips."""
+FILE: Final = "mouth_interior.safetensors"
+"""Name of the file in a folder of weights, and of the one that comes with dubstage."""
+_OPEN_ENOUGH: Final = 0.8
+_OPEN_RANGE: Final = 0.4
+"""A picture whose mouth has .8 of the target area stays as it is. A picture with .4 of the target area gets the mean inside."""
+_SMALLEST_AREA: Final = 20.0
 
 
-def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
-    # Importing PyTorch takes seconds and much memory, which a process that only draws never pays.
-    from services.render.renderers.headpose.personalize import personalize_headpose
+@dataclass(frozen=True, slots=True, eq=False)
+class MouthInterior:
+    """Mean open mouth.
 
-    return personalize_headpose(job)
+    Attributes:
+        picture: uint8 [160, 160, 3], the mouth. The brightness of the lips is LEVEL.
+        landmarks: float32 [59, 2], landmarks of the mouth, box pixels.
+        skin_chroma: float32 [3], mean 1: colour of the skin round the mouth.
+    """
+
+    picture: UInt8
+    landmarks: Float32
+    skin_chroma: Float32
 
 
-def _export(job: ExportJob) -> Path:
-    from services.render.renderers.headpose.export import export_headpose
+class LipAndSkin(NamedTuple):
+    """Brightness of the lips and colour of the skin of a picture.
 
-    return export_headpose(job)
+    Attributes:
+        lip_level: mean of the lips' three channels, in the unit of the picture.
+        skin_chroma: float32 [3], mean 1: colour of the skin.
+    """
+
+    lip_level: float
+    skin_chroma: Float32
 
 
-RENDERER: Final = Renderer(
-    name="headpose",
-    frames_before=DRAWN_WINDOW - 1,
-    inputs=("texture",),
-    texture=TextureInput.DRAWN,
-    needs_actor=True,
-    needs_identity=True,
-    open=HeadposeDrawer,
-    personalize=_personalize,
-    export=_export,
-)
+@cache
+def mean_mouth(weights: Path | None = None) -> MouthInterior:
+    """Return the mean open mouth.
+
+    Args:
+        weights: folder of weights. A folder without the file, or None, gives the mean open mouth that comes with dubstage.
+    """
+    own = None if weights is None else weights / FILE
+    path = own if own is not None and own.is_file() else Path(__file__).with_name(FILE)
+    stored = decode_arrays(path.read_bytes())
+    return MouthInterior(stored["picture"], stored["landmarks"], stored["skin_chroma"])
+
+
+def inner_area(box_landmarks: Float32) -> float:
+    """Return the area between the inner lips, square pixels, of landmarks, float32 [59, 2]."""
+    return float(cv2.contourArea(np.ascontiguousarray(box_landmarks[len(LIPS_OUTER) : NUM_LIPS], dtype=np.float32)))
+
+
+def lip_and_skin(picture: npt.NDArray[np.floating] | UInt8, mask: UInt8, box_landmarks: Float32) -> LipAndSkin:
+    """Return how bright the lips are and which colour the skin has.
+
+    Args:
+        picture: [H, W, 3], a face.
+        mask: uint8 [H, W], above 0 where the picture shows the face.
+        box_landmarks: float32 [59, 2], landmarks of the face, box pixels.
+    """
+    lips = lip_pictures(box_landmarks, len(mask)).astype(np.float32) / 255.0
+    red, skin = np.clip(lips[..., 0] - lips[..., 1], 0.0, 1.0), (mask > 0) * (1.0 - lips[..., 0])
+    lip, around = ((picture * part[..., None]).sum(axis=(0, 1)) / max(float(part.sum()), 1.0) for part in (red, skin))
+    return LipAndSkin(float(lip.mean()), np.asarray(around / max(float(around.mean()), 1e-6), np.float32))
+
+
+def with_interior(
+    picture: UInt8, own_landmarks: Float32, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None = None
+) -> UInt8:
+    """Return a moved picture, with the mean inside of a mouth if the picture's own mouth was all but shut: uint8 [H, W, 3].
+
+    Args:
+        picture: uint8 [H, W, 3], already moved to the target landmarks.
+        own_landmarks: float32 [59, 2], landmarks of the picture before the move, box pixels.
+        mask: uint8 [H, W], lower-face mask.
+        box_landmarks: float32 [59, 2], target landmarks, box pixels.
+        mean: mean open mouth; None: the one that comes with dubstage.
+    """
+    wanted = inner_area(box_landmarks)
+    size = len(mask)
+    if wanted <= _SMALLEST_AREA * (size // BOX_SIZE) ** 2:
+        return picture
+    shut = float(np.clip((_OPEN_ENOUGH - inner_area(own_landmarks) / wanted) / _OPEN_RANGE, 0.0, 1.0))
+    if shut == 0.0:
+        return picture
+    mean = mean or mean_mouth()
+    seen = lip_and_skin(picture, mask, box_landmarks)
+    moved = moved_keys(KeyPictures(mean.picture[None], mean.landmarks[None]), box_landmarks, size)[0]
+    inside = moved * (seen.lip_level / LEVEL * seen.skin_chroma / mean.skin_chroma)
+    weight = shut * lip_pictures(box_landmarks, size)[..., 1:] / np.float32(255.0)
+    return np.asarray(np.clip(np.rint(picture + weight * (inside - picture)), 0, 255), dtype=np.uint8)
+
+
+DRAWN_WINDOW: Final = 3
+"""Frames t-2 to t that the network sees (paper: a window of three adjacent frames)."""
+INPUT_KEYS: Final = 3
+"""Key pictures that the network sees."""
+PICTURE_CHANNELS: Final = 3 * INPUT_KEYS + 3 * DRAWN_WINDOW + 3
+"""Channels of `drawn_picture`."""
+FIRST_KEY: Final = slice(0, 3)
+RENDERED: Final = slice(3, 6)
+RENDERED_BEFORE: Final = (slice(9, 12), slice(12, 15))
+"""Rendered frames t-1 and t-2."""
+OTHER_KEYS: Final = slice(15, PICTURE_CHANNELS)
+
+
+_SPREAD_PX: Final = 1.5
+"""How far the drawn lips are continued into the gap between them, the standard deviation of a Gaussian, box pixels."""
+_EDGE_PX: Final = 0.6
+"""Softness of the border between drawn lips and the inside of the mouth, the standard deviation of a Gaussian, box pixels."""
+
+
+def coverage(drawn: UInt8) -> Bool:
+    """Return where the drawn face covers the box: bool [H, W]; the drawn face is 0, 0, 0 elsewhere."""
+    return np.asarray(drawn.any(axis=-1), dtype=np.bool_)
+
+
+def rendered_frame(background: UInt8, mask: UInt8, drawn: UInt8, fill: UInt8, covered: Bool | None = None) -> UInt8:
+    """Return the rendered frame r_t: uint8 [H, W, 3]. No pixel of the background under the mask is read.
+
+    Args:
+        background: uint8 [H, W, 3], the footage.
+        mask: uint8 [H, W], its lower-face mask.
+        drawn: uint8 [H, W, 3], the drawn face.
+        fill: uint8 [H, W, 3], shown where the drawn face covers nothing; in the footage's light.
+        covered: bool [H, W]; None: `coverage` of the drawn face.
+    """
+    shown = coverage(drawn) if covered is None else covered
+    face = np.where(shown[..., None], match_colour(drawn, background, mask, shown), fill)
+    return np.where(mask[..., None] > 0, face, background)
+
+
+def still_frame(background: UInt8, mask: UInt8, drawn: UInt8, key: UInt8, lips: UInt8) -> UInt8:
+    """Return the rendered frame r_t of an actor of one picture: uint8 [H, W, 3].
+
+    The key picture shows inside the target inner lips alone. A gap that the mesh leaves between shut lips gets the colour of the
+    lips.
+
+    Args:
+        background: uint8 [H, W, 3], the footage. No pixel under the mask is read.
+        mask: uint8 [H, W], its lower-face mask.
+        drawn: uint8 [H, W, 3], the drawn face.
+        key: uint8 [H, W, 3], the key picture, moved to the target landmarks and brought to the light of the footage.
+        lips: uint8 [H, W, 2], target lips and inside of the mouth (services.common.face.lip_pictures).
+    """
+    multiple = len(mask) // BOX_SIZE
+    shown = coverage(drawn)
+    gap = ~shown & (lips[..., 0] > 0)
+    known = _blurred(np.dstack([drawn, np.where(shown, 255, 0)]).astype(np.float32), _SPREAD_PX * multiple)
+    lip = 255.0 * known[..., :3] / np.maximum(known[..., 3:], 1.0)
+    whole = np.where(gap[..., None], np.clip(np.rint(lip), 1, 255).astype(np.uint8), drawn)
+    face = rendered_frame(background, mask, whole, key, shown | gap)
+    inside = _blurred((gap * lips[..., 1]).astype(np.float32), _EDGE_PX * multiple) * (mask > 0) / np.float32(255.0)
+    return np.asarray(np.rint(face + inside[..., None] * (key.astype(np.float32) - face)), np.uint8)
+
+
+def _blurred(picture: Float32, sigma: float) -> Float32:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+
+def input_keys(
+    keys: KeyPictures, background: UInt8, mask: UInt8, box_landmarks: Float32, mean: MouthInterior | None = None
+) -> UInt8:
+    """Return the key pictures with the nearest lips as the network sees them: uint8 [INPUT_KEYS, H, W, 3], the nearest first.
+
+    They are moved to the target landmarks and brought to the light of the frame's cheeks. Where the key's own mouth is all but shut
+    beside the target one, the key gets the mean inside of a mouth. No pixel of the background under the mask is read.
+
+    Args:
+        keys: key pictures of the actor.
+        background: uint8 [H, W, 3], the frame.
+        mask: uint8 [H, W], its lower-face mask.
+        box_landmarks: float32 [59, 2], its target landmarks, box pixels.
+        mean: mean open mouth; None: the one that comes with dubstage.
+    """
+    size = len(mask)
+    near = nearest_keys(keys, box_landmarks, size)
+    near = KeyPictures(near.pictures[:INPUT_KEYS], near.landmarks[:INPUT_KEYS])
+    matched = (match_colour(moved, background, mask) for moved in moved_keys(near, box_landmarks, size))
+    own = near.landmarks * np.float32(size // BOX_SIZE)
+    return np.stack([with_interior(key, points, mask, box_landmarks, mean) for key, points in zip(matched, own, strict=True)])
+
+
+def keys_of_input(picture: UInt8) -> UInt8:
+    """Return the key pictures that an input of the network shows: uint8 [INPUT_KEYS, H, W, 3]."""
+    keys = [picture[..., FIRST_KEY], *np.split(picture[..., OTHER_KEYS], INPUT_KEYS - 1, axis=-1)]
+    return np.stack(keys)
+
+
+def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8) -> UInt8:
+    """Return the network's input: uint8 [H, W, PICTURE_CHANNELS].
+
+    First key picture, r_t, mask and target lips, as losses.compose expects them, target inside of the mouth; r_t-1, r_t-2; then the
+    other key pictures.
+
+    Args:
+        window: three results of `rendered_frame`, t-2 to t.
+        mask: uint8 [H, W], mask of frame t.
+        lips: uint8 [H, W, 2], target lips and inside of the mouth in frame t (services.common.face.lip_pictures).
+        keys: uint8 [INPUT_KEYS, H, W, 3], moved and matched to frame t, the nearest first.
+
+    Raises:
+        ValueError: another number of frames or key pictures.
+    """
+    if len(window) != DRAWN_WINDOW or len(keys) != INPUT_KEYS:
+        raise ValueError(f"{DRAWN_WINDOW} frames and {INPUT_KEYS} key pictures expected, {len(window)} and {len(keys)} given")
+    return np.dstack([keys[0], window[-1], mask, lips, *window[-2::-1], *keys[1:]])
+
+
+_BLUR_SIGMA: Final = 1.2
+_MOST: Final = 1.5
+_SHARE: Final = 0.9
+"""Target share of the key pictures' strength: a moved picture of another moment has edges in the wrong places too."""
+_EROSION: Final = np.ones((9, 9), np.uint8)
+
+
+def with_detail(face: UInt8, keys: UInt8, mask: UInt8) -> UInt8:
+    """Return a drawn face with the strength of detail of key pictures: uint8 [H, W, 3], unchanged outside the mask.
+
+    Args:
+        face: uint8 [H, W, 3], the drawn face.
+        keys: uint8 [K, H, W, 3], filmed, moved to the same landmarks.
+        mask: uint8 [H, W], lower-face mask.
+    """
+    # The seam between the drawn face and the footage is no detail of the face.
+    inside = cv2.erode((mask > 0).view(np.uint8), _EROSION) > 0
+    if not inside.any():
+        return face
+    picture = face.astype(np.float32)
+    fine = picture - cv2.GaussianBlur(picture, (0, 0), _BLUR_SIGMA)
+    drawn, added = _laplacian(picture)[inside], _laplacian(fine)[inside]
+    wanted = _SHARE * float(np.mean([np.square(_laplacian(key.astype(np.float32))[inside]).mean() for key in keys]))
+    # |drawn + a added|^2 = wanted, for the positive root.
+    square, mixed, own = (float(np.mean(one * other)) for one, other in ((added, added), (drawn, added), (drawn, drawn)))
+    if own >= wanted or square <= 0.0:
+        return face
+    amount = min((-mixed + np.sqrt(max(mixed * mixed + square * (wanted - own), 0.0))) / square, _MOST)
+    weight = (amount / 255.0) * mask[..., None].astype(np.float32)
+    return np.asarray(np.clip(np.rint(picture + weight * fine), 0, 255), dtype=np.uint8)
+
+
+def _laplacian(picture: Float32) -> Float32:
+    return np.asarray(cv2.Laplacian(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.CV_32F), np.float32)
+
+
+class PreparedFrame(NamedTuple):
+    """Pictures of a frame that the window keeps.
+
+    Attributes:
+        rendered: uint8 [H, W, 3], the rendered frame r_t.
+        keys: uint8 [INPUT_KEYS, H, W, 3], key pictures, moved to the frame. Their detail is the measure of the drawn face's detail.
+        shown: uint8 [INPUT_KEYS, H, W, 3], what the network sees in the place of key pictures.
+    """
+
+    rendered: UInt8
+    keys: UInt8
+    shown: UInt8
+
+
+class HeadposeRenderer:
+    """See services.render.renderer.FrameRenderer."""
+
+    def __init__(self, setup: StreamSetup) -> None:
+        actor, self._keys = unpacked(setup.state)
+        self._mean = mean_mouth(setup.model.path.parent)
+        self.actor_inputs: Final[Mapping[str, Array]] = {INPUT_STATE: actor}
+
+    def prepare(self, frame: RenderFrame) -> PreparedFrame:
+        """See FrameRenderer.prepare."""
+        assert frame.texture is not None  # the renderer declares this input
+        keys = input_keys(self._keys, frame.background, frame.mask, frame.box_landmarks, self._mean)
+        if not self._keys.one_picture:
+            return PreparedFrame(rendered_frame(frame.background, frame.mask, frame.texture, keys[0]), keys, keys)
+        lips = lip_pictures(frame.box_landmarks, len(frame.mask))
+        rendered = still_frame(frame.background, frame.mask, frame.texture, keys[0], lips)
+        return PreparedFrame(rendered, keys, np.stack([rendered] * INPUT_KEYS))
+
+    def network_inputs(self, window: Window[PreparedFrame]) -> NetworkInputs:
+        """See FrameRenderer.network_inputs."""
+        frame, now = window.frame, window.now
+        lips = lip_pictures(frame.box_landmarks, len(frame.mask))
+        picture = drawn_picture([item.rendered for item in window.items], frame.mask, lips, now.shown)
+        return NetworkInputs({INPUT_PICTURES: picture}, now.rendered)
+
+    def draw(self, window: Window[PreparedFrame], inputs: NetworkInputs, outputs: Mapping[str, Array]) -> UInt8:
+        """See FrameRenderer.draw."""
+        frame = window.frame
+        face = with_face(frame, without_dots(drawn_face(inputs.base, outputs[OUTPUT_RESIDUAL])))
+        return with_detail(face, window.now.keys, frame.mask)

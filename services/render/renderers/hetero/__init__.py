@@ -1,1 +1,28 @@
 """Renderer of `hetero`: the landmark translator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from services.render.renderer import PersonalizeJob, Renderer
+from services.render.renderers.hetero.renderer import REACH, HeteroRenderer
+from services.render.types import PersonalizeProgress
+
+
+def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
+    # Importing PyTorch takes seconds and much memory, which a process that only draws never pays.
+    from services.render.renderers.hetero.personalize import personalize_hetero
+
+    return personalize_hetero(job)
+
+
+RENDERER: Final = Renderer(
+    name="hetero",
+    frames_before=REACH,
+    frames_after=REACH,
+    inputs=("reference",),
+    needs_actor=True,
+    open=HeteroRenderer,
+    personalize=_personalize,
+)

@@ -1,4 +1,4 @@
-"""Network of `ugc`: masked footage + warped texture + wanted lips -> what to add to the texture.
+"""Network of `ugc`: masked footage + warped texture + target lips -> what to add to the texture.
 
 Paper `ugc`, Sec. III-B.3 (module Refine): a U-Net (services/render/networks/unet.py). Two departures from the paper:
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from services.render.networks.unet import UNetTrunk
 from services.render.networks.weights import StoredConfig, load_network
-from services.render.renderers.ugc.inputs import NUM_PICTURE_CHANNELS
+from services.render.renderers.ugc.renderer import NUM_PICTURE_CHANNELS
 
 WEIGHTS: Final = "ugc.safetensors"
 """Name of the weights file."""
@@ -48,7 +48,7 @@ class UgcNetwork(UNetTrunk):
         """Return the residual to add to the texture.
 
         Args:
-            pictures: float [B, 9, 160, 160], all in [0, 1]: masked background RGB, texture RGB, mask, wanted lips, wanted
+            pictures: float [B, 9, 160, 160], all in [0, 1]: masked background RGB, texture RGB, mask, target lips, target
                 inside of the mouth.
             state: float [B, S], the actors' states.
 

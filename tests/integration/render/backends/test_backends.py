@@ -12,28 +12,27 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Array
-from services.render.backends.base import Backend
-from services.render.backends.choice import CHOICES, TABLE, Choice
-from services.render.backends.make import make_backend
-from services.render.backends.openvino_backend import _core
-from services.render.backends.registry import WEIGHTS_FOLDER, read_models
-from services.render.models import RenderModels
-from services.render.tensor_names import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
+from services.render.backends.base import BACKEND_CHOICES, CHOICE_OF_PROCESSOR, Backend, BackendChoice
+from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, read_models
+from services.render.backends.openvino import _core
+from services.render.streams import RenderModels, make_backend
 from services.render.types import Precision
 from tests.unit.render.rendering import committed_models
 
 NAMES = ["ugc", "everybody", "headpose", "hetero", "everyone"]
 
 
-def skip_without(choice: Choice) -> None:
+def skip_without(choice: BackendChoice) -> None:
     """Skip where the processor does not compute in the precision. OpenVINO says so, because a virtual machine can hide flags."""
-    if choice == Choice("openvino", Precision.BFLOAT16) and "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if choice == BackendChoice("openvino", Precision.BFLOAT16) and "BF16" not in _core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
         pytest.skip("needs a processor that computes in bfloat16 (avx512_bf16 or amx_bf16)")
 
 
-@pytest.fixture(scope="module", params=CHOICES, ids=str)
+@pytest.fixture(scope="module", params=BACKEND_CHOICES, ids=str)
 def models(request: pytest.FixtureRequest) -> RenderModels:
-    choice: Choice = request.param
+    choice: BackendChoice = request.param
     skip_without(choice)
     loaded = committed_models(f"{choice.backend}-{choice.precision}")
     assert not loaded.unavailable
@@ -76,13 +75,13 @@ def test_every_backend_draws_the_picture_of_float32(models: RenderModels, name: 
     assert np.sqrt(np.mean(np.square(error))) < most[models.backend.precision]
 
 
-@pytest.mark.parametrize("choice", sorted(set(TABLE.values()), key=str), ids=str)
-def test_two_processes_compute_the_same_bytes_on_the_backends_of_the_table(choice: Choice) -> None:
+@pytest.mark.parametrize("choice", sorted(set(CHOICE_OF_PROCESSOR.values()), key=str), ids=str)
+def test_two_processes_compute_the_same_bytes_on_the_backends_of_the_table(choice: BackendChoice) -> None:
     code = f"""
 from tests.integration.render.backends.test_backends import digest_of
-from services.render.backends.make import make_backend
-from services.render.backends.openvino_backend import _core
-from services.render.backends.registry import WEIGHTS_FOLDER, read_models
+from services.render.streams import make_backend
+from services.render.backends.openvino import _core
+from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.types import Precision
 
 precision = Precision({str(choice.precision)!r})
@@ -100,7 +99,7 @@ print(digest_of(backend, "ugc"))
 def test_signals_are_heard_after_backends_with_overlapping_lives_have_ended() -> None:
     code = """
 import gc, os, signal, time
-from services.render.backends.openvino_backend import OpenVinoBackend
+from services.render.backends.openvino import OpenVinoBackend
 from services.render.types import Precision
 
 # A shell that starts the tests in the background makes them ignore this signal.

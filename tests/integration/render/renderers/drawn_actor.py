@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.render.models import RenderModels
-from services.render.streams import open_stream
+from services.render.streams import RenderModels, open_stream
 from services.render.types import RenderedFrame, RenderFrame
 from tests.unit.render.rendering import committed_models
 

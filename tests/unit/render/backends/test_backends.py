@@ -6,9 +6,9 @@ import pytest
 
 from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
-from services.render.backends.choice import BackendName
-from services.render.backends.make import make_backend
+from services.render.backends.base import BackendName
 from services.render.settings import RenderSettings
+from services.render.streams import make_backend
 from services.render.types import Precision
 
 REFUSED = [

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from services.common.errors import BackendUnavailable
 from services.render.backends import triton_healing
-from services.render.backends.registry import ModelFile
+from services.render.backends.base import TritonOptions
+from services.render.backends.model_files import ModelFile
+from services.render.backends.triton_control import CurableError, Cure, ServedModel
 from services.render.backends.triton_healing import TritonHealer, TritonMonitor
-from services.render.backends.triton_options import TritonOptions
-from services.render.backends.triton_types import CurableError, Cure, ServedModel
 
 LOST = CurableError("the process of the model died", Cure.RELOAD)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from services.common.errors import ModelNotFound
-from services.render.networks.discriminators import PatchDiscriminator, load_discriminator
+from services.render.losses import PatchDiscriminator, load_discriminator
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork, load_perceptual
 from services.render.networks.weights import metadata_of, save_weights
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tritonclient.grpc import model_config_pb2
 
 from services.common.errors import BackendUnavailable, InvalidRequest
-from services.render.backends.registry import WEIGHTS_FOLDER, file_sha256, read_models
+from services.render.backends.model_files import WEIGHTS_FOLDER, file_sha256, read_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import find
 from services.render.triton.repository import MODEL_FILE, RepositorySpec, write_repository

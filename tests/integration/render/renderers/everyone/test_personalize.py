@@ -10,11 +10,15 @@ import torch
 from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.renderer import PersonalizeJob
-from services.render.renderers.everyone.actor_footage import actor_windows, bank_texture
-from services.render.renderers.everyone.actor_state import packed, reference_row, unpacked
 from services.render.renderers.everyone.network import load
-from services.render.renderers.everyone.personalize import personalize_everyone
-from services.render.renderers.everyone.texture_search import TextureRecipe, TextureSearch
+from services.render.renderers.everyone.personalize import (
+    TextureRecipe,
+    TextureSearch,
+    actor_windows,
+    bank_texture,
+    personalize_everyone,
+)
+from services.render.renderers.everyone.renderer import packed, reference_row, unpacked
 from services.render.types import PersonalizeProgress
 from tests.unit.render.drawn_person import drawing
 from tests.unit.render.renderers.everyone.person import speaking, surface, write_weights

@@ -9,13 +9,12 @@ import torch
 
 from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.render.backends.registry import file_sha256
+from services.render.backends.model_files import file_sha256
 from services.render.key_pictures import choose_keys, unpacked
 from services.render.networks.weights import save_weights
 from services.render.personalization import PersonalizeRecipe
 from services.render.renderer import PersonalizeJob
-from services.render.renderers.headpose.identity_embedding import IdentityEmbedding, IdentityEmbeddingConfig
-from services.render.renderers.headpose.identity_features import EMBEDDING, embedding_of
+from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbedding, IdentityEmbeddingConfig, embedding_of
 from services.render.renderers.headpose.network import HeadposeConfig, HeadposeNetwork, load
 from services.render.renderers.headpose.personalize import FEWEST_FRAMES, personalize_headpose
 from services.render.types import PersonalizeProgress

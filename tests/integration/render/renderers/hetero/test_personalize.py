@@ -9,15 +9,12 @@ import pytest
 import torch
 
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.render.networks.tensors import to_tensor
-from services.render.networks.weights import save_weights
+from services.render.networks.weights import save_weights, to_tensor
 from services.render.personalization import PersonalizeRecipe, personalized
 from services.render.renderer import PersonalizeJob
-from services.render.renderers.hetero.inputs import NUM_CHANNELS
 from services.render.renderers.hetero.network import HeteroConfig, HeteroNetwork, load
-from services.render.renderers.hetero.pairs import actor_pairs
-from services.render.renderers.hetero.personalize import FixedEmbedder, personalize_hetero
-from services.render.renderers.hetero.reference import EMBEDDING_SIZE, choose_references, unpacked
+from services.render.renderers.hetero.personalize import FixedEmbedder, actor_pairs, personalize_hetero
+from services.render.renderers.hetero.renderer import EMBEDDING_SIZE, NUM_CHANNELS, choose_references, unpacked
 from services.render.types import PersonalizeProgress
 
 RECIPE = PersonalizeRecipe(num_steps=2, batch_size=1, num_pairs=3, report_every=1)

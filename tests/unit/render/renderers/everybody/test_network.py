@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from services.render.renderers.everybody.inputs import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
 from services.render.renderers.everybody.network import EverybodyConfig, EverybodyNetwork
+from services.render.renderers.everybody.renderer import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
 
 
 def test_the_served_network_has_one_to_two_million_parameters() -> None:

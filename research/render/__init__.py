@@ -1,0 +1,1 @@
+"""Training of the renderers: what the methods share, the perceptual network, export, and the tools that compare renderers."""

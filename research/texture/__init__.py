@@ -1,0 +1,1 @@
+"""Training of the temporal-warp network, and its export."""

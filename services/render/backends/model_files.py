@@ -1,0 +1,176 @@
+"""Exported models of a folder: files that the export wrote, checked against their digests; names of network inputs and outputs that
+several renderers share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.face.crops import BOX_SIZE
+from services.render.types import Precision
+
+INPUT_PICTURES: Final = "pictures"
+"""Input: the channels of one frame and its window, uint8 [batch, H, W, C]."""
+INPUT_STATE: Final = "actor_state"
+"""Input: the part of an actor's state that the network takes, float32 [batch, S], or float32 [S] for all frames of a batch."""
+OUTPUT_RESIDUAL: Final = "residual"
+"""Output: grey levels to add to a picture that the renderer chooses, float32 [batch, H, W, 3]."""
+
+
+WEIGHTS_FOLDER: Final = Path(__file__).parents[1] / "weights"
+"""Models that come with dubstage."""
+WEIGHTS_DIGEST: Final = "weights_sha256"
+"""Key in an ONNX file's metadata: digest of the weights file that the ONNX file's large tensors lie in."""
+BATCH_AXIS: Final = "batch"
+"""First axis of an export sheet's shape where the tensor has one row a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorForm:
+    """One input or output of an exported network.
+
+    Attributes:
+        name: name in the network's file.
+        dtype: NumPy's name of the data type, such as float32.
+        shape: lengths without the batch axis.
+        batched: whether a batch axis comes before `shape`. An input without a batch axis belongs to the actor: one array serves a
+            whole batch.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    batched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """An exported network.
+
+    Attributes:
+        name: name in requests.
+        path: path of the ONNX file.
+        sha256: digest of that file, hexadecimal. The digest covers the weights file too: the ONNX file states that file's digest.
+        weights: weights file in the same folder, which the ONNX file refers to; None: the ONNX file holds all its tensors.
+        state_size: length of an actor's state.
+        prior_sha256: digest of the weights that the network was exported from; an actor's state fits these weights only.
+        inputs: the network's inputs.
+        outputs: the network's outputs, all with a batch axis.
+        max_batch_size: largest batch that the network takes.
+        box_size: side of the render box, pixels: BOX_SIZE or a whole multiple.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    weights: Path | None
+    state_size: int
+    prior_sha256: str
+    inputs: tuple[TensorForm, ...]
+    outputs: tuple[TensorForm, ...]
+    max_batch_size: int
+    box_size: int
+
+    @property
+    def box_multiple(self) -> int:
+        """Side of the render box in units of BOX_SIZE."""
+        return self.box_size // BOX_SIZE
+
+    def input_shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of an input without the batch axis; None: the network has no input of this name."""
+        return next((form.shape for form in self.inputs if form.name == name), None)
+
+
+def read_models(folder: Path, precision: Precision) -> dict[str, ModelFile]:
+    """Read all models of a folder by name, in the file variant that a precision needs.
+
+    Raises:
+        ModelNotFound: there is no model, or not in this precision.
+        ArtefactCorrupt: a file has another digest than the exported one, or an export sheet contradicts itself.
+    """
+    variant = "int8" if precision is Precision.INT8 else "float"
+    models: dict[str, ModelFile] = {}
+    for sheet in sorted(folder.glob("*.export.json")):
+        try:
+            model = _read_model(sheet, variant, precision)
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise ArtefactCorrupt(
+                f"{sheet} is damaged: {type(problem).__name__}: {problem}; export the model again", resource=str(sheet)
+            ) from problem
+        models[model.name] = model
+    if not models:
+        raise ModelNotFound(f"no exported model in {folder}", resource=str(folder))
+    return models
+
+
+def _read_model(sheet: Path, variant: str, precision: Precision) -> ModelFile:
+    facts = json.loads(sheet.read_text(encoding="utf-8"))
+    name = str(facts["name"])
+    file = facts["files"].get(variant)
+    if file is None:
+        raise ModelNotFound(f"model {name!r} was not exported in {precision}: {sheet} has no {variant} variant", resource=name)
+    path, prior_sha256 = sheet.parent / str(file["path"]), str(facts["prior_sha256"])
+    _check_file(name, path, str(file["sha256"]))
+    weights = sheet.parent / str(file["weights"]) if "weights" in file else None
+    if weights is not None:
+        _check_file(name, weights, prior_sha256)
+    inputs, outputs = tensor_forms(facts["inputs"]), tensor_forms(facts["outputs"])
+    return ModelFile(
+        name=name,
+        path=path,
+        sha256=str(file["sha256"]),
+        weights=weights,
+        state_size=int(facts["state_size"]),
+        prior_sha256=prior_sha256,
+        inputs=inputs,
+        outputs=outputs,
+        max_batch_size=int(facts["max_batch_size"]),
+        box_size=_box_size(sheet, outputs),
+    )
+
+
+def _check_file(name: str, path: Path, sha256: str) -> None:
+    """Check that a file of a model is there and has the digest of the export sheet.
+
+    Raises:
+        ModelNotFound, ArtefactCorrupt: the file is missing or differs.
+    """
+    if not path.is_file():
+        raise ModelNotFound(f"model {name!r}: no file {path}", resource=name)
+    digest = file_sha256(path)
+    if digest != sha256:
+        raise ArtefactCorrupt(f"{path} is damaged: sha256 {sha256} expected, {digest} found", resource=str(path))
+
+
+def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
+    """Return the inputs or outputs of an export sheet: {name: [dtype, shape]}, where BATCH_AXIS may be the first of the shape."""
+    forms = []
+    for name, (dtype, shape) in entries.items():
+        batched = bool(shape) and shape[0] == BATCH_AXIS
+        forms.append(TensorForm(name, str(dtype), tuple(int(size) for size in shape[batched:]), batched))
+    return tuple(forms)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the digest of a file of any size, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _box_size(sheet: Path, outputs: tuple[TensorForm, ...]) -> int:
+    """Side of the pictures that a network draws: the first output has the shape [batch, side, side, channels]."""
+    shapes = [form.shape for form in outputs]
+    side = shapes[0][0] if shapes and len(shapes[0]) == 3 else 0
+    if not all(form.batched for form in outputs) or not side or shapes[0][1] != side or side % BOX_SIZE:
+        raise ArtefactCorrupt(
+            f"{sheet} lists outputs {shapes}: outputs need a batch axis, and the first one must be a square picture of {BOX_SIZE} "
+            f"pixels a side, or of a whole multiple",
+            resource=str(sheet),
+        )
+    return side

@@ -1,0 +1,267 @@
+"""NVIDIA Triton behind the backend's interface. Its dynamic batches join frames of all streams and actors.
+
+A network with an input of the actor (one without a batch axis) has no dynamic batches: each request is computed by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from services.common.chassis.calls import check_still_wanted
+from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest, ModelNotFound, Overloaded
+from services.render.backends.base import Arrays, TritonOptions
+from services.render.backends.model_files import ModelFile
+from services.render.backends.triton_control import (
+    CurableError,
+    Cure,
+    ServedModel,
+    SharedRegion,
+    aligned,
+    new_client,
+    remove_abandoned,
+    translated,
+)
+from services.render.backends.triton_healing import TritonHealer, TritonMonitor
+from services.render.types import Precision
+
+_TRIES: Final = 4
+
+
+class TritonBackend:
+    """Backend of a server that this process owns: it loads models there, sends inferences, and heals models that died.
+
+    Inferences are pure, so a failed inference is sent again. At most `max_in_flight` inferences are at the server; others wait
+    here.
+
+    Args:
+        options: where the server is and how to use it.
+        precision: number format of the networks that the server must have.
+        monitor: receives failures and healings.
+    """
+
+    def __init__(self, options: TritonOptions, *, precision: Precision, monitor: TritonMonitor | None = None) -> None:
+        self.precision = precision
+        self.num_threads = 0
+        self._runtime = ""
+        self._options = options
+        self._monitor = monitor or TritonMonitor()
+        self._healer = TritonHealer(options, self._monitor)
+        self._places = threading.BoundedSemaphore(options.max_in_flight)
+        self._free: list[_Channel] = []
+        self._closed = False
+        self._monitor.on_close(self.close)
+
+    @property
+    def name(self) -> str:
+        """`triton/` and the server's runtime, which the bytes depend on."""
+        return f"triton/{self._runtime}" if self._runtime else "triton"
+
+    def load(self, model: ModelFile) -> None:
+        """See Backend.load."""
+        if self._healer.served(model.name) is not None:
+            return
+        if self._options.shared_memory:
+            remove_abandoned()
+        self._healer.load(model)
+        served = self._served(model.name)
+        self._runtime, self.num_threads = served.runtime, served.num_threads
+
+    def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """See Backend.infer.
+
+        Raises:
+            Overloaded: no place at the server became free within the time of one inference.
+            BackendUnavailable: the model could not be healed.
+        """
+        served = self._served(model)
+        most = min(served.max_batch, self._options.max_frames) if self._options.shared_memory else served.max_batch
+        of_actor = {spec.name for spec in served.inputs if not spec.batched}
+        parts = [
+            self._infer(
+                model, {name: values if name in of_actor else values[begin : begin + most] for name, values in inputs.items()}
+            )
+            for begin in range(0, served.num_rows(inputs), most)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def close(self) -> None:
+        """Close connections and remove shared memory. Models stay loaded at the server."""
+        self._closed = True
+        self._healer.close()
+        while self._free:
+            self._free.pop().close()
+
+    def _served(self, model: str) -> ServedModel:
+        served = self._healer.served(model)
+        if served is None:
+            raise ModelNotFound(f"model {model!r} is not loaded", resource=model)
+        return served
+
+    def _infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        lost = CurableError("", Cure.RETRY)
+        for _ in range(_TRIES):
+            check_still_wanted()
+            if not self._monitor.is_serving():
+                raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
+            seen = self._healer.reloads(model)
+            try:
+                with self._channel(self._healer.generation) as channel:
+                    outputs = channel.infer(self._served(model), inputs)
+            except CurableError as failure:
+                self._monitor.failures.labels(failure.cure.value).inc()
+                lost = failure
+            else:
+                self._healer.answered(model)
+                return outputs
+            self._healer.heal(model, seen, lost)
+        raise BackendUnavailable(f"Triton at {self._options.url} failed {_TRIES} times in a row: {lost}")
+
+    @contextmanager
+    def _channel(self, generation: int) -> Iterator[_Channel]:
+        """Take one of the places, with a connection and its memory.
+
+        After a failure the connection is thrown away, because the server may still write into its memory.
+        """
+        if not self._places.acquire(timeout=self._options.timeout_s):
+            raise Overloaded(f"{self._options.max_in_flight} inferences are at Triton already, as many as are sent at once")
+        try:
+            with self._monitor.in_flight.track_inprogress():
+                channel = self._take(generation)
+                try:
+                    yield channel
+                except BaseException:
+                    channel.close()
+                    raise
+                if self._closed:
+                    channel.close()
+                else:
+                    self._free.append(channel)
+        finally:
+            self._places.release()
+
+    def _take(self, generation: int) -> _Channel:
+        while self._free:
+            try:
+                channel = self._free.pop()
+            except IndexError:  # another thread was faster
+                break
+            if channel.generation == generation:
+                return channel
+            channel.close()
+        return _Channel(self._options, generation)
+
+
+class _Channel:
+    """Connection with, if arrays go through shared memory, a region of its own. One thread uses a channel at a time."""
+
+    def __init__(self, options: TritonOptions, generation: int) -> None:
+        self.generation = generation
+        self._options = options
+        self._client = new_client(options.url)
+        self._region: SharedRegion | None = None
+
+    def infer(self, model: ServedModel, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Send one request and return its outputs.
+
+        Raises:
+            CurableError, AcceleratorOutOfMemory, ContractBroken: the inference failed.
+            StorageFull: /dev/shm has no room.
+        """
+        rows = model.num_rows(inputs)
+        try:
+            if self._options.shared_memory:
+                return self._infer_shared(model, inputs, rows)
+            return self._infer_sent(model, inputs, rows)
+        except InferenceServerException as error:
+            raise translated(error) from error
+
+    def _infer_sent(self, model: ServedModel, inputs: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
+        tensors = []
+        for spec in model.inputs:
+            tensor = triton.InferInput(spec.name, list(spec.shape(rows)), spec.datatype)
+            tensor.set_data_from_numpy(np.ascontiguousarray(inputs[spec.name]))
+            tensors.append(tensor)
+        answer = self._send(model, tensors, [triton.InferRequestedOutput(spec.name) for spec in model.outputs])
+        outputs = {spec.name: answer.as_numpy(spec.name) for spec in model.outputs}
+        for spec in model.outputs:
+            if outputs[spec.name] is None or outputs[spec.name].shape != spec.shape(rows):
+                raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
+        return outputs
+
+    def _infer_shared(self, model: ServedModel, inputs: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
+        offsets, size = _layout(model, self._options.max_frames)
+        if self._region is not None and self._region.size < size:
+            self._drop_region()
+        if self._region is None:
+            self._region = SharedRegion(size)
+            self._register(self._region)
+        region, tensors, wanted = self._region, [], []
+        for spec in model.inputs:
+            region.write(inputs[spec.name], offsets[spec.name])
+            tensor = triton.InferInput(spec.name, list(spec.shape(rows)), spec.datatype)
+            tensor.set_shared_memory(region.name, spec.num_bytes(rows), offset=offsets[spec.name])
+            tensors.append(tensor)
+        for spec in model.outputs:
+            output = triton.InferRequestedOutput(spec.name)
+            output.set_shared_memory(region.name, spec.num_bytes(rows), offset=offsets[spec.name])
+            wanted.append(output)
+        answer = self._send(model, tensors, wanted)
+        for spec in model.outputs:
+            given = answer.get_output(spec.name)
+            if given is None or tuple(given.shape) != spec.shape(rows):
+                raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
+        return {spec.name: region.read(spec.shape(rows), spec.dtype, offsets[spec.name]) for spec in model.outputs}
+
+    def _register(self, region: SharedRegion) -> None:
+        try:
+            self._client.register_system_shared_memory(
+                region.name, f"/{region.name}", region.size, client_timeout=self._options.timeout_s
+            )
+        except InferenceServerException as error:
+            if "shared memory" in str(error.message()).lower():
+                raise InvalidRequest(
+                    f"Triton at {self._options.url} cannot use /dev/shm/{region.name}: it must run on this host, with this "
+                    f"/dev/shm, as this user; else set DUBSTAGE_TRITON_SHARED_MEMORY=false ({error.message()})",
+                    field="DUBSTAGE_TRITON_SHARED_MEMORY",
+                ) from error
+            raise
+
+    def _send(self, model: ServedModel, tensors: list[Any], outputs: list[Any]) -> Any:
+        return self._client.infer(
+            model.file.name, tensors, model_version=model.version, outputs=outputs, client_timeout=self._options.timeout_s
+        )
+
+    def close(self) -> None:
+        """Close the connection and remove the shared memory."""
+        self._drop_region()
+        self._client.close()
+
+    def _drop_region(self) -> None:
+        region, self._region = self._region, None
+        if region is None:
+            return
+        try:
+            self._client.unregister_system_shared_memory(region.name, client_timeout=5.0)
+        except InferenceServerException:
+            pass  # the server is gone, and so is its view of the memory
+        finally:
+            region.close()
+
+
+def _layout(model: ServedModel, rows: int) -> tuple[dict[str, int], int]:
+    """Return where each tensor begins in a region for this many rows, and the region's size, bytes."""
+    offsets, size = {}, 0
+    for spec in (*model.inputs, *model.outputs):
+        offsets[spec.name] = size
+        size += aligned(spec.num_bytes(rows))
+    return offsets, size

@@ -1,1 +1,0 @@
-"""Training of the renderer of `hetero`."""

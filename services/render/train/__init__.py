@@ -1,1 +1,0 @@
-"""Training of the render stage; never imported by serving."""

@@ -1,1 +1,0 @@
-"""Footage frames as backgrounds for predicted head motion."""

@@ -1,1 +1,0 @@
-"""Features of a person's neural texture at the pixels of the render box."""

@@ -1,1 +1,0 @@
-"""A still picture whose head turns and whose eyes shut."""

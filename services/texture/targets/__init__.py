@@ -1,1 +1,0 @@
-"""Wanted mouths, as several RPCs of the stage take them."""

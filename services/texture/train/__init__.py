@@ -1,1 +1,0 @@
-"""Training of the texture stage's network."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.common.face.mouth_bank import MouthBank
+from services.render.key_pictures import STATE_SIZE, choose_keys, packed
+from services.render.streams import RenderModels, default_state, open_stream
+from services.render.types import RenderedFrame, RenderFrame
+from tests.integration.render.renderers.drawn_actor import DrawnActor, bytes_of, drawn_by
+from tests.integration.render.renderers.masks import is_background_outside, repainted, skin_error
+from tests.unit.render.rendering import RUNTIMES
+
+
+def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
+    """The drawn person, with a FiLM state of some size."""
+    length = models.files["everybody"].state_size - STATE_SIZE
+    film = np.random.default_rng(2).normal(0.0, 0.05, length).astype(np.float32)
+    return DrawnActor(models, "everybody", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
+
+
+def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    assert [made.frame_index for made in whole] == list(range(20, 30))
+    assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
+
+
+def test_a_stream_with_its_past_gives_the_bytes_of_the_whole(
+    actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]
+) -> None:
+    past = [replace(frame, context_only=True) for frame in film[2:8]]
+    assert bytes_of(whole)[8:] == bytes_of(actor.drawn([*past, *film[8:]]))
+    assert bytes_of(whole)[8:] != bytes_of(actor.drawn(film[8:]))
+
+
+def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, film: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn([*film[:2], *film[8:]]))[2:] == bytes_of(actor.drawn(film[8:]))
+
+
+def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, film: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn(film[:3])) == bytes_of(actor.drawn(list(map(repainted, film[:3]))))
+
+
+def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    assert all(is_background_outside(frame, made) for frame, made in zip(film, whole, strict=True))
+
+
+def test_the_wanted_landmarks_open_the_mouth(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]) -> None:
+    wanted = [replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6)]
+    shut, wide = (actor.drawn([frame])[0].box.astype(int) for frame in wanted)
+    x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
+    middle = (slice(y - 3, y + 4), slice(x - 8, x + 9))
+    truth = bank.boxes[6][middle].astype(int)
+    assert np.abs(wide[middle] - truth).mean() < 0.6 * np.abs(shut[middle] - truth).mean()
+
+
+def test_runtimes_agree(bank: MouthBank, film: list[RenderFrame]) -> None:
+    float_, openvino, int8 = drawn_by(RUNTIMES, lambda models: person(models, bank), film[0])
+    assert np.abs(float_ - openvino).max() <= 1
+    assert np.abs(float_ - int8).mean() < 1.5
+
+
+def test_nobody_can_be_drawn(models: RenderModels, film: list[RenderFrame]) -> None:
+    (made,) = DrawnActor(models, "everybody", default_state(models.files["everybody"])).drawn(film[:1])
+    assert skin_error(film[0], made) < 60
+
+
+def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[RenderFrame], film: list[RenderFrame]) -> None:
+    file = models.files["ugc"]
+    stream = open_stream(models.backend, file, default_state(file))
+    assert stream.render([replace(frames[0], context_only=True)]) == []
+    with pytest.raises(InvalidRequest, match="texture is missing"):
+        stream.render(film[:1])
+
+
+def test_a_state_of_another_length_is_refused(models: RenderModels) -> None:
+    with pytest.raises(InvalidRequest, match="has 3 numbers"):
+        open_stream(models.backend, models.files["everybody"], np.zeros(3, np.float32))

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from services.common.face.mouth_bank import MouthBank
+from services.render.renderers.hetero.renderer import STATE_SIZE, packed
+from services.render.streams import RenderModels, default_state
+from services.render.types import RenderedFrame, RenderFrame
+from tests.integration.render.renderers.drawn_actor import DrawnActor, bytes_of, drawn_by
+from tests.integration.render.renderers.masks import is_background_outside, repainted, skin_error
+from tests.unit.render.rendering import RUNTIMES
+
+
+def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
+    """The drawn person, with numbers of some size for the layers."""
+    length = models.files["hetero"].state_size - STATE_SIZE
+    numbers = np.random.default_rng(2).normal(0.0, 0.02, length).astype(np.float32)
+    return DrawnActor(models, "hetero", packed(numbers, bank.boxes[5]))
+
+
+def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    assert [made.frame_index for made in whole] == list(range(20, 30))
+    assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
+
+
+def test_a_part_with_frames_before_and_after_gives_the_bytes_of_the_whole(
+    actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]
+) -> None:
+    part = [replace(frame, context_only=place not in (4, 5)) for place, frame in enumerate(film)][2:8]
+    assert bytes_of(whole)[4:6] == bytes_of(actor.drawn(part))
+    for alone in (part[:4], part[2:]):
+        assert bytes_of(whole)[4:6] != bytes_of(actor.drawn(alone))
+
+
+def test_what_the_masks_hide_has_no_influence(actor: DrawnActor, film: list[RenderFrame]) -> None:
+    assert bytes_of(actor.drawn(film[:3])) == bytes_of(actor.drawn(list(map(repainted, film[:3]))))
+
+
+def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    assert all(is_background_outside(frame, made) for frame, made in zip(film, whole, strict=True))
+
+
+def opened_by(shut: RenderedFrame, wide: RenderedFrame, bank: MouthBank) -> npt.NDArray[np.float64]:
+    """What changes in the mouth if the wanted mouth is open, grey levels, flat."""
+    x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
+    part = slice(y - 14, y + 15), slice(x - 18, x + 19)
+    return np.asarray(wide.box[part].astype(np.float64) - shut.box[part]).ravel()
+
+
+def test_another_reference_changes_the_skin_and_not_the_lips_that_are_wanted(
+    actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]
+) -> None:
+    untrained = replace(actor, state=packed(np.zeros(len(actor.state) - STATE_SIZE, np.float32), bank.boxes[0]))
+    # A moustache and a beard.
+    bearded = bank.boxes[0].copy()
+    bearded[110:150:2, 30:130] //= 3
+    shut, wide = (replace(film[0], frame_index=0, box_landmarks=bank.box_landmarks[row]) for row in (0, 6))
+    pictures = [[untrained.drawn([frame], reference=given)[0] for frame in (shut, wide)] for given in (None, bearded)]
+    own, other = (each[0].box.astype(int) for each in pictures)
+    chin = slice(118, 140), slice(50, 110)
+    assert np.abs(own[chin] - other[chin]).mean() > 3.0
+    changes = [opened_by(closed, opened, bank) for closed, opened in pictures]
+    assert min(np.abs(change).mean() for change in changes) > 4.0
+    assert np.corrcoef(*changes)[0, 1] > 0.6
+
+
+def test_the_actors_own_reference_is_used_unless_another_is_given(
+    actor: DrawnActor, bank: MouthBank, film: list[RenderFrame], whole: list[RenderedFrame]
+) -> None:
+    other = replace(actor, state=packed(actor.state[:-STATE_SIZE], bank.boxes[0]))
+    assert bytes_of(other.drawn(film)) != bytes_of(whole)
+    given = [bytes_of(each.drawn(film, reference=bank.boxes[30])) for each in (actor, other)]
+    assert given[0] == given[1]
+
+
+def test_runtimes_agree(bank: MouthBank, film: list[RenderFrame]) -> None:
+    float_, openvino, int8 = drawn_by(RUNTIMES, lambda models: person(models, bank), film[0])
+    assert np.abs(float_ - openvino).max() <= 1
+    assert np.abs(float_ - int8).mean() < 1.5
+
+
+def test_nobody_can_be_drawn(models: RenderModels, film: list[RenderFrame]) -> None:
+    (made,) = DrawnActor(models, "hetero", default_state(models.files["hetero"])).drawn(film[:1])
+    assert skin_error(film[0], made) < 60

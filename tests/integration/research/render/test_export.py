@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from torch import Tensor, nn
+
+from research.render.export import ExportJob, ExportSpec, export_network
+from services.common.errors import ContractBroken, InvalidRequest
+from services.render.backends.model_files import OUTPUT_RESIDUAL, TensorForm, read_models
+from services.render.types import Precision
+
+
+class TinyConfig:
+    def to_metadata(self) -> dict[str, Any]:
+        return {"levels": 1}
+
+
+class TinyNetwork(nn.Module):
+    """Network as served, with inputs of its own: speech per frame, one reference picture per actor, a box of 320 pixels."""
+
+    state_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.config = TinyConfig()
+        self.conv = nn.Conv2d(6, 3, 3, padding=1)
+        self.speech = nn.Linear(5, 3)
+
+    def forward(self, picture: Tensor, speech_features: Tensor, reference: Tensor, actor_state: Tensor) -> Tensor:
+        shown = torch.cat([picture, reference.expand(picture.shape[0], -1, -1, -1)], dim=3).permute(0, 3, 1, 2)
+        made = self.conv(shown.to(torch.float32) / 255.0) + self.speech(speech_features)[:, :, None, None]
+        return (made * (1.0 + actor_state[0])).permute(0, 2, 3, 1)
+
+
+FORMS = (
+    TensorForm("picture", "uint8", (320, 320, 3), batched=True),
+    TensorForm("speech_features", "float32", (5,), batched=True),
+    TensorForm("reference", "uint8", (1, 320, 320, 3), batched=False),
+    TensorForm("actor_state", "float32", (4,), batched=False),
+)
+
+
+SPEC = ExportSpec(
+    name="toy",
+    weights="toy.safetensors",
+    load=lambda _path: TinyNetwork().eval().requires_grad_(False),
+    inputs=lambda _network: FORMS,
+    served=lambda network: network,
+    extra_state=7,
+)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ExportJob:
+    weights = tmp_path / "toy.safetensors"
+    weights.write_bytes(b"weights")
+    return ExportJob(weights=weights, folder=tmp_path / "out", training={"network": "toy_renderer", "config": {}})
+
+
+def test_inputs_of_a_network_s_own_are_exported_by_name(job: ExportJob) -> None:
+    path = export_network(SPEC, job)
+    facts = json.loads((job.folder / "toy.export.json").read_text())
+    assert facts["inputs"] == {
+        "picture": ["uint8", ["batch", 320, 320, 3]],
+        "speech_features": ["float32", ["batch", 5]],
+        "reference": ["uint8", [1, 320, 320, 3]],
+        "actor_state": ["float32", [4]],
+    }
+    assert facts["outputs"] == {OUTPUT_RESIDUAL: ["float32", ["batch", 320, 320, 3]]}
+    assert facts["state_size"] == 11
+    assert facts["training"] == {"network": "toy_renderer", "config": {}}
+    assert [report["batch"] for report in facts["parity"]] == [1, 3]
+    file = read_models(job.folder, Precision.FLOAT32)["toy"]
+    assert file.box_multiple == 2
+    assert file.inputs == FORMS
+    # The actor's inputs are given once for a whole batch.
+    given = {
+        "picture": np.zeros((5, 320, 320, 3), np.uint8),
+        "speech_features": np.zeros((5, 5), np.float32),
+        "reference": np.zeros((1, 320, 320, 3), np.uint8),
+        "actor_state": np.zeros(4, np.float32),
+    }
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.run([OUTPUT_RESIDUAL], given)[0].shape == (5, 320, 320, 3)
+
+
+def test_an_export_that_computes_something_else_fails_and_writes_nothing(job: ExportJob) -> None:
+    with pytest.raises(ContractBroken, match="grey levels"):
+        export_network(replace(SPEC, tolerance_levels=-1.0), job)
+    assert not job.folder.exists()
+
+
+def test_calibration_pictures_must_fit(job: ExportJob) -> None:
+    pictures = np.zeros((1, 160, 160, 9), np.uint8)
+    with pytest.raises(InvalidRequest, match="calibration pictures"):
+        export_network(SPEC, ExportJob(weights=job.weights, folder=job.folder, calibration=pictures))
+    assert not job.folder.exists()

@@ -1,0 +1,28 @@
+"""The run that makes the mean mouth, and its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from research.methods.headpose.mouth_interior import NETWORK, MouthInteriorRecipe
+from services.common.errors import InvalidRequest
+from services.common.face.mouth_bank import MouthBank
+from services.render.renderers.headpose.renderer import mean_mouth
+from tests.unit.research.render.tiny_training import opened, run, small_set
+
+
+def test_a_run_without_steps_makes_the_mean_of_the_set_and_the_stage_shows_it(bank: MouthBank, tmp_path: Path) -> None:
+    recipe = MouthInteriorRecipe()
+    training = opened(NETWORK, recipe, small_set(tmp_path / "set", bank), {})
+    folder = run(training, NETWORK, recipe, tmp_path / "run")
+    assert NETWORK.export is not None
+    (tmp_path / "render").mkdir()
+    (path,) = NETWORK.export(folder, tmp_path / "render")
+    assert path.read_bytes() == (folder / "mouth_interior.safetensors").read_bytes()
+    assert not np.array_equal(mean_mouth(tmp_path / "render").picture, mean_mouth().picture)
+    assert np.array_equal(mean_mouth(tmp_path / "set").picture, mean_mouth().picture)
+    with pytest.raises(InvalidRequest, match="--resume"):
+        NETWORK.export(tmp_path, tmp_path / "render")

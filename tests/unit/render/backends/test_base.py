@@ -1,0 +1,72 @@
+"""Kinds of processors, from flags as Linux prints them."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.render.backends.base import (
+    BACKEND_CHOICES,
+    CHOICE_OF_PROCESSOR,
+    PLAIN_CHOICE,
+    BackendChoice,
+    Processor,
+    choice_for,
+    default_choice,
+    processor_of,
+)
+from services.render.types import Precision
+
+BOTH = {"onnxruntime", "openvino"}
+
+
+def test_the_table_has_a_choice_for_every_kind_of_processor() -> None:
+    assert set(CHOICE_OF_PROCESSOR) == set(Processor)
+    assert set(CHOICE_OF_PROCESSOR.values()) <= set(BACKEND_CHOICES)
+
+
+def test_a_processor_with_matrix_units_computes_in_bfloat16() -> None:
+    assert choice_for(Processor.AMX, BOTH) == BackendChoice("openvino", Precision.BFLOAT16)
+
+
+@pytest.mark.parametrize("processor", [kind for kind in Processor if kind is not Processor.AMX])
+def test_other_processors_compute_in_int8_on_onnx_runtime(processor: Processor) -> None:
+    assert choice_for(processor, BOTH) == BackendChoice("onnxruntime", Precision.INT8)
+
+
+@pytest.mark.parametrize("processor", list(Processor))
+def test_without_the_backend_of_the_table_the_plain_choice_is_taken(processor: Processor) -> None:
+    assert choice_for(processor, {"onnxruntime"}) == PLAIN_CHOICE["cpu"]
+
+
+def test_the_choice_of_this_machine_is_one_of_the_table() -> None:
+    assert default_choice("cpu") in {*CHOICE_OF_PROCESSOR.values()}
+
+
+def test_a_gpu_computes_in_float32() -> None:
+    assert default_choice("cuda") == BackendChoice("onnxruntime", Precision.FLOAT32)
+
+
+HASWELL = "sse sse2 ssse3 sse4_1 sse4_2 avx fma f16c avx2 bmi1 bmi2"
+SKYLAKE = f"{HASWELL} avx512f avx512dq avx512cd avx512bw avx512vl"
+ZEN_4 = f"{SKYLAKE} avx512_vnni avx512_bf16 avx512_vbmi2"
+SAPPHIRE_RAPIDS = f"{ZEN_4} avx512_fp16 amx_bf16 amx_tile amx_int8"
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "kind"),
+    [
+        ("x86_64", SAPPHIRE_RAPIDS, Processor.AMX),
+        ("x86_64", SAPPHIRE_RAPIDS.replace("avx512_bf16", ""), Processor.AVX512_VNNI),
+        ("x86_64", SAPPHIRE_RAPIDS.replace("amx_bf16", ""), Processor.AVX512_VNNI),
+        ("x86_64", ZEN_4, Processor.AVX512_VNNI),
+        ("x86_64", SKYLAKE, Processor.AVX2),
+        ("x86_64", HASWELL, Processor.AVX2),
+        ("x86_64", "sse sse2 ssse3", Processor.X86),
+        ("AMD64", "", Processor.X86),
+        ("aarch64", "", Processor.ARM),
+        ("arm64", "", Processor.ARM),
+        ("ppc64le", "", Processor.OTHER),
+    ],
+)
+def test_the_fastest_instructions_name_the_kind(machine: str, flags: str, kind: Processor) -> None:
+    assert processor_of(machine, frozenset(flags.split())) is kind

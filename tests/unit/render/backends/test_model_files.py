@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto
+
+from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.render.backends.model_files import WEIGHTS_DIGEST, WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
+from services.render.types import Precision
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    (folder / "ugc.onnx").write_bytes(b"something else")
+    with pytest.raises(ArtefactCorrupt, match="is damaged"):
+        read_models(folder, Precision.FLOAT32)
+
+
+def test_a_damaged_weights_file_is_refused_in_float32_only(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    (folder / "ugc.safetensors").write_bytes(b"something else")
+    with pytest.raises(ArtefactCorrupt, match=r"ugc\.safetensors is damaged"):
+        read_models(folder, Precision.FLOAT32)
+    assert read_models(folder, Precision.INT8)["ugc"].weights is None
+
+
+@pytest.mark.parametrize("name", ["everybody", "everyone", "headpose", "hetero", "ugc"])
+def test_large_tensors_lie_in_the_weights_file_that_the_network_states(name: str) -> None:
+    file = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)[name]
+    model = onnx.load(file.path, load_external_data=False)
+    held = [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
+    assert sum(len(tensor.raw_data) for tensor in held) < 64 * 1024
+    assert {entry.key: entry.value for entry in model.metadata_props} == {WEIGHTS_DIGEST: file.prior_sha256}
+
+
+def test_missing_models_and_variants_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="no exported model"):
+        read_models(tmp_path, Precision.FLOAT32)
+    sheet = {"name": "ugc", "files": {"float": {"path": "ugc.onnx", "sha256": "0"}}, "state_size": 1, "prior_sha256": ""}
+    (tmp_path / "ugc.export.json").write_text(json.dumps(sheet))
+    with pytest.raises(ModelNotFound, match="no file"):
+        read_models(tmp_path, Precision.BFLOAT16)
+    with pytest.raises(ModelNotFound, match="not exported in int8"):
+        read_models(tmp_path, Precision.INT8)
+
+
+def test_a_model_has_the_inputs_and_outputs_of_its_sheet() -> None:
+    model = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)["ugc"]
+    assert model.inputs == (
+        TensorForm("pictures", "uint8", (160, 160, 9), batched=True),
+        TensorForm("actor_state", "float32", (3480,), batched=True),
+    )
+    assert model.outputs == (TensorForm("residual", "float32", (160, 160, 3), batched=True),)
+    assert (model.box_size, model.box_multiple, model.max_batch_size) == (160, 1, 64)
+    assert model.input_shape("actor_state") == (3480,)
+    assert model.input_shape("speech_features") is None
+
+
+def test_an_input_without_the_batch_axis_is_the_actors() -> None:
+    assert tensor_forms({"texture": ["float32", [256, 256, 16]]}) == (
+        TensorForm("texture", "float32", (256, 256, 16), batched=False),
+    )
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {},
+        {"picture": ["float32", [160, 160, 3]]},
+        {"picture": ["float32", ["batch", 160, 320, 3]]},
+        {"picture": ["float32", ["batch", 200, 200, 3]]},
+        {"picture": ["float32", ["batch", 0, 0, 3]]},
+        {"numbers": ["float32", ["batch", 160]]},
+    ],
+)
+def test_a_sheet_without_a_picture_of_a_render_box_is_refused(tmp_path: Path, outputs: dict[str, object]) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    sheet = folder / "ugc.export.json"
+    facts = json.loads(sheet.read_text(encoding="utf-8"))
+    sheet.write_text(json.dumps({**facts, "outputs": outputs}), encoding="utf-8")
+    with pytest.raises(ArtefactCorrupt, match="square picture of 160 pixels"):
+        read_models(folder, Precision.FLOAT32)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+
+from services.common.face.crops import HeadPose
+from services.common.face.mouth_bank import MouthBank
+from services.common.face.neural_texture import sample
+from services.render.renderers.everyone.personalize import first_texture
+from tests.unit.render.renderers.everyone.person import surface
+
+
+def test_the_first_texture_shows_the_frames_and_no_texel_is_zero(bank: MouthBank) -> None:
+    drawn = surface()
+    uv = drawn.uv_of(drawn.expression_of(bank.mouth[0]), HeadPose(1.0, np.eye(3), np.zeros(3)))
+    texture = first_texture([(bank.boxes[0], uv)], 0)
+    assert texture.shape == (256, 256, 16)
+    assert texture.dtype == np.uint8
+    assert texture.min() >= 1
+    face = uv[..., 0] >= 0.0
+    difference = np.abs(sample(texture, uv)[face][:, :3] * 255.0 - bank.boxes[0][face])
+    assert np.median(difference) < 4.0
+
+
+def test_channels_that_do_not_resemble_rgb_are_small_noise_of_the_seed(bank: MouthBank) -> None:
+    drawn = surface()
+    uv = drawn.uv_of(drawn.expression_of(bank.mouth[0]), HeadPose(1.0, np.eye(3), np.zeros(3)))
+    one, again, other = (first_texture([(bank.boxes[0], uv)], seed) for seed in (0, 0, 1))
+    assert one.tobytes() == again.tobytes()
+    assert np.array_equal(one[..., :3], other[..., :3])
+    assert not np.array_equal(one[..., 3:], other[..., 3:])
+    assert abs(float(one[..., 3:].mean()) - 128.0) < 1.0
+    assert float(one[..., 3:].std()) < 4.0
+
+
+def test_texels_that_no_frame_shows_get_the_colours_around_them() -> None:
+    uv = np.full((160, 160, 2), -1.0, np.float32)
+    rows, columns = np.mgrid[40:120, 40:120]
+    uv[40:120, 40:120] = np.dstack([columns, rows]).astype(np.float32) / 320.0 + 0.1
+    texture = first_texture([(np.full((160, 160, 3), (200, 100, 50), np.uint8), uv)], 0)
+    assert np.abs(texture[:200, :, :3].astype(int) - (200, 100, 50)).max() <= 2

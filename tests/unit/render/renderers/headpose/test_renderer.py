@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from services.common.array_types import UInt8
+from services.common.face.lip_pictures import lip_pictures
+from services.common.face.mouth_bank import MouthBank
+from services.render.key_pictures import KeyPictures, choose_keys, matched_keys
+from services.render.renderers.headpose.renderer import (
+    DRAWN_WINDOW,
+    INPUT_KEYS,
+    PICTURE_CHANNELS,
+    RENDERED,
+    RENDERED_BEFORE,
+    coverage,
+    drawn_picture,
+    inner_area,
+    input_keys,
+    lip_and_skin,
+    mean_mouth,
+    rendered_frame,
+    still_frame,
+    with_detail,
+    with_interior,
+)
+
+
+def inside_of(picture: npt.NDArray[np.uint8], points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    x, y = points[20:40].mean(axis=0).round().astype(int)
+    return np.asarray(picture[y - 2 : y + 3, x - 6 : x + 7].reshape(-1, 3).mean(axis=0), np.float64)
+
+
+def test_a_shut_mouth_that_is_opened_shows_the_mean_inside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    # A shut mouth moved to an open one is all lip.
+    lips = np.full((160, 160, 3), (150, 60, 70), np.uint8)
+    shut, wide = bank.box_landmarks[0], bank.box_landmarks[6]
+    made = with_interior(lips, shut, mask, wide)
+    assert np.abs(inside_of(made, wide) - (150, 60, 70)).max() > 10
+    assert (made[:40] == lips[:40]).all()
+    # Half as bright a face has half as bright an inside.
+    dim = with_interior((lips // 2).astype(np.uint8), shut, mask, wide)
+    assert np.allclose(inside_of(dim, wide) * 2, inside_of(made, wide), atol=4)
+
+
+def test_open_mouths_and_shut_ones_that_stay_shut_are_left_alone(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    shut, wide = bank.box_landmarks[0], bank.box_landmarks[6]
+    for own, wanted in ((wide, wide), (wide, shut), (shut, shut)):
+        assert np.array_equal(with_interior(bank.boxes[3], own, mask, wanted), bank.boxes[3])
+
+
+def test_brightness_of_lips_and_colour_of_skin(bank: MouthBank) -> None:
+    points = bank.box_landmarks[6]
+    found = lip_and_skin(bank.boxes[6], np.full((160, 160), 255, np.uint8), points)
+    assert found.lip_level == pytest.approx((150 + 60 + 70) / 3, abs=6)
+    assert found.skin_chroma.mean() == pytest.approx(1.0, abs=1e-5)
+    assert found.skin_chroma[0] > found.skin_chroma[1] > found.skin_chroma[2]
+
+
+def test_the_area_is_that_between_the_inner_lips() -> None:
+    points = np.zeros((59, 2), np.float32)
+    points[20:40, 0] = np.r_[0:10, 9:-1:-1]
+    points[20:40, 1] = np.r_[np.zeros(10), np.full(10, 4.0)]
+    assert inner_area(points) == pytest.approx(36.0)
+
+
+def test_the_mean_that_comes_with_dubstage_is_an_open_mouth() -> None:
+    mean = mean_mouth()
+    assert mean.picture.shape == (160, 160, 3)
+    assert inner_area(mean.landmarks) > 250
+    assert mean.skin_chroma[0] > 1.0 > mean.skin_chroma[2]
+
+
+def strength(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> float:
+    grey = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2GRAY)
+    inside = cv2.erode((mask > 0).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    return float(np.square(cv2.Laplacian(grey, cv2.CV_32F)[inside]).mean())
+
+
+def test_a_soft_face_comes_to_the_strength_of_the_key_pictures(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    keys = bank.boxes[[2, 4, 8]]
+    soft = cv2.GaussianBlur(bank.boxes[6], (0, 0), 0.6)
+    wanted = 0.9 * float(np.mean([strength(key, mask) for key in keys]))
+    assert strength(soft, mask) < 0.6 * wanted
+    made = with_detail(soft, keys, mask)
+    assert abs(strength(made, mask) / wanted - 1.0) < 0.1
+    assert np.array_equal(made[mask == 0], soft[mask == 0])
+    assert np.abs(made.astype(int) - bank.boxes[6]).mean() < np.abs(soft.astype(int) - bank.boxes[6]).mean()
+
+
+def test_very_soft_faces_are_not_blown_up(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    soft = cv2.GaussianBlur(bank.boxes[6], (0, 0), 3.0)
+    made = with_detail(soft, bank.boxes[[2, 4, 8]], mask).astype(float)
+    fine = soft.astype(np.float32) - cv2.GaussianBlur(soft.astype(np.float32), (0, 0), 1.2)
+    assert np.abs(made - np.clip(np.rint(soft + 1.5 * mask[..., None] / 255.0 * fine), 0, 255)).max() <= 1
+
+
+def test_a_sharp_face_stays_as_it_is(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    soft = np.stack([cv2.GaussianBlur(box, (0, 0), 1.0) for box in bank.boxes[:3]])
+    for seen in (mask, np.zeros_like(mask)):
+        assert np.array_equal(with_detail(bank.boxes[6], soft, seen), bank.boxes[6])
+
+
+def drawn(box: UInt8) -> UInt8:
+    """A drawn face of the left half of the box, 30 levels too dark."""
+    face = np.zeros_like(box)
+    face[:, :80] = np.maximum(box[:, :80], 31) - 30
+    return face
+
+
+def test_drawn_face_where_it_covers_fill_where_not_footage_outside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box = bank.boxes[0]
+    fill = np.full_like(box, 77)
+    made = rendered_frame(box, mask, drawn(box), fill)
+    hidden = mask > 0
+    assert np.array_equal(made[~hidden], box[~hidden])
+    right = hidden.copy()
+    right[:, :80] = False
+    assert (made[right] == 77).all()
+    # The drawn part has come to the footage's light, judged where the face is drawn.
+    left = hidden & coverage(drawn(box))
+    assert np.abs(made[left].astype(int) - box[left]).mean() < 5
+
+
+def test_what_the_mask_hides_is_not_looked_at(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, face = bank.boxes[0], drawn(bank.boxes[0])
+    other = np.where(mask[..., None] > 0, np.uint8(3), box)
+    fill = np.full_like(box, 77)
+    assert np.array_equal(rendered_frame(box, mask, face, fill), rendered_frame(other, mask, face, fill))
+
+
+def lips_of(landmarks: npt.NDArray[np.float32], opening: float) -> npt.NDArray[np.uint8]:
+    """Pictures of the lips of landmarks whose inner lips are `opening` pixels apart, facing point by facing point."""
+    wanted = landmarks.copy()
+    upper, lower = slice(21, 30), slice(39, 30, -1)
+    wanted[lower] = wanted[upper] + [0.0, opening]
+    return lip_pictures(wanted)
+
+
+def test_a_still_shows_no_teeth_through_shut_lips(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, teeth = bank.boxes[0], np.full_like(bank.boxes[0], 250)
+    lips = lips_of(bank.box_landmarks[0], 0.0)
+    face = np.full_like(box, 90)
+    between = cv2.erode(lips[..., 0], np.ones((7, 7), np.uint8)) > 0
+    row, column = (int(place.mean().round()) for place in np.nonzero(between))
+    face[row, column - 3 : column + 4] = 0  # a gap that the mesh leaves between the lips
+    made = still_frame(box, mask, face, teeth, lips)
+    through = rendered_frame(box, mask, face, teeth)
+    assert (through[row, column - 3 : column + 4] == 250).all()
+    beside = made[row - 2, column - 3 : column + 4].astype(int)
+    assert np.abs(made[row, column - 3 : column + 4] - beside).max() <= 1
+
+
+def test_a_still_shows_its_own_teeth_between_open_lips(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, teeth = bank.boxes[0], np.full_like(bank.boxes[0], 250)
+    lips = lips_of(bank.box_landmarks[0], 12.0)
+    face = np.where(lips[..., 1:] > 0, np.uint8(0), np.full_like(box, 90))
+    made = still_frame(box, mask, face, teeth, lips)
+    deep = cv2.erode(lips[..., 1], np.ones((7, 7), np.uint8)) > 0
+    assert (made[deep] >= 249).all()
+    skin = (mask > 0) & ~(cv2.dilate(lips[..., 0], np.ones((7, 7), np.uint8)) > 0)
+    assert np.array_equal(made[skin], rendered_frame(box, mask, face, teeth)[skin])
+    assert np.array_equal(made[mask == 0], box[mask == 0])
+
+
+def test_a_still_does_not_look_at_what_the_mask_hides(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    box, face = bank.boxes[0], drawn(bank.boxes[0])
+    other = np.where(mask[..., None] > 0, np.uint8(3), box)
+    fill, lips = np.full_like(box, 77), lip_pictures(bank.box_landmarks[6])
+    assert np.array_equal(still_frame(box, mask, face, fill, lips), still_frame(other, mask, face, fill, lips))
+
+
+def test_channels_of_the_input() -> None:
+    window = [np.full((160, 160, 3), level, np.uint8) for level in (1, 2, 3)]
+    keys = np.stack([np.full((160, 160, 3), level, np.uint8) for level in (10, 11, 12)])
+    mask = np.full((160, 160), 20, np.uint8)
+    lips = np.dstack([mask + 1, mask + 2])
+    made = drawn_picture(window, mask, lips, keys)
+    assert made.shape == (160, 160, PICTURE_CHANNELS)
+    assert made[0, 0].tolist() == [10] * 3 + [3] * 3 + [20, 21, 22] + [2] * 3 + [1] * 3 + [11] * 3 + [12] * 3
+    assert [made[0, 0, part].tolist() for part in (RENDERED, *RENDERED_BEFORE)] == [[3] * 3, [2] * 3, [1] * 3]
+    with pytest.raises(ValueError, match="3 frames"):
+        drawn_picture(window[:2], mask, lips, keys)
+
+
+def test_key_pictures_are_moved_matched_and_given_an_inside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    shut = KeyPictures(np.repeat(bank.boxes[:1], 3, axis=0), np.repeat(bank.box_landmarks[:1], 3, axis=0))
+    wide = KeyPictures(np.repeat(bank.boxes[6:7], 3, axis=0), np.repeat(bank.box_landmarks[6:7], 3, axis=0))
+    wanted = bank.box_landmarks[6]
+    from_shut, from_wide = (input_keys(key, bank.boxes[0], mask, wanted) for key in (shut, wide))
+    assert from_shut.shape == (INPUT_KEYS, 160, 160, 3)
+    assert np.array_equal(from_wide, matched_keys(wide, bank.boxes[0], mask, wanted))
+    inside = lip_pictures(wanted)[..., 1] > 0
+    expected = matched_keys(shut, bank.boxes[0], mask, wanted)
+    assert np.array_equal(from_shut[:, ~inside], expected[:, ~inside])
+    assert np.abs(from_shut[:, inside].astype(int) - expected[:, inside]).mean() > 5
+
+
+def test_a_larger_box_gives_a_larger_picture_of_the_same_face(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    keys = choose_keys(bank, np.arange(2))  # all but shut, so the mean inside of a mouth is shown too
+    pictures = []
+    for multiple in (1, 2):
+        background, large_mask, face = (
+            np.repeat(np.repeat(picture, multiple, axis=0), multiple, axis=1)
+            for picture in (bank.boxes[6], mask, drawn(bank.boxes[6]))
+        )
+        points = multiple * bank.box_landmarks[6]
+        shown = input_keys(keys, background, large_mask, points)
+        rendered = rendered_frame(background, large_mask, face, shown[0])
+        lips = lip_pictures(points, len(large_mask))
+        pictures.append(drawn_picture([rendered] * DRAWN_WINDOW, large_mask, lips, shown).astype(float))
+    small, large = pictures
+    assert large.shape == (320, 320, PICTURE_CHANNELS)
+    halved = large.reshape(160, 2, 160, 2, PICTURE_CHANNELS).mean(axis=(1, 3))
+    assert np.abs(halved - small).mean() < 2.0

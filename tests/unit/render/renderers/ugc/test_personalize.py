@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.face.mouth_bank import MouthBank
+from services.render.pairs import NEAREST_FRAMES
+from services.render.renderers.ugc.personalize import choose_sources, make_pair
+
+
+def test_the_moment_itself_never_serves_as_texture(bank: MouthBank) -> None:
+    everything = np.arange(bank.num_frames)
+    for target in (0, 20, 47):
+        rows = choose_sources(bank, target, everything, 3).rows[:, -1]
+        assert (np.abs(bank.frame_index[rows] - bank.frame_index[target]) > NEAREST_FRAMES).all()
+
+
+def test_the_frame_that_looks_most_alike_is_chosen_first(bank: MouthBank) -> None:
+    chosen = choose_sources(bank, 6, np.arange(bank.num_frames), 3)
+    best = bank.mouth[chosen.rows[0, -1]]
+    assert np.abs(best - bank.mouth[6]).max() < 1e-4
+    assert chosen.weights.sum() == pytest.approx(1.0)
+    assert (np.diff(chosen.weights) <= 0).all()
+
+
+def test_a_bank_without_a_distant_frame_has_no_pair(bank: MouthBank) -> None:
+    with pytest.raises(ValueError, match="no frame lies more than 10"):
+        choose_sources(bank, 0, np.arange(8), 3)
+
+
+def test_the_texture_is_warped_to_the_wanted_mouth(bank: MouthBank) -> None:
+    target, sources = 6, choose_sources(bank, 6, np.array([24]), 1)
+    pair = make_pair(bank, target, sources, bank.mouth[target])
+    inside = pair.picture[..., 8] > 128
+    assert np.array_equal(pair.target, bank.boxes[target])
+    assert pair.picture[..., 3][inside].mean() < 0.7 * bank.boxes[24][inside][:, 0].mean()

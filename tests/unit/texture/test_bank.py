@@ -1,0 +1,177 @@
+"""Banks with pictures at the footage's own resolution, and the detail of their textures.
+
+Which frames a bank keeps, and its one exposure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest, NoUsableFootage
+from services.texture.bank import build_bank
+from services.texture.types import BankFrame
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
+import cv2
+
+from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
+from services.common.face.mouth_detail import NO_DETAIL
+from services.common.face.native_pictures import encoded
+from services.common.store.tensor_bytes import decode_arrays, encode_arrays
+from services.texture.retrieve_warp import WarpStream
+from services.texture.temporal_warp import TemporalWarpModel
+from services.texture.types import WarpedFrame, WarpMode
+
+
+def with_sound(frame: BankFrame) -> BankFrame:
+    """The frame with speech and expression that tell which frame they are of."""
+    speech = np.full((20, 40), frame.frame_index, np.float32)
+    return replace(frame, speech=speech, expression=np.array([0.5, 1.0, -frame.frame_index], np.float32))
+
+
+def test_a_short_clip_is_kept_whole_and_in_order(person: DrawnPerson) -> None:
+    bank = build_bank([person.bank_frame(number) for number in range(20)])
+    assert bank.frame_index.tolist() == list(range(20))
+    np.testing.assert_array_equal(bank.boxes[7], person.bank_frame(7).box)
+    np.testing.assert_allclose(bank.mouth[7], person.mouth(7), atol=1e-2)
+
+
+def test_two_exposures_become_one(person: DrawnPerson) -> None:
+    frames = [person.bank_frame(number) for number in range(8)]
+    frames += [person.bank_frame(number, gain=0.8) for number in range(100, 107)]
+    bank = build_bank(frames)
+    skin = bank.boxes[:, 30, 20].astype(int)
+    assert np.abs(skin - skin[0]).max() <= 1
+
+
+def test_one_shot_keeps_its_light(person: DrawnPerson) -> None:
+    frames = [person.bank_frame(number, gain=1.0 - 0.01 * number) for number in range(12)]
+    bank = build_bank(frames)
+    for frame, box in zip(frames, bank.boxes, strict=True):
+        np.testing.assert_array_equal(box, frame.box)
+
+
+def test_no_frame_is_no_bank() -> None:
+    with pytest.raises(NoUsableFootage):
+        build_bank([])
+
+
+def test_frames_must_come_in_order(person: DrawnPerson) -> None:
+    with pytest.raises(InvalidRequest, match="3 came after 4") as caught:
+        build_bank([person.bank_frame(4), person.bank_frame(3)])
+    assert caught.value.field == "frame.frame_index"
+
+
+def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
+    with pytest.raises(InvalidRequest):
+        build_bank([person.bank_frame(0)], max_frames=0)
+
+
+def test_speech_and_expression_of_the_kept_frames_are_kept(person: DrawnPerson) -> None:
+    frames = [with_sound(person.bank_frame(number)) for number in range(60)]
+    bank = build_bank(frames, 12)
+    assert bank.speech is not None
+    assert bank.expression is not None
+    assert bank.speech.shape == (bank.num_frames, 20, 40)
+    np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
+    np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
+
+
+def test_one_exposure_for_two_shots_keeps_speech_and_expression(person: DrawnPerson) -> None:
+    frames = [with_sound(person.bank_frame(number, gain=0.8 if number > 50 else 1.0)) for number in (*range(8), *range(100, 107))]
+    bank = build_bank(frames)
+    assert bank.speech is not None
+    assert bank.expression is not None
+    np.testing.assert_array_equal(bank.speech[:, 0, 0], bank.frame_index)
+    np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
+
+
+def test_footage_without_sound_gives_a_bank_without_speech(person: DrawnPerson) -> None:
+    bank = build_bank([person.bank_frame(number) for number in range(7)])
+    assert bank.speech is None
+    assert bank.expression is None
+
+
+@pytest.mark.parametrize("name", ["speech", "expression"])
+def test_all_frames_have_speech_and_expression_or_none(person: DrawnPerson, name: str) -> None:
+    frames = [with_sound(person.bank_frame(number)) for number in range(7)]
+    frames[3] = replace(frames[3], **{name: None})
+    with pytest.raises(InvalidRequest, match="6 of 7 frames") as caught:
+        build_bank(frames)
+    assert caught.value.field == f"frame.{name}"
+
+
+def test_expressions_of_different_models_are_refused(person: DrawnPerson) -> None:
+    frames = [with_sound(person.bank_frame(number)) for number in range(7)]
+    frames[3] = replace(frames[3], expression=np.zeros(4, np.float32))
+    with pytest.raises(InvalidRequest, match="must have the same shape") as caught:
+        build_bank(frames)
+    assert caught.value.field == "frame.expression"
+
+
+def large(frame: BankFrame, scale: int = 2) -> BankFrame:
+    grey = cv2.cvtColor(frame.box, cv2.COLOR_RGB2GRAY)
+    native = cv2.resize(grey, (160 * scale,) * 2, interpolation=cv2.INTER_CUBIC)
+    native[:: 2 * scale] //= 2
+    return replace(frame, native=encoded(native))
+
+
+@pytest.fixture(scope="module")
+def bank(person: DrawnPerson) -> MouthBank:
+    return build_bank([large(person.bank_frame(number)) for number in range(30)], max_frames=20)
+
+
+def detail(bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel, scale: int) -> np.ndarray:
+    stream = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, model, scale)
+    answered = stream.push(person.target(200))
+    assert isinstance(answered, WarpedFrame)
+    assert answered.detail is not None
+    return answered.detail
+
+
+def test_the_kept_frames_keep_their_pictures(bank: MouthBank, person: DrawnPerson) -> None:
+    assert bank.native is not None
+    for row, number in enumerate(bank.frame_index.tolist()):
+        expected = large(person.bank_frame(number)).native
+        assert expected is not None
+        shown = cv2.imdecode(np.frombuffer(expected.data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(bank.native.luma(row), shown)
+
+
+def test_a_stored_bank_has_its_pictures(bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel) -> None:
+    stored = bank_from_arrays(decode_arrays(encode_arrays(bank_arrays(bank), {"format": FORMAT})))
+    np.testing.assert_array_equal(detail(stored, person, model, 2), detail(bank, person, model, 2))
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_texture_has_detail_of_the_wanted_size(
+    bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel, scale: int
+) -> None:
+    found = detail(bank, person, model, scale)
+    assert found.shape == (160 * scale,) * 2
+    assert np.abs(found.astype(int) - NO_DETAIL).mean() > 1.0
+
+
+def test_a_bank_of_small_footage_gives_detail_too(person: DrawnPerson, model: TemporalWarpModel) -> None:
+    small = build_bank([person.bank_frame(number) for number in range(30)])
+    assert small.native is None
+    assert detail(small, person, model, 3).shape == (480, 480)
+
+
+def test_without_a_wish_there_is_no_detail(bank: MouthBank, person: DrawnPerson, model: TemporalWarpModel) -> None:
+    answered = WarpStream(bank, WarpMode.TEMPORAL_WARP_NETWORK, model).push(person.target(200))
+    assert answered is not None
+    assert answered.detail is None
+
+
+def test_pictures_are_those_of_all_frames_and_of_one_size(person: DrawnPerson) -> None:
+    frames = [person.bank_frame(number) for number in range(6)]
+    with pytest.raises(InvalidRequest, match=r"frame\.native: 1 of 6 frames have it"):
+        build_bank([large(frames[0]), *frames[1:]])
+    with pytest.raises(InvalidRequest, match="not 320 and 480 pixels a side"):
+        build_bank([large(frames[0], 3), *map(large, frames[1:])])
