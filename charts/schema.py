@@ -1,4 +1,4 @@
-"""Writer of every values.schema.json and of docs/kubernetes-values.md, from the rules in charts/values.py and charts/rules.py.
+"""Writer of every values.schema.json and of docs/reference/chart-values.md, from the rules in charts/values.py and charts/rules.py.
 
     python -m charts.schema            # write the files; a test compares them with the committed files
 
@@ -29,7 +29,7 @@ from services.texture.settings import TextureSettings
 
 ROOT: Final = Path(__file__).parents[1]
 CHART: Final = ROOT / "charts" / "dubstage"
-REFERENCE: Final = ROOT / "docs" / "kubernetes-values.md"
+REFERENCE: Final = ROOT / "docs" / "reference" / "chart-values.md"
 
 SETTINGS: Final[dict[str, type[StageSettings]]] = {
     "audio": AudioSettings,
@@ -180,15 +180,15 @@ def _rows(schema: Schema, values: Any, path: str) -> list[str]:
 
 
 def reference() -> str:
-    """Return the text of docs/kubernetes-values.md."""
+    """Return the text of docs/reference/chart-values.md."""
     head = ["| value | allowed values | default | meaning |", "|---|---|---|---|"]
     umbrella = umbrella_schema()
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     lines = [
         "# Values of the chart",
         "",
-        "`python -m charts.schema` writes this page from the schemas that Helm checks values with.",
-        "[kubernetes.md](kubernetes.md) explains how the values work together.",
+        "`python -m scripts.reference` writes this page from the schemas that Helm checks values with.",
+        "[kubernetes.md](../kubernetes.md) explains how the values work together.",
         "",
         "Every value under `global.defaults` may also be set under a component (`audio`, `face`, `motion`, `texture`, `render` or",
         "`gateway`). The value of the component is used instead of the default. The gateway has no `autoscaling`, `strategy` and",
