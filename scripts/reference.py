@@ -1,6 +1,6 @@
 """Write docs/reference/: settings, command line, values of the chart, contracts and Python client, from the code.
 
-    python -m scripts.reference            # writes the pages; tests/unit/scripts/test_reference.py compares them with the committed pages
+    python -m scripts.reference            # writes the pages; a test compares them with the committed pages
 
 The pages depend on the code alone: not on the width of the terminal, the processor, the environment or the user's home folder.
 """
@@ -73,7 +73,7 @@ def _default(field: FieldInfo) -> str:
 def _words(kind: Any) -> str:
     members = getattr(kind, "__members__", None)
     values = [str(member.value) for member in members.values()] if members else [str(value) for value in get_args(kind)]
-    is_literal = members or getattr(kind, "__origin__", None) is not None and all(isinstance(v, str) for v in get_args(kind))
+    is_literal = members or (values and all(isinstance(value, str) for value in get_args(kind)))
     return ", ".join(f"`{value}`" for value in values) if is_literal else ""
 
 
@@ -88,8 +88,8 @@ def settings_page() -> str:
 
     head = ("variable", "default", "allowed", "meaning")
     parts = [
-        "Settings are environment variables. An empty default means that the setting is unset. A wrong value ends the process with exit",
-        "code 10 and a message that names the variable. [Operations](../operations.md) explains how the settings work together.",
+        "Settings are environment variables. An empty default means that the setting is unset. A wrong value ends the process with",
+        "exit code 10 and a message that names the variable. [Operations](../operations.md) explains how settings work together.",
         "",
         "## Every server",
         "",
@@ -140,7 +140,8 @@ def command_line_page() -> str:
     """Return the page of all commands with their arguments and options."""
     register_commands([])
     head = [
-        "`dubstage COMMAND --help` prints the same texts. [Troubleshooting](../troubleshooting.md#exit-codes) lists the exit codes.",
+        "`dubstage COMMAND --help` prints the same texts.",
+        "[Troubleshooting](../troubleshooting.md#exit-codes) lists the exit codes.",
         "",
     ]
     return _page("Command line", head, _commands(typer.main.get_command(app), "dubstage", 2))
@@ -219,7 +220,8 @@ def contracts_page() -> str:
         file for file in descriptor_pb2.FileDescriptorSet.FromString(_IMAGE.read_bytes()).file if file.name.startswith("dubstage/")
     ]
     head = [
-        "The sources are in [protos/dubstage](../../protos/dubstage). A server refuses a value outside of its range with INVALID_ARGUMENT.",
+        "The sources are in [protos/dubstage](../../protos/dubstage).",
+        "A server refuses a value outside of its range with INVALID_ARGUMENT.",
         "",
     ]
     return _page("Contracts", head, *(_contract(file) for file in sorted(files, key=lambda file: file.name)))

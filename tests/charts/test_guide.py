@@ -14,7 +14,7 @@ import typer.main
 from gateway.cli.app import app, register_commands
 from tests.charts.rendering import CASES, ROOT, Object, render
 
-GUIDES = ("kubernetes.md", "runbooks.md", "operations.md")
+GUIDES = ("kubernetes.md", "troubleshooting.md", "operations.md", "quickstart.md", "consent.md")
 
 
 def guide(name: str) -> str:

@@ -104,8 +104,8 @@ def queries() -> Iterator[str]:
 
 def levels() -> list[str]:
     """The queries of the service levels."""
-    page = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
-    return [query.replace("\\|", "|") for query in LEVELS.findall(page[: page.index("## First")])]
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    return [query.replace("\\|", "|") for query in LEVELS.findall(page[page.index("## Service levels") :])]
 
 
 def test_every_query_parses() -> None:
@@ -141,7 +141,7 @@ def test_there_is_an_alert_for_each_way_to_fail_and_the_documents_explain_it() -
         "DubstageSlow",
         "DubstageModelHealed",
     }
-    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in names)
 
 
