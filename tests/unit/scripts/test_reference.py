@@ -52,3 +52,17 @@ def test_every_relative_link_resolves(page: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
             missing.append(link)
     assert missing == []
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_every_module_that_is_run_exists(page: Path) -> None:
+    named = set(
+        re.findall(
+            r"-m ((?:services|gateway|research|bench|scripts|tests|charts)[a-z_.]*)(?![A-Za-z_.])", page.read_text(encoding="utf-8")
+        )
+    )
+    places = {name: CHECKOUT / name.replace(".", "/") for name in named}
+    missing = [
+        name for name, place in places.items() if not (place.with_suffix(".py").exists() or (place / "__main__.py").exists())
+    ]
+    assert missing == []
