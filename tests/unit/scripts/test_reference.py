@@ -9,7 +9,8 @@ import pytest
 
 from scripts.reference import CHECKOUT, pages
 
-DOCUMENTS = sorted([*(CHECKOUT / "docs").rglob("*.md"), *CHECKOUT.glob("*.md")])
+FOLDERS = ("docs", "services", "gateway", "charts", "research")
+DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *(path for name in FOLDERS for path in (CHECKOUT / name).rglob("*.md"))])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
