@@ -23,7 +23,7 @@ from gateway.audit.log import AuditLog
 from gateway.audit.work import watermark_details
 from gateway.database.session import Database
 from gateway.provenance.facts import FilmWatermark
-from services.common.chassis.caller import acting_for, fingerprint_of
+from services.common.server.call_context import acting_for, fingerprint_of
 
 ACTOR = "bench"
 

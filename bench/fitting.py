@@ -17,19 +17,18 @@ import numpy.typing as npt
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.face.crops import fit_head_pose
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import FaceIdentity
-from services.common.face.identity_drawing import IdentityDrawing
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rasterise import Backend
 from services.common.geometry.rasterise_pytorch3d import is_installed
-from services.face.fitting.coloured_frames import ColouredFrames
-from services.face.fitting.energy import FrameUnknowns, LossWeights, PersonEnergy, target_of
-from services.face.fitting.held_frames import placed_face
+from services.face.fitting.energy import FittingWeights, FrameUnknowns, PersonEnergy, target_of
+from services.face.fitting.frames import placed_face
 from services.face.fitting.identity import IdentityFitter
-from services.face.fitting.model_landmarks import ModelLandmarks, model_landmarks
+from services.face.fitting.model import ModelLandmarks, model_landmarks, surface_of
 from services.face.fitting.streaming import StreamFitter
-from services.face.fitting.surface import surface_of
-from services.face.stream import FaceTracker, Networks
+from services.face.fitting.three_stage import ColouredFrames
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 
 FRAMES: Final = 250
@@ -151,7 +150,7 @@ def _loss_ms(
 ) -> float:
     """Return the processor time of the best of some evaluations of the loss and its gradient in one frame, ms."""
     energy = PersonEnergy(
-        face, surface_of(face.model), person.neutral(face.model).astype(np.float64), LossWeights(), backend=backend
+        face, surface_of(face.model), person.neutral(face.model).astype(np.float64), FittingWeights(), backend=backend
     )
     placed = placed_face(picture, seen.landmarks, seen.pose)
     pose = fit_head_pose(placed.landmarks)

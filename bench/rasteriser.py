@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from research.face.rasterise_gradients import antialias, neighbours_of
+from research.face.rasterise_gradients import interpolate as interpolate_with_gradients
 from services.common.geometry.rasterise import interpolate, rasterise
-from services.common.geometry.rasterise_gradients import antialias, neighbours_of
-from services.common.geometry.rasterise_gradients import interpolate as interpolate_with_gradients
 
 VERTICES: Final = {468: (26, 18), 35_709: (189, 189)}
 SIZES: Final = (224, 256)

@@ -20,7 +20,7 @@ from charts.rules import Schema, closed, when
 from charts.values import GATEWAY, GLOBAL, component_properties, own_properties
 from gateway.settings import GatewaySettings
 from services.audio.settings import AudioSettings
-from services.common.chassis.settings import StageSettings
+from services.common.server.settings import StageSettings
 from services.face.settings import FaceSettings
 from services.motion.settings import MotionSettings
 from services.render.backends.base import BACKEND_CHOICES, precisions_of

@@ -6,9 +6,9 @@ import os
 import sys
 
 from gateway.settings import GatewaySettings
-from services.common.chassis.process import run_stage
-from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
+from services.common.server.process import run_stage
+from services.common.server.settings import load_settings
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from services.common.chassis.caller import DEFAULT_TENANT
-from services.common.chassis.client import ClientConfig
-from services.common.chassis.settings import (
+from services.common.server.call_context import DEFAULT_TENANT
+from services.common.server.client import ClientConfig
+from services.common.server.settings import (
     DEFAULT_PORTS,
     LARGE_MESSAGE_BYTES,
     PREFIX,

@@ -1,1 +1,3 @@
-"""Training, training sets and measurements of the networks that dubstage serves. Serving never imports this package."""
+"""Trainings, training sets and measurements of dubstage's networks. The product never imports this package."""
+
+import services  # noqa: F401  # sets the variables that numeric libraries read when they are loaded

@@ -28,7 +28,7 @@ for name in audio face motion texture render gateway suite triton; do
     waited=0
     case $name in
         triton) set -- /opt/triton/bin/python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/v2/health/live'); print('LIVE')" ;;
-        *) set -- /opt/dubstage/bin/python -m services.common.chassis.health_check ;;
+        *) set -- /opt/dubstage/bin/python -m services.common.server.health_check ;;
     esac
     until answer=$($podman exec "$pod-$name" "$@" 2> /dev/null); do
         waited=$((waited + 1))

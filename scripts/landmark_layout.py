@@ -11,16 +11,7 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import head_template
-from services.common.face.landmark_layout import (
-    BROWS,
-    EYES,
-    LOWER_OF_MOUTH,
-    NOSE,
-    NUM_DENSE_LIPS,
-    UPPER_CONTOUR,
-    lower_face,
-)
-from services.common.face.landmarks import MOUTH_AREA
+from services.common.face.landmarks import BROWS, EYES, LOWER_OF_MOUTH, MOUTH_AREA, NOSE, NUM_DENSE_LIPS, UPPER_CONTOUR, lower_face
 
 _ZOOM = 4.0
 _MARGIN = 24.0

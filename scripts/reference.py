@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from charts import schema
 from dubstage.common.v1alpha1 import bounds_pb2
 from gateway.cli.app import app, register_commands
-from services.common.chassis.settings import PREFIX, StageSettings, default_artefacts_url, default_data_dir
+from services.common.server.settings import PREFIX, StageSettings, default_artefacts_url, default_data_dir
 
 CHECKOUT: Final = Path(__file__).parents[1]
 FOLDER: Final = CHECKOUT / "docs" / "reference"

@@ -1,9 +1,9 @@
-"""The stage services of dubstage and the chassis they share."""
+"""The stage services of dubstage and the code they share."""
 
 import os
 import sys
 
-from services.common.chassis.cpu import cpu_flags
+from services.common.server.resources import cpu_flags
 
 # Before NumPy and OpenCV are loaded, which read these once. Their own threads are for large arrays; on the small ones here they
 # take ten times the processor time, and how a BLAS splits a sum over threads shows in the last bits of the result.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.chassis.caller import Caller, current_caller
+from services.common.server.call_context import Caller, current_caller
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _LONGEST = ("system", "hostile", "integration")

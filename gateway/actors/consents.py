@@ -22,8 +22,7 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings, RequireConsent
-from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn, InvalidRequest, StorageRefused
 
 _AT_ONCE: Final = 500
 """Most digests of one query: databases limit the length of a list."""

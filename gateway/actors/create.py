@@ -45,7 +45,7 @@ from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.artefact_messages import ref_from_proto
+from services.common.wire.messages import ref_from_proto
 
 _BYTES_PER_PIXEL: Final = 0.1
 """About how much of the disk a pixel of the joined film takes."""

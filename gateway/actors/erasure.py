@@ -41,8 +41,8 @@ from gateway.dub.journal import journalled
 from gateway.dub.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
 from gateway.signatures import InstallationKey, signing_key
-from services.common.chassis import error_status
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
+from services.common.server import error_status
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 JOB_BLOB: Final = "job"

@@ -46,8 +46,8 @@ from gateway.database.session import Database
 from gateway.dub.enrol import EnrolledActor
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.chassis.caller import DEFAULT_TENANT
 from services.common.errors import BackendUnavailable, StorageRefused
+from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 _TRIES: Final = 5

@@ -21,7 +21,7 @@ from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, ac
 from gateway.dub.request import ActorRecord
 from services.common.errors import ActorNotReady, ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.artefact_messages import ref_from_proto
+from services.common.wire.messages import ref_from_proto
 
 _ALLOWED: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 

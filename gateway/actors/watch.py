@@ -10,8 +10,7 @@ from gateway.ahead import in_thread
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.progress import OnProgress
-from services.common.consent_errors import ConsentRefused
-from services.common.errors import ActorNotReady, TransientError
+from services.common.errors import ActorNotReady, ConsentRefused, TransientError
 
 T = TypeVar("T")
 

@@ -33,8 +33,8 @@ from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.stages.interface import Stages
-from services.common.chassis import error_status
 from services.common.errors import ActorNotReady, DubstageError, InvalidRequest, Unexpected
+from services.common.server import error_status
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord
 from gateway.provenance.facts import FilmWatermark
-from services.common.chassis import error_status
 from services.common.errors import Cancelled
+from services.common.server import error_status
 
 _BEGUN: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_BEGUN, ACTOR: EventKind.ENROLMENT_BEGUN}
 _FAILED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_FAILED, ACTOR: EventKind.ENROLMENT_FAILED}

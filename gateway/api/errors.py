@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import services
 from gateway.settings import GatewaySettings
-from services.common.chassis import error_status
-from services.common.chassis.settings import PREFIX
 from services.common.errors import DubstageError
+from services.common.server import error_status
+from services.common.server.settings import PREFIX
 
 FIELDS: Final = {
     "output": "output_uri",

@@ -32,7 +32,7 @@ from gateway.media.takes import check_number
 from gateway.methods import DEFAULT_METHOD, method_named
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
-from services.common.wire.arrays import to_rgb_image
+from services.common.wire.messages import to_rgb_image
 
 
 def consent_from(message: pb.ConsentRecord) -> Consent:

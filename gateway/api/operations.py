@@ -19,8 +19,8 @@ from gateway.audit.log import AuditLog
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord
 from gateway.tenants.long_calls import LongCalls
-from services.common.chassis import calls
 from services.common.errors import InvalidRequest
+from services.common.server import call_context
 
 DUB: Final = "dub"
 """Kind of the operations of CreateDub."""
@@ -139,7 +139,7 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         if not self._long_calls.has_room():
             return operation_message(await self._runner.get(request.name))
         asked_s = request.timeout.ToNanoseconds() / 1e9 if request.HasField("timeout") else LONGEST_WAIT_S
-        remaining_s = calls.remaining_s()
+        remaining_s = call_context.remaining_s()
         # The answer must arrive before the caller's deadline.
         allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
         with self._long_calls.place():

@@ -1,6 +1,6 @@
-"""The gateway's server: the chassis, and around it the stages, and the tenants of the tenants whose servicers answer the calls.
+"""The gateway's server: the server of all services, the stages, and the tenants.
 
-The gateway's servicers on a server: each call is answered by the servicer of the caller's tenant.
+The servicer of the caller's tenant answers each call.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from gateway.live.metrics import LiveMetrics
 from gateway.settings import GatewaySettings
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from gateway.tenants.long_calls import most_calls_of_tenant
-from services.common.chassis.caller import DEFAULT_TENANT
-from services.common.chassis.server import StageServer
 from services.common.errors import InvalidRequest
+from services.common.server.call_context import DEFAULT_TENANT
+from services.common.server.server import StageServer
 
 SERVICES: Final = (
     *(service.full_name for service in gateway_pb2.DESCRIPTOR.services_by_name.values()),

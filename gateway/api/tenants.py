@@ -41,8 +41,8 @@ from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
-from services.common.chassis.caller import DEFAULT_TENANT, current_caller
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
+from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
 
 async def expire_hourly(settings: GatewaySettings, context: TenantContext, batches: BatchViews) -> None:

@@ -18,7 +18,7 @@ from gateway.bounded_file import open_regular_file
 from gateway.consent.keys import key_id
 from gateway.signatures import InstallationKey, canonical, is_signed
 from services.common.errors import InvalidRequest, StorageFull
-from services.common.store.full_disk import FULL_DISK
+from services.common.store.files import FULL_DISK
 
 FORMAT: Final = "dubstage audit log 1"
 _CONTEXT: Final = b"dubstage audit head v1\n"

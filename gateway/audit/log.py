@@ -34,7 +34,7 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, Base
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_SETTING, plain_json, signing_key
-from services.common.chassis.caller import current_caller
+from services.common.server.call_context import current_caller
 
 
 class AuditRow(Base):

@@ -16,8 +16,8 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.provenance.facts import FilmWatermark
 from gateway.provenance.media_digest import media_sha256
-from services.common.chassis import error_status
 from services.common.errors import Cancelled, DubstageError
+from services.common.server import error_status
 
 _ENDS: Final[Mapping[EventKind, tuple[EventKind, EventKind, EventKind]]] = {
     EventKind.DUB_BEGUN: (EventKind.DUB_ENDED, EventKind.DUB_FAILED, EventKind.DUB_CANCELLED),

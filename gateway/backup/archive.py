@@ -33,7 +33,7 @@ from gateway.private_files import cannot_use_key, keep_secret
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
 from services.common.errors import InvalidRequest
-from services.common.store.blob_files import sha256_of
+from services.common.store.files import sha256_of
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

@@ -32,8 +32,7 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
 from services.common.store.artefacts import ArtefactRef
-from services.common.store.blob_files import sha256_of
-from services.common.store.full_disk import told_of_full_disk
+from services.common.store.files import sha256_of, translating_full_disk
 
 
 @contextmanager
@@ -210,7 +209,7 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     try:
         message = f"no space left for the backup {file}: free some, or give another disk"
-        with told_of_full_disk(message, file), os.fdopen(handle, "wb") as stream:
+        with translating_full_disk(message, file), os.fdopen(handle, "wb") as stream:
             with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
                 yield archive
             stream.flush()

@@ -47,8 +47,7 @@ from gateway.dub.face_choice import parse_face
 from gateway.dub.request import wants_own_timeline
 from gateway.media.encoders import check_target
 from gateway.methods import DEFAULT_METHOD, combined, method_named
-from services.common.consent_errors import ConsentRefused
-from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, RequestError
+from services.common.errors import ActorNotReady, ArtefactNotFound, ConsentRefused, InvalidRequest, RequestError
 
 _LARGEST: Final = 1 << 20
 """Largest file that is copied from a URL, bytes."""

@@ -16,9 +16,8 @@ from gateway.dub.request import sha256_of
 from gateway.media.output_place import existing
 from gateway.provenance.places import SIDECAR, embedded_type, sidecar_of
 from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
-from services.common.store.blob_files import PARTIAL
-from services.common.store.full_disk import FULL_DISK
-from services.common.store.storage_backend import Backend, open_backend
+from services.common.store.backends import Backend, open_backend
+from services.common.store.files import FULL_DISK, PARTIAL
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")

@@ -33,8 +33,8 @@ from gateway.batch.types import BatchFacts, BatchName, ShotRecord, ShotSpec, Sho
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
-from services.common.store.blob_files import PARTIAL, write_atomically
-from services.common.store.storage_backend import open_backend
+from services.common.store.backends import open_backend
+from services.common.store.files import PARTIAL, write_atomically
 
 _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 """What file systems say of a file that changes when the file is written again."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
-from services.common.wire.mouth_curves import MotionFigures
+from services.common.wire.mouth_curves import MotionMetrics
 
 MAX_ATTEMPTS: Final = 3
 """Times that a shot is tried before it counts as failed."""
@@ -73,7 +73,7 @@ class ShotMotion(_Strict):
     closure_shift_ms: float | None = None
 
     @staticmethod
-    def of(figures: MotionFigures) -> ShotMotion:
+    def of(figures: MotionMetrics) -> ShotMotion:
         """Return figures without NaN, rounded to four digits."""
         return ShotMotion(**{name: round(value, 4) for name, value in asdict(figures).items() if math.isfinite(value)})
 

@@ -16,7 +16,7 @@ def main() -> None:
     _open_closed_streams()
     try:
         from gateway.cli.app import interrupt_on_sigterm, run
-        from services.common.chassis.memory import skip_last_collection
+        from services.common.server.resources import skip_last_collection
     except KeyboardInterrupt:  # these imports take a second or more
         sys.stderr.write("error: interrupted\n")
         sys.exit(_INTERRUPTED)

@@ -17,8 +17,8 @@ import typer
 
 from gateway.cli.console import say, say_error, say_result
 from gateway.unforeseen import machine_fault, write_traceback
-from services.common.chassis.memory import limit_arenas
 from services.common.errors import Cancelled, DubstageError, StorageRefused, Unexpected
+from services.common.server.resources import limit_arenas
 
 app = typer.Typer(
     name="dubstage",

@@ -30,8 +30,6 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.opening import check_face_model
 from gateway.stages.remote import RemoteStages
-from services.common.chassis.client import StageClient
-from services.common.chassis.retries import RetryPolicy
 from services.common.errors import (
     ArtefactCorrupt,
     ArtefactNotFound,
@@ -42,6 +40,8 @@ from services.common.errors import (
     RequestError,
     StorageRefused,
 )
+from services.common.server.client import StageClient
+from services.common.server.retries import RetryPolicy
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 M = TypeVar("M")

@@ -25,8 +25,7 @@ from gateway.consent.subject import ENOUGH_FRAMES
 from gateway.dub.face_choice import parse_face
 from gateway.dub.subjects import face_of_films
 from gateway.stages.opening import open_stage, open_stages
-from services.common.consent_errors import ConsentUnsigned
-from services.common.errors import InvalidRequest
+from services.common.errors import ConsentUnsigned, InvalidRequest
 
 commands = typer.Typer(no_args_is_help=True, help="Complete, sign, check, show and withdraw consent records.")
 app.add_typer(commands, name="consent")

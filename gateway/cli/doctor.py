@@ -22,8 +22,8 @@ from gateway.cli.networks import NETWORK_STAGES, network_rows
 from gateway.cli.text import printable
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
-from services.common.chassis.settings import load_settings
 from services.common.errors import DubstageError
+from services.common.server.settings import load_settings
 
 Check = Callable[[], str]
 PACKAGES = ("numpy", "grpcio", "protobuf", "opencv-python-headless", "av")

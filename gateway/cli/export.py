@@ -30,7 +30,7 @@ def export(
     """
     # PyTorch takes a second to import: not before an export is wanted.
     with training_packages():
-        from services.training.command import export_all, export_run
+        from research.training.command import export_all, export_run
 
     for path in export_all(run, output) if network == ALL else export_run(network, run, output):
         say_result(str(path))

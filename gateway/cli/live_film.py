@@ -16,7 +16,7 @@ from gateway.live.recording import Recording
 from gateway.provenance.opening import open_sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from services.common.chassis.client import ClientConfig, StageClient
+from services.common.server.client import ClientConfig, StageClient
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from gateway.stages.opening import runtime_of_renderers, weights_of
 from services.common.errors import ModelNotFound
-from services.common.store.network_files import cards_in, networks_in
+from services.common.store.exported_networks import cards_in, networks_in
 
 NETWORK_STAGES: Final = ("audio", "motion", "texture", "render")
 """Stages that serve networks from a folder of weights."""

@@ -14,7 +14,7 @@ from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from gateway.methods import METHODS
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 
 LARGEST_SEED: Final = (1 << 31) - 1
 """Seeds are int32 in the API."""

@@ -21,8 +21,8 @@ from gateway.cli.app import app
 from gateway.cli.console import say, say_error
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings, load_settings
 from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.server.settings import DEFAULT_PORTS, StageSettings, load_settings
 
 MODULES = {**{name: f"services.{name}" for name in STAGE_NAMES}, "gateway": "gateway"}
 START_SECONDS = 180.0

@@ -38,7 +38,7 @@ def train(
     """Train NETWORK from a training set, show the progress, and write curves, checkpoints, weights and a card."""
     # PyTorch takes a second to import: not before a training is wanted.
     with training_packages():
-        from services.training.command import TrainOrder, describe_networks, train_all, train_one
+        from research.training.command import TrainOrder, describe_networks, train_all, train_one
 
     if network == LIST:
         for line in describe_networks().splitlines():

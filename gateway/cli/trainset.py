@@ -14,8 +14,8 @@ from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
 from gateway.cli.training_packages import training_packages
 from gateway.trainset.build import BuildOrder, build, prepare
+from research.training.trainset import ClipRow
 from services.common.errors import Cancelled, InvalidRequest
-from services.training.trainset.manifest import ClipRow
 
 _MOST_PROCESSES: Final = 8
 """Most processes without an option: a machine of many cores may have little memory."""
@@ -62,7 +62,7 @@ def trainset(
             build(order, progress, say)
             # PyTorch takes a second to import: not before there is something to prepare.
             with training_packages():
-                from services.training.networks import preparations
+                from research.training.networks import preparations
 
             rows = prepare(order, preparations(), progress, say)
     except KeyboardInterrupt:

@@ -24,8 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.bounded_file import bounded_bytes
 from gateway.consent.record import Consent, ConsentSignature, canonical_form
-from services.common.consent_errors import ConsentAltered, ConsentSignerUnknown
-from services.common.errors import InvalidRequest
+from services.common.errors import ConsentAltered, ConsentSignerUnknown, InvalidRequest
 
 SETTING: Final = "DUBSTAGE_CONSENT_KEYS"
 """Setting that names the trusted keys."""

@@ -29,8 +29,7 @@ from pydantic import (
 )
 
 from services.common.array_types import Float32
-from services.common.consent_errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope
-from services.common.errors import InvalidRequest
+from services.common.errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope, InvalidRequest
 
 NO_CONSENT: Final = "no consent on record"
 """Line for a film without a consent record."""

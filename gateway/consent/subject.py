@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.consent.record import Consent
 from services.common.array_types import Float32
-from services.common.consent_errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentWithoutSubject
+from services.common.errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentWithoutSubject
 
 SAME_BELOW: Final = 0.43
 """Distance of two mean face embeddings below which both are of one person. docs/models/face_embedding.md has the measurements."""

@@ -25,9 +25,9 @@ from sqlalchemy.schema import CreateSchema
 
 from gateway.database import postgres, sqlite
 from gateway.database.tables import Base, InstallationRow, WrongTypeError
-from services.common.chassis.caller import DEFAULT_TENANT
-from services.common.chassis.settings import DATABASE_FILE
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
+from services.common.server.call_context import DEFAULT_TENANT
+from services.common.server.settings import DATABASE_FILE
 
 CONNECT_SECONDS: Final = 5
 """Most seconds to wait for a connection to PostgreSQL."""

@@ -29,7 +29,7 @@ from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
 from services.common.errors import NoUsableFootage
-from services.common.wire.arrays import from_tensor
+from services.common.wire.messages import from_tensor
 
 MAX_FITTED_FRAMES: Final = 300
 """Most frames that are fitted. A frame takes some 40 ms: 10 for tracking and 30 for the fit. Of longer footage every second or

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.errors import InvalidRequest, StorageFull
-from services.common.store.full_disk import told_of_full_disk
+from services.common.store.files import translating_full_disk
 
 
 def job_folder(folder: Path) -> AbstractContextManager[None]:
@@ -21,7 +21,7 @@ def job_folder(folder: Path) -> AbstractContextManager[None]:
     Raises:
         StorageFull: no space is left in the folder.
     """
-    return told_of_full_disk(
+    return translating_full_disk(
         f"no space left for the job's records in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", folder
     )
 

@@ -46,12 +46,11 @@ from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64, UInt8
 from services.common.errors import ContractBroken, NoUsableFootage
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
-from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.crops import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA, lip_width, mouth_opening
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.arrays import to_tensor
+from services.common.wire.messages import pose_to_proto, to_tensor
 from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
-from services.common.wire.pose_messages import pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
 

@@ -26,7 +26,7 @@ from services.common.errors import ContractBroken
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
-from services.common.wire.arrays import from_tensor
+from services.common.wire.messages import from_tensor
 
 
 def face_records(frame: face_pb2.FrameFaces, rgb: UInt8, scale: float) -> npt.NDArray[np.void]:

@@ -77,12 +77,10 @@ from gateway.stages.method_check import models_for
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.array_types import Float32
 from services.common.errors import ActorNotReady, InvalidRequest, NoUsableFootage, RequestError, StorageFull
-from services.common.face.crops import BOX_SIZE
-from services.common.face.head_pose_vectors import pose_of_vector
+from services.common.face.crops import BOX_SIZE, pose_of_vector
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.artefact_messages import ref_from_proto
-from services.common.wire.timeline_messages import rational_to_proto
+from services.common.wire.messages import rational_to_proto, ref_from_proto
 
 _FILM_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04}
 """Bytes per luma sample of a film, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that films have."""

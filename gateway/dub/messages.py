@@ -9,9 +9,8 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.media.types import MediaInfo
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
-from services.common.wire.arrays import from_tensor
+from services.common.wire.messages import from_tensor, timeline_to_proto
 from services.common.wire.timeline import Timeline
-from services.common.wire.timeline_messages import timeline_to_proto
 
 
 def timeline_of(info: MediaInfo) -> common_pb2.Timeline:

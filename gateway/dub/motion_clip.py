@@ -25,11 +25,9 @@ from gateway.methods import LAG_FEATURES
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootage
-from services.common.face.bank_choice import choose_frames
-from services.common.face.crops import to_head_space
-from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
-from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
-from services.common.face.landmarks import NUM_MOUTH_AREA
+from services.common.face.crops import POSE_SIZE, pose_vectors, to_head_space
+from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER, pose_landmarks
+from services.common.face.mouth_bank import choose_frames
 from services.common.wire.timeline import MOTION_RATE
 
 ENROLMENT_SECONDS: Final = 300
@@ -61,7 +59,7 @@ class MotionClip:
         mouth: float32 [T, 59, 3], mouth-area landmarks in head space.
         usable: bool [T].
         poses: float64 [T, 6], head-pose vectors.
-        upper: float32 [T, 99, 3], landmarks of the upper face in head space (services.common.face.landmark_layout). None: not
+        upper: float32 [T, 99, 3], landmarks of the upper face in head space (services.common.face.landmarks). None: not
             measured.
     """
 

@@ -20,8 +20,7 @@ import numpy as np
 from gateway.dub.disk import Allowance, job_folder
 from services.common.array_types import Array
 from services.common.errors import ContractBroken
-from services.common.face.crops import BOX_SIZE, HeadPose
-from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.crops import BOX_SIZE, POSE_SIZE, HeadPose
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 
 LAYOUT: Final = 2

@@ -35,7 +35,7 @@ from services.common.errors import MediaUnsupported, NoUsableFootage
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import HeadPose, apply_affine, box_from_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS, lip_gaps, mouth_opening, part_lips, shut_lips
-from services.common.face.mouth_bank import BORDER_POINTS, wanted_points
+from services.common.face.mouth_bank import BORDER_POINTS, target_points
 from services.common.face.thin_plate_spline import dense_map, evaluate_grid, fit_spline, warp
 
 _TALKING_PX: Final = 10.0
@@ -77,7 +77,7 @@ class ReferenceFace:
         narrower = _WIDEST_PX / max(float(mouth_opening(self.mouth)), _WIDEST_PX)
         mouth = part_lips(shut_lips(geometry.closed_mouth), lip_gaps(self.mouth) * np.float32(narrower))
         mouth[NUM_LIPS:] = geometry.jaw_envelope
-        spline = fit_spline(wanted_points(mouth, geometry, pose), self.points, _SMOOTHING)
+        spline = fit_spline(target_points(mouth, geometry, pose), self.points, _SMOOTHING)
         return warp(self.box, dense_map(evaluate_grid(spline)))
 
 

@@ -28,11 +28,10 @@ from gateway.stages.calls import CallPace, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, Float64, Int64
 from services.common.errors import ContractBroken, InvalidRequest
-from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
-from services.common.wire.arrays import from_tensor
-from services.common.wire.pose_messages import pose_from_proto
+from services.common.wire.messages import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
 FEATURE_BLOCK: Final = 64

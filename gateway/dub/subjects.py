@@ -27,8 +27,7 @@ from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array
-from services.common.consent_errors import ConsentFaceUncertain
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import ConsentFaceUncertain, InvalidRequest, NoUsableFootage
 from services.common.store.artefacts import ArtefactStore
 
 _ACTOR_FRAMES: Final = 75

@@ -40,8 +40,7 @@ from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
 from services.common.face.mouth_detail import with_fitting_interior
-from services.common.wire.arrays import from_image
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.wire.messages import from_image, pose_to_proto
 
 
 @dataclass(frozen=True, slots=True, eq=False)

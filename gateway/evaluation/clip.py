@@ -29,8 +29,7 @@ from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.errors import InvalidRequest, MediaUnsupported
-from services.common.face.crops import BOX_ORIGIN, BOX_SIZE, CROP_SIZE, crop_from_frame
-from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
+from services.common.face.crops import BOX_ORIGIN, BOX_SIZE, CROP_SIZE, POSE_SIZE, crop_from_frame, pose_vectors
 from services.common.face.mouth_detail import grey
 
 SPEECH_RATE_HZ: Final = 16000

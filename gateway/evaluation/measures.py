@@ -31,13 +31,11 @@ from gateway.evaluation.image_metrics import (
 from gateway.evaluation.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
 from gateway.evaluation.types import Rendered
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.face.crops import fit_head_pose
-from services.common.face.head_cameras import weak_perspective_of
-from services.common.face.neutral import neutral_shape
+from services.common.face.actor_geometry import neutral_shape
+from services.common.face.crops import fit_head_pose, weak_perspective_of
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.default_model import default_model
-from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.morphable_model import MorphableModel, default_model
 from services.common.wire.mouth_curves import Trigger, around_phones, quick_part, steps
 
 NUM_EXPRESSION: Final = 24

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32
-from services.common.face.landmark_layout import layout_points
-from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, lip_width, mouth_opening
+from services.common.face.landmarks import LIPS_INNER, LIPS_OUTER, MOUTH_AREA, layout_points, lip_width, mouth_opening
 
 CLOSED_OPENING_PX: Final = 2.0
 """Opening below which lips count as closed, in truth and result (inner-lip landmarks, crop pixels; the face is 185 px wide). The

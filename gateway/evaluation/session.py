@@ -37,9 +37,9 @@ from gateway.stages.opening import StageHost
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
+from services.common.wire.messages import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline
-from services.common.wire.timeline_messages import timeline_to_proto
 
 _MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
     "mean_mouth": texture_pb2.WARP_MODE_MEAN_MOUTH,

@@ -26,9 +26,8 @@ from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import fit_head_pose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
-from services.common.wire.arrays import from_tensor, to_rgb_image
+from services.common.wire.messages import from_tensor, rational_to_proto, to_rgb_image
 from services.common.wire.timeline import MOTION_RATE
-from services.common.wire.timeline_messages import rational_to_proto
 
 
 class StageRetrack:

@@ -27,8 +27,7 @@ from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.performance import Performance
 from gateway.methods import TextureInput, method_named
 from services.common.array_types import Float32, UInt8
-from services.common.wire.arrays import from_image
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.wire.messages import from_image, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
 MOST_UNDER_WAY: Final = 6

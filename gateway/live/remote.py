@@ -15,8 +15,8 @@ from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.consent.record import ConsentUse
 from gateway.live.session import LiveFrame
 from gateway.media.pixels import ColourTags
-from services.common.chassis.client import ClientConfig, StageClient
-from services.common.wire.arrays import from_image
+from services.common.server.client import ClientConfig, StageClient
+from services.common.wire.messages import from_image
 
 
 async def remote_live_frames(

@@ -16,7 +16,7 @@ from gateway.live.opening import allowed_actor, recorded_stream
 from gateway.live.running import Running, ended_with_consent
 from gateway.live.session import LiveFrame, live_frames
 from gateway.stages.interface import Stages
-from services.common.chassis.caller import current_caller
+from services.common.server.call_context import current_caller
 from services.common.store.artefacts import ArtefactStore
 
 

@@ -26,8 +26,8 @@ import av
 import numpy as np
 
 from gateway.media.types import VideoInfo
-from services.common.chassis.cpu import cpu_flags
 from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.server.resources import cpu_flags
 
 _ENCODERS: Final = {
     "h264": "libx264",

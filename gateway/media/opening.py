@@ -19,8 +19,8 @@ from gateway.media.bounds import MAX_SAMPLES
 from gateway.media.formats import INPUT_OPTIONS, external_reference, playlist_kind
 from gateway.media.regular_file import descriptor_url, reading
 from gateway.media.track_view import Only, TrackView, track_view
-from services.common.chassis.memory import give_back_freed_memory
 from services.common.errors import MediaUnsupported
+from services.common.server.resources import give_back_freed_memory
 
 _LARGE_INDEX: Final = 50_000
 """Number of entries from which on an index is large. Twelve minutes of picture and sound have as many."""

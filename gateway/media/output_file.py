@@ -22,7 +22,7 @@ from gateway.media.opening import reason_of
 from gateway.media.output_place import check_replaceable, existing
 from gateway.media.regular_file import descriptor_url
 from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
-from services.common.store.full_disk import FULL_DISK
+from services.common.store.files import FULL_DISK
 
 _PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
 _OLD_S: Final = 24 * 3600

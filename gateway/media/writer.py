@@ -24,8 +24,8 @@ from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
 from gateway.media.write_settings import WriteSettings
-from services.common.chassis.memory import give_back_freed_memory
 from services.common.errors import ContractBroken
+from services.common.server.resources import give_back_freed_memory
 
 _TIDY_FRAMES: Final = 500
 """Number of frames after which freed memory is given back to the system, which takes 7 ms. Without that, unused memory grows to

@@ -24,9 +24,9 @@ from opentelemetry import trace
 
 from gateway.operations.leases import LeasedOperation, OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore, taken_over
-from services.common.chassis import calls, error_status
-from services.common.chassis.caller import acting_for
 from services.common.errors import Cancelled, ContractBroken, DubstageError, OperationNotFound, TransientError, Unexpected
+from services.common.server import call_context, error_status
+from services.common.server.call_context import acting_for
 
 Report = Callable[[bytes], None]
 """Called with progress, a serialised metadata message."""
@@ -98,7 +98,7 @@ class ActiveOperation:
 
     record: OperationRecord
     resumed: bool
-    call: calls.Call
+    call: call_context.Call
     asked_by: trace.SpanContext
     leased_at: float
     unwanted: bool = False
@@ -229,7 +229,7 @@ class Execution:
             unwanted: whether the operation was taken only to be ended: its work does not begin.
         """
         record = taken.record
-        call = calls.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
+        call = call_context.Call(stage="gateway", rpc=record.name, job_id=record.name.removeprefix("operations/"))
         active = ActiveOperation(record, resumed, call, asked_by, leased_at, unwanted, shown=record.metadata)
         self._active[record.name] = active
         # The work has its own context: it must not end with the call that submitted it, nor have that call's deadline.
@@ -296,7 +296,7 @@ class Execution:
             await asyncio.to_thread(self._queue.release, numbers)
 
     async def _work(self, active: ActiveOperation) -> bytes:
-        calls.set_current_call(active.call)
+        call_context.set_current_call(active.call)
         structlog.contextvars.bind_contextvars(job_id=active.call.job_id)
 
         def report(metadata: bytes) -> None:

@@ -29,7 +29,7 @@ MOTION_NAMES: Final = {
     "vowel_shift_ms": "ms by which open vowels are later than the person's own (0 is on time)",
     "closure_shift_ms": "ms by which p, b, m are later than the person's own (0 is on time)",
 }
-"""Names of MotionFigures on the page."""
+"""Names of MotionMetrics on the page."""
 
 
 def mean_mask_share(report: DubReport) -> float:

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.drawing import FaceMesh
-from services.common.face.head_cameras import head_poses_of
+from services.common.face.crops import head_poses_of
+from services.common.face.drawing import FaceMesh, fitting_row
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import STABLE
-from services.common.face.sheet import fitting_row
 from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 
 COLUMNS = ("frame", "mesh", "low-frequency albedo", "detailed albedo", "drawn alone")
-"""Of a row (services/common/face/sheet.py)."""
+"""Of a row (services/common/face/drawing.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
 from services.common.face.identity import identity_from_arrays, model_of_identity
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.artefact_messages import ref_from_proto
+from services.common.wire.messages import ref_from_proto
 
 PAIRS: Final = 8
 FITTED: Final = 3

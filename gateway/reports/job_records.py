@@ -15,9 +15,9 @@ from gateway.dub.workspace import Workspace
 from gateway.methods import method_named
 from gateway.reports.film_pictures import MOST_FRAMES
 from services.common.array_types import Float32, Float64
-from services.common.face.head_pose_vectors import POSE_SIZE, pose_vectors
+from services.common.face.crops import POSE_SIZE, pose_vectors
 from services.common.face.landmarks import lip_width, mouth_opening
-from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionFigures, motion_figures
+from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionMetrics, motion_metrics
 
 _BLOCK: Final = 4096
 """Frames whose mouths are read at once."""
@@ -55,7 +55,7 @@ def head_motion_of(request: DubRequest, outcome: DubOutcome, workspace: Workspac
     return {"film": film, "predicted": predicted}
 
 
-def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionFigures | None:
+def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None:
     """Return the wanted motion of a dub compared with the person's own motion.
 
     None: no frame is dubbed, the person's own motion is not known, or the film is shorter than two frames.
@@ -74,7 +74,7 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionFigures | None
     grid = np.arange(0.0, seconds[-1], MOTION_FRAME_S)
     opening, width, speech = (np.interp(grid, seconds, curve) for curve in curves)
     posteriorgram = workspace.speech.read(0, min(len(grid), _PHONE_FRAMES))["posteriorgram"]
-    return motion_figures(own, opening, width, speech >= SPOKEN_FROM, posteriorgram)
+    return motion_metrics(own, opening, width, speech >= SPOKEN_FROM, posteriorgram)
 
 
 def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from gateway.evaluation.types import ClipResult
 from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.wire.mouth_curves import MotionFigures
+from services.common.wire.mouth_curves import MotionMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class DubReport:
     head_motion: Mapping[str, Float64] | None = field(repr=False, default=None)
     commanded_opening: Float32 | None = field(repr=False, default=None)
     tracked_opening: Float32 | None = field(repr=False, default=None)
-    motion: MotionFigures | None = None
+    motion: MotionMetrics | None = None
     video: SideBySide | None = None
     undubbed: str = ""
     warnings: Sequence[str] = ()

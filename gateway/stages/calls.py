@@ -15,8 +15,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
-from services.common.chassis.retries import RetryPolicy, retry
 from services.common.errors import InvalidRequest
+from services.common.server.retries import RetryPolicy, retry
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.interface import STAGE_NAMES, stage_of
-from services.common.chassis.bounds import check_bounds
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import StageParts
+from services.common.server.bounds import check_bounds
+from services.common.server.process import StageParts
+from services.common.server.settings import load_settings
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

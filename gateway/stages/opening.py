@@ -27,9 +27,9 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.method_check import check_methods, listed_models
 from gateway.stages.remote import RemoteStages
-from services.common.chassis.caller import DEFAULT_TENANT, Caller, set_current_caller
-from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.server.call_context import DEFAULT_TENANT, Caller, set_current_caller
+from services.common.server.settings import load_settings
 
 
 def weights_of(stage: str) -> Path:

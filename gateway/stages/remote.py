@@ -20,9 +20,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.calls import JOB_POLICY
 from gateway.stages.interface import STAGE_NAMES, stage_of
-from services.common.chassis.client import ClientConfig, StageClient
-from services.common.chassis.retries import RetryPolicy
 from services.common.errors import StageDeadlineExceeded
+from services.common.server.client import ClientConfig, StageClient
+from services.common.server.retries import RetryPolicy
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from services.common.chassis.caller import is_tenant
 from services.common.errors import InvalidRequest
+from services.common.server.call_context import is_tenant
 
 SETTING: Final = "DUBSTAGE_TENANT_LIMITS_FILE"
 _Limit = Annotated[int | None, Field(ge=0, le=1 << 60)]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from services.common.chassis.caller import current_caller
 from services.common.errors import Overloaded
+from services.common.server.call_context import current_caller
 
 TENANT_SHARE: Final = 0.75
 """Part of a gateway's calls that one tenant may have, so that other tenants always find room."""

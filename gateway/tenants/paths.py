@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gateway.database.session import may_be_shared
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
-from services.common.chassis.caller import DEFAULT_TENANT
+from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import tenants_store
 
 

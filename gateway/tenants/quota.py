@@ -17,8 +17,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.tenants.limits import Limits, TenantLimits
-from services.common.errors import TransientError
-from services.common.tenant_errors import TenantDubsReached, TenantFramesReached, TenantStorageReached, TenantStreamsReached
+from services.common.errors import (
+    TenantDubsReached,
+    TenantFramesReached,
+    TenantStorageReached,
+    TenantStreamsReached,
+    TransientError,
+)
 
 MINUTE_S: Final = 60
 

@@ -50,9 +50,9 @@ from gateway.trainset.output_folder import (
 from gateway.trainset.stages import StagesOnDemand, networks_digest
 from gateway.trainset.texts import ClipText, Texts
 from gateway.trainset.workers import WorkerDiedError, in_processes
+from research.training.trainset import ClipRow, read_manifest, speaker_hours, write_manifest
 from services.common.errors import DubstageError, InvalidRequest, NoUsableFootage, RequestError
 from services.common.wire.timeline import MOTION_RATE
-from services.training.trainset.manifest import ClipRow, read_manifest, speaker_hours, write_manifest
 
 _HELD_OUT_SHARE: Final = 0.15
 _FEWEST_SPEAKERS: Final = 3
@@ -440,7 +440,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
 
 
 class PreparationStep(Protocol):
-    """A preparation, as `services.training.networks.Preparation` describes it. That module imports PyTorch."""
+    """A preparation, as `research.training.networks.Preparation` describes it. That module imports PyTorch."""
 
     @property
     def name(self) -> str:

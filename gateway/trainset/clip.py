@@ -52,13 +52,13 @@ from gateway.trainset.output_folder import (
     write_record,
 )
 from gateway.trainset.texts import ClipText
+from research.training.trainset import ClipRow
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import head_template
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
-from services.common.wire.arrays import from_tensor
+from services.common.wire.messages import from_tensor
 from services.common.wire.timeline import MOTION_RATE
-from services.training.trainset.manifest import ClipRow
 
 _STEP_S: Final = float(1 / MOTION_RATE)
 _SAME_MOMENT_S: Final = 1e-6

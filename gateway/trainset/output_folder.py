@@ -23,11 +23,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from services.common.array_types import Array
-from services.common.store.folder_lock import locked_folder
-from services.common.store.full_disk import told_of_full_disk
-from services.common.store.tensor_bytes import encode_arrays
-from services.training.trainset.layout import (
+from research.training.trainset import (
     CLIPS_A_SHARD,
     FORMAT_VERSION,
     INCOMPLETE,
@@ -37,6 +33,9 @@ from services.training.trainset.layout import (
     part_path,
     shard_name,
 )
+from services.common.array_types import Array
+from services.common.store.files import locked_folder, translating_full_disk
+from services.common.store.tensor_bytes import encode_arrays
 
 
 class DamagedFileError(Exception):
@@ -253,7 +252,7 @@ def in_output(output: Path) -> AbstractContextManager[None]:
     Raises:
         StorageFull: no space is left in the folder.
     """
-    return told_of_full_disk(f"no space left in {output}: free some, and run the same command again", output)
+    return translating_full_disk(f"no space left in {output}: free some, and run the same command again", output)
 
 
 class Shards:

@@ -22,20 +22,18 @@ import numpy as np
 
 from research.motion.clips import Clips
 from research.motion.run_files import read_best
+from research.training.networks import Opening, Preparation
+from research.training.trainset import FORMAT_VERSION, ClipRow, TrainSet, part_path
 from services.common.array_types import Array, Bool, Float32
 from services.common.errors import DubstageError, InvalidRequest
-from services.common.geometry.default_model import default_model
-from services.common.store.exported_network import write_whole
+from services.common.geometry.morphable_model import default_model
+from services.common.store.exported_networks import write_whole
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
 from services.motion.basis import LandmarkBasis, fit_basis
 from services.motion.expression import NUM_EXPRESSION, expression_basis, expression_spread
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.style import MIN_FRAMES, measure_mouth
-from services.training.networks import Opening, Preparation
-from services.training.trainset.layout import FORMAT_VERSION, part_path
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet
 
 STYLE_BASIS: Final = "style_basis"
 """Key of a run's metadata with the digest of the landmark basis of the style."""

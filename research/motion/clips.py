@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequest
 from services.common.geometry.rotations import euler_from_matrix
 from services.motion.features import LOOK_ALIKE, content_rows, sync_rows
 from services.motion.lag import LAG_STATES, MIN_FRAMES, LagModel, peak_fraction
 from services.motion.types import MAX_LAG, NUM_PHONES, Footage, SpeechFeatures
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,7 +251,7 @@ def read_sound(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Speec
 
 
 def pose_vectors(rotation: Float64, translation: Float64, scale: Float64) -> Float64:
-    """Return head-pose vectors float64 [T, 6] (services.common.face.head_pose_vectors).
+    """Return head-pose vectors float64 [T, 6] (services.common.face.crops).
 
     Args:
         rotation: float64 [T, 3, 3].

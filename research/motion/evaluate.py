@@ -16,6 +16,8 @@ from statistics import fmean
 
 from research.motion.clips import TrainingClip, footage_of, with_lag_fraction
 from research.motion.protocol import SELECTED_ON, Encode, Fold, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
+from research.training.command import command_line, data_parser
+from research.training.trainset import TrainSet
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.lag import LAG_STATES
 from services.motion.models import WEIGHTS, MotionModels
@@ -23,8 +25,6 @@ from services.motion.predictor import Predictor
 from services.motion.predictors.registry import PREDICTORS
 from services.motion.style import Style
 from services.motion.types import EXTRA_FEATURES
-from services.training.tools import command_line, data_parser
-from services.training.trainset.reader import TrainSet
 
 OFF = ConstraintConfig(
     bilabial_low=2.0,

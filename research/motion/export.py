@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from research.motion.basis import SHARED_CONSTANTS, check_style_basis
 from research.motion.run_files import load_network, origin_of, read_best
 from research.motion.sync import SyncConfig, SyncNetwork
+from research.training.run_folder import read_config
 from services.common.array_types import Array, Float32
 from services.common.errors import ContractBroken, InvalidRequest
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
@@ -39,7 +40,6 @@ from services.motion.expression import ExpressionModel
 from services.motion.features import BANDS, NUM_SYNC
 from services.motion.runtime import read_constants
 from services.motion.types import ROWS_PER_FRAME
-from services.training.run_folder import read_config
 
 _OPSET: Final = 17
 _LENGTH: Final = 64

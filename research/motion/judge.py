@@ -25,24 +25,17 @@ import numpy as np
 from research.motion.clips import TrainingClip, read_clip, read_sound, shows_the_mouth, with_lag_fraction
 from research.motion.evaluate import evaluation_parser, extra_features, personalized
 from research.motion.protocol import ClipResult, Fold, Predict, ServedPredictor, closed_threshold, evaluate_clip, people_and_means
+from research.training.command import command_line
+from research.training.trainset import ClipRow, TrainSet
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
-from services.common.wire.mouth_curves import (
-    MOTION_FRAME_S,
-    SPOKEN_FROM,
-    rest_and_range,
-    runs,
-    silence_opening,
-)
+from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, rest_and_range, runs, silence_opening
 from services.motion.constraints import LIVE, WHOLE
 from services.motion.features import bilabial_probability
 from services.motion.models import MotionModels
 from services.motion.predictors.registry import PREDICTORS
 from services.motion.style import Style
 from services.motion.types import SpeechFeatures
-from services.training.tools import command_line
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet
 
 UNKNOWN: Final = "unknown"
 """Language of clips whose language nothing states."""

@@ -25,6 +25,9 @@ from research.motion.basis import SHARED_CONSTANTS
 from research.motion.clips import Clips, TrainingClip, clips_of, frame_weights, held_out_splits, shifted, speakers_of_free_speech
 from research.motion.protocol import SHORT_CLIP_FRAMES
 from research.motion.ridge import SPEAKER_EXPONENT
+from research.training.command import command_line, data_parser
+from research.training.run_folder import write_fitted
+from research.training.trainset import TrainSet
 from services.common.array_types import Float64
 from services.common.errors import NoUsableFootage
 from services.motion.basis import LandmarkBasis
@@ -42,9 +45,6 @@ from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.speech_states import neighbours
 from services.motion.types import LagEstimate, SpeechFeatures
-from services.training.card import write_fitted
-from services.training.tools import command_line, data_parser
-from services.training.trainset.reader import TrainSet
 
 PAIRS: Final = 16
 """D, pairs of filters."""

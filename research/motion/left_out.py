@@ -20,12 +20,11 @@ from research.motion.clips import speakers_of_free_speech
 from research.motion.networks import NETWORKS
 from research.motion.protocol import Scores
 from research.motion.training import PredictorTraining
+from research.training.command import DEFAULT, command_line, configuration, data_parser
+from research.training.device import CPU
+from research.training.networks import Opening, TrainableNetwork
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
-from services.training.configuration import DEFAULT, configuration
-from services.training.device import CPU
-from services.training.networks import Opening, TrainableNetwork
-from services.training.tools import command_line, data_parser
-from services.training.trainset.reader import TrainSet
 
 FOLDS: Final = 6
 """Default number of trainings."""

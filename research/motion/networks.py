@@ -15,8 +15,8 @@ from research import methods
 from research.motion.basis import EXPRESSION
 from research.motion.export import export_sync
 from research.motion.sync import CONFIGS, SyncTraining
+from research.training.networks import Preparation, TrainableNetwork
 from services.motion.predictors.registry import PREDICTORS
-from services.training.networks import Preparation, TrainableNetwork
 
 SYNC: Final = TrainableNetwork(
     name="sync",

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from research.motion.clips import Clips, TrainingClip, clips_of_rows, shows_the_mouth
+from research.training.trainset import TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
@@ -42,7 +43,6 @@ from services.motion.predictor import Predictor
 from services.motion.stream import MotionStream, sampled
 from services.motion.style import MIN_FRAMES, Style, StyleCode, StyleNetwork, encode_style
 from services.motion.types import Motion, SpeechFeatures
-from services.training.trainset.reader import TrainSet
 
 
 @dataclass(frozen=True, slots=True)

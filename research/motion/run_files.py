@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from research.training.run_folder import CARD, read_config
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
-from services.common.store.exported_network import write_whole
+from services.common.store.exported_networks import write_whole
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
-from services.training.run_folder import CARD, read_config
 
 BEST: Final = "best.safetensors"
 """File of a run with the network of the kept step: its parameters as `network.NAME`, beside the constants."""

@@ -31,6 +31,9 @@ from torch.nn import functional
 from research.motion.basis import basis_of
 from research.motion.clips import LENGTH_TOLERANCE, Clips, Draw, array_bytes, clip_chances, clips_of, length_of, tensors
 from research.motion.training import MotionTraining
+from research.training.networks import Opening
+from research.training.training import Check, LoopSettings, OptimiserSettings
+from research.training.trainset import BoundedCache
 from services.common.array_types import Bool, Float32
 from services.common.errors import InvalidRequest
 from services.motion.basis import LandmarkBasis
@@ -38,10 +41,6 @@ from services.motion.features import ARTICULATIONS, NUM_SYNC
 from services.motion.lag import standardised
 from services.motion.sync import embeddings, similarities_at_lags
 from services.motion.types import MAX_LAG, ROWS_PER_FRAME, SpeechFeatures
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening
-from services.training.training import Check, OptimiserSettings
-from services.training.trainset.reader import BoundedCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,10 +13,9 @@ from torch import nn
 from research.motion.clips import Clips, batch_rng
 from research.motion.protocol import Groups, Scores, figures, may_choose, selected_on, selection_score
 from research.motion.run_files import load_network, read_arrays, write_best
+from research.training.device import Device
+from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from services.common.array_types import Array
-from services.training.device import Device
-from services.training.loop_settings import LoopSettings
-from services.training.training import Check, OptimiserSettings, Supervised
 
 BatchT = TypeVar("BatchT")
 DrawnT_co = TypeVar("DrawnT_co", covariant=True)

@@ -24,10 +24,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from research.training.run_folder import CONFIG
 from services.common.array_types import Array, UInt8
 from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_SIZE
-from services.common.store.exported_network import copy_card, write_whole
+from services.common.store.exported_networks import copy_card, write_whole
 from services.render.backends.model_files import (
     BATCH_AXIS,
     INPUT_PICTURES,
@@ -39,7 +40,6 @@ from services.render.backends.model_files import (
     file_sha256,
 )
 from services.render.networks.unet import UNetTrunk
-from services.training.run_folder import CONFIG
 
 _CALIBRATION_STATE_SPREAD: Final = 0.03
 """Standard deviation of the actors' states that the network is calibrated with."""

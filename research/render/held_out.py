@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from research.render.people import FrameSpan, read_bank
+from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_SIZE
@@ -21,8 +22,6 @@ from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MouthBank, make_bank
 from services.render.colour_match import match_colour
 from services.render.pairs import BASE, MASK, NEAREST_FRAMES, Pair
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet
 
 MOUTH_BOX: Final = (104, 80)
 """Width and height of the mouth box, box pixels."""

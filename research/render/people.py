@@ -10,18 +10,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from research.training.trainset import BoundedCache, ClipRow, TrainSet, identity_path
 from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import identity_from_arrays, model_of_identity
-from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.store.tensor_bytes import decode_arrays
-from services.training.trainset.layout import identity_path
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import BoundedCache, TrainSet
 
 SHARP_FACE_PX: Final = 170.0
 """Width of a face, pixels of the footage, from which the footage has about the resolution of the render box (185 px a face)."""

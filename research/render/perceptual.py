@@ -14,16 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from research.render.people import People, PeopleSettings, PersonClips, person_clips
+from research.training.device import Device
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
+from research.training.trainset import TrainSet
 from services.common.array_types import Float32, Int64
 from services.common.face.crops import HeadPose, head_to_box
-from services.common.store.exported_network import write_whole
+from services.common.store.exported_networks import write_whole
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.weights import save_weights
-from services.training.device import Device
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.training import Check, OptimiserSettings, Supervised
-from services.training.trainset.reader import TrainSet
 
 FILE: Final = "perceptual.safetensors"
 """Name of the weights file."""

@@ -25,17 +25,15 @@ from research.render.batches import BatchSource
 from research.render.export import write_calibration
 from research.render.held_out import Clip, Draw, HeldOut, base_pictures, blended, draw_sheet, measure
 from research.render.people import MIN_FRAMES, PeopleSettings
+from research.training.device import Device
+from research.training.training import Check, LoopSettings, Stateful, Training, follow
+from research.training.trainset import ClipRow, TrainSet, by_speaker
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.render.losses import ComposedPictures, Features, discriminator_view, perceptual_loss
 from services.render.networks.unet import UNetTrunk
 from services.render.networks.weights import to_tensor
 from services.render.pairs import BASE, Pair
-from services.training.device import Device
-from services.training.loop_settings import LoopSettings
-from services.training.training import Check, Stateful, Training, follow
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet, by_speaker
 
 RecipeT = TypeVar("RecipeT", bound="Recipe")
 

@@ -29,6 +29,8 @@ from research.render.export import ExportSpec, export_renderer
 from research.render.held_out import Clip, DrawnClip, Faces, HeldOut
 from research.render.people import People, person_clips
 from research.render.trainer import HeldOutClips, Recipe, TrainerInputs, check_rows
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import Training
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.render.backends.base import Backend
@@ -37,8 +39,6 @@ from services.render.networks.perceptual import PerceptualNetwork, load_perceptu
 from services.render.pairs import BASE, Pair
 from services.render.renderers.registry import RENDERERS, renderer_named
 from services.render.types import PersonalizeProgress
-from services.training.networks import Opening, TrainableNetwork
-from services.training.training import Training
 
 _PLAN: Final = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512))
 _MEAN: Final = (0.485, 0.456, 0.406)

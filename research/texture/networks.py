@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from research.texture.temporal_warp import CONFIGS, TemporalWarpTraining, export
-from services.training.networks import Preparation, TrainableNetwork
+from research.training.networks import Preparation, TrainableNetwork
 
 NETWORKS: Final[tuple[TrainableNetwork, ...]] = (
     TrainableNetwork(

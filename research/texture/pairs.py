@@ -17,13 +17,12 @@ from typing import Final
 
 import numpy as np
 
+from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet, by_speaker
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
-from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank, wanted_points, window_costs
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet, by_speaker
+from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank, target_points, window_costs
 
 BANK_FRAMES: Final = 375
 """Most frames of a bank: as many as five clips of three seconds. An actor's bank in serving has 300."""
@@ -267,7 +266,7 @@ def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) 
     best = int(random.choice(order)) if random.random() < config.worse_share else int(order[0])
     found = np.arange(first[best], first[best] + CHAIN)
     poses = [HeadPose(1.0, bank.rotation[row], np.zeros(3)) for row in rows]
-    wanted = np.stack([wanted_points(points, bank.geometry, pose) for points, pose in zip(mouth, poses, strict=True)])
+    wanted = np.stack([target_points(points, bank.geometry, pose) for points, pose in zip(mouth, poses, strict=True)])
     return wanted, bank.control_points[found]
 
 

@@ -34,16 +34,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from research.texture.pairs import CHAIN, PairConfig, Pairs, PairSource
+from research.training.networks import Opening
+from research.training.run_folder import read_config
+from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import BORDER_POINTS, NUM_ANCHORS, NUM_CONTROL_POINTS, SMOOTHING, WINDOW
-from services.common.store.exported_network import write_exported_network, write_whole
+from services.common.store.exported_networks import write_exported_network, write_whole
 from services.texture.temporal_warp import MAX_WINDOWS, NETWORK_FILE, TemporalWarpModel
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening
-from services.training.run_folder import read_config
-from services.training.training import Check, OptimiserSettings, Supervised
 
 _MOVABLE = NUM_CONTROL_POINTS - len(BORDER_POINTS)
 _DISPLACEMENT_SCALE = 4.0

@@ -14,8 +14,8 @@ from services.audio.models import AudioModels
 from services.audio.servicer import AudioServicer
 from services.audio.settings import AudioSettings
 from services.audio.types import SAMPLE_RATE_HZ
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.stage import StageParts, main_of
+from services.common.server.limits import WorkerPool
+from services.common.server.process import StageParts, main_of
 from services.common.wire.timeline import Timeline
 
 

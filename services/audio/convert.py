@@ -10,14 +10,12 @@ import numpy as np
 
 from dubstage.audio.v1alpha1 import audio_pb2 as pb
 from services.audio.extract import FeatureExtractor, collect
-from services.audio.kinds import KINDS
-from services.audio.models import AudioModels
+from services.audio.models import KINDS, AudioModels
 from services.audio.types import FeatureBlock
-from services.audio.voice import SPEECH_PROBABILITY
+from services.audio.voice_activity import SPEECH_PROBABILITY
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.common.wire.arrays import to_tensor
-from services.common.wire.timeline_messages import num_frames_from_proto, timeline_from_proto
+from services.common.wire.messages import num_frames_from_proto, timeline_from_proto, to_tensor
 
 _ALWAYS: Final = frozenset({SPEECH_PROBABILITY.name})
 """Kinds that are part of every answer and have no number in the contract."""

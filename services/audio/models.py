@@ -1,12 +1,28 @@
-"""The stage's loaded models, one for each kind of feature."""
+"""Kinds of features that the stage computes, and their loaded models."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
-from services.audio.kind import FeatureModel
-from services.audio.kinds import KINDS
+from services.audio.feature_kind import FeatureKind, FeatureModel
+from services.audio.identity_removal import IDENTITY_REMOVED
+from services.audio.posteriorgram import POSTERIORGRAM
+from services.audio.spectral import MEL, MFCC
+from services.audio.speech_encoder import SPEECH_STATES, SPEECH_STATES_LIVE
+from services.audio.voice_activity import SPEECH_PROBABILITY
+
+KINDS: Final[Mapping[str, FeatureKind]] = MappingProxyType(
+    {
+        kind.name: kind
+        for kind in (MEL, MFCC, POSTERIORGRAM, SPEECH_PROBABILITY, IDENTITY_REMOVED, SPEECH_STATES, SPEECH_STATES_LIVE)
+    }
+)
+"""Kinds by name."""
+ALL_KINDS: Final = frozenset(KINDS)
+
 
 WEIGHTS: Final = Path(__file__).with_name("weights")
 

@@ -11,9 +11,9 @@ from dubstage.audio.v1alpha1 import audio_pb2_grpc
 from services.audio.convert import blocks_to_proto, chunk_from_proto, extractor_from_proto
 from services.audio.models import AudioModels
 from services.audio.types import FeatureBlock
-from services.common.chassis.calls import count_frames
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.requests import config_message
+from services.common.server.call_context import count_frames
+from services.common.server.limits import WorkerPool
+from services.common.server.messages import config_message
 
 MAX_FRAMES_PER_REPLY: Final = 256
 """Largest number of frames of a reply: about 700 kB."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from services.audio.models import WEIGHTS
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.server.settings import DEFAULT_PORTS, StageSettings
 
 
 class AudioSettings(StageSettings):

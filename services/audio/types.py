@@ -30,7 +30,7 @@ class FeatureBlock:
 
     Attributes:
         frame_index: number of the frame in its timeline.
-        features: float32 arrays of the kinds that were asked for, by name; kinds.py has the shapes.
+        features: float32 arrays of the kinds that were asked for, by name; models.py lists the kinds.
     """
 
     frame_index: int

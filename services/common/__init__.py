@@ -1,10 +1,10 @@
-"""Code that several stages and the gateway share, in rooms. A room imports only rooms before it in this list:
+"""Code that several stages and the gateway share, in packages. A package imports only packages before it in this list:
 
-    chassis     servers, clients, settings, limits, telemetry
+    server      servers, clients, settings, limits, telemetry
     store       artefacts and their arrays as bytes
     geometry    face models, cameras, light, rasteriser
     face        landmarks, crops, drawing, mouth bank, identities
     wire        messages of the contracts to and from our own types, and the order of the phones
 
-errors.py and array_types.py stand before all rooms.
+errors.py and array_types.py stand before all packages.
 """

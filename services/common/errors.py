@@ -1,5 +1,4 @@
-# ruff: noqa: N818 - the names say what is wrong; a suffix on each would say it twice
-"""Every error that dubstage reports to a caller. services/common/chassis/error_status.py has the table of gRPC statuses.
+"""Every error that dubstage reports to a caller. services/common/server/error_status.py has the table of gRPC statuses.
 
     DubstageError
         RequestError                  the request cannot be used (names the field)
@@ -15,7 +14,7 @@
             OperationNotFound         no long-running operation of this name
             BatchNotFound             no batch of this name, or no shot of this id in the batch
         PreconditionError             the request is fine, the state is not (names the subject)
-            ConsentRefused            the consent record of the person does not allow the work (consent_errors.py)
+            ConsentRefused            the consent record of the person does not allow the work
                 ConsentMissing        there is no consent record and the settings require one
                 ConsentUnsigned       the record is not signed and the settings require a signature
                 ConsentSignerUnknown  the record is signed with a key that the settings do not trust
@@ -34,7 +33,7 @@
             ClusterRefused            the Kubernetes API refuses: permissions, quota, namespace
         TransientError                the same call may succeed later (says when to try again)
             Overloaded                the queue is full
-            TenantLimitReached        the tenant uses as much as its limits allow (tenant_errors.py)
+            TenantLimitReached        the tenant uses as much as its limits allow
                 TenantDubsReached     as many dubs and enrolments run or wait as may
                 TenantStreamsReached  as many live streams run as may
                 TenantFramesReached   the last minute has as many frames as it may have
@@ -55,6 +54,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar, Final
+
+# ruff: noqa: N818 - the names say what is wrong; a suffix on each would say it twice
+
 
 UNDUBBED_EXIT_CODE: Final = 13
 """Exit code of a dub that wrote its film without a dubbed frame: no error, but a person must look."""
@@ -300,3 +302,109 @@ def leaves(of: type[DubstageError] = DubstageError) -> tuple[type[DubstageError]
         if "reason" in vars(child):
             found.append(child)
     return tuple(found)
+
+
+# ruff: noqa: N818 - the names say what is wrong, as in errors.py
+
+
+class ConsentRefused(PreconditionError):
+    """The consent record of the person does not allow the work. `subject` names the actor, the footage or the reference picture."""
+
+
+class ConsentMissing(ConsentRefused):
+    """There is no consent record of the person, and the settings require one."""
+
+    reason = "CONSENT_MISSING"
+
+
+class ConsentUnsigned(ConsentRefused):
+    """The consent record is not signed, and the settings require a signature."""
+
+    reason = "CONSENT_UNSIGNED"
+
+
+class ConsentSignerUnknown(ConsentRefused):
+    """The consent record is signed with a key that the settings do not trust."""
+
+    reason = "CONSENT_SIGNER_UNKNOWN"
+
+
+class ConsentAltered(ConsentRefused):
+    """The signature does not fit the consent record: record or signature was altered."""
+
+    reason = "CONSENT_ALTERED"
+
+
+class ConsentWithdrawn(ConsentRefused):
+    """The consent was withdrawn."""
+
+    reason = "CONSENT_WITHDRAWN"
+
+
+class ConsentNotYetValid(ConsentRefused):
+    """The time of the consent has not begun."""
+
+    reason = "CONSENT_NOT_YET_VALID"
+
+
+class ConsentExpired(ConsentRefused):
+    """The time of the consent is over."""
+
+    reason = "CONSENT_EXPIRED"
+
+
+class ConsentOutOfScope(ConsentRefused):
+    """The consent record does not cover the project or the language of the work."""
+
+    reason = "CONSENT_OUT_OF_SCOPE"
+
+
+class ConsentWithoutSubject(ConsentRefused):
+    """Nothing in the consent record says whose face the record is about, and the settings require a record."""
+
+    reason = "CONSENT_WITHOUT_SUBJECT"
+
+
+class ConsentOtherSubject(ConsentRefused):
+    """The consent record is about another person, actor or footage than the work."""
+
+    reason = "CONSENT_OTHER_SUBJECT"
+
+
+class ConsentFaceUncertain(ConsentRefused):
+    """Whether the footage shows the person of the consent record cannot be told. A person has to decide."""
+
+    reason = "CONSENT_FACE_UNCERTAIN"
+
+
+# ruff: noqa: N818 - the names say what is wrong, as in errors.py
+
+
+class TenantLimitReached(TransientError):
+    """The tenant uses as much as its limits allow. Other tenants are served."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class TenantDubsReached(TenantLimitReached):
+    """As many dubs and enrolments of the tenant run or wait as may."""
+
+    reason = "TENANT_CONCURRENT_DUBS"
+
+
+class TenantStreamsReached(TenantLimitReached):
+    """As many live streams of the tenant run as may."""
+
+    reason = "TENANT_LIVE_STREAMS"
+
+
+class TenantFramesReached(TenantLimitReached):
+    """The tenant's films and streams of the last minute have as many frames as they may have."""
+
+    reason = "TENANT_FRAMES_PER_MINUTE"
+
+
+class TenantStorageReached(TenantLimitReached):
+    """The tenant's artefacts take as many bytes as they may."""
+
+    reason = "TENANT_STORAGE_BYTES"

@@ -8,18 +8,17 @@ import sys
 import numpy as np
 
 from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.stage import StageParts, main_of
 from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry import rasterise
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactStore
-from services.face.fitting.models import FittableModels
-from services.face.mediapipe_graphs import PATCH_SIZE
+from services.common.server.limits import WorkerPool
+from services.common.server.process import StageParts, main_of
+from services.common.store.artefacts import ArrayCache, ArtefactStore
+from services.face.detection import PATCH_SIZE
+from services.face.fitting.model import FittableModels
 from services.face.servicer import FaceServicer
 from services.face.settings import FaceSettings
-from services.face.stream import Networks
+from services.face.tracking import Networks
 
 
 def compose(settings: FaceSettings) -> StageParts:

@@ -18,10 +18,16 @@ from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.morphable_models import DEFAULT_MODEL
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.arrays import from_image, from_tensor, to_tensor
-from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
-from services.common.wire.pose_messages import pose_from_proto, pose_to_proto
-from services.common.wire.timeline_messages import timeline_from_proto
+from services.common.wire.messages import (
+    from_image,
+    from_tensor,
+    pose_from_proto,
+    pose_to_proto,
+    ref_from_proto,
+    ref_to_proto,
+    timeline_from_proto,
+    to_tensor,
+)
 from services.face.types import FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 
 _PREFIX: Final = "FRAME_REASON_"

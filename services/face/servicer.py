@@ -7,14 +7,13 @@ from typing import Any
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
-from services.common.chassis.calls import charge, check_still_wanted, count_frames, count_reason
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.requests import config_message
 from services.common.errors import InvalidRequest
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.geometry.rasterise import Backend
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.server.call_context import charge, check_not_cancelled, count_frames, count_reason
+from services.common.server.limits import WorkerPool
+from services.common.server.messages import config_message
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 from services.face.convert import (
     FitOrder,
     NumberedPicture,
@@ -26,12 +25,12 @@ from services.face.convert import (
     options_from_proto,
     picture_from_proto,
 )
-from services.face.fitting.coloured_frames import ColouredFrames
-from services.face.fitting.held_frames import FRAME_BYTES, MAX_FRAMES
+from services.face.fitting.frames import FRAME_BYTES, MAX_FRAMES
 from services.face.fitting.identity import IdentityFitter
-from services.face.fitting.models import FittableModels
+from services.face.fitting.model import FittableModels
 from services.face.fitting.streaming import StreamFitter
-from services.face.stream import FaceTracker, Networks
+from services.face.fitting.three_stage import ColouredFrames
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces
 
 
@@ -98,7 +97,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
                 held += 1
             await self._fitters.run(fitter.push, frame.picture, frame.face)
             count_frames(1)
-        identity = await self._fitters.run(fitter.finish, check_still_wanted)
+        identity = await self._fitters.run(fitter.finish, check_not_cancelled)
         ref = await self._fitters.run(self._keep, identity)
         return identity_to_proto(identity, face.model.num_expression, ref)
 

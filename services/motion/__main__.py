@@ -8,9 +8,9 @@ import sys
 import numpy as np
 
 from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.stage import StageParts, main_of
-from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.crops import POSE_SIZE
+from services.common.server.limits import WorkerPool
+from services.common.server.process import StageParts, main_of
 from services.common.store.artefacts import ArtefactStore
 from services.motion.models import MotionModels
 from services.motion.predictors.registry import PREDICTORS

@@ -12,16 +12,20 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64
-from services.common.chassis.calls import charge
 from services.common.errors import InvalidRequest
-from services.common.face.crops import MAX_HEAD_PX
-from services.common.face.head_pose_vectors import POSE_SIZE, check_pose_vectors, pose_of_vector
+from services.common.face.crops import MAX_HEAD_PX, POSE_SIZE, check_pose_vectors, pose_of_vector
+from services.common.server.call_context import charge
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.arrays import from_tensor, to_tensor
-from services.common.wire.artefact_messages import ref_from_proto
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.wire.messages import (
+    from_tensor,
+    num_frames_from_proto,
+    pose_to_proto,
+    rate_from_proto,
+    ref_from_proto,
+    timeline_from_proto,
+    to_tensor,
+)
 from services.common.wire.timeline import MOTION_RATE, Timeline
-from services.common.wire.timeline_messages import num_frames_from_proto, rate_from_proto, timeline_from_proto
 from services.motion.types import (
     EXTRA_FEATURES,
     NUM_MELS,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
-from services.common.chassis.calls import check_still_wanted
+from services.common.server.call_context import check_not_cancelled
 
 RIDGE: Final = 20.0
 """Default ridge, in units of the squared spread of the person, summed over frames."""
@@ -67,7 +67,7 @@ def choose_ridge(pooled: Float64, residual: Float64, weight: Float64) -> RidgeCh
         keep = np.setdiff1d(np.arange(len(pooled)), np.concatenate(fold))
         equations = _NormalEquations.of(pooled[keep], residual[keep])
         for place, ridge in enumerate(RIDGES):
-            check_still_wanted()
+            check_not_cancelled()
             correction = equations.solved(ridge)
             for block in fold:
                 left[place] += float((_about_mean(residual[block] - pooled[block] @ correction.T) ** 2 * weight).sum())
@@ -86,7 +86,7 @@ def held_out_corrections(pooled: Float64, residual: Float64, ridge: float) -> Fl
     """
     found = np.zeros_like(residual)
     for fold in _folds(len(pooled)):
-        check_still_wanted()
+        check_not_cancelled()
         held = np.concatenate(fold)
         keep = np.setdiff1d(np.arange(len(pooled)), held)
         found[held] = pooled[held] @ fit_correction(pooled[keep], residual[keep], ridge).T

@@ -14,8 +14,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.common.face.landmarks import mouth_opening
+from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import (
     CONTEXT_PAST,
     LIVE,
@@ -103,7 +103,7 @@ def motion_of_windows(
     """
     mouths = []
     for frame in range(len(speaking)):
-        check_still_wanted()
+        check_not_cancelled()
         mouths.append(mouth_of(heard[frame : frame + length], float(voiced[frame])))
     return Motion(first, np.stack(mouths), speaking)
 

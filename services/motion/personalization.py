@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import NoUsableFootage
+from services.common.server.call_context import check_not_cancelled
 from services.motion.basis import LandmarkBasis
 from services.motion.style import Style
 from services.motion.types import Footage
@@ -103,7 +103,7 @@ def predict_in_blocks(
     """
     found: list[WindowPrediction] = []
     for block in np.array_split(frames, NUM_BLOCKS):
-        check_still_wanted()
+        check_not_cancelled()
         found += [predict(frame) for frame in block]
         yield Step(len(found), len(frames) + 1, 1.0, None)
     predicted, pooled = zip(*found, strict=True)

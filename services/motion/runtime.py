@@ -10,7 +10,7 @@ import numpy as np
 
 from services.common.array_types import Array, Float32
 from services.common.errors import ArtefactCorrupt, InvalidRequest
-from services.common.store.network_files import checked_sha256
+from services.common.store.exported_networks import checked_sha256
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 
 if TYPE_CHECKING:

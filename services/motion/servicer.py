@@ -8,11 +8,11 @@ from typing import Any
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1 import motion_pb2_grpc
-from services.common.chassis.calls import check_still_wanted, set_model_version
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.requests import config_message
+from services.common.server.call_context import check_not_cancelled, set_model_version
+from services.common.server.limits import WorkerPool
+from services.common.server.messages import config_message
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
-from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.constraints import LIVE, WHOLE
 from services.motion.convert import (
     PredictConfig,
@@ -155,5 +155,5 @@ def _lag_of(features: SpeechFeatures, footage: Footage, models: MotionModels) ->
 
 
 def _next_step(steps: Iterator[Step]) -> Step | None:
-    check_still_wanted()
+    check_not_cancelled()
     return next(steps, None)

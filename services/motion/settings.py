@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
+from services.common.server.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, StageSettings
 from services.motion.models import WEIGHTS
 
 

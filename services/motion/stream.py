@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from services.common.array_types import Array, Float32, Float64
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest
+from services.common.server.call_context import check_not_cancelled
 from services.common.wire.timeline import MOTION_RATE, Timeline
 from services.motion.grid import MotionGrid
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
@@ -137,7 +137,7 @@ class MotionStream:
             piece = self._emit(target, until)
             if len(piece.mouth_landmarks):
                 return piece
-            check_still_wanted()
+            check_not_cancelled()
             self._keep(self._grid.push_silence(MOTION_RATE.numerator))
         return None
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64
-from services.common.face.landmark_layout import NUM_UPPER
+from services.common.face.landmarks import NUM_UPPER
 
 ROWS_PER_FRAME: Final = 4
 """Acoustic rows (10 ms) per motion frame (40 ms)."""
@@ -79,7 +79,7 @@ class Footage:
         mouth_landmarks: float32 [T, 59, 3], head space, crop pixels.
         usable: bool [T].
         head_poses: float64 [T, 6], head-pose vectors in pixels of the footage. None unless the predictor moves the head.
-        pose_landmarks: float32 [T, 99, 3], upper part of the face layout (services.common.face.landmark_layout) in head space,
+        pose_landmarks: float32 [T, 99, 3], upper part of the face layout (services.common.face.landmarks) in head space,
             crop pixels. None if the caller gave none.
     """
 

@@ -9,11 +9,10 @@ import cv2
 import structlog
 
 from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.stage import StageParts, main_of
 from services.common.face.morphable_models import MorphableModels
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactStore
+from services.common.server.limits import WorkerPool
+from services.common.server.process import StageParts, main_of
+from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.render.actors import ActorStore
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings

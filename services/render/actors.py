@@ -8,13 +8,12 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import identity_from_arrays, model_of_identity
-from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, bank_from_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
+from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArrayCache, ArtefactRef, ArtefactStore
 from services.render.backends.model_files import ModelFile
 from services.render.streams import default_state
 

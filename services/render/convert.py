@@ -11,8 +11,15 @@ from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.crops import MAX_BOX_PX
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
-from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.wire.messages import (
+    from_image,
+    from_tensor,
+    ref_from_proto,
+    ref_to_proto,
+    to_gray_image,
+    to_rgb_image,
+    to_tensor,
+)
 from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
 from services.render.streams import RenderModels

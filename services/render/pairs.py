@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Int64, UInt8
-from services.common.chassis.calls import check_still_wanted
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import MouthBank
+from services.common.server.call_context import check_not_cancelled
 from services.render.key_pictures import KeyPictures
 
 NEAREST_FRAMES: Final = 10
@@ -167,6 +167,6 @@ def keyed_windows(
         return
     rng = np.random.default_rng((seed, 0))
     for row in spread_rows(reachable, count):
-        check_still_wanted()
+        check_not_cancelled()
         others = KeyPictures(keys.pictures[far[row]], keys.landmarks[far[row]])
         yield KeyedWindow(window_rows(bank.frame_index, int(row), length), others, int(rng.integers(1 << 31)))

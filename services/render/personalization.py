@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
-from services.common.chassis.cpu import computes_bfloat16, cpu_flags
+from services.common.server.call_context import check_not_cancelled
+from services.common.server.resources import computes_bfloat16, cpu_flags
 from services.render.losses import (
     PatchDiscriminator,
     RenderLossWeights,
@@ -54,7 +54,7 @@ def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random
         while len(order) < batch_size:
             order.extend(rng.permutation(count).tolist())
         chosen, order = order[:batch_size], order[batch_size:]
-        check_still_wanted()
+        check_not_cancelled()
         yield chosen
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Array, Float32, UInt8
-from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import ModelFile
 from services.render.types import PersonalizeProgress, RenderFrame, TextureInput

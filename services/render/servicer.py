@@ -10,9 +10,9 @@ from typing import Any
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1 import render_pb2_grpc
-from services.common.chassis.calls import check_still_wanted, set_model_version
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.requests import config_message
+from services.common.server.call_context import check_not_cancelled, set_model_version
+from services.common.server.limits import WorkerPool
+from services.common.server.messages import config_message
 from services.render.actors import ActorStore
 from services.render.convert import (
     actor_from_proto,
@@ -119,7 +119,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
 
 
 def _next_report(reports: Iterator[PersonalizeProgress]) -> PersonalizeProgress | None:
-    check_still_wanted()
+    check_not_cancelled()
     return next(reports, None)
 
 

@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from services.common.chassis.settings import DEFAULT_PORTS, ReadableFolder, StageSettings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import DEFAULT_PORTS, ReadableFolder, StageSettings
 from services.render.backends.base import BackendName, Device, TritonOptions, check_choice, default_choice, this_processor
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.types import Precision

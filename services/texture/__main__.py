@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 
 from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
-from services.common.chassis.limits import WorkerPool
-from services.common.chassis.stage import StageParts, main_of
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import NUM_CONTROL_POINTS, WINDOW
-from services.common.face.neural_sampling import warm_up as warm_up_sampling
 from services.common.geometry import rasterise
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactStore
+from services.common.geometry.kernels import warm_up as warm_up_sampling
+from services.common.server.limits import WorkerPool
+from services.common.server.process import StageParts, main_of
+from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.texture.artefacts import StoredFaces
 from services.texture.servicer import TextureServicer
 from services.texture.settings import TextureSettings

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from services.common.array_types import UInt8
-from services.common.chassis.calls import set_model_version
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
-from services.common.face.identity_drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays, bank_from_arrays
 from services.common.face.neural_texture import NeuralSurface, neural_texture_from_arrays
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.rasterise import Backend
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.server.call_context import set_model_version
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 
 
 class StoredFaces:

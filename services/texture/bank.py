@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
-from services.common.face.bank_choice import choose_frames
 from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
-from services.common.face.mouth_bank import MouthBank, make_bank
+from services.common.face.mouth_bank import MouthBank, choose_frames, make_bank
 from services.common.face.native_pictures import NativeFile, packed
+from services.common.server.call_context import check_not_cancelled
 from services.texture.types import BankFrame
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
     natives = _natives([frame.native for frame in frames])
     heads = []
     for frame in frames:
-        check_still_wanted()
+        check_not_cancelled()
         heads.append(to_head_space(frame.landmarks, frame.pose))
     mouth = np.stack([head[list(MOUTH_AREA)] for head in heads])
     geometry = measure_geometry(mouth, np.stack([head[list(ANCHORS)] for head in heads]))
@@ -92,7 +91,7 @@ def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
         rows = np.flatnonzero(segment == number)
         gain = np.clip(np.median(colours, axis=0) / np.median(colours[rows], axis=0), 1.0 / _MAX_GAIN, _MAX_GAIN)
         for row in rows:
-            check_still_wanted()
+            check_not_cancelled()
             boxes[row] = np.clip(np.rint(bank.boxes[row] * gain.astype(np.float32)), 0, 255)
     return replace(bank, boxes=boxes)
 
@@ -132,7 +131,7 @@ def _of_all(arrays: Sequence[Float32 | None], name: str) -> Float32 | None:
 
 
 def _skin_colour(bank: MouthBank, row: int) -> npt.NDArray[np.float64]:
-    check_still_wanted()
+    check_not_cancelled()
     mask = lower_face_mask(bank.geometry, HeadPose(1.0, bank.rotation[row], np.zeros(3))) > 127
     lips = bank.box_landmarks[row, :NUM_LIPS]
     left, top = np.maximum(np.floor(lips.min(axis=0) - _LIP_MARGIN_PX).astype(int), 0)

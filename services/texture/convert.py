@@ -13,16 +13,22 @@ from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
-from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose
-from services.common.face.head_pose_vectors import POSE_SIZE, check_pose_vectors
+from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, POSE_SIZE, HeadPose, check_pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MAX_EXPRESSION, SPEECH_SHAPE
 from services.common.face.native_pictures import MAX_SCALE, NativeFile, encoded
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
-from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
-from services.common.wire.face_messages import face_from_proto
-from services.common.wire.pose_messages import pose_from_proto
+from services.common.wire.messages import (
+    face_from_proto,
+    from_image,
+    from_tensor,
+    pose_from_proto,
+    ref_from_proto,
+    ref_to_proto,
+    to_gray_image,
+    to_rgb_image,
+    to_tensor,
+)
 from services.texture.backgrounds import Backgrounds
 from services.texture.bank import DEFAULT_FRAMES
 from services.texture.types import (

@@ -34,14 +34,13 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64, UInt8
-from services.common.chassis.calls import check_still_wanted
-from services.common.face.crops import HeadPose
-from services.common.face.head_cameras import weak_perspective_of
+from services.common.face.crops import HeadPose, weak_perspective_of
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.geometry.rasterise import Backend, rasterise
 from services.common.geometry.rotations import euler_from_matrix, matrix_from_euler
+from services.common.server.call_context import check_not_cancelled
 from services.texture.types import TurnedPortrait
 
 GRID_CELLS: Final = 192
@@ -164,7 +163,7 @@ def _without_cliffs(depth: Float64, rise: float) -> Float64:
     result = depth
     diagonal = np.sqrt(2.0) * rise
     for _ in range(max(depth.shape)):
-        check_still_wanted()
+        check_not_cancelled()
         padded = np.pad(result, 1, mode="edge")
         nearer = result
         for down, across in ((0, 1), (1, 0), (1, 2), (2, 1), (0, 0), (0, 2), (2, 0), (2, 2)):
@@ -394,7 +393,7 @@ class PortraitRotation:
             pose: wanted, in the portrait's pixels.
             blink: closure of the eyes, 0 as in the portrait to 1 shut.
         """
-        check_still_wanted()
+        check_not_cancelled()
         reached = within_reach(pose, self._pose)
         source = self._map(reached)
         closure = float(np.clip(blink, 0.0, 1.0))
@@ -410,7 +409,7 @@ class PortraitRotation:
         grid = self._grid.astype(np.float32)
         source = grid - displacement
         for _ in range(_ITERATIONS):
-            check_still_wanted()
+            check_not_cancelled()
             cells = source / np.float32(self._step)
             source = grid - _sampled(displacement, cells, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
         return self._enlarged(source)

@@ -7,7 +7,7 @@ drawn dark instead, with soft borders. Teeth are not drawn, because the footage 
 
 Albedo modes of RetrieveWarp: the identity's face in the target pose and expression, in place of a retrieved texture.
 
-services/common/face/identity_drawing.py draws the face, in serving and in the renderer's training. The light is the identity's
+services/common/face/drawing.py draws the face, in serving and in the renderer's training. The light is the identity's
 mean over the footage. The renderer adapts the face to the light of a frame.
 """
 
@@ -21,16 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.common.chassis.calls import set_model_version
 from services.common.errors import InvalidRequest
 from services.common.face.crops import head_to_box
-from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.drawing import IdentityDrawing, lip_pictures
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening, never_open
-from services.common.face.lip_pictures import lip_pictures
-from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, retrieve, wanted_points
+from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, retrieve, target_points, warp_by_grids
 from services.common.face.mouth_detail import warped_detail, without_hidden_inside
-from services.common.face.mouth_texture import fit_retrieved, warp_by_grids
 from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, dense_map, evaluate_grid, fitting_error
+from services.common.server.call_context import set_model_version
 from services.texture.artefacts import StoredFaces
 from services.texture.temporal_warp import MAX_WINDOWS, TemporalWarpModel
 from services.texture.types import TargetFrame, WarpConfig, WarpedFrame, WarpMode, check_order
@@ -159,7 +157,7 @@ class WarpStream:
         if self._last_index is None or frame.frame_index != self._last_index + 1:
             self._past.clear()
         self._last_index = frame.frame_index
-        points = wanted_points(frame.mouth, self._bank.geometry, frame.pose)
+        points = target_points(frame.mouth, self._bank.geometry, frame.pose)
         self._past.append((frame.mouth, points))
         while len(self._past) < WINDOW:
             self._past.append((frame.mouth, points))
@@ -169,7 +167,7 @@ class WarpStream:
         found, mouth = self._choose(frame), frame.mouth
         if self._mode is WarpMode.MEAN_MOUTH:
             mouth = self._bank.mouth[self._bank.medoid]
-            wanted = wanted_points(mouth, self._bank.geometry, frame.pose)
+            wanted = target_points(mouth, self._bank.geometry, frame.pose)
         row = int(found.rows[0, -1])
         source = self._bank.control_points[row]
         fitting = bending = 0.0

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float64
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest
+from services.common.server.call_context import check_not_cancelled
 
 BLINK_WEIGHT: Final = 0.5
 """alpha_p: what a blink counts beside the fastest head motion of the footage, 1."""
@@ -60,7 +60,7 @@ def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArra
     twice = np.full(num_footage, np.inf)
     came_from_repeat = np.zeros((num_speech, (num_footage + 7) // 8), np.uint8)
     for i in range(1, num_speech):
-        check_still_wanted()
+        check_not_cancelled()
         mismatch = liveliness if resting[i] else 1.0 - liveliness
         from_repeat = twice < once
         came_from_repeat[i] = np.packbits(from_repeat)

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from dubstage.texture.v1alpha1 import texture_pb2_grpc
-from services.common.chassis.calls import charge, check_still_wanted
-from services.common.chassis.limits import WorkerPool
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MAX_BANK_FRAMES
+from services.common.server.call_context import charge, check_not_cancelled
+from services.common.server.limits import WorkerPool
 from services.texture.artefacts import StoredFaces
 from services.texture.backgrounds import match_backgrounds
 from services.texture.bank import build_bank
@@ -99,7 +99,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         """Choose footage frames for predicted head motion."""
         inputs = matching_from_proto(request)
         found = await self._workers.run(
-            match_backgrounds, inputs.footage, inputs.usable, inputs.shot_cuts, inputs.predicted, check_still_wanted
+            match_backgrounds, inputs.footage, inputs.usable, inputs.shot_cuts, inputs.predicted, check_not_cancelled
         )
         return backgrounds_to_proto(found)
 

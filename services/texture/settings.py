@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from services.common.chassis.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, ReadableFolder, StageSettings
 from services.common.geometry.rasterise import Backend
+from services.common.server.settings import DEFAULT_PORTS, LARGE_MESSAGE_BYTES, ReadableFolder, StageSettings
 from services.texture.temporal_warp import WEIGHTS
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.store.network_files import read_network
+from services.common.store.exported_networks import read_network
 from services.common.store.network_session import open_network
 
 WEIGHTS: Final = Path(__file__).with_name("weights")

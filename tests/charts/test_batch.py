@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import PREFIX
+from services.common.server.settings import PREFIX
 from services.render.settings import RenderSettings
 from tests.charts.rendering import NAMESPACE, STAGES, Rendered, pod_spec, render, template
 from tests.kubernetes_objects import schemas_read_once

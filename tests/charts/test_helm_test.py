@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.chassis.server import StageServer
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
+from services.common.server.server import StageServer
+from services.common.server.settings import DEFAULT_PORTS, StageSettings
 from tests.charts.rendering import ROOT, STAGES, pod_spec, render
 
 

@@ -13,8 +13,8 @@ import pytest
 from dubstage.client import rpcs
 from gateway.live.admission import LiveAdmission
 from gateway.live.metrics import LiveMetrics
-from services.common.chassis.limits import Admission
-from services.common.chassis.telemetry import Metrics
+from services.common.server.limits import Admission
+from services.common.server.telemetry import Metrics
 from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render
 
 METRIC = re.compile(r"\b(dubstage_\w+)")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from services.common.chassis.settings import DEFAULT_PORTS
+from services.common.server.settings import DEFAULT_PORTS
 from tests.charts.rendering import CHART, COMPONENTS, KEEP_ARTEFACTS, ROOT, STAGES, Object, Rendered, helm, label, render
 
 Labels = dict[str, str]

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import DEFAULT_PORTS
+from services.common.server.settings import DEFAULT_PORTS
 from tests.charts.crds import SCHEMAS
 from tests.charts.rendering import (
     CASES,
@@ -240,7 +240,7 @@ def test_ports_probes_and_services_speak_of_the_same_port(case: str, sets: tuple
                 assert probe["grpc"] == {"port": probed, "service": "liveness" if kind == "liveness" else ""}
             else:
                 command = probe["exec"]["command"]
-                assert command[:3] == ["/opt/dubstage/bin/python", "-m", "services.common.chassis.health_check"]
+                assert command[:3] == ["/opt/dubstage/bin/python", "-m", "services.common.server.health_check"]
                 assert command[3:] == (["--service=liveness"] if kind == "liveness" else [])
         for service in rendered.of("Service"):
             if label(service, "component") == component:

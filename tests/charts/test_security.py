@@ -22,10 +22,10 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.settings import GatewaySettings
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.chassis.client import StageClient
-from services.common.chassis.settings import StageSettings, load_settings
-from services.common.chassis.stage import server_of
 from services.common.errors import StageDeadlineExceeded, Unauthenticated
+from services.common.server.client import StageClient
+from services.common.server.process import server_of
+from services.common.server.settings import StageSettings, load_settings
 from tests.charts.rendering import COMPONENTS, STAGES, label, pod_spec, render
 from tests.contract.ports import free_port
 

@@ -9,7 +9,7 @@ import pytest
 
 from charts.schema import COMPONENTS, REFERENCE, SET_BY_THE_CHART, SETTINGS, reference, schemas, settings_schema
 from gateway.settings import GatewaySettings, RequireConsent
-from services.common.chassis.settings import PREFIX, StageSettings, load_settings
+from services.common.server.settings import PREFIX, StageSettings, load_settings
 from services.render.settings import RenderSettings
 from tests.charts.rendering import CASES, KEEP_ARTEFACTS, STAGES, Rendered, pod_spec, render
 

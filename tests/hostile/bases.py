@@ -26,9 +26,7 @@ from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
-from services.common.wire.artefact_messages import ref_to_proto
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.wire.messages import pose_to_proto, ref_to_proto, to_gray_image, to_rgb_image, to_tensor
 from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame

@@ -26,7 +26,7 @@ KNOWN: tuple[Case, ...] = (
 )
 
 _OF_GROUP: dict[str, int] = {
-    # Each takes many seconds. The same is claimed by test_idle.py and test_security.py in tests/contract/chassis, by
+    # Each takes many seconds. The same is claimed by test_idle.py and test_security.py in tests/contract/server, by
     # test_live.py, test_erasure.py and test_serve.py in tests/integration, and by tests/system/test_bad_input.py.
     "audio.ExtractFeatures: silent streams": 0,
     "gateway.Live: silent streams": 0,

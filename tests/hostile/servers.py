@@ -119,9 +119,9 @@ async def _serve(folder: Path, settings: dict[str, object]) -> None:
     from gateway.api.server import GatewayServer
     from gateway.settings import GatewaySettings
     from gateway.stages.local import compose_stages
-    from services.common.chassis.server import StageServer
-    from services.common.chassis.settings import StageSettings, load_settings
-    from services.common.chassis.stage import server_of
+    from services.common.server.process import server_of
+    from services.common.server.server import StageServer
+    from services.common.server.settings import StageSettings, load_settings
 
     os.environ["DUBSTAGE_ARTEFACT_CACHE_BYTES"] = str(16 << 20)  # so that growth of memory is a leak, and no cache
     store = str(folder / "artefacts")
@@ -161,7 +161,7 @@ async def _serve(folder: Path, settings: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    from services.common.chassis.telemetry import configure_logging
+    from services.common.server.telemetry import configure_logging
 
     configure_logging(level="error", log_format="json", stage="hostile")
     asyncio.run(_serve(Path(sys.argv[1]), json.loads(sys.argv[2])))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.chassis.settings import DEFAULT_PORTS
+from services.common.server.settings import DEFAULT_PORTS
 from tests.images.dockerfile import ALL, ROOT, SERVICE, STAGES, TABLE, TRITON, TRITON_CUDA, Row, read, read_services
 
 LABELS = ("title", "description", "version", "revision", "source", "licenses", "base.name")
@@ -76,7 +76,7 @@ def test_a_health_check_asks_the_server_itself(path: Path) -> None:
     if path in (TRITON, TRITON_CUDA):
         assert any("http://127.0.0.1:8000/v2/health/live" in word for word in command)
     else:
-        assert command == ["/opt/dubstage/bin/python", "-m", "services.common.chassis.health_check"]
+        assert command == ["/opt/dubstage/bin/python", "-m", "services.common.server.health_check"]
 
 
 def test_the_table_has_every_image_once_in_the_order_of_the_builds() -> None:

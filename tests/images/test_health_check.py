@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.chassis.server import StageServer
-from services.common.chassis.settings import StageSettings
+from services.common.server.server import StageServer
+from services.common.server.settings import StageSettings
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ async def server() -> AsyncIterator[StageServer]:
 
 async def ask(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     # Longer than any pause of the machine: by default an answer must come within seconds.
-    command = [sys.executable, "-m", "services.common.chassis.health_check", "--timeout", "60", *arguments]
+    command = [sys.executable, "-m", "services.common.server.health_check", "--timeout", "60", *arguments]
     return await asyncio.to_thread(
         subprocess.run, command, env={"PATH": "/usr/bin:/bin"} | (environment or {}), capture_output=True, text=True, check=False
     )

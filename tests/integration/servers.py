@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from dubstage.client import Connection, connect
 from gateway.settings import GatewaySettings
 from gateway.stages.local import compose_stages
-from services.common.chassis.server import StageServer
-from services.common.chassis.settings import StageSettings
-from services.common.chassis.stage import server_of
+from services.common.server.process import server_of
+from services.common.server.server import StageServer
+from services.common.server.settings import StageSettings
 from services.common.store.artefacts import OWNER
 
 T = TypeVar("T")

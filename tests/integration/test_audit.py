@@ -16,7 +16,7 @@ from gateway.actors.store import ActorStore
 from gateway.batch import worker
 from gateway.provenance.media_digest import media_sha256
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
-from services.common.chassis.caller import fingerprint_of
+from services.common.server.call_context import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import OTHER, Media
 from tests.integration.servers import StartGateway

@@ -17,7 +17,7 @@ from gateway.cli.options import gateway_settings
 from gateway.provenance.media_digest import media_sha256
 from gateway.settings import TENANTS_FOLDER
 from gateway.signatures import TOKEN_FINGERPRINTS, installation_key
-from services.common.chassis.caller import fingerprint_of
+from services.common.server.call_context import fingerprint_of
 from tests.contract.stores.postgres_servers import PostgresServer
 from tests.integration.client_calls import until
 from tests.integration.films import write_short_clip

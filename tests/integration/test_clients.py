@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 
-from services.common.chassis.settings import DEFAULT_PORTS
+from services.common.server.settings import DEFAULT_PORTS
 from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import RunningStages, StartGateway
 

@@ -18,8 +18,8 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
+from services.common.server.process import server_of
 from tests.integration.servers import RunningStages
 
 

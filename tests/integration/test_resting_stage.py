@@ -11,9 +11,9 @@ import pytest
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.stages.local import compose_stages
-from services.common.chassis.server import StageServer
-from services.common.chassis.settings import StageSettings
-from services.common.chassis.stage import server_of
+from services.common.server.process import server_of
+from services.common.server.server import StageServer
+from services.common.server.settings import StageSettings
 from tests.integration.client_calls import dubbing
 from tests.integration.films import OTHER, Media
 from tests.integration.servers import LoopThread, RunningStages, StartGateway

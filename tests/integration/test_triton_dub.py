@@ -13,9 +13,9 @@ from tritonclient.utils import InferenceServerException
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.provenance.media_digest import media_sha256
-from services.common.chassis.server import StageServer
-from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
+from services.common.server.process import server_of
+from services.common.server.server import StageServer
 from services.render.__main__ import compose
 from services.render.settings import RenderSettings
 from services.render.triton.launch import TritonProcess

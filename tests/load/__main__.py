@@ -18,7 +18,7 @@ from bench.footage import SAMPLE_RATE_HZ, read_sound
 from dubstage.client import batch, connect
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from services.common.chassis.caller import DEFAULT_TENANT
+from services.common.server.call_context import DEFAULT_TENANT
 from tests.drill.shots import cut_shots
 from tests.load.callers import Caller, Tenant
 from tests.load.platform import Gateway

@@ -17,7 +17,7 @@ import psutil
 
 from bench.process import tree_memory_mib
 from gateway.settings import TENANTS_FOLDER
-from services.common.chassis.caller import DEFAULT_TENANT
+from services.common.server.call_context import DEFAULT_TENANT
 from tests.load.callers import Tenant
 
 START_S = 600.0

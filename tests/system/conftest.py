@@ -13,7 +13,7 @@ import pytest
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.audio.models import AudioModels
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactStore
 from tests.forked import run_forked
 from tests.system.dubbing import ROOT, Dubber

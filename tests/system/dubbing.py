@@ -24,7 +24,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
-from services.face.stream import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
 
 ROOT = Path(__file__).parents[2]

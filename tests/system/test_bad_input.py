@@ -18,8 +18,8 @@ from gateway.dub.enrol import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import NoUsableFootage, StorageFull
+from services.common.server.settings import load_settings
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -30,8 +30,8 @@ from gateway.provenance.media_digest import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
-from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
 

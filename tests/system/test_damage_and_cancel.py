@@ -22,8 +22,7 @@ from gateway.dub.job import DubJob
 from gateway.dub.journal import OwnBlobs
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from services.common.consent_errors import ConsentWithdrawn
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import ConsentWithdrawn, InvalidRequest, StorageFull
 from services.common.store.artefacts import ArtefactStore
 from tests.file_limit import files_of_at_most
 from tests.forked import Forked, run_forked

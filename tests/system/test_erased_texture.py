@@ -26,9 +26,9 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank, make_bank
 from services.common.face.neural_texture import TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.face.sampling import sample_patch
-from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
-from services.face.stream import FaceTracker, Networks
+from services.common.geometry.morphable_model import default_model
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.everyone.personalize import bank_texture

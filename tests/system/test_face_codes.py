@@ -11,7 +11,7 @@ import pytest
 
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from services.face.stream import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, Reason, TrackOptions
 
 SPANS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "face_spans.json").read_text())["clips"]

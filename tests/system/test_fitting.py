@@ -14,15 +14,15 @@ import numpy.typing as npt
 import pytest
 from skimage.io import imread
 
-from services.common.face.head_cameras import weak_perspective_of
+from services.common.face.crops import weak_perspective_of
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA, mouth_opening
 from services.common.face.morphable_models import DEFAULT_MODEL, MorphableModels
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.face.fitting.identity import IdentityFitter
-from services.face.fitting.models import FittableModels
+from services.face.fitting.model import FittableModels
 from services.face.fitting.streaming import StreamFitter
-from services.face.stream import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 from tests.conftest import clips_root
 

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from research.audio.identity_removal.evaluate import Labelled, fit, speaker_accuracy
 from services.audio.extract import extract_features
-from services.audio.identity_removal.train.fresh_classifiers import Labelled, fit, speaker_accuracy
 from services.audio.models import AudioModels
 from services.common.wire.timeline import Timeline
 from tests.conftest import Clips

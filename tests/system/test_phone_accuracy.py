@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from research.audio.recordings import LabelledSignal
 from services.audio.models import WEIGHTS
 from services.audio.posteriorgram import PosteriorgramModel
-from services.audio.train.recordings import LabelledSignal
 from tests.conftest import Clips
 from tests.sound import read_mono_16k
 
@@ -15,9 +15,8 @@ LEAST_ACCURACY = 0.62
 def test_phones_of_an_unknown_speaker_are_recognised(clips: Clips) -> None:
     """VCTK p228 against the forced alignment of the transcript, beside pocketsphinx's free phone recognition."""
     pytest.importorskip("pocketsphinx")
-    from services.audio.train.evaluate import accuracy, network_classes
-    from services.audio.train.labelling import label
-    from services.audio.train.sphinx import Sphinx
+    from research.audio.evaluate_posteriorgram import accuracy, network_classes
+    from research.audio.labelling import Sphinx, label
 
     sphinx = Sphinx()
     labels, heard, baseline = [], [], []

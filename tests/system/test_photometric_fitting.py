@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from services.common.geometry.camera import WeakPerspective
-from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import shading
+from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
 from services.face.fitting.frames import FrameFits, fit_frames, start_cameras
-from services.face.fitting.model_landmarks import model_landmarks
+from services.face.fitting.model import model_landmarks, shading_slope, surface_of
 from services.face.fitting.person import PersonShape, fit_clip
 from services.face.fitting.photometric import PhotometricOptions, PhotometricProblem
-from services.face.fitting.surface import shading_slope, surface_of
-from tests.unit.face.synthetic_face import relative_expression_error, scene
+from tests.unit.face.fitting.synthetic_face import relative_expression_error, scene
 
 MODEL = default_model()
 FACE = model_landmarks(MODEL)

@@ -24,9 +24,9 @@ from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.local import compose_stages
 from gateway.stages.opening import StageHost
 from gateway.stages.remote import RemoteStages
-from services.common.chassis.client import ClientConfig
-from services.common.chassis.settings import StageSettings
-from services.common.chassis.stage import server_of
+from services.common.server.client import ClientConfig
+from services.common.server.process import server_of
+from services.common.server.settings import StageSettings
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, cut, sha256, write_wav
 from tests.system.test_speech_lengths import demo_speech

@@ -21,7 +21,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.face.landmarks import mouth_opening
 from services.common.store.artefacts import ArtefactStore
-from services.face.stream import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
 from tests.system.dubbing import Dubber, cut, track, write_wav
 

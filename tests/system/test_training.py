@@ -14,8 +14,8 @@ from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
+from research.training.networks import networks
 from services.common.store.artefacts import ArtefactStore
-from services.training.networks import networks
 from tests.conftest import Clips
 from tests.system.dubbing import Dubber, first_seconds
 

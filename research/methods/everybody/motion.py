@@ -40,6 +40,9 @@ from research.motion.export import export_expression
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
 from research.motion.ridge import Fitted, RidgeSums, distance_penalty
 from research.motion.training import PredictorTraining
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import LoopSettings, OptimiserSettings
+from research.training.trainset import BoundedCache
 from services.common.array_types import Float32
 from services.motion.basis import LandmarkBasis, point_weights
 from services.motion.expression import expressed, expression_spread
@@ -55,10 +58,6 @@ from services.motion.predictors.everybody.predictor import (
 )
 from services.motion.style import Style
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.training import OptimiserSettings
-from services.training.trainset.reader import BoundedCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,9 +69,11 @@ from research.render.training import (
     trainer_inputs,
     training_people,
 )
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import LoopSettings
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
-from services.common.face.lip_pictures import lip_pictures
+from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
 from services.render.key_pictures import KeyPictures, choose_keys, grey_keys, unpacked
@@ -91,8 +93,6 @@ from services.render.renderer import PersonalizeJob
 from services.render.renderers.everybody.network import WEIGHTS, EverybodyConfig, EverybodyNetwork, load
 from services.render.renderers.everybody.personalize import WindowView, personalize_everybody, window_pair
 from services.render.renderers.everybody.renderer import WINDOW_CHANNELS, WINDOW_FRAMES
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
 
 _CANDIDATES: Final = (12, 60, 200)
 _FAR_FRAMES: Final = 12

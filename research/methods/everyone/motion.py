@@ -52,6 +52,10 @@ from research.motion.losses import LandmarkLoss, LossWeights
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
 from research.motion.ridge import Fitted, RidgeSums, fit_states_filter, range_of_states
 from research.motion.training import PredictorTraining
+from research.training.networks import Opening, TrainableNetwork
+from research.training.run_folder import read_config
+from research.training.training import LoopSettings, OptimiserSettings
+from research.training.trainset import BoundedCache
 from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
@@ -70,11 +74,6 @@ from services.motion.predictors.everyone.predictor import SERVED, WINDOW, Everyo
 from services.motion.speech_states import STATES, Heard, neighbours, silent_states, states_of
 from services.motion.style import Style, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.run_folder import read_config
-from services.training.training import OptimiserSettings
-from services.training.trainset.reader import BoundedCache
 
 _WINDOW: Final = FILTER_PAST + 1 + FILTER_AHEAD
 

@@ -30,8 +30,12 @@ from research.render.training import (
     renderer_network,
     trainer_inputs,
 )
+from research.training.device import Device
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import LoopSettings
+from research.training.trainset import BoundedCache, TrainSet
 from services.common.array_types import Float32, UInt8
-from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NeuralSurface
 from services.render.losses import Features, PatchDiscriminator, adversarial_loss, discriminator_loss, reconstruction_loss
@@ -57,10 +61,6 @@ from services.render.renderers.everyone.personalize import (
     with_style,
 )
 from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, REFERENCE_SIZE, WINDOW_FRAMES, reference_row, unpacked
-from services.training.device import Device
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.trainset.reader import BoundedCache, TrainSet
 
 _REACH = 2
 

@@ -18,13 +18,13 @@ import numpy as np
 from research.methods.headpose.motion import angle_correlation, audio_pose_correlation
 from research.motion.clips import TrainingClip, clips_of, footage_of
 from research.motion.protocol import served_poses
+from research.training.command import command_line, data_parser
+from research.training.trainset import TrainSet
 from services.common.array_types import Float64
 from services.common.errors import NoUsableFootage
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.headpose.predictor import MOUTH, HeadposeGrid, encode_head_style, mean_head_speaker, personalize
-from services.training.tools import command_line, data_parser
-from services.training.trainset.reader import TrainSet
 
 ENROLMENT: Final = 0.6
 

@@ -22,15 +22,14 @@ from torch.nn import functional as F
 
 from research.render.batches import random_colours
 from research.render.people import People, PeopleSettings, TrainingPerson, person_clips
+from research.training.device import Device
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from services.common.array_types import Int64, UInt8
 from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_SIZE
 from services.render.networks.weights import save_weights, to_tensor
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbedding, IdentityEmbeddingConfig
-from services.training.device import Device
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.training import Check, OptimiserSettings, Supervised
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,9 +49,13 @@ from research.motion.protocol import NoStyleCode, Scores, checked_groups, pearso
 from research.motion.ridge import Filter, Fitted, RidgeSums, distance_penalty
 from research.motion.run_files import load_network
 from research.motion.training import PredictorTraining
+from research.training.networks import Opening, TrainableNetwork
+from research.training.run_folder import read_config
+from research.training.training import LoopSettings, OptimiserSettings
+from research.training.trainset import BoundedCache
 from services.common.array_types import Array, Bool, Float32, Float64
 from services.common.errors import InvalidRequest
-from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.crops import POSE_SIZE
 from services.motion.basis import LandmarkBasis
 from services.motion.expression import expressed, expression_spread
 from services.motion.features import NUM_CONTENT
@@ -77,11 +81,6 @@ from services.motion.predictors.headpose.predictor import (
 )
 from services.motion.style import Style, measure_mouth
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.run_folder import read_config
-from services.training.training import OptimiserSettings
-from services.training.trainset.reader import BoundedCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

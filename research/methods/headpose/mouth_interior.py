@@ -16,17 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from research.render.people import People, PeopleSettings, TrainingPerson, person_clips
+from research.training.device import Device
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import Check, LoopSettings, Stateful, Training
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.common.face.lip_pictures import lip_pictures
-from services.common.store.exported_network import write_whole
+from services.common.face.drawing import lip_pictures
+from services.common.store.exported_networks import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.key_pictures import KeyPictures, moved_keys
 from services.render.renderers.headpose.renderer import FILE, FORMAT, LEVEL, MouthInterior, inner_area, lip_and_skin
-from services.training.device import Device
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.training import Check, Stateful, Training
 
 _FRAMES: Final = 6
 _WIDEST_SHARE: Final = 0.04

@@ -47,11 +47,14 @@ from research.render.training import (
     renderer_network,
     trainer_inputs,
 )
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import LoopSettings
+from research.training.trainset import BoundedCache, TrainSet
 from services.common.array_types import Float32, UInt8
-from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.common.store.exported_network import write_whole
+from services.common.store.exported_networks import write_whole
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
 from services.render.key_pictures import KeyPictures, choose_keys, grey_keys, unpacked
@@ -88,9 +91,6 @@ from services.render.renderers.headpose.renderer import (
     keys_of_input,
     with_detail,
 )
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.trainset.reader import BoundedCache, TrainSet
 
 
 @dataclass(frozen=True, slots=True, eq=False)

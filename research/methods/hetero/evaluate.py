@@ -16,16 +16,15 @@ import numpy as np
 from research.motion.clips import TrainingClip, footage_of
 from research.motion.evaluate import Variant, evaluate, evaluation_parser, extra_features
 from research.motion.protocol import Encode, Fold, groups_of
+from research.training.command import command_line
+from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32
 from services.common.face.crops import HeadPose, to_head_space
-from services.common.face.landmark_layout import pose_landmarks
+from services.common.face.landmarks import pose_landmarks
 from services.motion.models import MotionModels
 from services.motion.predictors.hetero.predictor import POSE, PREDICTOR, REFERENCE, HeteroModel
 from services.motion.style import Style
 from services.motion.types import Footage
-from services.training.tools import command_line
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet
 
 
 def upper_landmarks(data: TrainSet, row: ClipRow) -> Float32:

@@ -40,9 +40,12 @@ from research.motion.losses import LossWeights as LandmarkWeights
 from research.motion.protocol import Fold, Groups, NoStyleCode, Scores, checked_groups, evaluate_clip, summary
 from research.motion.run_files import load_network
 from research.motion.training import PredictorTraining
+from research.training.networks import Opening, TrainableNetwork
+from research.training.run_folder import read_config
+from research.training.training import LoopSettings, OptimiserSettings
 from services.common.array_types import Array, Float32
 from services.common.errors import InvalidRequest
-from services.common.face.landmark_layout import NUM_UPPER
+from services.common.face.landmarks import NUM_UPPER
 from services.motion.basis import LandmarkBasis, point_weights
 from services.motion.predictors.hetero.network import Generated, HeteroConfig, HeteroNetwork
 from services.motion.predictors.hetero.predictor import (
@@ -61,10 +64,6 @@ from services.motion.predictors.hetero.predictor import (
 from services.motion.speech_states import STATES
 from services.motion.style import Style, encode_style
 from services.motion.types import NUM_POINTS, SpeechFeatures
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.run_folder import read_config
-from services.training.training import OptimiserSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,9 +31,11 @@ from research.render.training import (
     trainer_inputs,
     training_people,
 )
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import LoopSettings
 from services.common.array_types import Float32, UInt8
+from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import mouth_opening
-from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.losses import (
     PatchDiscriminator,
@@ -50,8 +52,6 @@ from services.render.renderer import PersonalizeJob
 from services.render.renderers.hetero.network import WEIGHTS, HeteroConfig, HeteroNetwork, load
 from services.render.renderers.hetero.personalize import CompositeView, composite_pair, personalize_hetero, rows_around
 from services.render.renderers.hetero.renderer import NUM_CHANNELS, STATE_SIZE, choose_references, unpacked
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
 
 
 class DiscriminatorOutputs(NamedTuple):

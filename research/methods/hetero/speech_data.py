@@ -27,10 +27,10 @@ from torch import Tensor
 
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, frame_weights, rows_between, tensors
 from research.motion.ridge import Filter, RidgeSums, distance_penalty, fit_states_filter, mouth_target
+from research.training.trainset import BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.crops import HeadPose, to_head_space
-from services.common.face.landmark_layout import NUM_UPPER, pose_landmarks
-from services.common.face.landmarks import mouth_opening
+from services.common.face.landmarks import NUM_UPPER, mouth_opening, pose_landmarks
 from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT, bilabial_probability, content_rows, silence
 from services.motion.predictors.hetero.network import FILTER_REACH, PHONES_AFTER, PHONES_BEFORE, SHRINKS
@@ -38,8 +38,6 @@ from services.motion.predictors.hetero.predictor import QUIET, WINDOW, WINDOW_PA
 from services.motion.speech_states import STATES, neighbours, silent_states, states_of
 from services.motion.style import measure_mouth
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import BoundedCache, TrainSet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,12 +24,12 @@ import numpy as np
 from research.methods.speech_map.motion import Way, fit_coefficients, judged
 from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, held_out_splits, speakers_of_free_speech
 from research.motion.evaluate import OFF
-from services.common.store.exported_network import write_whole
+from research.training.command import command_line, data_parser
+from research.training.trainset import CACHE_BYTES, BoundedCache, TrainSet
+from services.common.store.exported_networks import write_whole
 from services.motion.basis import LandmarkBasis
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.speech_map import FILES, LinearMap, SpeechMapModel
-from services.training.tools import command_line, data_parser
-from services.training.trainset.reader import CACHE_BYTES, BoundedCache, TrainSet
 
 CURVE: Final = "curve.csv"
 PICTURE: Final = "curve.png"

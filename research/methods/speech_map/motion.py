@@ -38,6 +38,9 @@ from research.motion.clips import (
 from research.motion.evaluate import OFF
 from research.motion.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, people_and_means, served_mouths
 from research.motion.ridge import SPEAKER_EXPONENT, STRENGTH, fit_states_filter, mouth_target
+from research.training.command import command_line, data_parser
+from research.training.run_folder import write_fitted
+from research.training.trainset import TrainSet
 from services.common.array_types import Float32, Float64
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.phones import PHONES
@@ -51,9 +54,6 @@ from services.motion.speech_map import FILES, HEARINGS, MODEL_FILE, Hearing, Lin
 from services.motion.speech_states import neighbours, states_of
 from services.motion.style import Style, encode_style
 from services.motion.types import SpeechFeatures
-from services.training.card import write_fitted
-from services.training.tools import command_line, data_parser
-from services.training.trainset.reader import TrainSet
 
 FEATURES: Final = tuple(hearing.feature for hearing in HEARINGS)
 CLOSED_STRENGTH: Final = 0.4

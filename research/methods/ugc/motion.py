@@ -56,6 +56,10 @@ from research.motion.protocol import Scores, checked_groups, scores_by_group
 from research.motion.ridge import Filter, RidgeSums
 from research.motion.run_files import load_network, read_best
 from research.motion.training import PredictorTraining
+from research.training.networks import Opening, TrainableNetwork
+from research.training.run_folder import read_config
+from research.training.training import LoopSettings, OptimiserSettings
+from research.training.trainset import BoundedCache
 from services.common.array_types import Array, Bool, Float32
 from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
@@ -64,11 +68,6 @@ from services.motion.predictors.ugc.network import StyleEncoder, UgcConfig, UgcN
 from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD, WINDOW_PAST, heard_clip
 from services.motion.style import Style, StyleCode, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
-from services.training.run_folder import read_config
-from services.training.training import OptimiserSettings
-from services.training.trainset.reader import BoundedCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

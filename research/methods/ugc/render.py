@@ -30,6 +30,8 @@ from research.render.training import (
     trainer_inputs,
     training_people,
 )
+from research.training.networks import Opening, TrainableNetwork
+from research.training.training import LoopSettings
 from services.common.array_types import UInt8
 from services.common.face.mouth_bank import MouthBank
 from services.render.losses import (
@@ -46,8 +48,6 @@ from services.render.renderer import PersonalizeJob
 from services.render.renderers.ugc.network import WEIGHTS, UgcConfig, UgcNetwork, load
 from services.render.renderers.ugc.personalize import choose_sources, make_pair, personalize_ugc
 from services.render.renderers.ugc.renderer import NUM_PICTURE_CHANNELS
-from services.training.loop_settings import LoopSettings
-from services.training.networks import Opening, TrainableNetwork
 
 _CANDIDATES: Final = (4, 30, 150)
 

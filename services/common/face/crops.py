@@ -1,21 +1,34 @@
 """Head pose, crop and render box: where head space, frame pixels, crop pixels and box pixels meet (docs/coordinates.md).
 
-frame = scale * R @ head + translation   (weak perspective, Umeyama 1991, fitted on rigid points only)
-crop  = A @ [frame, 1]                   (similarity: scale 1 / s, roll removed, MOUTH_ANCHOR of head space lands on ANCHOR_IN_CROP)
-box   = crop - BOX_ORIGIN
+frame = scale * R @ head + translation   (weak perspective, Umeyama 1991, fitted on rigid points only) crop  = A @ [frame, 1]
+(similarity: scale 1 / s, roll removed, MOUTH_ANCHOR of head space lands on ANCHOR_IN_CROP) box   = crop - BOX_ORIGIN
+
+Head poses are also weak-perspective cameras of services/common/geometry, and vectors of six numbers, which motion predicts and by
+which backgrounds are matched:
+
+    (pitch, yaw, roll, x, y, scale)
+
+Angles are radians (Euler angles of docs/coordinates.md). x and y are the place of the head's origin, frame pixels. Scale is frame
+pixels per head-space pixel.
+
+The vectors hold no depth of the origin: a weak-perspective picture does not show the depth. Poses of vectors have depth 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
+from services.common.errors import InvalidRequest
 from services.common.face.landmarks import STABLE
+from services.common.geometry.camera import WeakPerspective
+from services.common.geometry.rotations import euler_from_matrix, matrix_from_euler
 
 CROP_SIZE: Final = 256
 """Side of the square face crop, crop pixels. The face (vertex 234 to 454) is about 185 px wide."""
@@ -173,3 +186,57 @@ def head_to_box(points: npt.NDArray[np.floating], pose: HeadPose) -> Float32:
     same place of the box in any footage.
     """
     return apply_affine(box_from_frame(pose), to_frame(points, pose))
+
+
+def weak_perspective_of(poses: Sequence[HeadPose]) -> WeakPerspective:
+    """Return the camera of a clip of T frames, float64, from the clip's head poses."""
+    return WeakPerspective(
+        np.array([pose.scale for pose in poses], np.float64),
+        np.array([pose.rotation for pose in poses], np.float64).reshape(-1, 3, 3),
+        np.array([pose.translation for pose in poses], np.float64).reshape(-1, 3),
+    )
+
+
+def head_poses_of(camera: WeakPerspective) -> list[HeadPose]:
+    """Return one HeadPose per frame of a camera with one leading axis T, or with none."""
+    scale, rotation, translation = (
+        np.asarray(_numpy(part), np.float64) for part in (camera.scale, camera.rotation, camera.translation)
+    )
+    rows = zip(np.atleast_1d(scale), rotation.reshape(-1, 3, 3), translation.reshape(-1, 3), strict=True)
+    return [HeadPose(float(s), r, t) for s, r, t in rows]
+
+
+def _numpy(value: Any) -> Any:
+    return value if isinstance(value, np.ndarray | float) else value.detach().cpu().numpy()
+
+
+POSE_SIZE: Final = 6
+"""Numbers per vector."""
+_MAX_ANGLE: Final = 10.0
+"""Largest angle, radians. Euler angles lie within pi; unwrapped angles can lie a little beyond."""
+
+
+def check_pose_vectors(vectors: Float64, field: str) -> None:
+    """Raise InvalidRequest where a vector of [T, 6] has an angle beyond 10 rad, a place beyond MAX_FRAME_PX, or a scale out of
+    range."""
+    limits = np.array([_MAX_ANGLE] * 3 + [MAX_FRAME_PX] * 2 + [MAX_SCALE])
+    # NaN fails these comparisons.
+    fits = (np.abs(vectors) <= limits) & (vectors >= np.array([-np.inf] * 5 + [MIN_SCALE]))
+    if not fits.all():
+        row, column = np.argwhere(~fits)[0].tolist()
+        expected = f"{MIN_SCALE:g} to {MAX_SCALE:g}" if column == POSE_SIZE - 1 else f"{-limits[column]:g} to {limits[column]:g}"
+        name = ("pitch", "yaw", "roll", "x", "y", "scale")[column]
+        raise InvalidRequest(f"{field}: {name} of frame {row} is {vectors[row, column]:g}, not {expected}", field=field)
+
+
+def pose_vectors(poses: Sequence[HeadPose]) -> Float64:
+    """Return head poses as vectors, float64 [T, 6]."""
+    rotations = np.array([pose.rotation for pose in poses]).reshape(-1, 3, 3)
+    places = np.array([(*pose.translation[:2], pose.scale) for pose in poses], np.float64).reshape(-1, 3)
+    return np.concatenate([np.asarray(euler_from_matrix(rotations), np.float64), places], axis=1)
+
+
+def pose_of_vector(vector: Float64) -> HeadPose:
+    """Return the head pose of one vector, float64 [6]."""
+    rotation = matrix_from_euler(np.asarray(vector[:3], np.float64))
+    return HeadPose(float(vector[5]), np.asarray(rotation), np.array([vector[3], vector[4], 0.0]))

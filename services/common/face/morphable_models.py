@@ -9,8 +9,7 @@ from typing import Final
 
 from services.common.errors import ModelNotFound
 from services.common.face.loaders import load_model
-from services.common.geometry.default_model import default_model
-from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.morphable_model import MorphableModel, default_model
 
 DEFAULT_MODEL: Final = "mediapipe_468"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

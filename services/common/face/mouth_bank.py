@@ -1,7 +1,10 @@
-"""The mouth-texture bank: pictures of a person's mouth, frame by frame, and the search for the best pictures.
+"""The mouth-texture bank: the choice of its frames, their pictures, the search for the best pictures, and one texture from them.
 
 Retrieval of Song et al. (Sec. III-B.1): windows of N = 6 frames of landmarks are compared by their L1 distance, Eq. 4.
 A window ends at its frame (t - 5 .. t), so retrieval has no look-ahead.
+
+The bank holds the most different mouths, in spans of neighbouring frames. Splines warp retrieved frames to the target landmarks,
+then the frames are blended.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +23,8 @@ from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
 from services.common.face.native_pictures import NativePictures, native_arrays, native_from_arrays
+from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, evaluate_grid, fit_spline, warp
+from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 
 WINDOW: Final = 6
@@ -51,7 +57,7 @@ _SHUT_PX: Final = (1.0, 2.5)
 _PARTED_PX: Final = (3.0, 5.0)
 """Openings up to which lips hardly show the inside of the mouth, and from which on lips do, head-space pixels."""
 _SHUT_COST: Final = 4.0
-"""Cost of a texture of shut lips where parted lips are wanted, pixels."""
+"""Cost of a texture of shut lips where parted lips are target, pixels."""
 _STRETCH_COST: Final = 2.0
 """Cost of a texture whose mouth must be stretched further than _STRETCH_SCALE, for each step of `opening_scale` beyond."""
 _STRETCH_SCALE: Final = 0.9
@@ -121,7 +127,7 @@ class MouthBank:
 
     @cached_property
     def control_points(self) -> Float32:
-        """float32 [F, 86, 2]: each frame's control points in its own box, the order of `wanted_points`, box pixels."""
+        """float32 [F, 86, 2]: each frame's control points in its own box, the order of `target_points`, box pixels."""
         border = np.broadcast_to(BORDER_POINTS, (self.num_frames, *BORDER_POINTS.shape))
         return np.concatenate([self.box_landmarks, self.anchors_box, border], axis=1)
 
@@ -255,13 +261,12 @@ def window_costs(bank: MouthBank, window: Float32, rotation: Float64 | None = No
 
     The cost is the weighted mean L1 distance of landmarks (Eq. 4; past, jaw and depth count less), plus the difference of the
     mouths' openings, which people see first and the mean over 59 points hides, plus a lot for shut lips where parted lips are
-    wanted, since a warp can shut a mouth but has no inside to open, plus a lot for a mouth that must be stretched far, since teeth
+    target, since a warp can shut a mouth but has no inside to open, plus a lot for a mouth that must be stretched far, since teeth
     would be stretched too, plus a little per degree between the head orientations, since a texture of another view fits worse than
     its landmarks say.
 
     Args:
-        bank: the bank.
-        window: float32 [6, 59, 3], wanted landmarks t - 5 .. t, head space.
+        window: float32 [6, 59, 3], target landmarks t - 5 .. t, head space.
         rotation: float64 [3, 3], head rotation of the frame t; None: orientations do not count.
     """
     flat = (window * _WINDOW_WEIGHTS).reshape(-1)
@@ -297,7 +302,7 @@ def _share(opening: Float32, ends: tuple[float, float]) -> Float32:
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """The K windows with the lowest cost for one frame, the best window first. 1 <= K <= the wanted number.
+    """The K windows with the lowest cost for one frame, the best window first. 1 <= K <= the requested number.
 
     Attributes:
         rows: int [K, 6], bank rows of the windows. The last column holds the textures.
@@ -315,8 +320,7 @@ def retrieve(bank: MouthBank, window: Float32, rotation: Float64 | None = None, 
     places flickers as little as the footage. The answer depends on this frame alone, so the cut of a stream makes no difference.
 
     Args:
-        bank: the bank.
-        window: float32 [6, 59, 3], wanted landmarks t - 5 .. t, head space.
+        window: float32 [6, 59, 3], target landmarks t - 5 .. t, head space.
         rotation: float64 [3, 3], head rotation of the frame t; None: orientations do not count.
         count: number of textures to blend.
     """
@@ -334,6 +338,110 @@ def retrieve(bank: MouthBank, window: Float32, rotation: Float64 | None = None, 
     return Retrieved(bank.window_rows[chosen], np.asarray(weights / weights.sum(), dtype=np.float32))
 
 
-def wanted_points(mouth: Float32, geometry: ActorGeometry, pose: HeadPose) -> Float32:
-    """Return wanted places of the control points, float32 [86, 2], box pixels: 59 mouth-area, 15 anchors, 12 border points."""
+def target_points(mouth: Float32, geometry: ActorGeometry, pose: HeadPose) -> Float32:
+    """Return target places of the control points, float32 [86, 2], box pixels: 59 mouth-area, 15 anchors, 12 border points."""
     return np.concatenate([head_to_box(mouth, pose), head_to_box(geometry.anchors, pose), BORDER_POINTS])
+
+
+def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int, length: int = WINDOW) -> npt.NDArray[np.intp]:
+    """Return rows to keep, increasing: int [<= max_frames].
+
+    Of more than `max_frames` frames, stretches of neighbours are kept: each time the stretch whose last mouth differs most from all
+    kept mouths (farthest-point sampling). So rare openings stay, and retrieval finds windows. Frames without neighbours are
+    chosen one by one.
+
+    Args:
+        mouth: float32 [F, 59, 3], head space.
+        index: int64 [F], strictly increasing; neighbours in time differ by 1.
+        max_frames: largest number of frames to keep.
+        length: frames of a stretch, at least 1.
+
+    Raises:
+        Cancelled: the current call is over.
+    """
+    if len(index) <= max_frames:
+        return np.arange(len(index))
+    lips = mouth[:, :NUM_LIPS, :2].reshape(len(mouth), -1)
+    ends = np.arange(length - 1, len(index))
+    ends = ends[index[ends] - index[ends - length + 1] == length - 1]
+    if not len(ends) or max_frames < length:
+        return _farthest(lips, max_frames)
+    kept = np.zeros(len(index), dtype=bool)
+    # Distances to the kept frames, updated stretch by stretch: F x 80 numbers per step.
+    nearest = np.abs(lips - np.median(lips, axis=0)).mean(axis=1) + 1e6
+    while True:
+        check_not_cancelled()
+        end = int(ends[np.argmax(nearest[ends])])
+        stretch = np.arange(end - length + 1, end + 1)
+        if nearest[end] <= 0 or kept.sum() + (~kept[stretch]).sum() > max_frames:
+            break
+        kept[stretch] = True
+        for row in stretch:
+            np.minimum(nearest, np.abs(lips - lips[row]).mean(axis=1), out=nearest)
+    return np.flatnonzero(kept)
+
+
+def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
+    chosen = [int(np.argmax(np.abs(points - np.median(points, axis=0)).mean(axis=1)))]
+    nearest = np.abs(points - points[chosen[0]]).mean(axis=1)
+    # Mouths that equal chosen ones would add nothing.
+    while len(chosen) < count and nearest.max() > 0:
+        check_not_cancelled()
+        chosen.append(int(np.argmax(nearest)))
+        np.minimum(nearest, np.abs(points - points[chosen[-1]]).mean(axis=1), out=nearest)
+    return np.sort(np.array(chosen, dtype=np.intp))
+
+
+_DETAIL_SIGMA: Final = 1.5
+_DETAIL_TEXTURES: Final = 2
+_DETAIL_SHARPNESS: Final = 3.0
+
+
+def fit_retrieved(bank: MouthBank, retrieved: Retrieved, target: Float32, residual: Float32 | None = None) -> ThinPlateSpline:
+    """Return the splines of K retrieved frames side by side (D = 2 K).
+
+    Args:
+        retrieved: K windows.
+        target: float32 [86, 2], from `target_points`, box pixels.
+        residual: float32 [K, 86, 2], correction of the source points by the temporal-warp network; None: no correction.
+    """
+    sources = bank.control_points[retrieved.rows[:, -1]]
+    if residual is not None:
+        sources = sources + residual
+    return fit_spline(target, sources.transpose(1, 0, 2).reshape(len(target), -1), SMOOTHING)
+
+
+def warp_retrieved(bank: MouthBank, retrieved: Retrieved, spline: ThinPlateSpline) -> npt.NDArray[np.uint8]:
+    """Return the retrieved textures, warped and blended: uint8 [160, 160, 3].
+
+    Args:
+        retrieved: K windows.
+        spline: from `fit_retrieved`.
+    """
+    return warp_by_grids(bank, retrieved, evaluate_grid(spline))
+
+
+def warp_by_grids(bank: MouthBank, retrieved: Retrieved, grids: Float32) -> npt.NDArray[np.uint8]:
+    """Return the same as `warp_retrieved`, from the splines' coarse grids, float32 [GRID_SIZE, GRID_SIZE, 2 K]."""
+    pictures = [
+        warp(bank.boxes[row], dense_map(grids[..., 2 * place : 2 * place + 2])) for place, row in enumerate(retrieved.rows[:, -1])
+    ]
+    return blend(np.stack(pictures), retrieved.weights)
+
+
+def blend(pictures: npt.NDArray[np.uint8], weights: Float32) -> npt.NDArray[np.uint8]:
+    """Return the weighted mean of pictures. Fine detail comes from the two best pictures with sharper weights, so that teeth stay
+    sharp.
+
+    Args:
+        pictures: uint8 [K, 160, 160, 3], the best one first.
+        weights: float32 [K], sum 1, never increasing.
+    """
+    if len(pictures) == 1:
+        return np.asarray(pictures[0], dtype=np.uint8)
+    mean = np.tensordot(weights, pictures.astype(np.float32), 1)
+    sharper = weights[:_DETAIL_TEXTURES] ** _DETAIL_SHARPNESS
+    sharp = np.tensordot(sharper / sharper.sum(), pictures[:_DETAIL_TEXTURES].astype(np.float32), 1)
+    detail = sharp - mean
+    mixed = mean + detail - cv2.GaussianBlur(detail, (0, 0), _DETAIL_SIGMA)
+    return np.asarray(np.clip(np.rint(mixed), 0, 255), dtype=np.uint8)

@@ -1,7 +1,7 @@
 """Detail of the mouth at the footage's own resolution, from the best retrieved frame of a bank.
 
 A render box holds structures down to two box pixels, and networks draw the finest of them softly. Skin, stubble, lips and teeth
-have finer ones. The luma of the best retrieved frame, warped to the wanted landmarks at the footage's own resolution, has all of
+have finer ones. The luma of the best retrieved frame, warped to the target landmarks at the footage's own resolution, has all of
 them. The detail of a luma picture is what is finer than DETAIL_SIGMA_PX. It has two bands (after Burt and Adelson 1983):
 
     detail = W - G2 W        middle = G1 detail        fine = detail - middle
@@ -20,8 +20,8 @@ import numpy as np
 
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
+from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS, mouth_opening
-from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.thin_plate_spline import warp
 
@@ -38,7 +38,7 @@ _FULL_FIT: Final = 0.5
 """Correlation from which the detail between the lips has its whole strength (docs/decisions/0010-native-detail.md)."""
 _HIDDEN_INSIDE: Final = 0.5
 _WHOLE_INSIDE: Final = 0.8
-"""Shares of the frame's opening at which the wanted opening hides the detail of the inside, and at which all detail stays."""
+"""Shares of the frame's opening at which the target opening hides the detail of the inside, and at which all detail stays."""
 _SMALLEST_OPENING_PX: Final = 1.0
 _INSIDE_MARGIN: Final = np.ones((7, 7), np.uint8)
 """The inner lips are tracked to 3 box pixels, and teeth shine through beyond them."""
@@ -103,7 +103,7 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
         bank: the bank. Without native pictures, or with pictures of a smaller scale, the detail is only as fine as these.
         row: the frame.
         backward: float32 [160, 160, 2], for each box pixel its place in the frame's own box, box pixels.
-        scale: wanted pixels per box pixel, 1 to 4.
+        scale: requested pixels per box pixel, 1 to 4.
 
     Raises:
         InvalidRequest: the bank's native picture is damaged.
@@ -124,19 +124,19 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
     return _stored(detail_of(moved.astype(np.float32), scale))
 
 
-def without_hidden_inside(detail: UInt8, source: Float32, wanted: Float32, backward: Float32) -> UInt8:
-    """Return detail without that of the inside of the frame's mouth if the wanted mouth is less open: no teeth behind shut lips.
+def without_hidden_inside(detail: UInt8, source: Float32, target: Float32, backward: Float32) -> UInt8:
+    """Return detail without that of the inside of the frame's mouth if the target mouth is less open: no teeth behind shut lips.
 
     A spline squeezes teeth, and does not bring lips together that are far apart. A bank of many frames has a frame whose lips are
-    near the wanted lips; a bank of one frame has not.
+    near the target lips; a bank of one frame has not.
 
     Args:
         detail: uint8 [160 S, 160 S], from `warped_detail`.
         source: float32 [59, 2], mouth-area landmarks of the bank's frame, box pixels.
-        wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        target: float32 [59, 2], target mouth-area landmarks, box pixels.
         backward: float32 [160, 160, 2], as `warped_detail` takes it.
     """
-    opened = float(mouth_opening(wanted)) / max(float(mouth_opening(source)), _SMALLEST_OPENING_PX)
+    opened = float(mouth_opening(target)) / max(float(mouth_opening(source)), _SMALLEST_OPENING_PX)
     hidden = 1.0 - float(np.clip((opened - _HIDDEN_INSIDE) / (_WHOLE_INSIDE - _HIDDEN_INSIDE), 0.0, 1.0))
     if not hidden:
         return detail
@@ -161,7 +161,7 @@ def with_fitting_interior(detail: UInt8, box: UInt8, landmarks: Float32) -> UInt
     Args:
         detail: uint8 [160 S, 160 S], from `warped_detail`.
         box: uint8 [160, 160, 3], RGB, rendered box.
-        landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
     """
     side = len(detail)
     scale = side // BOX_SIZE

@@ -3,7 +3,7 @@
     f(x) = a_1 + a_x x + a_y y + sum_i w_i U(|c_i - x|),   U(r) = r^2 log r          (Song et al., Eq. 7; Bookstein 1989)
     (K + diag(smoothing)) w + P a = v,   P^T w = 0                                    (Donato and Belongie 2002)
 
-The centres c are the **wanted** points, and the values v are the points of the retrieved picture: f is the source place of each
+The centres c are the **target** points, and the values v are the points of the retrieved picture: f is the source place of each
 output pixel. Two departures from the paper's text: U takes the Euclidean norm, since the L1 norm of Eq. 7 is no fundamental
 solution of the bending energy (its spline would not minimise Eq. 6). The spline is regularised, since an interpolating spline has
 no fitting error for a network to lower, and folds where points lie together, as the inner lips of a shut mouth do.
@@ -39,7 +39,7 @@ class ThinPlateSpline:
     """Parameters of backward maps.
 
     Attributes:
-        centres: float64 [..., M, 2], wanted points, box pixels.
+        centres: float64 [..., M, 2], target points, box pixels.
         weights: float64 [..., M, D], w_i, 1 / box pixel. D is 2, x and y of the source; or 2 K for K maps side by side that share
             their centres, which cost hardly more than one map.
         affine: float64 [..., 3, D]: rows a_1 (box pixels), a_x, a_y.
@@ -51,16 +51,16 @@ class ThinPlateSpline:
 
 
 def fit_spline(
-    wanted: npt.NDArray[np.floating], source: npt.NDArray[np.floating], smoothing: float | npt.NDArray[np.floating]
+    target: npt.NDArray[np.floating], source: npt.NDArray[np.floating], smoothing: float | npt.NDArray[np.floating]
 ) -> ThinPlateSpline:
-    """Return the spline that takes `wanted` points near `source` points.
+    """Return the spline that takes `target` points near `source` points.
 
     Args:
-        wanted: float [..., M, 2], box pixels; not all on one line.
+        target: float [..., M, 2], box pixels; not all on one line.
         source: float [..., M, D], box pixels; D as in ThinPlateSpline.
         smoothing: lambda >= 0 in box pixels squared, one number or one number per point, [M]; 0 interpolates.
     """
-    centres, values = np.asarray(wanted, np.float64), np.asarray(source, np.float64)
+    centres, values = np.asarray(target, np.float64), np.asarray(source, np.float64)
     *batch, count, _ = centres.shape
     system = np.zeros((*batch, count + 3, count + 3))
     system[..., :count, :count] = _radial(((centres[..., :, None, :] - centres[..., None, :, :]) ** 2).sum(-1))

@@ -18,8 +18,7 @@ import numpy as np
 from services.common.array_types import Float32, Float64, Floating
 from services.common.errors import InvalidRequest
 from services.common.geometry.camera import WeakPerspective
-from services.common.geometry.landmark_set import LandmarkSet
-from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
 
 
 @dataclass(frozen=True, slots=True)

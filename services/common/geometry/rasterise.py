@@ -15,18 +15,34 @@ The definition, which the tests write out per pixel over all triangles:
   absolute coordinates add up to more than 2**28 pixels; with `perspective`, triangles with a vertex at or before the near plane
   (nothing is clipped: a face that reaches behind the camera loses whole triangles); with cull="back", triangles that turn clockwise
   on screen. A triangle that turns counter-clockwise has its right-handed normal (b - a) x (c - a) towards the camera.
+
+Texture space is the point of the surface that a texel shows, and the texture's value at a point of the surface.
+
+Texture coordinates: u to the right and v **down**, 0..1 over the whole texture, so texel (row, column) is centred at
+((column + 0.5) / width, (row + 0.5) / height). Files with v up (OBJ) are turned round when they are loaded.
+
+`draw_surface` draws a mesh with attributes of its vertices, with the gradients of the drawn picture, for the fits.
+
+Two backends compute the same function. `numba` needs no torch: its gradients are the explicit derivatives of
+kernels.py. `pytorch3d` takes the gradients of its own rasteriser through torch, and computes in float32 on the
+GPU if torch finds one (rasterise_pytorch3d.py lists the other differences).
+
+The triangle that a pixel shows is a step function of the vertices and is held fixed. Gradients therefore come from inside the
+triangles. Outlines have none: landmarks hold the outline of a face in every fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from services.common.array_types import Float32, Floating, Int32
+from services.common.array_types import Float32, Float64, Floating, Int32
 from services.common.geometry.fragments import Cull, Fragments, on_grid
 
 Backend = Literal["numba", "pytorch3d"]
@@ -70,7 +86,7 @@ def rasterise(
         from services.common.geometry.rasterise_pytorch3d import rasterise_with_pytorch3d
 
         return rasterise_with_pytorch3d(vertices, depth, triangles, height, width, perspective=perspective, cull=cull, near=near)
-    from services.common.geometry.rasterise_numba import rasterise_rows
+    from services.common.geometry.kernels import rasterise_rows
 
     points, depth64 = on_grid(vertices), np.ascontiguousarray(depth, dtype=np.float64)
     triangles = np.ascontiguousarray(triangles, dtype=np.int32)
@@ -102,7 +118,7 @@ def interpolate(fragments: Fragments, attributes: Floating, corners: Int32) -> F
     Raises:
         ValueError: shapes do not match, or a corner names a row that does not exist.
     """
-    from services.common.geometry.rasterise_numba import interpolate_pixels
+    from services.common.geometry.kernels import interpolate_pixels
 
     count, height, width = fragments.triangle_index.shape
     check_corners(attributes, corners, count)
@@ -181,3 +197,183 @@ def _check_indices(triangles: Int32, count: int) -> None:
 def _bands(height: int, count: int) -> list[tuple[int, int]]:
     edges = [height * band // count for band in range(count + 1)]
     return [(first, last) for first, last in zip(edges[:-1], edges[1:], strict=True) if first < last]
+
+
+class UvMap(NamedTuple):
+    """Unwrapped surface of a mesh.
+
+    Attributes:
+        fragments: fragments of one picture, the texture: each texel's triangle, and barycentrics on the surface.
+        triangles: int32 [F, 3], rows of the vertices.
+        uv: [A, 2], texture coordinates.
+        corners: int32 [F, 3], rows of `uv`.
+    """
+
+    fragments: Fragments
+    triangles: Int32
+    uv: Floating
+    corners: Int32
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the texture, texels."""
+        return self.fragments.triangle_index.shape[1], self.fragments.triangle_index.shape[2]
+
+    def positions(self, attributes: Floating) -> Float32:
+        """Return attributes of vertices at every texel: float32 [N, H, W, C]; texels without surface are 0.
+
+        For positions of vertices the result is a position map.
+
+        Args:
+            attributes: [N, V, C].
+        """
+        maps = [interpolate(self.fragments, each[None], self.triangles) for each in attributes]
+        return (
+            np.concatenate(maps)
+            if maps
+            else np.zeros((0, *self.fragments.triangle_index.shape[1:], attributes.shape[2]), np.float32)
+        )
+
+
+def uv_map(uv: Floating, corners: Int32, triangles: Int32, height: int, width: int, *, backend: Backend = "numba") -> UvMap:
+    """Rasterise the mesh in texture space. Where triangles overlap, the triangle with the lowest index is kept.
+
+    Args:
+        uv: [A, 2], texture coordinates.
+        corners: int32 [F, 3], rows of `uv`.
+        triangles: int32 [F, 3], rows of the vertices.
+        height: height of the texture, texels.
+        width: width of the texture, texels.
+        backend: as in `rasterise`.
+
+    Raises:
+        ValueError: shapes do not match, or a corner names a row that does not exist.
+    """
+    if corners.shape != triangles.shape:
+        raise ValueError(f"{list(corners.shape)} corners don't fit {list(triangles.shape)} triangles")
+    texels = texels_of(uv, height, width)[None]
+    flat = np.zeros(texels.shape[:2])
+    return UvMap(rasterise(texels, flat, corners, height, width, perspective=False, backend=backend), triangles, uv, corners)
+
+
+def texels_of(uv: Floating, height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return texture coordinates [..., 2] converted to texels (centres at integers), float64."""
+    return np.asarray(uv, dtype=np.float64) * np.array([width, height], np.float64) - 0.5
+
+
+def sample_texture(texture: npt.NDArray[np.generic], uv: Floating) -> Float32:
+    """Return the texture at points of the surface, float32 [..., C], by bilinear interpolation.
+
+    Points beyond the outermost texel centres have the value of the nearest border.
+
+    Args:
+        texture: [H, W, C], uint8 or float.
+        uv: [..., 2], texture coordinates, finite.
+    """
+    height, width = texture.shape[:2]
+    return sample_picture(texture, texels_of(uv, height, width))
+
+
+def sample_picture(picture: npt.NDArray[np.generic], pixels: Floating) -> Float32:
+    """Return a picture [H, W, C] at pixels [..., 2], float32 [..., C], by bilinear interpolation.
+
+    Points beyond the outermost pixel centres have the value of the nearest border.
+    """
+    height, width = picture.shape[:2]
+    x, y = np.clip(pixels[..., 0], 0.0, width - 1.0), np.clip(pixels[..., 1], 0.0, height - 1.0)
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    across, down = (x - left)[..., None], (y - top)[..., None]
+    values = picture.astype(np.float32, copy=False)
+    upper = values[top, left] * (1.0 - across) + values[top, right] * across
+    lower = values[bottom, left] * (1.0 - across) + values[bottom, right] * across
+    return np.asarray(upper * (1.0 - down) + lower * down, dtype=np.float32)
+
+
+class SurfaceGradient(NamedTuple):
+    """Gradient of a number with respect to what was drawn.
+
+    Attributes:
+        points: float64 [V, 2], per pixel.
+        attributes: float64 [V, C].
+    """
+
+    points: Float64
+    attributes: Float64
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnSurface:
+    """Drawn mesh.
+
+    Attributes:
+        values: float64 [H, W, C], attributes of the surface at every pixel; background 0.
+        covered: bool [H, W].
+        gradient: returns the gradient of a number whose gradient with respect to `values` is the argument, float64 [H, W, C].
+    """
+
+    values: Float64
+    covered: npt.NDArray[np.bool_]
+    gradient: Callable[[Float64], SurfaceGradient]
+
+
+def draw_surface(
+    points: Float64,
+    depth: Float64,
+    triangles: Int32,
+    attributes: Float64,
+    size: tuple[int, int],
+    *,
+    backend: Backend = "numba",
+) -> DrawnSurface:
+    """Draw one pose of a mesh under a weak-perspective camera. Triangles that are turned away are left out.
+
+    Args:
+        points: float64 [V, 2], pixels.
+        depth: float64 [V], grows away from the camera; any unit.
+        triangles: int32 [F, 3], in C order.
+        attributes: float64 [V, C].
+        size: height and width of the picture, pixels.
+        backend: "numba", or "pytorch3d" if installed.
+
+    Raises:
+        ValueError: shapes do not match, or a triangle names a vertex that does not exist.
+        BackendUnavailable: pytorch3d is not installed.
+    """
+    if len(attributes) != len(points):
+        raise ValueError(f"{len(attributes)} rows of attributes don't fit {len(points)} vertices")
+    if backend == "pytorch3d":
+        from services.common.geometry.rasterise_pytorch3d import draw_with_pytorch3d
+
+        drawn = draw_with_pytorch3d(points, depth, triangles, attributes, size)
+        return DrawnSurface(drawn.values, drawn.covered, lambda upstream: SurfaceGradient(*drawn.gradient(upstream)))
+    from services.common.geometry.kernels import interpolate_backward, interpolate_pixels, weights_at
+
+    points, depth, attributes = (np.ascontiguousarray(each, np.float64) for each in (points, depth, attributes))
+    fragments = rasterise(points[None], depth[None], triangles, *size, perspective=False, cull="back")
+    index = fragments.triangle_index[0].reshape(-1)
+    weights, values = np.empty((len(index), 3)), np.empty((len(index), attributes.shape[1]))
+    weights_at(index, points, depth, triangles, False, size[1], weights)
+    interpolate_pixels(index, weights, triangles, attributes, values)
+
+    def gradient(upstream: Float64) -> SurfaceGradient:
+        to_points, to_depth, to_attributes = np.zeros_like(points), np.zeros_like(depth), np.zeros_like(attributes)
+        flat = np.ascontiguousarray(upstream.reshape(values.shape), np.float64)
+        interpolate_backward(
+            index,
+            points,
+            depth,
+            triangles,
+            False,
+            size[1],
+            triangles,
+            attributes,
+            weights,
+            flat,
+            to_points,
+            to_depth,
+            to_attributes,
+        )
+        return SurfaceGradient(to_points, to_attributes)
+
+    return DrawnSurface(values.reshape(*size, -1), fragments.covered[0], gradient)

@@ -73,8 +73,8 @@ def draw_with_pytorch3d(
     found, _, weights = _rasterised([torch.cat([flat, lifted[:, None]], 1)], [faces], size, perspective=False)
     drawn = interpolate_face_attributes(found, weights, rows[faces])[0, :, :, 0]
 
-    def gradient(wanted: Float64) -> tuple[Float64, Float64]:
-        given = torch.from_numpy(np.asarray(wanted, np.float32).reshape(drawn.shape)).to(device)
+    def gradient(upstream: Float64) -> tuple[Float64, Float64]:
+        given = torch.from_numpy(np.asarray(upstream, np.float32).reshape(drawn.shape)).to(device)
         parts = torch.autograd.grad(drawn, (places, rows), given, retain_graph=True)
         to_points, to_rows = (part.cpu().numpy().astype(np.float64) for part in parts)
         return to_points, to_rows

@@ -1,4 +1,7 @@
-"""Content-addressed artefacts: blobs named by their sha256, in a folder or any store that fsspec reaches."""
+"""Content-addressed artefacts: blobs named by their sha256, in a folder or any store that fsspec reaches.
+
+`ArrayCache` keeps decoded arrays, so that many streams read a bank or an actor once.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import contextlib
 import hashlib
 import os
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +18,10 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from services.common.chassis.caller import DEFAULT_TENANT, current_caller
-from services.common.chassis.calls import charge
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
-from services.common.store.blob_files import (
+from services.common.server.call_context import DEFAULT_TENANT, charge, current_caller
+from services.common.store.backends import open_backend
+from services.common.store.files import (
     PARTIAL,
     changed_meanwhile,
     create_atomically,
@@ -27,7 +32,6 @@ from services.common.store.blob_files import (
     unchanged,
     write_atomically,
 )
-from services.common.store.storage_backend import open_backend
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -429,3 +433,49 @@ class ArtefactStore:
                 yield
         except FileNotFoundError as error:
             raise StorageRefused(f"the artefact store {self._backend.where} takes nothing: {error}", subject=self.url) from error
+
+
+class ArrayCache:
+    """Least-recently-used cache of the arrays of a store, bounded in bytes, safe for several threads.
+
+    Each hit asks the store whether the blob is still there: an erased blob is never served from memory.
+    """
+
+    def __init__(self, store: ArtefactStore, *, max_bytes: int) -> None:
+        self._store = store
+        self._max_bytes = max_bytes
+        self._held: OrderedDict[ArtefactRef, NamedArrays] = OrderedDict()
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the arrays in the cache; never over `max_bytes`."""
+        return self._held_bytes
+
+    def get_arrays(self, ref: ArtefactRef) -> NamedArrays:
+        """Return what `ArtefactStore.get_arrays` returns, at most MAX_ARRAYS_BYTES. The arrays are shared and read-only."""
+        with self._lock:
+            arrays = self._held.get(ref)
+            if arrays is not None:
+                self._held.move_to_end(ref)
+        if arrays is not None:
+            if self._store.exists(ref):
+                return arrays
+            self.forget(ref)
+        arrays = self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES)
+        with self._lock:
+            if ref not in self._held and arrays.size_bytes <= self._max_bytes:
+                self._held[ref] = arrays
+                self._held_bytes += arrays.size_bytes
+                while self._held_bytes > self._max_bytes:
+                    _, evicted = self._held.popitem(last=False)
+                    self._held_bytes -= evicted.size_bytes
+        return arrays
+
+    def forget(self, ref: ArtefactRef) -> None:
+        """Drop the arrays of one reference from memory."""
+        with self._lock:
+            arrays = self._held.pop(ref, None)
+            if arrays is not None:
+                self._held_bytes -= arrays.size_bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxruntime
 
 from services.common.errors import ArtefactCorrupt
-from services.common.store.network_files import REMEDY, checked_sha256
+from services.common.store.exported_networks import REMEDY, checked_sha256
 
 
 def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -88,7 +88,7 @@ class SpeakingMotion:
 
 
 @dataclass(frozen=True, slots=True)
-class MotionFigures:
+class MotionMetrics:
     """A dub's motion compared with the person's own motion. NaN: not measured.
 
     Attributes:
@@ -131,22 +131,22 @@ def speaking_motion(
     return SpeakingMotion(rest, *moves, **_extremes_ms(opening, posteriorgram, lag_frames))
 
 
-def motion_figures(
+def motion_metrics(
     own: SpeakingMotion, opening: Floating, width: Floating, spoken: Bool, posteriorgram: Float32 | None
-) -> MotionFigures:
+) -> MotionMetrics:
     """Return a dub's motion compared with the person's own motion.
 
     Args:
         own: the person's motion.
-        opening: float [T], wanted opening of the mouth in the dub, 25 frames per second.
-        width: float [T], wanted width of the lips.
+        opening: float [T], target opening of the mouth in the dub, 25 frames per second.
+        width: float [T], target width of the lips.
         spoken: bool [T], frames of speech in the new sound.
         posteriorgram: float32 [T, 4, 40], phone probabilities of the new sound; None: not known.
     """
     speaking = spoken & np.isfinite(opening)
     enough = int(speaking.sum()) >= 1.0 / MOTION_FRAME_S
     times = _extremes_ms(opening, posteriorgram, 0)
-    return MotionFigures(
+    return MotionMetrics(
         silence_opening(opening, spoken, MOTION_FRAME_S, rest=own.rest_opening, extent=own.opening_range),
         spread(opening[speaking]) / own.opening_spread if enough else math.nan,
         spread(quick_part(width, MOTION_FRAME_S)[speaking]) / own.width_spread if enough else math.nan,
@@ -221,7 +221,7 @@ def runs(flags: Bool) -> list[tuple[int, int]]:
     return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def silent_stretches(spoken: Bool, frame_s: float) -> list[slice]:
+def silent_spans(spoken: Bool, frame_s: float) -> list[slice]:
     """Return the frames in which a mouth is to be at rest, as slices of the frames.
 
     These are the silence before the first and after the last word, and pauses of at least PAUSE_S, without SETTLE_S after the end
@@ -259,7 +259,7 @@ def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: fl
     Returns:
         The share, at least 0; NaN: there is no silence, or nothing is known in it.
     """
-    highest = [fastest(np.maximum(opening[stretch] - rest, 0.0)) for stretch in silent_stretches(spoken, frame_s)]
+    highest = [fastest(np.maximum(opening[stretch] - rest, 0.0)) for stretch in silent_spans(spoken, frame_s)]
     known = [value for value in highest if math.isfinite(value)]
     return float(np.mean(known)) / extent if known and extent > 0.0 else math.nan
 
@@ -296,8 +296,8 @@ def around_phones(curve: Floating, seconds: Float64, events_s: Float64) -> Float
         seconds: float64 [T], times of the frames on the clock of the phones, ascending.
         events_s: float64 [E], centres of the phones (phone_times).
     """
-    wanted = events_s[:, None] + OFFSETS_S
-    return np.interp(wanted, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
+    target = events_s[:, None] + OFFSETS_S
+    return np.interp(target, seconds, curve.astype(np.float64), left=np.nan, right=np.nan)
 
 
 def shift_ms(truth: Float64, result: Float64, trigger: Trigger) -> float:

@@ -3,7 +3,7 @@
     L = l_photo * L_photo + l_land * L_land + l_reg * L_reg
 
 * L_photo: mean absolute difference between the drawn face and the crop over the drawn pixels and the channels, grey levels 0..255.
-  The face is drawn by the differentiable rasteriser (drawn_surface.py): albedo times spherical-harmonics shading of 9 bands.
+  The face is drawn by the differentiable rasteriser (rasterise.py): albedo times spherical-harmonics shading of 9 bands.
 * L_land: mean squared distance between projected and tracked landmarks, weighted by the trust in each landmark, crop pixels.
 * L_reg: mean squared coefficient, in standard deviations, of expression and albedo.
 
@@ -23,13 +23,11 @@ import numpy as np
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import CROP_SIZE
 from services.common.geometry.array_module import normalised
-from services.common.geometry.drawn_surface import draw_surface
 from services.common.geometry.lighting import shading_basis
 from services.common.geometry.normals import face_normals
-from services.common.geometry.rasterise import Backend
+from services.common.geometry.rasterise import Backend, draw_surface
 from services.common.geometry.rotations import matrix_from_axis_angle
-from services.face.fitting.model_landmarks import ModelLandmarks
-from services.face.fitting.surface import Surface, shading_slope
+from services.face.fitting.model import ModelLandmarks, Surface, shading_slope
 
 DRAWN_SIZE: Final = 128
 """Side of the drawn picture, pixels: half of the crop. A triangle of the default model still covers about ten pixels."""
@@ -37,7 +35,7 @@ _SHRINK: Final = DRAWN_SIZE / CROP_SIZE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class FittingWeights:
     """Weights of Eq. 3.
 
     Attributes:
@@ -52,7 +50,7 @@ class LossWeights:
 
 
 class FrameUnknowns(NamedTuple):
-    """What one frame does not share with others.
+    """Unknowns of one frame, which it does not share with others.
 
     Attributes:
         expression: float64 [E], standard deviations.
@@ -88,7 +86,7 @@ class Loss(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What one frame shows.
+    """Picture, landmarks and first pose of one frame.
 
     Attributes:
         picture: float32 [128, 128, 3], the crop, reduced, 0..255.
@@ -109,7 +107,7 @@ class PersonEnergy:
     """Eq. 3 for the frames of one person, whose shape is known and fixed (stage 1)."""
 
     def __init__(
-        self, face: ModelLandmarks, surface: Surface, neutral: Float64, weights: LossWeights, *, backend: Backend = "numba"
+        self, face: ModelLandmarks, surface: Surface, neutral: Float64, weights: FittingWeights, *, backend: Backend = "numba"
     ) -> None:
         """Prepare the person.
 
@@ -165,7 +163,7 @@ class PersonEnergy:
 
     def _photo(
         self, target: Target, frame: FrameUnknowns, albedo: Float64, rotation: Float64, scale: float, place: Float64
-    ) -> tuple[float, _Shown]:
+    ) -> tuple[float, _ColourGradient]:
         """Return L_photo and the weighted gradient."""
         shape = self.shape(frame.expression)
         sums, lengths, normals = self._normals(shape)
@@ -191,7 +189,7 @@ class PersonEnergy:
             basis.T @ by_shade,
         )
         by_albedo = (255.0 * shade * by_colours).reshape(-1) @ self._albedo_basis.reshape(-1, self._albedo_basis.shape[-1])
-        return float(np.abs(difference).sum() / count), _Shown(gradient, by_albedo)
+        return float(np.abs(difference).sum() / count), _ColourGradient(gradient, by_albedo)
 
     def _land(
         self, target: Target, frame: FrameUnknowns, rotation: Float64, scale: float, place: Float64
@@ -220,9 +218,9 @@ class PersonEnergy:
         lengths = np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
         return sums, lengths, np.asarray(normalised(sums))
 
-    def _normals_gradient(self, shape: Float64, sums: Float64, lengths: Float64, normals: Float64, wanted: Float64) -> Float64:
-        """Return the gradient with respect to the vertices [V, 3] of a number with the gradient `wanted` by the unit normals."""
-        by_sums = (wanted - normals * (normals * wanted).sum(1, keepdims=True)) / lengths
+    def _normals_gradient(self, shape: Float64, sums: Float64, lengths: Float64, normals: Float64, upstream: Float64) -> Float64:
+        """Return the gradient with respect to the vertices [V, 3] of a number with the gradient `upstream` by the unit normals."""
+        by_sums = (upstream - normals * (normals * upstream).sum(1, keepdims=True)) / lengths
         by_faces = by_sums[self._triangles].sum(1)
         a, b, c = (shape[self._triangles[:, corner]] for corner in range(3))
         by_b, by_c = np.cross(c - a, by_faces), np.cross(by_faces, b - a)
@@ -231,13 +229,13 @@ class PersonEnergy:
         return np.stack([np.bincount(flat, by_corner[..., axis].reshape(-1), len(sums)) for axis in range(3)], 1)
 
 
-class _Shown(NamedTuple):
+class _ColourGradient(NamedTuple):
     frame: FrameUnknowns
     albedo: Float64
 
 
 def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, place: Float64) -> Target:
-    """Return what one frame shows.
+    """Return the target of one frame.
 
     Args:
         crop: uint8 [256, 256, 3], RGB.

@@ -16,13 +16,12 @@ from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import ambient
 from services.common.geometry.rasterise import Backend
-from services.face.fitting.held_frames import HeldFrames
-from services.face.fitting.model_landmarks import ModelLandmarks
+from services.face.fitting.frames import HeldFrames
+from services.face.fitting.model import ModelLandmarks, surface_of
 from services.face.fitting.person import ClipFit, fit_clip
 from services.face.fitting.photometric import PhotometricFit, PhotometricProblem
-from services.face.fitting.shared_colours import fit_shared_colours
-from services.face.fitting.surface import surface_of
 from services.face.fitting.texture import DetailedAlbedo, best_frames, detailed_albedo
+from services.face.fitting.three_stage import fit_shared_colours
 from services.face.types import TrackedFace
 
 KEY_FRAMES: Final = 12
@@ -48,11 +47,11 @@ class IdentityFitter:
         """Take a frame, uint8 RGB [H, W, 3]. A frame that cannot be used (see `reason`) is skipped."""
         self._held.push(picture, face)
 
-    def finish(self, still_wanted: Callable[[], None] = lambda: None) -> FaceIdentity:
+    def finish(self, check_call: Callable[[], None] = lambda: None) -> FaceIdentity:
         """Fit the person to the held frames.
 
         Args:
-            still_wanted: called between the steps. An exception from the call stops the fit.
+            check_call: called between the steps. An exception from the call stops the fit.
 
         Raises:
             NoUsableFootage: no frame could be used.
@@ -60,7 +59,7 @@ class IdentityFitter:
         """
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the numbers are checked below
-                person = self._fitted(still_wanted)
+                person = self._fitted(check_call)
         except np.linalg.LinAlgError:
             raise InvalidRequest(_NO_FACE, field="frame.face.landmarks") from None
         numbers = (person.identity, person.offset, person.albedo, person.light, [person.landmark_error, person.photometric_error])
@@ -68,7 +67,7 @@ class IdentityFitter:
             raise InvalidRequest(_NO_FACE, field="frame.face.landmarks")
         return person
 
-    def _fitted(self, still_wanted: Callable[[], None]) -> FaceIdentity:
+    def _fitted(self, check_call: Callable[[], None]) -> FaceIdentity:
         frames = self._held.frames
         if not frames:
             raise NoUsableFootage(
@@ -78,15 +77,15 @@ class IdentityFitter:
             )
         landmarks, crops = (np.stack(parts) for parts in zip(*frames, strict=True))
         model = self._face.model
-        still_wanted()
+        check_call()
         clip = fit_clip(self._face, landmarks)
-        still_wanted()
+        check_call()
         if model.albedo_mean is None:
             empty = DetailedAlbedo(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8))
             return self._identity(clip.person.identity, clip, np.zeros(0, np.float32), ambient(), empty, 0.0)
         if self._three_stage:
             measured = self._face.measured(landmarks)
-            rows, colours = fit_shared_colours(self._face, clip, measured, crops, still_wanted, backend=self._backend)
+            rows, colours = fit_shared_colours(self._face, clip, measured, crops, check_call, backend=self._backend)
         else:
             rows = self._key_rows(clip)
             colours = PhotometricProblem(
@@ -98,8 +97,8 @@ class IdentityFitter:
                 crops[rows],
                 identity_is_measured=clip.is_measured,
                 backend=self._backend,
-            ).solve(still_wanted)
-        still_wanted()
+            ).solve(check_call)
+        check_call()
         light = colours.light.mean(0)
         texture = self._texture(clip, colours, rows, crops)
         return self._identity(colours.identity, clip, colours.albedo, light, texture, float(colours.photometric_error.mean()))

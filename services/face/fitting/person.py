@@ -22,7 +22,7 @@ from services.common.geometry.alignment import similarity
 from services.common.geometry.camera import WeakPerspective, perspective_from_weak
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.face.fitting.frames import MIN_RIGID, AnyCamera, FitOptions, FrameFits, apparent_size, fit_frames, start_cameras
-from services.face.fitting.model_landmarks import ModelLandmarks
+from services.face.fitting.model import ModelLandmarks
 
 MIN_FRAMES_TO_MEASURE: Final = 25
 """Least number of frames to measure the neutral face. One second of speech has frames with closed lips."""

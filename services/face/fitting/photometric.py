@@ -28,9 +28,8 @@ from services.common.geometry.lighting import NUM_COEFFICIENTS, estimate_light, 
 from services.common.geometry.rasterise import Backend
 from services.common.geometry.rotations import matrix_from_axis_angle
 from services.face.fitting.frames import FrameFits, landmark_errors
-from services.face.fitting.model_landmarks import ModelLandmarks
+from services.face.fitting.model import ModelLandmarks, Surface, normal_slopes, shading_slope
 from services.face.fitting.person import PersonShape
-from services.face.fitting.surface import Surface, normal_slopes, shading_slope
 
 _BLUR_PX: Final = 1.2
 _POSE: Final = 7
@@ -149,18 +148,18 @@ class PhotometricProblem:
         )
         self._state = self._with_light_and_albedo(state)
 
-    def solve(self, still_wanted: Callable[[], None] = lambda: None) -> PhotometricFit:
+    def solve(self, check_call: Callable[[], None] = lambda: None) -> PhotometricFit:
         """Return the fit after the last step.
 
         Args:
-            still_wanted: called before each frame of each step. An exception from the call stops the fit.
+            check_call: called before each frame of each step. An exception from the call stops the fit.
         """
         state, damping = self._state, 1e-3
-        frames = self._frames(state, still_wanted)
+        frames = self._frames(state, check_call)
         energy = self._energy(state, frames)
         for _ in range(self._options.iterations):
             candidate = self._stepped(state, frames, damping)
-            next_frames = self._frames(candidate, still_wanted)
+            next_frames = self._frames(candidate, check_call)
             next_energy = self._energy(candidate, next_frames)
             if next_energy >= energy:
                 damping *= 10.0
@@ -199,10 +198,10 @@ class PhotometricProblem:
             delta = np.linalg.solve(normal, right)
         return _State(state.alpha, delta, state.beta, state.camera, light)
 
-    def _frames(self, state: _State, still_wanted: Callable[[], None]) -> list[_Frame]:
+    def _frames(self, state: _State, check_call: Callable[[], None]) -> list[_Frame]:
         found = []
         for t in range(len(state.beta)):
-            still_wanted()
+            check_call()
             found.append(self._frame(state, t))
         return found
 

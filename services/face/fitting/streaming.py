@@ -9,18 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
-from services.common.face.crops import HeadPose, to_frame
-from services.common.face.head_cameras import weak_perspective_of
+from services.common.face.crops import HeadPose, to_frame, weak_perspective_of
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.rotations import nearest_rotation
-from services.face.fitting.coloured_frames import ColouredFrames
 from services.face.fitting.frames import FrameFits, fit_frames, landmark_errors
-from services.face.fitting.model_landmarks import ModelLandmarks
-from services.face.smoothing import RawFace
-from services.face.temporal_smoothing import movement, window_weights
+from services.face.fitting.model import ModelLandmarks
+from services.face.fitting.three_stage import ColouredFrames
+from services.face.smoothing import RawFace, movement, window_weights
 from services.face.types import FaceCoefficients
 
 _JOINT_RIDGE = 8.0

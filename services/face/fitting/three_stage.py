@@ -1,19 +1,21 @@
-"""The three-stage fit of a face model to a film (Dubbing for Everyone, Sec. 3.1 and A.1).
+"""The three-stage fit of a face model to a video (Dubbing for Everyone, Sec. 3.1 and A.1).
 
-1. **Shape.** The person's neutral face, which stays fixed. The paper predicts the shape from one picture by MICA, whose weights may
-   not be used here. `fit_clip` measures the neutral face on the landmarks of many frames instead (person.py).
-2. **What does not vary**: `fit_shared` minimises Eq. 3 over albedo, pose, expression and light of several randomly chosen frames
-   together. The albedo stays fixed from here on. The weak-perspective camera has no further constants to fix.
-3. **What varies**: `FrameByFrame` minimises Eq. 3 over expression, pose and light of each frame in the order of the film. A frame
-   starts from the frame before: the light as it is, expression and pose after three Gauss-Newton steps on the frame's own landmarks
-   (frames.py). The paper starts from the frame before alone, and needs more steps of Adam where the head moves fast.
+1. **Shape.** The person's neutral face, which stays fixed. The paper predicts the shape from one picture by MICA, whose weights
+may    not be used here. `fit_clip` measures the neutral face on the landmarks of many frames instead (person.py). 2. **What does
+not vary**: `fit_shared` minimises Eq. 3 over albedo, pose, expression and light of several randomly chosen frames    together.
+The albedo stays fixed from here on. The weak-perspective camera has no further constants to fix. 3. **What varies**:
+`FrameByFrame` minimises Eq. 3 over expression, pose and light of each frame in the order of the video. A frame    starts from the
+frame before: the light as it is, expression and pose after three Gauss-Newton steps on the frame's own landmarks    (frames.py).
+The paper starts from the frame before alone, and needs more steps of Adam where the head moves fast.
 
 Adam minimises in stages 2 and 3. Everything is deterministic: the frames of stage 2 are drawn with a fixed seed.
+
+`fit_shared_colours` runs stages 1 and 2 on the held frames of one person, `ColouredFrames` stage 3 on a stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -21,15 +23,53 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64, UInt8
+from services.common.errors import InvalidRequest
+from services.common.face.crops import HeadPose, apply_affine, crop_from_frame, invert, to_frame
+from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import estimate_light
-from services.common.geometry.rasterise import Backend
-from services.common.geometry.rasterise_uv import sample_picture
+from services.common.geometry.rasterise import Backend, sample_picture
 from services.common.geometry.rotations import matrix_from_axis_angle
-from services.face.fitting.adam import Adam
-from services.face.fitting.energy import DRAWN_SIZE, FrameUnknowns, LossWeights, PersonEnergy, Target, target_of
-from services.face.fitting.model_landmarks import ModelLandmarks
-from services.face.fitting.surface import Surface
+from services.face.fitting.energy import DRAWN_SIZE, FittingWeights, FrameUnknowns, PersonEnergy, Target, target_of
+from services.face.fitting.frames import FrameFits, fit_frames, placed_face
+from services.face.fitting.model import ModelLandmarks, Surface, surface_of
+from services.face.fitting.person import ClipFit
+from services.face.fitting.photometric import PhotometricFit
+from services.face.smoothing import RawFace
+
+_MEAN_DECAY: Final = 0.9
+_SQUARE_DECAY: Final = 0.99
+"""Decay of the mean square. The usual .999 averages over more steps than a fit has."""
+_FLOOR: Final = 1e-8
+
+
+class Adam:
+    """State of one minimisation.
+
+    Args:
+        sizes: first step size of each array, by name.
+        steps: number of steps; the step size falls to a tenth over them, along half a cosine.
+    """
+
+    def __init__(self, sizes: Mapping[str, float], steps: int) -> None:
+        self._sizes, self._steps = sizes, steps
+        self._done = 0
+        self._means: dict[str, Float64] = {}
+        self._squares: dict[str, Float64] = {}
+
+    def step(self, gradients: Mapping[str, Float64]) -> dict[str, Float64]:
+        """Return what to add to each array, for the gradients at the present place."""
+        self._done += 1
+        share = 0.1 + 0.45 * (1.0 + np.cos(np.pi * (self._done - 1) / self._steps))
+        change = {}
+        for name, gradient in gradients.items():
+            mean = _MEAN_DECAY * self._means.get(name, np.zeros_like(gradient)) + (1.0 - _MEAN_DECAY) * gradient
+            square = _SQUARE_DECAY * self._squares.get(name, np.zeros_like(gradient)) + (1.0 - _SQUARE_DECAY) * gradient**2
+            self._means[name], self._squares[name] = mean, square
+            mean, square = mean / (1.0 - _MEAN_DECAY**self._done), square / (1.0 - _SQUARE_DECAY**self._done)
+            change[name] = -self._sizes[name] * share * mean / (np.sqrt(square) + _FLOOR)
+        return change
+
 
 SHARED_FRAMES: Final = 8
 """Number of frames of stage 2."""
@@ -124,7 +164,7 @@ class ThreeStageFit:
         identity: npt.NDArray[np.floating],
         offset: npt.NDArray[np.floating],
         *,
-        weights: LossWeights = LossWeights(),
+        weights: FittingWeights = FittingWeights(),
         schedule: Schedule = Schedule(),
         backend: Backend = "numba",
     ) -> None:
@@ -147,12 +187,12 @@ class ThreeStageFit:
         self._weights, self._backend = weights, backend
         self._deviation = model.expression_deviation.astype(np.float64)
 
-    def fit_shared(self, frames: Sequence[CropFit], still_wanted: Callable[[], None] = lambda: None) -> SharedFit:
+    def fit_shared(self, frames: Sequence[CropFit], check_call: Callable[[], None] = lambda: None) -> SharedFit:
         """Stage 2: return the albedo that several frames share.
 
         Args:
             frames: at least one frame; SHARED_FRAMES of them are chosen at random, with a fixed seed.
-            still_wanted: called before each step. An exception from the call stops the fit.
+            check_call: called before each step. An exception from the call stops the fit.
         """
         count = min(len(frames), SHARED_FRAMES)
         rows = np.sort(np.random.default_rng(_SEED).permutation(len(frames))[:count])
@@ -165,7 +205,7 @@ class ThreeStageFit:
         adams = [Adam(_SIZES, self._schedule.shared_steps) for _ in chosen]
         shared = Adam(_SIZES, self._schedule.shared_steps)
         for _ in range(self._schedule.shared_steps):
-            still_wanted()
+            check_call()
             colours = self._energy.albedo(albedo)
             losses = [self._energy.loss(target, state, colours) for target, state in zip(targets, states, strict=True)]
             states = [_stepped(state, adam, loss.frame) for state, adam, loss in zip(states, adams, losses, strict=True)]
@@ -233,3 +273,131 @@ class ThreeStageFit:
 def _stepped(state: FrameUnknowns, adam: Adam, gradient: FrameUnknowns) -> FrameUnknowns:
     change = adam.step(gradient._asdict())
     return FrameUnknowns(**{name: value + change[name] for name, value in state._asdict().items()})
+
+
+def fit_shared_colours(
+    face: ModelLandmarks,
+    clip: ClipFit,
+    landmarks: Float64,
+    crops: UInt8,
+    check_call: Callable[[], None] = lambda: None,
+    *,
+    backend: Backend = "numba",
+) -> tuple[npt.NDArray[np.intp], PhotometricFit]:
+    """Return the rows of the frames of stage 2, and their fit. The clip's fit to landmarks is stage 1, which fixes the shape.
+
+    Args:
+        face: the model's landmarks.
+        clip: fit of T frames to landmarks, cameras in crop pixels.
+        landmarks: [T, N, 3], crop pixels.
+        crops: uint8 [T, 256, 256, 3], RGB.
+        check_call: called before each step. An exception from the call stops the fit.
+        backend: rasteriser.
+
+    Raises:
+        InvalidRequest: the model has no albedo.
+    """
+    person, camera = clip.person, clip.frames.poses()
+    fit = ThreeStageFit(face, surface_of(face.model), person.identity, person.offset, backend=backend)
+    given = [
+        CropFit(crop, points, expression, float(scale), rotation, place[:2])
+        for crop, points, expression, scale, rotation, place in zip(
+            crops, landmarks, clip.frames.expression, camera.scale, camera.rotation, camera.translation, strict=True
+        )
+    ]
+    shared = fit.fit_shared(given, check_call)
+    frames = shared.frames
+    return shared.rows, PhotometricFit(
+        identity=person.identity,
+        albedo=(shared.albedo * face.model.albedo_deviation).astype(np.float32),
+        expression=np.stack([frame.expression for frame in frames]),
+        camera=WeakPerspective(
+            np.array([frame.scale for frame in frames]),
+            np.stack([frame.rotation for frame in frames]),
+            np.stack([np.append(frame.place, 0.0) for frame in frames]),
+        ),
+        light=np.stack([frame.light for frame in frames]).astype(np.float32),
+        landmark_error=np.array([frame.land for frame in frames], np.float32),
+        photometric_error=np.array([frame.photo for frame in frames], np.float32),
+    )
+
+
+_FIELD: Final = "config.fit_colours"
+
+
+@dataclass(frozen=True, slots=True)
+class ColouredFrame:
+    """One fitted frame. Attributes: fits: one frame, cameras in frame pixels; light: float64 [9, 3], camera axes."""
+
+    fits: FrameFits
+    light: Float64
+
+
+class ColouredFrames:
+    """Fits every face of one stream with one person's shape and albedo.
+
+    Each frame starts from the frame before, so its result depends on the frames of the face since the last cut or gap.
+    """
+
+    def __init__(self, face: ModelLandmarks, identity: FaceIdentity, backend: Backend = "numba") -> None:
+        """Begin a stream.
+
+        Args:
+            face: the model's landmarks.
+            identity: the person.
+            backend: rasteriser.
+
+        Raises:
+            InvalidRequest: the model has no albedo.
+        """
+        if face.model.albedo_mean is None:
+            raise InvalidRequest(f"the morphable model {face.name!r} has no albedo: colours cannot be fitted", field=_FIELD)
+        self._face = face
+        self._base = face.base(identity.identity, identity.offset)
+        self._fit = ThreeStageFit(face, surface_of(face.model), identity.identity, identity.offset, backend=backend)
+        self._albedo = identity.albedo / face.model.albedo_deviation.astype(np.float64)
+        self._light = identity.light.astype(np.float64)
+        self._last: dict[int, tuple[int, FittedFrame]] = {}
+
+    def forget(self) -> None:
+        """Begin a new shot: no frame starts from a frame before the cut."""
+        self._last.clear()
+
+    def fit(self, face_id: int, frame: int, raw: RawFace, picture: npt.NDArray[np.uint8]) -> ColouredFrame:
+        """Fit a face in the next frame.
+
+        Args:
+            face_id: id of the face.
+            frame: index of the frame.
+            raw: reading of the face.
+            picture: the frame, uint8 RGB [H, W, 3].
+        """
+        affine = crop_from_frame(raw.pose)
+        placed = placed_face(picture, to_frame(raw.head_landmarks, raw.pose), raw.pose)
+        image = self._face.measured(placed.landmarks)
+        roll = _about_axis(-np.radians(raw.pose.roll_degrees))
+        middle = np.append(apply_affine(affine, raw.pose.translation), raw.pose.translation[2] / raw.pose.scale).astype(np.float64)
+        start = WeakPerspective(np.ones(1), (roll @ raw.pose.rotation)[None], middle[None])
+        on_landmarks = fit_frames(self._face, self._base, image[None], start)
+        camera = on_landmarks.poses()
+        given = CropFit(
+            placed.crop, image, on_landmarks.expression[0], float(camera.scale[0]), camera.rotation[0], camera.translation[0, :2]
+        )
+        index, before = self._last.get(face_id, (-1, None))
+        found = self._fit.fit_frame(given, self._albedo, before if index == frame - 1 else None, self._light)
+        self._last[face_id] = frame, found
+        depth = raw.pose.scale * camera.translation[0, 2]
+        place = np.append(apply_affine(invert(affine), found.place[None])[0], depth).astype(np.float64)
+        pose = HeadPose(raw.pose.scale * found.scale, roll.T @ found.rotation, place)
+        fits = FrameFits(
+            found.expression[None],
+            WeakPerspective(np.array([pose.scale]), pose.rotation[None], pose.translation[None]),
+            np.array([found.land], np.float32),
+        )
+        return ColouredFrame(fits, found.light)
+
+
+def _about_axis(angle: float) -> Float64:
+    """Return the rotation by `angle`, radians, clockwise on the screen, float64 [3, 3]."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])

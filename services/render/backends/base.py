@@ -19,8 +19,8 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.common.chassis.cpu import cpu_flags
 from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.server.resources import cpu_flags
 from services.render.backends.model_files import ModelFile
 from services.render.types import Precision
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest, ModelNotFound, Overloaded
+from services.common.server.call_context import check_not_cancelled
 from services.render.backends.base import Arrays, TritonOptions
 from services.render.backends.model_files import ModelFile
 from services.render.backends.triton_control import (
@@ -110,7 +110,7 @@ class TritonBackend:
     def _infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         lost = CurableError("", Cure.RETRY)
         for _ in range(_TRIES):
-            check_still_wanted()
+            check_not_cancelled()
             if not self._monitor.is_serving():
                 raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
             seen = self._healer.reloads(model)

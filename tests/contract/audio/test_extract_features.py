@@ -19,14 +19,13 @@ from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
 from dubstage.common.v1alpha1 import common_pb2
 from services.audio.__main__ import compose
 from services.audio.extract import extract_features
-from services.audio.kinds import ALL_KINDS, KINDS
+from services.audio.models import ALL_KINDS, KINDS
 from services.audio.settings import AudioSettings
 from services.common.array_types import Float32
-from services.common.chassis.stage import server_of
 from services.common.errors import InvalidRequest
-from services.common.wire.arrays import from_tensor
+from services.common.server.process import server_of
+from services.common.wire.messages import from_tensor, timeline_from_proto, timeline_to_proto
 from services.common.wire.timeline import Timeline
-from services.common.wire.timeline_messages import timeline_from_proto, timeline_to_proto
 
 if TYPE_CHECKING:
     from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceAsyncStub

@@ -20,8 +20,8 @@ from dubstage.audio.v1alpha1.audio_pb2_grpc import AudioServiceStub
 from dubstage.common.v1alpha1 import common_pb2
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.chassis.server import StageServer
-from services.common.chassis.stage import server_of
+from services.common.server.process import server_of
+from services.common.server.server import StageServer
 from tests.contract.finite import finite_or_refused
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
-from services.common.wire.arrays import to_rgb_image
-from services.common.wire.artefact_messages import ref_to_proto
+from services.common.wire.messages import ref_to_proto, to_rgb_image
 from services.face.convert import FitOrder, face_from_proto
 from services.face.types import FrameFaces, TrackOptions
 

@@ -17,9 +17,9 @@ from skimage.data import astronaut
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
-from services.common.wire.arrays import from_tensor, to_tensor
+from services.common.server.process import server_of
+from services.common.server.settings import load_settings
+from services.common.wire.messages import from_tensor, to_tensor
 from services.face.__main__ import compose
 from services.face.settings import FaceSettings
 from tests.contract.face.requests import picture_to_proto

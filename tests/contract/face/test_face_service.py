@@ -14,13 +14,13 @@ from skimage.data import astronaut
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
 from services.common.errors import InvalidRequest
+from services.common.server.process import server_of
+from services.common.server.settings import load_settings
 from services.face.__main__ import compose
 from services.face.convert import NumberedPicture, frames_to_proto, options_from_proto, picture_from_proto
 from services.face.settings import FaceSettings
-from services.face.stream import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, Reason, TrackOptions
 from tests.contract.face.requests import frames_from_proto, options_to_proto, picture_to_proto
 

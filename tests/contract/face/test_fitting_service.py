@@ -20,20 +20,20 @@ from skimage.data import astronaut
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable, InvalidRequest
 from services.common.face.identity import identity_from_arrays
 from services.common.face.morphable_models import MorphableModels
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
+from services.common.server.process import server_of
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.face.__main__ import compose
 from services.face.convert import FitOrder, face_from_proto
-from services.face.fitting.coloured_frames import ColouredFrames
-from services.face.fitting.models import FittableModels
+from services.face.fitting.model import FittableModels
 from services.face.fitting.streaming import StreamFitter
+from services.face.fitting.three_stage import ColouredFrames
 from services.face.settings import FaceSettings
-from services.face.stream import FaceTracker, Networks
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import FrameFaces, TrackOptions
 from tests.contract.face.requests import frames_from_proto, options_to_proto, picture_to_proto
 from tests.unit.common.geometry.small_models import small_model

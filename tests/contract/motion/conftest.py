@@ -11,8 +11,8 @@ import grpc.aio
 import pytest_asyncio
 
 from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
+from services.common.server.process import server_of
+from services.common.server.settings import load_settings
 from services.motion.__main__ import compose
 from services.motion.settings import MotionSettings
 

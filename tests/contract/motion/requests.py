@@ -7,13 +7,16 @@ import numpy as np
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.errors import InvalidRequest
-from services.common.face.crops import MAX_HEAD_PX
-from services.common.face.head_pose_vectors import pose_vectors
-from services.common.wire.arrays import from_tensor, to_tensor
-from services.common.wire.artefact_messages import ref_to_proto
-from services.common.wire.pose_messages import pose_from_proto
+from services.common.face.crops import MAX_HEAD_PX, pose_vectors
+from services.common.wire.messages import (
+    from_tensor,
+    pose_from_proto,
+    rational_to_proto,
+    ref_to_proto,
+    timeline_to_proto,
+    to_tensor,
+)
 from services.common.wire.timeline import MOTION_RATE
-from services.common.wire.timeline_messages import rational_to_proto, timeline_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.types import NUM_POINTS, LagEstimate, Motion
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from services.common.wire.arrays import to_tensor
-from services.common.wire.artefact_messages import ref_from_proto, ref_to_proto
+from services.common.wire.messages import ref_from_proto, ref_to_proto, to_tensor
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.predictor import HeadposeGrid, encode_head_style

@@ -14,7 +14,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Float32
-from services.common.wire.arrays import from_tensor, to_tensor
+from services.common.wire.messages import from_tensor, to_tensor
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.convert import FeatureBlock
 from services.motion.features import silence

@@ -23,12 +23,12 @@ import pytest_asyncio
 from dubstage.client.arrays import from_image
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable, ModelNotFound
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
+from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.artefact_messages import ref_to_proto
+from services.common.wire.messages import ref_to_proto
 from services.render.__main__ import compose
 from services.render.backends.base import Backend, TritonOptions
 from services.render.backends.model_files import WEIGHTS_FOLDER

@@ -17,11 +17,11 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.array_types import Array
-from services.common.chassis.stage import server_of
 from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import MouthBank
+from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.arrays import to_rgb_image, to_tensor
+from services.common.wire.messages import to_rgb_image, to_tensor
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings

@@ -18,9 +18,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from gateway.ahead import in_thread
-from services.common.chassis.server import StageServer
-from services.common.chassis.stage import server_of
 from services.common.errors import BackendUnavailable
+from services.common.server.process import server_of
+from services.common.server.server import StageServer
 from services.render.__main__ import compose
 from services.render.backends.base import Backend
 from services.render.backends.model_files import WEIGHTS_FOLDER

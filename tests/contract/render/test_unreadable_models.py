@@ -15,9 +15,9 @@ from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from gateway.cli.checks import check_renderers
 from gateway.settings import GatewaySettings
-from services.common.chassis.stage import server_of
 from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import MouthBank
+from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto

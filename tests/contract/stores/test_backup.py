@@ -361,7 +361,7 @@ from pathlib import Path
 from gateway.actors.installation import open_installation
 from gateway.backup.write import write_backup
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 os.umask(0)
 with open_installation(load_settings(GatewaySettings)) as place:
     write_backup(place, Path(sys.argv[1]), on_blob=lambda *_: (print("writes", flush=True), time.sleep(600)))

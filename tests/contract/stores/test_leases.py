@@ -20,8 +20,8 @@ from gateway.operations.execution import Handler, Job
 from gateway.operations.leases import OperationQueue
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
-from services.common.chassis import error_status
 from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded, StorageRefused
+from services.common.server import error_status
 from tests.failing import fail_once
 
 LEASE_S = 600.0

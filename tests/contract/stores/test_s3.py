@@ -27,9 +27,8 @@ from services.common.errors import (
     StorageFull,
     StorageRefused,
 )
-from services.common.store import storage_backend
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
+from services.common.store import backends
+from services.common.store.artefacts import OWNER, ArrayCache, ArtefactRef, ArtefactStore
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import (
     BUCKET,
@@ -287,7 +286,7 @@ def test_a_port_where_nothing_listens_is_told_at_once(aws: Aws, url: str) -> Non
 
 
 def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_backend, "S3_READ_SECONDS", 0.3)
+    monkeypatch.setattr(backends, "S3_READ_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         aws(f"http://127.0.0.1:{silent.getsockname()[1]}")
         begin = time.monotonic()

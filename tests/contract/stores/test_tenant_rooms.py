@@ -16,9 +16,8 @@ from gateway.api import tenants as rooms_module
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.tenants import Tenant, Tenants
 from gateway.settings import GatewaySettings
-from services.common.chassis.caller import acting_for
-from services.common.errors import BackendUnavailable, StorageRefused
-from services.common.tenant_errors import TenantDubsReached
+from services.common.errors import BackendUnavailable, StorageRefused, TenantDubsReached
+from services.common.server.call_context import acting_for
 
 
 def rooms_at(folder: Path, url: str, **given: Path) -> Tenants:

@@ -10,8 +10,8 @@ import grpc.aio
 import pytest_asyncio
 
 from dubstage.texture.v1alpha1.texture_pb2_grpc import TextureServiceStub
-from services.common.chassis.settings import load_settings
-from services.common.chassis.stage import server_of
+from services.common.server.process import server_of
+from services.common.server.settings import load_settings
 from services.texture.__main__ import compose
 from services.texture.settings import TextureSettings
 

@@ -13,8 +13,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.face.landmarks import NUM_MOUTH_AREA
-from services.common.wire.arrays import from_image, from_tensor, to_rgb_image, to_tensor
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.wire.messages import from_image, from_tensor, pose_to_proto, to_rgb_image, to_tensor
 from services.texture.types import BankFrame, PortraitFrame, TargetFrame, WarpedFrame, WarpMode
 
 Request = TypeVar("Request")

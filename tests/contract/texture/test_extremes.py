@@ -14,15 +14,12 @@ import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN_SCALE, HeadPose, to_frame
-from services.common.face.head_pose_vectors import pose_vectors
+from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN_SCALE, HeadPose, pose_vectors, to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import FORMAT, bank_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.arrays import to_rgb_image, to_tensor
-from services.common.wire.artefact_messages import ref_to_proto
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.wire.messages import pose_to_proto, ref_to_proto, to_rgb_image, to_tensor
 from services.texture.bank import build_bank
 from services.texture.types import BankFrame
 from tests.contract.finite import finite_or_refused

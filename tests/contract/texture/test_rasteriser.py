@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.chassis.settings import load_settings
 from services.common.errors import BackendUnavailable, InvalidRequest
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.geometry.rasterise import Backend
 from services.common.geometry.rasterise_pytorch3d import is_installed
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.arrays import from_image, from_tensor
-from services.common.wire.artefact_messages import ref_to_proto
+from services.common.wire.messages import from_image, from_tensor, ref_to_proto
 from services.texture.__main__ import compose
 from services.texture.servicer import TextureServicer
 from services.texture.settings import TextureSettings

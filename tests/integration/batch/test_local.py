@@ -19,8 +19,8 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec
 from gateway.batch.worker_protocol import WorkerSetup
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import StageDeadlineExceeded
+from services.common.server.settings import load_settings
 
 
 def settings_in(folder: Path, **more: object) -> GatewaySettings:

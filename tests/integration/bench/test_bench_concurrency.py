@@ -6,7 +6,7 @@ import pytest
 
 from bench.concurrency import lines_of_concurrency, under_load
 from bench.health import health_while
-from services.common.chassis.stage import server_of
+from services.common.server.process import server_of
 from services.render.__main__ import compose
 from services.render.settings import RenderSettings
 

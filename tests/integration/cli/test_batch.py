@@ -12,7 +12,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotState
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 from tests.integration.servers import RunningStages
 
 

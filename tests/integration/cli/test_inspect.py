@@ -15,7 +15,7 @@ from gateway.provenance.credential import KEY_FILE, credential_of, installation_
 from gateway.provenance.opening import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 from tests.unit.provenance.conftest import carphone
 from tests.unit.provenance.signed_films import certificate_of, chain_for, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, authority, new_stamper

@@ -16,9 +16,9 @@ from gateway.media.probe import probe
 from gateway.stages.local import LocalStages, compose_stages
 from services.common.errors import NoUsableFootage
 from services.common.face.identity import model_of_identity
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.artefact_messages import ref_from_proto
+from services.common.wire.messages import ref_from_proto
 from tests.integration.trainset.footage import write_film
 
 FRAMES = 6

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.provenance.opening import open_sealer, own_watermark_key
 from gateway.provenance.verdict import State, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
+from services.common.server.settings import load_settings
 from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
 from tests.unit.provenance.test_credential import KEYS
 from tests.unit.provenance.time_stamps import authority, new_stamper

@@ -12,11 +12,9 @@ import pytest
 
 from gateway.trainset.build import BuildOrder, build
 from gateway.trainset.output_folder import record_path
+from research.training.trainset import ClipRow, Part, TrainSet, part_path
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
-from services.training.trainset.layout import Part, part_path
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet
 from tests.integration.trainset.footage import write_film, write_recording
 
 LEFT_OUT = {

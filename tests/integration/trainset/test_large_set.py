@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.training.trainset import (
+    CLIPS_A_SHARD,
+    BoundedCache,
+    ClipRow,
+    TrainSet,
+    part_path,
+    shard_name,
+    speaker_hours,
+    write_manifest,
+)
 from services.common.store.tensor_bytes import encode_arrays
-from services.training.trainset.layout import CLIPS_A_SHARD, part_path, shard_name
-from services.training.trainset.manifest import ClipRow, speaker_hours, write_manifest
-from services.training.trainset.reader import BoundedCache, TrainSet
 
 HOURS = 200
 CLIP_S = 30

@@ -13,9 +13,9 @@ from gateway.actors.store import ActorStore
 from gateway.consent.record import Consent
 from gateway.dub.enrol import EnrolledActor
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
 
 CONSENT = Consent.model_validate(

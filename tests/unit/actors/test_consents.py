@@ -15,10 +15,17 @@ from gateway.actors.watch import while_allowed
 from gateway.consent.keys import signed
 from gateway.consent.record import ConsentUse, digest_of
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
-from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn, ConsentWithoutSubject
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import (
+    ConsentMissing,
+    ConsentRefused,
+    ConsentUnsigned,
+    ConsentWithdrawn,
+    ConsentWithoutSubject,
+    InvalidRequest,
+    StorageRefused,
+)
 from services.common.face.actor_geometry import ActorGeometry
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
 from tests.unit.consent.records import STRANGER, STUDIO, allowed, faults, in_days, of_footage, public_pem, record, trusted

@@ -17,9 +17,9 @@ from gateway.actors.stored import check_actor_id
 from gateway.dub.journal import Journal
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.chassis.settings import load_settings
 from services.common.errors import ActorNotReady, InvalidRequest, StorageRefused
 from services.common.face.actor_geometry import ActorGeometry
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
 from services.face.settings import FaceSettings
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings

@@ -15,8 +15,8 @@ from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.operations.runner import JobRunner
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
-from services.common.chassis.settings import load_settings
 from services.common.errors import BackendUnavailable, BatchNotFound
+from services.common.server.settings import load_settings
 
 
 @pytest.fixture

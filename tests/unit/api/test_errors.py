@@ -11,8 +11,8 @@ import pytest
 
 from gateway.api.errors import ErrorRewriter, with_names
 from gateway.settings import GatewaySettings
-from services.common.chassis import error_status
 from services.common.errors import ArtefactCorrupt, DubstageError, InvalidRequest, StorageFull, leaves
+from services.common.server import error_status
 
 
 @pytest.fixture

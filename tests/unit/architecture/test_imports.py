@@ -42,7 +42,7 @@ def test_only_the_wire_files_of_a_stage_know_grpc_and_messages(stage: str) -> No
 def test_the_shared_code_knows_no_stage_and_no_gateway() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
-        for path in modules("services/common", "services/training")
+        for path in modules("services/common")
         for name in imported_names(path)
         if name.split(".")[0] == "gateway" or any(name.startswith(f"services.{stage}") for stage in STAGES)
     ]

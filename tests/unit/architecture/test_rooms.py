@@ -55,7 +55,7 @@ def room(name: str) -> str | None:
 
 
 def is_training(name: str) -> bool:
-    return "train" in name.split(".") or name.startswith(("services.training", "research"))
+    return "train" in name.split(".") or name.startswith(("research.training", "research"))
 
 
 def is_export(name: str) -> bool:

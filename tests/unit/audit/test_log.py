@@ -17,9 +17,9 @@ from gateway.audit.work import recorded
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings, RequireConsent
 from gateway.signatures import installation_key
-from services.common.chassis.caller import Caller, set_current_caller
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ActorGeometry
+from services.common.server.call_context import Caller, set_current_caller
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
 

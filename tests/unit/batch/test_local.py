@@ -10,8 +10,8 @@ from gateway.batch.local import run_local
 from gateway.batch.store import BatchStore
 from gateway.batch.worker_protocol import WorkerAnswer, WorkerSetup
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import BatchNotFound, StorageFull, Unexpected
+from services.common.server.settings import load_settings
 
 
 async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import load_settings
 
 NIGHT = manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/out/a.mp4")])
 

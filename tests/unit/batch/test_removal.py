@@ -16,7 +16,7 @@ from gateway.batch.removal import PICTURE, BatchPictures, expire_batches
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 
 
 def test_pictures_of_an_erased_person_leave_every_batch_and_others_stay(tmp_path: Path) -> None:

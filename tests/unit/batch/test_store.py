@@ -13,8 +13,8 @@ from gateway.batch.manifest import Manifest, manifest_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
+from services.common.server.settings import load_settings
 
 SHOTS = [ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
 NIGHT = manifest_of("night", SHOTS)

@@ -20,8 +20,8 @@ from gateway.batch.worker import ShotDub, run_shot
 from gateway.batch.worker_context import WorkerContext, open_worker_context
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError, InvalidRequest
+from services.common.server.settings import load_settings
 
 
 @pytest.fixture

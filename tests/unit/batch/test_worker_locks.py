@@ -14,8 +14,8 @@ from gateway.batch.worker_context import open_worker_context
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import Workspace
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import load_settings
 
 
 def row(**more: Any) -> ShotSpec:

@@ -21,9 +21,15 @@ from gateway.dub.face_choice import FaceChoice
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import is_running
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
-from services.common.consent_errors import ConsentMissing, ConsentRefused, ConsentWithoutSubject
-from services.common.errors import ActorNotReady, InvalidRequest, MediaUnsupported
+from services.common.errors import (
+    ActorNotReady,
+    ConsentMissing,
+    ConsentRefused,
+    ConsentWithoutSubject,
+    InvalidRequest,
+    MediaUnsupported,
+)
+from services.common.server.settings import load_settings
 from tests.unit.architecture.module_graph import ROOT
 from tests.unit.consent.records import allowed, faults, of_footage, trusted
 

@@ -15,8 +15,8 @@ from gateway.consent.files import read_consent
 from gateway.consent.record import Consent, digest_of
 from gateway.database.tables import ActorRow
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.face.actor_geometry import ActorGeometry
+from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import geometry, learned
 from tests.unit.consent.records import RECORD, STRANGER, STUDIO, allowed, faults, private_pem, public_pem, record, trusted

@@ -9,8 +9,8 @@ import pytest
 
 from charts.schema import SETTINGS
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import PREFIX, StageSettings, load_settings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import PREFIX, StageSettings, load_settings
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 

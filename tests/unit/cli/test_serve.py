@@ -8,8 +8,8 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
-from services.common.chassis.settings import DEFAULT_PORTS, StageSettings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import DEFAULT_PORTS, StageSettings
 
 
 def test_every_server_has_its_default_port() -> None:

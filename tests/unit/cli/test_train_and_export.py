@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
-from services.training.run_folder import RunFolder
+from research.training.run_folder import RunFolder
 from tests.file_limit import files_of_at_most
 from tests.unit.cli.train_command import tiny_set, told, train
 

@@ -8,8 +8,8 @@ import re
 import grpc
 import pytest
 
-from services.common import consent_errors, errors, tenant_errors
-from services.common.chassis.error_status import TABLE, domain_error, from_status, log_fields, opaque, to_status
+from services.common import errors
+from services.common.server.error_status import TABLE, domain_error, from_status, log_fields, opaque, to_status
 
 
 @pytest.mark.parametrize("leaf", errors.leaves())
@@ -27,7 +27,7 @@ def test_reasons_are_unique_and_the_leaves_are_all_classes_that_are_raised() -> 
     assert len(set(reasons)) == len(reasons)
     classes = [
         item
-        for module in (errors, consent_errors, tenant_errors)
+        for module in (errors, errors, errors)
         for _, item in inspect.getmembers(module, inspect.isclass)
         if issubclass(item, Exception)
     ]

@@ -20,8 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from gateway.consent.files import read_consent
 from gateway.consent.keys import check_signature, key_id, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form
-from services.common.consent_errors import ConsentAltered, ConsentSignerUnknown
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import ConsentAltered, ConsentSignerUnknown, DubstageError, InvalidRequest
 from tests.unit.consent.records import RECORD, STRANGER, STUDIO, private_pem, public_pem, record, trusted
 
 KEYS = {key_id(STUDIO.public_key()): STUDIO.public_key()}

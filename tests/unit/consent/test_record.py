@@ -26,8 +26,7 @@ from gateway.consent.record import (
     embedding_text,
     use_of,
 )
-from services.common.consent_errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope
-from services.common.errors import InvalidRequest
+from services.common.errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope, InvalidRequest
 from tests.unit.consent.records import RECORD, STUDIO, face, record
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.consent.record import Consent, embedding_text
 from gateway.consent.subject import OTHER_FROM, SAME_BELOW, Face, Shown, check_actor, check_names_subject, check_shown
-from services.common.consent_errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentRefused, ConsentWithoutSubject
+from services.common.errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentRefused, ConsentWithoutSubject
 from tests.unit.consent.records import record
 
 FILM, OTHER_FILM = "a" * 64, "b" * 64

@@ -19,11 +19,10 @@ from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.stages import calls
-from services.common.chassis.retries import RetryPolicy
 from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
-from services.common.wire.arrays import to_tensor
-from services.common.wire.pose_messages import pose_to_proto
+from services.common.server.retries import RetryPolicy
+from services.common.wire.messages import pose_to_proto, to_tensor
 from tests.unit.media.made_footage import Clip, make_clip
 
 

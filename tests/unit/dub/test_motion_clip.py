@@ -32,9 +32,9 @@ from gateway.dub.motion_clip import (
 )
 from gateway.dub.records import FACE_RECORD, RecordFile
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import NoUsableFootage
-from services.common.face.landmark_layout import NUM_UPPER
+from services.common.face.landmarks import NUM_UPPER
+from services.common.server.settings import load_settings
 
 
 def face_rows(reasons: list[int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from services.common.face.landmarks import (
     mouth_area_positions,
     part_lips,
 )
-from services.common.face.mouth_bank import wanted_points
+from services.common.face.mouth_bank import target_points
 from services.common.geometry.rotations import matrix_from_euler
 
 UPRIGHT = HeadPose(1.0, np.eye(3), np.zeros(3))
@@ -69,7 +69,7 @@ def test_mouth_corners_and_nose_come_to_where_the_person_has_them(person: ActorG
     reference = face()
     turned = HeadPose(1.0, np.asarray(matrix_from_euler(np.radians([-8.0, 6.0, 0.0]))), np.zeros(3))
     for pose in (UPRIGHT, turned):
-        wanted = wanted_points(person.closed_mouth, person, pose)
+        wanted = target_points(person.closed_mouth, person, pose)
         corners = mouth_area_positions(LIP_CORNERS)
         nose = len(MOUTH_AREA) + np.array([ANCHORS.index(point) for point in (NOSE_BASE[0], NOSE_BASE[-1])])
         points = np.concatenate([corners, nose])

@@ -8,14 +8,7 @@ import pytest
 from gateway.dub.slow_expression import LARGEST_GAIN, REACH_S, SHUT_PX, FootageMouths, slow_expression, with_slow_expression
 from services.common.array_types import Float32, Float64
 from services.common.face.crops import head_template
-from services.common.face.landmarks import (
-    LIP_CORNERS,
-    MOUTH_AREA,
-    lip_width,
-    mouth_area_positions,
-    mouth_opening,
-    shut_lips,
-)
+from services.common.face.landmarks import LIP_CORNERS, MOUTH_AREA, lip_width, mouth_area_positions, mouth_opening, shut_lips
 
 FRAMES = 300
 SECONDS: Float64 = np.arange(FRAMES) / 25.0

@@ -20,7 +20,7 @@ from gateway.methods import METHODS, Renderer, TextureInput, method_named
 from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
-from services.common.wire.arrays import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.messages import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)

@@ -8,7 +8,7 @@ from gateway.evaluation.measures import NUM_EXPRESSION, PersonFace
 from gateway.evaluation.protocol import EvaluationSettings, evaluate_clip
 from services.common.face.crops import HeadPose, to_frame
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
 from tests.unit.evaluation.drawn_clip import DrawnClip, read_mouths
 

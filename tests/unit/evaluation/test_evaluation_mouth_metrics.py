@@ -5,8 +5,7 @@ import pytest
 
 from gateway.evaluation import mouth_metrics as mouth
 from services.common.face.crops import head_template
-from services.common.face.landmark_layout import layout_points
-from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, LIP_CORNERS, LIPS_INNER, LIPS_OUTER, layout_points
 
 TIME = np.arange(100) / 25.0
 

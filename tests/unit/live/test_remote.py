@@ -17,8 +17,8 @@ from gateway.api.messages import live_response
 from gateway.live.remote import remote_live_frames
 from gateway.live.session import LiveFrame
 from gateway.media.pixels import ColourTags
-from services.common.chassis.client import ClientConfig
 from services.common.errors import Overloaded
+from services.common.server.client import ClientConfig
 from tests.unit.client.conftest import server
 from tests.unit.client.fake_server import FakeServer
 from tests.unit.client.full_gateway import FullGateway, is_held

@@ -25,7 +25,7 @@ from gateway.live.session import LiveFrame, live_frames
 from gateway.media.pixels import ColourTags
 from services.common.errors import BackendUnavailable
 from services.common.face.crops import HeadPose
-from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.messages import to_gray_image, to_rgb_image, to_tensor
 
 BOX = to_rgb_image(np.zeros((160, 160, 3), np.uint8))
 MASK = to_gray_image(np.zeros((160, 160), np.uint8))

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.training.device import CPU
-from services.training.loop import train
-from services.training.networks import Opening, TrainableNetwork
-from services.training.run_folder import RunFolder
-from services.training.training import Training
-from services.training.trainset.reader import TrainSet
+from research.training.device import CPU
+from research.training.loop import train
+from research.training.networks import Opening, TrainableNetwork
+from research.training.run_folder import RunFolder
+from research.training.training import Training
+from research.training.trainset import TrainSet
 
 
 def opened(network: TrainableNetwork, data: TrainSet, config: Any, runs: dict[str, Path] | None = None) -> Training[Any]:

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from research.motion.clips import Clips, TrainingClip, array_bytes
+from research.training.trainset import MANIFEST, BoundedCache, ClipRow, TrainSet, manifest_line, part_path
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.features import content_rows, sync_rows
-from services.training.trainset.layout import MANIFEST, part_path
-from services.training.trainset.manifest import ClipRow, manifest_line
-from services.training.trainset.reader import BoundedCache, TrainSet
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 SPEAKERS = ("anna", "anna", "ben")

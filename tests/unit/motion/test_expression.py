@@ -6,7 +6,7 @@ import numpy as np
 
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.motion.expression import expression_basis, expression_spread
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import EverybodyModel

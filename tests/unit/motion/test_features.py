@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.audio.features import spectral_rows
+from services.audio.spectral import spectral_rows
 from services.common.wire.phones import PHONES
 from services.motion.features import (
     ARTICULATIONS,

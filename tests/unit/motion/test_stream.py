@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from services.common.chassis.calls import Call, set_current_call
 from services.common.errors import Cancelled, InvalidRequest
+from services.common.server.call_context import Call, set_current_call
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.predictor import UgcGrid

@@ -9,8 +9,8 @@ from google.rpc import status_pb2
 from gateway.operations.execution import Handler, Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common.chassis import error_status
 from services.common.errors import DubstageError
+from services.common.server import error_status
 
 
 def runner(store: OperationStore, handler: Handler, *, concurrent: int = 1, queued: int = 4) -> JobRunner:

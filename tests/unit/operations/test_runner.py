@@ -18,8 +18,6 @@ from gateway.database.session import Database
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner, Slots
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common.chassis import calls
-from services.common.chassis.caller import current_caller
 from services.common.errors import (
     Cancelled,
     DubstageError,
@@ -29,6 +27,8 @@ from services.common.errors import (
     Overloaded,
     Unexpected,
 )
+from services.common.server import call_context
+from services.common.server.call_context import current_caller
 from tests.unit.operations.runners import echo, error_of, for_ever, runner
 
 
@@ -68,19 +68,19 @@ async def test_what_waits_and_what_runs_can_be_cancelled_at_any_moment(store: Op
 
 
 async def test_work_has_a_call_of_its_own_that_ends_with_it(store: OperationStore) -> None:
-    seen: list[calls.Call | None] = []
+    seen: list[call_context.Call | None] = []
 
     async def look(job: Job) -> bytes:
-        seen.append(calls.current_call())
+        seen.append(call_context.current_call())
         return b""
 
-    asked_by = calls.Call(stage="gateway", rpc="CreateDub", deadline=0.0)
-    calls.set_current_call(asked_by)
+    asked_by = call_context.Call(stage="gateway", rpc="CreateDub", deadline=0.0)
+    call_context.set_current_call(asked_by)
     try:
         jobs = runner(store, look)
         await jobs.wait((await jobs.submit("work", b"")).name, 60)
     finally:
-        calls.set_current_call(None)
+        call_context.set_current_call(None)
     (call,) = seen
     assert call is not None
     assert call is not asked_by

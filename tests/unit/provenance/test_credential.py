@@ -14,8 +14,8 @@ from gateway.provenance.credential_check import check_credential
 from gateway.provenance.opening import open_sealer, trusted_authorities
 from gateway.provenance.verdict import State, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest, StorageRefused
+from services.common.server.settings import load_settings
 from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
 
 KEYS: dict[str, Callable[[], PrivateKey]] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import FaceIdentity
-from services.common.face.identity_drawing import IdentityDrawing
-from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
+from services.common.geometry.morphable_model import default_model
 
 
 def person() -> FaceIdentity:

@@ -10,8 +10,7 @@ from services.common.errors import InvalidRequest
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.face.neural_texture import TEXTURE_SHAPE, neural_texture_from_arrays
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactStore
+from services.common.store.artefacts import ArrayCache, ArtefactStore
 from services.render.actors import ActorStore
 from tests.unit.render.drawn_person import person
 from tests.unit.render.toy import Toy

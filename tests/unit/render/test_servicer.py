@@ -11,7 +11,7 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.errors import InvalidRequest
-from services.common.wire.arrays import to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.messages import to_gray_image, to_rgb_image, to_tensor
 from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.convert import frame_from_proto
 from services.render.renderers.registry import renderer_named

@@ -17,7 +17,7 @@ from gateway.reports.strip import counts_of, spans_of
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.timing import StageClock, StageTime, StageTimes
 from services.common.errors import InvalidRequest
-from services.common.wire.mouth_curves import MotionFigures
+from services.common.wire.mouth_curves import MotionMetrics
 
 RATE = Fraction(25)
 REASONS = ("DUBBED",) * 30 + ("NO_FACE",) * 10 + ("DUBBED",) * 8 + ("OCCLUDED_MOUTH",) * 2
@@ -58,7 +58,7 @@ def report() -> DubReport:
         frames=tuple((f"frame {n}", mouths(n)) for n in range(6)),
         fitting=np.zeros((256, 1280, 3), np.uint8),
         head_motion={"film": np.cumsum(np.full((50, 6), 0.01), axis=0), "predicted": np.zeros((50, 6))},
-        motion=MotionFigures(0.05, 0.83, 0.53, 1.41, 31.6, float("nan")),
+        motion=MotionMetrics(0.05, 0.83, 0.53, 1.41, 31.6, float("nan")),
         warnings=("the speech is longer than the footage (2.00 s): it is cut there",),
     )
 

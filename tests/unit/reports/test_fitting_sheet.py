@@ -8,7 +8,7 @@ import pytest
 from gateway.reports.fitting_sheet import COLUMNS, TrackedPicture, fitting_sheet
 from services.common.face.crops import HeadPose, to_frame
 from services.common.face.identity import FaceIdentity
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
 from tests.unit.render.drawn_person import person
 

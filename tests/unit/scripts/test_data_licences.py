@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from services.training.networks import networks
+from research.training.networks import networks
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

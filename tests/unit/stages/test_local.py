@@ -14,8 +14,8 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.stages.local import LocalStages
-from services.common.chassis.stage import StageParts
 from services.common.errors import InvalidRequest
+from services.common.server.process import StageParts
 
 TRACK = face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
 TOO_MANY_STEPS = render_pb2.PersonalizeRequest(num_steps=(1 << 32) - 1)
@@ -105,7 +105,7 @@ async def test_the_request_of_a_download_is_checked() -> None:
 LIBRARIES = """
 import asyncio, sys
 from gateway.stages.local import LocalStages
-from services.common.chassis.stage import StageParts
+from services.common.server.process import StageParts
 def warm_up():
     print("scipy.linalg" in sys.modules)
 async def open_and_close():

@@ -18,8 +18,8 @@ from gateway.settings import GatewaySettings
 from gateway.stages import local
 from gateway.stages.local import LocalStages, compose_stages
 from gateway.stages.opening import check_face_model, open_stages
-from services.common.chassis.stage import StageParts
 from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound, StageDeadlineExceeded
+from services.common.server.process import StageParts
 from tests.unit.common.geometry.small_models import small_model
 
 

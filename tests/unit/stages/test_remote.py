@@ -13,8 +13,8 @@ from dubstage.face.v1alpha1 import face_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.remote import RemoteStages
-from services.common.chassis.client import ClientConfig
 from services.common.errors import BackendUnavailable
+from services.common.server.client import ClientConfig
 from tests.unit.client.conftest import server
 from tests.unit.client.fake_server import FakeServer, refuse
 from tests.unit.stages.test_local import TRACK, sent

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.tenants.long_calls import LongCalls, most_calls_of_tenant
-from services.common.chassis.caller import acting_for
 from services.common.errors import Overloaded
+from services.common.server.call_context import acting_for
 
 
 def places(long_calls: LongCalls, tenant: str, held: ExitStack) -> int:

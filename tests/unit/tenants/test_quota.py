@@ -9,8 +9,14 @@ import pytest
 from gateway.tenants import quota as gate_module
 from gateway.tenants.limits import Limits
 from gateway.tenants.quota import FairSlots, TenantQuota
-from services.common.errors import BackendUnavailable, TransientError
-from services.common.tenant_errors import TenantDubsReached, TenantFramesReached, TenantStorageReached, TenantStreamsReached
+from services.common.errors import (
+    BackendUnavailable,
+    TenantDubsReached,
+    TenantFramesReached,
+    TenantStorageReached,
+    TenantStreamsReached,
+    TransientError,
+)
 
 
 class Shots:

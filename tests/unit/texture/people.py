@@ -8,8 +8,8 @@ import numpy as np
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import NUM_LANDMARKS
-from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
+from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
 from services.texture.portrait import LOWER_LIDS, UPPER_LIDS
 

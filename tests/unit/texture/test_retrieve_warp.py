@@ -27,7 +27,7 @@ import dataclasses
 
 from services.common.errors import InvalidRequest
 from services.common.face.crops import head_to_box
-from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
 from services.texture.retrieve_warp import IdentityStream
 from services.texture.types import ALBEDO_MODES, TargetFrame

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.chassis.calls import Call, set_current_call
 from services.common.errors import Cancelled, InvalidRequest
+from services.common.server.call_context import Call, set_current_call
 from services.texture.select_frames import BLINK_WEIGHT, REPEAT_COST, select_frames, without_speckles
 
 

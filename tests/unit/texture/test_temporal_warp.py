@@ -11,8 +11,7 @@ import torch
 
 from research.texture.temporal_warp import EnergyWeights, TemporalWarp, TemporalWarpConfig, spline_energies
 from services.common.errors import ModelNotFound
-from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, retrieve, wanted_points
-from services.common.face.mouth_texture import fit_retrieved
+from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, fit_retrieved, retrieve, target_points
 from services.common.face.thin_plate_spline import evaluate_grid, fit_spline, fitting_error
 from services.texture.bank import build_bank
 from services.texture.temporal_warp import TemporalWarpModel
@@ -36,7 +35,7 @@ def chain(person: DrawnPerson) -> tuple[np.ndarray, np.ndarray]:
     wanted = []
     for number in range(300, 320):
         mouth = person.mouth(number) + random.normal(0, 0.7, (59, 3)).astype(np.float32)
-        wanted.append(wanted_points(mouth, bank.geometry, person.pose(number)))
+        wanted.append(target_points(mouth, bank.geometry, person.pose(number)))
     return np.stack(wanted), bank.control_points
 
 
@@ -88,7 +87,7 @@ def test_the_border_of_the_box_stays_where_it_is(chain: tuple[np.ndarray, np.nda
 def test_the_residual_reaches_the_spline(person: DrawnPerson, model: TemporalWarpModel) -> None:
     bank: MouthBank = build_bank([person.bank_frame(number) for number in range(30)])
     mouths = np.stack([person.mouth(number) for number in range(100, 106)])
-    wanted = np.stack([wanted_points(mouth, bank.geometry, person.pose(105)) for mouth in mouths])
+    wanted = np.stack([target_points(mouth, bank.geometry, person.pose(105)) for mouth in mouths])
     found = retrieve(bank, causal_windows(mouths)[-1], person.pose(105).rotation)
     residual = model.residual(wanted, bank.control_points[found.rows])
     plain, corrected = fit_retrieved(bank, found, wanted[-1]), fit_retrieved(bank, found, wanted[-1], residual)

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_line, part_path
 from services.common.store.tensor_bytes import encode_arrays
-from services.training.trainset.layout import MANIFEST, part_path
-from services.training.trainset.manifest import ClipRow, manifest_line
-from services.training.trainset.reader import TrainSet
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson

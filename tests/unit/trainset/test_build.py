@@ -21,11 +21,9 @@ from gateway.trainset import build as build_module
 from gateway.trainset.build import BuildOrder, Rows, build, held_out, prepare, rows_of, split_by_speaker
 from gateway.trainset.catalogue import ClipEntry
 from gateway.trainset.output_folder import ClipRecord, PieceFacts, in_output
+from research.training.trainset import ClipRow, TrainSet, part_path, write_manifest
 from services.common.errors import InvalidRequest, StorageFull
 from services.common.store.tensor_bytes import encode_arrays
-from services.training.trainset.layout import part_path
-from services.training.trainset.manifest import ClipRow, write_manifest
-from services.training.trainset.reader import TrainSet
 from tests.file_limit import files_of_at_most
 
 

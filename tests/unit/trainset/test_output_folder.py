@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.trainset.output_folder import ClipFiles
-from services.common.store.full_disk import FULL_DISK
+from services.common.store.files import FULL_DISK
 from tests.file_limit import files_of_at_most
 
 

@@ -43,7 +43,7 @@ def load_model(path: Path, landmarks: Path | None = None, texture: Path | None =
         case ".npy":
             return _ict(path)
         case ".h5" | ".hdf5":
-            from services.common.face.loaders.bfm2017 import load_bfm2017
+            from services.common.face.loaders.bfm import load_bfm2017
 
             return load_bfm2017(path, landmarks=landmarks)
         case ".pkl" | ".npz":
@@ -55,7 +55,7 @@ def load_model(path: Path, landmarks: Path | None = None, texture: Path | None =
 
 
 def _bfm2009(path: Path, landmarks: Path | None) -> MorphableModel:
-    from services.common.face.loaders.bfm2009 import load_bfm2009
+    from services.common.face.loaders.bfm import load_bfm2009
 
     return load_bfm2009(path, landmarks=landmarks)
 

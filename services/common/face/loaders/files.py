@@ -1,11 +1,14 @@
-"""Shared steps of the loaders: errors that name file and remedy; axes, triangles and landmark numbers of foreign files."""
+"""Shared steps of the loaders: errors with file and remedy, axes, triangles, Wavefront OBJ meshes, and landmark correspondences."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +16,65 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequest
-from services.common.geometry.landmark_set import LandmarkSet
+from services.common.face.crops import head_template
+from services.common.face.landmarks import MOUTH_AREA
+from services.common.geometry.alignment import similarity
+from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
+
+IBUG_68: Final[tuple[int, ...]] = (
+    127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356,  # 0-16 jaw, right ear to left
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # 17-26 brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # 27-35 nose: bridge down, then base right to left
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # 36-47 eyes, each from its right corner over the upper lid
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # 48-59 outer lips
+    78, 82, 13, 312, 308, 317, 14, 87,  # 60-67 inner lips
+)  # fmt: skip
+"""MediaPipe's mesh points at the places of the 68-point layout (iBUG 300-W). The jaw points of that layout follow the visible
+contour. These are fixed points of the mesh, which agree with the contour on frontal faces only."""
+
+IBUG_INNER_51: Final = tuple(range(17, 68))
+"""Rows of the 68-point layout that are fixed places of the face: all but the jaw contour."""
+
+
+def landmark_sets_of_68(sixty_eight: LandmarkSet) -> MappingProxyType[str, LandmarkSet]:
+    """Return the landmark sets of a model's own 68 points: "ibug_68", and "mediapipe" with the 51 fixed places."""
+    numbered = dataclasses.replace(sixty_eight, mediapipe=np.array(IBUG_68, np.int32))
+    return MappingProxyType({"ibug_68": numbered, "mediapipe": numbered.select(IBUG_INNER_51)})
+
+
+def mouth_area_of(mediapipe: LandmarkSet) -> LandmarkSet | None:
+    """Return the 59 points of MOUTH_AREA in their order, from a "mediapipe" set; None where the set lacks a point."""
+    row_of = {int(number): row for row, number in enumerate(mediapipe.mediapipe)}
+    return mediapipe.select([row_of[number] for number in MOUTH_AREA]) if all(n in row_of for n in MOUTH_AREA) else None
+
+
+def align_to_head_space(model: MorphableModel) -> MorphableModel:
+    """Return the same model in head space: moved by the similarity of its "mediapipe" landmarks to the mean head, unit crop pixel.
+
+    The coefficients keep their meaning. Tracked head poses (HeadPose) fit the shapes of the returned model.
+
+    Raises:
+        InvalidRequest: fewer than four landmarks are known in MediaPipe's mesh.
+    """
+    landmarks = model.landmark_set("mediapipe")
+    known = (landmarks.mediapipe >= 0) & (landmarks.mediapipe < len(head_template()))
+    if known.sum() < 4:
+        raise InvalidRequest(f"only {known.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks")
+    chosen = landmarks.select(known)
+    found = similarity(chosen.of(model.mean_shape), head_template()[chosen.mediapipe])
+    turn = float(found.scale) * found.rotation
+
+    def turned(basis: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return np.asarray(np.einsum("ij,vjk->vik", turn, basis, optimize=True), np.float32)
+
+    return dataclasses.replace(
+        model,
+        unit="crop pixel",
+        mean_shape=found.apply(model.mean_shape).astype(np.float32),
+        identity_basis=turned(model.identity_basis),
+        expression_basis=turned(model.expression_basis),
+    )
+
 
 FIELD: Final = "morphable_model"
 """Field that every error of a loader names: the option for a model file."""
@@ -94,3 +155,70 @@ def require(values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
     """Raise KeyError for the first missing key."""
     for key in keys:
         values[key]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjMesh:
+    """Mesh from an OBJ file.
+
+    Attributes:
+        vertices: float32 [V, 3].
+        uv: float32 [U, 2], v up; empty where the file has none.
+        triangles: int32 [F, 3].
+        uv_triangles: int32 [F, 3]; empty where the faces name no texture coordinates.
+    """
+
+    vertices: Float32
+    uv: Float32
+    triangles: Int32
+    uv_triangles: Int32
+
+
+def read_obj(path: Path) -> ObjMesh:
+    """Return the mesh in an OBJ file. Groups, normals and materials are ignored.
+
+    Raises:
+        ValueError: a line cannot be read, or the file has no vertices.
+    """
+    vertices: list[list[float]] = []
+    uv: list[list[float]] = []
+    triangles: list[tuple[int, ...]] = []
+    uv_triangles: list[tuple[int, ...]] = []
+    with path.open(encoding="utf-8", errors="strict") as lines:
+        for line in lines:
+            kind, _, rest = line.partition(" ")
+            if kind == "v":
+                vertices.append([float(value) for value in rest.split()[:3]])
+            elif kind == "vt":
+                uv.append([float(value) for value in rest.split()[:2]])
+            elif kind == "f":
+                corners = [corner.split("/") for corner in rest.split()]
+                places = [_place(corner[0], len(vertices)) for corner in corners]
+                triangles += [(places[0], places[i], places[i + 1]) for i in range(1, len(places) - 1)]
+                if all(len(corner) > 1 and corner[1] for corner in corners):
+                    texture = [_place(corner[1], len(uv)) for corner in corners]
+                    uv_triangles += [(texture[0], texture[i], texture[i + 1]) for i in range(1, len(texture) - 1)]
+    if not vertices:
+        raise ValueError("it has no vertices")
+    complete = len(uv_triangles) == len(triangles) and uv
+    return ObjMesh(
+        np.array(vertices, np.float32),
+        np.array(uv, np.float32).reshape(-1, 2) if complete else np.zeros((0, 2), np.float32),
+        np.array(triangles, np.int32).reshape(-1, 3),
+        np.array(uv_triangles, np.int32).reshape(-1, 3) if complete else np.zeros((0, 3), np.int32),
+    )
+
+
+def read_obj_vertices(path: Path) -> Float32:
+    """Return only the positions, float32 [V, 3]. This is much faster for hundreds of shapes that share one topology."""
+    with path.open(encoding="utf-8", errors="strict") as lines:
+        rows = [line[2:] for line in lines if line.startswith("v ")]
+    if not rows:
+        raise ValueError("it has no vertices")
+    return np.array([[float(value) for value in row.split()[:3]] for row in rows], np.float32)
+
+
+def _place(number: str, count: int) -> int:
+    """Return an index in the file (from 1, or negative from the end) as an index from 0."""
+    value = int(number)
+    return value - 1 if value > 0 else count + value

@@ -24,14 +24,21 @@ import numpy as np
 
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequest
-from services.common.face.correspondences import IBUG_68, IBUG_INNER_51, align_to_head_space, mouth_area_of
 from services.common.face.loaders import restricted_pickle
-from services.common.face.loaders.files import FIELD, reading, require, turned
-from services.common.face.loaders.obj import read_obj
-from services.common.geometry.landmark_set import LandmarkSet
-from services.common.geometry.morphable_model import MorphableModel
+from services.common.face.loaders.files import (
+    FIELD,
+    IBUG_68,
+    IBUG_INNER_51,
+    align_to_head_space,
+    mouth_area_of,
+    read_obj,
+    reading,
+    require,
+    turned,
+)
+from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
 from services.common.geometry.normals import outwards
-from services.common.geometry.rasterise_uv import sample_texture
+from services.common.geometry.rasterise import sample_texture
 from services.common.geometry.rotations import cross_matrix
 
 LICENCE: Final = "FLAME, (c) Max-Planck-Gesellschaft; the user's own copy under its licence (flame.is.tue.mpg.de)"

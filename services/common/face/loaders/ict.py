@@ -21,12 +21,17 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Int32
-from services.common.face.correspondences import align_to_head_space, landmark_sets_of_68
 from services.common.face.loaders import restricted_pickle
-from services.common.face.loaders.files import cropped, reading, turned
-from services.common.face.loaders.obj import read_obj, read_obj_vertices
-from services.common.geometry.landmark_set import LandmarkSet
-from services.common.geometry.morphable_model import MorphableModel
+from services.common.face.loaders.files import (
+    align_to_head_space,
+    cropped,
+    landmark_sets_of_68,
+    read_obj,
+    read_obj_vertices,
+    reading,
+    turned,
+)
+from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
 from services.common.geometry.normals import outwards
 
 LICENCE: Final = "ICT-FaceKit, (c) USC Institute for Creative Technologies, MIT; the user's own copy"

@@ -49,7 +49,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from services.common.array_types import Float32, Float64
-from services.common.chassis.calls import check_still_wanted
+from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction, remaining_error
 from services.motion.expression import ExpressionGrid, ExpressionModel, expression_spread, movement_weights
@@ -156,7 +156,7 @@ def fit_layer(predicted: Float64, target: Float64, weight: Float64) -> Float32:
     blocks = np.array_split(everything, max(_MIN_BLOCKS, round(len(predicted) / _BLOCK_FRAMES)))
     losses = []
     for ridge in RIDGES:
-        check_still_wanted()
+        check_not_cancelled()
         left = 0.0
         for block in blocks:
             keep = np.setdiff1d(everything, block)

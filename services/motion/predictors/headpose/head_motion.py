@@ -29,7 +29,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64
-from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.crops import POSE_SIZE
 from services.motion.types import NUM_PHONES
 
 NUM_SIGNALS: Final = 2 * POSE_SIZE + 1

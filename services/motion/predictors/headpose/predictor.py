@@ -63,11 +63,10 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest, NoUsableFootage
-from services.common.face.crops import MAX_SCALE, MIN_SCALE
-from services.common.face.head_pose_vectors import POSE_SIZE
+from services.common.face.crops import MAX_SCALE, MIN_SCALE, POSE_SIZE
 from services.common.face.landmarks import mouth_opening, shut_lips
+from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.timeline import MOTION_RATE
 from services.motion.constraints import ConstraintConfig
@@ -457,7 +456,7 @@ class HeadposeGrid(ExpressionGrid):
         rows, states = heard[:, :-NUM_STATES].reshape(len(heard), ROWS_PER_FRAME, -1), heard[:, -NUM_STATES:]
         mouths, poses = [], []
         for place, probability in enumerate(speaking.tolist()):
-            check_still_wanted()
+            check_not_cancelled()
             frame = self._past + place
             step = self._model.step(rows[frame - self._model.past : frame + self._model.ahead + 1], self._h, self._c)
             self._h, self._c = step.h, step.c
@@ -511,7 +510,7 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
     found: list[Float64] = []
     pooled: list[Float32] = []
     for frame in range(num_frames):
-        check_still_wanted()
+        check_not_cancelled()
         window = rows[frame : frame + model.window]
         step = model.step(window, h, c)
         h, c = step.h, step.c

@@ -22,8 +22,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from services.common.face.landmark_layout import NUM_UPPER
-from services.common.face.landmarks import NUM_LIPS
+from services.common.face.landmarks import NUM_LIPS, NUM_UPPER
 from services.motion.predictors.hetero.predictor import SERVED, WINDOW_AHEAD, WINDOW_PAST, Heard
 from services.motion.speech_states import NUM_STATES
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from services.common.array_types import Float32, Int64, UInt8
-from services.common.chassis.calls import check_still_wanted
 from services.common.errors import InvalidRequest
 from services.common.face.crops import HeadPose
-from services.common.face.lip_pictures import lip_pictures
+from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE, NeuralSurface, sample
+from services.common.server.call_context import check_not_cancelled
 from services.render.colour_match import match_colour
 from services.render.losses import (
     ComposedPictures,
@@ -243,7 +243,7 @@ def bank_texture(bank: MouthBank, surface: NeuralSurface, seed: int) -> UInt8:
     """
 
     def seen(row: int) -> tuple[UInt8, Float32]:
-        check_still_wanted()
+        check_not_cancelled()
         expression = surface.expression_of(bank.mouth[row]) if bank.expression is None else bank.expression[row]
         return bank.boxes[row], surface.uv_of(expression, HeadPose(1.0, bank.rotation[row], np.zeros(3)))
 
@@ -266,7 +266,7 @@ def actor_windows(bank: MouthBank, surface: NeuralSurface, count: int, seed: int
     own, silence = reference_row(bank), np.zeros(SPEECH_SHAPE, np.float32)
     windows = []
     for row in spread_rows(np.arange(bank.num_frames), count):
-        check_still_wanted()
+        check_not_cancelled()
         far = np.flatnonzero(np.abs(bank.frame_index - bank.frame_index[row]) > NEAREST_FRAMES)
         other = own if own in far or not len(far) else int(rng.choice(far))
         is_silent = bank.speech is None or rng.random() < _SILENT_SHARE

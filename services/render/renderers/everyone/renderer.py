@@ -42,8 +42,8 @@ import numpy as np
 from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_SIZE
+from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import mouth_opening
-from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import NUM_CHANNELS
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
@@ -172,7 +172,7 @@ def network_picture(window: Sequence[FilledFrame], reference: UInt8, lips: UInt8
     Args:
         window: frames t-1, t and t+1.
         reference: uint8 [H, W, 3], the reference picture.
-        lips: uint8 [H, W], target lips of frame t (services.common.face.lip_pictures).
+        lips: uint8 [H, W], target lips of frame t (services.common.face.drawing).
         speech: float32 [20, 40].
 
     Raises:

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from services.common.array_types import UInt8
-from services.common.chassis.calls import check_still_wanted
-from services.common.face.identity_drawing import IdentityDrawing
-from services.common.face.lip_pictures import lip_pictures
+from services.common.face.drawing import IdentityDrawing, lip_pictures
 from services.common.face.mouth_bank import MouthBank
+from services.common.server.call_context import check_not_cancelled
 from services.render.key_pictures import KeyPictures, choose_keys, packed
 from services.render.networks.weights import to_tensor
 from services.render.pairs import NO_NOISE, LandmarkNoise, Pair, keyed_windows, target_mouth
@@ -154,7 +153,7 @@ def actor_items(footage: ActorFootage, network: HeadposeNetwork, identity: Ident
     rows = np.unique(np.linspace(0, footage.bank.num_frames - 1, _ITEM_FRAMES).round().astype(int))
     memory = IdentityMemory(replace(network.memory.config, items=network.config.actor_items))
     for row in rows:
-        check_still_wanted()
+        check_not_cancelled()
         for detailed in (False, True)[: 1 + footage.drawing.has_detail]:
             alone = footage.view((int(row),) * DRAWN_WINDOW, footage.keys, detailed=detailed)
             pair = drawn_pair(footage.bank, alone, NO_NOISE, 0)

@@ -41,8 +41,8 @@ import numpy.typing as npt
 
 from services.common.array_types import Array, Bool, Float32, UInt8
 from services.common.face.crops import BOX_SIZE
+from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
-from services.common.face.lip_pictures import lip_pictures
 from services.common.store.tensor_bytes import decode_arrays
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.colour_match import match_colour
@@ -197,7 +197,7 @@ def still_frame(background: UInt8, mask: UInt8, drawn: UInt8, key: UInt8, lips: 
         mask: uint8 [H, W], its lower-face mask.
         drawn: uint8 [H, W, 3], the drawn face.
         key: uint8 [H, W, 3], the key picture, moved to the target landmarks and brought to the light of the footage.
-        lips: uint8 [H, W, 2], target lips and inside of the mouth (services.common.face.lip_pictures).
+        lips: uint8 [H, W, 2], target lips and inside of the mouth (services.common.face.drawing).
     """
     multiple = len(mask) // BOX_SIZE
     shown = coverage(drawn)
@@ -252,7 +252,7 @@ def drawn_picture(window: Sequence[UInt8], mask: UInt8, lips: UInt8, keys: UInt8
     Args:
         window: three results of `rendered_frame`, t-2 to t.
         mask: uint8 [H, W], mask of frame t.
-        lips: uint8 [H, W, 2], target lips and inside of the mouth in frame t (services.common.face.lip_pictures).
+        lips: uint8 [H, W, 2], target lips and inside of the mouth in frame t (services.common.face.drawing).
         keys: uint8 [INPUT_KEYS, H, W, 3], moved and matched to frame t, the nearest first.
 
     Raises:

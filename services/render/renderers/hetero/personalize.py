@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from services.common.array_types import Float32, Int64, UInt8
-from services.common.chassis.calls import check_still_wanted
 from services.common.face.mouth_bank import MouthBank
+from services.common.server.call_context import check_not_cancelled
 from services.render.losses import RenderLossWeights
 from services.render.networks.weights import to_tensor
 from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, spread_rows, target_mouth
@@ -96,7 +96,7 @@ def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], count: int, s
     reachable = np.flatnonzero(far.any(axis=1))
     pairs: list[Pair] = []
     for row in spread_rows(reachable, count) if len(reachable) else ():
-        check_still_wanted()
+        check_not_cancelled()
         allowed, number = references[far[row]], len(pairs)
         reference = allowed[0 if number % 2 == 0 else number // 2 % len(allowed)]
         rows = rows_around(bank.frame_index, int(row))

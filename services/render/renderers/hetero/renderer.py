@@ -33,8 +33,8 @@ import numpy.typing as npt
 
 from services.common.array_types import Array, Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE, CHEEKS_BOTTOM
+from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS, mouth_opening
-from services.common.face.lip_pictures import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.colour_match import match_colour

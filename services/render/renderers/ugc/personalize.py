@@ -14,12 +14,11 @@ import numpy.typing as npt
 import torch
 
 from services.common.array_types import Float32
-from services.common.chassis.calls import check_still_wanted
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.landmarks import NUM_LIPS
-from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, wanted_points
-from services.common.face.mouth_texture import fit_retrieved, warp_retrieved
+from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, target_points, warp_retrieved
+from services.common.server.call_context import check_not_cancelled
 from services.render.colour_match import match_colour
 from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, perturbed, spread_rows
 from services.render.personalization import PersonalizeRecipe, personalized
@@ -76,7 +75,7 @@ def make_pair(bank: MouthBank, target: int, sources: Retrieved, wanted: Float32)
     """
     pose = HeadPose(1.0, bank.rotation[target], np.zeros(3))
     mask = lower_face_mask(bank.geometry, pose)
-    spline = fit_retrieved(bank, sources, wanted_points(wanted, bank.geometry, pose))
+    spline = fit_retrieved(bank, sources, target_points(wanted, bank.geometry, pose))
     texture = match_colour(warp_retrieved(bank, sources, spline), bank.boxes[target], mask)
     picture = network_picture(bank.boxes[target], texture, mask, head_to_box(wanted, pose))
     return Pair(picture, bank.boxes[target])
@@ -117,7 +116,7 @@ def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[P
     everything, noise = np.arange(bank.num_frames), LandmarkNoise()
     pairs = []
     for row in spread_rows(reachable, recipe.num_pairs):
-        check_still_wanted()
+        check_not_cancelled()
         sources = choose_sources(bank, int(row), everything, BLENDED)
         pairs.append(make_pair(bank, int(row), sources, perturbed(bank.mouth[row], noise, rng)))
     return pairs

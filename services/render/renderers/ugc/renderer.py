@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Array, Float32, UInt8
-from services.common.face.lip_pictures import lip_pictures
+from services.common.face.drawing import lip_pictures
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.colour_match import match_colour
 from services.render.renderer import NetworkInputs, StreamSetup, Window, with_residual

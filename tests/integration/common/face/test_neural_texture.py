@@ -17,9 +17,9 @@ from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS, mouth_opening
 from services.common.face.neural_texture import TEXTURE_SIZE, NeuralSurface, sample
 from services.common.face.sampling import sample_patch
-from services.common.geometry.default_model import default_model
 from services.common.geometry.lighting import ambient
-from services.face.stream import FaceTracker, Networks
+from services.common.geometry.morphable_model import default_model
+from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackOptions
 
 MODEL = default_model()

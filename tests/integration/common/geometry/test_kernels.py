@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[4]
 CODE = """
 from services.common.geometry.rasterise import warm_up
-from services.common.geometry.rasterise_numba import rasterise_rows
+from services.common.geometry.kernels import rasterise_rows
 warm_up()
 print(sum(rasterise_rows.stats.cache_hits.values()), end="")
 """
@@ -28,7 +28,7 @@ def _kernels_beside_the_sources() -> set[Path]:
 def test_a_second_process_loads_what_the_first_has_compiled_from_the_users_cache_folder(tmp_path: Path) -> None:
     before = _kernels_beside_the_sources()
     assert _loaded_kernels(tmp_path) == 0
-    assert list((tmp_path / ".cache/dubstage/kernels").rglob("rasterise_numba.rasterise_rows-*.nbc"))
+    assert list((tmp_path / ".cache/dubstage/kernels").rglob("kernels.rasterise_rows-*.nbc"))
     assert _loaded_kernels(tmp_path) == 1
     assert _kernels_beside_the_sources() == before
 

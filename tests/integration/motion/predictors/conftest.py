@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.training.trainset.reader import TrainSet
+from research.training.trainset import TrainSet
 from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.made_clips import small_set
 

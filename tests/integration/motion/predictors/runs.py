@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from research.training.networks import TrainableNetwork
+from research.training.trainset import TrainSet
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
-from services.training.networks import TrainableNetwork
-from services.training.trainset.reader import TrainSet
 from tests.unit.motion.brief_training import train_briefly
 
 

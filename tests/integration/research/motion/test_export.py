@@ -12,11 +12,11 @@ import pytest
 
 from research.methods.ugc.motion import NETWORK as UGC
 from research.motion.networks import SYNC
+from research.training.networks import TrainableNetwork
 from services.common.errors import InvalidRequest
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.ugc.predictor import UgcGrid
-from services.training.networks import TrainableNetwork
 from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.made_clips import small_set
 from tests.unit.motion.synthesised import random_features

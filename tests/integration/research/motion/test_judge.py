@@ -13,13 +13,12 @@ import pytest
 from research.motion import judge as command
 from research.motion.clips import TrainingClip
 from research.motion.protocol import ClipResult, evaluate_clip
+from research.training.trainset import MANIFEST, manifest_line
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.phones import PHONE_INDEX
 from services.motion.models import MotionModels
 from services.motion.style import Style, encode_style
 from services.motion.types import SpeechFeatures
-from services.training.trainset.layout import MANIFEST
-from services.training.trainset.manifest import manifest_line
 from tests.unit.motion.made_clips import made_clip, row_of, write_set
 
 

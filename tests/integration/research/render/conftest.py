@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from research.training.trainset import TrainSet
 from services.common.face.mouth_bank import MouthBank
-from services.training.trainset.reader import TrainSet
 from tests.unit.render.conftest import bank, frames, mask, small_weights
 from tests.unit.research.render.tiny_training import perceptual_run, small_set
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from research.methods.everybody.render import NETWORK, EverybodyRecipe, WindowDiscriminatorConfig, WindowSource
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.render.renderers.everybody.network import EverybodyConfig, load
 from services.render.renderers.everybody.renderer import WINDOW_CHANNELS
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import people_of, run_whole_and_killed, weights_of
 
 RECIPE = EverybodyRecipe(

@@ -10,13 +10,12 @@ from safetensors.numpy import load_file, save_file
 from research.methods.everyone.render import NETWORK, TRAINING, EveryoneRecipe, EveryoneTrainer, read_speech
 from research.render.held_out import Clip
 from research.render.people import FrameSpan
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet, identity_path, part_path
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, SPEECH
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.layout import identity_path, part_path
-from services.training.trainset.reader import TrainSet
 from tests.unit.render.drawn_person import person
 from tests.unit.render.renderers.everyone.person import CONFIG
 from tests.unit.research.render.tiny_training import opened, run_whole_and_killed, small_set, weights_of

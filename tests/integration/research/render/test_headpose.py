@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from research.methods.headpose.render import NETWORK, Drawings, DrawnSource, HeadposeRecipe, read_drawings
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet, identity_path
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.tensor_bytes import encode_arrays
@@ -16,9 +18,6 @@ from services.render.renderers.headpose.identity_features import embedding_of
 from services.render.renderers.headpose.network import HeadposeConfig, load
 from services.render.renderers.headpose.personalize import DrawnView, drawn_pair
 from services.render.renderers.headpose.renderer import PICTURE_CHANNELS, RENDERED
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.layout import identity_path
-from services.training.trainset.reader import TrainSet
 from tests.unit.render.drawn_person import drawing, person
 from tests.unit.research.render.tiny_training import opened, people_of, run_whole_and_killed, small_set, weights_of
 

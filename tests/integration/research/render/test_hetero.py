@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, made_up, random_lips, random_row
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.hetero.network import HeteroConfig, load
 from services.render.renderers.hetero.renderer import NUM_CHANNELS
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import opened, people_of, run, run_whole_and_killed, weights_of
 
 RECIPE = HeteroRecipe(

@@ -21,13 +21,12 @@ from research.methods.headpose.identity_embedding import (
     verify,
 )
 from research.render.people import TrainingPerson
+from research.training.training import LoopSettings, OptimiserSettings
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbeddingConfig, read_identity_features
-from services.training.loop_settings import LoopSettings
-from services.training.training import OptimiserSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import add_clip, opened, run_whole_and_killed, weights_of
 
 

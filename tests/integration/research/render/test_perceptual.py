@@ -11,10 +11,10 @@ import torch
 
 from research.render.people import person_clips
 from research.render.perceptual import NETWORK, PerceptualRecipe, draw_examples, landmark_scale
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.common.face.mouth_bank import MouthBank
 from services.render.networks.perceptual import load_perceptual
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import opened, people_of, run, run_whole_and_killed, small_set, weights_of
 
 RECIPE = PerceptualRecipe(loop=LoopSettings(steps=2, seed=1, check_every=1, bfloat16=True), batch_size=2, widths=(4, 4, 4, 4))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from research.methods.ugc.render import NETWORK, UgcRecipe, UgcSource, UgcTrainer
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
 from services.render.networks.unet import FilmConv
 from services.render.renderers.ugc.network import UgcConfig
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import add_clip, first_frames, opened, people_of, run_whole_and_killed, weights_of
 
 RECIPE = UgcRecipe(

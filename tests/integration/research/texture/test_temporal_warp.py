@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 
 from research.texture.networks import NETWORKS
 from research.texture.temporal_warp import CONFIGS, ExportSpec, TemporalWarp, TemporalWarpTraining, export
+from research.training.device import CPU
+from research.training.loop import train
+from research.training.networks import Opening
+from research.training.run_folder import RunFolder
+from research.training.trainset import TrainSet
 from services.common.errors import ContractBroken, InvalidRequest
 from services.texture.temporal_warp import TemporalWarpModel
-from services.training.device import CPU
-from services.training.loop import train
-from services.training.networks import Opening
-from services.training.run_folder import RunFolder
-from services.training.trainset.reader import TrainSet
+from tests.unit.research.training.tiny import QuickFolder
 from tests.unit.texture.train_sets import drawn_set
-from tests.unit.training.tiny import QuickFolder
 
 if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson

@@ -11,7 +11,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
-from services.common.chassis.settings import load_settings
+from services.common.server.settings import load_settings
 from tests.unit.cli.batch.records import Printed, done, failed
 
 

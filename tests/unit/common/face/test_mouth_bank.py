@@ -1,4 +1,7 @@
-"""The mouth bank: its windows, its search and its artefact."""
+"""The mouth bank: its windows, its search and its artefact.
+
+Which frames a mouth bank is made from.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
-from services.common.face.landmarks import MOUTH_AREA, part_lips, shut_lips
+from services.common.face.landmarks import MOUTH_AREA, mouth_opening, part_lips, shut_lips
 from services.common.face.mouth_bank import (
     FORMAT,
     MouthBank,
     bank_arrays,
     bank_from_arrays,
+    blend,
+    choose_frames,
+    fit_retrieved,
     make_bank,
     retrieve,
-    wanted_points,
+    target_points,
+    warp_retrieved,
     window_costs,
 )
-from services.common.face.mouth_texture import blend, fit_retrieved, warp_retrieved
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from tests.unit.common.face.windows import causal_windows
 
@@ -166,7 +173,7 @@ def test_control_points_are_the_projections_of_the_frames_own_pose() -> None:
     bank = bank_of(opened(AMOUNTS[:8]), rotation=np.stack([turned(3.0 * step) for step in range(8)]))
     for row in range(8):
         pose = HeadPose(2.5, bank.rotation[row], np.array([400.0, 300.0, 0.0]))
-        np.testing.assert_allclose(wanted_points(bank.mouth[row], bank.geometry, pose), bank.control_points[row], atol=1e-3)
+        np.testing.assert_allclose(target_points(bank.mouth[row], bank.geometry, pose), bank.control_points[row], atol=1e-3)
         np.testing.assert_allclose(head_to_box(bank.mouth[row], pose), bank.box_landmarks[row], atol=1e-3)
 
 
@@ -247,5 +254,57 @@ def test_a_frame_wanted_as_it_is_in_the_bank_comes_back_unchanged() -> None:
     bank = bank_of(opened(AMOUNTS))
     found = retrieve(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
     pose = HeadPose(1.0, np.eye(3), np.zeros(3))
-    spline = fit_retrieved(bank, found, wanted_points(bank.mouth[30], bank.geometry, pose))
+    spline = fit_retrieved(bank, found, target_points(bank.mouth[30], bank.geometry, pose))
     np.testing.assert_array_equal(warp_retrieved(bank, found, spline), bank.boxes[30])
+
+
+def talking(count: int) -> Float32:
+    """A mouth that opens and shuts, never twice the same: float32 [count, 59, 3]."""
+    still = head_template()[list(MOUTH_AREA)]
+    frames = np.arange(count)
+    opening = 6.0 + 5.0 * np.sin(0.7 * frames) * np.cos(0.13 * frames)
+    mouth = np.repeat(still[None], count, axis=0)
+    mouth[:, still[:, 1] > 0, 1] += opening[:, None]
+    return mouth.astype(np.float32)
+
+
+def runs(kept: np.ndarray) -> list[np.ndarray]:
+    return np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
+
+
+def test_a_long_clip_is_thinned_to_windows_that_keep_the_rare_mouth() -> None:
+    mouth = talking(400)
+    mouth[200, :, 1] += np.where(mouth[200, :, 1] > 0, 25.0, 0.0)
+    kept = choose_frames(mouth, np.arange(400), 60)
+    assert 50 <= len(kept) <= 60
+    assert 200 in kept
+    assert min(len(run) for run in runs(kept)) >= 6
+    opening = mouth_opening(mouth)
+    usual = np.delete(opening, 200)
+    assert opening[kept].min() < usual.min() + 0.5
+    assert np.delete(opening[kept], np.flatnonzero(kept == 200)).max() > usual.max() - 0.5
+
+
+def test_a_rare_mouth_is_kept_with_the_second_before_it() -> None:
+    mouth = talking(400)
+    mouth[200, :, 1] += np.where(mouth[200, :, 1] > 0, 25.0, 0.0)
+    kept = choose_frames(mouth, np.arange(400), 100, length=25)
+    assert 75 <= len(kept) <= 100
+    assert set(range(176, 201)) <= set(kept.tolist())
+    assert min(len(run) for run in runs(kept)) >= 25
+
+
+def test_a_short_clip_is_kept_whole() -> None:
+    assert choose_frames(talking(40), np.arange(40), 60).tolist() == list(range(40))
+
+
+def test_footage_without_neighbours_is_thinned_frame_by_frame() -> None:
+    kept = choose_frames(talking(50), np.arange(50) * 3, 12)
+    assert len(kept) == 12
+    assert (np.diff(kept) > 0).all()
+
+
+def test_no_frame_is_chosen_twice_where_all_mouths_are_the_same() -> None:
+    same = np.repeat(talking(1), 50, axis=0)
+    assert len(choose_frames(same, np.arange(50) * 2, 12)) == 1
+    assert len(choose_frames(same, np.arange(50), 3)) == 1

@@ -12,7 +12,7 @@ from torch.nn.functional import grid_sample
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
-from services.common.face.identity_drawing import IdentityDrawing
+from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, mouth_opening
 from services.common.face.neural_texture import (
     ACTOR_FORMAT,
@@ -25,10 +25,10 @@ from services.common.face.neural_texture import (
     neural_texture_from_arrays,
     sample,
 )
-from services.common.geometry.landmark_set import LandmarkSet
+from services.common.geometry.morphable_model import LandmarkSet
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import NamedArrays
-from tests.unit.common.face.test_identity_drawing import DRAWING, MODEL, MOUTH, identity, opened, pose
+from tests.unit.common.face.test_drawing import DRAWING, MODEL, MOUTH, identity, opened, pose
 
 SURFACE = NeuralSurface(identity(), MODEL)
 RANDOM = np.random.default_rng(7)

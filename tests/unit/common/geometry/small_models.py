@@ -5,8 +5,7 @@ from types import MappingProxyType
 import numpy as np
 
 from services.common.face.crops import head_template
-from services.common.geometry.landmark_set import LandmarkSet
-from services.common.geometry.morphable_model import MorphableModel
+from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
 
 
 def small_model(identity=3, expression=4, albedo=2, vertices=60):

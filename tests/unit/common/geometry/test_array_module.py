@@ -50,7 +50,7 @@ def test_a_vector_of_no_length_stays_zero_with_a_finite_gradient():
 def test_numpy_alone_never_imports_torch():
     program = (
         "import sys, numpy as np\n"
-        "from services.common.geometry.default_model import default_model\n"
+        "from services.common.geometry.morphable_model import default_model\n"
         "from services.common.geometry.camera import WeakPerspective\n"
         "from services.common.geometry.coefficients import coefficients_from_landmarks\n"
         "from services.common.geometry import lighting, normals, rotations, alignment\n"

@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from services.common.face.crops import HeadPose, head_template, to_frame, to_head_space
-from services.common.face.head_cameras import head_poses_of, weak_perspective_of
+from services.common.face.crops import HeadPose, head_poses_of, head_template, to_frame, to_head_space, weak_perspective_of
 from services.common.geometry.camera import (
     Perspective,
     WeakPerspective,

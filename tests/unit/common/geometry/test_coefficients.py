@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from services.common.errors import InvalidRequest
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 
 MODEL = default_model()
 RANDOM = np.random.default_rng(8)

@@ -1,4 +1,11 @@
+"""
+
+The drawn surface and its gradients, by both backends.
+"""
+
 from __future__ import annotations
+
+import importlib.util
 
 import numpy as np
 import pytest
@@ -6,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from services.common.geometry.fragments import Fragments, on_grid
-from services.common.geometry.rasterise import interpolate, rasterise
+from services.common.errors import BackendUnavailable
+from services.common.geometry.fragments import Fragments, facing, on_grid, visible_vertices
+from services.common.geometry.rasterise import draw_surface, interpolate, rasterise, sample_texture, uv_map
+from services.common.geometry.rasterise_pytorch3d import is_installed
 from tests.unit.common.geometry.rasterise_reference import hits
 
 SIZE = 7
@@ -180,3 +189,153 @@ def test_attributes_that_do_not_fit_are_refused() -> None:
 def test_the_grid_holds_float32_beyond_one_pixel_exactly() -> None:
     values = np.random.default_rng(0).uniform(1, 4000, (1, 200, 2)).astype(np.float32)
     np.testing.assert_array_equal(on_grid(values), values.astype(np.float64))
+
+
+def sphere(rings: int, segments: int, radius: float, centre: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices [V, 3] (z away from the camera), triangles with outward right-handed normals, and each vertex's outward normal."""
+    polar, around = np.meshgrid(
+        np.linspace(0.02, np.pi - 0.02, rings), np.linspace(0, 2 * np.pi, segments, endpoint=False), indexing="ij"
+    )
+    normal = np.stack([np.sin(polar) * np.cos(around), np.cos(polar), np.sin(polar) * np.sin(around)], -1).reshape(-1, 3)
+    number = np.arange(rings * segments).reshape(rings, segments)
+    a, b = number[:-1].ravel(), np.roll(number, -1, 1)[:-1].ravel()
+    c, d = number[1:].ravel(), np.roll(number, -1, 1)[1:].ravel()
+    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]).astype(np.int32)
+    return normal * radius + centre, triangles, normal
+
+
+def test_a_texel_shows_the_point_of_the_surface_with_its_texture_coordinates() -> None:
+    uv, triangles = grid_mesh(6, 0.1, 0.9, 0.03, seed=2)
+    surface = np.stack([3.0 * uv[..., 0], uv[..., 1] - 2.0, uv.sum(-1)], -1)
+    unwrapped = uv_map(uv[0], triangles, triangles, 20, 32)
+    covered = unwrapped.fragments.covered[0]
+    found = unwrapped.positions(surface)[0]
+    rows, columns = np.nonzero(covered)
+    assert covered.mean() > 0.5
+    u, v = (columns + 0.5) / 32, (rows + 0.5) / 20
+    np.testing.assert_allclose(found[covered], np.stack([3 * u, v - 2, u + v], 1), atol=1e-5)
+    assert not found[~covered].any()
+
+
+def test_a_texture_on_a_mesh_is_drawn_where_its_coordinates_say() -> None:
+    uv, triangles = grid_mesh(5, 0.0, 1.0, 0.0, seed=0)
+    texture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    fragments = rasterise(uv * 16 - 0.5, np.ones(uv.shape[:2]), triangles, 16, 16)
+    drawn = sample_texture(texture, interpolate(fragments, uv, triangles)[0])
+    np.testing.assert_allclose(drawn, texture, atol=1e-3)
+
+
+def test_sampling_is_bilinear_inside_and_constant_beyond_the_outermost_centres() -> None:
+    texture = np.array([[[0.0], [10.0]], [[20.0], [30.0]]], np.float32)
+    uv = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.5], [-3.0, 0.0], [2.0, 2.0]])
+    np.testing.assert_allclose(sample_texture(texture, uv)[:, 0], [15.0, 0.0, 20.0, 0.0, 30.0])
+
+
+def test_tables_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="corners"):
+        uv_map(np.zeros((3, 2)), np.zeros((1, 3), np.int32), np.zeros((2, 3), np.int32), 4, 4)
+
+
+def test_the_half_of_a_sphere_that_faces_the_camera_is_visible() -> None:
+    vertices, triangles, normal = sphere(24, 40, 20.0, 31.5)
+    points, depth = vertices[None, :, :2], vertices[None, :, 2]
+    fragments = rasterise(points, depth, triangles, 64, 64, perspective=False)
+    seen = visible_vertices(fragments, points, depth, triangles)[0]
+    clear = np.abs(normal[:, 2]) > 0.15  # one ring of triangles around the outline may count either way
+    np.testing.assert_array_equal(seen[clear], normal[clear, 2] < 0)
+    np.testing.assert_array_equal(facing(points[0], triangles)[clear], normal[clear, 2] < 0)
+
+
+def test_what_lies_behind_another_part_or_outside_the_picture_is_not_visible() -> None:
+    front, triangles = grid_mesh(5, 10.0, 20.0, 0.0, seed=0)
+    back, _ = grid_mesh(5, 2.0, 40.0, 0.0, seed=0)
+    points = np.concatenate([front, back], 1)
+    depth = np.concatenate([np.full((1, 25), 1.0), np.full((1, 25), 2.0)], 1)
+    both = np.concatenate([triangles, triangles + 25])
+    seen = visible_vertices(rasterise(points, depth, both, 32, 32), points, depth, both)[0]
+    assert seen[:25].all()
+    x, y = back[0].T
+    covered = (x > 10) & (x < 20) & (y > 10) & (y < 20)
+    outside = (x > 31.5) | (y > 31.5)
+    assert covered.sum() == 1
+    np.testing.assert_array_equal(seen[25:], ~covered & ~outside)
+
+
+SURFACE_SIZE = (40, 48)
+needs_pytorch3d = pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
+
+
+def bowl():
+    """A relief of 8 x 9 vertices that faces the camera, away from pixel centres: points, depth, triangles, colours."""
+    random = np.random.default_rng(0)
+    rows, columns = np.meshgrid(np.linspace(4.3, 35.1, 8), np.linspace(5.2, 41.7, 9), indexing="ij")
+    points = np.stack([columns.ravel(), rows.ravel()], 1) + random.uniform(-0.8, 0.8, (72, 2))
+    number = np.arange(72).reshape(8, 9)
+    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]))
+    triangles = np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)]).astype(np.int32)
+    return points, random.uniform(0, 4, 72), triangles, random.uniform(0, 255, (72, 3))
+
+
+def test_the_drawn_values_are_those_of_the_rasteriser():
+    points, depth, triangles, colours = bowl()
+    drawn = draw_surface(points, depth, triangles, colours, SURFACE_SIZE)
+    fragments = rasterise(points[None], depth[None], triangles, *SURFACE_SIZE, perspective=False, cull="back")
+    assert np.array_equal(drawn.covered, fragments.covered[0])
+    assert drawn.covered.mean() > 0.5
+    np.testing.assert_allclose(drawn.values, interpolate(fragments, colours[None], triangles)[0], atol=1e-3)
+
+
+def test_the_gradient_is_the_slope_inside_the_surface():
+    points, depth, triangles, colours = bowl()
+    drawn = draw_surface(points, depth, triangles, colours, SURFACE_SIZE)
+    random = np.random.default_rng(1)
+    inside = np.zeros((*SURFACE_SIZE, 1))
+    inside[10:30, 12:36] = 1.0  # the outline has no gradient
+    wanted = random.normal(size=drawn.values.shape) * inside
+    found = drawn.gradient(wanted)
+    way, shade, step = random.normal(size=points.shape), random.normal(size=colours.shape), 1e-6
+
+    def value(share):
+        values = draw_surface(points + share * way, depth, triangles, colours + share * shade, SURFACE_SIZE).values
+        return (wanted * values).sum()
+
+    slope = (value(step) - value(-step)) / (2 * step)
+    assert slope == pytest.approx((found.points * way).sum() + (found.attributes * shade).sum(), rel=1e-5)
+
+
+def test_triangles_that_are_turned_away_are_not_drawn():
+    points, depth, triangles, colours = bowl()
+    drawn = draw_surface(points, depth, np.ascontiguousarray(triangles[:, ::-1]), colours, SURFACE_SIZE)
+    assert not drawn.covered.any()
+    assert not drawn.gradient(np.ones_like(drawn.values)).points.any()
+
+
+@needs_pytorch3d
+def test_pytorch3d_draws_the_same_with_the_same_gradients():
+    points, depth, triangles, colours = bowl()
+    wanted = np.random.default_rng(2).normal(size=(*SURFACE_SIZE, 3))
+    ours, theirs = (draw_surface(points, depth, triangles, colours, SURFACE_SIZE, backend=each) for each in ("numba", "pytorch3d"))
+    assert np.array_equal(ours.covered, theirs.covered)
+    np.testing.assert_allclose(ours.values, theirs.values, atol=0.01)
+    for one, other in zip(ours.gradient(wanted), theirs.gradient(wanted), strict=True):
+        assert np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(one)
+
+
+@needs_pytorch3d
+def test_pytorch3d_draws_nothing_where_nothing_faces_the_camera():
+    points, depth, triangles, colours = bowl()
+    drawn = draw_surface(points, depth, np.ascontiguousarray(triangles[:, ::-1]), colours, SURFACE_SIZE, backend="pytorch3d")
+    assert not drawn.covered.any()
+    assert not drawn.gradient(np.ones_like(drawn.values)).attributes.any()
+
+
+def test_a_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendUnavailable, match=r"install a wheel of pytorch3d.*numba"):
+        draw_surface(*bowl(), SURFACE_SIZE, backend="pytorch3d")
+
+
+def test_attributes_must_be_of_the_vertices():
+    points, depth, triangles, colours = bowl()
+    with pytest.raises(ValueError, match="71 rows"):
+        draw_surface(points, depth, triangles, colours[1:], SURFACE_SIZE)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageFull
-from services.common.store.array_cache import ArrayCache
-from services.common.store.artefacts import ArtefactRef, ArtefactStore
+from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 
 
 @pytest.fixture(params=["folder", "memory"])

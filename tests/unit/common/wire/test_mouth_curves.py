@@ -23,21 +23,21 @@ def spoken(*parts: tuple[int, int], length: int = 100) -> np.ndarray:
 
 
 def test_stretches_leave_out_the_settling_and_the_attack() -> None:
-    assert curves.silent_stretches(spoken((30, 60)), FRAME_S) == [slice(0, 25), slice(64, 100)]
+    assert curves.silent_spans(spoken((30, 60)), FRAME_S) == [slice(0, 25), slice(64, 100)]
 
 
 def test_short_pauses_do_not_count_and_long_ones_do() -> None:
-    assert curves.silent_stretches(spoken((0, 40), (64, 100)), FRAME_S) == []
-    assert curves.silent_stretches(spoken((0, 40), (65, 100)), FRAME_S) == [slice(44, 60)]
+    assert curves.silent_spans(spoken((0, 40), (64, 100)), FRAME_S) == []
+    assert curves.silent_spans(spoken((0, 40), (65, 100)), FRAME_S) == [slice(44, 60)]
 
 
 def test_stretches_are_as_long_at_other_frame_rates() -> None:
-    assert curves.silent_stretches(spoken((60, 120), length=200), FRAME_S / 2) == [slice(0, 50), slice(128, 200)]
+    assert curves.silent_spans(spoken((60, 120), length=200), FRAME_S / 2) == [slice(0, 50), slice(128, 200)]
 
 
 def test_speech_without_silence_and_silence_without_speech() -> None:
-    assert curves.silent_stretches(ALL, FRAME_S) == []
-    assert curves.silent_stretches(~ALL, FRAME_S) == [slice(0, 100)]
+    assert curves.silent_spans(ALL, FRAME_S) == []
+    assert curves.silent_spans(~ALL, FRAME_S) == [slice(0, 100)]
 
 
 def test_a_mouth_at_rest_from_the_fourth_frame_on_is_at_rest() -> None:
@@ -167,7 +167,7 @@ def test_a_dub_like_its_person_has_the_figures_of_its_person() -> None:
     opening, width, speaks = own_curves()
     person = curves.speaking_motion(opening, width, speaks)
     assert person is not None
-    figures = curves.motion_figures(person, opening, width, speaks, None)
+    figures = curves.motion_metrics(person, opening, width, speaks, None)
     assert figures.silence_opening == 0.0
     assert (figures.opening_spread, figures.width_spread, figures.fastest_step) == pytest.approx((1.0, 1.0, 1.0))
 
@@ -178,12 +178,12 @@ def test_a_dub_is_compared_while_it_speaks() -> None:
     assert person is not None
     half = 2.0 + (opening - 2.0) / 2
     half[100:106] = 7.0  # the mouth stays open for six frames after the voice
-    figures = curves.motion_figures(person, half, 50.0 + (width - 50.0) * 0.7, speaks, None)
+    figures = curves.motion_metrics(person, half, 50.0 + (width - 50.0) * 0.7, speaks, None)
     assert figures.silence_opening == pytest.approx(0.5)
     assert figures.opening_spread == pytest.approx(0.5)
     assert figures.width_spread == pytest.approx(0.7, rel=0.02)
     assert figures.fastest_step == pytest.approx(0.5)
-    silent = curves.motion_figures(person, half, width, np.zeros(200, np.bool_), None)
+    silent = curves.motion_metrics(person, half, width, np.zeros(200, np.bool_), None)
     assert math.isnan(silent.opening_spread)
     assert math.isnan(silent.vowel_shift_ms)
 
@@ -201,6 +201,6 @@ def test_a_dub_later_than_its_person_about_vowels() -> None:
     person = curves.speaking_motion(before, width, speaks, heard, lag_frames=2)
     assert person is not None
     assert person.vowel_ms == pytest.approx(0.0, abs=8.0)
-    figures = curves.motion_figures(person, late, width, speaks, heard)
+    figures = curves.motion_metrics(person, late, width, speaks, heard)
     assert figures.vowel_shift_ms == pytest.approx(30.0, abs=2.0)
     assert math.isnan(figures.closure_shift_ms)

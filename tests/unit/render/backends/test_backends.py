@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.chassis.settings import load_settings
 from services.common.errors import InvalidRequest
+from services.common.server.settings import load_settings
 from services.render.backends.base import BackendName
 from services.render.settings import RenderSettings
 from services.render.streams import make_backend

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, length_of, shifted
+from research.training.trainset import BoundedCache, ClipRow, part_path
 from services.common.errors import InvalidRequest
-from services.training.trainset.layout import part_path
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import BoundedCache
 from tests.unit.motion.made_clips import in_memory, made_clip, row_of, write_set
 
 

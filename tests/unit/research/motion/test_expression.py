@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from research.motion.basis import EXPRESSION, SHAPE_FILE, ExpressionSpace, committed_basis
+from research.training.trainset import TrainSet, part_path
 from services.common.store.tensor_bytes import decode_arrays
-from services.training.trainset.layout import part_path
-from services.training.trainset.reader import TrainSet
 from tests.unit.motion.made_clips import made_clip, write_set
 
 

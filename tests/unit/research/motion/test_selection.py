@@ -9,9 +9,8 @@ import pytest
 
 from research.motion.clips import Clips, TrainingClip, array_bytes
 from research.motion.protocol import Groups, checked_groups, figures, groups_of, may_choose, selected_on, selection_score
+from research.training.trainset import BoundedCache, ClipRow
 from services.common.errors import InvalidRequest
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import BoundedCache
 from tests.unit.motion.made_clips import made_clip, write_set
 
 SCORES = {"r_opening": 0.8, "r_width": 0.4, "lmd_ratio": 1.0}

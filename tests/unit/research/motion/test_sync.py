@@ -10,8 +10,8 @@ import torch
 
 from research.motion.networks import SYNC
 from research.motion.sync import SyncTrainingConfig, contrastive_loss
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
-from services.training.trainset.reader import TrainSet
 from tests.unit.motion.brief_training import opened
 from tests.unit.motion.made_clips import made_clip, small_set, write_set
 from tests.unit.research.motion.tiny import TINY_SYNC

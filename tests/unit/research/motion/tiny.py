@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from research.motion.sync import SyncConfig, SyncTrainingConfig
-from services.training.loop_settings import LoopSettings
+from research.training.training import LoopSettings
 
 TINY_SYNC = SyncTrainingConfig(
     network=SyncConfig(num_coefficients=4, channels=8, embedding=4),

@@ -9,8 +9,8 @@ from torch import nn
 
 from research.render import export as render_export
 from research.render.export import ExportJob, ExportSpec, export_renderer, write_calibration
+from research.training.run_folder import RunFolder
 from services.common.errors import ContractBroken, InvalidRequest
-from services.training.run_folder import RunFolder
 
 SPEC = ExportSpec(name="toy", weights="toy.safetensors", load=lambda _path: nn.Identity(), inputs=lambda _network: ())
 

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from research.render.people import People, PeopleSettings, frame_spans, person_clips, person_shares, read_bank
+from research.training.trainset import ClipRow, TrainSet, part_path
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
-from services.training.trainset.layout import part_path
-from services.training.trainset.manifest import ClipRow
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import SHARP, SOFT, add_clip, people_of
 
 ROW = ClipRow(

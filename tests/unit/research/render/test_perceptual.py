@@ -5,9 +5,9 @@ import pytest
 
 from research.render.people import person_clips
 from research.render.perceptual import PerceptualRecipe, draw_examples, landmark_scale
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.common.face.mouth_bank import MouthBank
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import people_of, small_set
 
 RECIPE = PerceptualRecipe(loop=LoopSettings(steps=2, seed=1, check_every=1, bfloat16=True), batch_size=2, widths=(4, 4, 4, 4))

@@ -8,9 +8,9 @@ import pytest
 from research.methods.ugc.render import read_textured
 from research.render.held_out import base_pictures
 from research.render.trainer import HeldOutClips, check_rows
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
 from services.common.face.mouth_bank import MouthBank
-from services.training.trainset.reader import TrainSet
 from tests.unit.research.render.tiny_training import add_clip
 
 

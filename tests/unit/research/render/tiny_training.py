@@ -15,18 +15,16 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from research.render.people import People, PeopleSettings, person_clips
+from research.training.device import CPU
+from research.training.loop import train
+from research.training.networks import Opening, TrainableNetwork
+from research.training.run_folder import RunFolder
+from research.training.training import Training
+from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_line, part_path
 from services.common.face.crops import head_template
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.weights import save_weights
-from services.training.device import CPU
-from services.training.loop import train
-from services.training.networks import Opening, TrainableNetwork
-from services.training.run_folder import RunFolder
-from services.training.training import Training
-from services.training.trainset.layout import MANIFEST, part_path
-from services.training.trainset.manifest import ClipRow, manifest_line
-from services.training.trainset.reader import TrainSet
 
 SHARP, SOFT = 240.0, 90.0
 """Widths of faces in sharp and in soft footage, pixels."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from research.texture.pairs import BANK_FRAMES, CHAIN, PairConfig, PairSource, plan_banks, read_bank
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
-from services.training.trainset.reader import TrainSet
 from tests.unit.texture.train_sets import drawn_set
 
 if TYPE_CHECKING:

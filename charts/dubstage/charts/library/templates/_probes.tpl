@@ -13,7 +13,7 @@ has a port that serves only health, and the probes call this port. Argument: (di
     command:
       - /opt/dubstage/bin/python
       - -m
-      - services.common.chassis.health_check
+      - services.common.server.health_check
       {{- if eq $kind "liveness" }}
       - --service=liveness
       {{- end }}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.chassis.calls import Call, set_current_call
 from services.common.errors import Cancelled, ModelNotFound
 from services.common.face.mouth_bank import MouthBank, make_bank
+from services.common.server.call_context import Call, set_current_call
 from services.render.personalization import PersonalizeRecipe
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.ugc.personalize import personalize_ugc

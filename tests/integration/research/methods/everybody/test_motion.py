@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from research.methods.everybody.motion import NETWORK, EverybodyTrainingConfig
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everybody.network import EverybodyConfig
 from services.motion.predictors.everybody.predictor import EverybodyModel
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of
 from tests.unit.motion.brief_training import train_briefly
 

@@ -12,10 +12,10 @@ import pytest
 
 from research.methods.everyone.motion import NETWORK
 from research.motion.run_files import BEST
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everyone.predictor import EveryoneModel
-from services.training.trainset.reader import TrainSet
 from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of, killed_and_resumed
 from tests.unit.motion.brief_training import train_briefly
 from tests.unit.research.methods.everyone.tiny import TINY

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from research.methods.headpose.motion import NETWORK, HeadposeTraining, HeadposeTrainingConfig, export, spec_of
+from research.training.training import LoopSettings
+from research.training.trainset import TrainSet
 from services.common.errors import ContractBroken, InvalidRequest
 from services.motion.models import WEIGHTS
 from services.motion.predictors.headpose.predictor import HeadposeModel
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.reader import TrainSet
 from tests.unit.motion.brief_training import opened, train_briefly
 from tests.unit.motion.predictors.headpose.tiny import SMALL
 

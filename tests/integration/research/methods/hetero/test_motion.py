@@ -12,10 +12,10 @@ import pytest
 
 from research.methods.hetero.motion import NETWORK
 from research.motion.run_files import BEST
+from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
 from services.motion.models import WEIGHTS
 from services.motion.predictors.hetero.predictor import HeteroModel
-from services.training.trainset.reader import TrainSet
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
 from tests.unit.motion.brief_training import opened, train_briefly
 from tests.unit.motion.predictors.hetero.made import PAPER, TINY, heterogeneous_set, upper_face

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from research.methods.ugc.motion import NETWORK
 from research.motion.run_files import BEST
-from services.training.trainset.reader import TrainSet
+from research.training.trainset import TrainSet
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
 from tests.unit.research.methods.ugc.tiny import TINY
 

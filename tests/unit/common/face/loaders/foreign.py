@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.spatial import Delaunay
 
-from services.common.face.correspondences import IBUG_68
-from services.common.geometry.default_model import default_model
+from services.common.face.loaders.files import IBUG_68
+from services.common.geometry.morphable_model import default_model
 
 Y_UP = np.array([1.0, -1.0, -1.0])
 RANDOM = np.random.default_rng(6)

@@ -11,8 +11,8 @@ from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.loaders.flame import JAW, jaw_basis, load_flame
 from services.common.face.morphable_models import MorphableModels
-from services.common.geometry.default_model import default_model
-from services.common.geometry.rasterise_uv import sample_texture
+from services.common.geometry.morphable_model import default_model
+from services.common.geometry.rasterise import sample_texture
 from tests.unit.common.face.loaders.foreign import RANDOM, Y_UP, basis, head, in_head_space, triangles
 
 
@@ -92,7 +92,7 @@ def test_the_jaw_turns_as_blend_skinning_turns_it():
 
 @pytest.mark.parametrize(("name", "numbers", "known"), [("static.pkl", range(51), 51), ("landmark_embedding.npy", range(68), 51)])
 def test_the_other_embedding_files_are_read(flame, tmp_path, name, numbers, known):
-    from services.common.face.correspondences import IBUG_68
+    from services.common.face.loaders.files import IBUG_68
 
     vertices = np.array(IBUG_68)[-len(numbers) :]
     model = load_flame(flame, landmarks=embedding(tmp_path / name, vertices))

@@ -8,7 +8,7 @@ import pytest
 from services.common.errors import InvalidRequest
 from services.common.face.loaders import ict, load_model
 from services.common.face.loaders.ict import load_ict
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from tests.unit.common.face.loaders.foreign import RANDOM, SIXTY_EIGHT, basis, head, in_head_space, triangles
 
 NAMES = ["browDown_L", "jawOpen", "mouthFunnel"]

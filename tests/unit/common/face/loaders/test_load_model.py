@@ -4,7 +4,7 @@ import pytest
 
 from services.common.errors import InvalidRequest
 from services.common.face.loaders import load_model
-from services.common.geometry.default_model import WEIGHTS, default_model
+from services.common.geometry.morphable_model import WEIGHTS, default_model
 
 
 def test_our_own_file_is_read():

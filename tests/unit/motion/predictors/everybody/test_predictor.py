@@ -19,7 +19,7 @@ from research.motion.protocol import served_mouths
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.landmarks import mouth_opening
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.expression import expressed, expression_basis, expression_spread
 from services.motion.features import silence

@@ -18,7 +18,7 @@ import pytest
 from services.common.array_types import Float32
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.constraints import LIVE, WHOLE, ConstraintConfig
 from services.motion.expression import expression_basis

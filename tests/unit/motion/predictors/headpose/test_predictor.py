@@ -23,7 +23,7 @@ from research.motion.evaluate import OFF
 from services.common.array_types import Float64
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.landmarks import mouth_opening
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
 from services.motion.expression import expression_basis
 from services.motion.features import silence

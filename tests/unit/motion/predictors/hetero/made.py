@@ -10,16 +10,13 @@ import numpy as np
 from research.methods.hetero.motion import HeteroTrainingConfig
 from research.methods.hetero.speech_data import BatchConfig
 from research.motion.clips import TrainingClip
+from research.training.training import LoopSettings
+from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_line, part_path
 from services.common.face.crops import HeadPose, head_template, to_frame
-from services.common.face.landmark_layout import NUM_UPPER
-from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
+from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS, NUM_UPPER
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.predictors.hetero.network import HeteroConfig
-from services.training.loop_settings import LoopSettings
-from services.training.trainset.layout import MANIFEST, part_path
-from services.training.trainset.manifest import ClipRow, manifest_line
-from services.training.trainset.reader import TrainSet
 from tests.unit.motion.made_clips import made_clip, row_of
 
 TINY = HeteroTrainingConfig(

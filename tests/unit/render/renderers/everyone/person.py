@@ -13,7 +13,7 @@ from services.common.array_types import UInt8
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import NeuralSurface, sample
-from services.common.geometry.default_model import default_model
+from services.common.geometry.morphable_model import default_model
 from services.render.networks.weights import save_weights
 from services.render.renderers.everyone.network import WEIGHTS, EveryoneConfig, EveryoneNetwork
 from services.render.types import RenderFrame

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 from services.common.array_types import UInt8
-from services.common.face.lip_pictures import lip_pictures
+from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import KeyPictures, choose_keys, matched_keys
 from services.render.renderers.headpose.renderer import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from research.methods.everyone.motion import BatchConfig, EveryoneTrainingConfig
+from research.training.training import LoopSettings
 from services.motion.predictors.everyone.network import EveryoneConfig
-from services.training.loop_settings import LoopSettings
 
 TINY = EveryoneTrainingConfig(
     network=EveryoneConfig(num_expression=4, channels=8, bank_channels=2, bank_widths=(1, 3), heads=2),

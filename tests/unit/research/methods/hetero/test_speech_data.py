@@ -10,11 +10,11 @@ from research.methods.hetero.speech_data import BatchSampler, SpectrumNoise, Tea
 from research.motion.basis import committed_basis
 from research.motion.clips import Clips, clips_of
 from research.motion.protocol import pearson
+from research.training.trainset import TrainSet
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
 from services.motion.predictors.hetero.predictor import Heard, heard_shape
 from services.motion.speech_states import STATES
 from services.motion.style import measure_mouth
-from services.training.trainset.reader import TrainSet
 from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from research.methods.ugc.motion import BatchConfig, PriorConfig, UgcTrainingConfig
+from research.training.training import LoopSettings
 from services.motion.predictors.ugc.network import UgcConfig
-from services.training.loop_settings import LoopSettings
 
 TINY = UgcTrainingConfig(
     loop=LoopSettings(steps=4, check_every=2),

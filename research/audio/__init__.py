@@ -1,0 +1,1 @@
+"""Trainings, exports and measurements of the networks of the audio stage."""

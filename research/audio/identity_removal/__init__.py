@@ -1,0 +1,1 @@
+"""Training of the Audio ID-Removing Network."""

@@ -1,0 +1,1 @@
+"""Shared code of trainings: configurations, devices, the loop, run folders, training sets."""

@@ -1,1 +1,0 @@
-"""Identity removal: cepstra that keep the words and lose the speaker."""

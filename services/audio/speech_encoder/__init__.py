@@ -1,1 +1,0 @@
-"""Speech encoder: states of the first blocks of Whisper, which learned from very many voices."""

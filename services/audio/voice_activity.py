@@ -1,0 +1,115 @@
+"""Speech probability as a kind of feature: Silero VAD 6.2.3 (MIT licence, weights/silero_vad.LICENSE) on ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+
+from services.audio.feature_kind import FeatureKind, SoundRows
+from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME
+from services.common.array_types import Float32
+from services.common.store.network_session import open_network
+
+CHUNK_SAMPLES: Final = 512
+"""Samples of one decision of the voice activity detector: 32 ms."""
+_CONTEXT_SAMPLES: Final = 64
+_STATE_SHAPE: Final = (1, 1, 128)
+
+
+class VoiceDetector:
+    """Speech probability of consecutive chunks of 512 samples; keeps the network's recurrent state for one stream."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._hidden = np.zeros(_STATE_SHAPE, np.float32)
+        self._cell = np.zeros(_STATE_SHAPE, np.float32)
+        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
+
+    def chunks(self, samples: Float32) -> Float32:
+        """Return probabilities of the next chunks: float32 [n * 512] at 16 kHz -> float32 [n] in [0, 1], n >= 1."""
+        found = []
+        for chunk in samples.reshape(-1, CHUNK_SAMPLES):
+            if not chunk.any() and not self._context.any():
+                # Digital silence is no speech. The state stays, so that the silence does not change how later speech is heard.
+                found.append(np.zeros(1, np.float32))
+                continue
+            window = np.concatenate([self._context, chunk])[None]
+            probability, self._hidden, self._cell = self._session.run(
+                ["speech_probs", "hn", "cn"], {"input": window, "h": self._hidden, "c": self._cell}
+            )
+            self._context = chunk[-_CONTEXT_SAMPLES:].copy()
+            found.append(probability)
+        return np.concatenate(found)
+
+
+class VoiceRows:
+    """Speech probability of the rows of one stream. A chunk's probability is given to the rows whose centre lies in the chunk."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._detector = VoiceDetector(session)
+        self._pending: Float32 = np.zeros(0, np.float32)
+        self._rows: deque[float] = deque()
+        self._chunks = 0
+        self._next_row = 0
+
+    def push(self, heard: SoundRows) -> None:
+        """Take in new sound."""
+        self._pending = np.concatenate([self._pending, heard.samples])
+        whole = len(self._pending) // CHUNK_SAMPLES
+        if not whole:
+            return
+        cut = whole * CHUNK_SAMPLES
+        for probability in self._detector.chunks(self._pending[:cut]).tolist():
+            self._chunks += 1
+            while self._next_row * HOP_SAMPLES + HOP_SAMPLES // 2 < self._chunks * CHUNK_SAMPLES:
+                self._rows.append(probability)
+                self._next_row += 1
+        self._pending = self._pending[cut:].copy()
+
+    @property
+    def num_known(self) -> int:
+        """Rows that have not been taken yet."""
+        return len(self._rows)
+
+    def take(self, blocks: int) -> Float32:
+        """Return the next blocks, float32 [blocks, 4]."""
+        rows = [self._rows.popleft() for _ in range(blocks * ROWS_PER_VIDEO_FRAME)]
+        return np.array(rows, np.float32).reshape(blocks, ROWS_PER_VIDEO_FRAME)
+
+
+class VoiceModel:
+    """The loaded detector.
+
+    Args:
+        weights: folder with silero_vad.onnx.
+
+    Raises:
+        ModelNotFound: the file is missing.
+        ArtefactCorrupt: the file is damaged.
+    """
+
+    silence: Final[Float32] = np.zeros(ROWS_PER_VIDEO_FRAME, np.float32)
+
+    def __init__(self, weights: Path) -> None:
+        # A chunk is too small for more than one thread.
+        self._session = open_network(weights / "silero_vad.onnx", 1)
+
+    def new_source(self) -> VoiceRows:
+        """Return the rows of a new stream."""
+        return VoiceRows(self._session)
+
+
+def _load(weights: Path, threads: int) -> VoiceModel:
+    return VoiceModel(weights)
+
+
+def _mean(rows: Float32) -> Float32:
+    return np.asarray(rows.mean())
+
+
+SPEECH_PROBABILITY: Final = FeatureKind(name="speech_probability", frame_shape=(), load=_load, of_frame=_mean)
+"""Probability that somebody speaks, one number per frame: the mean of the frame's four rows."""

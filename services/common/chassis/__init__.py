@@ -1,1 +1,0 @@
-"""What every server shares: gRPC, health, limits, settings, telemetry, retries."""

@@ -1,0 +1,1 @@
+"""Shared code of servers: gRPC, health, limits, settings, telemetry, retries."""

@@ -1,0 +1,447 @@
+"""Client of a stage in another process: channel, token, deadline, context, error mapping and retries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded
+from services.common.server import call_context, error_status
+from services.common.server.auth import OwnToken, bearer
+from services.common.server.call_context import tenant_metadata
+from services.common.server.retries import RetryPolicy, retry
+from services.common.server.tls import Pems, TlsFiles
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientConfig:
+    """Address and credentials of one stage."""
+
+    stage: str
+    """Name for error texts."""
+    target: str
+    """HOST:PORT, or any gRPC target such as `unix:///run/render.sock`. A target of several replicas, such as
+    `dns:///render:50055` or `ipv4:10.0.0.1:50055,10.0.0.2:50055`, shares calls among the replicas in turn."""
+    only_serving: bool = False
+    """Send no call to a replica whose health is not SERVING. If no replica is SERVING, calls fail as BackendUnavailable."""
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    """PEM of the authorities that may sign the server's certificate. None: the authorities that gRPC ships with."""
+    tls_certificate_file: Path | None = None
+    """PEM chain of the client's own certificate, for servers that require a client certificate."""
+    tls_key_file: Path | None = None
+    auth_token_file: Path | None = None
+    """File whose first token is sent with each call, and with the watch of a replica's health. A token is only sent over TLS or to
+    a loopback address."""
+    max_message_bytes: int = 16 << 20
+    deadline_s: float = 600.0
+    """Seconds allowed to a call that states no time of its own."""
+
+
+@contextmanager
+def translate_errors(peer: str) -> Iterator[None]:
+    """Turn a failed call's AioRpcError into the error tree.
+
+    Args:
+        peer: name of the called server, for the text of errors that gRPC itself makes.
+
+    Raises:
+        DubstageError: in place of grpc.aio.AioRpcError.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_status.from_rpc_error(error, peer=peer) from error
+
+
+class StageClient:
+    """A channel to one stage, used with the generated async stubs:
+
+        async with StageClient(ClientConfig(stage="render", target="localhost:50055")) as client:
+            stub = render_pb2_grpc.RenderServiceStub(client.channel)
+            models = await client.unary(stub.ListModels, ListModelsRequest())
+            async for response in client.stream(stub.Render, requests()):
+                ...
+
+    Each call carries the token, and the job, shot and trace of the current context. Each call has a deadline: its own, the
+    configuration's, or the time left to the call that this process serves, whichever comes first.
+
+    The token file and the TLS files are read again when they change: the next call has the new token, or goes over a new
+    connection. Running calls stay on the connection that they began on.
+
+    Raises:
+        InvalidRequest: a token or TLS file cannot be used, or a token would travel in plain text.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.peer = f"{config.stage} at {config.target}"
+        if config.auth_token_file is not None and not config.tls and not _is_local(config.target):
+            raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
+        self.channel = _channel(config)
+
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> Response:
+        """Send one request and return the response. Retryable failures are tried again.
+
+        Args:
+            method: method of a stub.
+            request: the message.
+            timeout_s: time allowed to each attempt.
+            policy: how to try again; None: the default policy.
+
+        Raises:
+            DubstageError: the error of the last attempt.
+        """
+
+        async def attempt() -> Response:
+            with translate_errors(self.peer):
+                return await method(request, timeout=self._timeout_s(timeout_s), metadata=self.metadata())
+
+        return await retry(attempt, policy)
+
+    async def upload(
+        self,
+        method: grpc.aio.StreamUnaryMultiCallable[Request, Response],
+        make_requests: Callable[[], AsyncIterable[Request]],
+        *,
+        timeout_s: float | None = None,
+        policy: RetryPolicy | None = None,
+    ) -> Response:
+        """Send many requests and return the response. Retryable failures are tried again, with fresh requests.
+
+        Args:
+            method: method of a stub.
+            make_requests: returns a new iterator of the same messages for each attempt. Pass `RetryPolicy(max_attempts=1)` if the
+                messages cannot be sent again.
+            timeout_s: time allowed to each attempt.
+            policy: how to try again; None: the default policy.
+
+        Raises:
+            DubstageError: the error of the last attempt.
+            ContractBroken: a second attempt was needed, and `make_requests` returned the iterator of the first attempt.
+            Exception: an exception of the requests' own iterator, unchanged.
+        """
+
+        used: AsyncIterable[Request] | None = None
+        failure: DubstageError | None = None
+
+        async def attempt() -> Response:
+            nonlocal used, failure
+            requests = make_requests()
+            if requests is used and failure is not None:
+                # The first attempt has read messages of this iterator: half a stream must not pass for a whole.
+                raise ContractBroken(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
+            used = requests
+            source = _Requests(requests)
+            call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
+            try:
+                with source.failure_first(), translate_errors(self.peer), _server_status_first(call):
+                    return await call
+            except DubstageError as error:
+                failure = error
+                raise
+
+        return await retry(attempt, policy)
+
+    async def download(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Response, None]:
+        """Send one request and yield the responses. The call is not tried again, since responses may be in use already.
+
+        Args:
+            method: method of a stub.
+            request: the message.
+            timeout_s: time allowed to the whole stream.
+
+        Raises:
+            DubstageError: the call failed.
+        """
+        call = method(request, timeout=self._timeout_s(timeout_s), metadata=self.metadata())
+        try:
+            with translate_errors(self.peer):
+                async for response in call:
+                    yield response
+        finally:
+            # The stage must not work on for a consumer that stopped early.
+            call.cancel()
+
+    async def stream(
+        self,
+        method: grpc.aio.StreamStreamMultiCallable[Request, Response],
+        requests: AsyncIterable[Request],
+        *,
+        timeout_s: float | None = None,
+        on_call: Callable[[grpc.aio.StreamStreamCall[Request, Response]], None] | None = None,
+    ) -> AsyncGenerator[Response, None]:
+        """Send requests and yield responses at the same time. The call is not tried again.
+
+        Args:
+            method: method of a stub.
+            requests: read only as fast as the stage takes them.
+            timeout_s: time allowed to the whole stream.
+            on_call: called with the gRPC call once the call has begun, for the initial metadata.
+
+        Raises:
+            DubstageError: the call failed.
+            Exception: an exception of the requests' own iterator, unchanged.
+        """
+        source = _Requests(requests)
+        call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
+        if on_call is not None:
+            on_call(call)
+        try:
+            with source.failure_first(), translate_errors(self.peer), _server_status_first(call):
+                async for response in call:
+                    yield response
+        finally:
+            call.cancel()
+
+    async def wait_until_reachable(self, timeout_s: float) -> None:
+        """Wait for a connection.
+
+        Raises:
+            StageDeadlineExceeded: there was no connection within `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.channel.channel_ready()
+        except TimeoutError:
+            raise StageDeadlineExceeded(f"{self.peer} did not answer in {timeout_s:g} s: is it running?") from None
+
+    async def close(self) -> None:
+        """Close the channel. Calls in progress are cancelled."""
+        await self.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def _timeout_s(self, timeout_s: float | None) -> float:
+        allowed_s = self.config.deadline_s if timeout_s is None else timeout_s
+        remaining_s = call_context.remaining_s()
+        return allowed_s if remaining_s is None else min(allowed_s, remaining_s)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return job, shot, trace and tenant, which each call carries, for callers that use a stub directly."""
+        return (*call_context.outgoing_metadata().items(), *tenant_metadata())
+
+
+class _Requests(Generic[Request]):
+    """Async iterator of requests that keeps its own failure.
+
+    grpc.aio cancels the call where the request iterator fails. The caller could not tell that from a cancellation of its task.
+    """
+
+    def __init__(self, source: AsyncIterable[Request]) -> None:
+        self._source = source
+        self._failure: Exception | None = None
+
+    async def messages(self) -> AsyncIterator[Request]:
+        try:
+            async for message in self._source:
+                yield message
+        except Exception as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def failure_first(self) -> Iterator[None]:
+        try:
+            yield
+        except (asyncio.CancelledError, DubstageError):
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+
+
+@contextmanager
+def _server_status_first(call: grpc.aio.Call) -> Iterator[None]:
+    """Raise the status that the server sent, where grpc.aio replaces the status with INTERNAL.
+
+    grpc.aio does so where a write meets the end of the call (https://github.com/grpc/grpc/issues/36066).
+    """
+    sent: list[grpc.aio.AioRpcError] = []
+
+    def note(ended: Any) -> None:
+        # The status is there, so no coroutine waits.
+        code, details, trailing = _result(ended.code()), _result(ended.details()), _result(ended.trailing_metadata())
+        if not sent and code is not grpc.StatusCode.OK:
+            sent.append(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details))
+
+    call.add_done_callback(note)
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL and sent and sent[0].code() is not grpc.StatusCode.INTERNAL:
+            raise sent[0] from error
+        raise
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that does not wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    coroutine.close()
+    return None
+
+
+class _Token(grpc.AuthMetadataPlugin):
+    """Token of each call on a channel, also of the calls that gRPC itself makes to watch health."""
+
+    def __init__(self, token: OwnToken) -> None:
+        self._token = token
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        callback((bearer(self._token.current()),), None)
+
+
+class _RenewedChannel(grpc.aio.Channel):
+    """Channel over TLS that is made anew when a TLS file changes. Running calls end on the channel that they began on.
+
+    Args:
+        files: the TLS files.
+        make: makes a channel with the content of the files.
+        grace_s: seconds that running calls have to end after a change.
+    """
+
+    def __init__(self, files: TlsFiles, make: Callable[[Pems], grpc.aio.Channel], grace_s: float) -> None:
+        self._files = files
+        self._make = make
+        self._grace_s = grace_s
+        self._pems = files.current()
+        self._channel = make(self._pems)
+        self._former: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
+
+    def _current(self) -> grpc.aio.Channel:
+        pems = self._files.current()
+        if pems is not self._pems:
+            former = self._channel
+            self._pems, self._channel = pems, self._make(pems)
+            self._former[former] = asyncio.create_task(former.close(self._grace_s))
+            self._former[former].add_done_callback(lambda _: self._former.pop(former, None))
+        return self._channel
+
+    def _method(self, kind: str, *arguments: Any, **options: Any) -> Any:
+        channel: grpc.aio.Channel | None = None
+        method: Any = None
+
+        def call(*given: Any, **named: Any) -> Any:
+            nonlocal channel, method
+            current = self._current()
+            if current is not channel:
+                channel, method = current, getattr(current, kind)(*arguments, **options)
+            return method(*given, **named)
+
+        return call
+
+    def unary_unary(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("unary_unary", *arguments, **options)
+
+    def unary_stream(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("unary_stream", *arguments, **options)
+
+    def stream_unary(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("stream_unary", *arguments, **options)
+
+    def stream_stream(self, *arguments: Any, **options: Any) -> Any:
+        return self._method("stream_stream", *arguments, **options)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._current().get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._current().channel_ready()
+
+    async def close(self, grace: float | None = None) -> None:
+        for channel in (*self._former, self._channel):
+            await channel.close(grace)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+
+def _channel(config: ClientConfig) -> grpc.aio.Channel:
+    """Return the channel of a configuration. Raises InvalidRequest."""
+    options = _options(config)
+    token = config.auth_token_file and grpc.metadata_call_credentials(_Token(OwnToken(config.auth_token_file)))
+
+    def secure(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        # A token of the channel's credentials goes with the health watch too, which gRPC begins by itself.
+        both = grpc.composite_channel_credentials(credentials, token) if token else credentials
+        return grpc.aio.secure_channel(config.target, both, options=options)
+
+    if config.tls:
+        files = TlsFiles(authorities=config.tls_ca_file, certificate=config.tls_certificate_file, key=config.tls_key_file)
+        return _RenewedChannel(files, lambda pems: secure(pems.client_credentials), config.deadline_s)
+    if token:
+        kind = grpc.LocalConnectionType.UDS if config.target.startswith("unix:") else grpc.LocalConnectionType.LOCAL_TCP
+        return secure(grpc.local_channel_credentials(kind))
+    return grpc.aio.insecure_channel(config.target, options=options)
+
+
+def _is_local(target: str) -> bool:
+    """Return whether every address of a target is on this machine."""
+    if target.startswith("unix:"):
+        return True
+    addresses = target.removeprefix("ipv4:").removeprefix("ipv6:").rpartition("/")[2].split(",")
+    hosts = {address.rpartition(":")[0].strip("[]") for address in addresses}
+    return hosts <= {"localhost", "127.0.0.1", "::1"}
+
+
+def _options(config: ClientConfig) -> list[tuple[str, int | str]]:
+    # Calls go to all addresses of the target in turn. By default, gRPC stays with the first address that answers.
+    service: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if config.only_serving:
+        service["healthCheckConfig"] = {"serviceName": ""}
+    return [
+        ("grpc.service_config", json.dumps(service)),
+        # A service configuration in the DNS must not replace this one.
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # A replica that restarts is found again within seconds. gRPC's own limits are one second and two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # A new client connects at once, even while an older client of the same address waits to connect again.
+        ("grpc.use_local_subchannel_pool", 1),
+        # When a replica goes away, the name is resolved again. By default gRPC does so at most every 30 seconds.
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+        # Stages talk to each other directly, without the web proxy of the environment.
+        ("grpc.enable_http_proxy", 0),
+    ]

@@ -1,0 +1,314 @@
+"""Back-pressure: how many calls a server takes at once, how much work waits for its threads, and how busy both are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, ParamSpec, TypeVar
+
+from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
+from services.common.server import call_context
+from services.common.server.call_context import current_caller
+from services.common.server.resources import resident_bytes
+
+WINDOW_SECONDS: Final = 60.0
+"""Length of the ratio's window: long enough to be calm, short enough that an autoscaler sees a burst."""
+LEAST_COMPUTED_SECONDS: Final = 1.0
+"""Smallest divisor of a ratio, so that a few milliseconds of work in a quiet minute are no load."""
+_SAMPLE_SECONDS: Final = 1.0
+
+
+class Spent(NamedTuple):
+    """Seconds of a window, summed over all work that waited and over all work that was computed."""
+
+    waited_s: float
+    computed_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Seconds waited per second computed; 0 where no work waited."""
+        return self.waited_s / max(self.computed_s, LEAST_COMPUTED_SECONDS)
+
+
+class Load:
+    """Counts waiting and running work, and sums both over time. Safe for several threads.
+
+    Work counts while it waits, not only after it was served: a queue that does not move shows at once.
+
+    Args:
+        clock: returns seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._queued = 0
+        self._running = 0
+        self._at = clock()
+        self._total = Spent(0.0, 0.0)
+        # Totals at earlier times: at most one per second, and one from before the window.
+        self._history: deque[tuple[float, Spent]] = deque([(self._at, self._total)])
+
+    @property
+    def queued(self) -> int:
+        """Amount of work that waits now."""
+        return self._queued
+
+    @property
+    def running(self) -> int:
+        """Amount of work that runs now."""
+        return self._running
+
+    def arrive(self) -> None:
+        """Note that work began to wait."""
+        self._change(queued=1)
+
+    def give_up(self) -> None:
+        """Note that waiting work left without having run."""
+        self._change(queued=-1)
+
+    def start(self) -> None:
+        """Note that waiting work begins to run."""
+        self._change(queued=-1, running=1)
+
+    def finish(self) -> None:
+        """Note that running work has ended."""
+        self._change(running=-1)
+
+    def lately(self) -> Spent:
+        """Return the seconds waited and computed in the last WINDOW_SECONDS, or since the beginning where that is shorter."""
+        with self._lock:
+            now = self._clock()
+            self._advance(now)
+            begin = now - WINDOW_SECONDS
+            (time_a, a), (time_b, b) = self._history[0], self._history[1] if len(self._history) > 1 else (now, self._total)
+            share = min(1.0, max(0.0, (begin - time_a) / (time_b - time_a))) if time_b > time_a else 0.0
+            before = Spent(a.waited_s + share * (b.waited_s - a.waited_s), a.computed_s + share * (b.computed_s - a.computed_s))
+            return Spent(self._total.waited_s - before.waited_s, self._total.computed_s - before.computed_s)
+
+    def _change(self, *, queued: int = 0, running: int = 0) -> None:
+        with self._lock:
+            self._advance(self._clock())
+            self._queued += queued
+            self._running += running
+
+    def _advance(self, now: float) -> None:
+        passed = now - self._at
+        self._total = Spent(self._total.waited_s + self._queued * passed, self._total.computed_s + self._running * passed)
+        self._at = now
+        if now - self._history[-1][0] >= _SAMPLE_SECONDS:
+            self._history.append((now, self._total))
+        while len(self._history) > 1 and self._history[1][0] <= now - WINDOW_SECONDS:
+            self._history.popleft()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Admission:
+    """Lets `max_active` calls run and `max_queued` calls wait in order, and refuses further calls at once.
+
+    Before `open()` no call is admitted. After `close()` no further call is admitted, and calls that wait or run go on. Use the
+    object from one event loop only.
+
+    Args:
+        max_active: most calls that run.
+        max_queued: most calls that wait.
+        most_of_tenant: most calls of one tenant that run or wait; None: one tenant may have all places.
+        retry_after_s: seconds after which a refused call may come again.
+    """
+
+    def __init__(self, *, max_active: int, max_queued: int, most_of_tenant: int | None = None, retry_after_s: float = 1.0) -> None:
+        self._capacity = max_active + max_queued
+        self._most_of_tenant = most_of_tenant
+        self._of_tenant: Counter[str] = Counter()
+        self._slots = asyncio.Semaphore(max_active)
+        self._retry_after_s = retry_after_s
+        self._present = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refusal: TransientError | None = ModelNotReady("the stage is still warming up")
+        self.load = Load()
+        """Load by calls that wait and run."""
+        self.on_admitted: Callable[[float], None] = lambda wait_s: None
+        """Called with the seconds that each call waited."""
+
+    def open(self) -> None:
+        """Begin to admit calls."""
+        self._refusal = None
+
+    def close(self) -> None:
+        """Admit no more calls."""
+        self._refusal = BackendUnavailable("the stage is shutting down")
+
+    async def idle(self) -> None:
+        """Wait until no call runs or waits."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold one of the active places for the current caller while the block runs.
+
+        Raises:
+            ModelNotReady: `open()` has not been called yet.
+            BackendUnavailable: `close()` has been called.
+            Overloaded: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may have.
+        """
+        if self._refusal is not None:
+            raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
+        if self._present >= self._capacity:
+            raise Overloaded(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s)
+        tenant = current_caller().tenant
+        if self._most_of_tenant is not None and self._of_tenant[tenant] >= self._most_of_tenant:
+            raise Overloaded(
+                f"tenant {tenant} already has {self._most_of_tenant} calls, as many as one tenant may have",
+                retry_after_s=self._retry_after_s,
+            )
+        self._present += 1
+        self._of_tenant[tenant] += 1
+        self._idle.clear()
+        try:
+            arrived = time.perf_counter()
+            self.load.arrive()
+            try:
+                await self._slots.acquire()
+            except BaseException:
+                self.load.give_up()
+                raise
+            self.load.start()
+            self.on_admitted(time.perf_counter() - arrived)
+            try:
+                yield
+            finally:
+                self._slots.release()
+                self.load.finish()
+        finally:
+            self._present -= 1
+            self._of_tenant[tenant] -= 1
+            if not self._present:
+                self._idle.set()
+
+
+@dataclass(eq=False, slots=True)
+class Computation:
+    """Computation in one worker thread.
+
+    Attributes:
+        call: the call that the computation serves; None where there is no call.
+        resident_bytes: memory of the process at the beginning, or after another call was ended for its memory; None where the
+            platform does not say.
+        began_at: instant of `time.monotonic()`.
+    """
+
+    call: call_context.Call | None
+    resident_bytes: int | None
+    began_at: float = field(default_factory=time.monotonic)
+
+
+class WorkerPool:
+    """Threads for heavy work, so that the event loop stays free, with a bounded queue.
+
+    Args:
+        num_threads: computations that run at once.
+        max_queued: computations that may wait for a thread.
+        name: name of the threads, and of the pool in metrics.
+    """
+
+    def __init__(self, *, num_threads: int, max_queued: int, name: str = "worker") -> None:
+        self.name = name
+        self.load = Load()
+        """Load by computations that wait and run."""
+        self.on_computed: Callable[[float, float], None] = lambda wait_s, compute_s: None
+        """Called for each computation that ran, in its thread, with the seconds that it waited and the seconds that it ran."""
+        self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix=name)
+        self._capacity = num_threads + max_queued
+        self._pending = 0
+        self._running: set[Computation] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def pending(self) -> int:
+        """Number of computations that run or wait now."""
+        return self._pending
+
+    @property
+    def computations(self) -> tuple[Computation, ...]:
+        """Computations that run now."""
+        with self._lock:
+            return tuple(self._running)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in a worker thread, in a copy of this context (log fields, trace, current call).
+
+        A cancelled wait makes room in the queue, and lets go of the function and its arguments: until a thread comes to it, only an
+        empty entry of 5 kB is left. A computation whose call is over does not begin. A running computation goes on to its end
+        or to its next `call_context.check_not_cancelled()`, and keeps its thread until then.
+
+        Raises:
+            Overloaded: the queue is full.
+            Cancelled: the call was over before the computation began.
+        """
+        with self._lock:
+            if self._pending >= self._capacity:
+                raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
+            self._pending += 1
+        context = contextvars.copy_context()
+        call = call_context.current_call()
+        arrived = time.perf_counter()
+
+        def work() -> T:
+            context.run(call_context.check_not_cancelled)
+            return context.run(function, *args, **kwargs)
+
+        # The executor keeps cancelled entries until a thread comes to them. Arguments of megabytes must not wait so long.
+        waiting = [work]
+
+        def compute() -> T:
+            self.load.start()
+            began = time.perf_counter()
+            computation = Computation(call, resident_bytes())
+            with self._lock:
+                self._running.add(computation)
+            try:
+                return waiting.pop()()
+            finally:
+                with self._lock:
+                    self._running.discard(computation)
+                self.load.finish()
+                self.on_computed(began - arrived, time.perf_counter() - began)
+
+        def leave(done: Future[T]) -> None:
+            if done.cancelled():
+                waiting.clear()
+                self.load.give_up()
+            self._leave(call)
+
+        self.load.arrive()
+        if call is not None:
+            call.begin_computation()
+        try:
+            future = self._executor.submit(compute)
+        except RuntimeError:
+            self._leave(call)
+            self.load.give_up()
+            raise
+        future.add_done_callback(leave)
+        return await asyncio.wrap_future(future)
+
+    def shutdown(self) -> None:
+        """Drop computations that wait. Running computations go on (see `pending`)."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _leave(self, call: call_context.Call | None) -> None:
+        if call is not None:
+            call.end_computation()
+        with self._lock:
+            self._pending -= 1

@@ -1,0 +1,81 @@
+"""Instruction sets of this machine's processor, and memory of the process."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Return instruction sets by Linux's names, such as "avx2"; empty on other systems and on processors that list none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            return frozenset(value.split())
+    return frozenset()
+
+
+def computes_bfloat16(flags: frozenset[str]) -> bool:
+    """Return whether a processor has instructions for bfloat16.
+
+    On all other processors PyTorch emulates bfloat16, and a forward and backward pass takes about ten times as long as in float32.
+
+    Args:
+        flags: instruction sets by Linux's names.
+    """
+    return not flags.isdisjoint({"avx512_bf16", "amx_bf16"})
+
+
+_STATM: Final = "/proc/self/statm"
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_M_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+_ARENAS_VARIABLE: Final = "MALLOC_ARENA_MAX"
+
+
+def limit_arenas() -> None:
+    """Let the C library keep freed memory in two arenas, unless `MALLOC_ARENA_MAX` says otherwise.
+
+    By default each of many threads fills an arena of its own, and what a thread has freed is of no use to others. Call this before
+    threads start. Where the C library is not glibc, nothing happens.
+    """
+    if _ARENAS_VARIABLE not in os.environ:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+def give_back_freed_memory() -> None:
+    """Let the C library give freed memory back to the system. Otherwise the library keeps most of what small pieces were in.
+
+    Where the C library is not glibc, nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def skip_last_collection() -> None:
+    """Let the interpreter end without a last search for unused objects. Call this when the process is about to end.
+
+    The search visits the objects of every library, which takes a second after a dub, and the system frees all memory anyway.
+    Handlers of `atexit` run as ever; `__del__` of objects that only refer to each other is not called.
+    """
+    gc.freeze()
+
+
+def resident_bytes() -> int | None:
+    """Return the memory of this process in RAM, bytes; None where the platform does not say (not Linux)."""
+    try:
+        with open(_STATM, "rb", buffering=0) as file:
+            return int(file.read(256).split()[1]) * _PAGE_BYTES
+    except OSError:
+        return None

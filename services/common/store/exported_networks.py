@@ -1,0 +1,209 @@
+"""Files of exported networks: the ONNX file, a JSON file that describes it, and the card of the training run.
+
+A description is a JSON file of an export. It records the SHA-256 of NAME.onnx in NAME.json (`sha256`), or of several files
+(`files`: name of the file, or of its variant -> `sha256` and perhaps `path`). A variant whose tensors lie in a weights file names
+that file (`weights`), whose SHA-256 is `prior_sha256`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.common.errors import ArtefactCorrupt, ModelNotFound
+
+CARD_ENDING: Final = ".card.md"
+"""NAME.card.md beside NAME.onnx is the card of the training run that the network came from."""
+_RUN_CARD: Final = "CARD.md"
+_RUN_CONFIG: Final = "config.json"
+
+
+def write_exported_network(
+    path: Path, content: bytes, *, run: Path, weights: Path | None = None, spec: Any, parity: Any
+) -> Sequence[Path]:
+    """Write a network's ONNX file, its description and its card, each file whole or not at all; return their paths.
+
+    Args:
+        path: the ONNX file. The description gets the same name with the ending `.json`, the card with the ending `.card.md`.
+        content: bytes of the ONNX file.
+        run: folder of the training run, which holds config.json, and CARD.md if the run is complete.
+        weights: the run's file that the network was exported from, whose digest goes into the description; None: not named.
+        spec: what was exported, a dataclass.
+        parity: how closely the export follows its source, a dataclass.
+    """
+    description: dict[str, Any] = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size_bytes": len(content),
+        "training": json.loads((run / _RUN_CONFIG).read_text(encoding="utf-8")),
+        "export": dataclasses.asdict(spec),
+        "parity": dataclasses.asdict(parity),
+    }
+    if weights is not None:
+        description["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [write_whole(path, content)]
+    card = copy_card(run, path)
+    if card is not None:
+        description["card"] = card.name
+        written.append(card)
+    text = json.dumps(description, indent=1) + "\n"
+    return [*written, write_whole(path.with_suffix(".json"), text.encode())]
+
+
+def copy_card(run: Path, network: Path) -> Path | None:
+    """Copy the card of a training run to the place beside an exported network, and return its path there.
+
+    A card of an earlier export is removed if the run has no card, since that card tells about another network.
+
+    Args:
+        run: folder of the training run.
+        network: the ONNX file.
+
+    Returns:
+        Path of the copy; None: the run has no card, because the run is not complete.
+    """
+    card, copy = run / _RUN_CARD, card_of(network)
+    if not card.is_file():
+        copy.unlink(missing_ok=True)
+        return None
+    return write_whole(copy, card.read_bytes())
+
+
+def card_of(network: Path) -> Path:
+    """Return the path of the card that belongs to an ONNX file. There may be no such file."""
+    return network.with_name(f"{network.stem}{CARD_ENDING}")
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file under a temporary name, then give it its own name, and return the path.
+
+    Raises:
+        OSError: the file cannot be written. An earlier file stays, and nothing of the new file is left.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+REMEDY: Final = "export the network into this folder again (`dubstage export`), or copy the file from its source again"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """An exported network.
+
+    Attributes:
+        path: the ONNX file.
+        sha256: digest of the file, hexadecimal.
+        card: the card of the training run beside the file; None: there is no card of this name.
+    """
+
+    path: Path
+    sha256: str
+    card: Path | None
+
+    @property
+    def digest(self) -> str:
+        """First 12 digits of the SHA-256: the version that stages report."""
+        return self.sha256[:12]
+
+
+def read_network(path: Path) -> NetworkFile:
+    """Return the digest and the card of a network, and compare the file with the descriptions in its folder.
+
+    Raises:
+        ModelNotFound, ArtefactCorrupt: see `checked_sha256`.
+    """
+    digest, card = checked_sha256(path), card_of(path)
+    return NetworkFile(path, digest, card if card.is_file() else None)
+
+
+def checked_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, hexadecimal, and compare it with the descriptions in the file's folder.
+
+    A file that no description names is not compared.
+
+    Raises:
+        ModelNotFound: there is no such file.
+        ArtefactCorrupt: the file or a description is damaged. The message names the file.
+    """
+    if not path.is_file():
+        raise ModelNotFound(f"{path}: no such file; {REMEDY}", resource=str(path))
+    digest = _sha256(path)
+    recorded = _recorded(path.parent).get(path.name, {})
+    if recorded and digest not in recorded:
+        listed = ", ".join(f"{known[:12]} in {sheet}" for known, sheet in recorded.items())
+        raise ArtefactCorrupt(
+            f"{path} is damaged, or belongs to another export: its SHA-256 begins with {digest[:12]}, not with {listed}; {REMEDY}",
+            resource=str(path),
+        )
+    return digest
+
+
+def networks_in(folder: Path) -> list[NetworkFile]:
+    """Return the networks of a folder of weights in the order of their names. Every file that a description names is compared.
+
+    Args:
+        folder: the folder, or one ONNX file.
+
+    Raises:
+        ModelNotFound: there is no such folder, the folder holds no network, or a file that a description names is missing.
+        ArtefactCorrupt: a file or a description is damaged. The message names the file.
+    """
+    if folder.is_file():
+        return [read_network(folder)]
+    if not folder.is_dir():
+        raise ModelNotFound(f"{folder}: no such folder; {REMEDY}", resource=str(folder))
+    named = {folder / name for name in _recorded(folder)}
+    networks = sorted(set(folder.glob("*.onnx")) | {path for path in named if path.suffix == ".onnx"})
+    if not networks:
+        raise ModelNotFound(f"{folder} holds no network (*.onnx); {REMEDY}", resource=str(folder))
+    for path in sorted(named.difference(networks)):
+        checked_sha256(path)
+    return [read_network(path) for path in networks]
+
+
+def cards_in(folder: Path) -> list[Path]:
+    """Return the cards of training runs in a folder of weights. Networks that were trained together have one card."""
+    return sorted((folder.parent if folder.is_file() else folder).glob(f"*{CARD_ENDING}"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded(folder: Path) -> dict[str, dict[str, str]]:
+    """Return by name of a file: recorded digests, each with the name of the description.
+
+    An export that replaces one of several networks leaves the others' descriptions as they are, so a file may have several digests.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for sheet in sorted(folder.glob("*.json")):
+        try:
+            for name, digest in _digests(sheet.stem, json.loads(sheet.read_text(encoding="utf-8"))):
+                found.setdefault(name, {})[digest] = sheet.name
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as problem:
+            raise ArtefactCorrupt(
+                f"{sheet} is damaged: it is no description of an export ({problem}); {REMEDY}", resource=str(sheet)
+            ) from problem
+    return found
+
+
+def _digests(stem: str, facts: Any) -> Iterator[tuple[str, str]]:
+    if "sha256" in facts:
+        yield f"{stem}.onnx", str(facts["sha256"])
+    for name, entry in facts.get("files", {}).items():
+        yield str(entry.get("path", name)), str(entry["sha256"])
+        if "weights" in entry:
+            yield str(entry["weights"]), str(facts["prior_sha256"])

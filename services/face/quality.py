@@ -1,0 +1,264 @@
+"""Decision whether a mouth can be replaced, and detection of covered lower faces by sudden changes of the skin's colours.
+
+The mesh network draws lips on a hand too, so the points do not show a cover. Colours show a cover: a vertex lies on the same spot
+of skin in every frame, so the colour hardly changes when the mouth opens. The colours of a frame are compared with the running
+mean of the same person. Changes of the whole face (light, exposure), measured on nose, cheeks and forehead, are subtracted first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from services.common.array_types import Float32, Float64
+from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
+from services.common.face.landmarks import (
+    CHEEKS,
+    JAW,
+    LEFT_EYE_CORNERS,
+    LEFT_EYE_LIDS,
+    LIPS_INNER,
+    MOUTH_AREA,
+    NOSE_BASE,
+    RIGHT_EYE_CORNERS,
+    RIGHT_EYE_LIDS,
+)
+from services.common.face.sampling import sample_patch
+from services.face.types import Reason
+
+_PATCH: Final = 64
+"""Side of the small face crop, pixels. Colours are means over about 4 x 4 crop pixels."""
+
+
+def _vertices() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return two groups of vertices: the lower face and the upper face.
+
+    The lower face lies inside the mean head's lower-face mask, without the inner lips. The upper face is nose, upper cheeks and
+    forehead.
+    """
+    head = head_template()
+    x, y, _ = head.T
+    hull = cv2.convexHull(head[[*NOSE_BASE, *CHEEKS, *JAW[:17]], :2])
+    inside = np.array([cv2.pointPolygonTest(hull, (float(px), float(py)), False) >= 0 for px, py, _ in head])
+    inner = np.isin(np.arange(len(head)), LIPS_INNER)
+    eyes = (np.abs(np.abs(x) - 38.0) < 24.0) & (np.abs(y - head[33, 1]) < 14.0)
+    upper = ~inside & (y < head[2, 1]) & (np.abs(x) < 60.0) & (y > head[151, 1]) & ~eyes
+    return np.flatnonzero(inside & ~inner), np.flatnonzero(upper)
+
+
+LOWER, UPPER = _vertices()
+_HEAD: Final = head_template().astype(np.float64)
+_DISTANCES: Final = np.linalg.norm(_HEAD[LOWER, None, :2] - _HEAD[None, LOWER, :2], axis=-1)
+_NEIGHBOURS: Final = np.argsort(_DISTANCES, axis=1, kind="stable")[:, :7]
+_SPACING: Final = np.sort(_DISTANCES, axis=1)[:, 1:5].mean(axis=1)
+_AREAS: Final = _SPACING**2 / (_SPACING**2).sum()
+"""Share of the lower face per vertex: vertices lie dense on the lips and far apart on the cheeks."""
+_ACROSS_LOWER: Final = _HEAD[LOWER, 0] / _HEAD[454, 0]
+_ACROSS_UPPER: Final = _HEAD[UPPER, 0] / _HEAD[454, 0]
+
+_TOLERANCE: Final = np.array([25.0, 2.5, 2.5])
+"""Tolerated differences of L, a and b, 8-bit units. Shadows change the lightness, and hardly the hue."""
+_SPREAD: Final = 3.0
+_FREE_TURN_DEGREES: Final = 4.0
+_TURN_DEGREES: Final = 40.0
+_RATE: Final = 0.02
+_RATE_COVERED: Final = 0.004
+_LEARN_BELOW: Final = 0.08
+_LIGHT_OUTLIER: Final = 8.0
+_SLOPE_PRIOR: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Appearance:
+    """Colours (CIE Lab, 8-bit units) of one reading: float32 [LOWER, 3] and [UPPER, 3]."""
+
+    lower: Float32
+    upper: Float32
+
+
+def sample_appearance(picture: npt.NDArray[np.uint8], landmarks: Float32, pose: HeadPose) -> Appearance:
+    """Return the colours at the vertices of a face in uint8 RGB [H, W, 3]; landmarks float32 [478, 3], frame pixels."""
+    shrink = _PATCH / CROP_SIZE
+    affine = crop_from_frame(pose)
+    affine[:, 2] += 0.5
+    affine *= shrink
+    affine[:, 2] -= 0.5
+    patch = cv2.cvtColor(sample_patch(picture, affine, (_PATCH, _PATCH), interpolation=cv2.INTER_LINEAR), cv2.COLOR_RGB2Lab)
+    points = apply_affine(affine, landmarks[:468])
+    colours = cv2.remap(
+        patch.astype(np.float32), points[None, :, 0], points[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )[0]
+    return Appearance(colours[LOWER], colours[UPPER])
+
+
+class AppearanceMemory:
+    """Running mean of the colours of one person in one shot. The caller gives every frame, in order."""
+
+    def __init__(self) -> None:
+        self._lower: Float64 | None = None
+        self._upper = np.zeros((len(UPPER), 3))
+        self._variance = np.zeros((len(LOWER), 3))
+        self._yaw = 0.0
+        self._readings = 0
+
+    def measure(self, seen: Appearance, yaw_degrees: float) -> float:
+        """Return the share of the lower face, 0 to 1, that looks covered compared with earlier frames; 0 in the first frame.
+
+        A colour is foreign if the difference from the mean exceeds the person's own variation and a tolerance. The tolerance grows
+        as the head turns from the usual direction, because shading does not follow the mesh. Only patches of seven vertices count.
+        """
+        if self._lower is None:
+            self._lower, self._upper = seen.lower.astype(np.float64), seen.upper.astype(np.float64)
+            self._yaw, self._readings = yaw_degrees, 1
+            return 0.0
+        upper = seen.upper - self._upper
+        change = seen.lower - self._lower - _light_change(upper)
+        turned = max(0.0, abs(yaw_degrees - self._yaw) - _FREE_TURN_DEGREES) / _TURN_DEGREES
+        tolerance = _TOLERANCE * (1.0 + turned)
+        off = np.sqrt((change**2 / (_SPREAD * self._variance + tolerance**2)).mean(axis=1))
+        share = float(_AREAS[np.median(off[_NEIGHBOURS], axis=1) > 1.0].sum())
+        self._readings += 1
+        # A covered face changes the mean only slowly. A lasting change of light is accepted after some seconds.
+        rate = max(1.0 / self._readings, _RATE) if share < _LEARN_BELOW else _RATE_COVERED
+        weights = np.where(off < 1.0, rate, 0.2 * rate)[:, None]
+        self._lower += weights * change
+        self._variance += weights * (change**2 - self._variance)
+        self._upper += rate * upper
+        self._yaw += rate * (yaw_degrees - self._yaw)
+        return share
+
+
+def _light_change(upper: Float64) -> Float64:
+    """Return the change of the lower face [LOWER, 3] that a change of the upper face [UPPER, 3] predicts.
+
+    The prediction is a constant and a slope across the face.
+    """
+    constant = np.median(upper, axis=0)
+    rest = upper - constant
+    weights = (1.0 / (1.0 + (rest / _LIGHT_OUTLIER) ** 2)).mean(axis=1)
+    slope = (weights * _ACROSS_UPPER) @ rest / (weights @ _ACROSS_UPPER**2 + _SLOPE_PRIOR)
+    return np.asarray(constant + _ACROSS_LOWER[:, None] * slope)
+
+
+MIN_SCALE: Final = 0.24
+"""Smallest scale, frame pixels per crop pixel: a face 44 pixels wide, a mouth 17 pixels wide."""
+MIN_CONFIDENCE: Final = 0.99
+MAX_YAW_DEGREES: Final = 30.0
+"""Largest turn of the fitted pose, degrees. The mesh underrates depth: a turn of about 40 degrees measures 30, a full profile
+58."""
+MAX_PITCH_DEGREES: Final = 40.0
+MIN_SEEN: Final = 0.91
+"""Smallest share of the mouth area in the picture. Close-ups may cut the tip of the chin. With less of the jaw the mesh guesses."""
+COVER_BEGINS: Final = 0.13
+"""Share of the lower face that must look foreign for a cover. Talking faces stayed under 0.1."""
+COVER_ENDS: Final = 0.055
+"""Share below which a cover ends. In hindsight, a cover begins where the share passed this value."""
+_BRIDGE_FRAMES: Final = 2
+"""Longest gap, in frames, between frames that cannot be dubbed, that is left undubbed too, so that the mouth does not flicker."""
+_OPEN_EYE: Final = 0.26
+_SHUT_EYE: Final = 0.10
+"""Lid distance over eye width of open and shut eyes."""
+_FRONTAL_DEGREES: Final = 10.0
+_PROFILE_DEGREES: Final = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class MouthView:
+    """Measurements of one face in one frame.
+
+    Attributes:
+        confidence: confidence of the mesh network, 0 to 1.
+        pose: head pose.
+        seen: share of the mouth area inside the picture.
+        lips_seen: all lip points are inside the picture.
+        foreign: share of the lower face with foreign colours.
+    """
+
+    confidence: float
+    pose: HeadPose
+    seen: float
+    lips_seen: bool
+    foreign: float
+
+
+def visibility(view: MouthView, covered: bool) -> float:
+    """Return the visible share of the mouth area, 0 to 1: 0 in full profile, out of the picture, or wholly covered."""
+    turned = (abs(view.pose.yaw_degrees) - _FRONTAL_DEGREES) / (_PROFILE_DEGREES - _FRONTAL_DEGREES)
+    hidden = min(view.foreign, 1.0) if covered else 0.0
+    return float(view.seen * (1.0 - min(max(turned, 0.0), 1.0)) * (1.0 - hidden))
+
+
+def first_reason(view: MouthView, covered: bool) -> Reason:
+    """Return DUBBED, or the first reason that applies in the order: profile, out of frame, too small, low confidence, covered."""
+    if abs(view.pose.yaw_degrees) > MAX_YAW_DEGREES or abs(view.pose.pitch_degrees) > MAX_PITCH_DEGREES:
+        return Reason.PROFILE_VIEW
+    if not view.lips_seen or view.seen < MIN_SEEN:
+        return Reason.OUT_OF_FRAME
+    if view.pose.scale < MIN_SCALE:
+        return Reason.FACE_TOO_SMALL
+    if view.confidence < MIN_CONFIDENCE:
+        return Reason.LOW_CONFIDENCE
+    return Reason.OCCLUDED_MOUTH if covered else Reason.DUBBED
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Reason of a frame, and whether the lower face is covered in the frame."""
+
+    reason: Reason
+    covered: bool
+
+
+def decide(before: Verdict | None, views: Sequence[MouthView]) -> Verdict:
+    """Return the verdict on one frame, with hysteresis.
+
+    Args:
+        before: verdict on the frame before, if the face was there.
+        views: this frame and the known next frames of the same face.
+    """
+    covered = _is_covered(before is not None and before.covered, [view.foreign for view in views])
+    reason = first_reason(views[0], covered)
+    if reason is Reason.DUBBED and before is not None and before.reason is not Reason.DUBBED:
+        for view in views[1 : _BRIDGE_FRAMES + 1]:
+            if first_reason(view, covered=view.foreign >= COVER_BEGINS) is not Reason.DUBBED:
+                return Verdict(before.reason, covered)
+    return Verdict(reason, covered)
+
+
+def _is_covered(before: bool, foreign: Sequence[float]) -> bool:
+    if before:
+        return max(foreign[: _BRIDGE_FRAMES + 1]) >= COVER_ENDS
+    for share in foreign:
+        if share < COVER_ENDS:
+            return False
+        if share >= COVER_BEGINS:
+            return True
+    return False
+
+
+def mouth_in_picture(landmarks: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Return bool [59]: whether each mouth-area point lies in a picture of the given size, pixels.
+
+    Landmarks are float32 [478, 3], frame pixels.
+    """
+    x, y = landmarks[list(MOUTH_AREA), :2].T
+    return np.asarray((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5))
+
+
+def eye_closure(head_landmarks: npt.NDArray[np.float32]) -> float:
+    """Return mean closure of the two eyes, 0 open to 1 shut, from the eye aspect ratio (Soukupova and Cech 2016).
+
+    Args:
+        head_landmarks: float32 [478, 3], head space, so that a turned head does not narrow the eyes.
+    """
+    ratios = [
+        np.mean([np.linalg.norm(head_landmarks[upper, :2] - head_landmarks[lower, :2]) for upper, lower in lids])
+        / np.linalg.norm(head_landmarks[corners[0], :2] - head_landmarks[corners[1], :2])
+        for lids, corners in ((RIGHT_EYE_LIDS, RIGHT_EYE_CORNERS), (LEFT_EYE_LIDS, LEFT_EYE_CORNERS))
+    ]
+    return float(np.clip((_OPEN_EYE - np.mean(ratios)) / (_OPEN_EYE - _SHUT_EYE), 0.0, 1.0))

@@ -1,0 +1,435 @@
+"""The tracker: takes pictures and returns finished faces a bounded number of frames later.
+
+Shot cuts are frames whose picture differs wholly from the frame before. Ids of faces outlast absences and cuts: a person is
+recognised by the shape of the face (mean of head-space landmarks that speech moves little) and by the last place of the face. In
+head space, mean shapes of clips of one speaker differ by 1.1 crop px (root mean square over the points), and mean shapes of two
+speakers by 4.
+
+An embedding is 128 numbers whose distance says whether two faces are of one person. The network is dlib's
+`dlib_face_recognition_resnet_model_v1` (docs/models/face_embedding.md has source, licence and figures). The mean of the
+embeddings of several frames tells people apart much better than the embedding of one frame.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from services.common.array_types import Float32, UInt8
+from services.common.face.crops import HeadPose, to_head_space
+from services.common.face.landmarks import (
+    JAW,
+    LEFT_EYE_CORNERS,
+    LIP_CORNERS,
+    LIPS_INNER,
+    LIPS_OUTER,
+    MOUTH_AREA,
+    NUM_LIPS,
+    RIGHT_EYE_CORNERS,
+)
+from services.common.face.sampling import sample_patch
+from services.common.store.network_session import open_network
+from services.face.detection import (
+    FaceDetector,
+    FaceRegion,
+    MeshNetwork,
+    MeshReading,
+    overlap,
+    read_mesh,
+    region_of_detection,
+    region_of_pose,
+)
+from services.face.fitting.streaming import StreamFitter
+from services.face.quality import (
+    AppearanceMemory,
+    MouthView,
+    Verdict,
+    decide,
+    eye_closure,
+    mouth_in_picture,
+    sample_appearance,
+    visibility,
+)
+from services.face.smoothing import RawFace, raw_face, smooth
+from services.face.types import FaceEmbedding, FrameFaces, TrackedFace, TrackOptions
+
+_SIZE: Final = (64, 36)
+_BLOCKS: Final = (4, 3)
+"""Blocks per side. Colour histograms are compared block by block, so that motion inside the picture changes few histograms."""
+_HISTOGRAM_CHANGE: Final = 0.14
+"""Smallest share of pixels whose colour class changes at a cut. Talking, gestures and pans stayed under 0.09."""
+_PIXEL_CHANGE: Final = 15.0
+"""... and the mean pixel by this many of 255 levels; pans stayed under 14.5."""
+_AGAINST_RECENT: Final = 2.5
+"""... which is also this many times the median change of the frames before."""
+_RECENT_FRAMES: Final = 8
+
+
+class ShotDetector:
+    """Compares each frame with the frame before. Keeps one small picture and a few numbers."""
+
+    def __init__(self) -> None:
+        self._previous: tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]] | None = None
+        self._changes: deque[float] = deque(maxlen=_RECENT_FRAMES)
+
+    def push(self, picture: npt.NDArray[np.uint8]) -> bool:
+        """Return whether uint8 RGB [H, W, 3] begins a new shot; False for the first frame."""
+        current = _describe(picture)
+        previous, self._previous = self._previous, current
+        if previous is None:
+            return False
+        pixels = float(np.abs(current[0] - previous[0]).mean())
+        colours = float(np.abs(current[1] - previous[1]).sum(axis=1).mean()) / 2
+        usual = float(np.median(self._changes)) if self._changes else 0.0
+        self._changes.append(pixels)
+        cut = colours > _HISTOGRAM_CHANGE and pixels > max(_PIXEL_CHANGE, _AGAINST_RECENT * usual)
+        if cut:
+            self._changes.clear()
+        return cut
+
+
+def _describe(picture: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32]]:
+    step = max(1, min(picture.shape[0] // 144, picture.shape[1] // 256))
+    small = cv2.resize(np.ascontiguousarray(picture[::step, ::step]), _SIZE, interpolation=cv2.INTER_AREA)
+    width, height = _SIZE[0] // _BLOCKS[0], _SIZE[1] // _BLOCKS[1]
+    classes = (np.asarray(small, dtype=np.uint8) >> 6).astype(np.int64) @ np.array([16, 4, 1])
+    blocks = classes.reshape(_BLOCKS[1], height, _BLOCKS[0], width).swapaxes(1, 2).reshape(-1, height * width)
+    offsets = 64 * np.arange(len(blocks))[:, None]
+    counts = np.bincount((blocks + offsets).ravel(), minlength=64 * len(blocks)).reshape(len(blocks), 64)
+    return small.astype(np.int16), (counts / (width * height)).astype(np.float32)
+
+
+NETWORK: Final = "dlib_face_recognition_resnet_model_v1"
+"""Name of the network. Embeddings of another network cannot be compared with those of this one."""
+WEIGHTS: Final = Path(__file__).with_name("weights") / "face_embedding.onnx"
+INPUT: Final = "crops"
+"""Name of the network's input, uint8 [N, 150, 150, 3], RGB."""
+OUTPUT: Final = "embeddings"
+"""Name of the network's output, float32 [N, 128]."""
+SIDE: Final = 150
+"""Side of the network's picture, pixels."""
+EMBEDDING_SIZE: Final = 128
+
+_EYES_TO_MOUTH: Final = 0.45
+"""Mean distance between the centre of an eye and the middle of the mouth, as a share of SIDE."""
+_CENTRE: Final = (0.5, 0.43)
+"""Where the centre of both eyes and the mouth lies in the picture, as a share of SIDE."""
+
+
+class EmbeddingNetwork:
+    """The network on ONNX Runtime. It has no state: any thread may use it.
+
+    Args:
+        path: the ONNX file.
+
+    Raises:
+        ModelNotFound, ArtefactCorrupt: the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path = WEIGHTS) -> None:
+        self._session = open_network(path, threads=1)
+
+    def __call__(self, picture: UInt8, landmarks: Float32, pose: HeadPose) -> FaceEmbedding:
+        """Return the embedding of a face.
+
+        Args:
+            picture: uint8 RGB [H, W, 3].
+            landmarks: float32 [478, 3], frame pixels.
+            pose: pose of the head, whose roll is taken out.
+        """
+        crop = aligned_crop(picture, landmarks, pose)
+        (vectors,) = self._session.run([OUTPUT], {INPUT: crop[None]})
+        return FaceEmbedding(NETWORK, np.asarray(vectors[0], np.float32))
+
+
+def aligned_crop(picture: UInt8, landmarks: Float32, pose: HeadPose) -> UInt8:
+    """Return the picture of a face as the network takes it, uint8 [150, 150, 3]: upright, eyes and mouth always at the same places.
+
+    Size and place are those of face-api's `alignDlib`, which does not turn the face. Turned upright, people are told apart better.
+    """
+    points = np.asarray(landmarks[:, :2], np.float64)
+    right, left, mouth = (points[list(pair)].mean(axis=0) for pair in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, LIP_CORNERS))
+    eyes_to_mouth = (np.linalg.norm(mouth - right) + np.linalg.norm(mouth - left)) / 2
+    scale = _EYES_TO_MOUTH * SIDE / max(float(eyes_to_mouth), 1e-3)
+    roll = np.radians(pose.roll_degrees)
+    linear = scale * np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    affine = np.column_stack([linear, np.array(_CENTRE) * SIDE - linear @ (right + left + mouth) / 3])
+    return sample_patch(picture, affine, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+
+
+_POINTS: Final = np.array(sorted(set(range(468)) - set(LIPS_OUTER + LIPS_INNER + JAW)), dtype=np.intp)
+_FACE_WIDTH_PX: Final = 185.0
+_MEMORY_FRAMES: Final = 50
+"""Number of last readings that the mean shape follows, about."""
+_LIKELY: Final = 3.0
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot at any place."""
+_POSSIBLE: Final = 6.0
+"""Largest shape distance, crop pixels, of the same person who comes back in the same shot near the place of the loss."""
+_CERTAIN: Final = 1.8
+"""Largest shape distance of the same person after a cut at any place. `_LIKELY` holds for the same place."""
+_NEAR: Final = 1.2
+"""Distance in face widths up to which places are near."""
+_SIZE_RATIO: Final = 2.0
+
+
+@dataclass(slots=True)
+class _Person:
+    shape: npt.NDArray[np.float64]
+    readings: int
+    place: npt.NDArray[np.float64]
+    scale: float
+    shot: int
+
+
+class IdentityBook:
+    """All persons of a stream. Memory grows by 9 kB per person."""
+
+    def __init__(self) -> None:
+        self._persons: list[_Person] = []
+
+    def recognise(self, face: RawFace, shot: int, taken: set[int], *, whole: bool) -> int:
+        """Return the id of a new face: the id of the absent person with the best fit, else a new id.
+
+        Args:
+            face: the reading.
+            shot: number of the shot.
+            taken: ids of faces in this frame.
+            whole: whether the mouth area is inside the picture. The place alone decides for a cut-off face.
+        """
+        best: tuple[float, int] | None = None
+        for face_id, person in enumerate(self._persons):
+            if face_id in taken:
+                continue
+            shape = float(np.sqrt(((_shape(face) - person.shape) ** 2).sum(axis=-1).mean()))
+            width = _FACE_WIDTH_PX * max(face.pose.scale, person.scale)
+            distance = float(np.linalg.norm(face.pose.translation[:2] - person.place)) / width
+            ratio = max(face.pose.scale / person.scale, person.scale / face.pose.scale)
+            near = distance < _NEAR and ratio < _SIZE_RATIO
+            loose, strict = (_POSSIBLE, _LIKELY) if shot == person.shot else (_LIKELY, _CERTAIN)
+            fits = shape < (loose if near else strict) if whole else near and shot == person.shot
+            if fits:
+                cost = shape + min(distance, 2.0)
+                if best is None or cost < best[0]:
+                    best = (cost, face_id)
+        if best is not None:
+            return best[1]
+        self._persons.append(_Person(_shape(face), 0, face.pose.translation[:2], face.pose.scale, shot))
+        return len(self._persons) - 1
+
+    def observe(self, face_id: int, face: RawFace, shot: int, *, whole: bool) -> None:
+        """Remember a reading. The shape is kept only where the whole face is seen."""
+        person = self._persons[face_id]
+        person.place, person.scale, person.shot = face.pose.translation[:2], face.pose.scale, shot
+        if whole:
+            person.readings += 1
+            person.shape += (_shape(face) - person.shape) / min(person.readings, _MEMORY_FRAMES)
+
+
+def _shape(face: RawFace) -> npt.NDArray[np.float64]:
+    return face.head_landmarks[_POINTS, :2].astype(np.float64)
+
+
+_KEEP: Final = 0.5
+"""Confidence of the mesh network below which a followed face is lost."""
+_ENTER: Final = 0.9
+"""Confidence of the mesh network above which a new face is followed."""
+_SAME_FACE: Final = 0.4
+"""Overlap of boxes above which two readings are of one face."""
+_LOOK_EVERY: Final = 5
+"""Frames between two searches for further faces while at least one face is followed."""
+_LOOK_FAR_EVERY: Final = 25
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Reading of a face, kept until its frame is finished."""
+
+    raw: RawFace
+    view: MouthView
+    embedding: FaceEmbedding | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    index: int
+    shot_cut: bool
+    readings: dict[int, _Reading]
+
+
+class Networks:
+    """Networks of trackers. Loading takes 0.2 s. The networks have no state: trackers in any thread may share them."""
+
+    def __init__(self) -> None:
+        self.detector = FaceDetector()
+        self.mesh = MeshNetwork()
+
+    @cached_property
+    def embedding(self) -> EmbeddingNetwork:
+        """The network of face embeddings, which few streams need: loaded when it is first used, in another 0.1 s."""
+        return EmbeddingNetwork()
+
+    def close(self) -> None:
+        """Free the networks."""
+        self.detector.close()
+        self.mesh.close()
+
+
+class FaceTracker:
+    """Tracker of the faces of one stream. The result depends on the pictures alone, not on timing or on earlier streams."""
+
+    def __init__(
+        self, networks: Networks, options: TrackOptions, *, first_frame: int = 0, fitter: StreamFitter | None = None
+    ) -> None:
+        """Begin a stream. `first_frame` is the absolute index of the first picture. `fitter` belongs to this stream alone."""
+        self._fitter = fitter
+        self._networks = networks
+        self._options = options
+        self._shots = ShotDetector()
+        self._people = IdentityBook()
+        self._looks: dict[int, AppearanceMemory] = {}
+        self._verdicts: dict[int, Verdict] = {}
+        self._active: dict[int, FaceRegion] = {}
+        self._times_read: Counter[int] = Counter()
+        self._window: deque[_Frame] = deque()
+        self._next_in = first_frame
+        self._next_out = first_frame
+        self._shot = 0
+
+    def push(self, picture: npt.NDArray[np.uint8]) -> list[FrameFaces]:
+        """Take the next frame, uint8 RGB [H, W, 3]. Return the completed frames: none, or the frame `half_width` earlier."""
+        index = self._next_in
+        self._next_in += 1
+        cut = self._shots.push(picture)
+        if cut:
+            self._active.clear()
+            self._looks.clear()  # a new shot has a different light
+            if self._fitter is not None:
+                self._fitter.cut()
+            self._shot += 1
+        readings = self._read(picture, index)
+        if self._fitter is not None:
+            for face_id, reading in readings.items():
+                self._fitter.see(face_id, index, reading.raw, picture)
+        self._window.append(_Frame(index, cut, readings))
+        return [self._emit()] if index - self._next_out >= self._options.half_width else []
+
+    def finish(self) -> list[FrameFaces]:
+        """Return the frames still outstanding, after the last push."""
+        return [self._emit() for _ in range(self._next_in - self._next_out)]
+
+    def _read(self, picture: npt.NDArray[np.uint8], index: int) -> dict[int, _Reading]:
+        found: dict[int, MeshReading] = {}
+        for face_id, region in self._active.items():
+            reading = read_mesh(self._networks.mesh, picture, region)
+            if reading.score >= _KEEP and not _known(reading, found):
+                found[face_id] = reading
+        lost = len(found) < len(self._active)
+        room = len(found) < self._options.max_faces
+        if not found or (room and (lost or index % _LOOK_EVERY == 0)):
+            self._look(picture, found, thorough=not found or index % _LOOK_FAR_EVERY == 0)
+        self._active = {face_id: region_of_pose(reading.pose) for face_id, reading in sorted(found.items())}
+        return {face_id: self._remember(picture, face_id, found[face_id]) for face_id in self._active}
+
+    def _look(self, picture: npt.NDArray[np.uint8], found: dict[int, MeshReading], *, thorough: bool) -> None:
+        """Add faces that the detector finds and that are not followed yet, the largest first."""
+        detections = self._networks.detector.detect(picture, thorough=thorough)
+        for detection in sorted(detections, key=lambda item: -item.box[2] * item.box[3]):
+            if len(found) >= self._options.max_faces:
+                return
+            if any(overlap(detection.box, _box(reading.landmarks)) > _SAME_FACE for reading in found.values()):
+                continue
+            reading = read_mesh(self._networks.mesh, picture, region_of_detection(detection))
+            if reading.score < _ENTER or _known(reading, found) or not self._networks.detector.confirm(picture, detection):
+                continue
+            whole = bool(mouth_in_picture(reading.landmarks, picture.shape[1], picture.shape[0]).all())
+            face_id = self._people.recognise(raw_face(reading.landmarks), self._shot, set(found), whole=whole)
+            found[face_id] = reading
+
+    def _remember(self, picture: npt.NDArray[np.uint8], face_id: int, reading: MeshReading) -> _Reading:
+        raw = RawFace(reading.pose, to_head_space(reading.landmarks, reading.pose))
+        inside = mouth_in_picture(reading.landmarks, picture.shape[1], picture.shape[0])
+        whole, foreign = bool(inside.all()), 0.0
+        self._people.observe(face_id, raw, self._shot, whole=whole)
+        if whole:
+            look = self._looks.setdefault(face_id, AppearanceMemory())
+            appearance = sample_appearance(picture, reading.landmarks, reading.pose)
+            foreign = look.measure(appearance, reading.pose.yaw_degrees)
+        seen, lips_seen = float(inside.mean()), bool(inside[:NUM_LIPS].all())
+        view = MouthView(reading.score, reading.pose, seen, lips_seen, foreign)
+        return _Reading(raw, view, self._embedding(picture, face_id, reading))
+
+    def _embedding(self, picture: npt.NDArray[np.uint8], face_id: int, reading: MeshReading) -> FaceEmbedding | None:
+        every = self._options.embed_every
+        before = self._times_read[face_id]
+        self._times_read[face_id] += 1
+        if not every or before % every:
+            return None
+        return self._networks.embedding(picture, reading.landmarks, reading.pose)
+
+    def _emit(self) -> FrameFaces:
+        position = next(place for place, frame in enumerate(self._window) if frame.index == self._next_out)
+        frame = self._window[position]
+        self._verdicts = {
+            face_id: decide(None if frame.shot_cut else self._verdicts.get(face_id), self._views_ahead(face_id, position))
+            for face_id in frame.readings
+        }
+        faces = tuple(self._face(face_id, position) for face_id in frame.readings)
+        self._next_out += 1
+        while self._window and self._window[0].index < self._next_out - self._options.half_width:
+            self._window.popleft()
+        return FrameFaces(frame.index, frame.shot_cut, faces)
+
+    def _face(self, face_id: int, position: int) -> TrackedFace:
+        span, centre = self._span(face_id, position)
+        reading = span[centre]
+        smoothed = smooth([item.raw for item in span], centre, self._options.half_width)
+        verdict = self._verdicts[face_id]
+        coefficients = None
+        if self._fitter is not None:
+            first_frame = self._next_out - centre
+            raw = [item.raw for item in span]
+            coefficients = self._fitter.coefficients(face_id, first_frame, raw, centre, self._options.half_width)
+        return TrackedFace(
+            face_id=face_id,
+            box=_box(smoothed.landmarks),
+            landmarks=smoothed.landmarks,
+            pose=smoothed.pose,
+            mouth_landmarks=smoothed.head_landmarks[list(MOUTH_AREA)],
+            confidence=reading.view.confidence,
+            mouth_visibility=visibility(reading.view, verdict.covered),
+            blink=eye_closure(smoothed.head_landmarks),
+            reason=verdict.reason,
+            coefficients=coefficients,
+            embedding=reading.embedding,
+        )
+
+    def _views_ahead(self, face_id: int, position: int) -> list[MouthView]:
+        span, centre = self._span(face_id, position)
+        return [reading.view for reading in span[centre:]]
+
+    def _span(self, face_id: int, position: int) -> tuple[list[_Reading], int]:
+        """Return readings of a face around a frame, without a gap and within the shot, and the frame's position in the span."""
+        frames = list(self._window)
+        begin = end = position
+        while begin > 0 and not frames[begin].shot_cut and face_id in frames[begin - 1].readings:
+            begin -= 1
+        while end + 1 < len(frames) and not frames[end + 1].shot_cut and face_id in frames[end + 1].readings:
+            end += 1
+        return [frame.readings[face_id] for frame in frames[begin : end + 1]], position - begin
+
+
+def _known(reading: MeshReading, found: dict[int, MeshReading]) -> bool:
+    box = _box(reading.landmarks)
+    return any(overlap(box, _box(other.landmarks)) > _SAME_FACE for other in found.values())
+
+
+def _box(landmarks: npt.NDArray[np.float32]) -> tuple[float, float, float, float]:
+    low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])

@@ -1,0 +1,167 @@
+"""Deadlines and cancellation, from both ends, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from structlog.testing import capture_logs
+
+from services.common import errors
+from services.common.server import call_context
+from services.common.server.limits import WorkerPool
+from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, sent
+
+
+@pytest.mark.parametrize("kind", ["Unary", "Stream"])
+async def test_a_call_without_a_deadline_gets_the_servers(echo: Any, kind: str) -> None:
+    client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1))
+    channel = client.stage.channel
+    answers: list[bytes] = []
+
+    async def ask() -> None:
+        if kind == "Unary":
+            answers.append(await channel.unary_unary(f"/{echo.service}/Unary")(b""))
+        else:
+            async for answer in channel.unary_stream(f"/{echo.service}/Download")(b""):
+                answers.append(answer)
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask()
+    # The first answer of the stream may be too late, on a machine that pauses.
+    assert answers in ([], [b"first"] if kind == "Stream" else [])
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "0.1 s" in (caught.value.details() or "")
+
+
+async def test_a_callers_long_deadline_is_cut_to_the_servers_longest(echo: Any) -> None:
+    client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1, max_deadline_s=0.1))
+    with pytest.raises(errors.StageDeadlineExceeded):
+        await client.call("Unary", timeout_s=60, policy=ONCE)
+
+
+async def test_a_callers_own_deadline_ends_the_work(echo: Any) -> None:
+    left: list[float | None] = []
+    ended: list[bool] = []
+
+    async def wait(_: bytes) -> bytes:
+        left.append(call_context.remaining_s())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+        return b""
+
+    client = echo.connect(await echo.serve(wait))
+    timeout_s = await outlasted(client, begun=lambda: bool(left))
+    assert left[0] is not None
+    # gRPC rounds a deadline up by some milliseconds on its way.
+    assert 0 <= left[0] < timeout_s + 0.3
+    await eventually(lambda: len(ended) == len(left))
+
+
+async def test_a_timeout_inside_of_a_handler_is_not_taken_for_the_calls_deadline(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise TimeoutError("of some other thing")
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.Unexpected):
+        await client.call("Unary", policy=ONCE)
+
+
+async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    begun, stopped = threading.Event(), threading.Event()
+
+    def work() -> bytes:
+        begun.set()
+        try:
+            for _ in range(2000):
+                call_context.check_not_cancelled()
+                time.sleep(0.005)
+        except errors.Cancelled:
+            stopped.set()
+            raise
+        return b""
+
+    client = echo.connect(await echo.serve(lambda _: pool.run(work)))
+    task = asyncio.create_task(client.call("Unary"))
+    await asyncio.to_thread(begun.wait, 60)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(stopped.wait, 60)
+    await eventually(lambda: pool.pending == 0)
+    pool.shutdown()
+
+
+async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: Any) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: bytes) -> bytes:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return b""
+
+    client = echo.connect(await echo.serve(wait))
+    method = client.stage.channel.unary_stream(f"/{echo.service}/Download")
+    async with contextlib.aclosing(client.stage.download(method, b"")) as responses:
+        async for response in responses:
+            assert response == b"first"
+            await asyncio.wait_for(begun.wait(), 60)
+            break
+    await asyncio.wait_for(ended.wait(), 60)
+
+
+async def test_a_failure_of_the_requests_own_iterator_comes_out_as_it_is(echo: Any) -> None:
+    async def requests() -> Any:
+        yield b"one"
+        raise errors.MediaUnsupported("the speech file is cut off", field="audio")
+
+    client = echo.connect(await echo.serve(answer))
+    with pytest.raises(errors.MediaUnsupported, match="cut off"):
+        async for _ in client.stage.stream(client.stage.channel.stream_stream(f"/{echo.service}/Stream"), requests()):
+            pass
+    with pytest.raises(errors.MediaUnsupported, match="cut off"):
+        await client.stage.upload(client.stage.channel.stream_unary(f"/{echo.service}/Upload"), requests)
+
+
+async def test_a_caller_who_leaves_while_an_answer_waits_is_no_error_of_the_server(echo: Any) -> None:
+    served: list[call_context.Call] = []
+
+    async def large(_: bytes) -> bytes:
+        call = call_context.current_call()
+        assert call is not None
+        served.append(call)
+        return bytes(1 << 20)
+
+    def answer_waits() -> bool:
+        # The connection takes no more. A write that need not wait takes less than a millisecond.
+        return bool(served) and served[-1].offered_at is not None and time.monotonic() - served[-1].offered_at > 0.05
+
+    server = await echo.serve(large)
+
+    def counted(code: str) -> float | None:
+        labels = {"stage": server.stage, "rpc": f"{echo.service}/Stream", "code": code}
+        return server.metrics.registry.get_sample_value("dubstage_rpcs_total", labels)
+
+    client = echo.connect(server)
+    with capture_logs() as lines:
+        for number in range(1, 11):
+            served.clear()
+            running = client.method("Stream")(sent(b"x", 1000))
+            assert await running.read() == b"first"
+            await eventually(answer_waits)
+            running.cancel()
+            await eventually(lambda number=number: sum(line["event"] == "rpc_finished" for line in lines) == number)
+    assert (counted("CANCELLED"), counted("INTERNAL")) == (10, None)
+    assert {line["log_level"] for line in lines} == {"info"}

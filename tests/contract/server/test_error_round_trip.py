@@ -1,0 +1,239 @@
+"""Each row of the error table crosses a real server, by each kind of method, and arrives as what it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from structlog.testing import capture_logs
+
+from services.common import errors
+from services.common.server.call_context import current_call
+from services.common.server.error_status import TABLE, from_rpc_error
+from services.common.server.retries import RetryPolicy
+from tests.contract.server.helpers import answer, sent
+
+EXAMPLES: list[errors.DubstageError] = [
+    errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
+    errors.InvalidRequest(
+        "2 rows are wrong", field="rows[0].id", violations=[("rows[0].id", "has a blank"), ("rows[7].face", "größer als der Film")]
+    ),
+    errors.InvalidRequest(
+        "2 rows are wrong",
+        field="rows[0].id",
+        violations=[("rows[0].id", "has a blank"), ("rows[7].consent_uri", "the consent was withdrawn")],
+        reasons=["", "CONSENT_WITHDRAWN"],
+    ),
+    errors.MediaUnsupported("notes.txt holds no video stream", field="video"),
+    errors.MessageTooLarge("18 MiB are over the limit of 16 MiB", field="image"),
+    errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"),
+    errors.Unauthenticated("a bearer token is required", field="authorization"),
+    errors.ArtefactNotFound("no artefact at file:///a/ab/abc", resource="file:///a/ab/abc"),
+    errors.ArtefactCorrupt("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),
+    errors.ModelNotFound("no renderer is called 'wav'", resource="wav"),
+    errors.OperationNotFound("no operation operations/7", resource="operations/7"),
+    errors.BatchNotFound("batch night has no shot s7", resource="night/s7"),
+    errors.ConsentMissing("actor ann has no consent on record", subject="actors/ann"),
+    errors.ConsentUnsigned("the record of ann is not signed", subject="ann"),
+    errors.ConsentSignerUnknown("the record of ann is signed with an unknown key", subject="ann"),
+    errors.ConsentAltered("the signature does not fit the record of ann", subject="ann"),
+    errors.ConsentWithdrawn("the consent of ann was withdrawn", subject="ann"),
+    errors.ConsentNotYetValid("the consent of ann begins tomorrow", subject="ann"),
+    errors.ConsentExpired("the consent of ann ended yesterday", subject="ann"),
+    errors.ConsentOutOfScope("the consent of ann does not cover the project", subject="ann"),
+    errors.ConsentWithoutSubject("the record does not say whose face it is about", subject="ann"),
+    errors.ConsentOtherSubject("the record is not about ann", subject="ann"),
+    errors.ConsentFaceUncertain("a person has to decide whether this is ann", subject="ann"),
+    errors.ActorNotReady("actor ann is not personalised", subject="actors/ann"),
+    errors.NoUsableFootage("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
+    errors.StorageFull("no space left in /data", subject="/data"),
+    errors.StorageRefused("the artefact store s3://films refuses: AccessDenied", subject="s3://films"),
+    errors.ClusterRefused("the cluster refuses: the account may not create jobs", subject="dubbing"),
+    errors.Overloaded("24 calls already", retry_after_s=0.25),
+    errors.TenantDubsReached("acme has 4 dubs", retry_after_s=5.0),
+    errors.TenantStreamsReached("acme has 2 live streams", retry_after_s=5.0),
+    errors.TenantFramesReached("acme had 1500 frames", retry_after_s=12.5),
+    errors.TenantStorageReached("acme has 7 GB", retry_after_s=60.0),
+    errors.AcceleratorOutOfMemory("no memory for a batch of 64", retry_after_s=2.5),
+    errors.ModelNotReady("still warming up", retry_after_s=0.5),
+    errors.BackendUnavailable("triton at localhost:8001 does not answer", retry_after_s=3.0),
+    errors.StageDeadlineExceeded("did not end in 5 s"),
+    errors.Cancelled("the job was cancelled"),
+    errors.ContractBroken("the renderer gave 61 frames for 60"),
+    errors.Unexpected("unexpected error", error_id="0123abcd"),
+]
+KINDS = ["Unary", "Download", "Upload", "Stream"]
+ONCE = RetryPolicy(max_attempts=1)
+
+
+def test_every_leaf_of_the_tree_has_a_row_and_an_example() -> None:
+    assert set(TABLE) == set(errors.leaves())
+    assert {type(example) for example in EXAMPLES} == set(errors.leaves())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda error: type(error).__name__)
+async def test_error_arrives_as_it_was_raised(echo: Any, kind: str, example: errors.DubstageError) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise type(example)(**{k: v for k, v in vars(example).items() if k != "stage"})
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(type(example)) as caught:
+        await client.call(kind, policy=ONCE)
+    assert vars(caught.value) == {**vars(example), "stage": "echo"}
+    assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
+    assert caught.value.__cause__.code().name == example.code
+    # What was answered before the failure in mid-stream has arrived.
+    assert client.received == ([b"first"] if kind in {"Download", "Stream"} else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, kind: str) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise KeyError("secret-of-the-inside")
+
+    client = echo.connect(await echo.serve(fail))
+    with capture_logs() as lines:
+        with pytest.raises(errors.Unexpected) as caught:
+            await client.call(kind, policy=ONCE)
+        # The answer may be here before the server's line.
+        async with asyncio.timeout(60):
+            while not lines:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    assert "secret" not in str(caught.value)
+    assert caught.value.error_id
+    assert caught.value.error_id in str(caught.value)
+    [line] = [line for line in lines if "error_id" in line]
+    assert (line["error_id"], line["log_level"]) == (caught.value.error_id, "error")
+    assert repr(line["exc_info"]) == "KeyError('secret-of-the-inside')"
+    assert line["exc_info"].__traceback__ is not None
+
+
+async def test_error_of_a_task_group_is_found_inside_of_it(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        async def inner() -> None:
+            raise errors.ModelNotFound("no such model", resource="wav")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(inner())
+        return b""
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.ModelNotFound, match="no such model"):
+        await client.call("Unary", policy=ONCE)
+
+
+async def test_a_very_long_message_is_cut_so_that_it_fits_the_trailers(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        raise errors.InvalidRequest("ü" * 100_000, field="f" * 100_000)
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.InvalidRequest) as caught:
+        await client.call("Unary", policy=ONCE)
+    assert len(caught.value.message.encode()) in range(990, 1001)
+    assert len(caught.value.field.encode()) == 300
+
+
+async def test_an_error_that_crosses_two_servers_names_the_stage_where_it_arose(echo: Any) -> None:
+    async def fail(_: bytes) -> bytes:
+        error = errors.NoUsableFootage("no face", subject="clip.mp4")
+        error.stage = "face"
+        raise error
+
+    client = echo.connect(await echo.serve(fail))
+    with pytest.raises(errors.NoUsableFootage) as caught:
+        await client.call("Unary", policy=ONCE)
+    assert caught.value.stage == "face"
+
+
+async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
+    client = echo.connect(await echo.serve(answer))
+    with pytest.raises(errors.ContractBroken, match="echo at 127"):
+        await client.stage.unary(client.stage.channel.unary_unary(f"/{echo.service}/Missing"), b"", policy=ONCE)
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_that_grpc_itself_makes_has_an_error(code: grpc.StatusCode) -> None:
+    error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
+    assert type(error) in TABLE
+    assert "render at r:1" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["Upload", "Stream"])
+async def test_error_reaches_a_caller_that_is_still_sending(echo: Any, kind: str) -> None:
+    client = echo.connect(await echo.serve(_refuse))
+    for _ in range(30):
+        with pytest.raises(errors.InvalidRequest):
+            await client.call(kind, b"x" * 65_536, times=64, policy=ONCE)
+
+
+async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_more(echo: Any) -> None:
+    client = echo.connect(await echo.serve(_refuse))
+    waiting = asyncio.Event()
+
+    async def one_and_wait() -> AsyncIterator[bytes]:
+        yield b"x"
+        await waiting.wait()
+
+    with pytest.raises(errors.InvalidRequest):
+        _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=60)]
+
+
+async def test_error_reaches_a_caller_whose_requests_are_read_ahead(echo: Any) -> None:
+    server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
+    client = echo.connect(server)
+    method = client.stage.channel.stream_stream("/dubstage.echo.v1.AheadService/Stream")
+
+    for _ in range(30):
+        with pytest.raises(errors.InvalidRequest):
+            _ = [answered async for answered in client.stage.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
+
+
+async def test_error_of_a_call_that_is_ended_from_outside_reaches_a_caller_that_is_still_sending(echo: Any) -> None:
+    async def ended(_: bytes) -> bytes:
+        call = current_call()
+        assert call is not None
+        asyncio.get_running_loop().call_soon(call.end, errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"))
+        await asyncio.sleep(60)
+        return b""
+
+    client = echo.connect(await echo.serve(ended))
+    for _ in range(30):
+        with pytest.raises(errors.CallTooLarge):
+            await client.call("Stream", b"x" * 65_536, times=64)
+
+
+async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:
+    client = echo.connect(await echo.serve(_refuse))
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0)
+
+    # Which of the two it sees is a race that grpc.aio decides; that it ends before its deadline is not.
+    with pytest.raises((errors.InvalidRequest, errors.BackendUnavailable)):
+        _ = [answer async for answer in client.stage.stream(client.method("Stream"), endless(), timeout_s=60)]
+
+
+def _reads_ahead() -> grpc.GenericRpcHandler:
+    async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        requests = aiter(requests)
+        first, ahead = await anext(requests), asyncio.ensure_future(anext(requests, None))
+        await asyncio.sleep(0)  # the second read begins
+        try:
+            yield await _refuse(first)
+        finally:
+            ahead.cancel()
+
+    return grpc.method_handlers_generic_handler(
+        "dubstage.echo.v1.AheadService", {"Stream": grpc.stream_stream_rpc_method_handler(stream)}
+    )
+
+
+async def _refuse(_: bytes) -> bytes:
+    raise errors.InvalidRequest("frame 0 has no image", field="frames[0].image")

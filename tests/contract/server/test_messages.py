@@ -1,0 +1,145 @@
+"""What no handler ever sees: bytes that are no message, messages that are too large, and fields out of their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.face.v1alpha1 import face_pb2, face_pb2_grpc
+from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
+from services.common import errors
+from services.common.server.error_status import from_rpc_error
+from tests.contract.server.helpers import ONCE, answer
+
+MIB = 1 << 20
+KINDS = ["Unary", "Download", "Upload", "Stream"]
+RPCS = {
+    "dubstage.render.v1alpha1.RenderService/ListModels": "Unary",
+    "dubstage.render.v1alpha1.RenderService/Personalize": "Download",
+    "dubstage.face.v1alpha1.FaceService/FitIdentity": "Upload",
+    "dubstage.face.v1alpha1.FaceService/Track": "Stream",
+}
+
+
+class Faces(face_pb2_grpc.FaceServiceServicer):
+    async def Track(self, request_iterator: Any, context: Any) -> AsyncIterator[face_pb2.TrackResponse]:
+        async for _ in request_iterator:
+            yield face_pb2.TrackResponse()
+
+    async def FitIdentity(self, request_iterator: Any, context: Any) -> face_pb2.FitIdentityResponse:
+        return face_pb2.FitIdentityResponse(num_frames=len([request async for request in request_iterator]))
+
+
+class Renders(render_pb2_grpc.RenderServiceServicer):
+    async def Render(self, request_iterator: Any, context: Any) -> AsyncIterator[render_pb2.RenderResponse]:
+        async for _ in request_iterator:
+            yield render_pb2.RenderResponse()
+
+    async def ListModels(self, request: Any, context: Any) -> render_pb2.ListModelsResponse:
+        return render_pb2.ListModelsResponse()
+
+    async def Personalize(self, request: Any, context: Any) -> AsyncIterator[render_pb2.PersonalizeResponse]:
+        yield render_pb2.PersonalizeResponse()
+
+
+def add_servicers(server: grpc.aio.Server) -> None:
+    face_pb2_grpc.add_FaceServiceServicer_to_server(Faces(), server)
+    render_pb2_grpc.add_RenderServiceServicer_to_server(Renders(), server)
+
+
+async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.aio.AioRpcError:
+    """How a call of raw bytes fails, by a client that has no limits of its own."""
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+    async def each() -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+
+    async def ask(channel: Any) -> None:
+        match kind:
+            case "Unary":
+                await channel.unary_unary(f"/{rpc}")(messages[0], timeout=60)
+            case "Upload":
+                await channel.stream_unary(f"/{rpc}")(each(), timeout=60)
+            case "Download":
+                _ = [reply async for reply in channel.unary_stream(f"/{rpc}")(messages[0], timeout=60)]
+            case _:
+                _ = [reply async for reply in channel.stream_stream(f"/{rpc}")(each(), timeout=60)]
+
+    async with grpc.aio.insecure_channel(address, options=unlimited) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(channel)
+    return caught.value
+
+
+@pytest.mark.parametrize("rpc", RPCS)
+@pytest.mark.parametrize("junk", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", bytes(10), b"\x0a\x02\x08"])
+async def test_bytes_that_are_no_message_are_the_callers_mistake(echo: Any, rpc: str, junk: bytes) -> None:
+    server = await echo.serve(answer, register=add_servicers)
+    error = await failure(server.address, rpc, RPCS[rpc], junk)
+    found = from_rpc_error(error, peer="echo")
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert isinstance(found, errors.InvalidRequest)
+    assert f"the {len(junk)} bytes that were sent are no dubstage." in found.message
+    assert found.stage == "echo"
+
+
+async def test_bytes_that_are_no_message_do_not_disturb_health_and_reflection(echo: Any) -> None:
+    server = await echo.serve(answer)
+    for rpc, kind in (
+        ("grpc.health.v1.Health/Check", "Unary"),
+        ("grpc.health.v1.Health/Watch", "Download"),
+        ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "Stream"),
+    ):
+        error = await failure(server.address, rpc, kind, b"\xff\xff")
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, rpc
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_message_over_the_limit_is_named_by_its_size(echo: Any, kind: str) -> None:
+    server = await echo.serve(answer)
+    error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(17 * MIB))
+    found = from_rpc_error(error, peer="echo")
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert isinstance(found, errors.MessageTooLarge)
+    assert "17.0 MiB is too large: a message may have 16.0 MiB" in found.message
+    assert found.stage == "echo"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_message_far_over_the_limit_is_refused_by_grpc_itself(echo: Any, kind: str) -> None:
+    server = await echo.serve(answer, max_message_bytes=MIB)
+    error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(5 * MIB))
+    assert isinstance(from_rpc_error(error, peer="echo"), errors.MessageTooLarge)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_answer_over_the_limit_is_an_error_that_says_so(echo: Any, kind: str) -> None:
+    async def grow(message: bytes) -> bytes:
+        return message * 5
+
+    client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
+    with pytest.raises(errors.MessageTooLarge, match=r"the answer of .* is too large") as caught:
+        await client.call(kind, bytes(4000), policy=ONCE)
+    assert caught.value.stage == "echo"
+
+
+async def test_a_field_out_of_its_bounds_is_refused_before_the_handler_and_named(echo: Any) -> None:
+    server = await echo.serve(answer, register=add_servicers)
+    rate = common_pb2.Rational(num=1 << 62, den=1)
+    config = face_pb2.TrackRequest(config=face_pb2.TrackConfig(timeline=common_pb2.Timeline(frame_rate=rate)))
+    personalize = render_pb2.PersonalizeRequest(model="ugc", num_steps=(1 << 32) - 1)
+    for rpc, kind, request, field in (
+        ("dubstage.face.v1alpha1.FaceService/Track", "Stream", config, "config.timeline.frame_rate.num"),
+        ("dubstage.face.v1alpha1.FaceService/FitIdentity", "Upload", face_pb2.FitIdentityRequest(
+            frame=face_pb2.FitIdentityFrame(face=face_pb2.FaceTrack(box=[0, 0, float("nan"), 1]))), "frame.face.box"),
+        ("dubstage.render.v1alpha1.RenderService/Personalize", "Download", personalize, "num_steps"),
+    ):  # fmt: skip
+        found = from_rpc_error(await failure(server.address, rpc, kind, request.SerializeToString()), peer="echo")
+        assert isinstance(found, errors.InvalidRequest)
+        assert found.field == field

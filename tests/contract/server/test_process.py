@@ -1,0 +1,154 @@
+"""A stage as a process: signals, exit codes, the end of one that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common import errors
+from tests.contract.server.helpers import ONCE, answer, eventually, process_of
+
+STAGE = """
+import asyncio, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from conftest import SERVICE, echo_handlers
+from services.common.server.limits import WorkerPool
+from services.common.server.process import run_stage
+from services.common.server.server import StageServer
+from services.common.server.settings import StageSettings, load_settings
+
+pool = WorkerPool(num_threads=1, max_queued=1)
+
+def warm_up():
+    if "broken" in sys.argv:
+        raise KeyError("secret of the inside")
+    if "slow-warm-up" in sys.argv:
+        print("warming", flush=True)
+        time.sleep(600)
+
+async def behave(message):
+    if message == b"slow":
+        await asyncio.sleep(0.5)
+    if message == b"stuck":
+        await pool.run(time.sleep, 600)
+    return message
+
+def build(settings):
+    return StageServer("echo", settings, services=[SERVICE], warm_up=warm_up, workers=[pool],
+                       register=lambda server: server.add_generic_rpc_handlers([echo_handlers(behave)]))
+
+raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
+"""
+
+
+def start_process(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return process_of(STAGE, *arguments, **environment)
+
+
+async def listening(process: subprocess.Popen[str]) -> str:
+    """Return the address that a process says it listens on."""
+    assert process.stdout is not None
+    line = await asyncio.to_thread(process.stdout.readline)
+    assert line.startswith("dubstage echo listening on 127.0.0.1:")
+    return line.split()[-1]
+
+
+async def begun(echo: Any, target: str, message: bytes) -> tuple[Any, asyncio.Task[Any]]:
+    """Return a client of the server at an address, and a call of the client that the server has begun to answer."""
+    client = echo.connect(type("Address", (), {"address": target})())
+    running = asyncio.create_task(client.call("Stream", message))
+    await eventually(lambda: client.received == [b"first"])
+    return client, running
+
+
+async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero(echo: Any, tmp_path: Path) -> None:
+    with start_process(DUBSTAGE_READY_FILE=str(tmp_path / "ready")) as process:
+        try:
+            target = await listening(process)
+            assert (tmp_path / "ready").read_text().strip() == target
+            client, running = await begun(echo, target, b"slow")
+            process.send_signal(signal.SIGTERM)
+            await running
+            assert client.received == [b"first", b"slow"]
+            _, log = await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert '"event": "rpc_finished"' in log
+    assert "Traceback" not in log
+
+
+async def test_sigterm_in_mid_warm_up_ends_the_process_at_once() -> None:
+    with start_process("slow-warm-up") as process:
+        try:
+            assert process.stdout is not None
+            assert (await asyncio.to_thread(process.stdout.readline)).strip() == "warming"
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+async def test_a_computation_that_does_not_look_up_does_not_hold_the_process_beyond_the_grace(echo: Any) -> None:
+    with start_process(DUBSTAGE_DRAIN_GRACE_S="0.1") as process:
+        try:
+            _, running = await begun(echo, await listening(process), b"stuck")
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(errors.BackendUnavailable):
+                await running
+            await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+
+
+async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_code(echo: Any) -> None:
+    server = await echo.serve(answer)
+    with start_process(DUBSTAGE_PORT=str(server.port)) as process:
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == errors.InvalidRequest.exit_code
+    sentence = f"dubstage echo: the echo stage cannot listen on 127.0.0.1:{server.port}: another process listens there"
+    assert [line for line in log.splitlines() if line.startswith(sentence)]
+    assert "set DUBSTAGE_PORT" in log
+    assert '"event": "cannot_serve"' in log
+    assert "Traceback" not in log
+
+
+async def test_a_fault_of_our_own_ends_the_process_with_the_code_of_a_bug_and_its_id_leads_to_the_traceback() -> None:
+    with start_process("broken") as process:
+        try:
+            _, log = await asyncio.to_thread(process.communicate, timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == errors.Unexpected.exit_code == 12
+    (sentence,) = [line for line in log.splitlines() if line.startswith("dubstage echo: ")]
+    (line,) = [json.loads(line) for line in log.splitlines() if line.startswith("{") and "cannot_serve" in line]
+    assert line["error_id"] in sentence
+    assert "secret of the inside" in line["exception"]
+    assert "secret" not in sentence
+
+
+async def test_a_server_that_is_killed_in_mid_stream_is_an_error_worth_trying_elsewhere(echo: Any) -> None:
+    with start_process() as process:
+        try:
+            target = await listening(process)
+            client, running = await begun(echo, target, b"stuck")
+            process.kill()
+            with pytest.raises(errors.BackendUnavailable, match=target):
+                await running
+            with pytest.raises(errors.BackendUnavailable, match=target):
+                await client.call("Unary", policy=ONCE)
+        finally:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,207 @@
+"""Certificates, keys, authorities and tokens are replaced while real servers and clients run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from structlog.testing import capture_logs
+
+from services.common import errors
+from services.common.server.client import StageClient
+from services.common.server.server import StageServer
+from tests.contract.server.helpers import ONCE, answer, presenting
+
+
+@dataclass
+class Side:
+    """TLS files of one side in a folder of its own, as a Secret is mounted."""
+
+    folder: Path
+    authority: Path = field(init=False)
+    chain: Path = field(init=False)
+    key: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
+        self.authority, self.chain, self.key = (self.folder / name for name in ("ca.crt", "tls.crt", "tls.key"))
+
+    def replace(self, authority: Path, identity: Any) -> None:
+        """Put other files in the place of these, each as a whole."""
+        for source, target in ((authority, self.authority), (identity.chain, self.chain), (identity.key, self.key)):
+            fresh = target.with_suffix(".new")
+            shutil.copy(source, fresh)
+            fresh.replace(target)
+
+
+@dataclass
+class Pair:
+    """A server with mutual TLS, and what a client of the server is made with."""
+
+    server: StageServer
+    own: Side
+    callers: Side
+    echo: Any
+
+    def client(self, callers: Side | None = None) -> Any:
+        side = callers or self.callers
+        return self.echo.connect(
+            self.server,
+            target=f"localhost:{self.server.port}",
+            tls=True,
+            tls_ca_file=side.authority,
+            tls_certificate_file=side.chain,
+            tls_key_file=side.key,
+        )
+
+
+@pytest.fixture
+async def pair(echo: Any, certificates: Any, tmp_path: Path) -> Pair:
+    own, callers = Side(tmp_path / "server"), Side(tmp_path / "client")
+    own.replace(certificates.authority, certificates.server)
+    callers.replace(certificates.authority, certificates.client)
+    server = await echo.serve(
+        answer,
+        tls_certificate_file=own.chain,
+        tls_key_file=own.key,
+        tls_client_ca_file=own.authority,
+        require_client_certificate=True,
+    )
+    return Pair(server, own, callers, echo)
+
+
+@dataclass
+class Running:
+    """A stream that goes on for as long as a test wants."""
+
+    client: StageClient
+    method: Any
+    sent: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        self._replies = self.client.stream(self.method, self._messages(), timeout_s=120)
+
+    async def begin(self) -> None:
+        assert await anext(self._replies) == b"first"
+
+    async def exchange(self, message: bytes) -> None:
+        """Send a message and get the answer."""
+        self.sent.put_nowait(message)
+        assert await anext(self._replies) == message
+
+    async def end(self) -> None:
+        await self._replies.aclose()
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        while True:
+            yield await self.sent.get()
+
+
+async def test_both_sides_go_on_with_new_certificates_and_the_old_ones_open_nothing(
+    pair: Pair, certificates: Any, tmp_path: Path
+) -> None:
+    client = pair.client()
+    await client.call("Unary", policy=ONCE)
+    running = Running(client.stage, client.method("Stream"))
+    await running.begin()
+    old = Side(tmp_path / "old")
+    old.replace(certificates.authority, certificates.client)
+
+    # Everything of the second authority from now on.
+    pair.own.replace(certificates.other_authority, certificates.foreign_server)
+    pair.callers.replace(certificates.other_authority, certificates.foreign_client)
+    await client.call("Unary", policy=ONCE)
+    await client.call("Stream", policy=ONCE)
+    with pytest.raises(errors.BackendUnavailable):
+        await pair.client(old).call("Unary", policy=ONCE)
+    # A caller that knows the server by the new authority, and presents the old certificate.
+    old.replace(certificates.other_authority, certificates.client)
+    with pytest.raises(errors.BackendUnavailable):
+        await pair.client(old).call("Unary", policy=ONCE)
+    await running.exchange(b"still there")
+    await running.end()
+
+    # And back again: the second authority is of no use then.
+    pair.own.replace(certificates.authority, certificates.server)
+    with pytest.raises(errors.BackendUnavailable):
+        await pair.client().call("Unary", policy=ONCE)
+    pair.callers.replace(certificates.authority, certificates.client)
+    await client.call("Unary", policy=ONCE)
+
+
+async def test_a_certificate_without_its_key_is_not_used_and_the_log_says_so(pair: Pair, certificates: Any) -> None:
+    with capture_logs() as lines:
+        shutil.copy(certificates.foreign_server.chain, pair.own.chain)
+        await pair.client().call("Unary", policy=ONCE)
+    unusable = [line for line in lines if line["event"] == "tls_files_unusable"]
+    assert [line["log_level"] for line in unusable] == ["error"]
+    assert str(pair.own.key) in unusable[0]["message"]
+    # With the key beside it, the next connection has the new certificate.
+    shutil.copy(certificates.foreign_server.key, pair.own.key)
+    with pytest.raises(errors.BackendUnavailable):
+        await pair.client().call("Unary", policy=ONCE)
+    pair.callers.replace(certificates.other_authority, certificates.client)
+    await pair.client().call("Unary", policy=ONCE)
+
+
+@pytest.mark.parametrize("wrong", ["key of another certificate", "no certificate", "no authority", "missing"])
+async def test_files_that_cannot_be_used_are_named_at_the_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
+    side = pair.callers
+    named = {"key of another certificate": side.key, "no certificate": side.chain, "no authority": side.authority}.get(
+        wrong, side.chain
+    )
+    if wrong == "missing":
+        side.chain.unlink()
+    elif wrong == "key of another certificate":
+        shutil.copy(certificates.server.key, side.key)
+    else:
+        named.write_text("no PEM\n")
+    with pytest.raises(errors.InvalidRequest) as caught:
+        pair.client()
+    assert str(named) in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["Unary", "Download", "Upload", "Stream"])
+async def test_a_client_sends_the_token_that_is_in_its_file_now(echo: Any, tmp_path: Path, kind: str) -> None:
+    accepted = tmp_path / "accepted"
+    accepted.write_text("first-token\n")
+    own = presenting(tmp_path, "first-token")
+    server = await echo.serve(answer, auth_token_file=accepted)
+    client = echo.connect(server, auth_token_file=own)
+    await client.call(kind, policy=ONCE)
+    running = Running(client.stage, client.method("Stream"))
+    await running.begin()
+
+    accepted.write_text("second-token\n")
+    with pytest.raises(errors.Unauthenticated):
+        await client.call(kind, policy=ONCE)
+    own.write_text("second-token\n")
+    await client.call(kind, policy=ONCE)
+    await running.exchange(b"still there")
+    await running.end()
+
+    # A file that holds no token for a moment: the former token is sent.
+    own.write_text("")
+    await client.call(kind, policy=ONCE)
+    own.unlink()
+    await client.call(kind, policy=ONCE)
+
+
+async def test_the_watch_of_health_that_grpc_begins_by_itself_carries_the_token(echo: Any, tmp_path: Path) -> None:
+    accepted = tmp_path / "accepted"
+    accepted.write_text("a-token\n")
+    server = await echo.serve(answer, warm=False, auth_token_file=accepted)
+    client = echo.connect(server, auth_token_file=presenting(tmp_path, "a-token"), only_serving=True)
+    # The client knows that the server does not serve: a watch without the token would tell it nothing.
+    with pytest.raises(errors.BackendUnavailable, match="echo at"):
+        await client.call("Unary", policy=ONCE)
+    assert client.stage.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+    await server.warm_up()
+    await client.stage.wait_until_reachable(60)
+    await client.call("Unary", policy=ONCE)

@@ -1,0 +1,152 @@
+"""Sizes, tokens and TLS, on real servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common import errors
+from services.common.server.client import ClientConfig, StageClient
+from tests.contract.server.helpers import ONCE, answer, presenting
+
+# Sizes
+
+
+@pytest.mark.parametrize("direction", ["request", "response"])
+async def test_an_oversized_message_is_named_and_not_tried_again(echo: Any, direction: str) -> None:
+    attempts = 0
+
+    async def grow(message: bytes) -> bytes:
+        nonlocal attempts
+        attempts += 1
+        return message * 3
+
+    client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
+    size = 9000 if direction == "request" else 4000
+    with pytest.raises(errors.MessageTooLarge, match="DUBSTAGE_MAX_MESSAGE_BYTES"):
+        await client.call("Unary", bytes(size))
+    assert attempts == (0 if direction == "request" else 1)
+    await client.call("Unary", bytes(2000))
+
+
+# Tokens
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    file = tmp_path / "tokens"
+    file.write_text("# farm\nold-token\nnew-token\n")
+    return file
+
+
+@pytest.mark.parametrize("kind", ["Unary", "Download", "Upload", "Stream"])
+async def test_only_a_known_token_opens_the_server(echo: Any, token_file: Path, tmp_path: Path, kind: str) -> None:
+    server = await echo.serve(answer, auth_token_file=token_file)
+    for token in ("old-token", "new-token"):
+        await echo.connect(server, auth_token_file=presenting(tmp_path, token)).call(kind, policy=ONCE)
+    for client in (echo.connect(server), echo.connect(server, auth_token_file=presenting(tmp_path, "old-toke"))):
+        with pytest.raises(errors.Unauthenticated):
+            await client.call(kind, policy=ONCE)
+        assert client.received == []
+
+
+@pytest.mark.parametrize("kind", ["Upload", "Stream"])
+async def test_a_caller_that_is_refused_while_it_sends_large_messages_learns_why(
+    echo: Any, token_file: Path, tmp_path: Path, kind: str
+) -> None:
+    server = await echo.serve(answer, auth_token_file=token_file)
+    for _ in range(10):
+        client = echo.connect(server, auth_token_file=presenting(tmp_path, "wrong-token"))
+        with pytest.raises(errors.Unauthenticated, match="not one that this server accepts"):
+            await client.call(kind, bytes(1 << 20), times=20, policy=ONCE)
+
+
+async def test_a_replaced_token_file_counts_without_a_restart(echo: Any, token_file: Path, tmp_path: Path) -> None:
+    server = await echo.serve(answer, auth_token_file=token_file)
+    client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
+    await client.call("Unary", policy=ONCE)
+    fresh = tmp_path / "fresh"
+    fresh.write_text("new-token\n")
+    fresh.replace(token_file)
+    with pytest.raises(errors.Unauthenticated):
+        await client.call("Unary", policy=ONCE)
+
+
+def _becomes_a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda file: os.truncate(file, 0),
+    "blank": lambda file: file.write_text(" \n\n\t\n"),
+    "comments only": lambda file: file.write_text("# old-token\n"),
+    "no text": lambda file: file.write_bytes(b"\xff\xfe\x00"),
+    "not plain ASCII": lambda file: file.write_text("old-token ü\n"),
+    "gone": lambda file: file.unlink(),
+    "a folder": _becomes_a_folder,
+}
+
+
+@pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
+async def test_while_the_token_file_holds_no_token_every_call_is_refused(
+    echo: Any, token_file: Path, tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    server = await echo.serve(answer, auth_token_file=token_file)
+    client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
+    await client.call("Unary", policy=ONCE)
+    change(token_file)
+    for kind in ("Unary", "Upload", "Stream"):
+        with pytest.raises(errors.Unauthenticated, match="token file is empty or cannot be read") as caught:
+            await client.call(kind, policy=ONCE)
+        assert str(token_file) not in caught.value.message
+    if token_file.is_dir():
+        token_file.rmdir()
+    token_file.write_text("old-token\n")
+    await client.call("Stream", policy=ONCE)
+
+
+def test_no_token_travels_in_plain_text_to_another_machine(token_file: Path) -> None:
+    with pytest.raises(errors.InvalidRequest, match="plain text"):
+        StageClient(ClientConfig(stage="render", target="render.example:50055", auth_token_file=token_file))
+
+
+# TLS
+
+
+async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certificates: Any) -> None:
+    server = await echo.serve(answer, tls_certificate_file=certificates.server.chain, tls_key_file=certificates.server.key)
+    target = f"localhost:{server.port}"
+    await echo.connect(server, target=target, tls=True, tls_ca_file=certificates.authority).call("Unary", policy=ONCE)
+    strangers = [
+        echo.connect(server, target=target, tls=True, tls_ca_file=certificates.other_authority),
+        echo.connect(server, target=target),
+    ]
+    for client in strangers:
+        with pytest.raises(errors.BackendUnavailable):
+            await client.call("Unary", policy=ONCE)
+
+
+async def test_mutual_tls_asks_for_a_certificate_of_the_authority(echo: Any, certificates: Any) -> None:
+    server = await echo.serve(
+        answer,
+        tls_certificate_file=certificates.server.chain,
+        tls_key_file=certificates.server.key,
+        tls_client_ca_file=certificates.authority,
+        require_client_certificate=True,
+    )
+    common = {"target": f"localhost:{server.port}", "tls": True, "tls_ca_file": certificates.authority}
+    own, foreign = certificates.client, certificates.foreign_client
+    client = echo.connect(server, **common, tls_certificate_file=own.chain, tls_key_file=own.key)
+    await client.call("Stream", policy=ONCE)
+    strangers = [
+        echo.connect(server, **common),
+        echo.connect(server, **common, tls_certificate_file=foreign.chain, tls_key_file=foreign.key),
+    ]
+    for stranger in strangers:
+        with pytest.raises(errors.BackendUnavailable):
+            await stranger.call("Unary", policy=ONCE)

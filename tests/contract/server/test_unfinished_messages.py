@@ -1,0 +1,233 @@
+"""Callers that send half a message, or only watch, take little memory for little time, and keep no other caller out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.common.server.client import ClientConfig, StageClient
+from services.common.server.health import REQUEST_S
+from tests.contract.server.conftest import SERVICE
+from tests.contract.server.helpers import ONCE, SERVING, process_of
+from tests.contract.server.http2 import HalfSender, close_all
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and needs the addresses 127.0.0.2 and so on")
+
+MIB = 1 << 20
+TOKEN = "token-of-the-gateway"
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+MOST_GROWTH = 64 * MIB
+# Largest message of the server, and what gRPC takes of a call before the server reads.
+MESSAGE, UNREAD = 16 * MIB, 64 << 10
+
+STAGE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from conftest import SERVICE, echo_handlers
+from services.common.server.process import run_stage
+from services.common.server.server import StageServer
+from services.common.server.settings import StageSettings, load_settings
+
+async def behave(message):
+    return message
+
+def build(settings):
+    return StageServer("echo", settings, services=[SERVICE],
+                       register=lambda server: server.add_generic_rpc_handlers([echo_handlers(behave)]))
+
+raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
+"""
+
+
+@dataclass
+class Stage:
+    """A stage in a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+    plain: str
+    token_file: Path
+
+    @property
+    def resident(self) -> int:
+        """Resident memory, bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    def client(self, **config: Any) -> StageClient:
+        """A client with a valid token, which sends calls to a server that serves."""
+        chosen = {"target": self.address, "auth_token_file": self.token_file, "only_serving": True, **config}
+        return StageClient(ClientConfig(stage="echo", **chosen))
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """A stage that asks for a token, unless the parameter is False."""
+    file = tmp_path / "tokens"
+    file.write_text(f"{TOKEN}\n")
+    environment = {
+        "DUBSTAGE_AUTH_TOKEN_FILE": str(file) if getattr(request, "param", True) else "",
+        "DUBSTAGE_HEALTH_PORT": str(free_port),
+        "DUBSTAGE_MAX_IDLE_S": "4",
+        "DUBSTAGE_LOG_LEVEL": "error",
+    }
+    with process_of(STAGE, **environment) as process:
+        try:
+            assert process.stdout is not None
+            address = (await asyncio.to_thread(process.stdout.readline)).split()[-1]
+            stage = Stage(process, address, f"127.0.0.1:{free_port}", file)
+            async with stage.client() as client:
+                await serve_one(client)
+            yield stage
+        finally:
+            process.kill()
+
+
+async def serve_one(client: StageClient) -> None:
+    """Call a server: one message whole, and a stream."""
+    channel: Any = client.channel
+    assert await client.unary(channel.unary_unary(f"/{SERVICE}/Unary"), b"x", policy=ONCE, timeout_s=20) == b"x"
+
+    async def messages() -> AsyncIterator[bytes]:
+        yield b"a"
+        yield bytes(MIB)
+
+    replies = client.stream(channel.stream_stream(f"/{SERVICE}/Stream"), messages(), timeout_s=20)
+    assert [len(reply) async for reply in replies] == [5, 1, MIB]
+
+
+@asynccontextmanager
+async def senders_of(stage: Stage, *sources: str, address: str = "") -> AsyncIterator[list[HalfSender]]:
+    """Connections from some addresses of this machine."""
+    senders = [await HalfSender.connect(address or stage.address, source=source) for source in sources]
+    try:
+        yield senders
+    finally:
+        await close_all(senders)
+
+
+async def flood(stage: Stage, senders: list[HalfSender], seconds: float) -> int:
+    """Send for some time while a client with a token calls. Return how much the memory of the stage grew at most, bytes."""
+    before = most = stage.resident
+    sending = asyncio.gather(*(sender.send(seconds) for sender in senders))
+    async with stage.client() as client:
+        while not sending.done():
+            await serve_one(client)
+            most = max(most, stage.resident)
+            await asyncio.sleep(0.05)
+    await sending
+    return max(most, stage.resident) - before
+
+
+async def test_half_sent_health_checks_without_a_token_take_no_memory_and_are_ended(stage: Stage) -> None:
+    async with senders_of(stage, "127.0.0.2") as (sender,):
+        calls = {sender.call(CHECK, num_bytes=MESSAGE) for _ in range(40)}
+        assert await flood(stage, [sender], 4) < MOST_GROWTH
+        assert sender.ended == calls
+
+
+@pytest.mark.parametrize("stage", [False], indirect=True)
+async def test_half_sent_health_checks_of_a_stage_without_tokens_take_turns_and_are_ended(stage: Stage) -> None:
+    async with senders_of(stage, "127.0.0.2", "127.0.0.3") as senders:
+        for sender in senders:
+            for _ in range(40):
+                sender.call(CHECK, num_bytes=MESSAGE)
+        before = stage.resident
+        sending = asyncio.gather(*(sender.send(25) for sender in senders))
+        async with grpc.aio.insecure_channel(stage.address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            while not sending.done():
+                assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)).status == SERVING
+                # Two of each address are read at the same time.
+                assert stage.resident - before < 4 * MESSAGE + MOST_GROWTH
+                await asyncio.sleep(0.1)
+        assert [len(sender.ended) for sender in senders] == [40, 40]
+
+
+@pytest.mark.parametrize("method", ["Unary", "Stream"])
+async def test_a_thousand_half_sent_calls_without_a_token_take_little_memory_and_are_ended(stage: Stage, method: str) -> None:
+    async with senders_of(stage, *["127.0.0.2"] * 8) as senders:
+        for sender in senders:
+            for _ in range(125):
+                sender.call(f"/{SERVICE}/{method}", num_bytes=MESSAGE)
+        # All may have sent what gRPC takes before the server reads, before the first refusal leaves.
+        assert await flood(stage, senders, 12) < 1000 * UNREAD + MOST_GROWTH / 2
+        assert [len(sender.ended) for sender in senders] == [125] * 8
+
+
+async def test_half_sent_calls_with_a_token_are_ended_and_give_their_memory_back(stage: Stage) -> None:
+    before = stage.resident
+    # As many as run at the same time, and more.
+    async with senders_of(stage, "127.0.0.2") as (sender,):
+        for _ in range(8):
+            sender.call(f"/{SERVICE}/Unary", num_bytes=MESSAGE, token=TOKEN)
+        for _ in range(100):
+            sender.call(REFLECTION, num_bytes=MESSAGE, token=TOKEN)
+            sender.call(CHECK, num_bytes=MESSAGE, token=TOKEN)
+        most = before
+        sending = asyncio.create_task(sender.send(25))
+        while not sending.done():
+            most = max(most, stage.resident)
+            await asyncio.sleep(0.05)
+        # 8 calls, 4 of reflection and 2 health checks are read at the same time. Of the others, gRPC takes the first bytes.
+        assert most - before < 14 * MESSAGE + 208 * UNREAD + MOST_GROWTH
+        assert len(sender.ended) == 208
+    async with stage.client() as client:
+        await serve_one(client)
+        async with asyncio.timeout(20):
+            while stage.resident - before > MOST_GROWTH:  # noqa: ASYNC110 - the memory of another process
+                await asyncio.sleep(0.1)
+
+
+async def test_half_sent_checks_of_the_plain_port_are_ended_in_time_and_probes_are_answered(stage: Stage) -> None:
+    async with senders_of(stage, *["127.0.0.2"] * 4, address=stage.plain) as senders:
+        for sender in senders:
+            for path in (CHECK, WATCH):
+                for _ in range(16):
+                    sender.call(path, num_bytes=4000)
+                    # Longer than any request of this port: refused as soon as the length is there.
+                    sender.call(path, num_bytes=MESSAGE)
+        begun = time.monotonic()
+        before = stage.resident
+        sending = asyncio.gather(*(sender.send(25) for sender in senders))
+        async with grpc.aio.insecure_channel(stage.plain) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            while not sending.done():
+                assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)).status == SERVING
+                assert stage.resident - before < MOST_GROWTH
+                await asyncio.sleep(0.1)
+        assert [len(sender.ended) for sender in senders] == [64] * 4
+        assert time.monotonic() - begun > REQUEST_S
+
+
+async def test_a_thousand_watches_without_a_token_do_not_lock_out_a_client_with_a_token(stage: Stage) -> None:
+    async with senders_of(stage, *(f"127.0.0.{number}" for number in (2, 3, 4, 5) for _ in range(2))) as senders:
+        for sender in senders:
+            for _ in range(128):
+                sender.whole_call(WATCH)
+        await asyncio.gather(*(sender.send(1) for sender in senders))
+        async with stage.client() as client:
+            await client.wait_until_reachable(20)
+            await serve_one(client)
+        async with grpc.aio.insecure_channel(stage.address) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert "DUBSTAGE_HEALTH_PORT" in (refused.value.details() or "")
+            # A client that watches health and sends no token with the watch goes on without health.
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Watch(health_pb2.HealthCheckRequest(), timeout=20).read()
+            assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

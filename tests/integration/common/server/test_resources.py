@@ -1,0 +1,30 @@
+"""No kernel of BLAS which a machine asks for changes the last bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from services.common.server.resources import cpu_flags
+
+SOLVE = """
+import services, hashlib, numpy as np
+random = np.random.default_rng(0)
+a, b = random.normal(size=(86, 86)), random.normal(size=(86, 6))
+print(hashlib.sha256(np.linalg.solve(a, b).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif("avx2" not in cpu_flags(), reason="needs a processor with avx2")
+def test_a_linear_system_has_the_same_last_bits_whatever_kernel_the_machine_asks_for() -> None:
+    digests = set()
+    for kernel in (None, "Haswell", "Sandybridge", "SkylakeX"):
+        environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+        if kernel is not None:
+            environment["OPENBLAS_CORETYPE"] = kernel
+        run = subprocess.run([sys.executable, "-c", SOLVE], env=environment, capture_output=True, text=True, timeout=90, check=True)
+        digests.add(run.stdout)
+    assert len(digests) == 1

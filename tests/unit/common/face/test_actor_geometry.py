@@ -1,0 +1,93 @@
+"""Neutral shapes.
+
+Render box and mask do not tell how far the mouth is open (Saunders and Namboodiri, appendix A.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.face.actor_geometry import (
+    ANCHORS,
+    lower_face_mask,
+    lower_face_polygon,
+    measure_geometry,
+    neutral_shape,
+    own_shape,
+)
+from services.common.face.crops import (
+    HeadPose,
+    apply_affine,
+    box_from_frame,
+    fit_head_pose,
+    head_template,
+    head_to_box,
+    to_frame,
+    to_head_space,
+)
+from services.common.face.landmarks import INNER_LOWER_MIDDLE, JAW
+from services.common.geometry.morphable_model import default_model
+from tests.unit.common.face.test_drawing import DRAWING, MOUTH, opened, pose
+
+OPENINGS = (0.0, 1.0, 2.5, 4.0)
+POSES = [pose(), pose(pitch=12.0, yaw=-20.0, roll=9.0, scale=1.7)]
+FACES = [DRAWING.shape_of(opened(amount)).astype(np.float32) for amount in OPENINGS]
+"""One face, the mouth shut to wide open: all 468 points of the mesh."""
+
+
+def tracked(place: HeadPose) -> list[HeadPose]:
+    """Head poses that are fitted to the faces' landmarks."""
+    return [fit_head_pose(to_frame(face, place)) for face in FACES]
+
+
+@pytest.mark.parametrize("place", POSES)
+def test_the_box_is_the_same_for_a_shut_and_a_wide_open_mouth(place: HeadPose) -> None:
+    corners = np.array([[0.0, 0.0], [400.0, 0.0], [0.0, 400.0]])
+    boxes = [apply_affine(box_from_frame(found), corners) for found in tracked(place)]
+    # The expressions of the model move the rigid points by a few hundredths of a pixel.
+    assert np.abs(np.array(boxes) - boxes[0]).max() < 0.05
+    chins = [apply_affine(box_from_frame(place), to_frame(face, place))[152, 1] for face in FACES]
+    assert chins[-1] - chins[0] > 8.0
+
+
+@pytest.mark.parametrize("place", POSES)
+def test_the_mask_is_the_same_for_a_shut_and_a_wide_open_mouth(place: HeadPose) -> None:
+    found = tracked(place)
+    heads = [to_head_space(to_frame(face, place), one) for face, one in zip(FACES, found, strict=True)]
+    geometry = measure_geometry(np.stack([head[MOUTH] for head in heads]), np.stack([head[list(ANCHORS)] for head in heads]))
+    masks = np.stack([lower_face_mask(geometry, one) for one in found]).astype(int)
+    # The outline of the mask may change a pixel here and there.
+    assert (masks != masks[0]).mean() < 0.01
+    assert np.abs(masks - masks[0]).max() <= 40
+
+
+@pytest.mark.parametrize("place", POSES)
+def test_the_mask_holds_the_chin_of_the_widest_mouth(place: HeadPose) -> None:
+    geometry = measure_geometry(np.stack([face[MOUTH] for face in FACES]), np.stack([face[list(ANCHORS)] for face in FACES]))
+    lowest = lower_face_polygon(geometry, place)[:, 1].max()
+    chins = [head_to_box(face[list(JAW)], place)[:, 1].max() for face in FACES]
+    assert lowest >= max(chins) - 1.0
+    assert lowest > chins[0] + 8.0
+
+
+RANDOM = np.random.default_rng(3)
+
+
+def test_the_neutral_shape_is_that_of_closed_lips_and_open_eyes():
+    shapes = np.repeat(head_template()[None], 40, 0)
+    shapes[:20, INNER_LOWER_MIDDLE, 1] += 15.0  # open mouth
+    shapes[20:24, 159] = shapes[20:24, 145]  # blinks with a closed mouth
+    assert neutral_shape(shapes) == pytest.approx(head_template(), abs=1e-3)
+
+
+def test_one_frame_is_its_own_neutral_shape():
+    assert neutral_shape(head_template()[None]) == pytest.approx(head_template())
+
+
+def test_the_own_shape_completes_the_basis():
+    model = default_model()
+    identity = RANDOM.normal(size=model.num_identity)
+    neutral = head_template() + RANDOM.normal(size=(468, 3))
+    offset = own_shape(model, identity, neutral)
+    assert model.shape(identity, np.zeros(model.num_expression), offset) == pytest.approx(neutral, abs=1e-3)

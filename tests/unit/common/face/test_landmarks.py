@@ -1,0 +1,122 @@
+"""The 216-point layout covers the parts of the face, and its lower part is a linear function of the wire's 59 points.
+
+Mouths that are shut and opened.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from services.common.array_types import Float32
+from services.common.face.crops import head_template
+from services.common.face.landmarks import (
+    BROWS,
+    EYES,
+    FACE_OVAL,
+    JAW,
+    JAW_LINE,
+    LOWER_OF_MOUTH,
+    MOUTH_AREA,
+    NOSE,
+    NUM_DENSE_JAW,
+    NUM_DENSE_LIPS,
+    NUM_LANDMARKS,
+    NUM_LAYOUT,
+    NUM_LIPS,
+    NUM_LOWER,
+    NUM_UPPER,
+    UPPER,
+    UPPER_CONTOUR,
+    layout_points,
+    lip_gaps,
+    lip_width,
+    lower_face,
+    mouth_of_lower,
+    mouth_opening,
+    never_open,
+    part_lips,
+    pose_landmarks,
+    shut_lips,
+)
+
+SHUT: Float32 = shut_lips(head_template()[list(MOUTH_AREA)])
+
+
+def test_shut_lips_touch_and_parted_lips_are_as_far_apart_as_told() -> None:
+    assert mouth_opening(SHUT) < 1e-3
+    gaps = np.random.default_rng(0).normal(0.0, 1.0, (9, 3)).astype(np.float32) + np.float32([0.0, 9.0, 0.0])
+    parted = part_lips(SHUT, gaps)
+    np.testing.assert_allclose(lip_gaps(parted), gaps, atol=1e-4)
+    np.testing.assert_allclose(lip_width(parted), lip_width(SHUT))
+
+
+def test_the_chin_follows_the_lower_lip_and_the_ears_stay() -> None:
+    moved = part_lips(SHUT, np.tile(np.float32([0.0, 10.0, 0.0]), (9, 1)))[NUM_LIPS:] - SHUT[NUM_LIPS:]
+    chin = int(np.argmax(SHUT[NUM_LIPS:, 1]))
+    assert moved[chin, 1] == moved[:, 1].max() == np.float32(7.0)
+    assert moved[:, 1].min() == 0.0
+
+
+def test_a_person_is_never_seen_with_an_open_mouth_if_hardly_any_frame_shows_one() -> None:
+    still = np.tile(SHUT, (100, 1, 1))
+    opened = part_lips(SHUT, np.tile(np.float32([0.0, 10.0, 0.0]), (9, 1)))
+    assert never_open(still)
+    still[7] = opened
+    assert never_open(still)
+    still[[20, 40, 60]] = opened
+    assert not never_open(still)
+
+
+def head() -> np.ndarray:
+    template = head_template()
+    return np.concatenate([template, np.zeros((NUM_LANDMARKS - len(template), 3), np.float32)])
+
+
+def test_the_layout_has_the_papers_number_of_points() -> None:
+    assert NUM_UPPER + NUM_LOWER == NUM_LAYOUT == 216
+    assert NUM_DENSE_LIPS + NUM_DENSE_JAW == NUM_LOWER
+    assert layout_points(head()).shape == (216, 3)
+
+
+def test_upper_points_are_different_vertices_outside_of_the_mouth_area() -> None:
+    assert len(set(UPPER)) == NUM_UPPER
+    assert not set(UPPER) & set(MOUTH_AREA)
+    assert max(UPPER) < 468
+
+
+def test_both_contours_together_are_the_oval_of_the_face() -> None:
+    assert set(UPPER_CONTOUR) | set(JAW) == set(FACE_OVAL)
+    assert not set(UPPER_CONTOUR) & set(JAW)
+
+
+def test_each_part_lies_where_its_name_says() -> None:
+    points = head()
+    heights = [float(points[list(part), 1].mean()) for part in (BROWS, EYES, NOSE, JAW_LINE)]
+    assert heights == sorted(heights)  # y points down
+    assert points[JAW_LINE[0], 0] < points[152, 0] < points[JAW_LINE[-1], 0]
+
+
+def test_parts_are_balanced_between_right_and_left() -> None:
+    points = head()
+    for part in (UPPER_CONTOUR, BROWS, EYES, NOSE):
+        assert abs(float(points[list(part), 0].mean())) < 1.0
+
+
+def test_the_wire_landmarks_are_in_the_lower_part_unchanged() -> None:
+    mouths = np.random.default_rng(0).normal(size=(4, 59, 3)).astype(np.float32)
+    lower = lower_face(mouths)
+    assert lower.shape == (4, NUM_LOWER, 3)
+    np.testing.assert_array_equal(mouth_of_lower(lower), mouths)
+
+
+def test_added_points_lie_in_the_middle_between_two_neighbours() -> None:
+    assert set(np.unique(LOWER_OF_MOUTH)) == {0.0, 0.5, 1.0}
+    np.testing.assert_array_equal(LOWER_OF_MOUTH.sum(axis=1), 1.0)
+    lower = lower_face(head()[list(MOUTH_AREA)])
+    contour = lower[:40]
+    np.testing.assert_allclose(contour[1::2], (contour[::2] + np.roll(contour[::2], -1, axis=0)) / 2.0, atol=1e-5)
+
+
+def test_pose_landmarks_of_many_frames_are_taken_frame_by_frame() -> None:
+    frames = np.random.default_rng(1).normal(size=(3, NUM_LANDMARKS, 3)).astype(np.float32)
+    np.testing.assert_array_equal(pose_landmarks(frames)[2], frames[2, list(UPPER)])

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded
+from services.common.server.call_context import acting_for
+from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, Load, WorkerPool
+from services.common.server.resources import resident_bytes
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def load(clock: Clock) -> Load:
+    return Load(clock)
+
+
+def test_an_idle_queue_has_a_ratio_of_zero(load: Load, clock: Clock) -> None:
+    clock.now += 500
+    assert load.lately() == (0.0, 0.0)
+    assert load.lately().ratio == 0.0
+
+
+def test_work_that_never_waits_has_a_ratio_of_zero_however_busy_the_workers_are(load: Load, clock: Clock) -> None:
+    load.arrive()
+    load.start()
+    clock.now += 30
+    assert load.lately() == (0.0, 30.0)
+    assert load.lately().ratio == 0.0
+    assert (load.queued, load.running) == (0, 1)
+
+
+def test_seconds_are_summed_over_everything_that_waits_while_it_waits(load: Load, clock: Clock) -> None:
+    for _ in range(4):
+        load.arrive()
+    load.start()
+    clock.now += 10
+    assert load.lately() == (30.0, 10.0)
+    assert load.lately().ratio == 3.0
+    load.give_up()
+    clock.now += 10
+    assert load.lately() == (50.0, 20.0)
+
+
+def test_only_the_window_counts(load: Load, clock: Clock) -> None:
+    for _ in range(2):
+        load.arrive()
+    load.start()
+    clock.now += 20
+    load.finish()
+    load.start()
+    clock.now += 20
+    load.finish()
+    assert load.lately() == (20.0, 40.0)
+    clock.now += WINDOW_SECONDS - 30
+    # The first ten seconds, in which one waited and one ran, are over.
+    assert load.lately() == pytest.approx((10.0, 30.0))
+    clock.now += WINDOW_SECONDS
+    assert load.lately() == pytest.approx((0.0, 0.0))
+
+
+def test_a_window_of_many_short_computations_is_right_to_a_second(load: Load, clock: Clock) -> None:
+    for _ in range(20_000):
+        load.arrive()
+        clock.now += 0.004
+        load.start()
+        clock.now += 0.006
+        load.finish()
+    waited, computed = load.lately()
+    assert waited == pytest.approx(0.4 * WINDOW_SECONDS, abs=1.0)
+    assert computed == pytest.approx(0.6 * WINDOW_SECONDS, abs=1.0)
+
+
+def test_a_queue_that_does_not_move_at_all_shows(load: Load, clock: Clock) -> None:
+    load.arrive()
+    clock.now += 45
+    assert load.lately().ratio == 45 / LEAST_COMPUTED_SECONDS
+
+
+@pytest.mark.skipif(resident_bytes() is None, reason="the platform does not say how much memory a process has")
+def test_memory_that_is_written_to_is_resident() -> None:
+    # In a process of its own: this one may give memory of other tests back between the two looks.
+    code = (
+        "from services.common.server.resources import resident_bytes\n"
+        "before = resident_bytes()\n"
+        "held = b'x' * (24 << 20)\n"
+        "print(resident_bytes() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert int(done.stdout) > 12 << 20
+
+
+async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -> None:
+    admission = Admission(max_active=1, max_queued=0)
+    with pytest.raises(ModelNotReady):
+        async with admission.slot():
+            pass
+    admission.open()
+    async with admission.slot():
+        admission.close()
+        with pytest.raises(BackendUnavailable):
+            async with admission.slot():
+                pass
+        idle = asyncio.create_task(admission.idle())
+        await asyncio.sleep(0)
+        assert not idle.done()
+    await asyncio.wait_for(idle, 60)
+
+
+async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
+    admission = Admission(max_active=1, max_queued=3)
+    admission.open()
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        async with admission.slot():
+            order.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(call(number) for number in range(4)))
+    assert order == [0, 1, 2, 3]
+
+
+async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others_are_admitted() -> None:
+    admission = Admission(max_active=4, max_queued=4, most_of_tenant=2)
+    admission.open()
+
+    async def call() -> None:
+        async with admission.slot():
+            pass
+
+    with acting_for("acme"):
+        async with admission.slot():
+            await call()
+            async with admission.slot():
+                with pytest.raises(Overloaded, match="tenant acme already has 2 calls") as caught:
+                    await call()
+                assert caught.value.retry_after_s > 0
+                with acting_for("bolt"):
+                    await call()
+            await call()
+
+
+async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there_is_room() -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    may_end = threading.Event()
+    waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert pool.pending == 2
+    with pytest.raises(Overloaded):
+        await pool.run(may_end.wait)
+    may_end.set()
+    assert await asyncio.gather(*waiting) == [True, True]
+    assert await pool.run(divmod, 7, 2) == (3, 1)
+    pool.shutdown()
+
+
+async def test_a_cancelled_wait_leaves_the_queue() -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    began, may_end = threading.Event(), threading.Event()
+    ran: list[bool] = []
+
+    def work() -> None:
+        began.set()
+        may_end.wait(60)
+
+    running = asyncio.create_task(pool.run(work))
+    queued = asyncio.create_task(pool.run(ran.append, True))
+    while not began.is_set() or pool.pending < 2:  # noqa: ASYNC110 - a thread begins
+        await asyncio.sleep(0.001)
+    queued.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await queued
+    assert pool.pending == 1
+    may_end.set()
+    await running
+    await pool.run(lambda: None)
+    assert ran == []
+    pool.shutdown()
+
+
+async def test_a_cancelled_wait_lets_go_of_its_arguments_while_every_thread_is_busy() -> None:
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    may_end = threading.Event()
+    running = asyncio.create_task(pool.run(may_end.wait, 60))
+    await asyncio.sleep(0)
+    frames = np.zeros(3)
+    kept = weakref.ref(frames)
+    queued = asyncio.create_task(pool.run(np.sum, frames))
+    await asyncio.sleep(0)
+    queued.cancel()
+    await asyncio.wait({queued})
+    del queued, frames
+    gc.collect()
+    assert kept() is None
+    may_end.set()
+    assert await running
+    pool.shutdown()
+
+
+async def test_a_worker_sees_the_context_of_its_call_and_its_error_comes_back() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    variable.set("mine")
+    pool = WorkerPool(num_threads=1, max_queued=1)
+    assert await pool.run(variable.get) == "mine"
+    with pytest.raises(ZeroDivisionError):
+        await pool.run(divmod, 1, 0)
+    assert pool.pending == 0
+    pool.shutdown()

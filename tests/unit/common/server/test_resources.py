@@ -1,0 +1,137 @@
+"""
+
+What the processor can do, and that BLAS computes in one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import scipy.linalg  # noqa: F401  # a BLAS beside that of NumPy
+import threadpoolctl
+
+from services.common.server.resources import computes_bfloat16, cpu_flags
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(),
+    reason="needs Linux on x86_64, which names instruction sets in /proc/cpuinfo",
+)
+def test_every_x86_64_processor_has_sse2() -> None:
+    assert "sse2" in cpu_flags()
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_a_processor_with_instructions_for_bfloat16_computes_in_bfloat16(flag: str) -> None:
+    assert computes_bfloat16(frozenset({"avx2", "fma", flag}))
+
+
+@pytest.mark.parametrize("flags", [frozenset(), {"avx2", "fma"}, {"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"}])
+def test_all_other_processors_would_emulate_bfloat16(flags: set[str]) -> None:
+    assert not computes_bfloat16(frozenset(flags))
+
+
+def test_the_tests_compute_in_one_thread_with_the_kernel_that_is_named() -> None:
+    libraries = [found for found in threadpoolctl.threadpool_info() if found["internal_api"] == "openblas"]
+    assert libraries
+    assert {found["num_threads"] for found in libraries} == {1}
+    if os.environ.get("OPENBLAS_CORETYPE") == "Haswell":
+        assert {found["architecture"] for found in libraries} == {"Haswell"}
+
+
+def test_a_program_that_loaded_numpy_before_dubstage_computes_in_one_thread_too() -> None:
+    late = "import numpy, services, threadpoolctl; print({found['num_threads'] for found in threadpoolctl.threadpool_info()})"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS", "OMP"))}
+    run = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300, check=True)
+    assert run.stdout.strip() == "{1}"
+
+
+ARENAS = """
+import ctypes, sys, threading
+from services.common.server.resources import limit_arenas
+if sys.argv[1] == "limited":
+    limit_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+meeting = threading.Barrier(8)
+def work():
+    libc.malloc(ctypes.c_size_t(1000))
+    meeting.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+"""A program that allocates in eight threads at once and prints what glibc says of its arenas."""
+
+UNUSED = """
+import sys
+from services.common.server.resources import skip_last_collection
+class Node:
+    def __del__(self):
+        print("searched")
+node = Node()
+node.itself = node
+del node
+if sys.argv[1] == "skipped":
+    skip_last_collection()
+"""
+"""A program that leaves an object that refers to itself."""
+
+FREED = """
+import ctypes, sys
+from services.common.server.resources import give_back_freed_memory, resident_bytes
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+pieces = [libc.malloc(50_000) for _ in range(4000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 50_000)
+for number, piece in enumerate(pieces):
+    if number % 100:
+        libc.free(ctypes.c_void_p(piece))
+before = resident_bytes()
+if sys.argv[1] == "given back":
+    give_back_freed_memory()
+print(before - resident_bytes())
+"""
+"""A program that fills 200 MB with small pieces, frees all but every hundredth, and prints how much memory it has less then."""
+
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has arenas")
+
+
+def _arenas(how: str, **variables: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"} | variables
+    command = [sys.executable, "-c", ARENAS, how]
+    return subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout.count("<heap nr=")
+
+
+@needs_glibc
+def test_threads_share_two_arenas() -> None:
+    assert _arenas("limited") == 2
+    assert _arenas("free", MALLOC_ARENA_MAX="8") > 2
+
+
+@needs_glibc
+def test_the_user_may_choose_another_number_of_arenas() -> None:
+    assert _arenas("limited", MALLOC_ARENA_MAX="5") == 5
+
+
+@pytest.mark.parametrize(("how", "printed"), [("skipped", ""), ("searched", "searched\n")])
+def test_a_process_that_ends_need_not_search_for_unused_objects(how: str, printed: str) -> None:
+    result = subprocess.run([sys.executable, "-c", UNUSED, how], check=True, capture_output=True, text=True)
+    assert result.stdout == printed
+
+
+@needs_glibc
+@pytest.mark.parametrize(("how", "given_back"), [("given back", True), ("kept", False)])
+def test_memory_between_pieces_that_are_in_use_is_given_back(how: str, given_back: bool) -> None:
+    answer = subprocess.run([sys.executable, "-c", FREED, how], check=True, capture_output=True, text=True).stdout
+    assert (int(answer) > 150_000_000) is given_back

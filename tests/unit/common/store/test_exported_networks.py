@@ -1,0 +1,148 @@
+"""Networks of a folder of weights: what is written, read, compared and refused.
+
+Files that are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from services.common.errors import ArtefactCorrupt, DubstageError, ModelNotFound
+from services.common.store.exported_networks import (
+    cards_in,
+    copy_card,
+    networks_in,
+    read_network,
+    write_exported_network,
+    write_whole,
+)
+from services.common.store.network_session import open_network
+from tests.file_limit import files_of_at_most
+
+
+def test_a_file_that_does_not_fit_leaves_the_earlier_file_and_no_part(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "network.onnx", b"earlier")
+    with files_of_at_most(1000), pytest.raises(OSError, match="File too large"):
+        write_whole(path, bytes(2000))
+    assert [each.name for each in tmp_path.iterdir()] == ["network.onnx"]
+    assert path.read_bytes() == b"earlier"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an export says about itself."""
+
+    tolerance: float = 1e-4
+
+
+def identity_network() -> bytes:
+    """Return an ONNX file that returns its input."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", [value], [answer])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"network": "same", "config": {"width": 3}}')
+    (folder / "CARD.md").write_text("# same")
+    (folder / "same.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path, run: Path) -> Path:
+    path = tmp_path / "weights" / "same.onnx"
+    write_exported_network(path, identity_network(), run=run, weights=run / "same.safetensors", spec=Facts(), parity=Facts(0.0))
+    return path.parent
+
+
+def test_an_export_is_the_network_its_description_and_its_card(weights: Path) -> None:
+    assert sorted(path.name for path in weights.iterdir()) == ["same.card.md", "same.json", "same.onnx"]
+    sheet = json.loads((weights / "same.json").read_text())
+    assert sheet["sha256"] == hashlib.sha256((weights / "same.onnx").read_bytes()).hexdigest()
+    assert sheet["training"]["config"] == {"width": 3}
+    assert sheet["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert sheet["card"] == "same.card.md"
+    (network,) = networks_in(weights)
+    assert (network.path, network.card, network.digest) == (weights / "same.onnx", weights / "same.card.md", sheet["sha256"][:12])
+    assert cards_in(weights) == [weights / "same.card.md"]
+
+
+def test_a_network_is_loaded_and_computes(weights: Path) -> None:
+    session = open_network(weights / "same.onnx", 1)
+    np.testing.assert_array_equal(session.run(None, {"x": np.array([1, 2], np.float32)})[0], [1, 2])
+
+
+def test_the_card_of_an_earlier_export_does_not_stay(weights: Path, run: Path) -> None:
+    (run / "CARD.md").unlink()
+    assert copy_card(run, weights / "same.onnx") is None
+    assert networks_in(weights)[0].card is None
+
+
+def test_a_network_may_be_described_by_several_files_of_which_one_is_right(weights: Path) -> None:
+    (weights / "both.json").write_text(json.dumps({"files": {"same.onnx": {"sha256": "0" * 64}}}))
+    read_network(weights / "same.onnx")
+    (weights / "same.json").unlink()
+    with pytest.raises(ArtefactCorrupt, match=r"same\.onnx is damaged.*not with 000000000000 in both\.json"):
+        read_network(weights / "same.onnx")
+
+
+def test_a_network_without_a_description_is_taken_as_it_is(weights: Path) -> None:
+    (weights / "same.json").unlink()
+    assert networks_in(weights / "same.onnx") == networks_in(weights)
+
+
+def _without_network(weights: Path) -> None:
+    (weights / "same.onnx").unlink()
+
+
+def _with_half_a_network(weights: Path) -> None:
+    (weights / "same.onnx").write_bytes(identity_network()[:20])
+
+
+def _with_text_and_no_description(weights: Path) -> None:
+    (weights / "same.json").unlink()
+    (weights / "same.onnx").write_text("a page of a download that failed")
+
+
+def _with_half_a_description(weights: Path) -> None:
+    (weights / "same.json").write_text('{"sha256": ')
+
+
+def _with_a_list(weights: Path) -> None:
+    (weights / "same.json").write_text("[1]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "name"),
+    [
+        (_without_network, ModelNotFound, "same.onnx"),
+        (_with_half_a_network, ArtefactCorrupt, "same.onnx"),
+        (_with_text_and_no_description, ArtefactCorrupt, "same.onnx"),
+        (_with_half_a_description, ArtefactCorrupt, "same.json"),
+        (_with_a_list, ArtefactCorrupt, "same.json"),
+    ],
+)
+def test_a_missing_or_damaged_file_is_named(
+    weights: Path, damage: Callable[[Path], None], error: type[DubstageError], name: str
+) -> None:
+    damage(weights)
+    with pytest.raises(error) as caught:
+        open_network(weights / "same.onnx", 1)
+    assert str(weights / name) in caught.value.message

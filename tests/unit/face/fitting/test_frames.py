@@ -1,0 +1,115 @@
+"""Landmark fitting on a face of known coefficients, with the tracker's noise."""
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+
+from services.common.geometry.camera import WeakPerspective
+from services.common.geometry.morphable_model import default_model
+from services.common.geometry.rotations import geodesic_angle
+from services.face.fitting.frames import FitOptions, fit_frames, start_cameras
+from services.face.fitting.model import model_landmarks
+from services.face.fitting.person import MIN_FRAMES_TO_MEASURE, Pinhole, fit_clip, neutral_frames
+from tests.unit.common.geometry.small_models import small_model
+from tests.unit.face.fitting.synthetic_face import relative_expression_error, scene
+
+FACE = model_landmarks(default_model())
+SCENE = scene()
+LENS = Pinhole(1200.0, (127.5, 127.5))
+
+
+def degrees(found, true):
+    return np.degrees(geodesic_angle(found.rotation, true.rotation)).max()
+
+
+@cache
+def plain_clip():
+    return fit_clip(FACE, SCENE.landmarks())
+
+
+def test_a_clip_of_an_unknown_person_is_recovered():
+    clip = plain_clip()
+    assert clip.is_measured
+    assert degrees(clip.frames.camera, SCENE.weak) < 0.2
+    assert relative_expression_error(clip.frames.expression, SCENE.expression) < 0.05
+    assert clip.frames.error.max() < 0.25
+    neutral = FACE.base(clip.person.identity, clip.person.offset)
+    true = default_model().shape(SCENE.identity, np.zeros(64))
+    assert np.linalg.norm(neutral - true, axis=1).mean() < 0.8
+
+
+def test_a_pinhole_camera_is_recovered_where_weak_perspective_is_not_enough():
+    tracked = SCENE.landmarks(camera=SCENE.pinhole(LENS.focal, LENS.centre))
+    clip = fit_clip(FACE, tracked, pinhole=LENS)
+    assert degrees(clip.frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) < 0.2
+    assert relative_expression_error(clip.frames.expression, SCENE.expression) < 0.05
+    assert degrees(fit_clip(FACE, tracked).frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) > 1.0
+
+
+def test_frames_of_a_known_person_are_fitted_one_by_one_as_all_at_once():
+    base = FACE.base(SCENE.identity)
+    image = FACE.measured(SCENE.landmarks())
+    start = start_cameras(FACE, base, image)
+    together = fit_frames(FACE, base, image, start)
+    assert degrees(together.camera, SCENE.weak) < 0.2
+    assert relative_expression_error(together.expression, SCENE.expression) < 0.05
+    alone = fit_frames(FACE, base, image[7:8], start_cameras(FACE, base, image[7:8]))
+    assert alone.expression[0] == pytest.approx(together.expression[7], abs=2e-3)
+
+
+def test_a_few_wild_landmarks_pull_no_pose_and_no_expression():
+    tracked = SCENE.landmarks()
+    base = FACE.base(SCENE.identity)
+    clean = FACE.measured(tracked)
+    wild = clean.copy()
+    wild[:, [50, 187, 280, 411]] += [25.0, -20.0, 10.0]
+    found = fit_frames(FACE, base, wild, start_cameras(FACE, base, clean))
+    assert degrees(found.camera, SCENE.weak) < 0.5
+    assert relative_expression_error(found.expression, SCENE.expression) < 0.1
+
+
+def test_the_neutral_frames_are_those_with_closed_lips():
+    chosen = neutral_frames(SCENE.landmarks(), SCENE.weak.scale)
+    assert chosen.sum() >= 5
+    assert set(np.flatnonzero(chosen)) <= set(range(0, 40, 4))
+
+
+def test_a_still_picture_leaves_identity_and_expression_to_the_prior():
+    clip = fit_clip(FACE, SCENE.landmarks()[:1])
+    assert not clip.is_measured
+    assert clip.frames.error[0] < 0.3
+    assert degrees(clip.frames.camera, WeakPerspective(*(part[:1] for part in dataclasses.astuple(SCENE.weak)))) < 1.0
+    assert np.abs(clip.person.identity).max() < 4.0
+    assert MIN_FRAMES_TO_MEASURE > 1
+
+
+def test_an_own_shape_that_no_basis_holds_becomes_the_offset():
+    lump = np.zeros((468, 3))
+    lump[[205, 50, 425, 280], 0] = 6.0  # both cheeks to one side
+    shifted = dataclasses.replace(SCENE, shapes=SCENE.shapes + lump)
+    clip = fit_clip(FACE, shifted.landmarks())
+    assert clip.frames.error.max() < 0.3
+    assert (clip.person.offset - plain_clip().person.offset)[[205, 50, 425, 280], 0].mean() > 3.0
+
+
+def test_a_model_with_few_landmarks_and_other_deviations_is_fitted_without_an_offset():
+    model = small_model()
+    face = model_landmarks(model, "mine")
+    assert face.name == "mine"
+    assert face.is_whole_mesh  # all of its vertices are landmarks
+    few = dataclasses.replace(model, landmarks={"mediapipe": model.landmark_set("mediapipe").select(np.arange(0, 60, 2))})
+    face = model_landmarks(few)
+    random = np.random.default_rng(0)
+    expression = random.normal(size=(30, 4)) * few.expression_deviation
+    identity = random.normal(size=3) * few.identity_deviation
+    rotation = np.broadcast_to(np.eye(3), (30, 3, 3))
+    camera = WeakPerspective(np.full(30, 1.5), rotation, np.full((30, 3), 100.0))
+    tracked = np.zeros((30, 478, 3))
+    landmarks = few.landmark_set("mediapipe")
+    tracked[:, landmarks.mediapipe] = camera.project(landmarks.of(few.shape(identity, expression)))
+    base = face.base(identity)
+    found = fit_frames(face, base, face.measured(tracked), camera, options=FitOptions(ridge=1e-3, iterations=6))
+    assert found.expression == pytest.approx(expression, abs=0.05)
+    assert not fit_clip(face, tracked).person.offset.any()

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from services.common.face.crops import HeadPose, head_template, to_frame
+from services.common.face.landmarks import LEFT_EYE_LIDS, NUM_LANDMARKS, RIGHT_EYE_LIDS
+from services.face.quality import (
+    LOWER,
+    UPPER,
+    Appearance,
+    AppearanceMemory,
+    MouthView,
+    Verdict,
+    decide,
+    eye_closure,
+    first_reason,
+    mouth_in_picture,
+    sample_appearance,
+    visibility,
+)
+from services.face.types import Reason
+
+APPEARANCE_HEAD = head_template()
+
+
+def skin(seed: int, light: float = 0.0) -> Appearance:
+    random = np.random.default_rng(seed)
+    base = np.array([150.0, 145.0, 150.0])
+    lower = base + random.normal(0, 1, (len(LOWER), 3)) + [light, 0, 0]
+    upper = base + random.normal(0, 1, (len(UPPER), 3)) + [light, 0, 0]
+    return Appearance(lower.astype(np.float32), upper.astype(np.float32))
+
+
+def remembering(frames: int = 20) -> AppearanceMemory:
+    memory = AppearanceMemory()
+    for seed in range(frames):
+        memory.measure(skin(seed), 0.0)
+    return memory
+
+
+def test_skin_that_stays_itself_is_not_foreign() -> None:
+    memory = AppearanceMemory()
+    assert max(memory.measure(skin(seed), 0.0) for seed in range(30)) == 0.0
+
+
+def test_light_on_the_whole_face_is_not_foreign() -> None:
+    assert remembering().measure(skin(99, light=-60.0), 0.0) == 0.0
+
+
+def test_a_patch_of_another_colour_is() -> None:
+    seen = skin(99)
+    left = APPEARANCE_HEAD[LOWER, 0] < -10
+    seen.lower[left] = [140.0, 133.0, 160.0]
+    assert remembering().measure(seen, 0.0) == pytest.approx(0.4, abs=0.15)
+
+
+def test_a_patch_that_stays_is_not_learnt_within_a_second() -> None:
+    memory = remembering()
+    shares = []
+    for seed in range(25):
+        seen = skin(100 + seed)
+        seen.lower[APPEARANCE_HEAD[LOWER, 1] > 20] = [40.0, 128.0, 128.0]
+        shares.append(memory.measure(seen, 0.0))
+    assert min(shares) > 0.2
+
+
+def test_colours_are_those_of_the_picture_at_the_vertices() -> None:
+    pose = HeadPose(1.5, np.eye(3), np.array([320.0, 240.0, 0.0]))
+    picture = np.zeros((480, 640, 3), np.uint8)
+    picture[:, :320] = 200
+    landmarks = to_frame(np.concatenate([APPEARANCE_HEAD, np.zeros((NUM_LANDMARKS - 468, 3), np.float32)]), pose)
+    colours = sample_appearance(picture, landmarks, pose)
+    assert (colours.lower[APPEARANCE_HEAD[LOWER, 0] < -8, 0] > 190).all()
+    assert (colours.lower[APPEARANCE_HEAD[LOWER, 0] > 8, 0] < 10).all()
+
+
+HEAD = np.concatenate([head_template(), np.zeros((NUM_LANDMARKS - 468, 3), np.float32)])
+
+
+def view(
+    yaw: float = 0.0, scale: float = 1.0, confidence: float = 1.0, seen: float = 1.0, lips: bool = True, foreign: float = 0.0
+) -> MouthView:
+    angle = np.radians(yaw)
+    rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
+    return MouthView(confidence, HeadPose(scale, rotation, np.zeros(3)), seen, lips, foreign)
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (view(), Reason.DUBBED),
+        (view(yaw=40.0), Reason.PROFILE_VIEW),
+        (view(yaw=-40.0), Reason.PROFILE_VIEW),
+        (view(yaw=20.0), Reason.DUBBED),
+        (view(scale=0.2), Reason.FACE_TOO_SMALL),
+        (view(confidence=0.9), Reason.LOW_CONFIDENCE),
+        (view(lips=False), Reason.OUT_OF_FRAME),
+        (view(seen=0.95), Reason.DUBBED),
+        (view(seen=0.6), Reason.OUT_OF_FRAME),
+    ],
+)
+def test_each_reason_has_its_cause(seen: MouthView, reason: Reason) -> None:
+    assert first_reason(seen, covered=False) is reason
+
+
+def test_a_cover_is_dated_back_to_its_first_trace_but_needs_proof_in_sight() -> None:
+    rising = [view(foreign=share) for share in (0.06, 0.09, 0.11, 0.2)]
+    assert decide(None, rising) == Verdict(Reason.OCCLUDED_MOUTH, True)
+    assert decide(None, rising[:3]) == Verdict(Reason.DUBBED, False)
+    assert decide(None, [view(foreign=0.01), *rising[1:]]).covered is False
+
+
+def test_a_cover_lasts_until_its_last_trace() -> None:
+    covered = Verdict(Reason.OCCLUDED_MOUTH, True)
+    assert decide(covered, [view(foreign=0.06), view(), view()]).covered
+    assert decide(covered, [view(foreign=0.02), view(foreign=0.02), view(foreign=0.02)]) == Verdict(Reason.DUBBED, False)
+
+
+def test_gaps_of_two_frames_are_bridged() -> None:
+    before = Verdict(Reason.PROFILE_VIEW, False)
+    assert decide(before, [view(yaw=29), view(yaw=29), view(yaw=31)]).reason is Reason.PROFILE_VIEW
+    assert decide(before, [view(yaw=29), view(yaw=29), view(yaw=29), view(yaw=31)]).reason is Reason.DUBBED
+
+
+def test_visibility_falls_with_turn_cover_and_border() -> None:
+    assert visibility(view(), covered=False) == 1.0
+    assert visibility(view(yaw=60), covered=False) == 0.0
+    assert visibility(view(seen=0.5), covered=False) == pytest.approx(0.5)
+    assert visibility(view(foreign=0.25), covered=True) == pytest.approx(0.75)
+
+
+def test_points_beyond_the_border_are_not_in_the_picture() -> None:
+    landmarks = HEAD + np.float32([20.0, 200.0, 0.0])
+    inside = mouth_in_picture(landmarks, 640, 480)
+    assert 0 < inside.sum() < 59
+    assert mouth_in_picture(HEAD + np.float32([320, 240, 0]), 640, 480).all()
+
+
+def test_shut_eyes_are_shut() -> None:
+    shut = HEAD.copy()
+    for upper, lower in RIGHT_EYE_LIDS + LEFT_EYE_LIDS:
+        shut[upper] = shut[lower]
+    assert eye_closure(shut) == 1.0
+    wide = HEAD.copy()
+    for upper, _ in RIGHT_EYE_LIDS + LEFT_EYE_LIDS:
+        wide[upper, 1] -= 4.0
+    assert eye_closure(wide) == 0.0

@@ -1,0 +1,53 @@
+"""How often clips are drawn, and which part of a recording."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from research.audio.recordings import chances, drawn, evenly, excerpt
+from research.training.trainset import ClipRow
+
+
+def clip(name: str, speaker: str, seconds: float) -> ClipRow:
+    return ClipRow(
+        name=name, shard="00000", file=name, sha256="", source="", speaker=speaker, split="train", seconds=seconds, phones="aligned"
+    )
+
+
+def shares(rows: list[ClipRow], speaker_exponent: float) -> list[float]:
+    return np.diff(chances(rows, speaker_exponent=speaker_exponent, guessed_weight=0.5), prepend=0.0).tolist()
+
+
+def test_an_exponent_of_zero_draws_all_speakers_alike_and_one_draws_every_second_alike() -> None:
+    rows = [clip("a", "much", 9.0), clip("b", "much", 9.0), clip("c", "little", 2.0)]
+    assert shares(rows, 0.0) == pytest.approx([0.25, 0.25, 0.5])
+    assert shares(rows, 1.0) == pytest.approx([0.45, 0.45, 0.1])
+
+
+def test_weights_and_guessed_labels_change_a_clips_share() -> None:
+    rows = [clip("a", "x", 2.0), replace(clip("b", "y", 2.0), weight=3.0), replace(clip("c", "z", 2.0), phones="allphone")]
+    assert shares(rows, 1.0) == pytest.approx([1 / 4.5, 3 / 4.5, 0.5 / 4.5])
+
+
+def test_clips_are_drawn_by_their_chances() -> None:
+    cumulative = chances([clip("a", "x", 1.0), clip("b", "y", 3.0)], speaker_exponent=1.0, guessed_weight=1.0)
+    rng = np.random.default_rng(0)
+    assert np.mean([drawn(cumulative, rng) for _ in range(2000)]) == pytest.approx(0.75, abs=0.03)
+
+
+def test_clips_of_a_check_are_spread_over_the_speakers() -> None:
+    rows = [clip(f"{speaker}{number}", speaker, 1.0) for speaker in "abcd" for number in range(10)]
+    assert [row.speaker for row in evenly(rows, 8)] == [*"aabbccdd"]
+    assert len(evenly(rows, 100)) == 40
+
+
+def test_an_excerpt_keeps_samples_and_labels_together() -> None:
+    labels = np.arange(200, dtype=np.uint8)
+    samples = labels.repeat(160).astype(np.int16)
+    part = excerpt(samples, labels, 50, np.random.default_rng(3))
+    assert len(part.labels) == 50
+    np.testing.assert_array_equal(np.round(part.samples[::160] * 32767), part.labels)
+    assert excerpt(samples, labels, 50).labels[0] == 0

@@ -1,0 +1,99 @@
+"""The loop: resuming, early end, several batches a step."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from research.training.device import Device
+from services.common.errors import InvalidRequest
+from tests.unit.research.training.tiny import CONFIG, RESULT, Killed, Tiny, run, with_loop
+
+
+def curves(folder: Path) -> list[list[str]]:
+    with (folder / "curves.csv").open(newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path) -> None:
+    run(tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        run(tmp_path / "resumed", training=Tiny(CONFIG, killed_at=6))
+    progress = run(tmp_path / "resumed", resume=True)
+    assert progress.step == 12
+    assert (tmp_path / "resumed" / RESULT).read_bytes() == (tmp_path / "unbroken" / RESULT).read_bytes()
+    assert curves(tmp_path / "resumed") == curves(tmp_path / "unbroken")
+    assert (tmp_path / "resumed" / "CARD.md").read_bytes() == (tmp_path / "unbroken" / "CARD.md").read_bytes()
+
+
+def test_a_resumed_run_trains_no_step_again(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, training=Tiny(CONFIG, killed_at=9))
+    resumed = Tiny(CONFIG)
+    run(tmp_path, resume=True, training=resumed)
+    assert min(resumed.made) == (8, 0), "the last checkpoint is of step 8"
+
+
+def test_a_complete_run_is_not_changed_by_resuming(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"}
+    run(tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"} == before
+
+
+def test_training_ends_early_when_the_score_stays_worse_and_the_best_step_is_kept(tmp_path: Path) -> None:
+    config = replace(with_loop(steps=100, patience=2), scores=(0.1, 0.7, 0.5, 0.6, *[0.0] * 30))
+    progress = run(tmp_path, config)
+    assert (progress.step, progress.best_step, progress.best_score) == (12, 4, 0.7)
+    assert "| kept step | 4, chosen by score 0.7000 |" in (tmp_path / "CARD.md").read_text()
+    run(tmp_path / "short", replace(config, loop=replace(config.loop, steps=100, patience=1)))
+    assert (tmp_path / RESULT).read_bytes() == (tmp_path / "short" / RESULT).read_bytes()
+
+
+def test_a_run_that_ended_early_is_not_changed_by_resuming(tmp_path: Path) -> None:
+    config = replace(with_loop(steps=100, patience=2), scores=(0.1, 0.7, 0.5, 0.6, 0.9, *[0.0] * 30))
+    ended = run(tmp_path, config)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"}
+    assert run(tmp_path, config, resume=True) == ended
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"} == before
+
+
+def test_a_run_that_was_killed_before_its_second_check_is_checked_once_at_each_step(tmp_path: Path) -> None:
+    config = replace(with_loop(steps=24, patience=2), scores=(0.5, 0.4, 0.6, 0.7, *[0.0] * 30))
+    unbroken = run(tmp_path / "unbroken", config)
+    with pytest.raises(Killed):
+        run(tmp_path / "resumed", config, training=Tiny(config, killed_at=2))
+    assert run(tmp_path / "resumed", config, resume=True) == unbroken
+    assert curves(tmp_path / "resumed") == curves(tmp_path / "unbroken")
+    assert (tmp_path / "resumed" / RESULT).read_bytes() == (tmp_path / "unbroken" / RESULT).read_bytes()
+
+
+def test_without_scores_the_last_step_is_kept(tmp_path: Path) -> None:
+    assert run(tmp_path, with_loop(steps=10)).best_step == 10
+
+
+def test_several_batches_are_one_step_of_their_mean(tmp_path: Path) -> None:
+    together, apart = Tiny(CONFIG), Tiny(CONFIG)
+    for one in (together, apart):
+        one.module[1] = torch.nn.Identity()  # in place of dropout, whose noise differs from pass to pass
+    with torch.no_grad():
+        losses = [float(apart.losses(apart.batch(0, index))["total"]) for index in range(2)]
+    figures = together.learn(0, [together.batch(0, index) for index in range(2)])
+    assert figures["total"] == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_processes_that_cannot_share_the_batches_are_refused(tmp_path: Path) -> None:
+    training = Tiny(with_loop(batches=3))
+    training.device = Device(torch.device("cpu"), rank=0, num_processes=2)
+    with pytest.raises(InvalidRequest, match=r"loop\.batches is 3: 2 processes"):
+        run(tmp_path, training=training)
+
+
+def test_a_training_that_diverges_ends_with_the_step_and_the_figure(tmp_path: Path) -> None:
+    config = replace(CONFIG, optimiser=replace(CONFIG.optimiser, learning_rate=1e18, warm_up_steps=0))
+    with pytest.raises(InvalidRequest, match=r"step \d+: total is (nan|inf): the training has diverged"):
+        run(tmp_path, config)

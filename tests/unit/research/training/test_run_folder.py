@@ -1,0 +1,166 @@
+"""The card of a run.
+
+The folder of a run: whose run it is, its checkpoint and its curves.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from research.training.run_folder import Progress, RunFolder, card, licence_table, read_config
+from research.training.trainset import ClipRow
+from services.common.errors import InvalidRequest
+from tests.file_limit import files_of_at_most
+from tests.unit.research.training.tiny import CONFIG, Killed, Tiny, run, with_loop
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InvalidRequest, match="holds a run already: go on with it by --resume") as caught:
+        run(tmp_path)
+    assert caught.value.field == "output"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(InvalidRequest, match=r"loop\.seed: 0, now 7") as caught:
+        run(tmp_path, with_loop(seed=7), resume=True)
+    assert caught.value.field == "config"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InvalidRequest, match="file/run cannot be written"):
+        run(tmp_path / "file" / "run")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {"width": 3})
+    folder.begin(resume=False)
+    folder.log(1, {"total": 2.0})
+    assert RunFolder(tmp_path, "tiny", {"width": 4}).begin(resume=False) is None
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_figures_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, training=Tiny(CONFIG, killed_at=6))
+    curves = tmp_path / "curves.csv"
+    kept = curves.read_text()
+    curves.write_text(f"{kept}5,total,0.25\n6,tot")
+    run_folder = RunFolder(tmp_path, "tiny", {})
+    run_folder.config = {"network": "tiny", "config": read_config(tmp_path, "tiny")}
+    run_folder.begin(resume=True)
+    assert curves.read_text() == kept
+
+
+def test_an_unfinished_line_does_not_stop_the_drawing_of_curves(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.log(1, {"total": 2.0, "score": -2.0})
+    folder.log(2, {"total": 1.0})
+    with (tmp_path / "curves.csv").open("a") as stream:
+        stream.write("3,to")
+    folder.draw_curves()
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_an_interrupted_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.begin(resume=False)
+    state = {"progress": {"step": 4}}
+    folder.save(state)
+    (tmp_path / ".checkpoint.pt.partial").write_bytes(b"half")
+    assert RunFolder(tmp_path, "tiny", {}).begin(resume=True) == state
+
+
+def test_a_second_training_is_kept_out_of_the_folder_while_the_first_runs(tmp_path: Path) -> None:
+    def folder() -> RunFolder:
+        return RunFolder(tmp_path / "run", "tiny", {})
+
+    refused = pytest.raises(InvalidRequest, match="run: another process trains in this folder; wait")
+    with folder().held(), refused, folder().held():
+        pytest.fail("two trainings are in the folder")
+    with folder().held():
+        assert folder().begin(resume=True) is None
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.begin(resume=False)
+    state = {"progress": {"step": 4}}
+    folder.save(state)
+    with files_of_at_most(4096), pytest.raises(OSError, match="File too large"):
+        folder.save({"progress": {"step": 8}, "parts": torch.zeros(10_000)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.json"]
+    assert folder.begin(resume=True) == state
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
+def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path, kept: float) -> None:
+    folder = RunFolder(tmp_path, "tiny", {})
+    folder.begin(resume=False)
+    folder.save({"progress": {"step": 4}, "parts": torch.zeros(1000)})
+    checkpoint = tmp_path / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(InvalidRequest, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
+        folder.begin(resume=True)
+
+
+def test_a_folder_without_a_run_and_a_run_of_another_network_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="holds no training run: it has no config"):
+        read_config(tmp_path, "tiny")
+    RunFolder(tmp_path, "tiny", {"width": 3}).begin(resume=False)
+    assert read_config(tmp_path, "tiny") == {"width": 3}
+    with pytest.raises(InvalidRequest, match="holds a run of 'tiny', not of 'sync'"):
+        read_config(tmp_path, "sync")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InvalidRequest, match=r"config\.json is damaged"):
+        read_config(tmp_path, "tiny")
+
+
+def clip(name: str, speaker: str, source: str, licence: str, seconds: float, phones: str = "") -> ClipRow:
+    return ClipRow(
+        name=name, shard="00000", file=name, sha256="", source=source, speaker=speaker, split="train", licence=licence,
+        seconds=seconds, phones=phones,
+    )  # fmt: skip
+
+
+CLIPS = [
+    clip("a", "ann", "films", "CC BY 4.0", 60.0, "aligned"),
+    clip("b", "ann", "films", "CC BY 4.0", 30.0, "network"),
+    clip("c", "bob", "films", "CC BY 4.0", 30.0, "aligned"),
+    clip("d", "eve", "talks", "", 90.0),
+]
+
+
+def test_clips_are_counted_by_source_and_licence() -> None:
+    assert licence_table(CLIPS)[2:4] == ["| films | CC BY 4.0 | 3 | 2 | 2.0 |", "| talks | unknown | 1 | 1 | 1.5 |"]
+
+
+def test_the_card_tells_what_was_learned_from_and_what_was_kept() -> None:
+    config = {"network": "tiny", "config": {"loop": {"seed": 5}, "width": 3}}
+    text = card("tiny", config, CLIPS, Progress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
+    for line in (
+        "# tiny",
+        "| clips learned from | 4, 3.5 minutes |",
+        "| speakers | 3 |",
+        "| phone labels | aligned: 2 clips, network: 1 clips |",
+        "| steps | 40 |",
+        "| kept step | 30, chosen by score 0.5000 |",
+        "| seed | 5 |",
+        "| error | 0.25 |",
+        ' "width": 3',
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_run_without_scores_keeps_the_last_step() -> None:
+    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], Progress(step=4, best_step=4))
+    assert "| kept step | the last step |" in text
+    assert "phone labels" not in text
