@@ -59,7 +59,7 @@ def mouth_slices(box_landmarks: npt.NDArray[np.floating]) -> tuple[slice, slice]
 
 
 def frame_quality(made: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
-    """Return the figures of one frame.
+    """Return the metrics of one frame.
 
     Args:
         made: uint8 [160, 160, 3], the drawn face, blended.
@@ -222,7 +222,7 @@ def base_pictures(pairs: Sequence[Pair]) -> Float32:
 
 
 def measure(clip: HeldOut, draw: Draw) -> Quality:
-    """Return mean figures over the clip's frames."""
+    """Return mean metrics over the clip's frames."""
     drawn = draw(clip.pairs)
     return mean_quality(
         [
@@ -273,7 +273,7 @@ class ClipMetrics:
     flicker_ratio: float
 
     def __str__(self) -> str:
-        """Return the figures as cells of a table."""
+        """Return the metrics as cells of a table."""
         return f"{self.psnr_db:.2f} dB  {self.ssim:.4f}  sharp {self.sharpness_ratio:.2f}  flicker {self.flicker_ratio:.2f}"
 
 
@@ -294,7 +294,7 @@ def spread_places(clip: HeldOut) -> range:
 
 
 def clip_metrics(shown: DrawnClip) -> ClipMetrics:
-    """Return the figures of faces that were drawn for consecutive frames of a clip."""
+    """Return the metrics of faces that were drawn for consecutive frames of a clip."""
     clip = shown.clip
     made = [blended(pair, np.asarray(face, np.float32)) for pair, face in zip(clip.pairs, shown.faces, strict=True)]
     quality = mean_quality(

@@ -179,15 +179,15 @@ class PerceptualTraining(Supervised[Examples]):
         recipe, place = self._recipe, self.device.torch_device
         recognised = self.module(self._pictures(batch))
         values, logits = recognised.values.float(), recognised.speakers.float()
-        wanted, speakers = torch.from_numpy(batch.values).to(place), torch.from_numpy(batch.speakers).to(place)
-        landmark = F.smooth_l1_loss(values[:, :-1], wanted[:, :-1])
-        blur = F.smooth_l1_loss(values[:, -1], wanted[:, -1])
+        target, speakers = torch.from_numpy(batch.values).to(place), torch.from_numpy(batch.speakers).to(place)
+        landmark = F.smooth_l1_loss(values[:, :-1], target[:, :-1])
+        blur = F.smooth_l1_loss(values[:, -1], target[:, -1])
         speaker = F.cross_entropy(logits, speakers)
         return {
             "total": landmark + recipe.blur_weight * blur + recipe.speaker_weight * speaker,
             "landmark_loss": landmark.detach(),
             "speaker_accuracy": (logits.argmax(1) == speakers).float().mean(),
-            **self._errors(values.detach(), wanted),
+            **self._errors(values.detach(), target),
         }
 
     @torch.no_grad()
@@ -197,8 +197,8 @@ class PerceptualTraining(Supervised[Examples]):
         for number in range(_CHECK_BATCHES):
             batch = draw_examples(self._held_out, self._scale, self._recipe, np.random.default_rng(number), 0)
             values = self.average(self._pictures(batch)).values.float()
-            wanted = torch.from_numpy(batch.values).to(values.device)
-            for name, error in self._errors(values, wanted).items():
+            target = torch.from_numpy(batch.values).to(values.device)
+            for name, error in self._errors(values, target).items():
                 sums[name] = sums.get(name, 0.0) + float(error) / _CHECK_BATCHES
         return Check({f"held_out_{name}": value for name, value in sums.items()})
 
@@ -220,8 +220,8 @@ class PerceptualTraining(Supervised[Examples]):
         pictures = torch.from_numpy(batch.pictures).to(self.device.torch_device)
         return pictures.contiguous(memory_format=torch.channels_last)
 
-    def _errors(self, values: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        error = (values - wanted).abs().mean(dim=0)
+    def _errors(self, values: Tensor, target: Tensor) -> dict[str, Tensor]:
+        error = (values - target).abs().mean(dim=0)
         pixels = torch.from_numpy(self._scale[1]).to(error.device)
         return {"landmark_error_px": (error[:-1] * pixels).mean(), "blur_error_px": error[-1]}
 

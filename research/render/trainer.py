@@ -156,7 +156,7 @@ class HeldOutClips:
         self._rows, self._data, self._known, self._read = tuple(rows), data, frozenset(known), read
 
     def check(self, draw: Draw, path: Path) -> Check:
-        """Return figures by group of clips, without a score, and write a contact sheet.
+        """Return metrics by group of clips, without a score, and write a contact sheet.
 
         The groups are `known`, clips of people that the network learns from, and `new`, clips of other people. Figures that begin
         with `base` belong to the pictures that the network starts from. On the sheet, each column has such a picture, the drawn
@@ -251,7 +251,7 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
         self.judge_optimiser = torch.optim.Adam(self.judges.parameters(), recipe.discriminator_learning_rate, betas=(0.5, 0.99))
         with self._only(self._trained()):
             self._objective = inputs.device.parallel(self.network, self._losses)
-        self._judgement = inputs.device.parallel(self.judges, self._judged)
+        self._discriminator_step = inputs.device.parallel(self.judges, self._discriminated)
         self._steps_done = 0
 
     @abstractmethod
@@ -263,7 +263,7 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
         """Return the weighted losses of both phases, beside the perceptual loss."""
 
     @abstractmethod
-    def _judged_terms(self, drawn: DrawnT, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: DrawnT, view: Tensor) -> dict[str, Tensor]:
         """Return the weighted adversarial losses of the network.
 
         Args:
@@ -272,13 +272,13 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
         """
 
     @abstractmethod
-    def _judge_losses(self, drawn: DrawnT, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    def _discriminator_losses(self, drawn: DrawnT, view: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the losses of the discriminators by their names in the log.
 
         Args:
             drawn: what `_drawn` returned, without gradients.
             view: the part of the drawn pictures that discriminators see, float [B, 3, h, w], without gradient.
-            wanted: the same part of the footage.
+            target: the same part of the footage.
         """
 
     @property
@@ -319,8 +319,8 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
             self.judge_optimiser.zero_grad(set_to_none=True)
             for number, drawn in enumerate(drawings):
                 self.seed_pass(step, number)
-                with self.device.without_exchange(self._judgement, last=number == len(batches) - 1):
-                    losses = self._judgement(drawn, step)
+                with self.device.without_exchange(self._discriminator_step, last=number == len(batches) - 1):
+                    losses = self._discriminator_step(drawn, step)
                     torch.autograd.backward(torch.stack(list(losses.values())).sum() / len(batches))
                 add_mean(report, losses, len(batches))
             self.judge_optimiser.step()
@@ -351,14 +351,14 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
         return self.network.parameters()
 
     def _before_descent(self, step: int, batches: Sequence[BatchT]) -> dict[str, float]:
-        """Do what comes before the network's step; return figures for the curves."""
+        """Do what comes before the network's step; return metrics for the curves."""
         return {}
 
     def _after_descent(self, drawings: Sequence[DrawnT]) -> dict[str, float]:
-        """Do what follows the network's step; return figures for the curves."""
+        """Do what follows the network's step; return metrics for the curves."""
         return {}
 
-    def _judge_penalties(self, drawn: DrawnT, view: Tensor, wanted: Tensor, step: int) -> dict[str, Tensor]:
+    def _discriminator_penalties(self, drawn: DrawnT, view: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
         """Return weighted penalties of the discriminators' step by their names in the log."""
         return {}
 
@@ -374,22 +374,22 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
     def _losses(self, batch: BatchT, adversarial: bool) -> tuple[dict[str, Tensor], DrawnT]:
         """Return the weighted losses of the network, and what was drawn without gradients."""
         drawn = self._drawn(batch)
-        view, wanted = discriminator_view(drawn.made.pictures), discriminator_view(drawn.made.target)
+        view, target = discriminator_view(drawn.made.pictures), discriminator_view(drawn.made.target)
         terms = self._terms(drawn)
         with self._autocast():
-            terms["perceptual"] = self.perceptual_weight * perceptual_loss(self._inputs.features, view, wanted)
+            terms["perceptual"] = self.perceptual_weight * perceptual_loss(self._inputs.features, view, target)
             if adversarial:
                 with self._frozen_judges():
-                    terms |= self._judged_terms(drawn, view)
+                    terms |= self._adversarial_terms(drawn, view)
         kept = {each.name: _detached(getattr(drawn, each.name)) for each in fields(drawn)}
         return {name: term.float() for name, term in terms.items()}, replace(drawn, **kept)
 
-    def _judged(self, drawn: DrawnT, step: int) -> dict[str, Tensor]:
+    def _discriminated(self, drawn: DrawnT, step: int) -> dict[str, Tensor]:
         """Return the losses and penalties of the discriminators."""
-        view, wanted = discriminator_view(drawn.made.pictures), discriminator_view(drawn.made.target)
+        view, target = discriminator_view(drawn.made.pictures), discriminator_view(drawn.made.target)
         with self._autocast():
-            losses = self._judge_losses(drawn, view, wanted)
-        losses |= self._judge_penalties(drawn, view, wanted, step)
+            losses = self._discriminator_losses(drawn, view, target)
+        losses |= self._discriminator_penalties(drawn, view, target, step)
         return {name: loss.float() for name, loss in losses.items()}
 
     @contextmanager

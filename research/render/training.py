@@ -101,15 +101,15 @@ def load_vgg(path: Path) -> VggFeatures:
     except Exception as error:  # pickle's own errors have no common base below Exception
         raise InvalidRequest(f"{path} is not a state dict of weights alone: {error}", field="vgg_file") from error
     network = VggFeatures()
-    wanted = network.state_dict()
-    if not isinstance(state, dict) or any(name not in state for name in wanted):
-        missing = sorted(name for name in wanted if not isinstance(state, dict) or name not in state)
+    expected = network.state_dict()
+    if not isinstance(state, dict) or any(name not in state for name in expected):
+        missing = sorted(name for name in expected if not isinstance(state, dict) or name not in state)
         raise InvalidRequest(f"{path} is not VGG-19 in torchvision's layout: no {missing[0]}", field="vgg_file")
-    wrong = [name for name in wanted if tuple(state[name].shape) != tuple(wanted[name].shape)]
+    wrong = [name for name in expected if tuple(state[name].shape) != tuple(expected[name].shape)]
     if wrong:
         shape = list(state[wrong[0]].shape)
         raise InvalidRequest(f"{path} is not VGG-19: {wrong[0]} has shape {shape}", field="vgg_file")
-    network.load_state_dict({name: state[name] for name in wanted})
+    network.load_state_dict({name: state[name] for name in expected})
     return network.eval().requires_grad_(False)
 
 

@@ -227,8 +227,8 @@ class PairSource:
             if pair is not None:
                 drawn.append(pair)
             if len(drawn) == count:
-                wanted, source = zip(*drawn, strict=True)
-                return Pairs(np.stack(wanted), np.stack(source))
+                target, source = zip(*drawn, strict=True)
+                return Pairs(np.stack(target), np.stack(source))
         raise self._too_short()
 
     def _pool(self, number: int) -> list[BankPlan]:
@@ -245,7 +245,7 @@ class PairSource:
 
 
 def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) -> tuple[Float32, Float32] | None:
-    """Return a wanted and a retrieved sequence of a bank, float32 [13, 86, 2] each, box pixels; None: the bank has no pair.
+    """Return a target and a retrieved sequence of a bank, float32 [13, 86, 2] each, box pixels; None: the bank has no pair.
 
     The sequences are 40 frames apart, or less in a short bank. They never overlap.
     """
@@ -266,8 +266,8 @@ def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) 
     best = int(random.choice(order)) if random.random() < config.worse_share else int(order[0])
     found = np.arange(first[best], first[best] + CHAIN)
     poses = [HeadPose(1.0, bank.rotation[row], np.zeros(3)) for row in rows]
-    wanted = np.stack([target_points(points, bank.geometry, pose) for points, pose in zip(mouth, poses, strict=True)])
-    return wanted, bank.control_points[found]
+    target = np.stack([target_points(points, bank.geometry, pose) for points, pose in zip(mouth, poses, strict=True)])
+    return target, bank.control_points[found]
 
 
 def _shaken(mouth: Float32, geometry: ActorGeometry, config: PairConfig, random: np.random.Generator) -> Float32:

@@ -112,7 +112,7 @@ def matched_keys(keys: KeyPictures, background: UInt8, mask: UInt8, box_landmark
     return np.stack([match_colour(picture, background, mask) for picture in moved])
 
 
-def nearest_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> KeyPictures:
+def nearest_keys(keys: KeyPictures, target: Float32, size: int = BOX_SIZE) -> KeyPictures:
     """Return the NUM_KEYS key pictures whose lips are nearest to the lips of target landmarks, the nearest first.
 
     Distance: mean distance of lip points, plus the difference of the openings, which people see first and which the mean over 40
@@ -120,29 +120,29 @@ def nearest_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> Ke
 
     Args:
         keys: key pictures of the actor.
-        wanted: float32 [59, 2], target landmarks, box pixels.
+        target: float32 [59, 2], target landmarks, box pixels.
         size: side of the render box, pixels.
     """
-    wanted = _at_box_size(wanted, size)
-    distance = np.abs(keys.landmarks[:, :NUM_LIPS] - wanted[:NUM_LIPS]).mean(axis=(1, 2))
-    openings = opening_scale(keys.landmarks).astype(np.float64) - np.float64(opening_scale(wanted))
+    target = _at_box_size(target, size)
+    distance = np.abs(keys.landmarks[:, :NUM_LIPS] - target[:NUM_LIPS]).mean(axis=(1, 2))
+    openings = opening_scale(keys.landmarks).astype(np.float64) - np.float64(opening_scale(target))
     nearest = np.argsort(distance + _OPENING_COST * np.abs(openings), kind="stable")[:NUM_KEYS]
     return KeyPictures(keys.pictures[nearest], keys.landmarks[nearest])
 
 
-def moved_keys(keys: KeyPictures, wanted: Float32, size: int = BOX_SIZE) -> UInt8:
+def moved_keys(keys: KeyPictures, target: Float32, size: int = BOX_SIZE) -> UInt8:
     """Move key pictures to target landmarks and enlarge them to the render box: uint8 [K, size, size, 3].
 
     Args:
         keys: key pictures.
-        wanted: float32 [59, 2], target landmarks, box pixels.
+        target: float32 [59, 2], target landmarks, box pixels.
         size: side of the render box, pixels.
     """
     pictures = keys.pictures
     if keys.landmarks.any():
-        wanted = _at_box_size(wanted, size)
-        sources = [np.concatenate([points, _affine(BORDER_POINTS, wanted, points)]) for points in keys.landmarks]
-        centres = np.concatenate([wanted, BORDER_POINTS])
+        target = _at_box_size(target, size)
+        sources = [np.concatenate([points, _affine(BORDER_POINTS, target, points)]) for points in keys.landmarks]
+        centres = np.concatenate([target, BORDER_POINTS])
         grids = evaluate_grid(fit_spline(centres, np.concatenate(sources, axis=1), SMOOTHING[: len(centres)]))
         pictures = np.stack([warp(picture, dense_map(grids[..., 2 * at : 2 * at + 2])) for at, picture in enumerate(pictures)])
     if size == BOX_SIZE:
@@ -179,9 +179,9 @@ def _at_box_size(landmarks: Float32, size: int) -> Float32:
     return landmarks if size == BOX_SIZE else np.asarray(landmarks * (BOX_SIZE / size), np.float32)
 
 
-def _affine(moved: Float32, wanted: Float32, source: Float32) -> Float32:
-    """Move points by the affine map that best takes jaw line and upper lip of `wanted` to `source`: the head as a whole."""
-    before, after = wanted[_FRAME_POINTS].astype(np.float64), source[_FRAME_POINTS].astype(np.float64)
+def _affine(moved: Float32, target: Float32, source: Float32) -> Float32:
+    """Move points by the affine map that best takes jaw line and upper lip of `target` to `source`: the head as a whole."""
+    before, after = target[_FRAME_POINTS].astype(np.float64), source[_FRAME_POINTS].astype(np.float64)
     before_mean, after_mean = before.mean(axis=0), after.mean(axis=0)
     before, after = before - before_mean, after - after_mean
     # Pulled towards no change of form, as strongly as if each point were known to some pixels only.

@@ -159,9 +159,9 @@ def detail_loss(made: ComposedPictures) -> Tensor:
     The strength is the root mean square of the Laplacian over 9 x 9 px. The loss asks for as much detail as the footage has, even
     if the detail lies a pixel beside the footage's. L1 alone would prefer no detail.
     """
-    got, wanted = (F.avg_pool2d(_laplacian(part).square(), 9, 4).add(1e-6).sqrt() for part in (made.pictures, made.target))
+    got, target = (F.avg_pool2d(_laplacian(part).square(), 9, 4).add(1e-6).sqrt() for part in (made.pictures, made.target))
     weight = F.avg_pool2d(made.mask[..., 1:-1, 1:-1], 9, 4)
-    return ((got - wanted).abs() * weight).sum() / (3.0 * weight.sum())
+    return ((got - target).abs() * weight).sum() / (3.0 * weight.sum())
 
 
 def _laplacian(pictures: Tensor) -> Tensor:

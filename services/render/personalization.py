@@ -105,10 +105,10 @@ class SearchDiscriminator:
         self._network.requires_grad_(True)
         return loss
 
-    def learn(self, wanted: Tensor, drawn: Tensor) -> None:
+    def learn(self, target: Tensor, drawn: Tensor) -> None:
         """Do one step of the discriminator on footage and drawn pictures, float [B, 3, h, w]."""
         with forward_pass():
-            loss = discriminator_loss(self._network(wanted), self._network(drawn.detach()))
+            loss = discriminator_loss(self._network(target), self._network(drawn.detach()))
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
         self._optimiser.step()
@@ -231,17 +231,17 @@ class StateSearch:
         with forward_pass():
             residual = self._network(inputs, self._state.expand(len(pairs), -1))
         made = compose(inputs, residual.float(), targets)
-        drawn, wanted = discriminator_view(made.pictures), discriminator_view(targets)
+        drawn, target = discriminator_view(made.pictures), discriminator_view(targets)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.total_variation * total_variation_loss(made)
         with forward_pass():
             adversarial = self._discriminator.fooled(drawn)
-            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.frame * adversarial
+            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, target) + weights.frame * adversarial
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
         self._optimiser.step()
         self._schedule.step()
-        self._discriminator.learn(wanted, drawn)
+        self._discriminator.learn(target, drawn)
         with torch.no_grad():
             self.average.lerp_(self._state, 1.0 - self._recipe.average_decay)
         return float(reconstruction.detach()) * 255.0

@@ -14,8 +14,8 @@ dynamic programming chooses all keyframes together, so that between neighbours t
          + sum_k REPEAT_COST * ||j(k) - j(k-1)| - (t(k) - t(k-1))|  frames that are shown twice or left out
          + sum of reversals REVERSAL_COST + SPEED_COST * speed_j    turning round where the head moves is a jerk
 
-with |j(k) - j(k-1)| <= MAX_SPEED (t(k) - t(k-1)) and all j in one stretch: usable frames that follow each other in one shot. So
-there is no jump, since a stretch can be played forwards and backwards for any time. Only stretches about as long as the longest
+with |j(k) - j(k-1)| <= MAX_SPEED (t(k) - t(k-1)) and all j in one span: usable frames that follow each other in one shot. So
+there is no jump, since a span can be played forwards and backwards for any time. Only spans about as long as the longest
 are used, so that a speech of a minute is not made of two seconds.
 
 The optimum is exact, over all footage frames. Its work is 2.5 F T operations on whole arrays, since the widths of the search
@@ -129,7 +129,7 @@ REVERSAL_COST: Final = 0.1
 SPEED_COST: Final = 3.0
 """Cost of a reversal per unit of the head's speed at the reversal, spreads per frame."""
 MAX_SPANS: Final = 16
-"""Largest number of stretches that are searched. The longest stretches are searched."""
+"""Largest number of spans that are searched. The longest spans are searched."""
 _LENGTH_SHARE: Final = 0.5
 # A head in the target direction a little beside the target place is a good background. A head in another direction is not.
 _WEIGHT: Final = np.array([1.0, 1.0, 1.0, 0.15, 0.15, 0.15])
@@ -187,14 +187,14 @@ def match_backgrounds(
 
     Raises:
         InvalidRequest: too many frames, lengths that do not fit, values that are not finite, a cut outside the footage.
-        NoUsableFootage: no stretch of MIN_STRETCH usable frames.
+        NoUsableFootage: no span of MIN_SPAN usable frames.
     """
     _check(footage, usable, shot_cuts, predicted)
     if not len(predicted):
         return Backgrounds(np.zeros(0, np.int64), np.zeros(0, np.int64))
     chosen = _spans(usable, shot_cuts, len(predicted))
     keyframes = keyframes_of(predicted[:, :3])
-    # States: the stretches one after another, with gaps that no step can cross.
+    # States: the spans one after another, with gaps that no step can cross.
     frames = np.concatenate([np.concatenate([np.arange(begin, end), np.full(_GAP, -1)]) for begin, end in chosen])
     costs = _costs(footage, frames, predicted[keyframes], np.diff(keyframes))
     path = frames[cheapest_path(costs, still_wanted)]
@@ -250,7 +250,7 @@ def _trace_back(steps: Int8, turned: npt.NDArray[np.uint8], forwards: Float64, b
     return path
 
 
-def _costs(footage: Float64, frames: Int64, wanted: Float64, gaps: Int64) -> Costs:
+def _costs(footage: Float64, frames: Int64, target: Float64, gaps: Int64) -> Costs:
     real = frames >= 0
     poses = footage[frames[real]]
     middle = np.median(poses, axis=0)
@@ -260,11 +260,11 @@ def _costs(footage: Float64, frames: Int64, wanted: Float64, gaps: Int64) -> Cos
     placed[real] = (poses - middle) * weight
     speed = np.zeros(len(frames))
     speed[real] = np.linalg.norm(np.gradient(placed[real], axis=0), axis=1)
-    return Costs((wanted - middle) * weight, placed, REVERSAL_COST + SPEED_COST * speed, gaps)
+    return Costs((target - middle) * weight, placed, REVERSAL_COST + SPEED_COST * speed, gaps)
 
 
-def _spans(usable: Bool, shot_cuts: Int64, wanted: int) -> list[tuple[int, int]]:
-    """Return begin and end of the searched stretches, in their order."""
+def _spans(usable: Bool, shot_cuts: Int64, needed: int) -> list[tuple[int, int]]:
+    """Return begin and end of the searched spans, in their order."""
     borders = np.zeros(len(usable) + 1, bool)
     borders[[0, -1]] = True
     borders[shot_cuts] = True
@@ -277,7 +277,7 @@ def _spans(usable: Bool, shot_cuts: Int64, wanted: int) -> list[tuple[int, int]]
             f"no {MIN_SPAN} frames of the footage in a row can be backgrounds: the longest usable stretch has {longest}",
             subject="footage",
         )
-    least = max(MIN_SPAN, _LENGTH_SHARE * min(longest, wanted))
+    least = max(MIN_SPAN, _LENGTH_SHARE * min(longest, needed))
     chosen = sorted((run for run in runs if run[1] - run[0] >= least), key=lambda run: run[0] - run[1])
     return sorted(chosen[:MAX_SPANS])
 

@@ -81,7 +81,7 @@ def harmonise(bank: MouthBank, segment: npt.NDArray[np.intp]) -> MouthBank:
     the light, which the texture must keep. Skin is the lower face without the lips' surroundings.
 
     Args:
-        segment: int [F], number of each frame's stretch of footage without gaps.
+        segment: int [F], number of each frame's span of footage without gaps.
     """
     if segment[0] == segment[-1]:
         return bank

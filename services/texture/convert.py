@@ -76,12 +76,12 @@ def max_frames_from_proto(request: pb.BuildBankRequest) -> int:
     """
     if not request.HasField("config"):
         raise InvalidRequest("the first message of the stream must be the config", field="config")
-    wanted = request.config.max_frames or DEFAULT_FRAMES
-    if wanted > MAX_BANK_FRAMES:
+    requested = request.config.max_frames or DEFAULT_FRAMES
+    if requested > MAX_BANK_FRAMES:
         raise InvalidRequest(
-            f"config.max_frames: a bank keeps at most {MAX_BANK_FRAMES} frames, not {wanted}", field="config.max_frames"
+            f"config.max_frames: a bank keeps at most {MAX_BANK_FRAMES} frames, not {requested}", field="config.max_frames"
         )
-    return wanted
+    return requested
 
 
 def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:

@@ -464,20 +464,20 @@ class PortraitRotation:
         return _moved(points, self._pose, pose).astype(np.float32)
 
 
-def within_reach(wanted: HeadPose, portrait: HeadPose) -> HeadPose:
+def within_reach(target: HeadPose, portrait: HeadPose) -> HeadPose:
     """Return the target pose with its turn (pitch and yaw together) kept within MAX_TURN_DEGREES of the portrait's.
 
-    Up to EXACT_TURN_DEGREES it is as wanted; roll, place and scale always are.
+    Up to EXACT_TURN_DEGREES the pose is the target; roll, place and scale always are.
     """
-    angles = np.stack([np.asarray(euler_from_matrix(pose.rotation), np.float64) for pose in (portrait, wanted)])
+    angles = np.stack([np.asarray(euler_from_matrix(pose.rotation), np.float64) for pose in (portrait, target)])
     turn = angles[1, :2] - angles[0, :2]
     size = float(np.linalg.norm(turn))
     exact, room = np.radians(EXACT_TURN_DEGREES), np.radians(MAX_TURN_DEGREES - EXACT_TURN_DEGREES)
     if size <= exact:
-        return wanted
+        return target
     reached = exact + room * np.tanh((size - exact) / room)
     rotation = matrix_from_euler(np.array([*(angles[0, :2] + turn * (reached / size)), angles[1, 2]]))
-    return HeadPose(wanted.scale, np.asarray(rotation, np.float64), wanted.translation)
+    return HeadPose(target.scale, np.asarray(rotation, np.float64), target.translation)
 
 
 def _sampled(values: npt.NDArray[_Number], places: Float32, interpolation: int, border: int) -> npt.NDArray[_Number]:
@@ -486,8 +486,8 @@ def _sampled(values: npt.NDArray[_Number], places: Float32, interpolation: int, 
     return np.asarray(taken, values.dtype)
 
 
-def _moved(points: Float64, portrait: HeadPose, wanted: HeadPose) -> Float64:
+def _moved(points: Float64, portrait: HeadPose, target: HeadPose) -> Float64:
     """Return points [..., 3] of the portrait's pixels that follow the head from one pose to the other."""
     head = (points - portrait.translation) @ portrait.rotation / portrait.scale
-    moved: Float64 = wanted.scale * head @ wanted.rotation.T + wanted.translation
+    moved: Float64 = target.scale * head @ target.rotation.T + target.translation
     return moved

@@ -53,20 +53,20 @@ class UnseenInside:
         self.needed = never_open(bank.mouth)
         self._colour = _SHADE * _lip_colour(bank) if self.needed else np.zeros(3, np.float32)
 
-    def drawn(self, texture: UInt8, wanted: Float32) -> UInt8:
+    def drawn(self, texture: UInt8, target: Float32) -> UInt8:
         """Return a texture with the inside of the mouth; the same texture if the bank shows an inside.
 
         Args:
             texture: uint8 [160, 160, 3], RGB.
-            wanted: float32 [M, 2], target landmarks, the mouth area first, box pixels.
+            target: float32 [M, 2], target landmarks, the mouth area first, box pixels.
         """
         if not self.needed:
             return texture
-        opening = float(mouth_opening(wanted))
+        opening = float(mouth_opening(target))
         share = np.clip((opening - _FIRST_PX) / (_WHOLE_PX - _FIRST_PX), 0.0, 1.0)
         if not share:
             return texture
-        weight = share * _soft(lip_pictures(wanted)[..., 1])[..., None]
+        weight = share * _soft(lip_pictures(target)[..., 1])[..., None]
         return np.asarray(np.rint(texture + weight * (self._colour - texture)), np.uint8)
 
 
@@ -163,21 +163,21 @@ class WarpStream:
             self._past.append((frame.mouth, points))
         return None if frame.context_only else self._answer(frame, points)
 
-    def _answer(self, frame: TargetFrame, wanted: Float32) -> WarpedFrame:
+    def _answer(self, frame: TargetFrame, target: Float32) -> WarpedFrame:
         found, mouth = self._choose(frame), frame.mouth
         if self._mode is WarpMode.MEAN_MOUTH:
             mouth = self._bank.mouth[self._bank.medoid]
-            wanted = target_points(mouth, self._bank.geometry, frame.pose)
+            target = target_points(mouth, self._bank.geometry, frame.pose)
         row = int(found.rows[0, -1])
         source = self._bank.control_points[row]
         fitting = bending = 0.0
         detail: UInt8 | None = None
         if self._mode is WarpMode.RETRIEVAL_ONLY:
-            texture = _moved(self._bank.boxes[row], source, wanted)
+            texture = _moved(self._bank.boxes[row], source, target)
         else:
-            spline = fit_retrieved(self._bank, found, wanted, self._residual(found))
+            spline = fit_retrieved(self._bank, found, target, self._residual(found))
             grids = evaluate_grid(spline)
-            texture = self._inside.drawn(warp_by_grids(self._bank, found, grids), wanted)
+            texture = self._inside.drawn(warp_by_grids(self._bank, found, grids), target)
             best = ThinPlateSpline(spline.centres, spline.weights[:, :2], spline.affine[:, :2])
             fitting = float(fitting_error(best, source, NUM_MOUTH_AREA))
             bending = float(bending_energy(grids[..., :2]))
@@ -185,11 +185,11 @@ class WarpStream:
                 backward = dense_map(grids[..., :2])
                 detail = warped_detail(self._bank, row, backward, self._detail_scale)
                 if len(self._bank.mouth) == 1:
-                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], wanted[:NUM_MOUTH_AREA], backward)
+                    detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], target[:NUM_MOUTH_AREA], backward)
         return WarpedFrame(
             frame_index=frame.frame_index,
             texture=texture,
-            box_landmarks=wanted[:NUM_MOUTH_AREA],
+            box_landmarks=target[:NUM_MOUTH_AREA],
             bank_frame_index=int(self._bank.frame_index[row]),
             distance=float(np.abs(self._bank.mouth[row] - frame.mouth).sum(axis=1).mean()),
             fitting_error=fitting,
@@ -218,8 +218,8 @@ def _alone(row: int) -> Retrieved:
     return Retrieved(np.full((1, WINDOW), row, dtype=np.intp), np.ones(1, np.float32))
 
 
-def _moved(box: npt.NDArray[np.uint8], source: Float32, wanted: Float32) -> npt.NDArray[np.uint8]:
-    shift = wanted[:NUM_LIPS].mean(axis=0, dtype=np.float64) - source[:NUM_LIPS].mean(axis=0, dtype=np.float64)
+def _moved(box: npt.NDArray[np.uint8], source: Float32, target: Float32) -> npt.NDArray[np.uint8]:
+    shift = target[:NUM_LIPS].mean(axis=0, dtype=np.float64) - source[:NUM_LIPS].mean(axis=0, dtype=np.float64)
     affine = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
     picture = cv2.warpAffine(box, affine, box.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(picture, dtype=np.uint8)

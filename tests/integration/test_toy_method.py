@@ -84,7 +84,7 @@ def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def voice() -> Iterator[None]:
     """Count the speech of the footage as the man's own. It is another person's, from which an enrolment would learn nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "believed", lambda lag, _: lag)
+        patch.setattr(analysis, "credible_lag", lambda lag, _: lag)
         yield
 
 

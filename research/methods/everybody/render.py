@@ -501,25 +501,25 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, W
     def _terms(self, drawn: WindowDrawn) -> dict[str, Tensor]:
         return reconstruction_terms(drawn.made, self.recipe.weights)
 
-    def _judged_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
         weights = self.recipe.weights
         return {
             "frame": weights.frame * adversarial_loss(self._frame(view)),
             "windows": weights.sequence * adversarial_loss(self._windows(torch.cat([drawn.past, view], dim=1))),
         }
 
-    def _judge_losses(self, drawn: WindowDrawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (wanted, view))
+    def _discriminator_losses(self, drawn: WindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+        filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
         return {
-            "frame_judge": discriminator_loss(self._frame(wanted), self._frame(view)),
+            "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
             "windows_judge": discriminator_loss(self._windows(filmed), self._windows(made)),
         }
 
-    def _judge_penalties(self, drawn: WindowDrawn, view: Tensor, wanted: Tensor, step: int) -> dict[str, Tensor]:
+    def _discriminator_penalties(self, drawn: WindowDrawn, view: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
         recipe = self.recipe
         if step % recipe.penalty_every:
             return {}
-        filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (wanted, view))
+        filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
         # From the CPU, so that the numbers are the same on every device.
         shares = torch.rand(len(view), 1, 1, 1).to(view.device)
         penalty = gradient_penalty(self._windows, filmed, made, shares)

@@ -358,9 +358,9 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         torch.manual_seed(recipe.loop.seed)
         network = EveryoneNetwork(recipe.network)
         self._frames = recipe.network.frames
-        self._judge = PatchDiscriminator(3 * self._frames)
+        self._discriminator = PatchDiscriminator(3 * self._frames)
         features = _of_served(inputs.features, self._frames)
-        super().__init__(recipe, replace(inputs, features=features), network, {"judge": self._judge})
+        super().__init__(recipe, replace(inputs, features=features), network, {"judge": self._discriminator})
         assert isinstance(inputs.source, WindowSource)
         self.textures = PersonTextures(inputs.source.textured.firsts).to(self.device.torch_device)
         self.texture_optimiser = torch.optim.Adam(self.textures.parameters(), recipe.texture_learning_rate, betas=(0.9, 0.99))
@@ -386,11 +386,11 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
             "texture": weights.texture * drawn.texture_error,
         }
 
-    def _judged_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
-        return {"adversarial": self.recipe.weights.adversarial * adversarial_loss(self._judge(self._windows(view)))}
+    def _adversarial_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
+        return {"adversarial": self.recipe.weights.adversarial * adversarial_loss(self._discriminator(self._windows(view)))}
 
-    def _judge_losses(self, drawn: WindowDrawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        return {"judge": discriminator_loss(self._judge(self._windows(wanted)), self._judge(self._windows(view)))}
+    def _discriminator_losses(self, drawn: WindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {"judge": discriminator_loss(self._discriminator(self._windows(target)), self._discriminator(self._windows(view)))}
 
     def _after_descent(self, drawings: Sequence[WindowDrawn]) -> dict[str, float]:
         """Do the textures' step. Adam leaves textures without a gradient as they are."""

@@ -298,9 +298,9 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
         shape = replace(recipe.network, identity_size=identity.size, spatial_widths=perceptual.config.widths)
         network = HeadposeNetwork(shape)
         network.spatial.load_base(perceptual)
-        self._judge = PatchDiscriminator(3 * (DRAWN_WINDOW + 1))
+        self._discriminator = PatchDiscriminator(3 * (DRAWN_WINDOW + 1))
         self._frame = PatchDiscriminator(3)
-        super().__init__(recipe, inputs, network, {"judge": self._judge, "frame": self._frame})
+        super().__init__(recipe, inputs, network, {"judge": self._discriminator, "frame": self._frame})
         self.memory_optimiser = torch.optim.Adam([self.network.spatial.weight], recipe.memory_learning_rate)
         self._triplet = self.device.parallel(self.network.spatial, self._triplet_loss)
 
@@ -354,10 +354,10 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
             "detail": weights.detail * detail_loss(made),
         }
 
-    def _judged_terms(self, drawn: HeadposeDrawn, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: HeadposeDrawn, view: Tensor) -> dict[str, Tensor]:
         weights = self.recipe.weights
         return {
-            "adversarial": weights.adversarial * adversarial_loss(self._judge(torch.cat([drawn.window, view], dim=1))),
+            "adversarial": weights.adversarial * adversarial_loss(self._discriminator(torch.cat([drawn.window, view], dim=1))),
             "frame": weights.frame * adversarial_loss(self._frame(view)),
         }
 
@@ -366,11 +366,11 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
         self.average.spatial.load_state_dict(self.network.spatial.state_dict())
         return {"mean_attention": sum(float(drawn.masks.attention.mean()) for drawn in drawings) / len(drawings)}
 
-    def _judge_losses(self, drawn: HeadposeDrawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        filmed, made = (self._judge(torch.cat([drawn.window, seen], dim=1)) for seen in (wanted, view))
+    def _discriminator_losses(self, drawn: HeadposeDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+        filmed, made = (self._discriminator(torch.cat([drawn.window, seen], dim=1)) for seen in (target, view))
         return {
             "judge": discriminator_loss(filmed, made),
-            "frame_judge": discriminator_loss(self._frame(wanted), self._frame(view)),
+            "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
         }
 
     @property

@@ -66,16 +66,16 @@ class DiscriminatorOutputs(NamedTuple):
     features: Sequence[Tensor]
 
 
-def discriminator_outputs(judge: PatchDiscriminator, pictures: Tensor) -> DiscriminatorOutputs:
+def discriminator_outputs(discriminator: PatchDiscriminator, pictures: Tensor) -> DiscriminatorOutputs:
     """Return scores and features of pictures, float [B, in_channels, H, W] in [0, 1]."""
     features: list[Tensor] = []
 
     def keep(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         features.append(output)
 
-    hooks = [layer.register_forward_hook(keep) for layer in judge.layers if isinstance(layer, nn.LeakyReLU)]
+    hooks = [layer.register_forward_hook(keep) for layer in discriminator.layers if isinstance(layer, nn.LeakyReLU)]
     try:
-        scores: Tensor = judge(pictures)
+        scores: Tensor = discriminator(pictures)
     finally:
         for hook in hooks:
             hook.remove()
@@ -284,32 +284,32 @@ class HeteroTrainer(Trainer[HeteroRecipe, HeteroNetwork, CompositeBatch, Drawn])
     def _terms(self, drawn: Drawn) -> dict[str, Tensor]:
         return {"reconstruction": self.recipe.weights.reconstruction * reconstruction_loss(drawn.made)}
 
-    def _judged_terms(self, drawn: Drawn, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: Drawn, view: Tensor) -> dict[str, Tensor]:
         # Without discriminators the network has no fine detail yet, whose strength could be compared.
         terms = {"detail": self.recipe.weights.detail * detail_loss(drawn.made)}
-        wanted = discriminator_view(drawn.made.target)
-        for name, judge, weight, made, real in self._judgements(view, wanted):
-            got = discriminator_outputs(judge, made)
+        target = discriminator_view(drawn.made.target)
+        for name, discriminator, weight, made, real in self._discriminator_terms(view, target):
+            got = discriminator_outputs(discriminator, made)
             with torch.no_grad():
-                features = discriminator_outputs(judge, real).features
+                features = discriminator_outputs(discriminator, real).features
             terms[name] = weight * adversarial_loss(got.scores)
             terms[f"{name}_matching"] = weight * self.recipe.weights.matching * feature_matching_loss(got.features, features)
         return terms
 
-    def _judge_losses(self, drawn: Drawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    def _discriminator_losses(self, drawn: Drawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {
-            f"{name}_judge": discriminator_loss(judge(real), judge(made))
-            for name, judge, _, made, real in self._judgements(view, wanted)
+            f"{name}_judge": discriminator_loss(discriminator(real), discriminator(made))
+            for name, discriminator, _, made, real in self._discriminator_terms(view, target)
         }
 
-    def _judgements(self, view: Tensor, wanted: Tensor) -> list[tuple[str, PatchDiscriminator, float, Tensor, Tensor]]:
+    def _discriminator_terms(self, view: Tensor, target: Tensor) -> list[tuple[str, PatchDiscriminator, float, Tensor, Tensor]]:
         """Return name, discriminator, weight, drawn pictures and footage of both discriminators."""
         weights, length = self.recipe.weights, self.recipe.sequence
-        judgements = [("spatial", self._spatial, weights.spatial, view, wanted)]
+        terms = [("spatial", self._spatial, weights.spatial, view, target)]
         if weights.temporal:
-            made, real = (part.reshape(-1, 3 * length, *part.shape[2:]) for part in (view, wanted))
-            judgements.append(("temporal", self._temporal, weights.temporal, made, real))
-        return judgements
+            made, real = (part.reshape(-1, 3 * length, *part.shape[2:]) for part in (view, target))
+            terms.append(("temporal", self._temporal, weights.temporal, made, real))
+        return terms
 
     @property
     def perceptual_weight(self) -> float:

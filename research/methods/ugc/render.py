@@ -217,17 +217,17 @@ class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcBatch, UgcDrawn]):
     def _terms(self, drawn: UgcDrawn) -> dict[str, Tensor]:
         return reconstruction_terms(drawn.made, self.recipe.weights)
 
-    def _judged_terms(self, drawn: UgcDrawn, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: UgcDrawn, view: Tensor) -> dict[str, Tensor]:
         weights = self.recipe.weights
         return {
             "frame": weights.frame * adversarial_loss(self._frame(view)),
             "sequence": weights.sequence * adversarial_loss(self._sequence(_sequence(view, drawn))),
         }
 
-    def _judge_losses(self, drawn: UgcDrawn, view: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-        filmed, made = _sequence(wanted, drawn), _sequence(view, drawn)
+    def _discriminator_losses(self, drawn: UgcDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+        filmed, made = _sequence(target, drawn), _sequence(view, drawn)
         return {
-            "frame_judge": discriminator_loss(self._frame(wanted), self._frame(view)),
+            "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
             "sequence_judge": discriminator_loss(self._sequence(filmed), self._sequence(made)),
         }
 

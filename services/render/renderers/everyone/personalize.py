@@ -592,12 +592,12 @@ class TextureSearch:
         middle = slice(1, 2)
         now = seen._replace(targets=seen.targets[:, middle], masks=seen.masks[:, middle])
         made = composed_frames(seen.bases[:, middle], residual.float()[:, None], now, seen.pictures[:, LIPS : LIPS + 1].detach())
-        drawn, wanted = discriminator_view(made.pictures), discriminator_view(made.target)
+        drawn, target = discriminator_view(made.pictures), discriminator_view(made.target)
         reconstruction = reconstruction_loss(made)
         loss = weights.reconstruction * reconstruction + weights.texture * seen.texture_error
         with forward_pass():
             adversarial = self._discriminator.fooled(drawn)
-            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, wanted) + weights.adversarial * adversarial
+            loss = loss + weights.perceptual * perceptual_loss(self._features, drawn, target) + weights.adversarial * adversarial
         self._optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.float())
         self._optimiser.step()
@@ -606,7 +606,7 @@ class TextureSearch:
             self._texture.clamp_(LOWEST, 1.0)
             for average, part in zip(self._average, (self._texture, self._style), strict=True):
                 average.lerp_(part, 1.0 - self._recipe.average_decay)
-        self._discriminator.learn(wanted, drawn)
+        self._discriminator.learn(target, drawn)
         return float(reconstruction.detach()) * 255.0
 
 

@@ -141,8 +141,8 @@ def require_forms(features: Float32, speech: Float32, mask: UInt8) -> None:
     Raises:
         InvalidRequest: one of them has another shape.
     """
-    wanted = (*mask.shape, NUM_CHANNELS)
-    for name, values, shape in (("neural_features", features, wanted), ("speech_features", speech, SPEECH_SHAPE)):
+    expected = (*mask.shape, NUM_CHANNELS)
+    for name, values, shape in (("neural_features", features, expected), ("speech_features", speech, SPEECH_SHAPE)):
         if values.shape != shape:
             raise InvalidRequest(f"frame.{name}: expected shape {list(shape)}, got {list(values.shape)}", field=f"frame.{name}")
 

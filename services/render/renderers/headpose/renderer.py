@@ -132,11 +132,11 @@ def with_interior(
         box_landmarks: float32 [59, 2], target landmarks, box pixels.
         mean: mean open mouth; None: the one that comes with dubstage.
     """
-    wanted = inner_area(box_landmarks)
+    target = inner_area(box_landmarks)
     size = len(mask)
-    if wanted <= _SMALLEST_AREA * (size // BOX_SIZE) ** 2:
+    if target <= _SMALLEST_AREA * (size // BOX_SIZE) ** 2:
         return picture
-    shut = float(np.clip((_OPEN_ENOUGH - inner_area(own_landmarks) / wanted) / _OPEN_RANGE, 0.0, 1.0))
+    shut = float(np.clip((_OPEN_ENOUGH - inner_area(own_landmarks) / target) / _OPEN_RANGE, 0.0, 1.0))
     if shut == 0.0:
         return picture
     mean = mean or mean_mouth()
@@ -285,12 +285,12 @@ def with_detail(face: UInt8, keys: UInt8, mask: UInt8) -> UInt8:
     picture = face.astype(np.float32)
     fine = picture - cv2.GaussianBlur(picture, (0, 0), _BLUR_SIGMA)
     drawn, added = _laplacian(picture)[inside], _laplacian(fine)[inside]
-    wanted = _SHARE * float(np.mean([np.square(_laplacian(key.astype(np.float32))[inside]).mean() for key in keys]))
-    # |drawn + a added|^2 = wanted, for the positive root.
+    target = _SHARE * float(np.mean([np.square(_laplacian(key.astype(np.float32))[inside]).mean() for key in keys]))
+    # |drawn + a added|^2 = target, for the positive root.
     square, mixed, own = (float(np.mean(one * other)) for one, other in ((added, added), (drawn, added), (drawn, drawn)))
-    if own >= wanted or square <= 0.0:
+    if own >= target or square <= 0.0:
         return face
-    amount = min((-mixed + np.sqrt(max(mixed * mixed + square * (wanted - own), 0.0))) / square, _MOST)
+    amount = min((-mixed + np.sqrt(max(mixed * mixed + square * (target - own), 0.0))) / square, _MOST)
     weight = (amount / 255.0) * mask[..., None].astype(np.float32)
     return np.asarray(np.clip(np.rint(picture + weight * fine), 0, 255), dtype=np.uint8)
 

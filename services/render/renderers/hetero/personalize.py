@@ -73,7 +73,7 @@ def composite_pair(bank: MouthBank, view: CompositeView, noise: LandmarkNoise, s
     """
     middle = view.boxes[REACH]
     asked = [target_mouth(bank, row, noise, seed) for row in view.rows]
-    window = [composite(box, wanted.mask, wanted.points) for box, wanted in zip(view.boxes, asked, strict=True)]
+    window = [composite(box, target.mask, target.points) for box, target in zip(view.boxes, asked, strict=True)]
     return Pair(window_picture(window, middle, asked[REACH].mask, asked[REACH].points, view.reference), middle)
 
 

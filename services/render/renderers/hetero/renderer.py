@@ -173,9 +173,9 @@ def in_light_of(picture: UInt8, background: UInt8, mask: UInt8) -> UInt8:
     rests = mask[seen] == 0
     if not rests.any():
         return picture
-    wanted, shown = _middle_colour(background[seen][rests]), _middle_colour(picture[seen][rests])
-    gain = np.minimum(wanted / np.maximum(shown, 1.0), 1.0)
-    lit = picture * gain.astype(np.float32) + (wanted - gain * shown).astype(np.float32)
+    target, shown = _middle_colour(background[seen][rests]), _middle_colour(picture[seen][rests])
+    gain = np.minimum(target / np.maximum(shown, 1.0), 1.0)
+    lit = picture * gain.astype(np.float32) + (target - gain * shown).astype(np.float32)
     return np.asarray(np.clip(np.rint(lit), 0.0, 255.0), np.uint8)
 
 
