@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.compositing.detail import box_with_detail
-from gateway.compositing.jaw import jaw_shift, moved
+from gateway.compositing.jaw import jaw_shift, warp_footage
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, HeadPose, head_template, head_to_box
 from services.common.face.landmarks import JAW, MOUTH_AREA, NUM_MOUTH_AREA
@@ -73,7 +73,7 @@ def measure_jaw(runs: int = _RUNS) -> float:
     mouth = head_template()[list(MOUTH_AREA)]
     wanted = head_to_box(mouth, HeadPose(1.0, np.eye(3), np.zeros(3)))
     box, mask = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.uint8), np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
-    return _best_ms(lambda: moved(box, jaw_shift(wanted + _JAW_PX, wanted, mask)), runs)
+    return _best_ms(lambda: warp_footage(box, jaw_shift(wanted + _JAW_PX, wanted, mask)), runs)
 
 
 def _bank(scale: int) -> MouthBank:

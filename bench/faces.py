@@ -23,7 +23,7 @@ import numpy as np
 from gateway.consent.subject import OTHER_FROM, SAME_BELOW
 from gateway.dub.face_records import FaceMeans, embed_every
 from gateway.dub.footage import tracked_frames
-from gateway.media.inspection import inspect_film
+from gateway.media.inspection import inspect_video
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stage
@@ -67,7 +67,7 @@ def chosen(clips: Path, uses: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 async def measure(stages: Stages, clips: Path, file: str, person: str) -> Measured | None:
     """Return the face that shows most in the first MOST_FRAMES of a film; None: the film shows no face."""
-    info = inspect_film(clips / file)
+    info = inspect_video(clips / file)
     means = FaceMeans()
     single: dict[int, list[Float32]] = {}
     every = embed_every(min(info.video.num_frames, MOST_FRAMES))

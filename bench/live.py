@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.actors.store import ActorStore
-from gateway.live.measured import SpokenSpeech
+from gateway.live.client import PacedSpeech
 from gateway.live.streams import LiveStreams
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
@@ -60,14 +60,14 @@ async def measure_live(
         max_message_bytes=settings.max_message_bytes,
     )
 
-    async def stream(speech: SpokenSpeech) -> list[float]:
+    async def stream(speech: PacedSpeech) -> list[float]:
         channels = speech.samples.shape[1]
         frames = streams.frames(actor_id, speech.chunks(), sample_rate_hz=rate, channels=channels)
         return [1000.0 * speech.latency_s(frame.index) async for frame in frames]
 
-    spoken = await stream(SpokenSpeech(samples[: int(SPOKEN_SECONDS * rate)], rate))
+    spoken = await stream(PacedSpeech(samples[: int(SPOKEN_SECONDS * rate)], rate))
     wall, cpu = time.perf_counter(), time.process_time()
-    count = len(await stream(SpokenSpeech(samples, rate, in_real_time=False)))
+    count = len(await stream(PacedSpeech(samples, rate, in_real_time=False)))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return LiveTimes(
         first_frame_ms=spoken[0],

@@ -20,15 +20,15 @@ from typing import Final
 import av
 import numpy as np
 
-from gateway.media.film_room import BUFFER_BYTES
-from gateway.media.output_file import OutputFile, commit_with
+from gateway.media.mp4 import BUFFER_BYTES
+from gateway.media.output import OutputFile, commit_with
 from gateway.media.writer import Seal
-from gateway.provenance.claim import Claim, Source, definition
+from gateway.provenance.claim import Claim, SourceFile, definition
 from gateway.provenance.credential import installation_credential
-from gateway.provenance.places import embedded_type
 from gateway.provenance.seal import Sealer
-from gateway.provenance.signing_key import Credential
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.sidecar import embedded_type
+from gateway.provenance.signer import Credential
+from gateway.provenance.verdict import ManifestState, verdict_of
 
 WIDTH: Final = 1280
 HEIGHT: Final = 720
@@ -77,7 +77,7 @@ def make_film(film: Path, codec: str, frames: int) -> None:
 def write(packets: Path, film: Path, seal: Seal | None) -> None:
     """Write the packets of a film to another film, as a dub writes its film, and sign the film."""
     file = OutputFile(film, overwrite=True)
-    target = file.target(seal.room if seal is not None else 0)
+    target = file.target(seal.padding if seal is not None else 0)
     with av.open(str(packets)) as source, av.open(target, "w", format=film.suffix[1:], buffer_size=BUFFER_BYTES) as output:
         stream = output.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(video=0):
@@ -99,7 +99,7 @@ def claim_of(footage: Path, frames: int) -> Claim:
         num_frames=frames,
         frame_rate=Fraction(25),
         dubbed=(range(frames),),
-        sources=(Source("footage", footage, "0" * 64),),
+        sources=(SourceFile("footage", footage, "0" * 64),),
     )
 
 
@@ -131,7 +131,7 @@ def measure(codec: str, frames: int, turns: int, folder: Path) -> None:
         without = cost_of(lambda: write(packets, plain, None))
         ours.append(cost_of(lambda: write(packets, film, sealer.seal(claim, film))) - without)
         theirs.append(cost_of(lambda: sign_by_c2pa(plain, folder / f"c2pa.{suffix}", claim, sealer.credential)))
-    assert verdict_of(film).state is State.VALID
+    assert verdict_of(film).state is ManifestState.VALID
     megabytes = plain.stat().st_size / 1e6
     print(f"{codec}: {frames} frames, {megabytes:.0f} MB, {megabytes / frames:.2f} MB a frame, {turns} turns")
     for name, costs in (("dubstage", ours), ("c2pa alone", theirs)):

@@ -24,11 +24,11 @@ from gateway.dub.records import pose_of
 from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, render_window, window_config
 from gateway.dub.workspace import Workspace
+from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 from gateway.methods import method_named
 from gateway.stages.interface import Stages

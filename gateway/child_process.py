@@ -54,7 +54,7 @@ def _import_path() -> str:
     return os.pathsep.join([_ROOT, *(entry for entry in sys.path if entry)])
 
 
-def confine(memory_bytes: int, cpu_s: int) -> None:
+def limit_process(memory_bytes: int, cpu_s: int) -> None:
     """Limit this process. It writes no core file, and ends before its parent if memory runs out.
 
     Args:

@@ -1,7 +1,7 @@
 """The table of methods: which motion predictor and which renderer make a method, what each needs, and what each can do.
 
-A new method is one row here, one room in each stage that it needs, and one line in that stage's registry. The gateway compares this
-table with the stages' own ListModels answers when it opens the stages (gateway/stages/method_check.py).
+A new method is one row here, one package in each stage that it needs, and one line in that stage's registry. The gateway compares
+this table with the stages' own ListModels answers when it opens the stages (gateway/stages/method_check.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAG_FEATURES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SP
 
 
 class TextureInput(StrEnum):
-    """What a renderer takes from the texture stage with every frame."""
+    """Input that a renderer takes from the texture stage with every frame."""
 
     NONE = "none"
     """Nothing: the texture stage is not asked."""
@@ -36,7 +36,7 @@ class TextureInput(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictor:
-    """What a motion predictor declares.
+    """Declaration of a motion predictor.
 
     Attributes:
         name: name of the predictor in the motion stage (PredictMotionConfig.method).
@@ -57,7 +57,7 @@ class Predictor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renderer:
-    """What a renderer declares. All renderers take wanted landmarks, so every motion predictor goes with every renderer.
+    """Declaration of a renderer. All renderers take target landmarks, so every motion predictor goes with every renderer.
 
     Attributes:
         name: name of the renderer in the render stage (RenderConfig.model).
@@ -107,7 +107,7 @@ class Renderer:
 
     @property
     def picture(self) -> TextureInput:
-        """What the picture RenderFrame.texture shows; NONE: no such picture is sent."""
+        """Content of the picture RenderFrame.texture; NONE: no such picture is sent."""
         return TextureInput.NONE if self.texture is TextureInput.NEURAL else self.texture
 
 
@@ -118,7 +118,6 @@ class Method:
     Attributes:
         name: name that users write.
         motion: the motion predictor of files.
-        renderer: the renderer.
     """
 
     name: str

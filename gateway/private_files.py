@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.bounded_file import bounded_bytes
+from gateway.safe_paths import bounded_bytes
 from services.common.errors import StorageRefused
 
 
@@ -25,10 +25,10 @@ def data_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
     except OSError as problem:
-        raise cannot_use(folder, problem) from problem
+        raise folder_error(folder, problem) from problem
 
 
-def cannot_use(folder: Path, problem: OSError) -> StorageRefused:
+def folder_error(folder: Path, problem: OSError) -> StorageRefused:
     """Return the error for a data folder that cannot be used."""
     return StorageRefused(
         f"the data folder {folder} cannot be used: {problem.strerror or problem}: set DUBSTAGE_DATA_DIR to a folder that this user "
@@ -37,7 +37,7 @@ def cannot_use(folder: Path, problem: OSError) -> StorageRefused:
     )
 
 
-def cannot_use_key(file: Path, problem: OSError) -> StorageRefused:
+def key_file_error(file: Path, problem: OSError) -> StorageRefused:
     """Return the error for a key of the installation that cannot be read or written."""
     return StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file))
 
@@ -58,11 +58,11 @@ def own_key(file: Path, make: Callable[[], bytes], *, most_bytes: int) -> bytes:
         if not file.exists():
             keep_secret(file, make())
     except OSError as problem:
-        raise cannot_use(file.parent, problem) from problem
+        raise folder_error(file.parent, problem) from problem
     try:
         return bounded_bytes(file, most_bytes)
     except OSError as problem:
-        raise cannot_use_key(file, problem) from problem
+        raise key_file_error(file, problem) from problem
 
 
 def secret_of(file: Path, num_bytes: int) -> bytes:
@@ -80,7 +80,7 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
             keep_secret(file, secrets.token_bytes(num_bytes))
         found = file.read_bytes()
     except OSError as problem:
-        raise cannot_use_key(file, problem) from problem
+        raise key_file_error(file, problem) from problem
     if len(found) != num_bytes:
         raise StorageRefused(
             f"the key {file} is damaged ({len(found)} bytes instead of {num_bytes}): restore the file from a backup, or remove the "

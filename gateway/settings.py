@@ -33,7 +33,7 @@ _BOOL: Final[TypeAdapter[bool]] = TypeAdapter(bool)
 
 
 class RequireConsent(StrEnum):
-    """Which consent records an installation asks for."""
+    """Consent records that an installation asks for."""
 
     NO = "false"
     YES = "true"

@@ -25,7 +25,7 @@ from bench.work import tell
 from gateway.cli.options import gateway_settings
 from gateway.evaluation.clip import chosen_clips
 from gateway.methods import DEFAULT_METHOD, METHODS
-from gateway.provenance.opening import open_sealer
+from gateway.provenance.installation import open_sealer
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.stages.opening import open_stage
 from services.common.errors import DubstageError

@@ -13,7 +13,7 @@ from bench.watermark.studio import Studio
 from gateway.compositing.planes import composite
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.watermark_reading import likeliest, responses_of_faces
-from gateway.media.inspection import inspect_film
+from gateway.media.inspection import inspect_video
 from gateway.media.pixels import ColourTags, colour_model, pixel_format
 from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import Detector
@@ -111,7 +111,7 @@ async def film_time(studio: Studio, clip: Path, method: str, turns: int) -> Film
                 job.discard()
     key = studio.sealer.watermark_key or b""
     began = time.process_time()
-    faces = await responses_of_faces(studio.stages, inspect_film(film), threads=studio.threads, on_frame=lambda _: None)
+    faces = await responses_of_faces(studio.stages, inspect_video(film), threads=studio.threads, on_frame=lambda _: None)
     tracked = time.process_time()
     likeliest(faces, Detector(key))
     frames = probe(film).video.num_frames

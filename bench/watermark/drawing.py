@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.watermark.dubs import NAMES, Row
 from bench.watermark.undubbed import THRESHOLDS, Readings
-from gateway.provenance.watermark.code import WORD_BITS
 from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10
+from gateway.provenance.watermark.payload import WORD_BITS
 
 _NO_MARK: Final = 0.8
 """Mean size of a bit in a film without the watermark: the mean size of a normal number."""

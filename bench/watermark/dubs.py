@@ -17,10 +17,9 @@ from gateway.dub.face_records import face_records
 from gateway.dub.footage import tracked_frames
 from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
-from gateway.provenance.facts import DubFacts
+from gateway.provenance.claim import DubFacts
 from gateway.provenance.verdict import verdict_of
-from gateway.provenance.watermark.code import WORD_BITS
-from gateway.provenance.watermark.payload import Payload
+from gateway.provenance.watermark.payload import WORD_BITS, Payload
 from gateway.stages.interface import Stages
 from tests.system.dubbing import first_seconds
 

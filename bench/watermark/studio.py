@@ -12,7 +12,7 @@ from gateway.dub.enrol import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest
-from gateway.provenance.opening import open_sealer
+from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages

@@ -15,11 +15,9 @@ from typing import Final
 import numpy as np
 
 from gateway.dub.watermark_reading import likeliest, responses_of_faces
-from gateway.media.inspection import inspect_film
-from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Detector
+from gateway.media.inspection import inspect_video
+from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, STEP_S, Detector, ResponseSpan
 from gateway.provenance.watermark.payload import watermark_key
-from gateway.provenance.watermark.search import Part
-from gateway.provenance.watermark.signal import STEP_S
 from gateway.stages.interface import Stages
 from services.common.array_types import Float64
 
@@ -58,16 +56,16 @@ def films_below(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-async def faces_of_film(stages: Stages, film: Path, threads: int) -> list[list[Part]]:
+async def faces_of_film(stages: Stages, film: Path, threads: int) -> list[list[ResponseSpan]]:
     """Return the responses of every face of a film.
 
     Raises:
         DubstageError: the film cannot be read.
     """
-    return await responses_of_faces(stages, inspect_film(film), threads=threads, on_frame=lambda _: None)
+    return await responses_of_faces(stages, inspect_video(film), threads=threads, on_frame=lambda _: None)
 
 
-def readings_of(films: Sequence[Sequence[Sequence[Part]]], own: bytes, keys: int) -> Readings:
+def readings_of(films: Sequence[Sequence[Sequence[ResponseSpan]]], own: bytes, keys: int) -> Readings:
     """Look for the key of this installation and for wrong keys in the faces of films.
 
     Args:
@@ -81,7 +79,7 @@ def readings_of(films: Sequence[Sequence[Sequence[Part]]], own: bytes, keys: int
     return Readings(len(seen), steps * STEP_S, _chances(seen, own), np.array([_chances(seen, key) for key in wrong]))
 
 
-def _chances(films: Sequence[Sequence[Sequence[Part]]], key: bytes) -> Float64:
+def _chances(films: Sequence[Sequence[Sequence[ResponseSpan]]], key: bytes) -> Float64:
     detector = Detector(key)
     return np.array([found.log10_chance for faces in films if (found := likeliest(faces, detector)) is not None])
 

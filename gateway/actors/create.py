@@ -20,7 +20,7 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.actors.watch import while_allowed
-from gateway.ahead import in_thread, stoppable
+from gateway.async_utilities import in_stoppable_thread, in_thread
 from gateway.consent.record import Consent, ConsentUse
 from gateway.consent.subject import Shown, check_shown
 from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
@@ -36,11 +36,11 @@ from gateway.dub.removal import delete_unused
 from gateway.dub.request import check_footage, sha256_of
 from gateway.dub.workspace import Workspace, open_workspace
 from gateway.media.inspection import inspect_in_child
-from gateway.media.regular_file import reading
 from gateway.media.stills import is_still
-from gateway.media.takes import TAKES_SUFFIX, Take, check_number, join_takes, one_after_the_other
+from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
 from gateway.methods import method_named
+from gateway.safe_paths import open_media_file
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
@@ -83,7 +83,7 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
     """
     if len(infos) == 1:
         return infos[0]
-    takes = one_after_the_other(infos, Fraction(SOUND_SECONDS))
+    takes = takes_in_order(infos, Fraction(SOUND_SECONDS))
     await in_thread(workspace.allowance.check, _size(takes), "the joined footage")
     stopped = threading.Event()
 
@@ -96,7 +96,7 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
         with job_folder(workspace.folder):
             return join_takes(takes, workspace.folder / f"takes{TAKES_SUFFIX}", threads=threads, on_frame=on_frame)
 
-    return await stoppable(join, stopped.set)
+    return await in_stoppable_thread(join, stopped.set)
 
 
 def _size(takes: Sequence[Take]) -> int:
@@ -199,7 +199,7 @@ async def create_actor(
     await asyncio.to_thread(consents.check_enrolment, request.consent, request.use, request.actor_id)
 
     async def enrol() -> StoredActor:
-        check_number(len(request.files))
+        check_number_of_takes(len(request.files))
         await asyncio.to_thread(actors.check_free, request.actor_id)
         method = method_named(request.method)
         models = await models_for(stages, method)
@@ -321,5 +321,5 @@ async def _stored(put: Callable[[], ArtefactRef], note: OnBlob) -> ArtefactRef:
 
 def _keep_footage(artefacts: ArtefactStore, footage: Path) -> ArtefactRef:
     """Store the bytes of the footage. They are read from the opened and checked file, even if the path now names another file."""
-    with reading(footage, field="video") as handle:
+    with open_media_file(footage, field="video") as handle:
         return artefacts.put_file(f"/proc/self/fd/{handle}")

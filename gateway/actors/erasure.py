@@ -34,12 +34,12 @@ from gateway.actors.stored import SUPERSEDED, not_enrolled
 from gateway.actors.sweep import OtherStore, Sweep, digest_of_file, regular_files, sweep_artefacts, sweep_database, sweep_folder
 from gateway.audit import AuditEvent, AuditLog, EventKind
 from gateway.audit.log import AuditPersonRow
-from gateway.confinement import entry_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, EnrolmentRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
 from gateway.dub.journal import journalled
 from gateway.dub.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
+from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
 from services.common.server import error_status

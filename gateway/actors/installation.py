@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import check_enrolled_for
 from gateway.dub.request import DubRequest, check_request
-from gateway.provenance.opening import open_sealer
+from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.progress import OnProgress

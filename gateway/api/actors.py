@@ -25,10 +25,10 @@ from gateway.actors.receipts import ErasureReceipt
 from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor, check_actor_id
 from gateway.actors.sweep import OtherStore
-from gateway.ahead import in_thread
 from gateway.api.context import TenantContext
 from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
 from gateway.api.operations import ACTOR, operation_message, page_size_from
+from gateway.async_utilities import in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner

@@ -14,7 +14,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.work import watermark_details
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord
-from gateway.provenance.facts import FilmWatermark
+from gateway.provenance.claim import FilmWatermark
 from services.common.errors import Cancelled
 from services.common.server import error_status
 

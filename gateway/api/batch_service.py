@@ -21,10 +21,10 @@ from typing import Any, Final, Literal
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from dubstage.gateway.v1alpha1 import batch_pb2_grpc, gateway_pb2
-from gateway.ahead import in_thread
 from gateway.api.batches import Batches, BatchView
 from gateway.api.context import TenantContext
 from gateway.api.operations import page_size_from
+from gateway.async_utilities import in_thread
 from gateway.batch.manifest import (
     LOCATIONS,
     ActorLookup,

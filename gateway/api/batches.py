@@ -22,8 +22,8 @@ from opentelemetry import trace
 from pydantic import BaseModel
 
 from gateway.actors.installation import Installation
-from gateway.ahead import in_thread
 from gateway.api.context import ProcessContext, TenantContext
+from gateway.async_utilities import in_thread
 from gateway.audit.entries import EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_records

@@ -32,7 +32,6 @@ from gateway.api.media import Media, RequestMedia
 from gateway.api.messages import dub_request_from
 from gateway.api.operations import ACTOR, DUB
 from gateway.batch.media import is_url
-from gateway.confinement import confined_root, entry_of
 from gateway.database.session import Database, may_be_shared
 from gateway.dub.removal import delete_unused, remove_job, remove_partial_film
 from gateway.dub.request import DubRequest
@@ -41,9 +40,10 @@ from gateway.live.admission import LiveAdmission
 from gateway.operations.execution import Handler, Job
 from gateway.operations.runner import Slots
 from gateway.operations.store import OperationRecord, unfinished_in
-from gateway.private_files import cannot_use, data_folder
-from gateway.provenance.opening import open_sealer
+from gateway.private_files import data_folder, folder_error
+from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
+from gateway.safe_paths import confined_root, entry_of
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.local import LocalStages
@@ -261,7 +261,7 @@ def lock_data_folder(folder: Path, *, together: bool) -> int:
     try:
         handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as problem:
-        raise cannot_use(folder, problem) from problem
+        raise folder_error(folder, problem) from problem
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -27,7 +27,7 @@ from gateway.dub.progress import OnProgress
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import Stages
 
 

@@ -24,11 +24,10 @@ from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import FaceChoice, parse_face
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, check_reference, expression_named, wants_own_timeline
-from gateway.live.arrival import first_sample
-from gateway.live.session import LiveFrame
+from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
-from gateway.media.output_place import check_place
-from gateway.media.takes import check_number
+from gateway.media.output import check_place
+from gateway.media.takes import check_number_of_takes
 from gateway.methods import DEFAULT_METHOD, method_named
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
@@ -85,7 +84,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
     Raises:
         InvalidRequest: a field cannot be used.
     """
-    check_number(1 + len(message.more_footage_uris))
+    check_number_of_takes(1 + len(message.more_footage_uris))
     return EnrolRequest(
         actor_id=check_actor_id(message.actor_id),
         footage=media.source(message.footage_uri, "footage_uri"),

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.operations.runner import JobRunner

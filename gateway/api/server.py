@@ -22,7 +22,7 @@ from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.dubs import DubServicer
 from gateway.api.operations import OperationsServicer
 from gateway.api.tenants import Servicers, Tenants
-from gateway.live.metrics import LiveMetrics
+from gateway.live.admission import LiveMetrics
 from gateway.settings import GatewaySettings
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from gateway.tenants.long_calls import most_calls_of_tenant

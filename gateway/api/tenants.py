@@ -21,7 +21,6 @@ from typing import Any, Final, Self
 import structlog
 from opentelemetry import trace
 
-from gateway.ahead import in_thread
 from gateway.api.actors import ActorEraser, ActorJobs, ActorServicer
 from gateway.api.audit import audit_event_of
 from gateway.api.batch_service import BatchServicer
@@ -30,6 +29,7 @@ from gateway.api.context import OpenedStages, ProcessContext, TenantContext, Ten
 from gateway.api.dubs import DubJobs, DubServicer
 from gateway.api.errors import with_names
 from gateway.api.operations import ACTOR, DUB, OperationsServicer
+from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
 from gateway.batch.removal import batch_pictures, expire_batches
 from gateway.housekeeping.cleaning import expire, remove_unknown, run_hourly

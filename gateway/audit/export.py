@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.entries import MOST_BYTES, ChainBrokenError, ChainHead, document_of, follow
 from gateway.audit.log import AuditLog, follow_row
-from gateway.bounded_file import open_regular_file
 from gateway.consent.keys import key_id
+from gateway.safe_paths import open_regular_file
 from gateway.signatures import InstallationKey, canonical, is_signed
 from services.common.errors import InvalidRequest, StorageFull
 from services.common.store.files import FULL_DISK

@@ -11,11 +11,11 @@ from typing import Final
 
 import structlog
 
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
-from gateway.provenance.facts import FilmWatermark
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
+from gateway.provenance.claim import FilmWatermark
 from services.common.errors import Cancelled, DubstageError
 from services.common.server import error_status
 

@@ -29,7 +29,7 @@ from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, se
 
 from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
 from gateway.operations.store import LeaseRow, OperationRow
-from gateway.private_files import cannot_use_key, keep_secret
+from gateway.private_files import keep_secret, key_file_error
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
 from services.common.errors import InvalidRequest
@@ -236,7 +236,7 @@ def keep_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
         try:
             keep_secret(folder / name, key)
         except OSError as problem:
-            raise cannot_use_key(folder / name, problem) from problem
+            raise key_file_error(folder / name, problem) from problem
     # Another process may have made a key of its own since the check before the blobs.
     check_keys(folder, keys)
 
@@ -245,7 +245,7 @@ def _key_content(file: Path) -> bytes | None:
     try:
         return file.read_bytes() if file.exists() else None
     except OSError as problem:
-        raise cannot_use_key(file, problem) from problem
+        raise key_file_error(file, problem) from problem
 
 
 TRANSIENT: Final = frozenset(table.__tablename__ for table in (JobFolderRow, JobBlobRow, JobRow, LeaseRow, InstallationRow))

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from gateway.ahead import all_together
+from gateway.async_utilities import gather_all
 from gateway.batch.row_queue import RowQueue, again_in_s, rows_left
 from gateway.batch.store import BatchStore
 from gateway.batch.worker import run_shot
@@ -85,7 +85,7 @@ class _Pass:
 
     async def run(self, workers: int) -> None:
         """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
-        await all_together(self._work() for _ in range(workers))
+        await gather_all(self._work() for _ in range(workers))
 
     async def _work(self) -> None:
         while (row := await self._rows.next()) is not None:

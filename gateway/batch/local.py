@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from gateway.ahead import all_together, in_thread
+from gateway.async_utilities import gather_all, in_thread
 from gateway.batch.locks import WORKERS_FOLDER, batch_lock
 from gateway.batch.records import died, present_time
 from gateway.batch.row_queue import RowQueue, again_in_s, rows_left
@@ -204,7 +204,7 @@ class _Engine:
     async def run(self, workers: int) -> None:
         """Work until all rows have ended. The first error that is not one of a shot ends all workers."""
         self._logs.mkdir(mode=0o700, exist_ok=True)
-        await all_together(self._work(number) for number in range(workers))
+        await gather_all(self._work(number) for number in range(workers))
 
     async def _work(self, number: int) -> None:
         """Give rows to a worker process, one after the other, and replace the process when it dies."""

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from pathlib import Path
 from typing import Final
 
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.batch.media import local_path
 from gateway.batch.store import BatchStore
 from gateway.dub.workspace import LOCK, lock_folder

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from gateway.confinement import make_folder
 from gateway.dub.request import sha256_of
-from gateway.media.output_place import existing
-from gateway.provenance.places import SIDECAR, embedded_type, sidecar_of
+from gateway.media.output import existing_file
+from gateway.provenance.sidecar import SIDECAR, embedded_type, sidecar_of
+from gateway.safe_paths import make_folder
 from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.store.backends import Backend, open_backend
 from services.common.store.files import FULL_DISK, PARTIAL
@@ -103,7 +103,7 @@ def output_problem(place: str) -> str:
         if is_url(place):
             _opened(place, _WRITABLE, "output")
             return ""
-        there = existing(Path(place))
+        there = existing_file(Path(place))
     except InvalidRequest as error:
         return error.message
     if there is None:

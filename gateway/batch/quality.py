@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from gateway.actors.watch import while_allowed
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.batch.records import FilmMetrics
 from gateway.batch.types import Quality, ShotMotion, ShotRecord
 from gateway.dub.outcome import DubOutcome
@@ -28,8 +28,7 @@ from gateway.evaluation.mouth_metrics import correlation
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
-from gateway.reports.job_records import boxes_of, commanded_opening, motion_of
-from gateway.reports.tracked_output import track_output
+from gateway.reports.records import boxes_of, commanded_opening, motion_of, track_output
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
 from services.common.errors import Cancelled, DubstageError

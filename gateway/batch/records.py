@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotMotion, ShotRecord, ShotState
-from gateway.unforeseen import machine_fault, write_traceback
+from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
     BackendUnavailable,

@@ -29,8 +29,7 @@ from urllib.parse import quote
 from gateway.batch.records import progress_of
 from gateway.batch.types import BatchFacts, ShotMotion, ShotRecord, ShotSpec, ShotState
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
-from gateway.reports.pages import render_page
-from gateway.reports.strip import ReasonCount, shares_of
+from gateway.reports.pages import ReasonCount, render_page, shares_of
 
 _NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
 

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, WRITTEN, ShotRecord
 from gateway.batch.worker import film_fault

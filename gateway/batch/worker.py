@@ -26,7 +26,7 @@ import structlog
 from gateway.actors.installation import prepared_request
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look

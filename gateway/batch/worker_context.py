@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 
 from gateway.actors.installation import Installation, open_installation
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.batch.locks import shot_lock
 from gateway.dub.scratch import ScratchFolders
 from gateway.housekeeping.cleaning import expire

@@ -8,7 +8,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Annotated, Any, Final, cast
@@ -16,9 +17,27 @@ from typing import Annotated, Any, Final, cast
 import typer
 
 from gateway.cli.console import say, say_error, say_result
-from gateway.unforeseen import machine_fault, write_traceback
-from services.common.errors import Cancelled, DubstageError, StorageRefused, Unexpected
+from gateway.crash_report import machine_fault, write_traceback
+from services.common.errors import Cancelled, DubstageError, InvalidRequest, StorageRefused, Unexpected
 from services.common.server.resources import limit_arenas
+
+
+@contextmanager
+def training_packages() -> Iterator[None]:
+    """Turn a missing package, in an import inside the block, into an error that says how to install what training needs.
+
+    Raises:
+        InvalidRequest: a package is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        raise InvalidRequest(
+            f"this command needs the package {problem.name}, which is not installed here: pip install 'dubstage-suite[all]' "
+            "(see docs/training.md)",
+            field="installation",
+        ) from problem
+
 
 app = typer.Typer(
     name="dubstage",

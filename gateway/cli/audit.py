@@ -15,9 +15,8 @@ from gateway.audit.entries import ChainBrokenError, ChainHead
 from gateway.audit.export import verify_export, write_export
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.console import say, say_error, say_result, say_table
-from gateway.cli.text import printable
-from gateway.cli.trusted_key import trusted_key
+from gateway.cli.console import printable, say, say_error, say_result, say_table
+from gateway.cli.options import trusted_key
 
 commands = typer.Typer(no_args_is_help=True, help="List, export and check the audit log: who did what with whose face.")
 app.add_typer(commands, name="audit")

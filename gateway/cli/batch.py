@@ -2,23 +2,408 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from gateway.batch.changes import record_change
-from gateway.batch.store import Engine, open_batches
+from gateway.actors.store import ActorStore
+from gateway.batch.changes import begin_anew, cancel, record_change, record_submission, remove
+from gateway.batch.manifest import ActorLookup, Manifest, format_rows, manifest_or_mistakes, parse_rows
+from gateway.batch.records import progress_of
+from gateway.batch.store import BatchStore, Engine, open_batches
+from gateway.batch.types import ENDED, WRITTEN, BatchFacts, ShotRecord, ShotState
 from gateway.cli import options
-from gateway.cli.app import app
-from gateway.cli.batch_change import cancel_shots, remove_batch, retry_shots
-from gateway.cli.batch_manifest import checked_manifest
-from gateway.cli.batch_run import index_of, run_row
-from gateway.cli.batch_show import STATES, show_batches, show_json, show_status, states_named
-from gateway.cli.batch_submit import EngineOptions, check_engine_options, submit_manifest
-from gateway.cli.batch_watch import watch_batch
-from gateway.cli.console import say_result
+from gateway.cli.app import app, run_async
+from gateway.cli.batch_watch import (
+    POLL_SECONDS,
+    STATES,
+    BatchProgress,
+    counts,
+    show_batches,
+    show_end,
+    show_json,
+    show_status,
+    states_named,
+    watch_batch,
+)
+from gateway.cli.console import say, say_error, say_result, say_warning
+from gateway.cli.progress import StepProgress
+from gateway.settings import GatewaySettings
+from services.common.errors import DubstageError, InvalidRequest
+
+SHOWN_MISTAKES: Final = 50
+"""Most mistakes of a manifest that are printed."""
+
+
+def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *, check: bool) -> Manifest:
+    """Read and check a manifest. If rows have mistakes, print them, at most `SHOWN_MISTAKES`.
+
+    Args:
+        settings: settings of the command.
+        path: file of the manifest.
+        name: name of the batch; None: made from the name of the file.
+        check: whether to look for the files and the actors of the rows.
+
+    Raises:
+        InvalidRequest: the manifest is wrong. The message says how many mistakes there are.
+        StorageRefused, BackendUnavailable: the database of actors, or the store of a URL, cannot be used.
+    """
+    if check:
+        with ActorStore(settings) as actors:
+            found = manifest_or_mistakes(path, name=name, method_of=ActorLookup(actors).method_of)
+    else:
+        found = manifest_or_mistakes(path, name=name, check_files=False)
+    if isinstance(found, Manifest):
+        return found
+    if len(found) == 1:
+        raise InvalidRequest(found[0], field="manifest")
+    for mistake in found[:SHOWN_MISTAKES]:
+        say(mistake)
+    hidden = len(found) - SHOWN_MISTAKES
+    more = f", {hidden} of them not shown" if hidden > 0 else ""
+    raise InvalidRequest(f"{path}: {len(found)} mistakes{more}; nothing was started", field="manifest")
+
+
+def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, workers: int) -> int:
+    """Dub the shots of a batch that are left by worker processes of this machine, with progress, and return the exit code.
+
+    Args:
+        settings: settings of the command.
+        store: store of batches.
+        facts: the batch.
+        workers: worker processes; 0: one for each `compute_threads` cores.
+    """
+    from gateway.batch.local import run_local
+    from gateway.batch.removal import expire_batches
+
+    processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
+    records: list[ShotRecord] = []
+
+    async def work() -> None:
+        with BatchProgress(facts.name) as progress:
+            shown = asyncio.create_task(_show_progress(store, facts.name, progress))
+            try:
+                records.extend(await run_local(settings, store, facts.name, workers=processes))
+            finally:
+                shown.cancel()
+            progress.update(progress_of(records))
+
+    run_async(work())
+    # The next run, or a gateway, tries again. Batches of other engines are left to their gateway.
+    with suppress(DubstageError):
+        expire_batches(settings, lambda name: store.facts(name).engine != "local")
+    return show_end(facts.name, records)
+
+
+async def _show_progress(store: BatchStore, name: str, progress: BatchProgress) -> None:
+    """Show the progress of a batch again and again."""
+    while True:
+        # If the store does not answer, the workers try again or say so.
+        with suppress(DubstageError):
+            progress.update(progress_of(await asyncio.to_thread(store.records, name)))
+        await asyncio.sleep(POLL_SECONDS)
+
+
+ENGINES: Final[tuple[Engine, ...]] = ("local", "kubernetes", "farm")
+"""Engines that the command serves. Batches of the engine `gateway` are submitted to a gateway."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Options of the command that choose an engine.
+
+    Attributes:
+        engine: name of the engine.
+        workers: shots at the same time; 0: the engine decides.
+        stages: host of running stages, for workers of this machine; None: the stages run in the workers.
+        namespace, context, profile, config_map: options of the engine `kubernetes`; empty: its defaults.
+    """
+
+    engine: str
+    workers: int
+    stages: str | None = None
+    namespace: str = ""
+    context: str = ""
+    profile: str = ""
+    config_map: str = ""
+
+
+def check_engine_options(chosen: EngineOptions) -> Engine:
+    """Return the engine of the options.
+
+    Raises:
+        InvalidRequest: there is no such engine, or the engine does not take one of the options.
+    """
+    engine = next((name for name in ENGINES if name == chosen.engine), None)
+    if engine is None:
+        raise InvalidRequest(f"--engine {chosen.engine!r} is unknown; there are: {', '.join(ENGINES)}", field="engine")
+    given = {
+        "--namespace": (chosen.namespace, "kubernetes"),
+        "--context": (chosen.context, "kubernetes"),
+        "--profile": (chosen.profile, "kubernetes"),
+        "--config-map": (chosen.config_map, "kubernetes"),
+        "--stages": (chosen.stages, "local"),
+    }
+    for option, (value, owner) in given.items():
+        if value and engine != owner:
+            raise InvalidRequest(f"{option} is an option of --engine {owner}, not of {engine}: leave it out", field=option[2:])
+    if engine == "farm" and chosen.workers:
+        raise InvalidRequest("--workers does not go with --engine farm: the farm manager starts the workers", field="workers")
+    return engine
+
+
+def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Manifest, engine: Engine, chosen: EngineOptions) -> int:
+    """Create the batch of a manifest, or take the batch that exists, and give the shots that are left to the engine.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InvalidRequest: the batch exists with another manifest or another engine.
+        DubstageError: the engine cannot work.
+    """
+    before = store.find(manifest.name)
+    if engine == "kubernetes" and before is None:
+        _check_for_cluster(store, manifest, chosen)
+    facts = store.create(manifest, engine)
+    if facts.engine != engine:
+        raise InvalidRequest(
+            f"batch {facts.name} belongs to the engine {facts.engine}: give --engine {facts.engine}, or choose another --name NAME",
+            field="engine",
+        )
+    record_submission(settings, facts)
+    records = store.records(facts.name)
+    say(f"batch {facts.name} {'is new' if before is None else 'exists and goes on'}: {counts(progress_of(records))}")
+    if engine == "kubernetes":
+        return _submit_to_cluster(store, facts, chosen)
+    if engine == "farm":
+        return _tell_farm(store, facts, records)
+    return run_here(settings, store, facts, chosen.workers)
+
+
+def _check_for_cluster(store: BatchStore, manifest: Manifest, chosen: EngineOptions) -> None:
+    """Check that pods can work on a manifest, before its batch exists. The rows of a batch cannot be corrected."""
+    from gateway.batch.kubernetes.engine import CONFIG_MAP, open_engine
+
+    open_engine(chosen.namespace, chosen.context).check(
+        manifest.shots, store, profile=chosen.profile or "cpu", config_map=chosen.config_map or CONFIG_MAP
+    )
+
+
+def _submit_to_cluster(store: BatchStore, facts: BatchFacts, chosen: EngineOptions) -> int:
+    from gateway.batch.kubernetes.engine import CONFIG_MAP, open_engine
+
+    submitted = open_engine(chosen.namespace, chosen.context).submit(
+        store,
+        facts.name,
+        profile=chosen.profile or "cpu",
+        workers=chosen.workers,
+        config_map=chosen.config_map or CONFIG_MAP,
+    )
+    show_jobs(facts.name, submitted.jobs, submitted.rows)
+    return 0
+
+
+def show_jobs(name: str, jobs: tuple[str, ...], rows: int) -> None:
+    """Print the Jobs that were made for shots of a batch."""
+    if not jobs:
+        say("no shot is left without a Job")
+    for job in jobs:
+        say_result(job)
+    say(f"{rows} shots in {len(jobs)} new Jobs; follow them with: dubstage batch watch {name}")
+
+
+def _tell_farm(store: BatchStore, facts: BatchFacts, records: list[ShotRecord]) -> int:
+    rows = [row for row, record in enumerate(records) if record.state not in ENDED]
+    if not rows:
+        return show_end(facts.name, records)
+    command = f"dubstage batch run {facts.name} --index"
+    say("each shot is one run of the farm manager, which finds the batch by DUBSTAGE_BATCHES_URL; for a Slurm array:")
+    say(f"  export DUBSTAGE_BATCHES_URL={shlex.quote(store.url)}")
+    say_result(f"sbatch --array={format_rows(rows)} --wrap '{command} $SLURM_ARRAY_TASK_ID'")
+    return 0
+
+
+def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
+    """Cancel shots of a batch; without ids, all that have not ended.
+
+    Raises:
+        BatchNotFound: there is no such batch or shot.
+    """
+    cancel(store, name, ids)
+    progress = progress_of(store.records(name))
+    say_result(f"batch {name}: {counts(progress)}")
+    if progress.running and not ids:
+        say(f"{progress.running} running shots stop within seconds; a shot whose worker was killed goes on counting as running")
+        say(f"if no worker runs any more: dubstage batch remove {name} --force")
+
+
+def retry_shots(
+    settings: GatewaySettings, store: BatchStore, name: str, ids: Sequence[str], workers: int, stages: str | None = None
+) -> int:
+    """Let shots of a batch begin anew and give them to the engine of the batch; without ids, all that failed or were cancelled.
+
+    The audit log gets an entry when the shots are reset.
+
+    Args:
+        settings: settings of the command.
+        store: store of batches.
+        name: name of the batch.
+        ids: ids of the shots.
+        workers: shots at the same time; 0: the engine decides.
+        stages: host of running stages that the user gave, for workers of this machine.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BatchNotFound: there is no such batch or shot.
+        InvalidRequest: a named shot is running, a submission of the batch runs on this machine, or the engine does not take an
+            option.
+    """
+    facts = store.facts(name)
+    if facts.engine == "gateway":
+        raise InvalidRequest(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
+    check_engine_options(EngineOptions(facts.engine, workers, stages))
+    if facts.engine == "kubernetes":
+        from gateway.batch.kubernetes import open_engine_of
+
+        submitted = open_engine_of(facts).retry(store, name, tuple(ids), workers=workers)
+        record_change(settings, "retried", name, ids)
+        show_jobs(name, submitted.jobs, submitted.rows)
+        return 0
+    chosen = begin_anew(settings, store, name, ids)
+    # The local engine returns when the batch has ended, so the entry is written before.
+    record_change(settings, "retried", name, ids)
+    say(f"{len(chosen)} shots begin anew")
+    if facts.engine == "local":
+        return run_here(settings, store, facts, workers)
+    anew = frozenset(chosen)
+    rows = [row for row, shot in enumerate(store.manifest(name)) if shot.id in anew]
+    if rows:
+        say("start these rows on the farm again:")
+        say_result(format_rows(rows))
+    return 0
+
+
+def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, force: bool) -> None:
+    """Remove a batch whose shots have all ended. The films stay.
+
+    Args:
+        settings: settings of the command.
+        store: store of batches.
+        name: name of the batch.
+        force: as for `remove`.
+
+    Raises:
+        BatchNotFound: there is no such batch.
+        InvalidRequest: shots are left, or a submission of the batch runs on this machine.
+    """
+    remove(settings, store, name, force=force)
+    say_result(f"batch {name} is removed; its films stay")
+
+
+INDEX_VARIABLES: Final = ("JOB_COMPLETION_INDEX", "SLURM_ARRAY_TASK_ID")
+"""Variables of the environment that hold the index of a worker: of a Kubernetes Job, and of a Slurm array."""
+_NAME: Final = re.compile(r"[a-z0-9-]+")
+
+
+def index_of(index: int | None, variable: str | None) -> int:
+    """Return the index of the worker: `index`, else from the variable of the environment, else from one of `INDEX_VARIABLES`.
+
+    Raises:
+        InvalidRequest: both are given, or no variable holds an index.
+    """
+    if index is not None:
+        if variable is not None:
+            raise InvalidRequest("give --index or --index-from, not both", field="index")
+        return index
+    for name in (variable,) if variable is not None else INDEX_VARIABLES:
+        text = os.environ.get(name, "")
+        if re.fullmatch(r"[0-9]{1,9}", text):
+            return int(text)
+        if text or variable is not None:
+            raise InvalidRequest(f"{name} must hold the index of a row, from 0, and holds {text[:40]!r}", field="index_from")
+    raise InvalidRequest(
+        f"no index was given: give --index NUMBER, --index-from VARIABLE, or set {' or '.join(INDEX_VARIABLES)}", field="index"
+    )
+
+
+def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int, rows: str | None) -> int:
+    """Dub one shot of a batch, print its result, and return the exit code.
+
+    Args:
+        settings: settings of the command.
+        store: store of batches.
+        batch: name of a batch; or file of a manifest, whose batch is created if there is none.
+        index: row of the shot, from 0.
+        rows: rows that the index counts, such as `0-99,105`; None: all.
+
+    Raises:
+        BatchNotFound: there is no such batch.
+        InvalidRequest: the manifest is wrong, or there is no such row.
+        DubstageError: the store of batches, the database or the data folder cannot be used.
+    """
+    name = store.facts(batch).name if _NAME.fullmatch(batch) else _batch_of(settings, store, Path(batch))
+    total = len(store.manifest(name))
+    chosen = range(total) if rows is None else parse_rows(rows)
+    if rows is not None and index >= len(chosen):
+        raise InvalidRequest(f"there is no row {index}: --rows {rows[:80]} has {len(chosen)} rows, counted from 0", field="index")
+    if (row := chosen[index] if index < len(chosen) else index) >= total:
+        raise InvalidRequest(f"there is no row {row}: batch {name} has the rows 0 to {total - 1}", field="index")
+    record = _dubbed(settings, store, name, row)
+    return _show_result(record)
+
+
+def _batch_of(settings: GatewaySettings, store: BatchStore, path: Path) -> str:
+    """Return the name of the batch of a manifest. Only the worker that creates the batch looks for files and actors."""
+    manifest = checked_manifest(settings, path, None, check=False)
+    if store.find(manifest.name) is None:
+        manifest = checked_manifest(settings, path, None, check=True)
+    return store.create(manifest, "farm").name
+
+
+def _dubbed(settings: GatewaySettings, store: BatchStore, name: str, row: int) -> ShotRecord:
+    from gateway.batch.worker import run_shot
+    from gateway.batch.worker_context import open_worker_context
+
+    records: list[ShotRecord] = []
+
+    async def work() -> None:
+        with StepProgress() as progress:
+            async with open_worker_context(settings) as bench:
+                records.append(await run_shot(bench, store, name, row, on_progress=progress))
+
+    run_async(work())
+    return records[0]
+
+
+def _show_result(record: ShotRecord) -> int:
+    """Print the result of a shot, and return the exit code."""
+    from gateway.batch.worker import exit_code_of
+
+    for warning in record.warnings:
+        say_warning(warning)
+    for reason in record.look:
+        say_warning(f"look at this film: {reason}")
+    if record.state in WRITTEN:
+        say(f"{record.id}: {record.frames_dubbed} of {record.frames} frames dubbed")
+        say_result(record.output)
+    elif record.state is ShotState.CANCELLED:
+        say(f"{record.id}: cancelled")
+    else:
+        say_error(f"{record.id}: {record.error}")
+    return exit_code_of(record)
+
 
 commands = typer.Typer(no_args_is_help=True, help="Dub the shots of a manifest: each once, whatever dies meanwhile.")
 app.add_typer(commands, name="batch")
@@ -106,7 +491,7 @@ def watch(name: Name) -> None:
 
 
 @commands.command("cancel")
-def cancel(name: Name, ids: Ids = None) -> None:
+def cancel_command(name: Name, ids: Ids = None) -> None:
     """Cancel shots of a batch, or all that have not ended."""
     settings = options.gateway_settings()
     cancel_shots(open_batches(settings), name, ids or [])
@@ -121,7 +506,7 @@ def retry(name: Name, ids: Ids = None, workers: Workers = 0, stages: options.Sta
 
 
 @commands.command("remove")
-def remove(
+def remove_command(
     name: Name,
     force: Annotated[
         bool,

@@ -1,22 +1,171 @@
-"""Progress of a batch on the terminal, and `dubstage batch watch`."""
+"""Batches on the terminal: status, list, and the progress that `dubstage batch watch` shows."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Final, Self
 
+import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
+from gateway.batch.changes import current_records
 from gateway.batch.records import Progress, progress_of
 from gateway.batch.store import BatchStore
-from gateway.batch.types import BatchFacts, ShotRecord
-from gateway.cli.batch_show import counts, pace, show_end
-from gateway.cli.console import err, say
+from gateway.batch.types import WRITTEN, BatchFacts, ShotRecord, ShotState
+from gateway.cli.console import err, printable, say, say_result, say_table, say_warning
 from gateway.cli.progress import LINE_SECONDS
-from services.common.errors import DubstageError
+from services.common.errors import (
+    UNDUBBED_EXIT_CODE,
+    ArtefactCorrupt,
+    BatchNotFound,
+    DubstageError,
+    InvalidRequest,
+    PreconditionError,
+    RequestError,
+    TransientError,
+    Unexpected,
+)
+
+STATES: Final = (*map(str, ShotState), "look")
+"""Names of the states of shots, and `look` for shots that the quality gate wants a person to look at."""
+_LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>9}{:>7}{:>10}{:>7}"
+_SHOWN_FAILURES: Final = 10
+"""Most failed shots whose errors are printed at the end of a run."""
+_BY_URGENCY: Final = (*(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
+"""Exit codes of shots that failed or have no dubbed frame. A batch with several such shots ends with the first of these."""
+
+
+def states_named(names: Sequence[str]) -> frozenset[str]:
+    """Return the states that a user names; without names, all `STATES`.
+
+    Raises:
+        InvalidRequest: there is no such state.
+    """
+    if wrong := [name for name in names if name not in STATES]:
+        raise InvalidRequest(f"--only {wrong[0][:80]!r} is no state; there are: {', '.join(STATES)}", field="only")
+    return frozenset(names or STATES)
+
+
+def show_batches(store: BatchStore) -> None:
+    """Print one line for each batch, the oldest first. Batches that cannot be read get a warning."""
+    found = sorted(store.batches(), key=lambda facts: (facts.created_at, facts.name))
+    if not found:
+        say(f"no batches in {store.url}")
+        return
+    say_result(_LINE.format("batch", "engine", "created", "shots", "done", "undubbed", "failed", "cancelled", "left"))
+    for facts in found:
+        try:
+            now = progress_of(store.records(facts.name))
+        except (ArtefactCorrupt, BatchNotFound) as problem:
+            # The batch is damaged, or is being removed at this moment. The other batches are listed all the same.
+            say_warning(f"batch {facts.name} is left out: {problem.message}")
+            continue
+        created = facts.created_at[:16].replace("T", " ")
+        say_result(
+            _LINE.format(facts.name, facts.engine, created, now.total, now.done, now.undubbed, now.failed, now.cancelled, now.left)
+        )
+
+
+def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
+    """Print a table of the shots of a batch, and the counts.
+
+    Args:
+        store: store of batches.
+        name: name of the batch.
+        states: names of the states whose shots are shown; `look`: shots that the quality gate wants a person to look at.
+    """
+    facts = store.facts(name)
+    records, notes = current_records(store, facts)
+    table = Table("shot", "state", "tries", "frames", "dubbed", "r", "time", "what", box=None, pad_edge=False)
+    for record in records:
+        if is_listed(record, states):
+            table.add_row(*_cells(record))
+    if table.row_count:
+        say_table(table)
+    for note in notes:
+        say_warning(note)
+    progress = progress_of(records)
+    say_result(f"batch {name}, engine {facts.engine}: {counts(progress)}{pace(progress)}")
+
+
+def show_json(store: BatchStore, name: str, states: frozenset[str]) -> None:
+    """Print a batch as JSON: its facts, its progress, notes of the engine, and the records of the shots in `states`."""
+    facts = store.facts(name)
+    records, notes = current_records(store, facts)
+    progress = progress_of(records)
+    document = {
+        "batch": facts.model_dump(mode="json"),
+        "progress": {**asdict(progress), "left": progress.left},
+        "notes": notes,
+        "shots": [record.model_dump(mode="json") for record in records if is_listed(record, states)],
+    }
+    typer.echo(json.dumps(document, indent=1))
+
+
+def is_listed(record: ShotRecord, states: frozenset[str]) -> bool:
+    """Return whether a shot is in one of the states, which may hold `look`."""
+    return record.state in states or ("look" in states and bool(record.look))
+
+
+def counts(progress: Progress) -> str:
+    """Return the counts of a batch in words, such as `20 shots, 12 done (1 to look at), 2 running, 6 waiting`."""
+    look = f" ({progress.look} to look at)" if progress.look else ""
+    parts = [f"{progress.total} shots", f"{progress.done} done{look}"]
+    others = {state: getattr(progress, state) for state in ("undubbed", "failed", "cancelled", "running", "waiting")}
+    return ", ".join([*parts, *(f"{count} {state}" for state, count in others.items() if count)])
+
+
+def pace(progress: Progress) -> str:
+    """Return speed and time left in words, with a comma in front; empty: no shot is done, or none is running."""
+    if progress.frames_per_second is None or progress.seconds_left is None or not progress.running:
+        return ""
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f", {progress.frames_per_second:.1f} frames a second, about {hours}:{minutes:02d}:{seconds:02d} left"
+
+
+def show_end(name: str, records: Sequence[ShotRecord]) -> int:
+    """Print how a batch ended and what is wrong with its shots, and return the exit code.
+
+    0: every shot is done or cancelled. 20: shots are left. Otherwise the exit code of a shot that failed or has no dubbed frame.
+    """
+    failed = [record for record in records if record.state is ShotState.FAILED]
+    undubbed = [record for record in records if record.state is ShotState.UNDUBBED]
+    for state, wrong in ((ShotState.FAILED, failed), (ShotState.UNDUBBED, undubbed)):
+        for record in wrong[:_SHOWN_FAILURES]:
+            say_warning(f"{record.id}: {record.error or '; '.join(record.look)}")
+        if len(wrong) > _SHOWN_FAILURES:
+            say(f"{len(wrong) - _SHOWN_FAILURES} more shots are {state}: dubstage batch status {name} --only {state}")
+    progress = progress_of(records)
+    say_result(f"batch {name}: {counts(progress)}")
+    if failed or undubbed:
+        from gateway.batch.worker import exit_code_of
+
+        codes = {exit_code_of(record) for record in (*failed, *undubbed)}
+        return next((code for code in _BY_URGENCY if code in codes), Unexpected.exit_code)
+    return TransientError.exit_code if progress.left else 0
+
+
+def _cells(record: ShotRecord) -> tuple[str, ...]:
+    done = record.state in WRITTEN
+    what = record.error if not done else "; ".join([*(f"look: {reason}" for reason in record.look), *record.warnings])
+    return (
+        record.id,
+        record.state,
+        str(record.attempts),
+        str(record.frames) if done else "",
+        str(record.frames_dubbed) if done else "",
+        f"{record.r_opening:.2f}" if record.r_opening is not None else "",
+        f"{record.seconds:.0f} s" if record.seconds else "",
+        printable(what or (record.worker if record.state is ShotState.RUNNING else "")),
+    )
+
 
 POLL_SECONDS: Final = 3.0
 """Seconds between two looks at the records of a batch."""

@@ -1,14 +1,45 @@
-"""Output of the command line: results go to stdout, all other lines go to stderr."""
+"""Output of the command line: results go to stdout, all other lines go to stderr, and new files are written whole.
+
+Text from outside (names of files, messages of libraries, arguments) is made safe for a terminal.
+"""
 
 from __future__ import annotations
 
+import os
+import secrets
+import unicodedata
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.text import printable
+from services.common.errors import InvalidRequest
+
+_JOINERS: Final = "\u200c\u200d"
+"""Zero-width joiners. Persian, Indic scripts and emoji need these characters, and a terminal shows them safely."""
+
+
+def printable(text: str) -> str:
+    r"""Return `text` in one line, with a visible escape for each character that a terminal would act on or cannot show.
+
+    Control characters, line breaks and marks that change the direction of writing become escapes such as `\x1b`, `\n` and `\u202e`.
+    A byte of a file name that is not UTF-8 becomes an escape such as `\xff`.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs":
+        return character
+    if "\udc80" <= character <= "\udcff":  # Python's character for a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
 
 # Markup is off, so that a name such as `[red]film.mp4` is printed unchanged. Coloured text is a `Text`.
 out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -45,3 +76,32 @@ def say_error(message: str) -> None:
 def say_warning(message: str) -> None:
     """Print one line to stderr that begins with `warning:` in yellow."""
     err.print(Text.assemble(("warning:", "yellow"), " ", printable(message)))
+
+
+def check_new_file(file: Path) -> None:
+    """Check before any work that a file does not exist and that its folder does.
+
+    Raises:
+        InvalidRequest: the file exists, or its folder does not.
+    """
+    if os.path.lexists(file):
+        raise InvalidRequest(f"{file} exists: give another name", field="output")
+    if not file.parent.is_dir():
+        raise InvalidRequest(f"{file} cannot be written: there is no folder {file.parent}", field="output")
+
+
+def write_new_file(file: Path, content: bytes) -> None:
+    """Write a new file: under a temporary name first, so that no half-written file stays.
+
+    Raises:
+        InvalidRequest: the file exists or cannot be written.
+    """
+    partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.partial")
+    try:
+        partial.write_bytes(content)
+        os.link(partial, file)
+    except OSError as problem:
+        raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="output") from problem
+    finally:
+        with suppress(OSError):  # the folder may be none
+            partial.unlink()

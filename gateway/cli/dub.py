@@ -2,23 +2,129 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from gateway.actors.installation import open_installation, prepared_request
+from gateway.actors.ledger import JobLedger
+from gateway.actors.watch import dub_while_allowed
 from gateway.cli import options
 from gateway.cli.app import app, run_async
-from gateway.cli.dub_run import run_dub
-from gateway.cli.text import printable
+from gateway.cli.console import printable, say, say_error, say_result, say_warning
+from gateway.cli.progress import StepProgress
+from gateway.cli.values import sound_against_picture
 from gateway.dub.face_choice import parse_face
-from gateway.dub.request import EXPRESSIONS, DubRequest, expression_named, refuse_input
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
+from gateway.dub.workspace import Workspace
+from gateway.housekeeping.cleaning import expire
+from gateway.housekeeping.jobs import open_jobs_folder
 from gateway.media.encoders import CODECS
 from gateway.methods import DEFAULT_METHOD, combined
 from gateway.reports.folder import check_report_folder
-from services.common.errors import InvalidRequest
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequest
+from services.common.store.artefacts import ArtefactStore
+
+
+async def save_report(
+    request: DubRequest, outcome: DubOutcome, workspace: Workspace, stages: Stages, artefacts: ArtefactStore, folder: Path
+) -> None:
+    """Write the report of a dub to a folder. If that fails, print that the film was written nevertheless.
+
+    Args:
+        request: the dub request.
+        outcome: its result.
+        workspace: the open folder of the job, which has the records.
+        artefacts: artefact store of the stages.
+        folder: folder of the report.
+
+    Raises:
+        DubstageError: the report cannot be written.
+    """
+    from gateway.reports.dub_report import write_outcome_report
+
+    try:
+        await write_outcome_report(request, outcome, workspace, stages, artefacts, folder)
+    except DubstageError:
+        say(f"the film was written to {request.output}, but the report was not written")
+        raise
+
+
+def show_outcome(request: DubRequest, outcome: DubOutcome, report: Path | None) -> None:
+    """Print warnings, counts of frames and the consent record to stderr, and the paths of film and report to stdout.
+
+    Raises:
+        typer.Exit: no frame is dubbed, so that the command ends with an exit code of its own.
+    """
+    for warning in outcome.warnings:
+        say_warning(warning)
+    counts = outcome.plan.counts()
+    dubbed = int(outcome.plan.rendered().sum())
+    frames = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    say(f"{dubbed} of {outcome.plan.num_frames} frames dubbed ({frames})")
+    if outcome.actor is not None and outcome.actor.lag_frames:
+        say(sound_against_picture(outcome.actor.lag_frames))
+    if outcome.windows_reused:
+        say(f"{outcome.windows_reused} windows taken from an earlier run, {outcome.windows_computed} windows computed")
+    for dropped in outcome.written.dropped:
+        say_warning(dropped)
+    say(consents(request))
+    say_result(str(request.output))
+    if report is not None:
+        say_result(str(report / "index.html"))
+    if outcome.undubbed:
+        say_error(outcome.undubbed)
+        raise typer.Exit(UNDUBBED_EXIT_CODE)
+
+
+async def run_dub(
+    settings: GatewaySettings, request: DubRequest, actor_id: str | None, method: str | None, report: Path | None
+) -> None:
+    """Dub the footage, write the report, and print the result.
+
+    Args:
+        settings: settings of the command.
+        request: the dub request of the command line.
+        actor_id: actor to dub; None: the dub learns the person from the footage.
+        method: method that the command line names; None: the method that the actor was enrolled for.
+        report: folder of the report; None: no report is written.
+
+    Raises:
+        DubstageError: the request was refused, or the dub failed.
+    """
+    jobs = open_jobs_folder(settings.data_dir)
+    with open_installation(settings) as place:
+        request = await prepared_request(request, place, actor_id, method)
+        sealer = await asyncio.to_thread(place.sealer)
+        with StepProgress() as progress:
+            progress.begin("starting the stages")
+            async with place.stages() as stages:
+                ledger = JobLedger(place.actors, actor_id or "", consents=request.consents)
+                job = DubJob(request, stages, place.artefacts, jobs, ledger, max_bytes=settings.max_job_bytes, sealer=sealer)
+                with job:
+                    async with ledger.recorded(request.method) as record:
+                        outcome = await dub_while_allowed(job, ledger.check, progress)
+                        await record.film(request.output, outcome.watermark)
+                    try:
+                        if report is not None:
+                            progress.begin("writing the report")
+                            await save_report(request, outcome, job.workspace, stages, place.artefacts, report)
+                    finally:
+                        # The film is finished, so the job folder is not needed again, even if the report fails.
+                        job.discard()
+                # The film is done, whatever becomes of old jobs. The next dub tries again.
+                with suppress(DubstageError, OSError):
+                    await asyncio.to_thread(expire, settings, place.actors, place.artefacts, jobs)
+    show_outcome(request, outcome, report)
 
 
 class _DubCommand(TyperCommand):

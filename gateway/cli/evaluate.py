@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -9,12 +10,98 @@ import typer
 
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.evaluate_result import show_files, show_results
+from gateway.cli.console import err, say, say_result, say_warning
+from gateway.cli.values import sound_against_picture
+from gateway.evaluation.head_motion import HEAD_FIGURES
 from gateway.evaluation.perceptual import SuppliedNetworks
 from gateway.evaluation.protocol import MIN_WRONG_SPEECHES
-from gateway.evaluation.types import DEFAULT_VARIANTS, TABLE_VARIANTS, VARIANTS, Variant
+from gateway.evaluation.targets import check_targets
+from gateway.evaluation.types import DEFAULT_VARIANTS, METRICS, TABLE_VARIANTS, VARIANTS, ClipResult, Variant
 from gateway.methods import DEFAULT_METHOD, combined
 from services.common.errors import InvalidRequest
+
+WIDTH: Final = 80
+"""Least width of a table in characters. A narrower terminal wraps the lines."""
+_GAP: Final = 2
+
+
+def score_lines(rows: Sequence[str], columns: Mapping[str, Mapping[str, float]], width: int = WIDTH) -> Iterator[str]:
+    """Yield the lines of one table. If not all columns fit, yield several tables, one under the other.
+
+    Args:
+        rows: names of the figures, in the order of the rows.
+        columns: figures by name, for each column by name.
+        width: width of the terminal in characters; a smaller number than `WIDTH` counts as `WIDTH`.
+    """
+    first = max(map(len, rows), default=0)
+    room = max(width, WIDTH) - first
+    names = list(columns)
+    while names:
+        shown = [names.pop(0)]
+        while names and sum(_GAP + _width(name) for name in (*shown, names[0])) <= room:
+            shown.append(names.pop(0))
+        yield " " * first + "".join(f"{name:>{_GAP + _width(name)}}" for name in shown)
+        for row in rows:
+            yield f"{row:<{first}}" + "".join(f"{columns[name][row]:>{_GAP + _width(name)}.3f}" for name in shown)
+        if names:
+            yield ""
+
+
+def _width(name: str) -> int:
+    return max(len(name), 7)
+
+
+def show_results(results: Sequence[ClipResult], method: str, report: Path | None, json_file: Path | None) -> None:
+    """Print the scores, write the report if a folder is given, and name the files that were written.
+
+    Raises:
+        InvalidRequest, StorageFull: the folder of the report cannot be written.
+    """
+    show_scores(results)
+    show_files(save_evaluation_report(results, method, report) if report is not None else None, json_file)
+
+
+def show_files(*paths: Path | None) -> None:
+    """Print the names of files that were written."""
+    for path in paths:
+        if path is not None:
+            say_result(str(path))
+
+
+def show_scores(results: Sequence[ClipResult]) -> None:
+    """Print a table of scores per clip, and a warning for each score that is below its target, to stderr."""
+    width = err.width
+    for result in results:
+        say(f"{result.clip} ({sound_against_picture(result.lag_frames)})" if result.lag_frames else result.clip)
+        for each in result.folds:
+            if each.lag_doubt:
+                part = each.fold.enrol
+                say_warning(
+                    f"{result.clip}, enrolled on frames {part.start} to {part.stop - 1}: no lag is applied: {each.lag_doubt}"
+                )
+        for line in score_lines(METRICS, {name: scores.metrics for name, scores in result.variants.items()}, width):
+            say(line)
+        if result.head_motion is not None:
+            say("head motion")
+            for line in score_lines(HEAD_FIGURES, result.head_motion.scores, width):
+                say(line)
+        say(", ".join(f"{name} {value:.1f}" for name, value in result.cost.items()))
+    for check in check_targets(results):
+        if not check.passed:
+            say_warning(f"below its target: {check}")
+
+
+def save_evaluation_report(results: Sequence[ClipResult], method: str, folder: Path) -> Path:
+    """Write the HTML report of an evaluation to a folder, and return the path of the page.
+
+    Raises:
+        InvalidRequest, StorageFull: the folder cannot be written.
+    """
+    from gateway.reports.evaluation_report import write_evaluation_report
+    from gateway.reports.types import EvaluationReport
+
+    return write_evaluation_report(EvaluationReport(title="Self-re-enactment", method=method, clips=results), folder)
+
 
 MOST_WRONG_SPEECHES: Final = 1000
 
@@ -110,10 +197,7 @@ def evaluate(
     A transcript shows how often the lips close on p, b and m. The transcript is read from CLIP.txt or CLIP.align, or from a
     catalogue.csv in a folder above the clip.
     """
-    from gateway.cli.evaluate_files import check_places, clips_of
-    from gateway.cli.evaluate_run import EvaluationRequest, run_evaluation
-    from gateway.cli.evaluate_table import write_table
-    from gateway.cli.table_choice import TableChoice
+    from gateway.cli.evaluate_run import EvaluationRequest, TableChoice, check_places, clips_of, run_evaluation, write_table
 
     choice = TableChoice(all_methods=all_methods, ablation=ablation, weights=weights or (), enrol_seconds=enrol_seconds)
     choice.check(table, report)

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.app import app
+from gateway.cli.app import app, training_packages
 from gateway.cli.console import say_result
 from gateway.cli.train import ALL
-from gateway.cli.training_packages import training_packages
 
 
 @app.command("export")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,22 +13,143 @@ import typer
 
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
-from gateway.cli.inspect_watermark import look_for_watermark, watermark_facts, watermark_lines
 from gateway.cli.options import gateway_settings
+from gateway.cli.progress import StepProgress
+from gateway.dub.watermark_reading import find_watermark
+from gateway.media.inspection import inspect_video
+from gateway.media.types import MediaInfo
+from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import certificates_in, serial_number_of
-from gateway.provenance.facts import DubFacts
-from gateway.provenance.opening import trusted_authorities
-from gateway.provenance.verdict import State, Verdict, verdict_of
+from gateway.provenance.installation import own_watermark_key, trusted_authorities
+from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
+from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Finding
+from gateway.provenance.watermark.payload import WORD_BITS
+from gateway.settings import GatewaySettings
+from gateway.stages.opening import open_stage
+from services.common.errors import MediaUnsupported
+
+NO_KEY: Final = "this installation has not signed a film yet, so it has no watermark"
+_NO_FACE: Final = "no face is seen for a second or longer"
+_STANDINGS: Final = {
+    Standing.THIS_FILM: "of this film: the mark belongs to what the signed manifest says",
+    Standing.FOOTAGE: "of the footage that this film was made of: the mark belongs to the footage's own manifest",
+    Standing.ANOTHER_FILM: "of ANOTHER film of this installation: the mark does not belong to what this manifest says. Somebody "
+    "copied the mark or the manifest, or the footage had the mark",
+}
+_WHY_A_CLUE: Final = {
+    ManifestState.TRUSTED: "the manifest does not describe a dub",
+    ManifestState.VALID: "the signer of the manifest is unknown",
+    ManifestState.INVALID: "the manifest is not valid",
+    ManifestState.NONE: "no manifest vouches for the mark, and marks can be copied from film to film",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkResult:
+    """The likeliest watermark of this installation in a film.
+
+    Attributes:
+        finding: the watermark.
+        standing: what the watermark proves beside the film's manifest; None: no watermark was found.
+        state: whether the film's manifest holds.
+    """
+
+    finding: Finding
+    standing: Standing | None
+    state: ManifestState
+
+
+def search_for_watermark(verdict: Verdict, settings: GatewaySettings) -> WatermarkResult | str:
+    """Return the likeliest watermark of this installation in a film, or why there is none to look at. Blocks.
+
+    Args:
+        verdict: what the film's manifest says, and whether it holds.
+        settings: settings of the installation.
+
+    Raises:
+        DubstageError: from the face stage, or the installation's key cannot be read.
+    """
+    key = own_watermark_key(settings)
+    if key is None:
+        return NO_KEY
+    try:
+        info = inspect_video(verdict.file)
+    except MediaUnsupported as problem:
+        return problem.message
+    found = asyncio.run(_search(info, key, settings))
+    if found is None:
+        return _NO_FACE
+    return WatermarkResult(found, standing_of(found, key, verdict) if found.found else None, verdict.state)
+
+
+async def _search(info: MediaInfo, key: bytes, settings: GatewaySettings) -> Finding | None:
+    total = info.video.num_frames
+    with StepProgress() as progress:
+        progress.begin("starting the face stage")
+        async with open_stage(settings, "face") as stages:
+            return await find_watermark(
+                stages,
+                info,
+                key,
+                threads=settings.compute_threads,
+                on_frame=lambda done: progress("watermark", done, total),
+            )
+
+
+def watermark_lines(answer: WatermarkResult | str) -> list[str]:
+    """Return what a person reads of the search for a watermark, one fact per line."""
+    if isinstance(answer, str):
+        return [f"watermark: not looked for: {answer}"]
+    found = answer.finding
+    if answer.standing is None:
+        return [f"watermark: none of this installation ({_chance(found)})"]
+    spans = [f"watermarked: {begin:.1f} s to {end:.1f} s" for begin, end in found.spans]
+    if not found.right:
+        return [f"watermark: of this installation, too weak to be read: a clue, no proof ({_chance(found)})", *spans]
+    why = f"of this installation: a clue, no proof, because {_WHY_A_CLUE[answer.state]}"
+    bits = f"{found.agreeing} of {WORD_BITS} bits were read right"
+    return [f"watermark: {found.payload}, {_STANDINGS.get(answer.standing, why)} ({bits}, {_chance(found)})", *spans]
+
+
+def watermark_facts(answer: WatermarkResult | str) -> dict[str, Any]:
+    """Return the answer for JSON. Bits are given before error correction."""
+    if isinstance(answer, str):
+        return {"found": False, "standing": None, "reason": answer}
+    found = answer.finding
+    readable = found.found and found.right
+    return {
+        "found": found.found,
+        "standing": answer.standing,
+        "payload": str(found.payload) if readable else None,
+        "version": found.version if readable else None,
+        "bits": "".join("1" if value > 0 else "0" for value in found.soft) if found.found else None,
+        "bits_right": found.agreeing if readable else None,
+        "log10_false_alarm": round(found.log10_chance, 2),
+        "log10_limit": FALSE_ALARM_LOG10,
+        "spans_s": [list(span) for span in found.spans] if found.found else [],
+    }
+
+
+def _chance(found: Finding) -> str:
+    if found.log10_chance > -1.0:
+        return f"{100 * 10**found.log10_chance:.0f} % of films without it look so"
+    return f"1 of 10^{-found.log10_chance:.0f} films without it looks so"
+
 
 EXIT_INVALID: Final = 3
 EXIT_NONE: Final = 4
 EXIT_UNKNOWN: Final = 5
-_EXITS: Final = {State.TRUSTED: 0, State.INVALID: EXIT_INVALID, State.NONE: EXIT_NONE, State.VALID: EXIT_UNKNOWN}
+_EXITS: Final = {
+    ManifestState.TRUSTED: 0,
+    ManifestState.INVALID: EXIT_INVALID,
+    ManifestState.NONE: EXIT_NONE,
+    ManifestState.VALID: EXIT_UNKNOWN,
+}
 _HEADS: Final = {
-    State.TRUSTED: "valid, and the signer is trusted",
-    State.VALID: "valid, but the signer is unknown: neither this installation nor a trusted authority",
-    State.INVALID: "NOT VALID",
-    State.NONE: "none",
+    ManifestState.TRUSTED: "valid, and the signer is trusted",
+    ManifestState.VALID: "valid, but the signer is unknown: neither this installation nor a trusted authority",
+    ManifestState.INVALID: "NOT VALID",
+    ManifestState.NONE: "none",
 }
 _OWN: Final = "valid, signed with a certificate of this installation"
 
@@ -60,13 +182,13 @@ def inspect(
     settings = gateway_settings()
     anchors = certificates_in(trust) if trust is not None else trusted_authorities(settings)
     verdict = verdict_of(file, anchors=anchors)
-    trusted = verdict.state is State.TRUSTED
+    trusted = verdict.state is ManifestState.TRUSTED
     own = trusted and trust is None and verdict.signer["cert_serial_number"] == serial_number_of(anchors)
     if as_json:
         dub = verdict.dub.model_dump() if verdict.dub is not None else None
         told = {**asdict(replace(verdict, dub=None)), "file": str(verdict.file), "dub": dub, "signed_here": own}
         if watermark:
-            told["watermark"] = watermark_facts(look_for_watermark(verdict, settings))
+            told["watermark"] = watermark_facts(search_for_watermark(verdict, settings))
         out.print_json(json.dumps(told))
     else:
         for line in lines(verdict, own=own):
@@ -74,7 +196,7 @@ def inspect(
         for reason in verdict.reasons:
             say(reason)
         if watermark:
-            for line in watermark_lines(look_for_watermark(verdict, settings)):
+            for line in watermark_lines(search_for_watermark(verdict, settings)):
                 say_result(line)
     raise typer.Exit(_EXITS[verdict.state])
 
@@ -83,7 +205,6 @@ def lines(verdict: Verdict, *, own: bool) -> list[str]:
     """Return what a person reads of a verdict, one fact per line.
 
     Args:
-        verdict: the verdict.
         own: whether the file is as it was signed, with the certificate of this installation.
     """
     head = _OWN if own else _HEADS[verdict.state]

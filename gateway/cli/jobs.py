@@ -13,7 +13,7 @@ from gateway.actors.store import ActorStore
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
-from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
+from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
 from gateway.dub.removal import AT_ONCE, RemovalReport
 from gateway.dub.workspace import JOBS
 from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, JobLimits, remove_jobs, uncounted_blobs

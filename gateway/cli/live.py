@@ -2,17 +2,246 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
+import numpy as np
 import typer
 
+from dubstage.client import rpcs
+from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.actors.installation import open_installation
+from gateway.actors.stored import StoredActor
+from gateway.actors.watch import while_allowed
+from gateway.api.messages import consent_from
 from gateway.cli import options
 from gateway.cli.app import app, run_async
-from gateway.cli.live_film import LiveFilm
-from gateway.cli.live_run import LiveRequest, run_live
-from gateway.live.recording import check_recording
+from gateway.cli.console import say, say_result
+from gateway.consent.record import ConsentUse, consent_line
+from gateway.live.client import PacedSpeech, remote_live_frames
+from gateway.live.recording import Recording, StreamedActor, check_recording, streamed_actor
+from gateway.live.session import LiveFrame
+from gateway.live.streams import LiveStreams
+from gateway.media.inspection import inspect_sound
+from gateway.media.sound import SoundReader
+from gateway.provenance.installation import open_sealer
+from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
+from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
+from services.common.server.client import ClientConfig, StageClient
+
+LONGEST_SPEECH_SECONDS: Final = 600
+MOST_CHANNELS: Final = 8
+"""Most channels that the contract of the audio stage allows."""
+
+
+def read_speech(path: Path) -> tuple[Float32, int]:
+    """Return the samples of a sound file, float32 [n, channels], and the samples per second and channel.
+
+    Channels after the eighth are left out.
+
+    Raises:
+        InvalidRequest: the file cannot be read, has no sound, or is longer than ten minutes.
+    """
+    inspect_sound(path)
+    speech = SoundReader(path).speech()
+    parts: list[Float32] = []
+    count = 0
+    for chunk in speech.chunks:
+        parts.append(chunk)
+        count += len(chunk)
+        if count > LONGEST_SPEECH_SECONDS * speech.sample_rate_hz:
+            raise InvalidRequest(
+                f"{path}: the speech is longer than {LONGEST_SPEECH_SECONDS // 60} minutes; cut it into parts", field="audio"
+            )
+    if not count:
+        raise InvalidRequest(f"{path}: the file has no sound", field="audio")
+    samples = np.concatenate(parts)
+    return np.ascontiguousarray(samples[:, :MOST_CHANNELS]), speech.sample_rate_hz
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFilm:
+    """Place of the film of a stream.
+
+    Attributes:
+        output: film to write.
+        speech: file of the speech.
+        overwrite: replace an existing file even if dubstage did not write the file.
+    """
+
+    output: Path
+    speech: Path
+    overwrite: bool
+
+    async def of_stages(self, settings: GatewaySettings, sound: PacedSpeech, actor: StoredActor, stages: Stages) -> Recording:
+        """Return the film of an actor that the stages of this process show, or stages that this process calls.
+
+        Raises:
+            InvalidRequest, StorageRefused: as `of_gateway`.
+            ModelNotFound: the stages do not have the actor's method.
+            DubstageError: from the stages.
+        """
+        return await self._recording(settings, sound, await streamed_actor(actor, stages))
+
+    async def of_gateway(self, settings: GatewaySettings, sound: PacedSpeech, actor_id: str, config: ClientConfig) -> Recording:
+        """Return the film of an actor that a running gateway shows. The manifest names no models: the gateway tells none.
+
+        Raises:
+            InvalidRequest: the place cannot be written, or the certificate of the settings cannot be used.
+            StorageRefused: the installation's own key cannot be made or read.
+            DubstageError: from the gateway, or the gateway does not answer.
+        """
+        return await self._recording(settings, sound, await _actor_of_gateway(config, actor_id))
+
+    async def _recording(self, settings: GatewaySettings, sound: PacedSpeech, actor: StreamedActor) -> Recording:
+        """Return the film, which is not begun. This installation signs the film."""
+        sealer = await asyncio.to_thread(open_sealer, settings)
+        sealer.check_place(self.output, overwrite=self.overwrite)
+        return Recording(
+            self.output,
+            self.speech,
+            sound.samples,
+            sound.sample_rate_hz,
+            marking=actor.marking,
+            overwrite=self.overwrite,
+            seal_of=lambda frames: sealer.seal(actor.claim(self.speech, frames), self.output),
+        )
+
+
+async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
+    rpc = rpcs.gateway.GET_ACTOR
+    async with StageClient(config) as client:
+        call = client.channel.unary_unary(rpc.path, **rpc.serialisers)
+        found = (await client.unary(call, pb.GetActorRequest(actor_id=actor_id))).actor
+    return StreamedActor(found.method, (), consent_from(found.consent) if found.HasField("consent") else None)
+
+
+async def show_frames(
+    frames: AsyncGenerator[LiveFrame, None], speech: PacedSpeech, recording: Recording | None, *, show_latency: bool
+) -> None:
+    """Take all frames of a stream, and print a summary of their latencies at the end.
+
+    Args:
+        frames: frames of the stream.
+        speech: speech that the stream takes.
+        recording: film to write the pictures to; None: no film is written.
+        show_latency: whether the latency of each frame is printed.
+
+    Raises:
+        InvalidRequest: the speech is shorter than one frame.
+        DubstageError: from the stream.
+    """
+    latencies: list[float] = []
+    async with aclosing(frames):
+        with recording if recording is not None else nullcontext():
+            async for frame in frames:
+                latencies.append(speech.latency_s(frame.index))
+                if show_latency:
+                    say_result(f"frame {frame.index}: {latencies[-1] * 1000:.0f} ms after its sound")
+                if recording is not None:
+                    await asyncio.to_thread(recording.write, frame.picture, frame.colour)
+    if not latencies:
+        raise InvalidRequest("--audio: the speech is shorter than one frame; give longer speech", field="audio")
+    milliseconds = np.array(latencies) * 1000
+    say(
+        f"first frame {milliseconds[0]:.0f} ms after its sound; median {np.median(milliseconds):.0f} ms, "
+        f"95 % within {np.percentile(milliseconds, 95):.0f} ms, {len(latencies)} frames"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveRequest:
+    """Request of `dubstage live`.
+
+    Attributes:
+        actor_id: actor to show.
+        audio: sound file with the speech.
+        film: film to write; None: no film is written.
+        show_latency: whether the latency of each frame is printed.
+        gateway: HOST:PORT of a running gateway; None: the gateway runs in this process.
+        use: project and language of the stream.
+        expressiveness: factor of the mouth's movement.
+        fast: whether the speech is sent as fast as the pipeline accepts the speech. False: at the pace of speaking.
+    """
+
+    actor_id: str
+    audio: Path
+    film: LiveFilm | None
+    show_latency: bool
+    gateway: str | None
+    use: ConsentUse
+    expressiveness: float
+    fast: bool
+
+
+async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
+    """Stream a speech file, record the frames, and print their latencies.
+
+    Args:
+        settings: settings of the command.
+        request: what is streamed.
+
+    Raises:
+        DubstageError: the request was refused, or the stream failed.
+    """
+    samples, rate = await asyncio.to_thread(read_speech, request.audio)
+    speech = PacedSpeech(samples, rate, in_real_time=not request.fast)
+    if request.gateway is not None:
+        await _show_remote(settings, request, request.gateway, speech)
+    else:
+        await _show_local(settings, request, speech)
+
+
+async def _show_remote(settings: GatewaySettings, request: LiveRequest, target: str, speech: PacedSpeech) -> None:
+    config = replace(settings.client_config("audio"), stage="gateway", target=target)
+    recording = None
+    if request.film is not None:
+        recording = await request.film.of_gateway(settings, speech, request.actor_id, config)
+    frames = remote_live_frames(
+        config,
+        request.actor_id,
+        speech.chunks(),
+        sample_rate_hz=speech.sample_rate_hz,
+        channels=speech.samples.shape[1],
+        use=request.use,
+        expressiveness=request.expressiveness,
+    )
+    await show_frames(frames, speech, recording, show_latency=request.show_latency)
+
+
+async def _show_local(settings: GatewaySettings, request: LiveRequest, speech: PacedSpeech) -> None:
+    with open_installation(settings) as place:
+        actor = place.actors.get(request.actor_id)
+        consent = actor.consent
+        # Before the stages are opened, which takes seconds.
+        place.actors.consents.check_enrolled(consent, None, request.use, request.actor_id, actor_id=request.actor_id)
+        async with place.stages() as stages:
+            recording = None
+            if request.film is not None:
+                recording = await request.film.of_stages(settings, speech, actor, stages)
+            streams = LiveStreams(
+                lambda: stages,
+                place.actors,
+                place.artefacts,
+                max_message_bytes=settings.max_message_bytes,
+            )
+            frames = streams.frames(
+                request.actor_id,
+                speech.chunks(),
+                sample_rate_hz=speech.sample_rate_hz,
+                channels=speech.samples.shape[1],
+                use=request.use,
+                expressiveness=request.expressiveness,
+            )
+            showing = show_frames(frames, speech, recording, show_latency=request.show_latency)
+            await while_allowed(lambda: place.actors.erasures.check(request.actor_id), showing)
+    say(consent_line(consent))
 
 
 @app.command("live")

@@ -10,8 +10,7 @@ from typing import Final, Self
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from gateway.cli.console import err, say
-from gateway.cli.text import printable
+from gateway.cli.console import err, printable, say
 
 LINE_SECONDS: Final = 10.0
 """Seconds between two lines if stderr is not a terminal."""

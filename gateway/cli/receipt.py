@@ -9,12 +9,11 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.actors.receipts import ErasureReceipt, ReceiptRefusedError, verified
-from gateway.bounded_file import bounded_bytes
 from gateway.cli import options
 from gateway.cli.app import app
-from gateway.cli.console import say, say_error, say_result
-from gateway.cli.new_file import write_new_file
-from gateway.cli.trusted_key import trusted_key
+from gateway.cli.console import say, say_error, say_result, write_new_file
+from gateway.cli.options import trusted_key
+from gateway.safe_paths import bounded_bytes
 from gateway.signatures import signing_key
 from services.common.errors import InvalidRequest
 

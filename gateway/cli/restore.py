@@ -13,7 +13,7 @@ from gateway.cli.app import app
 from gateway.cli.console import say
 from gateway.cli.options import gateway_settings
 from gateway.cli.progress import StepProgress
-from gateway.cli.quantities import shown_size
+from gateway.cli.values import shown_size
 
 
 @app.command("restore")

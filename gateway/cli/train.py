@@ -7,10 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli.app import app
+from gateway.cli.app import app, training_packages
 from gateway.cli.console import say_result
-from gateway.cli.named_paths import named_paths
-from gateway.cli.training_packages import training_packages
+from gateway.cli.values import named_paths
 from services.common.errors import InvalidRequest
 
 ALL: Final = "all"

@@ -9,10 +9,9 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli.app import app
+from gateway.cli.app import app, training_packages
 from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
-from gateway.cli.training_packages import training_packages
 from gateway.trainset.build import BuildOrder, build, prepare
 from research.training.trainset import ClipRow
 from services.common.errors import Cancelled, InvalidRequest

@@ -5,6 +5,17 @@
 
 L are Laplacian pyramids and G are Gaussian pyramids. Coarse levels blend over a wide band, fine levels over a narrow band. The
 pyramid reaches beyond the mask m. The support weight s falls to 0 at the edge of the support of m, so pixels outside do not change.
+
+Before the blend, the colours of the rendered box are matched to the footage. In the ring between the inner and the outer mask, down
+to the end of the cheeks, both pictures show the same skin, so their colours should agree there. Below the cheeks they need not
+agree: if the footage's jaw hangs lower than the target jaw, the footage shows skin where the render shows the shadow of the neck.
+
+1. An offset per channel: the median difference over the ring. There is no gain, because the contrast in the ring (an edge of the
+   jaw, a collar) differs between channels and would tint the lips.
+2. A smooth field for the remaining difference of low frequency (a light from one side), by normalised convolution (Knutsson and
+   Westin 1993): field = blur(w d) / blur(w), d = original - rendered in the ring, w = robust weights in the ring.
+
+`paste_box` pastes a box into an RGB frame, for live streams. Dubs use planes.py, which keeps the footage's own planes.
 """
 
 from __future__ import annotations
@@ -14,11 +25,75 @@ from typing import Final
 import cv2
 import numpy as np
 
-from gateway.compositing.colour_match import match_colour
-from services.common.array_types import Float32, UInt8
+from services.common.array_types import Bool, Float32, UInt8
 from services.common.errors import ContractBroken
+from services.common.face.crops import CHEEKS_BOTTOM, HeadPose, box_from_frame, corners_of_box, invert
 
 Picture = UInt8 | Float32
+
+_LEAST_RING_PX: Final = 64
+_FIELD_SIGMA_PX: Final = 20.0
+_SHRINK: Final = 4
+_KNOWN_SHARE: Final = 0.02
+"""Share of the ring in a pixel's neighbourhood under which the field fades out."""
+_FIELD_LIMIT: Final = 16.0
+"""Largest value of the field, of 255. If the difference is larger, footage and render show different things."""
+_OUTLIER: Final = 4.0
+"""Robust standard deviations from the median difference of the ring beyond which a pixel is left out."""
+_MAD_TO_SIGMA: Final = 1.4826
+
+
+def match_colour(rendered: Picture, original: Picture, inner: Float32, outer: Float32) -> Float32:
+    """Return the rendered box in the footage's colours.
+
+    Args:
+        rendered: RGB [rows, columns, 3], uint8 or float32 in 0 to 255.
+        original: the footage's own box, of the same shape.
+        inner: float32 [rows, columns]; > 0 where only the render counts (mouth and moving jaw).
+        outer: float32 [rows, columns]; > 0 within the hull of the lower face. The ring is outer without inner, above row
+            CHEEKS_BOTTOM. If the ring has fewer than 64 pixels, the colours do not change.
+
+    Returns:
+        float32 [rows, columns, 3] in 0 to 255.
+
+    Raises:
+        ContractBroken: shapes that do not match.
+    """
+    if rendered.shape != original.shape or not rendered.shape[:2] == inner.shape == outer.shape:
+        raise ContractBroken(
+            f"rendered {rendered.shape}, original {original.shape}, masks {inner.shape} {outer.shape} do not match"
+        )
+    source, target = np.asarray(rendered, np.float32), np.asarray(original, np.float32)
+    ring = (outer > 0) & ~(inner > 0)
+    ring[CHEEKS_BOTTOM:] = False
+    if int(ring.sum()) < _LEAST_RING_PX:
+        return source
+    levelled = source + np.median((target - source)[ring], axis=0)
+    return np.asarray(np.clip(levelled + _smooth_field(target - levelled, ring), 0.0, 255.0), np.float32)
+
+
+def _smooth_field(difference: Float32, ring: Bool) -> Float32:
+    inside = difference[ring]
+    centre = np.median(inside, 0)
+    deviation = np.abs(inside - centre)
+    sigma = np.maximum(_MAD_TO_SIGMA * np.median(deviation, 0), 1.0)
+    weight = np.zeros(ring.shape, np.float32)
+    weight[ring] = (deviation <= _OUTLIER * sigma).all(1)
+    weighted = _blurred(np.dstack([difference * weight[..., None], weight]))
+    total = weighted[..., 3:]
+    field = weighted[..., :3] / np.maximum(total, 1e-6)
+    # Far from the ring the field is unknown and fades to 0.
+    known = np.clip(total / np.float32(_KNOWN_SHARE), 0.0, 1.0)
+    return np.asarray(np.clip(field * known, -_FIELD_LIMIT, _FIELD_LIMIT), np.float32)
+
+
+def _blurred(picture: Float32) -> Float32:
+    """Return a picture blurred by a Gaussian of _FIELD_SIGMA_PX, computed at a quarter of the size to save time."""
+    rows, columns = picture.shape[:2]
+    small = cv2.resize(picture, (-(-columns // _SHRINK), -(-rows // _SHRINK)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), _FIELD_SIGMA_PX / _SHRINK, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
+
 
 DEFAULT_LEVELS: Final = 4
 """Number of pyramid levels. The coarsest level blends over about 2^4 box pixels."""
@@ -97,4 +172,39 @@ def _blended_difference(difference: Float32, mask: Float32, levels: int) -> Floa
     result = current * weight[..., None]
     for band in reversed(bands):
         result = np.asarray(cv2.pyrUp(result, dstsize=(band.shape[1], band.shape[0])), np.float32) + band
+    return result
+
+
+def paste_box(frame: UInt8, pose: HeadPose, box: UInt8, own: UInt8, mask: UInt8, shift: Float32) -> UInt8:
+    """Return a copy of `frame`, moved by the shift, with the rendered box in the frame's colours blended in.
+
+    Args:
+        frame: uint8 RGB [H, W, 3], upright.
+        pose: head pose in `frame`.
+        box: the rendered box, uint8 RGB [160, 160, 3].
+        own: the frame's own box after the move, uint8 RGB [160, 160, 3].
+        mask: uint8 [160, 160], weight of the box; 255 = 1.
+        shift: float32 [160, 160, 2], box pixels, from gateway.compositing.jaw.jaw_shift.
+    """
+    blended, soft = blend_box(box, own, mask), mask.astype(np.float32) / np.float32(255.0)
+    frame_from_box = invert(box_from_frame(pose))
+    corners = corners_of_box(frame_from_box)
+    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [frame.shape[1], frame.shape[0]])
+    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + 1, 0, [frame.shape[1], frame.shape[0]])
+    result = frame.copy()
+    if x1 <= x0 or y1 <= y0:
+        return result
+    local = frame_from_box.copy()
+    local[:, 2] -= [x0, y0]
+    size = (int(x1 - x0), int(y1 - y0))
+    moved = cv2.warpAffine(blended, local, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    weight = cv2.warpAffine(soft, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[..., None]
+    region = result[y0:y1, x0:x1]
+    if shift.any():
+        offset = cv2.warpAffine(shift, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        offset = cv2.transform(offset, local[:, :2])
+        xs, ys = np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32)[:, None]
+        found = cv2.remap(frame, offset[..., 0] + xs, offset[..., 1] + ys, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        np.copyto(region, found, where=((offset[..., 0] != 0) | (offset[..., 1] != 0))[..., None])
+    region[...] = np.rint(np.clip(region * (1.0 - weight) + moved * weight, 0.0, 255.0)).astype(np.uint8)
     return result

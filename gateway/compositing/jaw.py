@@ -1,4 +1,4 @@
-"""Moving of the filmed jaw to the wanted jaw, in the footage, before a rendered box is blended in.
+"""Moving of the filmed jaw to the target jaw, in the footage, before a rendered box is blended in.
 
 The lower-face mask ends where the person's jaw is at its lowest. Where the jaw of the footage hangs low and the wanted jaw is
 higher, the filmed chin would stay visible at the edge of the mask, below the new chin. So the footage is warped first: a
@@ -74,7 +74,7 @@ def jaw_shift(filmed: Float32, wanted: Float32, mask: UInt8) -> Float32:
     return np.stack([across * moves, down * moves], axis=-1)
 
 
-def moved(box: UInt8, shift: Float32) -> UInt8:
+def warp_footage(box: UInt8, shift: Float32) -> UInt8:
     """Return a render box of the footage after the move, uint8 RGB [160, 160, 3].
 
     Args:

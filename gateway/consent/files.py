@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.bounded_file import bounded_bytes
 from gateway.consent.record import Consent, ConsentFace, ConsentSignature
+from gateway.safe_paths import bounded_bytes
 from services.common.errors import InvalidRequest, StorageRefused
 
 MAX_BYTES: Final = 64 << 10

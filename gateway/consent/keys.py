@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from gateway.bounded_file import bounded_bytes
 from gateway.consent.record import Consent, ConsentSignature, canonical_form
+from gateway.safe_paths import bounded_bytes
 from services.common.errors import ConsentAltered, ConsentSignerUnknown, InvalidRequest
 
 SETTING: Final = "DUBSTAGE_CONSENT_KEYS"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.ahead import cancelled
+from gateway.async_utilities import cancel_all
 from gateway.consent.subject import Face
 from gateway.dub.coefficients import TrackedPerson
 from gateway.dub.composite import TrackedFilm
@@ -57,7 +57,7 @@ async def gather_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any,
     try:
         return await asyncio.gather(*tasks)
     finally:
-        await cancelled(tasks)
+        await cancel_all(tasks)
 
 
 async def track_footage(

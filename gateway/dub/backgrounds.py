@@ -24,14 +24,14 @@ from dubstage.client import texture as texture_client
 from dubstage.client.calls import Requests
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.ahead import close, in_thread
+from gateway.async_utilities import close, in_thread
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.composite import TrackedFilm
 from gateway.dub.disk import job_folder
 from gateway.dub.face_records import cut_box, read_index
 from gateway.dub.plan import SILENT_BELOW
 from gateway.dub.records import FACE_RECORD, pose_of
-from gateway.media.background_film import FILM_SUFFIX, background_writer, open_background, own_timeline, write_chosen
+from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_background, own_timeline, write_frames
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import frame_of_picture
 from gateway.media.types import MediaInfo
@@ -126,7 +126,7 @@ async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame
         await in_thread(check_room, analysis, len(chosen))
         with job_folder(workspace.folder):
             await in_thread(
-                write_chosen,
+                write_frames,
                 path,
                 analysis.info,
                 chosen,
@@ -151,7 +151,7 @@ async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame
 
 def background_path(analysis: FootageAnalysis) -> Path:
     """Return where the background film of a job lies."""
-    return analysis.workspace.folder / f"background{FILM_SUFFIX}"
+    return analysis.workspace.folder / f"background{BACKGROUND_SUFFIX}"
 
 
 def check_room(analysis: FootageAnalysis, num_frames: int) -> None:

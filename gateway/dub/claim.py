@@ -14,8 +14,7 @@ from gateway.dub.plan import Plan
 from gateway.dub.request import DubRequest, what_is_synthetic
 from gateway.media.types import MediaInfo
 from gateway.methods import Method, method_named
-from gateway.provenance.claim import Claim, Source
-from gateway.provenance.facts import FilmWatermark, ModelFacts, Role
+from gateway.provenance.claim import Claim, FilmWatermark, ModelFacts, Role, SourceFile
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.method_check import ListedModels
 from services.common.array_types import Bool
@@ -57,7 +56,7 @@ def film_claim(
         dubbed=spans(rendered),
         consents={who: digest_of(record) for who, record in records.items() if record is not None},
         job=job,
-        sources=tuple(Source(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
+        sources=tuple(SourceFile(role, file, digests.get(file, "")) for role, file in files.items() if file is not None),
     )
 
 

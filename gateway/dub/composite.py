@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.compositing.detail import box_with_detail, luma_under_box
 from gateway.compositing.planes import composite
 from gateway.dub.face_records import FaceIndex

@@ -29,7 +29,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.messages import geometry_from_proto

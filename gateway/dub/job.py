@@ -26,8 +26,7 @@ import numpy as np
 import structlog
 
 from dubstage.common.v1alpha1 import common_pb2
-from gateway.ahead import in_thread
-from gateway.confinement import remove_file
+from gateway.async_utilities import in_thread
 from gateway.dub.analysis import FootageAnalysis, folder_of, gather_both, hear_speech
 from gateway.dub.backgrounds import match_head_motion, own_pose, rebased, retime, show_chosen, show_rotated
 from gateway.dub.claim import film_claim, film_watermark
@@ -62,16 +61,17 @@ from gateway.dub.speech import AlignedSpeech, MotionRequest, motion_frames_for, 
 from gateway.dub.subjects import DubSubjects, check_subjects, compares_people
 from gateway.dub.windows import window_config
 from gateway.dub.workspace import JOURNAL, Workspace, open_workspace
-from gateway.media.background_film import own_timeline
+from gateway.media.background import own_timeline
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
 from gateway.methods import method_named
-from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Seal, Sealer
+from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.watermark.embedding import Mark
+from gateway.safe_paths import remove_file
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.timing import StageClock, StageTimes, TimedStages

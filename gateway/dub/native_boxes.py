@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from gateway.dub.records import RecordFile, pose_of
-from gateway.media.combing import without_combs
+from gateway.media.interlacing import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.array_types import Int64, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
@@ -97,5 +97,5 @@ def _around(luma: UInt8, pose: HeadPose) -> UInt8:
     places = corners_of_box(invert(box_from_frame(pose)))
     left, top = np.maximum(np.floor(places.min(axis=0)).astype(int) - _MARGIN, 0)
     right, bottom = np.maximum(np.ceil(places.max(axis=0)).astype(int) + _MARGIN, 0)
-    luma[top:bottom, left:right] = without_combs(luma[top:bottom, left:right])
+    luma[top:bottom, left:right] = deinterlaced_luma(luma[top:bottom, left:right])
     return luma

@@ -13,7 +13,7 @@ from gateway.dub.speech import SpeechExtent
 from gateway.dub.workspace import Workspace
 from gateway.media.types import MediaInfo
 from gateway.media.writer import WriteReport
-from gateway.provenance.facts import FilmWatermark
+from gateway.provenance.claim import FilmWatermark
 from gateway.stages.timing import StageTimes
 from services.common.face.landmarks import mouth_opening
 

@@ -14,8 +14,8 @@ import structlog
 
 from gateway.dub.journal import BlobLedger, journalled
 from gateway.dub.workspace import JOURNAL, lock_folder
-from gateway.media.output_file import remove_leftovers
-from gateway.provenance.places import sidecar_of
+from gateway.media.output import remove_leftovers
+from gateway.provenance.sidecar import sidecar_of
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 

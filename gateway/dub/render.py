@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from gateway.ahead import cancelled, in_thread
+from gateway.async_utilities import cancel_all, in_thread
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.records import RecordFile
 from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, WindowConfig, render_window, with_context
@@ -97,7 +97,7 @@ async def rendered_windows(
             done, task = pending.popleft()
             yield done, await task
     finally:
-        await cancelled([task for _, task in pending])
+        await cancel_all([task for _, task in pending])
 
 
 async def _window(inputs: FilmInputs, journal: Journal, job_key: str, span: range) -> RenderedWindow:

@@ -16,17 +16,16 @@ from gateway.consent.record import Consent, ConsentUse, consent_line
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.speech import FEATURE_BLOCK
-from gateway.media.background_film import own_timeline
-from gateway.media.encoders import EncoderChoice
-from gateway.media.inspection import inspect_film, inspect_sound
-from gateway.media.marking import MARK
-from gateway.media.regular_file import reading
+from gateway.media.background import own_timeline
+from gateway.media.encoders import EncoderChoice, WriteSettings
+from gateway.media.inspection import inspect_sound, inspect_video
+from gateway.media.output import MARK
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.stills import as_shown, check_opaque, is_still
+from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import Seal, VideoWriter
 from gateway.methods import METHODS, Method, method_named
+from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactRef
 
@@ -219,7 +218,7 @@ def sha256_of(path: Path) -> str:
     Raises:
         MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
     """
-    with reading(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
+    with open_media_file(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -294,10 +293,10 @@ def check_request(request: DubRequest) -> None:
     Raises:
         DubstageError: as `DubJob.run`, for errors that can be found without decoding the footage.
     """
-    info = inspect_film(request.footage)
+    info = inspect_video(request.footage)
     check_output(request, info, open_speech(request, info))
     if request.reference is not None:
-        inspect_film(request.reference)
+        inspect_video(request.reference)
 
 
 def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> EncoderChoice:
@@ -311,7 +310,7 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
         if is_still(info):
             check_opaque(info)
         # Two frames, because a film of one frame has no rate.
-        film = own_timeline(as_shown(info) if is_still(info) else info, 2)
+        film = own_timeline(still_video_info(info) if is_still(info) else info, 2)
     return open_writer(request, film, speech).choice
 
 

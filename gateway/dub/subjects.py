@@ -20,7 +20,7 @@ from gateway.dub.face_records import FaceMeans
 from gateway.dub.footage import tracked_frames
 from gateway.dub.request import ActorRecord, DubRequest
 from gateway.dub.workspace import Workspace
-from gateway.media.inspection import inspect_film, inspect_in_child
+from gateway.media.inspection import inspect_in_child, inspect_video
 from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
 from gateway.methods import DEFAULT_METHOD, method_named
@@ -159,7 +159,7 @@ async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecor
     with tempfile.TemporaryFile(dir=folder) as film, tempfile.TemporaryDirectory(prefix="actor-", dir=folder) as scratch:
         await asyncio.to_thread(lambda ref: film.write(store.get_bytes(ref)), actor.footage)
         film.flush()
-        info = await asyncio.to_thread(inspect_film, Path(f"/proc/self/fd/{film.fileno()}"))
+        info = await asyncio.to_thread(inspect_video, Path(f"/proc/self/fd/{film.fileno()}"))
         opened = await asyncio.to_thread(open_footage, info, Path(scratch), threads=threads)
         face = await until_done(lambda: _measured(stages, opened, records, threads))
     if face is None:

@@ -13,10 +13,8 @@ import numpy as np
 from gateway.dub.face_records import face_records
 from gateway.dub.footage import TrackedFrame, tracked_frames
 from gateway.media.types import MediaInfo
-from gateway.provenance.watermark.content import LastMoments, at_first_frames, reduced
-from gateway.provenance.watermark.detection import Detector, Finding
-from gateway.provenance.watermark.search import Part
-from gateway.provenance.watermark.signal import STEP_S, projected, responses, stretches
+from gateway.provenance.watermark.detection import STEP_S, Detector, Finding, ResponseSpan, projected, responses, seen_spans
+from gateway.provenance.watermark.pattern import RecentMean, at_first_frames, reduced
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
 
@@ -28,7 +26,7 @@ class _Face:
     seconds: list[float] = field(default_factory=list)
     luma: list[Float32] = field(default_factory=list)
     pictures: list[UInt8] = field(default_factory=list)
-    moments: LastMoments = field(default_factory=LastMoments)
+    moments: RecentMean = field(default_factory=RecentMean)
     cuts: list[int] = field(default_factory=list)
     shot: int = 0
 
@@ -53,7 +51,7 @@ async def find_watermark(
     return await asyncio.to_thread(lambda: likeliest(faces, Detector(key)))
 
 
-def likeliest(faces: Sequence[Sequence[Part]], detector: Detector) -> Finding | None:
+def likeliest(faces: Sequence[Sequence[ResponseSpan]], detector: Detector) -> Finding | None:
     """Return the likeliest watermark in the faces of a film; None: no face is seen for a second or longer.
 
     Args:
@@ -64,7 +62,9 @@ def likeliest(faces: Sequence[Sequence[Part]], detector: Detector) -> Finding | 
     return min((found for found in findings if found is not None), key=lambda found: found.log10_chance, default=None)
 
 
-async def responses_of_faces(stages: Stages, info: MediaInfo, *, threads: int, on_frame: Callable[[int], None]) -> list[list[Part]]:
+async def responses_of_faces(
+    stages: Stages, info: MediaInfo, *, threads: int, on_frame: Callable[[int], None]
+) -> list[list[ResponseSpan]]:
     """Return the responses of every face of a film to chips. They do not depend on a key.
 
     Memory grows with the length of the film: 2 kB per face and frame.
@@ -104,11 +104,11 @@ def _lumas(frame: TrackedFrame) -> list[tuple[int, Float32, UInt8]]:
     return [(face_id, projected(luma), reduced(luma)) for face_id, luma in lumas]
 
 
-def _parts(face: _Face) -> list[Part]:
+def _parts(face: _Face) -> list[ResponseSpan]:
     seconds, luma, pictures = np.array(face.seconds, np.float64), np.array(face.luma, np.float32), np.array(face.pictures, np.uint8)
     parts = []
-    for seen in stretches(seconds, face.cuts):
+    for seen in seen_spans(seconds, face.cuts):
         first, found = responses(seconds[seen], luma[seen])
         grid = STEP_S * np.arange(first, first + len(found), dtype=np.float64)
-        parts.append(Part(first, found, at_first_frames(seconds, pictures, grid)))
+        parts.append(ResponseSpan(first, found, at_first_frames(seconds, pictures, grid)))
     return parts

@@ -29,7 +29,7 @@ from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.compositing.blend import blend_box
 from gateway.compositing.detail import skin_under
-from gateway.compositing.jaw import jaw_shift, moved
+from gateway.compositing.jaw import jaw_shift, warp_footage
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import pose_of
 from gateway.methods import Method, Renderer, TextureInput
@@ -147,7 +147,7 @@ class FrameSpan:
             mask: uint8 [160, 160], lower-face mask.
         """
         shift = jaw_shift(self.filmed(place), wanted, mask)
-        return moved(np.ascontiguousarray(self.records[place]["pixels"]), shift)
+        return warp_footage(np.ascontiguousarray(self.records[place]["pixels"]), shift)
 
     def target(self, place: int, *, context_only: bool) -> texture_client.Target:
         """Return what the texture stage is asked for a frame."""

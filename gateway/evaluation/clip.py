@@ -23,7 +23,7 @@ from gateway.dub.native_boxes import native_luma, scale_of
 from gateway.dub.plan import DUBBED
 from gateway.dub.records import pose_of
 from gateway.evaluation.native import NativeTruth, footage_patch
-from gateway.media.inspection import inspect_film
+from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
@@ -45,7 +45,7 @@ def check_clip(path: Path) -> MediaInfo:
         InvalidRequest: the clip has no sound.
         MediaUnsupported: the clip cannot be read as a film.
     """
-    info = inspect_film(path)
+    info = inspect_video(path)
     if not info.audio:
         raise InvalidRequest(f"{path} has no sound, and self-re-enactment needs the sound of the clip", field="clip")
     return info

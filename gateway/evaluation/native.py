@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from gateway.compositing.detail import box_with_detail
-from gateway.compositing.jaw import moved
-from gateway.compositing.resampling import picture_at, weight_at
+from gateway.compositing.jaw import warp_footage
+from gateway.compositing.planes import picture_at, weight_at
 from gateway.evaluation.image_metrics import MOUTH_BOX_HEIGHT, MOUTH_BOX_WIDTH
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.face.crops import ANCHOR_IN_CROP, BOX_ORIGIN, BOX_SIZE, HeadPose, box_from_frame, invert
@@ -153,5 +153,5 @@ def insert_box(crop: UInt8, box: UInt8, mask: UInt8, shift: Float32) -> UInt8:
     x, y = BOX_ORIGIN
     region = result[y : y + BOX_SIZE, x : x + BOX_SIZE]
     weight = mask[..., None].astype(np.float32) / 255.0
-    region[...] = np.rint(moved(region, shift) * (1.0 - weight) + box * weight).astype(np.uint8)
+    region[...] = np.rint(warp_footage(region, shift) * (1.0 - weight) + box * weight).astype(np.uint8)
     return result

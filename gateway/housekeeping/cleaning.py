@@ -17,7 +17,7 @@ import structlog
 
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from gateway.dub.journal import journalled
 from gateway.dub.removal import RemovalReport, remove_job
 from gateway.dub.workspace import JOURNAL

@@ -18,7 +18,7 @@ from gateway.dub.journal import journalled
 from gateway.dub.records import read_note
 from gateway.dub.removal import folder_bytes
 from gateway.dub.workspace import FACTS, JOBS, JOURNAL, is_running
-from gateway.private_files import cannot_use, data_folder
+from gateway.private_files import data_folder, folder_error
 from services.common.errors import InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactRef
 
@@ -39,7 +39,7 @@ def open_jobs_folder(data_dir: Path) -> Path:
                 probe.write(b"x")
                 probe.flush()
     except OSError as problem:
-        raise cannot_use(data_dir, problem) from problem
+        raise folder_error(data_dir, problem) from problem
     return jobs
 
 
@@ -100,7 +100,7 @@ def list_jobs(jobs: Path, on_unreadable: OnUnreadable | None = None) -> list[Job
     except FileNotFoundError:
         return []
     except OSError as problem:
-        raise cannot_use(jobs.parent, problem) from problem
+        raise folder_error(jobs.parent, problem) from problem
     for name in names:
         folder = jobs / name
         if _KEY.fullmatch(name) and folder.is_dir() and not folder.is_symlink():

@@ -1,10 +1,11 @@
-"""Recording of a live stream: a film of 25 frames/s with the speech as its sound."""
+"""Recording of a live stream: a video of 25 frames/s with the speech as its sound, its comment and its manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,17 +14,77 @@ import av
 import numpy as np
 import soxr
 
+from gateway.actors.stored import StoredActor
+from gateway.consent.record import Consent, consent_line, digest_of
+from gateway.dub.claim import model_facts
 from gateway.media.encoders import container_format
-from gateway.media.film_room import BUFFER_BYTES
-from gateway.media.output_file import OutputFile, commit_with, output_error
-from gateway.media.output_place import check_place
+from gateway.media.mp4 import BUFFER_BYTES
+from gateway.media.output import MARK, OutputFile, check_place, commit_with, output_error
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
 from gateway.media.writer import Seal
+from gateway.methods import method_named
+from gateway.provenance.claim import Claim, ModelFacts, SourceFile
+from gateway.stages.interface import Stages
+from gateway.stages.method_check import models_for
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.common.wire.timeline import MOTION_RATE
+
+_SYNTHETIC: Final = "The mouth in this film is synthetic"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedActor:
+    """Actor of a stream, as the comment and the manifest of the film name the actor.
+
+    Attributes:
+        method: name of the method that the actor is enrolled for.
+        models: models of the method; empty: they are not known, because a gateway ran the stages.
+        consent: consent record of the actor; None: there is none.
+    """
+
+    method: str
+    models: tuple[ModelFacts, ...]
+    consent: Consent | None
+
+    @property
+    def marking(self) -> str:
+        """Text for the comment tag of the film."""
+        return f"{_SYNTHETIC} ({MARK}); {consent_line(self.consent)}"
+
+    def claim(self, speech: Path, num_frames: int) -> Claim:
+        """Return what the manifest of the film says. The mouth is synthetic in every frame.
+
+        Args:
+            speech: file of the speech.
+            num_frames: frames of the film.
+        """
+        return Claim(
+            version=version("dubstage-suite"),
+            description=f"{_SYNTHETIC}.",
+            synthetic=True,
+            method=self.method,
+            models=self.models,
+            num_frames=num_frames,
+            frame_rate=MOTION_RATE,
+            dubbed=(range(num_frames),) if num_frames else (),
+            consents={"person": digest_of(self.consent)} if self.consent is not None else {},
+            sources=(SourceFile("speech", speech),),
+        )
+
+
+async def streamed_actor(actor: StoredActor, stages: Stages) -> StreamedActor:
+    """Return what a film says of an actor whose stages run in this process, or are called by this process.
+
+    Raises:
+        ModelNotFound: the stages do not have the actor's method.
+        DubstageError: from the stages.
+    """
+    method = method_named(actor.method).streamed
+    return StreamedActor(method.name, model_facts(method, await models_for(stages, method)), actor.consent)
+
 
 CODEC: Final = "libx264"
 _SOUND_CODEC: Final = "aac"
@@ -147,7 +208,7 @@ class Recording:
     def _open(self, picture: UInt8, colour: ColourTags) -> None:
         assert self._file is not None
         height, width, _ = picture.shape
-        target = self._file.target(self._seal_of(0).room if self._seal_of is not None else 0)
+        target = self._file.target(self._seal_of(0).padding if self._seal_of is not None else 0)
         self._container = av.open(target, "w", format=container_format(self._output), buffer_size=BUFFER_BYTES)
         self._container.metadata["comment"] = self._marking
         stream = self._container.add_stream(CODEC, rate=int(MOTION_RATE))

@@ -1,23 +1,134 @@
-"""Opening of live streams: who may be shown, how many streams run at the same time, and which footage is kept in memory."""
+"""Opens live streams: checks who may be shown, records each stream, and ends a stream at once when its actor is erased or its
+consent does not hold any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from gateway.actors.consents import Consents
+from gateway.actors.job_blobs import erased_meanwhile
 from gateway.actors.store import ActorStore
+from gateway.actors.stored import StoredActor
+from gateway.async_utilities import in_thread
+from gateway.audit.entries import AuditEvent, EventKind
+from gateway.audit.work import recorded
 from gateway.consent.record import ConsentUse
 from gateway.live.admission import LiveAdmission
-from gateway.live.arrival import live_sound
-from gateway.live.held import HeldPerformances
-from gateway.live.opening import allowed_actor, recorded_stream
-from gateway.live.running import Running, ended_with_consent
-from gateway.live.session import LiveFrame, live_frames
+from gateway.live.footage import FootageCache
+from gateway.live.session import LiveFrame, live_frames, live_sound
+from gateway.methods import method_named
 from gateway.stages.interface import Stages
+from gateway.stages.method_check import models_for
+from services.common.errors import DubstageError, TransientError
 from services.common.server.call_context import current_caller
 from services.common.store.artefacts import ArtefactStore
+
+
+async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: ConsentUse) -> StoredActor:
+    """Return the actor of a stream, who may be shown now.
+
+    Raises:
+        ActorNotReady: there is no such actor.
+        ConsentRefused: the actor's consent record does not allow the stream, or is missing and required.
+        ModelNotFound: the stages do not have the actor's method.
+    """
+    actor = await asyncio.to_thread(actors.get, actor_id)
+    await asyncio.to_thread(actors.consents.check_enrolled, actor.consent, None, use, actor_id, actor_id=actor_id)
+    await models_for(stages, method_named(actor.method).streamed)
+    return actor
+
+
+def recorded_stream(actors: ActorStore, actor: StoredActor) -> AbstractAsyncContextManager[object]:
+    """Record in the audit log that a stream begins, and how it ends."""
+    return recorded(actors.audit, _begun(actor))
+
+
+def _begun(actor: StoredActor) -> AuditEvent:
+    """Return what the audit log records when a stream begins."""
+    work = f"live/{secrets.token_hex(16)}"
+    return AuditEvent(event=EventKind.LIVE_BEGUN, work=work, actor_id=actor.actor_id, details={"method": actor.method})
+
+
+LOOK_S: Final = 0.25
+"""Seconds between two looks whether the consent for a stream still holds."""
+
+
+@dataclass(eq=False, slots=True)
+class RunningStream:
+    """One running stream.
+
+    Attributes:
+        actor_id: the actor that the stream shows.
+        refusal: why the stream ends: the actor was erased, or the consent has ended; None: the stream goes on.
+        waiting: ends the wait for the next frame; None: the stream does not wait.
+    """
+
+    actor_id: str
+    refusal: DubstageError | None = None
+    waiting: asyncio.Timeout | None = None
+
+    def end(self, refusal: DubstageError) -> None:
+        """End the stream with an error: at once if it waits for a frame, otherwise before its next frame."""
+        # A wait that has ended cannot be ended again.
+        if self.refusal is not None:
+            return
+        self.refusal = refusal
+        if self.waiting is not None:
+            self.waiting.reschedule(asyncio.get_running_loop().time())
+
+    def erase(self) -> None:
+        """End the stream because its actor was erased."""
+        self.end(erased_meanwhile(self.actor_id))
+
+    def check(self) -> None:
+        """Raise the error that the stream was ended with."""
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def next_of(self, frames: AsyncGenerator[LiveFrame, None]) -> LiveFrame | None:
+        """Return the next frame, or None at the end.
+
+        Raises:
+            DubstageError: the error that the stream was ended with.
+        """
+        self.check()
+        try:
+            async with asyncio.timeout(None) as self.waiting:
+                return await anext(frames, None)
+        except TimeoutError:
+            self.check()
+            raise
+        finally:
+            self.waiting = None
+
+
+@asynccontextmanager
+async def ended_with_consent(stream: RunningStream, actor: StoredActor, consents: Consents) -> AsyncIterator[None]:
+    """End a stream as soon as the consent for the stream is withdrawn, in any process, or its time is over."""
+    watch = asyncio.create_task(_watch(stream, actor, consents))
+    try:
+        yield
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _watch(stream: RunningStream, actor: StoredActor, consents: Consents) -> None:
+    while stream.refusal is None:
+        try:
+            await in_thread(lambda: consents.check_lasting([actor.consent], subject=actor.actor_id))
+        except TransientError:
+            pass  # a database that restarts ends no stream
+        except DubstageError as refusal:
+            stream.end(refusal)
+        await asyncio.sleep(LOOK_S)
 
 
 class LiveStreams:
@@ -43,8 +154,8 @@ class LiveStreams:
         self._stages = stages
         self._actors = actors
         self._admission = admission or LiveAdmission(1)
-        self._performances = HeldPerformances(artefacts, max_message_bytes)
-        self._running: list[Running] = []
+        self._performances = FootageCache(artefacts, max_message_bytes)
+        self._running: list[RunningStream] = []
 
     async def frames(
         self,
@@ -79,7 +190,7 @@ class LiveStreams:
             DubstageError: from the stages.
         """
         with self._admission.stream(current_caller().tenant) as stream:
-            mine = Running(actor_id)
+            mine = RunningStream(actor_id)
             self._running.append(mine)
             try:
                 actor = await allowed_actor(self._actors, self._stages(), actor_id, use)

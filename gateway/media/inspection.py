@@ -17,13 +17,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from gateway.ahead import stoppable
+from gateway.async_utilities import in_stoppable_thread
 from gateway.child_process import bare_environment
-from gateway.media.bounds import PROBE_BASE_S, PROBE_BYTES_PER_S, PROBE_MEMORY_BYTES
-from gateway.media.regular_file import reading
+from gateway.media.opening import PROBE_BASE_S, PROBE_BYTES_PER_S, PROBE_MEMORY_BYTES
 from gateway.media.sound import SoundInfo
 from gateway.media.types import MediaInfo
-from gateway.media.wire import film_from, sound_from, unpack
+from gateway.media.wire import media_from, sound_from, unpack
+from gateway.safe_paths import open_media_file
 from services.common.errors import MediaUnsupported
 
 _Question = Literal["film", "sound", "tags"]
@@ -33,13 +33,13 @@ _OUT_OF_MEMORY: Final = 12
 """Exit status of a child that reached its bound of memory."""
 
 
-def inspect_film(path: Path) -> MediaInfo:
+def inspect_video(path: Path) -> MediaInfo:
     """Return the description of a film from outside, as `gateway.media.probe.probe` does.
 
     Raises:
         MediaUnsupported: as `probe`, or the file takes more memory or time than is allowed.
     """
-    return film_from(*_Inspection("film", path, "video").answer(), path)
+    return media_from(*_Inspection("film", path, "video").answer(), path)
 
 
 def inspect_sound(path: Path) -> SoundInfo:
@@ -61,13 +61,13 @@ def inspect_tags(path: Path) -> dict[str, str]:
 
 
 async def inspect_in_child(path: Path) -> MediaInfo:
-    """Return what `inspect_film` returns, without blocking the event loop. A cancelled wait ends the process.
+    """Return what `inspect_video` returns, without blocking the event loop. A cancelled wait ends the process.
 
     Raises:
-        MediaUnsupported: as `inspect_film`.
+        MediaUnsupported: as `inspect_video`.
     """
     inspection = _Inspection("film", path, "video")
-    return film_from(*await stoppable(inspection.answer, inspection.cancel), path)
+    return media_from(*await in_stoppable_thread(inspection.answer, inspection.cancel), path)
 
 
 _answers: Final[OrderedDict[tuple[object, ...], bytes]] = OrderedDict()
@@ -121,7 +121,7 @@ class _Inspection:
         Raises:
             MediaUnsupported: the file is refused, or the process ended without an answer.
         """
-        with reading(self._path, field=self._field) as handle:
+        with open_media_file(self._path, field=self._field) as handle:
             content = _content(handle)
             key = None if content is None else (self._question, *content)
             known = None if key is None else _answers.get(key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 
-from gateway.child_process import confine
+from gateway.child_process import limit_process
 
 
 def main(arguments: list[str]) -> None:
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
         arguments: question (film, sound or tags), descriptor, bytes of address space, seconds of processor time.
     """
     question, handle, memory_bytes, seconds = arguments
-    confine(int(memory_bytes), int(seconds))
+    limit_process(int(memory_bytes), int(seconds))
     sys.stdout.buffer.write(_answer(question, int(handle)))
     sys.stdout.buffer.flush()
 
@@ -31,13 +31,13 @@ def _answer(question: str, handle: int) -> bytes:
     from gateway.media.opening import open_input
     from gateway.media.probe import probe
     from gateway.media.sound import SoundReader
-    from gateway.media.wire import pack, pack_film, pack_sound
+    from gateway.media.wire import pack, pack_media, pack_sound
     from services.common.errors import MediaUnsupported
 
     path = Path(f"/proc/self/fd/{handle}")
     try:
         if question == "film":
-            return pack_film(probe(path))
+            return pack_media(probe(path))
         if question == "sound":
             reader = SoundReader(path)
             reader.check_sound()

@@ -1,30 +1,346 @@
-"""The open output: encoder of the picture, and muxer of picture, new speech and carried streams, written in the order of time.
+"""The open output: encodes pictures and new speech, and muxes them with the streams that are carried over, in the order of time.
 
-The pictures are encoded while the film is dubbed. The film is muxed in the end.
+The pictures are encoded while the film is dubbed, and wait in temporary files (`PacketSpool`): FFmpeg's muxer of MP4 holds 64 bytes
+of memory for each packet until the film's end, 35 MB for the picture and the sound of two hours. The film is muxed in the end, when
+the memory that the dub took is free again.
+
+The footage's other streams are copied packet by packet: subtitles, data, more sound, cover picture, attachments.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import struct
+import tempfile
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import av
+import numpy as np
 from av.codec.context import Flags as CodecFlags
 from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
-from gateway.media.carry import CarriedStreams, can_be_copied, carried_tags
-from gateway.media.encoders import EncoderChoice
-from gateway.media.film_room import BUFFER_BYTES, RoomyFile
-from gateway.media.packet_spool import PacketSpool
+from gateway.media.encoders import EncoderChoice, WriteSettings
+from gateway.media.mp4 import BUFFER_BYTES, PaddedFile
+from gateway.media.opening import open_input
 from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.speech_encoder import SpeechEncoder
 from gateway.media.types import MediaInfo
-from gateway.media.write_settings import WriteSettings
+from services.common.array_types import Float32
+from services.common.errors import InvalidRequest
+
+_TECHNICAL: Final = {
+    "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "duration", "number_of_frames",
+    "number_of_bytes", "bps", "operational_pattern_ul", "uid", "generation_uid", "product_uid", "product_version",
+    "product_version_num", "toolkit_version_num", "application_platform", "company_name", "product_name",
+    "material_package_umid", "file_package_umid", "reel_umid", "modification_date",
+}  # fmt: skip
+"""Names of tags that describe the old file, and not the film."""
+
+
+def carried_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Return the tags of a file or stream that belong to the film, without tags that a muxer wrote about its own file."""
+    return {key: value for key, value in tags.items() if key.lower() not in _TECHNICAL and not key.startswith("_STATISTICS")}
+
+
+class CarriedStreams:
+    """Copies packets of the footage's other streams into an output. Each call copies up to a given time, so that memory stays
+    bounded.
+
+    Attributes:
+        carried: streams that are copied, in words.
+        dropped: streams that the container does not hold, in words.
+    """
+
+    def __init__(
+        self, info: MediaInfo, output: OutputContainer, container_format: str, *, skip: frozenset[int], shift: Fraction
+    ) -> None:
+        """Add the streams to an output.
+
+        Args:
+            info: the footage.
+            output: the open output.
+            container_format: FFmpeg's name of the muxer.
+            skip: indices of streams that are not carried.
+            shift: seconds that are added to all times.
+        """
+        self._path, self._shift = info.path, shift
+        self._pairs: dict[int, Stream] = {}
+        self._pending: Packet[Stream] | None = None
+        self.carried: list[str] = []
+        self.dropped: list[str] = []
+        with open_input(info.path) as source:
+            chapters = source.chapters()
+            for stream in source.streams:
+                words = f"{stream.type} stream {stream.index} ({stream.name or 'no codec'})"
+                if stream.index in skip or _written_by_the_muxer(stream, bool(chapters)):
+                    continue
+                if not _muxes(stream, container_format):
+                    self.dropped.append(words)
+                    continue
+                self._pairs[stream.index] = _add(stream, output)
+                self.carried.append(words)
+        if chapters:
+            output.set_chapters(chapters)
+        self._packets = self._demuxed()  # opens the footage with the first packet that is asked for
+
+    def copy_until(self, output: OutputContainer, time: Fraction | None) -> None:
+        """Mux every packet before `time`, seconds of the footage; None: all remaining packets."""
+        while True:
+            packet = self._pending or next(self._packets, None)
+            self._pending = None
+            if packet is None:
+                return
+            if packet.size == 0 or packet.dts is None or _is_blank(packet):
+                continue
+            if time is not None and packet.dts * packet.time_base > time:
+                self._pending = packet
+                return
+            packet.stream = self._pairs[packet.stream_index]
+            if self._shift:
+                ticks = round(self._shift / packet.time_base)
+                packet.dts += ticks
+                packet.pts = None if packet.pts is None else packet.pts + ticks
+            output.mux_one(packet)
+
+    def _demuxed(self) -> Generator[Packet[Stream]]:
+        if not self._pairs:
+            return
+        with open_input(self._path) as source:
+            yield from source.demux(*(source.streams[index] for index in self._pairs))
+
+    def close(self) -> None:
+        """Close the footage."""
+        self._pending = None
+        self._packets.close()
+
+
+def can_be_copied(path: Path, index: int, container_format: str) -> bool:
+    """Return whether stream `index` of a file can be copied into a container without encoding."""
+    with open_input(path) as source:
+        return _muxes(source.streams[index], container_format)
+
+
+def _written_by_the_muxer(stream: Stream, has_chapters: bool) -> bool:
+    """Return whether a stream is a timecode or chapter track of MP4 or MOV, which the muxer makes from the `timecode` tag and the
+    chapters.
+    """
+    if stream.type != "data":
+        return False
+    return "timecode" in stream.metadata or (has_chapters and stream.name in ("bin_data", None))
+
+
+def _is_blank(packet: Packet[Stream]) -> bool:
+    """Return whether a packet is a pause between the subtitles of MP4. The muxer of MP4 adds such pauses on its own."""
+    return packet.stream.name == "mov_text" and bytes(packet) == b"\0\0"
+
+
+def _add(stream: Stream, output: OutputContainer) -> Stream:
+    added = output.add_stream_from_template(stream, opaque=True)
+    for key in list(added.metadata):
+        del added.metadata[key]
+    added.metadata.update(carried_tags(dict(stream.metadata)))
+    added.disposition = stream.disposition
+    return added
+
+
+def _muxes(stream: Stream, container_format: str) -> bool:
+    """Return whether the container takes a stream without encoding. Only the muxer knows, so a header is written to memory."""
+    if stream.type == "unknown" or (container_format == "mxf" and not _mxf_sound(stream)):
+        return False
+    if container_format == "mxf":
+        return True  # the muxer refuses a header without a picture, so a trial is not possible
+    try:
+        with av.open(io.BytesIO(), "w", format=container_format) as trial:
+            _add(stream, trial)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError, OSError):
+        return False
+    return True
+
+
+def _mxf_sound(stream: Stream) -> bool:
+    return (
+        isinstance(stream, av.AudioStream)
+        and stream.codec_context.name in ("pcm_s16le", "pcm_s24le")
+        and stream.codec_context.sample_rate == 48000
+    )
+
+
+_HEAD: Final = struct.Struct("<qqqIII?")
+_LARGEST_FILE: Final = 1 << 30
+
+
+class PacketSpool:
+    """Packets of one video stream, which are read in the order in which they were put in.
+
+    The files have no name, so that nothing is left of them when the process is killed. A file goes when its packets were read.
+    """
+
+    def __init__(self, folder: Path, *, largest_file: int = _LARGEST_FILE) -> None:
+        """Begin without a file.
+
+        Args:
+            folder: folder of the temporary files.
+            largest_file: size of a file from which the next packet goes to another file, bytes.
+        """
+        self._folder, self._largest_file = folder, largest_file
+        self._files: deque[IO[bytes]] = deque()
+
+    def put(self, packet: Packet[VideoStream]) -> None:
+        """Keep the bytes of a packet, its times, and whether the packet is a key frame. Side data are not kept.
+
+        Raises:
+            OSError: the disk is full, or the folder is gone.
+        """
+        if not self._files or self._files[-1].tell() >= self._largest_file:
+            self._files.append(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - closed when read, or by `close`
+        assert packet.pts is not None
+        assert packet.dts is not None
+        ticks, times = packet.time_base, (packet.pts, packet.dts, packet.duration or 0)
+        self._files[-1].write(_HEAD.pack(*times, ticks.numerator, ticks.denominator, packet.size, packet.is_keyframe))
+        self._files[-1].write(packet)
+
+    def packets(self) -> Iterator[Packet[Stream]]:
+        """Yield the packets, without their stream.
+
+        Raises:
+            OSError: a file cannot be written to its end, or read.
+        """
+        while self._files:
+            with self._files[0] as file:
+                file.seek(0)
+                while head := file.read(_HEAD.size):
+                    pts, dts, duration, numerator, denominator, size, is_keyframe = _HEAD.unpack(head)
+                    packet = Packet(file.read(size))
+                    packet.pts, packet.dts, packet.duration = pts, dts, duration
+                    packet.time_base, packet.is_keyframe = Fraction(numerator, denominator), is_keyframe
+                    yield packet
+            self._files.popleft()
+
+    def close(self) -> None:
+        """Give all files back to the disk."""
+        while self._files:
+            with suppress(OSError):  # the end of a file on a full disk is still waiting to be written
+                self._files.popleft().close()
+
+
+_LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+_AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_BIT_RATE_PER_CHANNEL: Final = 128_000
+_PIECE: Final = 4096
+
+
+class SpeechEncoder:
+    """A sound track of an output with new speech, which is cut at the film's end or followed by silence until then."""
+
+    def __init__(
+        self,
+        speech: Speech,
+        codec: str,
+        output: OutputContainer,
+        *,
+        start: Fraction,
+        duration: Fraction,
+        language: str | None,
+    ) -> None:
+        """Add the track to an output.
+
+        Args:
+            codec: FFmpeg's name of the encoder.
+            output: the open output.
+            start: time of the film's first frame in the output, seconds.
+            duration: length of the film, seconds.
+            language: language tag of the track; None: no tag.
+
+        Raises:
+            InvalidRequest: the speech has no channel, or a sample rate that is not positive.
+        """
+        if speech.channels < 1 or speech.sample_rate_hz < 1:
+            raise InvalidRequest(
+                f"speech of {speech.channels} channels at {speech.sample_rate_hz} Hz cannot be written", field="audio"
+            )
+        self._speech = speech
+        self._channels = speech.channels if speech.channels in _LAYOUTS else 2
+        self._rate = _output_rate(codec, speech.sample_rate_hz, output.format.name)
+        stream = output.add_stream(codec, rate=self._rate)
+        assert isinstance(stream, av.AudioStream)
+        self._stream: av.AudioStream = stream
+        context = stream.codec_context
+        context.layout = _LAYOUTS[self._channels]
+        context.format = {"aac": "fltp", "flac": "s32", "pcm_s16le": "s16", "pcm_s24le": "s32"}[codec]
+        context.time_base = Fraction(1, self._rate)
+        if codec == "aac":
+            context.bit_rate = _BIT_RATE_PER_CHANNEL * self._channels
+        if language:
+            self._stream.metadata["language"] = language
+        self._resampler = av.AudioResampler(format=context.format, layout=context.layout, rate=self._rate)
+        self._start, self._position, self._end = start, 0, round(duration * speech.sample_rate_hz)
+        self._first_tick = round(start * self._rate)
+        self._written = 0
+        self._pieces = self._cut(iter(speech.chunks))
+
+    def _cut(self, chunks: Iterator[Float32]) -> Iterator[Float32]:
+        """Yield the speech in pieces of bounded length up to the film's end, and silence after the speech."""
+        left = self._end
+        for chunk in chunks:
+            if chunk.ndim != 2 or chunk.shape[1] != self._speech.channels:
+                raise InvalidRequest(f"speech has shape {chunk.shape}, expected [samples, {self._speech.channels}]", field="audio")
+            for offset in range(0, min(len(chunk), left), _PIECE):
+                piece = chunk[offset : offset + min(_PIECE, left - offset)]
+                yield piece
+            left -= min(len(chunk), left)
+            if left == 0:
+                return
+        while left:
+            piece = np.zeros((min(_PIECE, left), self._speech.channels), np.float32)
+            left -= len(piece)
+            yield piece
+
+    def encode_until(self, output: OutputContainer, time: Fraction | None) -> None:
+        """Mux sound up to `time`, seconds of the output; None: all remaining sound, and what the encoder still holds."""
+        while time is None or self._start + Fraction(self._position, self._speech.sample_rate_hz) <= time:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._position += len(piece)
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(self._mixed(piece).reshape(1, -1)), "flt", _LAYOUTS[self._channels]
+            )
+            frame.sample_rate = self._speech.sample_rate_hz
+            for ready in self._resampler.resample(frame):
+                self._encode(output, ready)
+        if time is None:
+            for ready in self._resampler.resample(None):
+                self._encode(output, ready)
+            output.mux(self._stream.encode(None))
+
+    def _encode(self, output: OutputContainer, frame: av.AudioFrame) -> None:
+        frame.pts, frame.time_base = self._first_tick + self._written, Fraction(1, self._rate)
+        self._written += frame.samples
+        output.mux(self._stream.encode(frame))
+
+    def _mixed(self, piece: Float32) -> Float32:
+        """Return finite samples in the track's channels. For layouts without a name, both channels are the mean of all channels."""
+        clean = np.clip(np.nan_to_num(piece), -1.0, 1.0).astype(np.float32)
+        return clean if self._channels == self._speech.channels else np.repeat(clean.mean(1, keepdims=True), 2, axis=1)
+
+
+def _output_rate(codec: str, rate: int, container: str) -> int:
+    if "mxf" in container:
+        return 48000  # the only rate of MXF
+    if codec == "aac":
+        return min(_AAC_RATES, key=lambda known: (known < rate, abs(known - rate)))
+    return rate
+
 
 _MOST_TICKS: Final = 1 << 31
 _QSCALE_2: Final = 2 * 118
@@ -42,12 +358,12 @@ def _movie_ticks(info: MediaInfo, speech: Speech | None, ticks: int) -> int:
     return ticks
 
 
-class FilmMuxer:
+class VideoMuxer:
     """The output container, from the header to the trailer."""
 
     def __init__(
         self,
-        target: str | RoomyFile,
+        target: str | PaddedFile,
         info: MediaInfo,
         speech: Speech | None,
         settings: WriteSettings,

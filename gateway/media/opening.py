@@ -1,26 +1,128 @@
-"""Opens media files for reading, with errors that name a remedy."""
+"""Opens media files and decodes their streams, within bounds and with errors that name a remedy.
+
+Bounds of footage and speech are far beyond what is filmed, but too small to fill a disk or a memory. docs/operations.md states the
+bounds for users.
+
+Only formats are read whose demuxers open no other file. Playlists (HLS, DASH, concat, SDP, image sequences, ...) name other files
+or addresses. With such a file, a caller of the API could read files that the caller may not read.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
-from gateway.media.bounds import MAX_SAMPLES
-from gateway.media.formats import INPUT_OPTIONS, external_reference, playlist_kind
-from gateway.media.regular_file import descriptor_url, reading
-from gateway.media.track_view import Only, TrackView, track_view
+from gateway.media.mp4 import Only, TrackView, boxes_at_all_levels, read_at, track_view
+from gateway.safe_paths import descriptor_url, open_media_file
 from services.common.errors import MediaUnsupported
 from services.common.server.resources import give_back_freed_memory
+
+MAX_FILM_S: Final = 12 * 3600
+"""Longest film and longest speech, seconds."""
+MAX_FRAMES: Final = 5_000_000
+"""Most frames of a film."""
+MAX_SAMPLES: Final = 4 * MAX_FRAMES
+"""Most entries in the index of an MP4 file over all its tracks. Tracks of uncompressed sound do not count: FFmpeg keeps no index of
+them."""
+MAX_FRAME_S: Final = 600
+"""Longest time that one frame is shown, seconds: enough for a lecture's slide, too short for a jump in the file's clock."""
+MAX_RATE: Final = 1000
+"""Highest average frame rate, frames/s."""
+MIN_SIDE: Final = 16
+MAX_SIDE: Final = 8192
+"""Shortest and longest side of a film's picture, pixels."""
+MAX_STILL_SIDE: Final = 16384
+MAX_STILL_PIXELS: Final = 1 << 27
+"""Longest side of a single picture, and most pixels of a single picture."""
+MAX_CHANNELS: Final = 16
+MIN_SAMPLE_RATE_HZ: Final = 8000
+MAX_SAMPLE_RATE_HZ: Final = 192_000
+"""Bounds of sound that is used as speech: the bounds of the audio stage."""
+PROBE_MEMORY_BYTES: Final = 2 << 30
+"""Address space of the process that reads a file from outside, bytes."""
+PROBE_BASE_S: Final = 60
+PROBE_BYTES_PER_S: Final = 2_000_000
+"""Time of this process: PROBE_BASE_S seconds, and one more second per PROBE_BYTES_PER_S bytes of the file."""
+
+
+_FILMS: Final = (
+    "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "mxf", "flv", "live_flv", "ogg", "asf", "asf_o", "nut", "gxf", "dv",
+    "rm", "wtv", "lxf", "nsv", "ivf", "yuv4mpegpipe", "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "m4v", "vc1", "vc1test",
+    "dirac", "dnxhd", "apv", "cavsvideo", "mjpeg", "gif", "apng", "swf", "mlv", "cine", "r3d", "thp", "bink", "smk", "flic", "roq",
+)  # fmt: skip
+_SOUNDS: Final = (
+    "wav", "w64", "flac", "mp3", "aac", "ac3", "eac3", "ac4", "dts", "dtshd", "truehd", "mlp", "aiff", "caf", "au", "amr", "amrnb",
+    "amrwb", "ape", "tta", "wv", "tak", "mpc", "mpc8", "oma", "dsf", "iff", "qcp", "voc", "loas", "shn", "gsm", "ircam", "pvf",
+    "nistsphere", "sox", "avr", "rso", "osq", "qoa", "bonk", "xwma", "sln",
+)  # fmt: skip
+_PICTURES: Final = (
+    "png_pipe", "jpeg_pipe", "jpegls_pipe", "jpegxl_pipe", "jpegxl_anim", "j2k_pipe", "webp_pipe", "webp", "bmp_pipe", "tiff_pipe",
+    "exr_pipe", "hdr_pipe", "dpx_pipe", "gif_pipe", "pam_pipe", "pbm_pipe", "pgm_pipe", "pgmyuv_pipe", "pfm_pipe", "ppm_pipe",
+    "psd_pipe", "qoi_pipe", "sgi_pipe", "sunrast_pipe", "pcx_pipe", "xbm_pipe", "xpm_pipe", "xwd_pipe",
+)  # fmt: skip
+
+INPUT_OPTIONS: Final = {
+    "format_whitelist": ",".join((*_FILMS, *_SOUNDS, *_PICTURES)),
+    "protocol_whitelist": "file",
+}
+"""FFmpeg's options for every file that is read. References of MOV files to other files are not followed by FFmpeg's own default;
+`external_reference` finds them."""
+
+_HEAD_BYTES: Final = 4096
+_PLAYLISTS: Final = (
+    (b"#EXTM3U", "a playlist (M3U, HLS)"),
+    (b"ffconcat", "a list of files (ffconcat)"),
+    (b"[playlist]", "a playlist (PLS)"),
+    (b"v=0", "a description of streams (SDP)"),
+    (b"<?xml", "an XML document (a DASH or SMIL manifest, ...)"),
+    (b"<MPD", "a manifest (DASH)"),
+    (b"<ASX", "a playlist (ASX)"),
+    (b"<smil", "a playlist (SMIL)"),
+)
+_HOLDS_TRACKS: Final = {b"moov", b"trak", b"mdia", b"minf", b"dinf"}
+
+
+def playlist_kind(handle: int) -> str | None:
+    """Return the kind, in words, of a file that only names other files; None: the file is none of these. Reads the first bytes."""
+    head = os.pread(handle, _HEAD_BYTES, 0).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if head.startswith(b"file ") and b"\0" not in head:
+        return "a list of files (ffconcat)"
+    return next((words for mark, words in _PLAYLISTS if head.startswith(mark.lower())), None)
+
+
+def external_reference(handle: int) -> bool:
+    """Return whether a track of an MP4 or MOV file has its pictures or sound in another file, which a `dref` entry names."""
+    with open(f"/proc/self/fd/{handle}", "rb") as file:
+        return any(
+            box.kind == b"dref" and _names_a_file(read_at(file, box.body, min(box.end - box.body, _HEAD_BYTES)))
+            for box in boxes_at_all_levels(file, _HOLDS_TRACKS)
+        )
+
+
+def _names_a_file(dref: bytes) -> bool:
+    """Return whether an entry of a `dref` box is not marked as 'in this file' and has room for a name."""
+    place = 8
+    while place + 12 <= len(dref):
+        (length,), (flags,) = struct.unpack_from(">I", dref, place), struct.unpack_from(">I", dref, place + 8)
+        if length < 12:
+            return False
+        if not flags & 1 and length > 13:
+            return True
+        place += length
+    return False
+
 
 _LARGE_INDEX: Final = 50_000
 """Number of entries from which on an index is large. Twelve minutes of picture and sound have as many."""
@@ -45,7 +147,7 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
             option at fault.
     """
     with ExitStack() as stack:
-        with reading(path, field=field) as handle:
+        with open_media_file(path, field=field) as handle:
             view = track_view(handle, only) if only is not None else None
             if view is not None:
                 stack.callback(view.close)
@@ -119,7 +221,7 @@ def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsuppor
     )
 
 
-def film_stream(container: InputContainer, path: Path) -> VideoStream:
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the first video stream that is not a cover picture.
 
     Raises:
@@ -150,3 +252,46 @@ def _first_line(problem: BaseException) -> str:
 def reason_of(problem: BaseException) -> str:
     """Return FFmpeg's text for a problem, in one line."""
     return _first_line(problem)
+
+
+@dataclass(slots=True)
+class DecodingProgress:
+    """Progress of decoding a stream.
+
+    Attributes:
+        seconds: time up to which there are frames; None: there is no frame yet.
+    """
+
+    seconds: Fraction | None = None
+
+
+def decoded_frames(
+    container: InputContainer, stream: Stream, path: Path, reached: DecodingProgress, *, field: str = "video"
+) -> Iterator[Any]:
+    """Yield the decoded frames of a stream.
+
+    A recording may start in the middle of a stream: packets that cannot be decoded are skipped until the first frame comes.
+
+    Args:
+        container: the open file.
+        stream: the stream, a video stream or an audio stream.
+        path: path of the file, for errors.
+        reached: how far the stream was decoded. The caller sets the time after each frame.
+        field: option that names the file, for errors.
+
+    Raises:
+        MediaUnsupported: the file breaks off or cannot be decoded.
+    """
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            frames = packet.decode()
+        # A read that the disk refuses is an OSError of the view (mp4.py), and an FFmpegError elsewhere.
+        except (av.FFmpegError, OSError) as problem:
+            if reached.seconds is None and isinstance(problem, av.InvalidDataError):
+                continue
+            raise broken_at(path, reached.seconds, reason_of(problem), field=field) from problem
+        yield from frames

@@ -46,7 +46,7 @@ _GREY: Final = re.compile(r"^gray(9|10|12|14|16)?(le)?$")
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """How the samples of a planar frame are laid out.
+    """Layout of the samples of a planar frame.
 
     Attributes:
         name: FFmpeg's name, such as yuv420p10le.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Final, cast
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.dictionary import Dictionary
+from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
-from gateway.media.bounds import (
+from gateway.media.opening import (
     MAX_FILM_S,
     MAX_FRAME_S,
     MAX_FRAMES,
@@ -20,14 +25,65 @@ from gateway.media.bounds import (
     MAX_STILL_PIXELS,
     MAX_STILL_SIDE,
     MIN_SIDE,
+    broken_at,
+    open_input,
+    reason_of,
+    video_stream,
 )
-from gateway.media.opening import broken_at, film_stream, open_input, reason_of
-from gateway.media.orientation import orientation
 from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
-from gateway.media.side_data import display_matrix
-from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
+from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo, orientation
 from services.common.array_types import Int64
 from services.common.errors import MediaUnsupported
+
+_ONE: Final = 1 << 16
+_QUARTER_TURNS: Final[tuple[tuple[int, ...] | None, ...]] = (
+    None,
+    (0, -_ONE, 0, _ONE, 0, 0, 0, 0, 1 << 30),
+    (-_ONE, 0, 0, 0, -_ONE, 0, 0, 0, 1 << 30),
+    (0, _ONE, 0, -_ONE, 0, 0, 0, 0, 1 << 30),
+)
+"""Display matrices by quarter turns, counter-clockwise."""
+
+
+def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
+    """Return the side data of a kind; None: the picture has none.
+
+    Call this for single frames only. PyAV ties a frame whose side data was read into a reference cycle, so the frame's memory stays
+    until the garbage collector runs.
+    """
+    # By number: looking a kind up raises for frames that carry kinds unknown to the library's table.
+    items = cast(Any, picture.side_data)
+    _leave_metadata_to_the_frame(items)
+    for number in range(len(items)):
+        if items[number].type == kind:
+            return bytes(items[number])
+    return None
+
+
+def _leave_metadata_to_the_frame(items: Any) -> None:
+    """Keep PyAV 18 from freeing metadata of side data, such as the name of a colour profile. The frame frees the metadata too, and
+    the second time crashes.
+
+    The wrapper of each such metadata takes a few bytes until the process ends.
+    """
+    for number in range(len(items)):
+        for found in gc.get_referents(items[number]):
+            if isinstance(found, Dictionary) and len(found):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
+
+
+def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    """Return the nine numbers of the container's display matrix for a picture; None: there is none.
+
+    PyAV 18 cannot list the side data of a picture with a kind that PyAV does not know, such as a photograph's EXIF. Then only the
+    angle is known, and a mirrored picture is taken for a turned one.
+    """
+    try:
+        found = side_data(picture, Type.DISPLAYMATRIX)
+    except ValueError:
+        return _QUARTER_TURNS[round(picture.rotation / 90) % 4]
+    return None if found is None else tuple(int(value) for value in np.frombuffer(found, "<i4"))
+
 
 _SHORTFALL_S = Fraction(1, 2)
 """A stream that ends this many seconds before the end that its header promises was cut short."""
@@ -64,11 +120,11 @@ def probe(path: Path | str) -> MediaInfo:
 
     Raises:
         MediaUnsupported: the file is missing, a folder, unreadable or not a video, has no video stream or no frame, is cut short,
-            has times that run backwards or a pixel format without planes, or is beyond the bounds of gateway.media.bounds.
+            has times that run backwards or a pixel format without planes, or is beyond the bounds of gateway.media.opening.
     """
     path = Path(path)
     with open_input(path) as container:
-        stream = film_stream(container, path)
+        stream = video_stream(container, path)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height)
         first = _first_frame(container, stream, path)
         metadata, container_name = dict(container.metadata), container.format.name

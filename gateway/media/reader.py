@@ -12,9 +12,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from gateway.media.bounds import MAX_STILL_PIXELS
-from gateway.media.decoding import Reached, decoded
-from gateway.media.opening import broken_at, film_stream, open_input
+from gateway.media.opening import MAX_STILL_PIXELS, DecodingProgress, broken_at, decoded_frames, open_input, video_stream
 from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
@@ -77,7 +75,7 @@ class VideoReader:
         info, video = self._info, self._info.video
         index = 0
         with open_input(info.path, only="picture") as container:
-            stream = film_stream(container, info.path)
+            stream = video_stream(container, info.path)
             stream.codec_context.thread_count = self._threads
             stream.codec_context.thread_type = av.codec.context.ThreadType.AUTO
             # Pictures may grow in the middle of a film. A frame that is too large is refused before memory is taken for it.
@@ -93,8 +91,8 @@ class VideoReader:
             raise broken_at(info.path, seconds, f"only {index} of {video.num_frames} frames can be decoded")
 
     def _pictures(self, container: av.container.InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        reached = Reached()
-        for picture in decoded(container, stream, self._info.path, reached):
+        reached = DecodingProgress()
+        for picture in decoded_frames(container, stream, self._info.path, reached):
             if picture.pts is not None:
                 reached.seconds = picture.pts * self._info.video.time_base
             yield picture

@@ -11,9 +11,16 @@ from typing import Final
 import av
 import numpy as np
 
-from gateway.media.bounds import MAX_CHANNELS, MAX_FILM_S, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ
-from gateway.media.decoding import Reached, decoded
-from gateway.media.opening import broken_at, open_input
+from gateway.media.opening import (
+    MAX_CHANNELS,
+    MAX_FILM_S,
+    MAX_SAMPLE_RATE_HZ,
+    MIN_SAMPLE_RATE_HZ,
+    DecodingProgress,
+    broken_at,
+    decoded_frames,
+    open_input,
+)
 from services.common.array_types import Float32
 from services.common.errors import MediaUnsupported
 
@@ -171,10 +178,10 @@ class SoundReader:
         )
 
     def _frames(self) -> Iterator[av.AudioFrame]:
-        reached = Reached()
+        reached = DecodingProgress()
         with open_input(self._path, field="audio", only="sound") as container:
             stream = _track(container, self._path, self._track)
-            for frame in decoded(container, stream, self._path, reached, field="audio"):
+            for frame in decoded_frames(container, stream, self._path, reached, field="audio"):
                 if frame.sample_rate != self.info.sample_rate_hz or frame.layout.nb_channels != self.info.channels:
                     raise broken_at(self._path, reached.seconds, "its sound changes rate or channels", field="audio")
                 if frame.pts is not None and frame.time_base:

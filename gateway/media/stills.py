@@ -10,12 +10,11 @@ from typing import Final
 import cv2
 import numpy as np
 
-from gateway.media.background_film import FILM_SUFFIX, background_writer, open_background, own_timeline
-from gateway.media.orientation import orientation
+from gateway.media.background import BACKGROUND_SUFFIX, background_writer, open_background, own_timeline
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
-from gateway.media.regular_file import reading
-from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo
+from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
+from gateway.safe_paths import open_media_file
 from services.common.array_types import UInt8
 from services.common.errors import InvalidRequest
 
@@ -32,7 +31,7 @@ def is_still(info: MediaInfo) -> bool:
     return info.video.num_frames == 1
 
 
-def as_shown(info: MediaInfo) -> MediaInfo:
+def still_video_info(info: MediaInfo) -> MediaInfo:
     """Return the description of a still as a film of one frame: upright, square pixels, yuv420p in BT.709, even sides, at most
     MAX_SIDE.
 
@@ -45,11 +44,11 @@ def as_shown(info: MediaInfo) -> MediaInfo:
     if min(width, height) < MIN_SIDE:
         raise InvalidRequest(f"{info.path}: a picture of {width} x {height} is too small to be an actor", field="footage")
     film = own_timeline(info, 1)
-    video = replace(plain(film.video, width, height), codec="ffv1", time_base=1 / STILL_RATE, average_rate=STILL_RATE)
+    video = replace(plain_video_info(film.video, width, height), codec="ffv1", time_base=1 / STILL_RATE, average_rate=STILL_RATE)
     return replace(film, video=video)
 
 
-def plain(video: VideoInfo, width: int, height: int) -> VideoInfo:
+def plain_video_info(video: VideoInfo, width: int, height: int) -> VideoInfo:
     """Return the description of a film that `frame_of_picture` makes frames for: upright, square pixels, yuv420p in BT.709.
 
     Args:
@@ -98,8 +97,8 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     if not is_still(info):
         return info
     check_opaque(info)
-    film = as_shown(info)
-    target = folder / f"still{FILM_SUFFIX}"
+    film = still_video_info(info)
+    target = folder / f"still{BACKGROUND_SUFFIX}"
     picture = _picture(info)
     size = (film.video.width, film.video.height)
     if size != (picture.shape[1], picture.shape[0]):
@@ -111,7 +110,7 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
 
 def _picture(info: MediaInfo) -> UInt8:
     """Return the picture as it is shown, uint8 RGB. OpenCV follows a photograph's EXIF, mirrored photographs too."""
-    with reading(info.path, field="footage") as handle:
+    with open_media_file(info.path, field="footage") as handle:
         found = cv2.imread(f"/proc/self/fd/{handle}", cv2.IMREAD_COLOR_RGB)
     if found is not None:
         return np.asarray(found, np.uint8)
@@ -120,6 +119,6 @@ def _picture(info: MediaInfo) -> UInt8:
 
 
 def frame_of_picture(picture: UInt8, index: int, video: VideoInfo) -> DecodedFrame:
-    """Return frame `index` of a film that `plain` described, from uint8 RGB [height, width, 3]."""
+    """Return frame `index` of a film that `plain_video_info` described, from uint8 RGB [height, width, 3]."""
     shown = from_rgb(picture, video.pixel, video.colour_model)
     return DecodedFrame(index, int(video.pts[index]), plane_views(shown, video, writable=False), shown, video)

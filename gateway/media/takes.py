@@ -15,12 +15,12 @@ from typing import Final
 import numpy as np
 import soxr
 
+from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader, Speech
-from gateway.media.stills import frame_of_picture, is_still, plain
+from gateway.media.stills import frame_of_picture, is_still, plain_video_info
 from gateway.media.types import MediaInfo, VideoInfo
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 from services.common.array_types import Float32, Int64, UInt8
 from services.common.errors import InvalidRequest
@@ -57,7 +57,7 @@ class Take:
         return np.asarray(np.rint(own), np.int64) + round(self.begin_s / _TIME_BASE)
 
 
-def check_number(files: int) -> None:
+def check_number_of_takes(files: int) -> None:
     """Check the number of files of footage, before any of them is read.
 
     Raises:
@@ -67,13 +67,13 @@ def check_number(files: int) -> None:
         raise InvalidRequest(f"{files} files of footage were given; at most {MAX_TAKES} are joined", field="footage")
 
 
-def one_after_the_other(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
+def takes_in_order(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
     """Return the takes of a joined film of at most `most_s` seconds. What comes later is left out.
 
     Raises:
         InvalidRequest: there are more than MAX_TAKES, or one is a single picture.
     """
-    check_number(len(infos))
+    check_number_of_takes(len(infos))
     takes: list[Take] = []
     begin = Fraction(0)
     for info in infos:
@@ -94,7 +94,7 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
     """Write the joined film, and return its description. The first sound track of each take is kept, in mono.
 
     Args:
-        takes: from `one_after_the_other`, at least one.
+        takes: from `takes_in_order`, at least one.
         target: film to write, ending in TAKES_SUFFIX.
         threads: threads of decoder and encoder.
         on_frame: called with the number of written frames and of all frames.
@@ -103,7 +103,7 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
         MediaUnsupported: a take breaks off or cannot be decoded.
         StorageFull: no space is left.
     """
-    film = _film(takes)
+    film = _joined_info(takes)
     speech = Speech(_SOUND_HZ, 1, _Sound(tuple(takes))) if any(take.info.audio for take in takes) else None
     settings = WriteSettings(codec="h264", crf=_CRF, carry=False, threads=threads, overwrite=True)
     total, done = film.video.num_frames, 0
@@ -119,7 +119,7 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
     return replace(found, video=replace(found.video, interlaced=any(take.info.video.interlaced for take in takes)))
 
 
-def _film(takes: Sequence[Take]) -> MediaInfo:
+def _joined_info(takes: Sequence[Take]) -> MediaInfo:
     """Return the description of the film to write."""
     first = takes[0].info
     sizes = [take.info.video.orientation.upright_size for take in takes]
@@ -127,7 +127,7 @@ def _film(takes: Sequence[Take]) -> MediaInfo:
     pts = np.concatenate([take.pts() for take in takes])
     pts.setflags(write=False)
     video = replace(
-        plain(first.video, width, height),
+        plain_video_info(first.video, width, height),
         codec="h264",
         time_base=_TIME_BASE,
         pts=pts,

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gateway.media.orientation import Orientation
 from gateway.media.pixels import ColourTags, pixel_format, planar_name
 from gateway.media.sound import SoundInfo
-from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo
+from gateway.media.types import AudioInfo, MediaInfo, Orientation, OtherStream, VideoInfo
 
 
 def pack(facts: dict[str, Any], tail: bytes = b"") -> bytes:
@@ -37,7 +36,7 @@ def unpack(answer: bytes) -> tuple[dict[str, Any], memoryview]:
     return facts, memoryview(answer)[end + 1 :]
 
 
-def pack_film(info: MediaInfo) -> bytes:
+def pack_media(info: MediaInfo) -> bytes:
     """Return everything of a MediaInfo except the path."""
     video = info.video
     facts = {
@@ -71,8 +70,8 @@ def pack_film(info: MediaInfo) -> bytes:
     return pack(facts, video.pts.astype("<i8").tobytes())
 
 
-def film_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> MediaInfo:
-    """Return the MediaInfo of the file `path` that `pack_film` packed."""
+def media_from(facts: dict[str, Any], tail: bytes | memoryview, path: Path) -> MediaInfo:
+    """Return the MediaInfo of the file `path` that `pack_media` packed."""
     video = facts["video"]
     width, height, turns, mirrored, aspect, matrix = video["orientation"]
     # The times of a long film are megabytes, and the answer is kept: the times are a view of the answer.

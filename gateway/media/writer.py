@@ -15,15 +15,13 @@ from typing import Final, NoReturn, Protocol, Self
 import av
 import numpy as np
 
-from gateway.media.encoders import EncoderChoice, choose_encoder
-from gateway.media.muxer import FilmMuxer
-from gateway.media.output_file import OutputFile, commit_with, output_error
-from gateway.media.output_place import check_place
+from gateway.media.encoders import EncoderChoice, WriteSettings, choose_encoder
+from gateway.media.muxer import VideoMuxer
+from gateway.media.output import OutputFile, check_place, commit_with, output_error
 from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
-from gateway.media.write_settings import WriteSettings
 from services.common.errors import ContractBroken
 from services.common.server.resources import give_back_freed_memory
 
@@ -36,8 +34,8 @@ class Seal(Protocol):
     """Signs a finished film before the film gets its name."""
 
     @property
-    def room(self) -> int:
-        """Room behind the first box of the film that the seal needs, bytes; 0: none."""
+    def padding(self) -> int:
+        """Padding behind the first box of the film that the seal needs, bytes; 0: none."""
 
     def __call__(self, file: OutputFile, /) -> OutputFile | None:
         """Sign the film. May return a second file, which gets its name with the film."""
@@ -45,7 +43,7 @@ class Seal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What was written.
+    """Report on a film that was written.
 
     Attributes:
         path: the film.
@@ -108,7 +106,7 @@ class VideoWriter:
         check_place(self._output, footage=info.path, speech=speech_file, overwrite=self._settings.overwrite)
         self._seal = seal
         self._file: OutputFile | None = None
-        self._muxer: FilmMuxer | None = None
+        self._muxer: VideoMuxer | None = None
         self._copier: _FrameCopier | None = None
         self._frames = self._changed = 0
         self._report: WriteReport | None = None
@@ -120,7 +118,7 @@ class VideoWriter:
 
     @property
     def report(self) -> WriteReport:
-        """What was written. Set when the block has ended without an error."""
+        """Report on the film. Set when the block has ended without an error."""
         if self._report is None:
             raise ContractBroken("the film is not finished")
         return self._report
@@ -128,8 +126,8 @@ class VideoWriter:
     def __enter__(self) -> Self:
         try:
             self._file = OutputFile(self._output, overwrite=self._settings.overwrite, takes_over=self._settings.takes_over)
-            target = self._file.target(self._seal.room if self._seal is not None else 0)
-            self._muxer = FilmMuxer(target, self._info, self._speech, self._settings, self._choice, folder=self._output.parent)
+            target = self._file.target(self._seal.padding if self._seal is not None else 0)
+            self._muxer = VideoMuxer(target, self._info, self._speech, self._settings, self._choice, folder=self._output.parent)
         except BaseException as problem:
             self._give_up(problem)
         return self

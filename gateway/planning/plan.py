@@ -60,7 +60,6 @@ class Figures(_Strict):
 
     Attributes:
         stages: stages that cost the same for every method.
-        gateway: the gateway.
         render: ms per frame by method.
         detail: what the fine detail adds.
     """
@@ -73,7 +72,7 @@ class Figures(_Strict):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What a deployment shall do.
+    """Load of a deployment.
 
     Attributes:
         live_streams: live streams at once.
@@ -94,7 +93,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class StageNeed:
-    """What one stage needs.
+    """Resources that one stage needs.
 
     Attributes:
         stage: name of the stage, or `gateway`.

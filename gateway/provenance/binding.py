@@ -1,17 +1,77 @@
-"""Binds a manifest to a film: the digest of the film that the manifest holds, and the box of the manifest in the film.
+"""Binds a manifest to a film: digests of the film, and the box of the manifest in the film.
 
 dubstage reads the film once for the digest. c2pa would copy the film twice. Source: C2PA specification 2.2, 18.5, 18.6 and A.5.
+
+`media_sha256` leaves the manifest out, so that equal films have equal digests, whoever signed them and when. The manifest of an MP4
+or MOV film is a box behind the box `ftyp`. c2pa moves what follows, and adds the size of the manifest to the offsets of samples in
+the boxes `stco` and `co64`. This module takes both back, so the digest is that of the film before the film was signed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Any, BinaryIO, Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Final
 
-from gateway.media.boxes import boxes_of, pieces_of, read_at
-from gateway.media.film_room import room_of
-from gateway.provenance.media_digest import MANIFEST_ID, is_manifest, manifest_boxes
+from gateway.media.mp4 import Box, Gap, boxes_of, moved_index, padding_box, pieces_of, read_at
+from gateway.safe_paths import open_media_file
+
+MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+"""Id of the `uuid` box of a C2PA manifest. Source: C2PA specification 2.2, A.5.1."""
+
+
+def media_sha256(path: Path) -> str:
+    """Return the SHA-256 of a film without its embedded manifest, hexadecimal. Of other files: the SHA-256 of all bytes.
+
+    Raises:
+        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+    """
+    digest = hashlib.sha256()
+    with open_media_file(path, field="file") as handle, open(handle, "rb", closefd=False) as file:
+        for piece in _without_manifest(file):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def manifest_boxes(file: IO[bytes]) -> list[Box]:
+    """Return the boxes of a film that hold manifests, or parts of the digests that a manifest names."""
+    return [box for box in boxes_of(file) if is_manifest(file, box)]
+
+
+def is_manifest(file: IO[bytes], box: Box) -> bool:
+    """Return whether a box of a film holds a manifest, or a part of one."""
+    return box.kind == b"uuid" and read_at(file, box.body, len(MANIFEST_ID)) == MANIFEST_ID
+
+
+def _without_manifest(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of a film that had no manifest."""
+    end = file.seek(0, 2)
+    boxes = list(boxes_of(file))
+    manifests = [box for box in boxes if is_manifest(file, box)]
+    if not manifests or boxes[0].kind != b"ftyp":
+        yield from pieces_of(file, 0, end)
+        return
+    place = 0
+    gaps = [Gap(manifest.end, manifest.start - manifest.end) for manifest in manifests]
+    for box in boxes:
+        if box in manifests:
+            pass
+        elif box.kind == b"moov":
+            yield from _index_before(file, box, gaps)
+        else:
+            yield from pieces_of(file, box.start, box.end)
+        place = box.end
+    yield from pieces_of(file, place, end)
+
+
+def _index_before(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]:
+    try:
+        return moved_index(file, index, gaps)
+    except OverflowError:  # the places are no places of this film
+        return pieces_of(file, index.start, index.end)
+
 
 _LEFT_OUT: Final = (b"ftyp", b"mfra")
 """Boxes that the digest of a film leaves out, besides the manifest, as the specification demands."""
@@ -22,14 +82,14 @@ _HEAD: Final = 8 + len(MANIFEST_ID) + len(_PURPOSE)
 
 
 def embedded_binding(film: BinaryIO) -> dict[str, Any]:
-    """Return the assertion about an MP4 or MOV film that has room for the manifest. Reads the whole film.
+    """Return the assertion about an MP4 or MOV film that has padding for the manifest. Reads the whole film.
 
-    The digest is that of all boxes, each after its place, without the room.
+    The digest is that of all boxes, each after its place, without the padding.
     """
     digest = hashlib.sha256()
-    room = room_of(film)
+    padding = padding_box(film)
     for box in list(boxes_of(film)):
-        if box.kind not in _LEFT_OUT and box != room and not is_manifest(film, box):
+        if box.kind not in _LEFT_OUT and box != padding and not is_manifest(film, box):
             digest.update(struct.pack(">Q", box.start))
             for piece in pieces_of(film, box.start, box.end):
                 digest.update(piece)
@@ -46,28 +106,28 @@ def sidecar_binding(film: BinaryIO) -> dict[str, Any]:
     return _assertion("c2pa.hash.data", digest.digest(), pad=[])
 
 
-def room_for(manifest: bytes) -> int:
+def padding_for(manifest: bytes) -> int:
     """Return the size of the box of a manifest, bytes."""
     return _HEAD + len(manifest)
 
 
 def put_manifest(film: BinaryIO, manifest: bytes) -> None:
-    """Write a manifest into the room of a film. Zeros fill the rest of the room.
+    """Write a manifest into the padding of a film. Zeros fill the rest of the padding.
 
     Raises:
         OSError: the film cannot be written.
-        ValueError: the film has no room, or too little.
+        ValueError: the film has no padding, or too little.
     """
-    room = room_of(film)
-    if room is None or room.end - room.start < room_for(manifest):
+    padding = padding_box(film)
+    if padding is None or padding.end - padding.start < padding_for(manifest):
         raise ValueError("the film has no room for the manifest")
-    size = room.end - room.start
-    film.seek(room.start)
+    size = padding.end - padding.start
+    film.seek(padding.start)
     film.write((struct.pack(">I4s", size, b"uuid") + MANIFEST_ID + _PURPOSE + manifest).ljust(size, b"\0"))
     film.flush()
 
 
-def room_is_clean(film: BinaryIO) -> bool:
+def padding_is_empty(film: BinaryIO) -> bool:
     """Return whether zeros alone follow the manifest in its box. The digest of the film does not cover these bytes."""
     for box in manifest_boxes(film):
         begin = box.start + _HEAD

@@ -1,14 +1,106 @@
-"""What the manifest of a film says: the definition that c2pa signs, made of plain values. Source: C2PA specification 2.2."""
+"""Contents of a film's manifest: the definition that c2pa signs, made of plain values. Source: C2PA specification 2.2.
+
+dubstage adds an assertion of its own, `DubFacts`, for what C2PA has no field for. A dub writes the assertion, and it is read from
+files of strangers.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from gateway.provenance.facts import DUB_LABEL, DubFacts, ModelFacts, Role, SourceFacts
+from pydantic import BaseModel, ConfigDict, Field
+
+Role = Literal["footage", "speech", "reference"]
+"""Role of a file in the making of a film. The manifest names files by their role alone: names of files may be names of people."""
+
+DUB_LABEL: Final = "dubstage.dub"
+"""Label of the assertion."""
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Frame = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilmWatermark:
+    """Watermark of a film.
+
+    Attributes:
+        on: whether the setting was on.
+        payload: what the watermark says, 9 hexadecimal digits; empty: the film has none, because the setting was off or no frame
+            was dubbed.
+    """
+
+    on: bool
+    payload: str = ""
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class ModelFacts(_Facts):
+    """A model that drew or moved the mouth.
+
+    Attributes:
+        stage: stage that ran the model.
+        name: name of the model.
+        version: what tells this model from others of the name: the SHA-256 of its files, hexadecimal, where the stage says it.
+    """
+
+    stage: str
+    name: str
+    version: str
+
+
+class SourceFacts(_Facts):
+    """A file that the film was made of, by its role and its SHA-256."""
+
+    role: Role
+    sha256: _Digest
+
+
+class DubFacts(_Facts):
+    """Facts about a dub.
+
+    Attributes:
+        version: version of this assertion.
+        method: name of the method.
+        models: models of the method.
+        frames: frames of the film.
+        frame_rate: frames per second of the film, on average, as NUMERATOR/DENOMINATOR.
+        dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
+        sources: files that the film was made of.
+        consent_sha256: digests of the consent records: `person`, `reference`, and `actor` for the actor's own record if another
+            record came with the request.
+        job: key of the job that made the film, SHA-256, hexadecimal; empty: the film was made by an earlier version, or of a live
+            stream.
+        watermark: what the watermark of the dubbed mouths says, 9 hexadecimal digits; empty: the film has no watermark.
+    """
+
+    version: Literal[1] = 1
+    method: str
+    models: list[ModelFacts]
+    frames: _Frame
+    frame_rate: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}/[1-9][0-9]{0,17}$")]
+    dubbed: list[Annotated[list[_Frame], Field(min_length=2, max_length=2)]]
+    sources: list[SourceFacts]
+    consent_sha256: dict[str, _Digest]
+    job: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    watermark: Annotated[str, Field(pattern=r"^([0-9a-f]{9})?$")] = ""
+
+    @property
+    def statement(self) -> bytes:
+        """All that the manifest says of the dub, except its watermark, in one form: the watermark is bound to these bytes.
+
+        Fields that a manifest does not have are left out, so a new field does not change the statement of older films.
+        """
+        said = self.model_dump(exclude_unset=True, exclude={"watermark"})
+        return json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+
 
 GENERATOR: Final = "dubstage"
 _SYNTHETIC: Final = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
@@ -16,7 +108,7 @@ _RELATIONSHIPS: Final[dict[Role, str]] = {"footage": "parentOf", "speech": "inpu
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """A file that a film was made of.
 
     Attributes:
@@ -37,7 +129,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What a film says of its making.
+    """Facts about the making of a film.
 
     Attributes:
         version: version of dubstage.
@@ -66,7 +158,7 @@ class Claim:
     consents: Mapping[str, str] = field(default_factory=dict)
     job: str = ""
     watermark: str = ""
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
 
 
 def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +188,7 @@ def definition(claim: Claim, digests: Mapping[Role, str], binding: dict[str, Any
     }
 
 
-def ingredient(source: Source, media_type: str) -> dict[str, Any]:
+def ingredient(source: SourceFile, media_type: str) -> dict[str, Any]:
     """Return the description of a source, as c2pa's Builder takes it. `label` is the id that actions name the source by."""
     return {"title": source.role, "relationship": source.relationship, "label": source.role, "format": media_type}
 

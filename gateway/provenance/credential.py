@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gateway.bounded_file import bounded_bytes, setting_bytes
 from gateway.private_files import own_key
-from gateway.provenance.signing_key import Credential
+from gateway.provenance.signer import Credential
+from gateway.safe_paths import bounded_bytes, setting_bytes
 from services.common.errors import InvalidRequest, StorageRefused
 
 KEY_FILE: Final = "provenance.pem"

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from gateway.provenance.signer_command import SignerError, signature
-from gateway.provenance.signing_key import Credential
+from gateway.provenance.signer import Credential, SignerError, signature
 
 if TYPE_CHECKING:
     import c2pa
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 UNKNOWN: Final = "application/octet-stream"
 """Media type of files that c2pa does not parse. Their manifests lie in a sidecar, and cover all bytes of the file."""
 _OF_TIME_STAMP: Final = "internal error ("
-"""What c2pa says before any fault of a time stamp: the authority does not answer, or answers something else than a time stamp of
+"""Words of c2pa before any fault of a time stamp: the authority does not answer, or answers something else than a time stamp of
 these bytes."""
 _OFF: Final = {"enabled": False}
 _BUILDER: Final = {
@@ -81,7 +80,7 @@ def sign(
         time_stamp_url: time stamp authority; empty: the manifest has no time.
         before_authority: called when all files are read and the command has signed. After this call, only the authority is waited
             for.
-        connection: connection to the command of the credential (`gateway.provenance.signer_command.running`); None: its key signs.
+        connection: connection to the command of the credential (`gateway.provenance.signer.signer_process`); None: its key signs.
 
     Raises:
         LibraryError: c2pa refuses the definition or the credential, or the time stamp authority gives no time stamp of this
@@ -190,8 +189,8 @@ def check_kept(manifest: bytes) -> None:
     Raises:
         LibraryError: the manifest of an ingredient cannot be read.
     """
-    told = read(io.BytesIO(), UNKNOWN, sidecar=manifest) or {}
-    manifests = told.get("manifests", {})
+    report = read(io.BytesIO(), UNKNOWN, sidecar=manifest) or {}
+    manifests = report.get("manifests", {})
     names = {
         item["active_manifest"] for each in manifests.values() for item in each.get("ingredients", ()) if "active_manifest" in item
     }
@@ -200,13 +199,13 @@ def check_kept(manifest: bytes) -> None:
 
 
 def read(file: IO[bytes], media_type: str, *, sidecar: bytes = b"") -> dict[str, Any] | None:
-    """Return what `read_json` returns, parsed. Files of strangers are read in a separate process alone (`read_aside`).
+    """Return what `read_json` returns, parsed. Files of strangers are read in a separate process alone (`read_credentials`).
 
     Raises:
         LibraryError: as `read_json`.
     """
-    told = read_json(file, media_type, sidecar=sidecar)
-    return json.loads(told) if told is not None else None
+    report = read_json(file, media_type, sidecar=sidecar)
+    return json.loads(report) if report is not None else None
 
 
 def read_json(file: IO[bytes], media_type: str, *, sidecar: bytes = b"", anchors: str = "") -> str | None:
@@ -229,8 +228,8 @@ def read_json(file: IO[bytes], media_type: str, *, sidecar: bytes = b"", anchors
     file.seek(0)
     try:
         with c2pa.Context.from_dict(settings) as context, c2pa.Reader(media_type, file, sidecar or None, context=context) as reader:
-            told: str = reader.json()
-            return told
+            report: str = reader.json()
+            return report
     except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
         return None
     except c2pa.C2paError as problem:

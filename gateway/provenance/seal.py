@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,23 +11,63 @@ from typing import Any, BinaryIO, Final
 
 import structlog
 
-from gateway.media.film_room import copy_with_room, room_of
-from gateway.media.output_file import OutputFile
-from gateway.provenance.binding import embedded_binding, put_manifest, room_for, sidecar_binding
-from gateway.provenance.claim import Claim, definition, dub_facts
-from gateway.provenance.places import check_sidecar, embedded_type, sidecar_of
-from gateway.provenance.refusal import FAULTS, refused
-from gateway.provenance.signing import sign_aside
-from gateway.provenance.signing_key import Credential
-from gateway.provenance.sources import manifest_bytes_of, opened
+from gateway.media.mp4 import copy_with_padding, padding_box
+from gateway.media.output import OutputFile
+from gateway.provenance.binding import embedded_binding, manifest_boxes, padding_for, put_manifest, sidecar_binding
+from gateway.provenance.claim import Claim, Role, SourceFile, definition, dub_facts, ingredient
+from gateway.provenance.library import Ingredient
+from gateway.provenance.sidecar import check_sidecar, embedded_type, media_type_of, read_sidecar, sidecar_of
+from gateway.provenance.signer import Credential
+from gateway.provenance.signing import SIGNING_ERRORS, sign_manifest, signing_error
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.payload import Payload
+from gateway.safe_paths import open_media_file
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSource:
+    """An open source.
+
+    Attributes:
+        role: what the file was to the film.
+        sha256: digest of the file, hexadecimal.
+        ingredient: the file with its own manifest, as c2pa takes it.
+    """
+
+    role: Role
+    sha256: str
+    ingredient: Ingredient
+
+
+def open_source(source: SourceFile, stack: ExitStack) -> OpenedSource:
+    """Return a source that stays open until the stack closes.
+
+    Raises:
+        MediaUnsupported: the file cannot be read.
+    """
+    handle = stack.enter_context(open_media_file(source.path, field=source.role))
+    file = stack.enter_context(open(handle, "rb", closefd=False))  # noqa: SIM115 - the stack closes the file
+    digest = source.sha256 or hashlib.file_digest(file, "sha256").hexdigest()
+    sidecar = read_sidecar(sidecar_of(source.path))
+    return OpenedSource(source.role, digest, Ingredient(ingredient(source, media_type_of(source.path)), file, sidecar))
+
+
+def manifest_bytes_of(path: Path) -> int:
+    """Return the size of the manifest that a file has, inside (MP4 and MOV) or beside it, bytes; 0: none was found.
+
+    Raises:
+        MediaUnsupported: the file cannot be read.
+    """
+    with open_media_file(path, field="footage") as handle, open(handle, "rb", closefd=False) as file:
+        inside = sum(box.end - box.start for box in manifest_boxes(file))
+    return inside + len(read_sidecar(sidecar_of(path)))
+
 
 _log = structlog.stdlib.get_logger("dubstage.provenance")
-_SMALLEST_ROOM: Final = 16 << 10
-"""Room for the parts of a manifest whose size does not depend on the film, bytes."""
-_ROOM_FOR_A_TIME: Final = 16 << 10
-"""Room for the answer of a time stamp authority, bytes. A larger answer costs a copy of the film."""
+_SMALLEST_PADDING: Final = 16 << 10
+"""Padding for the parts of a manifest whose size does not depend on the film, bytes."""
+_TIME_STAMP_PADDING: Final = 16 << 10
+"""Padding for the answer of a time stamp authority, bytes. A larger answer costs a copy of the film."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +136,8 @@ class Seal:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def room(self) -> int:
-        """Room that a film needs for its manifest, bytes; 0: the manifest lies beside the film.
+    def padding(self) -> int:
+        """Padding that a film needs for its manifest, bytes; 0: the manifest lies beside the film.
 
         Raises:
             MediaUnsupported: a source of the film cannot be read.
@@ -105,8 +146,8 @@ class Seal:
             return 0
         said = len(str(definition(self.claim, dict.fromkeys((source.role for source in self.claim.sources), "0" * 64), {})))
         kept = sum(manifest_bytes_of(source.path) for source in self.claim.sources)
-        time = _ROOM_FOR_A_TIME if self.sealer.time_stamp_url else 0
-        return _SMALLEST_ROOM + said + kept + time + len(self.sealer.credential.chain)
+        time = _TIME_STAMP_PADDING if self.sealer.time_stamp_url else 0
+        return _SMALLEST_PADDING + said + kept + time + len(self.sealer.credential.chain)
 
     def __call__(self, file: OutputFile) -> OutputFile | None:
         """Sign the finished content of a film.
@@ -127,8 +168,8 @@ class Seal:
                 return None
             with file.content() as content:
                 manifest = self._sign(content, sidecar_binding)
-        except FAULTS as problem:
-            raise refused(problem, self.film, self.sealer.time_stamp_url) from problem
+        except SIGNING_ERRORS as problem:
+            raise signing_error(problem, self.film, self.sealer.time_stamp_url) from problem
         sidecar = OutputFile(sidecar_of(self.film), overwrite=True, takes_over=self.takes_over)
         try:
             with sidecar.content() as beside:
@@ -139,21 +180,21 @@ class Seal:
         return sidecar
 
     def _embed(self, file: OutputFile) -> None:
-        """Put the manifest into the film. The film is copied if it has no room, or if the manifest is larger than the room."""
+        """Put the manifest into the film. The film is copied if its padding is missing or too small for the manifest."""
         with file.content() as content:
-            room = room_of(content)
+            padding = padding_box(content)
             manifest = self._sign(content, embedded_binding)
-            if room is not None and room_for(manifest) <= room.end - room.start:
+            if padding is not None and padding_for(manifest) <= padding.end - padding.start:
                 put_manifest(content, manifest)
                 return
         with file.rewriting() as (old, new):
-            copy_with_room(old, new, room_for(manifest) + _SMALLEST_ROOM)
+            copy_with_padding(old, new, padding_for(manifest) + _SMALLEST_PADDING)
             put_manifest(new, self._sign(new, embedded_binding))
 
     def _sign(self, film: BinaryIO, binding: Callable[[BinaryIO], dict[str, Any]]) -> bytes:
         with ExitStack() as stack:
-            sources = [opened(source, stack) for source in self.claim.sources]
-            signed = sign_aside(
+            sources = [open_source(source, stack) for source in self.claim.sources]
+            signed = sign_manifest(
                 definition(self.claim, {source.role: source.sha256 for source in sources}, binding(film)),
                 [source.ingredient for source in sources],
                 self.sealer.credential,

@@ -1,4 +1,4 @@
-"""Signs manifests in a separate process, with bounds on memory and time.
+"""Signs manifests in a separate process, with bounds on memory and time, and turns what goes wrong into errors for the user.
 
 c2pa reads manifests that strangers wrote, and what a time stamp authority answers.
 """
@@ -16,22 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.provenance.aside import ask_aside, limit_s
+from gateway.provenance.c2pa_process import ANSWERED, ASKING, LARGEST_ANSWER, limit_s, run_c2pa
 from gateway.provenance.library import Ingredient, LibraryError
-from gateway.provenance.signer_command import SignerError, running
-from gateway.provenance.signing_child import ANSWERED, ASKING, LARGEST_ANSWER
-from gateway.provenance.signing_key import Credential
+from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, signer_process
+from services.common.errors import BackendUnavailable, InvalidRequest
 
 TIME_STAMP_SETTING: Final = "DUBSTAGE_PROVENANCE_TIME_STAMP_URL"
 _BASE_S: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedManifest:
     """A signed manifest.
 
     Attributes:
-        manifest: the manifest.
         left_out: why the manifests of the ingredients are not in it, in c2pa's words; empty: they are in it.
     """
 
@@ -39,7 +37,7 @@ class Signed:
     left_out: str = ""
 
 
-def sign_aside(
+def sign_manifest(
     definition: dict[str, Any],
     ingredients: Sequence[Ingredient],
     credential: Credential,
@@ -47,7 +45,7 @@ def sign_aside(
     folder: Path,
     time_stamp_url: str = "",
     time_stamp_limit_s: float = 30.0,
-) -> Signed:
+) -> SignedManifest:
     """Return what `gateway.provenance.library.sign` returns. All files must be files of the system. Blocks.
 
     A damaged manifest of an ingredient can prevent the signature. The manifest is then signed without those of the ingredients.
@@ -71,12 +69,12 @@ def sign_aside(
         time_stamp_limit_s=time_stamp_limit_s,
     )
     try:
-        return Signed(sign(ingredients))
+        return SignedManifest(sign(ingredients))
     except LibraryError as problem:
         if problem.of_time_stamp or not ingredients:
             raise
         # If the credential is at fault, this raises the same error.
-        return Signed(sign([each.without_manifest() for each in ingredients]), left_out=str(problem))
+        return SignedManifest(sign([each.without_manifest() for each in ingredients]), left_out=str(problem))
 
 
 def _sign(
@@ -106,12 +104,12 @@ def _sign(
     longest_s = limit_s(_BASE_S + time_stamp_limit_s, files)
     try:
         # Started here: the command has the gateway's environment and none of the limits of the process that signs.
-        with running(credential.command) as connection:
+        with signer_process(credential.command) as connection:
             if connection is not None:
                 request["signer"] = connection.fileno()
                 files.append(connection.fileno())
-            done = ask_aside(
-                "gateway.provenance.signing_child",
+            done = run_c2pa(
+                "sign",
                 json.dumps(request).encode(),
                 files,
                 limit_s=longest_s,
@@ -152,3 +150,25 @@ def _unanswered(status: int, time_stamp_limit_s: float) -> str:
     if status == -signal.SIGALRM:
         return f"its answer was not complete after {time_stamp_limit_s:g} s"
     return f"its answer does not fit into {LARGEST_ANSWER >> 20} MB; the process that read the answer ended with status {status}"
+
+
+SIGNING_ERRORS: Final = (LibraryError, SignerError, ValueError, OverflowError)
+"""Errors that signing raises, besides errors of the system and of dubstage."""
+
+
+def signing_error(problem: Exception, film: Path, time_stamp_url: str) -> BackendUnavailable | InvalidRequest:
+    """Return the error for a film that was not signed.
+
+    Args:
+        problem: one of FAULTS.
+        film: name that the film would have got.
+        time_stamp_url: the time stamp authority.
+    """
+    if isinstance(problem, SignerError):
+        return BackendUnavailable(f"the command of {SIGNER_SETTING} gave no signature ({problem}); {film} was not written")
+    if isinstance(problem, LibraryError) and problem.of_time_stamp:
+        return BackendUnavailable(
+            f"the time stamp authority {time_stamp_url} gave no time stamp ({problem}); {film} was not "
+            f"written. {TIME_STAMP_SETTING} must name an authority that answers as RFC 3161 says"
+        )
+    return InvalidRequest(f"{film}: its manifest cannot be signed ({problem})", field="output")

@@ -1,22 +1,74 @@
-"""What a file's content credentials say, and whether they hold."""
+"""Content credentials of a file, whether they hold, and how a watermark fits them.
+
+Manifests are read in a separate process with bounds on memory and time: a few bytes of a manifest can claim gigabytes. A watermark
+alone is a clue, because marks can be copied between films.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.media.regular_file import reading
-from gateway.provenance.binding import room_is_clean
-from gateway.provenance.facts import DUB_LABEL, DubFacts
+from gateway.provenance.binding import media_sha256, padding_is_empty
+from gateway.provenance.c2pa_process import MEMORY_BYTES, limit_s, run_c2pa
+from gateway.provenance.claim import DUB_LABEL, DubFacts
 from gateway.provenance.library import LibraryError
-from gateway.provenance.media_digest import media_sha256
-from gateway.provenance.places import SIDECAR, media_type_of, read_sidecar, sidecar_of
-from gateway.provenance.reading import read_aside
+from gateway.provenance.sidecar import SIDECAR, media_type_of, read_sidecar, sidecar_of
+from gateway.provenance.watermark.detection import Finding
+from gateway.provenance.watermark.payload import Payload
+from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequest
+
+_BASE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundManifest:
+    """The manifests of a film.
+
+    Attributes:
+        report: answer of c2pa about them, as `gateway.provenance.library.read` returns it; None: the film has none.
+        place: `embedded`, `sidecar`, or empty.
+    """
+
+    report: dict[str, Any] | None
+    place: str
+
+
+def read_credentials(film: int, media_type: str | None, *, sidecar: bytes = b"", anchors: bytes = b"") -> FoundManifest:
+    """Return what c2pa says of the manifest in a film, or of the one beside the film if there is none inside. Blocks.
+
+    Args:
+        film: descriptor of the film.
+        media_type: type of the film; None: the manifest in the film is not looked for.
+        sidecar: manifest that lies beside the film; empty: there is none.
+        anchors: certificates, PEM, of the authorities that are trusted; empty: none.
+
+    Raises:
+        LibraryError: the manifest cannot be read, or reading it takes too much memory or time.
+    """
+    request = {"film": film, "media_type": media_type, "anchors": anchors.decode("ascii", "replace")}
+    longest_s = limit_s(_BASE_S, [film])
+    try:
+        done = run_c2pa("read", json.dumps(request).encode() + b"\n" + sidecar, [film], limit_s=longest_s)
+    except TimeoutExpired:
+        raise LibraryError(f"reading it takes more than {longest_s:.0f} s") from None
+    if done.returncode != 0:
+        raise LibraryError(
+            f"reading it takes more than {MEMORY_BYTES >> 20} MiB of memory, or crashes c2pa; the process that read it ended with "
+            f"status {done.returncode}"
+        )
+    answer = json.loads(done.stdout)
+    if "refused" in answer:
+        raise LibraryError(answer["refused"])
+    return FoundManifest(answer["told"], answer["place"])
+
 
 _UNTRUSTED: Final = "signingCredential.untrusted"
 _TIME_TRUSTED: Final = "timeStamp.trusted"
@@ -31,8 +83,8 @@ _WORDS: Final = {
 }
 
 
-class State(StrEnum):
-    """Whether content credentials hold."""
+class ManifestState(StrEnum):
+    """State of content credentials."""
 
     TRUSTED = "trusted"
     """The file is as it was signed, and a trusted authority vouches for the signer."""
@@ -46,10 +98,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a file's content credentials say, and whether they hold. What an invalid manifest says proves nothing.
+    """Content credentials of a file, and whether they hold. An invalid manifest proves nothing.
 
     Attributes:
-        file: the file.
         state: whether the content credentials hold.
         reasons: why not, or why they are not trusted, in words.
         place: where the manifest is: `embedded`, `sidecar`, or empty.
@@ -65,7 +116,7 @@ class Verdict:
     """
 
     file: Path
-    state: State
+    state: ManifestState
     reasons: tuple[str, ...]
     place: str
     media_sha256: str
@@ -90,21 +141,25 @@ def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
     """
     film, sidecar = _film_and_sidecar(file)
     digest = media_sha256(film)
-    with reading(film, field="file") as handle:
+    with open_media_file(film, field="file") as handle:
         try:
-            found = read_aside(handle, media_type_of(film) if film == file else None, sidecar=sidecar, anchors=anchors)
+            found = read_credentials(handle, media_type_of(film) if film == file else None, sidecar=sidecar, anchors=anchors)
         except LibraryError as problem:
             place = "sidecar" if sidecar else "embedded"
-            return Verdict(film, State.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
+            return Verdict(film, ManifestState.INVALID, (f"the manifest cannot be read: {problem}",), place, digest)
         with open(handle, "rb", closefd=False) as content:
-            clean = room_is_clean(content)
-    if found.told is None:
-        return Verdict(film, State.NONE, ("the file has no content credentials",), "", digest)
+            clean = padding_is_empty(content)
+    if found.report is None:
+        return Verdict(film, ManifestState.NONE, ("the file has no content credentials",), "", digest)
     if found.place == "embedded" and not clean:
         return Verdict(
-            film, State.INVALID, ("the bytes behind the manifest were changed after the film was signed",), found.place, digest
+            film,
+            ManifestState.INVALID,
+            ("the bytes behind the manifest were changed after the film was signed",),
+            found.place,
+            digest,
         )
-    return _verdict(film, found.told, found.place, digest)
+    return _verdict(film, found.report, found.place, digest)
 
 
 def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:
@@ -122,16 +177,18 @@ def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:
     return film, manifest
 
 
-def _verdict(film: Path, told: dict[str, Any], place: str, digest: str) -> Verdict:
-    active = told.get("manifests", {}).get(told.get("active_manifest"), {})
-    results = told.get("validation_results", {}).get("activeManifest", {})
+def _verdict(film: Path, report: dict[str, Any], place: str, digest: str) -> Verdict:
+    active = report.get("manifests", {}).get(report.get("active_manifest"), {})
+    results = report.get("validation_results", {}).get("activeManifest", {})
     failures = results.get("failure", [])
-    failed = [*failures, *_failures_of_ingredients(told)]
+    failed = [*failures, *_failures_of_ingredients(report)]
     assertions = {assertion["label"]: assertion.get("data") for assertion in active.get("assertions", ())}
     actions = next((data for label, data in assertions.items() if label.startswith("c2pa.actions")), None) or {}
     return Verdict(
         file=film,
-        state={"Trusted": State.TRUSTED, "Valid": State.VALID}.get(told.get("validation_state", ""), State.INVALID),
+        state={"Trusted": ManifestState.TRUSTED, "Valid": ManifestState.VALID}.get(
+            report.get("validation_state", ""), ManifestState.INVALID
+        ),
         reasons=tuple(dict.fromkeys(_words(failure) for failure in failed)),
         place=place,
         media_sha256=digest,
@@ -139,7 +196,7 @@ def _verdict(film: Path, told: dict[str, Any], place: str, digest: str) -> Verdi
         time_is_trusted=any(success.get("code") == _TIME_TRUSTED for success in results.get("success", ())),
         generator=_generator(active),
         actions=tuple(_action(action) for action in actions.get("actions", ())),
-        ingredients=tuple(_ingredient(item, told.get("manifests", {})) for item in active.get("ingredients", ())),
+        ingredients=tuple(_ingredient(item, report.get("manifests", {})) for item in active.get("ingredients", ())),
         dub=_dub(active),
     )
 
@@ -153,8 +210,8 @@ def _dub(manifest: dict[str, Any]) -> DubFacts | None:
         return None
 
 
-def _failures_of_ingredients(told: dict[str, Any]) -> list[dict[str, str]]:
-    deltas = told.get("validation_results", {}).get("ingredientDeltas") or []
+def _failures_of_ingredients(report: dict[str, Any]) -> list[dict[str, str]]:
+    deltas = report.get("validation_results", {}).get("ingredientDeltas") or []
     return [failure for delta in deltas for failure in delta.get("validationDeltas", {}).get("failure", [])]
 
 
@@ -189,3 +246,42 @@ def _ingredient(item: dict[str, Any], manifests: dict[str, Any]) -> dict[str, An
         if dub is not None:
             found["dub"] = dub.model_dump(exclude_unset=True)
     return found
+
+
+class Standing(StrEnum):
+    """Relation of a watermark and a manifest."""
+
+    THIS_FILM = "this_film"
+    """The manifest is valid, its signer is trusted, and the mark belongs to what the manifest says."""
+    FOOTAGE = "footage"
+    """As THIS_FILM, but the mark belongs to what the manifest of a source says: a dub was dubbed again or edited."""
+    ANOTHER_FILM = "another_film"
+    """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
+    CLUE = "clue"
+    """No manifest that is valid and has a trusted signer vouches for the mark, or the mark is too weak to be read."""
+
+
+def standing_of(finding: Finding, key: bytes, verdict: Verdict) -> Standing:
+    """Return how a mark that was found and the manifest of the film fit each other.
+
+    Args:
+        finding: mark that was found.
+        key: key of the watermarks, 32 bytes.
+        verdict: what the film's manifest says, and whether it holds.
+    """
+    if finding.version == 0:
+        return Standing.CLUE
+    trusted = verdict.state is ManifestState.TRUSTED
+    if verdict.dub is not None and _belong(finding, key, verdict.dub):
+        return Standing.THIS_FILM if trusted else Standing.CLUE
+    sources = [DubFacts.model_validate(item["dub"]) for item in verdict.ingredients if item.get("valid") and "dub" in item]
+    if any(_belong(finding, key, source) for source in sources):
+        return Standing.FOOTAGE if trusted else Standing.CLUE
+    return Standing.ANOTHER_FILM if verdict.dub is not None else Standing.CLUE
+
+
+def _belong(finding: Finding, key: bytes, facts: DubFacts) -> bool:
+    """Return whether a mark belongs to what a manifest says. Marks of version 1 are bound to nothing but the digits."""
+    if str(finding.payload) != facts.watermark:
+        return False
+    return finding.version == 1 if not facts.job else finding.payload == Payload.of_film(key, facts.statement)

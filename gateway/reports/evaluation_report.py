@@ -14,11 +14,9 @@ from gateway.evaluation.head_motion import HEAD_FIGURES
 from gateway.evaluation.image_metrics import mouth_box
 from gateway.evaluation.targets import TargetCheck, check_targets, head_means, variant_means
 from gateway.evaluation.types import METRICS, VARIANTS, ClipResult, Variant
-from gateway.reports.figures import Curve, plot_curves, plot_head_motion
 from gateway.reports.folder import PAGE, report_folder
-from gateway.reports.pages import render_page
-from gateway.reports.pictures import reduced, stack_rows, write_picture
-from gateway.reports.side_by_side import write_side_by_side
+from gateway.reports.pages import Curve, plot_curves, plot_head_motion, render_page
+from gateway.reports.pictures import reduced, stack_rows, write_picture, write_side_by_side
 from gateway.reports.types import EvaluationReport, SideBySide
 
 HEADINGS: Final[Mapping[str, str]] = {

@@ -34,7 +34,7 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
         InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other files than a report, holds
             one of `files`, or is or lies below one of `files`.
     """
-    with _told(folder):
+    with _translating_errors(folder):
         existing = _existing(folder)
         if existing != _real(folder):
             _check_names(folder, existing)
@@ -73,7 +73,7 @@ def report_folder(folder: Path) -> Iterator[Path]:
     Raises:
         StorageFull, InvalidRequest: the files cannot be written. No new file is left.
     """
-    with _told(folder):
+    with _translating_errors(folder):
         target = _real(folder)
         exists = target.is_dir()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _replace_files(partial: Path, target: Path) -> None:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _translating_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except DubstageError:

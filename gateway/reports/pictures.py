@@ -1,16 +1,22 @@
-"""Contact sheets and picture files of reports."""
+"""Pictures and videos of reports: contact sheets, cuts of films, and side-by-side videos that every browser plays (H.264, 4:2:0,
+AAC).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import av
 import cv2
 import numpy as np
 
-from gateway.reports.types import BeforeAfter
-from services.common.array_types import UInt8
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.media.sound import SoundReader
+from gateway.media.types import MediaInfo
+from gateway.reports.types import BeforeAfter, SideBySide
+from services.common.array_types import Float32, UInt8
 
 _GAP: Final = 4
 _QUALITY: Final = 92
@@ -59,3 +65,100 @@ def reduced(picture: UInt8, height: int) -> UInt8:
     height = min(height, picture.shape[0]) // 2 * 2
     width = max(2, round(picture.shape[1] * height / picture.shape[0]) // 2 * 2)
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+_AUDIO_BLOCK: Final = 1024
+
+
+def beside(left: UInt8, right: UInt8) -> UInt8:
+    """Return two pictures of one height next to each other: uint8 [H, W, 3] each -> [H, 2 W, 3]."""
+    return np.concatenate([left, right], axis=1)
+
+
+def write_side_by_side(path: Path, video: SideBySide) -> int:
+    """Write the video, and return its number of frames. Pictures are taken one by one, so that any length fits in memory.
+
+    Without a picture, no file is written.
+    """
+    pictures: Iterator[UInt8] = iter(video.pictures)
+    first: UInt8 | None = next(pictures, None)
+    if first is None:
+        return 0
+    height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=video.frame_rate, options={"crf": "20", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        sound = None
+        if video.speech is not None:
+            sound = container.add_stream("aac", rate=video.sample_rate_hz, layout="mono")
+        frames = 0
+        picture: UInt8 | None = first
+        while picture is not None:
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+            shown.pts, shown.time_base = frames, 1 / video.frame_rate
+            container.mux(stream.encode(shown))
+            frames, picture = frames + 1, next(pictures, None)
+        container.mux(stream.encode(None))
+        if sound is not None and video.speech is not None:
+            samples = video.speech[: int(frames / video.frame_rate * video.sample_rate_hz)]
+            for start in range(0, len(samples), _AUDIO_BLOCK):
+                block = np.ascontiguousarray(samples[None, start : start + _AUDIO_BLOCK], dtype=np.float32)
+                heard = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+                heard.sample_rate, heard.pts = video.sample_rate_hz, start
+                container.mux(sound.encode(heard))
+            container.mux(sound.encode(None))
+    return frames
+
+
+MOST_FRAMES: Final = 750
+"""Most frames of curves, video and tracking, so that the report of a long film stays small."""
+VIDEO_HEIGHT: Final = 360
+
+
+def pictures_of(info: MediaInfo, wanted: set[int]) -> dict[int, UInt8]:
+    """Return the wanted frames of a film, uint8 [H, W, 3] each, RGB, by index."""
+    if not wanted:
+        return {}
+    with VideoReader(info) as reader:
+        return {frame.index: to_rgb(frame) for frame in reader.frames(0, max(wanted) + 1) if frame.index in wanted}
+
+
+def cut_around(picture: UInt8, box: tuple[int, int, int, int]) -> UInt8:
+    """Return a square of a picture around a box (left, top, width, height, pixels), uint8 [256, 256, 3]."""
+    left, top, width, height = box
+    side = int(1.2 * max(width, height))
+    x = int(np.clip(left + (width - side) // 2, 0, max(0, picture.shape[1] - side)))
+    y = int(np.clip(top + (height - side) // 2, 0, max(0, picture.shape[0] - side)))
+    return np.asarray(cv2.resize(picture[y : y + side, x : x + side], (256, 256), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def side_by_side(source: MediaInfo, result: MediaInfo) -> Iterator[UInt8]:
+    """Yield the first frames of two films of equal length, beside each other."""
+    with VideoReader(source) as before, VideoReader(result) as after:
+        for left, right in zip(before.frames(0, MOST_FRAMES), after.frames(0, MOST_FRAMES), strict=True):
+            yield beside(_reduced(to_rgb(left)), _reduced(to_rgb(right)))
+
+
+def _reduced(picture: UInt8) -> UInt8:
+    height, width = picture.shape[:2]
+    size = (max(2, int(width * VIDEO_HEIGHT / height) // 2 * 2), VIDEO_HEIGHT)
+    flags = cv2.INTER_AREA if height > VIDEO_HEIGHT else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, size, interpolation=flags), np.uint8)
+
+
+def output_sound(result: MediaInfo) -> Float32 | None:
+    """Return the sound of the first MOST_FRAMES frames of a film, float32 [N], mono; None: the film has no sound."""
+    if not result.audio:
+        return None
+    limit = MOST_FRAMES / float(result.video.average_rate) * result.audio[0].sample_rate_hz
+    pieces: list[Float32] = []
+    for chunk in SoundReader(result.path, origin=result.video.start):
+        pieces.append(chunk.samples.mean(axis=1))
+        if chunk.start_sample > limit:
+            break
+    return np.concatenate(pieces) if pieces else None
+
+
+def output_sound_rate(result: MediaInfo) -> int:
+    """Return the sample rate of a film's sound, Hz; 16000 without sound."""
+    return result.audio[0].sample_rate_hz if result.audio else 16000

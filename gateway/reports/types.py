@@ -69,7 +69,7 @@ class DubReport:
         times: time that each stage took.
         pairs: mouths before and after.
         frames: whole frames of the result, evenly spread: label and uint8 [H, W, 3], one shape.
-        fitting: rows of the person's face model on frames of the result (fitting_sheet.py); None: the actor has no identity.
+        fitting: rows of the person's face model on frames of the result (dub_report.py); None: the actor has no identity.
         head_motion: head-pose vectors float64 [T, 6] by the name of their curve; None: the head moves as in the footage.
         commanded_opening, tracked_opening: float32 [T], crop pixels, NaN where unknown; None: not measured.
         motion: the wanted motion compared with the person's own; None: not measured.

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from dubstage.client import rpcs
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
-from gateway.ahead import close
+from gateway.async_utilities import close
 from gateway.stages.interface import Stages
 
 

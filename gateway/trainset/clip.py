@@ -34,7 +34,7 @@ from gateway.dub.face_choice import FaceChoice, choose_face
 from gateway.dub.face_records import read_index
 from gateway.dub.footage import analyse_footage
 from gateway.dub.records import FACE_RECORD, RecordFile
-from gateway.media.inspection import inspect_film
+from gateway.media.inspection import inspect_video
 from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
@@ -508,7 +508,7 @@ class ClipMaker:
         return record
 
     async def _film(self, task: ClipTask) -> AsyncIterator[_Piece]:
-        info = inspect_film(self._folder / task.file)
+        info = inspect_video(self._folder / task.file)
         if not info.audio:
             raise NoUsableFootage("the film has no sound: networks would learn that silence moves the mouth", subject=task.file)
         self._working.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ import yaml
 from dubstage.client import DubstageCallError
 from gateway.cli.demo import SPEECH, demo_footage
 from gateway.methods import DEFAULT_METHOD
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from scripts.play.alone import CHECKOUT, Alone
 from scripts.play.batch import BatchPlay
 from scripts.play.containers import show_security, wait_for_probes

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from gateway.provenance.binding import media_sha256
 from gateway.provenance.credential import KEY_FILE
-from gateway.provenance.media_digest import media_sha256
 from scripts.play.log import Log
 from scripts.play.shots import MANIFEST
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from dubstage.client import Connection, DubstageCallError, batch, connect
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from scripts.play.containers import wait_for_probes
 from scripts.play.log import Log
 from scripts.play.manifests import Server

@@ -8,7 +8,7 @@ from pathlib import Path
 from dubstage.client import connect
 from dubstage.client import gateway as dubbing
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from scripts.play.log import Log
 
 

@@ -11,8 +11,7 @@ import promql_parser
 import pytest
 
 from dubstage.client import rpcs
-from gateway.live.admission import LiveAdmission
-from gateway.live.metrics import LiveMetrics
+from gateway.live.admission import LiveAdmission, LiveMetrics
 from services.common.server.limits import Admission
 from services.common.server.telemetry import Metrics
 from tests.charts.rendering import CHART, COMPONENTS, NAMESPACE, ROOT, Object, label, render

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from tests.drill.batches import Batches
 from tests.drill.faults import FAULTS
 from tests.drill.platform import Platform

@@ -14,7 +14,7 @@ from dubstage.client import batch
 from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.batch import worker
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from services.common.server.call_context import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment

@@ -11,8 +11,8 @@ from dubstage.client import batch
 from dubstage.client import gateway as client
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
-from gateway.provenance.media_digest import media_sha256
-from gateway.provenance.opening import trusted_authorities
+from gateway.provenance.binding import media_sha256
+from gateway.provenance.installation import trusted_authorities
 from gateway.provenance.verdict import verdict_of
 from tests.integration.client_calls import dubbing
 from tests.integration.films import Media, write_short_clip

@@ -15,7 +15,7 @@ from dubstage.client import Connection, DubstageCallError, batch
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.batch import worker
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from tests.integration.client_calls import dubbing, until
 from tests.integration.films import OTHER, Media, write_short_clip
 from tests.integration.servers import RunningGateway, StartGateway

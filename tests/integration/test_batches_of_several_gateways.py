@@ -14,7 +14,7 @@ from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
 from gateway.cli.options import gateway_settings
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from gateway.settings import TENANTS_FOLDER
 from gateway.signatures import TOKEN_FINGERPRINTS, installation_key
 from services.common.server.call_context import fingerprint_of

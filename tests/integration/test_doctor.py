@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import checks
-from gateway.cli.checks import READ_ARTEFACTS, check_stage
+from gateway.cli import doctor as cli_doctor
+from gateway.cli.doctor import READ_ARTEFACTS, check_stage
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from services.audio.__main__ import compose
@@ -148,7 +148,7 @@ async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tm
 async def test_a_stage_that_is_away_is_named_with_where_it_was_looked_for(
     stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "REACH_SECONDS", 1.0)
+    monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -160,7 +160,7 @@ async def test_a_stage_that_is_away_is_named_with_where_it_was_looked_for(
 async def test_what_listens_and_is_no_stage_is_told_in_time(
     stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "REACH_SECONDS", 1.0)
+    monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:

@@ -11,10 +11,10 @@ from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.media.output_file import OutputFile, commit_with
+from gateway.media.output import OutputFile, commit_with
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.stages import calls
 from tests.integration.client_calls import dubbing
 from tests.integration.films import NUM_FRAMES, Media, write_short_clip
@@ -62,7 +62,7 @@ def test_footage_whose_own_manifest_is_damaged_gives_a_signed_film_and_a_warning
         result = client.dub(connection, **request).wait(timeout_s=300)
     assert any("without their own manifests" in warning for warning in result.warnings)
     verdict = verdict_of(media.root / "of_damaged_manifest.mp4")
-    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
+    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
 def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:

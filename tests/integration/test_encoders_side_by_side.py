@@ -6,9 +6,9 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 
 ROUNDS = 12

@@ -11,8 +11,8 @@ import pytest
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
 from gateway.dub.scratch import ASIDE
-from gateway.provenance.media_digest import media_sha256
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.binding import media_sha256
+from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.films import OTHER, Media
@@ -78,7 +78,7 @@ def test_a_person_is_enrolled_and_dubbed_from_a_bucket_into_a_bucket(
     assert result.media_sha256 == media_sha256(film)
     for name in ("out/film.mkv", "out/film.mkv.c2pa"):
         downloaded(s3, url, name, tmp_path)
-    assert {verdict_of(tmp_path / name).state for name in ("film.mp4", "film.mkv")} == {State.VALID}
+    assert {verdict_of(tmp_path / name).state for name in ("film.mp4", "film.mkv")} == {ManifestState.VALID}
     assert copies(running) == []
 
 

@@ -11,7 +11,7 @@ from dubstage.client import DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.api import operations
-from gateway.media.output_file import OutputFile
+from gateway.media.output import OutputFile
 from tests.integration.client_calls import dubbing, enrolment, progress, until
 from tests.integration.films import NUM_FRAMES, OTHER, Media, write_short_clip
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway

@@ -22,7 +22,7 @@ import pytest
 from dubstage.client import connect
 from dubstage.client import gateway as client
 from gateway.cli.serve import MODULES
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from gateway.stages.interface import STAGE_NAMES
 from services.common.store.artefacts import OWNER
 from tests.integration.client_calls import dubbing, until

@@ -12,7 +12,7 @@ from tritonclient.utils import InferenceServerException
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from services.common.errors import BackendUnavailable
 from services.common.server.process import server_of
 from services.common.server.server import StageServer

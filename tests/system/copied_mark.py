@@ -15,8 +15,8 @@ from gateway.dub.footage import tracked_frames
 from gateway.dub.records import pose_of
 from gateway.dub.watermark_reading import responses_of_faces
 from gateway.media.probe import probe
-from gateway.provenance.watermark.layout import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
-from gateway.provenance.watermark.signal import STEPS_PER_CHIP
+from gateway.provenance.watermark.detection import STEPS_PER_CHIP
+from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump, bumps
 from gateway.stages.interface import Stages
 from services.common.array_types import Float64
 from services.common.face.crops import BOX_SIZE, box_from_frame, invert

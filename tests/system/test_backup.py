@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.cli.inspect import EXIT_UNKNOWN
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from tests.system.dubbing import SPEECH, cut
 
 OWN = "signed with a certificate of this installation"

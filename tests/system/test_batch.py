@@ -26,7 +26,7 @@ from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, Sho
 from gateway.batch.worker import exit_code_of, run_shot, shot_request
 from gateway.batch.worker_context import WorkerContext, open_worker_context
 from gateway.dub.job import DubJob
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost

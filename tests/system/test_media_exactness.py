@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from gateway.compositing.planes import Composite, composite
+from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter, WriteReport
 from tests.system.dubbing import first_seconds
 
@@ -29,7 +29,7 @@ import re, resource, signal, sys, time
 from pathlib import Path
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.write_settings import WriteSettings
+from gateway.media.encoders import WriteSettings
 from gateway.media.writer import VideoWriter
 from services.common.errors import StorageFull
 source, output, limit, hang_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

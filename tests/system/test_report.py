@@ -9,8 +9,7 @@ import av
 
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
-from gateway.reports.fitting_sheet import COLUMNS
-from gateway.reports.from_outcome import FITTED, write_report
+from gateway.reports.dub_report import COLUMNS, FITTED, write_outcome_report
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.store.artefacts import ArtefactStore
@@ -29,7 +28,7 @@ def test_a_moved_head_has_frames_face_model_and_motion_in_its_report(
 
     async def dub_and_report() -> Path:
         outcome = await job.run(lambda *_: None)
-        return await write_report(request, outcome, job.workspace, host.stages, store, tmp_path / "report")
+        return await write_outcome_report(request, outcome, job.workspace, host.stages, store, tmp_path / "report")
 
     with job:
         page = host.run(dub_and_report())

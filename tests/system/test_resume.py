@@ -15,7 +15,7 @@ import numpy as np
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest
-from gateway.provenance.media_digest import media_sha256
+from gateway.provenance.binding import media_sha256
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.forked import Forked
 from tests.system.dubbing import ROOT, SPEECH, UNPERSONALIZED, Dubber, cut, sha256

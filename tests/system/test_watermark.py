@@ -23,7 +23,7 @@ from gateway.dub.request import DubRequest
 from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
 from gateway.provenance.credential import installation_credential
-from gateway.provenance.opening import open_sealer, own_watermark_key
+from gateway.provenance.installation import open_sealer, own_watermark_key
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import verdict_of
 from gateway.provenance.watermark.detection import Finding

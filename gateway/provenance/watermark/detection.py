@@ -1,21 +1,283 @@
-"""Search for the watermark of a key in the responses of a face: the time of the film, the bits, how sure they are, and where."""
+"""Search for the watermark of a key in a face: the time of the film, the bits, how sure they are, and where the mark is.
+
+1. Responses. A face moves, and its light changes: most of its energy is at low frequencies in time, and in few patterns of the grid
+(exposure, turning of the head, the mouth). So the luma under the bumps is taken on a regular time grid, its slow part is
+subtracted, and the rest is whitened over the cells and in time, with the covariances that it has itself. The response is the
+correlation with the course of one chip in time: a matched filter in coloured noise, which weights every cell by its reliability.
+
+2. Search for the time of the film: all shifts between the chips of a key and the responses of a face. Version 1 of the watermark
+has the same chips in every film of a word, so one Fourier transform compares all shifts. In version 2, the picture decides about
+the signs too (pattern.py), and each step is compared with the chips of each time.
+
+3. Probability that a film without the watermark looks as if it had one, which decides what counts as found.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import cv2
 import numpy as np
 
-from gateway.provenance.watermark.chance import log10_tail
-from gateway.provenance.watermark.code import WORD_BITS, decoded
-from gateway.provenance.watermark.content import ContentSigns
-from gateway.provenance.watermark.payload import Payload
-from gateway.provenance.watermark.search import SHIFTS, ContentSearch, Part, Search, chip_steps
-from gateway.provenance.watermark.signal import STEP_S, STEPS_PER_CHIP
-from gateway.provenance.watermark.spreading import Spreading
-from services.common.array_types import Float64
+from gateway.provenance.watermark.pattern import CELLS, CHIP_S, COLUMNS, PERIOD, ROWS, ContentSigns, Spreading, bump, bumps
+from gateway.provenance.watermark.payload import WORD_BITS, Payload, decoded
+from services.common.array_types import Array, Float32, Float64, Int64, UInt8
+from services.common.face.crops import BOX_SIZE
+
+
+def log10_tail(total: float, terms: int) -> float:
+    """Return the decimal logarithm of the probability that the sum of squares of `terms` normal numbers is `total` or more.
+
+    The numbers have a mean of 0 and a variance of 1. This is the tail of the chi-squared distribution with an even number of
+    degrees of freedom. Source: Abramowitz and Stegun 1964, 26.4.21.
+
+    Args:
+        total: sum of squares, above 0.
+        terms: number of squares, even.
+    """
+    half = 0.5 * total
+    logs = [place * math.log(half) - math.lgamma(place + 1) for place in range(terms // 2)]
+    highest = max(logs)
+    summed = highest + math.log(sum(math.exp(value - highest) for value in logs))
+    return min(0.0, (summed - half) / math.log(10.0))
+
+
+STEPS_PER_CHIP: Final = 5
+"""Steps of the time grid per chip: 25 steps per second."""
+STEP_S: Final = CHIP_S / STEPS_PER_CHIP
+BLOCK: Final = 250
+"""Most steps of a block, whose covariances are measured together."""
+LEAST_BLOCK: Final = 25
+_SIDE: Final = 40
+"""Pixels of the render box in which the luma is projected onto the grid."""
+_SLOW_S: Final = 0.6
+"""Deviation of the Gaussian in time that takes the slow part, seconds."""
+_CELL_FLOOR: Final = 0.05
+"""Added to the variances of the cells, of their mean: the covariance is measured on few steps."""
+_TIME_FLOOR: Final = 0.1
+_MEMORY_S: Final = 3.0
+"""Time after which the correlation in time is taken as 0, seconds."""
+
+
+def _lower_face() -> Float64:
+    """Return where the masks of dubs lie, float64 [40, 40], 0 to 1: the upper edge is straight, the lower edge half an ellipse."""
+    pixel = (np.arange(_SIDE) + 0.5) * (BOX_SIZE / _SIDE) - 0.5
+    down, across = pixel[:, None], pixel[None, :]
+    radius = np.sqrt(((across - 79.5) / 76.0) ** 2 + (np.maximum(down - 44.0, 0.0) / 78.0) ** 2)
+    return np.asarray(np.clip((1.0 - radius) * 10.0, 0.0, 1.0) * np.clip((down - 26.0) / 6.0, 0.0, 1.0), np.float64)
+
+
+_DOWN, _ACROSS = bumps(_SIDE)
+_WEIGHT: Final = _lower_face()
+_TEMPLATES: Final = np.einsum("yx,yi,xj->yxij", _WEIGHT, _DOWN, _ACROSS).reshape(_SIDE * _SIDE, CELLS)
+_GRAM: Final = _TEMPLATES.T @ _TEMPLATES
+
+
+def projected(luma: UInt8 | Float32) -> Float32:
+    """Return the luma of a render box under the bumps of the grid, float32 [CELLS].
+
+    Args:
+        luma: [160, 160], 0 to 255.
+    """
+    small = cv2.resize(luma, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return np.asarray(_DOWN.T @ (small * _WEIGHT) @ _ACROSS, np.float32).reshape(ROWS * COLUMNS)
+
+
+def responses(seconds: Float64, luma: Float32) -> tuple[int, Float64]:
+    """Return the first step of the time grid, and the responses to chips at every step, float64 [steps, CELLS].
+
+    The sign of a response says the sign of the chip, its size how sure that is. The mean of a chip's response has the chip's sign.
+
+    Args:
+        seconds: float64 [N], times of frames, increasing, without gaps; STEP_S * LEAST_BLOCK or longer.
+        luma: float32 [N, CELLS], from `projected`.
+    """
+    first, last = int(np.ceil(seconds[0] / STEP_S - 1e-6)), int(np.floor(seconds[-1] / STEP_S + 1e-6))
+    grid = np.arange(first, last + 1) * STEP_S
+    later = np.clip(np.searchsorted(seconds, grid), 1, len(seconds) - 1)
+    part = np.clip((grid - seconds[later - 1]) / (seconds[later] - seconds[later - 1]), 0.0, 1.0)[:, None]
+    values = luma[later - 1] * (1.0 - part) + luma[later] * part
+    count = max(1, round(len(grid) / BLOCK))
+    edges = np.linspace(0, len(grid), count + 1).astype(int)
+    return first, np.concatenate([_of_block(values[begin:end]) for begin, end in zip(edges[:-1], edges[1:], strict=True)])
+
+
+def _of_block(values: Array) -> Float64:
+    steps = len(values)
+    fast = _without_slow(steps)
+    moving = fast @ values
+    whitened = moving @ np.linalg.solve(_floored(moving.T @ moving / steps, _CELL_FLOOR), _GRAM)
+    level = np.sqrt((whitened**2).mean(0)) + 1e-9
+    # A frame that stands out by far, such as at a cut that the tracker did not see, must not outweigh all others.
+    whitened = np.clip(whitened, -4.0 * level, 4.0 * level)
+    place = np.arange(steps)
+    correlation = np.array([(whitened[lag:] / level * (whitened[: steps - lag] / level)).sum() for lag in place]) / (steps * CELLS)
+    correlation *= np.clip(1.0 - place * STEP_S / _MEMORY_S, 0.0, 1.0)
+    over_time = _floored(correlation[np.abs(place[:, None] - place)], _TIME_FLOOR)
+    courses = fast @ bump((place[:, None] - place) / STEPS_PER_CHIP)
+    return np.asarray(np.linalg.solve(over_time, courses).T @ whitened, np.float64)
+
+
+def _without_slow(steps: int) -> Float64:
+    """Return the matrix, float64 [steps, steps], that subtracts the weighted mean of the neighbourhood in time."""
+    place = np.arange(steps)
+    near = np.exp(-0.5 * ((place[:, None] - place) * STEP_S / _SLOW_S) ** 2)
+    return np.asarray(np.eye(steps) - near / near.sum(1, keepdims=True), np.float64)
+
+
+def _floored(covariance: Float64, floor: float) -> Float64:
+    """Return a covariance with a part of its mean variance added to every variance."""
+    mean = float(np.trace(covariance)) / len(covariance)
+    return np.asarray(covariance + (floor * mean + 1e-9) * np.eye(len(covariance)), np.float64)
+
+
+def seen_spans(seconds: Float64, starts: Sequence[int]) -> list[slice]:
+    """Return the parts of a face's frames in which the face is seen without a gap.
+
+    Args:
+        seconds: float64 [N], times of the frames, increasing.
+        starts: places of frames that begin a shot.
+    """
+    gaps = np.flatnonzero(np.diff(seconds) > 5.0 * STEP_S) + 1
+    edges = sorted({0, len(seconds), *gaps.tolist(), *starts})
+    return [
+        slice(begin, end)
+        for begin, end in zip(edges[:-1], edges[1:], strict=True)
+        if seconds[end - 1] - seconds[begin] >= LEAST_BLOCK * STEP_S
+    ]
+
+
+SHIFTS: Final = PERIOD * STEPS_PER_CHIP
+"""Number of shifts that are tried: the steps of one period of the signs."""
+_BLOCK: Final = 4096
+"""Steps that are compared together, so that long films take little memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSpan:
+    """Responses of a face that is seen without a gap.
+
+    Attributes:
+        first: step of the time grid of the first row.
+        responses: float64 [steps, CELLS], from gateway.provenance.watermark.detection.responses.
+        pictures: uint8 [steps, PIXELS], from gateway.provenance.watermark.pattern.at_first_frames.
+    """
+
+    first: int
+    responses: Float64 = field(repr=False)
+    pictures: UInt8 = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedBits:
+    """The bits at one shift of the time grid.
+
+    Attributes:
+        shift: step of the time grid at which the chips begin.
+        bits: float64 [64], the bits of the word in standard deviations; above 0: 1.
+        total: sum of the squares of the bits.
+    """
+
+    shift: int
+    bits: Float64 = field(repr=False)
+    total: float
+
+
+class Search:
+    """Search for the chips of one key in films of version 1."""
+
+    def __init__(self, spreading: Spreading) -> None:
+        carries = (spreading.bit == np.arange(WORD_BITS)[:, None, None]).astype(np.float64)
+        self._signed = np.conj(np.fft.rfft(carries * spreading.sign, axis=1))
+        self._carries = np.conj(np.fft.rfft(carries, axis=1))
+
+    def best_shift(self, parts: Sequence[ResponseSpan]) -> ShiftedBits:
+        """Return the shift with the largest sum of squared bits.
+
+        Under a wrong key, the signs of all chips are random. Every bit is a sum of numbers with random signs, divided by the root
+        of the sum of their squares, so the variance of the bit is 1, whatever the film shows.
+
+        Args:
+            parts: responses of a face, one part or more.
+        """
+        folded = np.zeros((SHIFTS, CELLS))
+        for part in parts:
+            np.add.at(folded, (part.first + np.arange(len(part.responses))) % SHIFTS, part.responses)
+        return max((self._best_turn(folded, phase) for phase in range(STEPS_PER_CHIP)), key=lambda found: found.total)
+
+    def compared(self, part: ResponseSpan, shift: int) -> Float64:
+        """Return what is compared with the chips of a word at a shift, float64 [steps, CELLS]."""
+        del shift
+        return part.responses
+
+    def _best_turn(self, folded: Float64, phase: int) -> ShiftedBits:
+        chips = folded[phase::STEPS_PER_CHIP]
+        energy = _over_turns(self._carries, chips**2)
+        bits = _over_turns(self._signed, chips) / np.sqrt(np.maximum(energy, 1e-30))
+        totals = (bits**2).sum(0)
+        turn = int(np.argmax(totals))
+        return ShiftedBits(phase + STEPS_PER_CHIP * turn, bits[:, turn], float(totals[turn]))
+
+
+class ContentSearch:
+    """Search for the chips of one key in films of version 2."""
+
+    def __init__(self, spreading: Spreading, content: ContentSigns) -> None:
+        self._content = content
+        self._carries = (spreading.bit[:, :, None] == np.arange(WORD_BITS)).astype(np.float64)
+        self._signed = self._carries * spreading.sign[:, :, None]
+
+    def best_shift(self, parts: Sequence[ResponseSpan]) -> ShiftedBits:
+        """Return the shift with the largest sum of squared bits, as `Search.best_shift`.
+
+        A response counts as much as the signs of the picture are sure. These do not depend on the signs of the chips, so the
+        variance of a bit under a wrong key is 1 here too.
+
+        Args:
+            parts: responses of a face, one part or more.
+        """
+        sums, energy = np.zeros((SHIFTS, WORD_BITS)), np.zeros((SHIFTS, WORD_BITS))
+        for part in parts:
+            soft = self._content.soft(part.pictures)
+            for begin in range(0, len(soft), _BLOCK):
+                block = slice(begin, begin + _BLOCK)
+                steps = part.first + begin + np.arange(len(soft[block]))
+                for turn in range(PERIOD):
+                    weights = self._content.weights(soft[block], np.full(len(steps), turn))
+                    weighted = part.responses[block] * weights
+                    shifts = (steps - turn * STEPS_PER_CHIP) % SHIFTS
+                    np.add.at(sums, shifts, weighted @ self._signed[turn])
+                    np.add.at(energy, shifts, weighted**2 @ self._carries[turn])
+        bits = sums / np.sqrt(np.maximum(energy, 1e-30))
+        totals = (bits**2).sum(1)
+        shift = int(np.argmax(totals))
+        return ShiftedBits(shift, bits[shift], float(totals[shift]))
+
+    def compared(self, part: ResponseSpan, shift: int) -> Float64:
+        """Return what is compared with the chips of a word at a shift, float64 [steps, CELLS]."""
+        soft = self._content.soft(part.pictures)
+        return part.responses * self._content.weights(soft, chip_steps(part, shift))
+
+
+def chip_steps(part: ResponseSpan, shift: int) -> Int64:
+    """Return the number of the step of chips that each row of a part is compared with, int64 [steps], 0 to PERIOD - 1."""
+    steps = part.first + np.arange(len(part.responses))
+    return np.asarray((steps - shift) // STEPS_PER_CHIP % PERIOD, np.int64)
+
+
+def _over_turns(of_chip: Array, chips: Float64) -> Float64:
+    """Return the sum over k and c of of_chip[b, k, c] * chips[(k + turn) % PERIOD, c], float64 [64, PERIOD] by bit and turn.
+
+    Args:
+        of_chip: complex128 [64, PERIOD / 2 + 1, CELLS], conjugate Fourier transform in k.
+        chips: float64 [PERIOD, CELLS].
+    """
+    spectrum = np.einsum("bfc,fc->bf", of_chip, np.fft.rfft(chips, axis=0))
+    return np.asarray(np.fft.irfft(spectrum, n=PERIOD, axis=1), np.float64)
+
 
 FALSE_ALARM_LOG10: Final = -6.0
 """A mark is found if a film without the mark shows as much with a probability below 10^-6."""
@@ -67,7 +329,7 @@ class Detector:
         self._spreading = Spreading.of_key(key)
         self._searches = (Search(self._spreading), ContentSearch(self._spreading, ContentSigns.of_key(key)))
 
-    def find(self, parts: Sequence[Part], *, trials: int = 1) -> Finding | None:
+    def find(self, parts: Sequence[ResponseSpan], *, trials: int = 1) -> Finding | None:
         """Return the likeliest mark in one face; None: there are no parts.
 
         The time at which the film was cut is unknown, so every shift of the time grid is tried, in all parts together and, because
@@ -96,7 +358,9 @@ class Detector:
         )
 
 
-def _spans(parts: Sequence[Part], search: Search | ContentSearch, shift: int, chips: Float64) -> tuple[tuple[float, float], ...]:
+def _spans(
+    parts: Sequence[ResponseSpan], search: Search | ContentSearch, shift: int, chips: Float64
+) -> tuple[tuple[float, float], ...]:
     """Return where the responses follow chips, float64 [PERIOD, CELLS]; seconds [begin, end) in order."""
     spans: list[tuple[float, float]] = []
     for part in parts:

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from gateway.ahead import in_thread
+from gateway.async_utilities import in_thread
 from services.common.errors import BackendUnavailable
 from services.common.server.process import server_of
 from services.common.server.server import StageServer

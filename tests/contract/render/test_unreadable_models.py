@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from gateway.cli.checks import check_renderers
+from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
 from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import MouthBank

@@ -28,7 +28,7 @@ from gateway.backup.write import write_backup
 from gateway.database.tables import ActorRow, Base, LineageRow
 from gateway.operations.store import OperationStore
 from gateway.provenance.credential import KEY_FILE, installation_credential
-from gateway.provenance.opening import trusted_authorities
+from gateway.provenance.installation import trusted_authorities
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_FILE as SIGNING
 from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused

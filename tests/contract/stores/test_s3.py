@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gateway.actors.store import ActorStore, owner_of
-from gateway.cli.checks import check_store
+from gateway.cli.doctor import check_store
 from gateway.settings import GatewaySettings
 from services.common.errors import (
     ArtefactCorrupt,

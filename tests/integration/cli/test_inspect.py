@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gateway.cli.app import run
 from gateway.provenance.credential import KEY_FILE, credential_of, installation_credential
-from gateway.provenance.opening import open_sealer
+from gateway.provenance.installation import open_sealer
 from gateway.provenance.seal import Sealer
 from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings

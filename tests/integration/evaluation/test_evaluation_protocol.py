@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.cli.evaluate_result import show_scores
+from gateway.cli.evaluate import show_scores
 from gateway.evaluation import protocol
 from gateway.evaluation.aggregate import BootstrapSettings
 from gateway.evaluation.mouth_metrics import Closures

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gateway.media import inspection
-from gateway.media.inspection import inspect_film, inspect_in_child, inspect_sound
+from gateway.media.inspection import inspect_in_child, inspect_sound, inspect_video
 from gateway.media.probe import probe
 from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
@@ -49,14 +49,14 @@ def test_a_file_that_takes_too_much_memory_is_refused(tmp_path: Path, monkeypatc
     assert path.stat().st_size < 3_000_000
     monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 400 << 20)
     with pytest.raises(MediaUnsupported, match=r"large\.png .* takes more than 400 MiB of memory"):
-        inspect_film(path)
+        inspect_video(path)
 
 
 def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_clip(tmp_path / CLIP)
     monkeypatch.setattr(inspection, "PROBE_BASE_S", -0.99)
     with pytest.raises(MediaUnsupported, match=r"clip\.mp4 .* takes more than \d+ s"):
-        inspect_film(path)
+        inspect_video(path)
 
 
 def test_a_cancelled_wait_ends_the_process_that_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_what_the_process_finds_is_what_probe_finds(tmp_path: Path) -> None:
         timecode="01:02:03:04", comment="prise d'été", chapters=True,
     )  # fmt: skip
     path = make_clip(tmp_path / CLIP, clip)
-    here, there = probe(path), inspect_film(path)
+    here, there = probe(path), inspect_video(path)
     np.testing.assert_array_equal(there.video.pts, here.video.pts)
     assert not there.video.pts.flags.writeable
     for name in ("path", "container", "audio", "others", "metadata"):
@@ -120,10 +120,10 @@ def test_a_file_is_looked_into_once_until_its_content_changes(tmp_path: Path, mo
         return start(self, handle, seconds)
 
     monkeypatch.setattr(inspection._Inspection, "_start", counted)
-    assert inspect_film(path).video.num_frames == inspect_film(path).video.num_frames
+    assert inspect_video(path).video.num_frames == inspect_video(path).video.num_frames
     assert started == ["film"]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(MediaUnsupported):
-        inspect_film(path)
+        inspect_video(path)
     assert started == ["film", "film"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
 from services.common.errors import StorageFull
 from tests.unit.media.made_footage import Clip, make_clip

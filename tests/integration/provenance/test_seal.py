@@ -14,14 +14,14 @@ import av
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.media.film_room import copy_with_room
-from gateway.media.output_file import OutputFile, commit_with
+from gateway.media.mp4 import copy_with_padding
+from gateway.media.output import OutputFile, commit_with
+from gateway.provenance.binding import manifest_boxes, media_sha256
+from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
-from gateway.provenance.facts import DubFacts
-from gateway.provenance.media_digest import manifest_boxes, media_sha256
-from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.sidecar import sidecar_of
+from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, flip, write_film
 
@@ -63,7 +63,7 @@ def test_mp4_and_mov_have_the_manifest_inside_and_the_same_media(
     signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
     verdict = verdict_of(signed)
     assert (verdict.state, verdict.place, verdict.reasons) == (
-        State.VALID,
+        ManifestState.VALID,
         "embedded",
         ("no trusted authority vouches for the signer",),
     )
@@ -84,12 +84,12 @@ def test_other_films_have_the_manifest_beside_them_and_not_a_byte_more(
     sidecar = tmp_path / f"signed{suffix}.c2pa"
     for asked in (signed, sidecar):
         verdict = verdict_of(asked)
-        assert (verdict.file, verdict.state, verdict.place) == (signed, State.VALID, "sidecar")
+        assert (verdict.file, verdict.state, verdict.place) == (signed, ManifestState.VALID, "sidecar")
     moved = tmp_path / f"moved{suffix}"
     signed.rename(moved)
-    assert verdict_of(moved).state == State.NONE
+    assert verdict_of(moved).state == ManifestState.NONE
     sidecar.rename(tmp_path / f"moved{suffix}.c2pa")
-    assert verdict_of(moved).state == State.VALID
+    assert verdict_of(moved).state == ManifestState.VALID
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -99,7 +99,7 @@ def test_one_bit_changed_in_a_film_is_told(part: float, suffix: str, signed: Pat
     size, manifest = film.stat().st_size, 16_384 if suffix == ".mp4" else 0
     flip(film, manifest + int(part * (size - 1 - manifest)))
     verdict = verdict_of(film)
-    assert verdict.state == State.INVALID
+    assert verdict.state == ManifestState.INVALID
     assert any("was changed after it was signed" in reason for reason in verdict.reasons)
 
 
@@ -107,7 +107,7 @@ def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
     film = _copy(signed, ".mp4", tmp_path)
     flip(film, film.read_bytes().index(b"a method"))
     verdict = verdict_of(film)
-    assert verdict.state == State.INVALID
+    assert verdict.state == ManifestState.INVALID
     assert verdict.reasons
 
 
@@ -158,7 +158,7 @@ def test_a_film_that_shows_nothing_synthetic_does_not_say_so(carphone: Path, sea
         content.write(film.read_bytes())
     commit_with(file, sealer.seal(honest, film))
     verdict = verdict_of(film)
-    assert verdict.state == State.VALID
+    assert verdict.state == ManifestState.VALID
     assert verdict.actions[1] == {"action": "c2pa.edited", "description": "No mouth in this film is synthetic."}
     assert verdict.dub is not None
     assert verdict.dub.dubbed == []
@@ -170,7 +170,7 @@ def test_the_manifest_of_the_footage_is_kept(
 ) -> None:
     second = write_film(tmp_path / f"second{film}", carphone, sealer, source=signed / f"film{footage}")
     verdict, first = verdict_of(second), verdict_of(signed / f"film{footage}").dub
-    assert verdict.state == State.VALID
+    assert verdict.state == ManifestState.VALID
     assert first is not None
     (kept,) = verdict.ingredients
     assert DubFacts.model_validate(kept.pop("dub")).statement == first.statement
@@ -181,14 +181,18 @@ def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, se
     first = _copy(signed, ".mp4", tmp_path)
     flip(first, first.stat().st_size - 100)
     second = verdict_of(write_film(tmp_path / "second.mp4", carphone, sealer, source=first))
-    assert (second.state, second.ingredients[0]["has_manifest"], second.ingredients[0]["valid"]) == (State.VALID, True, False)
+    assert (second.state, second.ingredients[0]["has_manifest"], second.ingredients[0]["valid"]) == (
+        ManifestState.VALID,
+        True,
+        False,
+    )
 
 
 def test_footage_that_c2pa_cannot_parse_has_no_manifest_to_keep(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     odd = tmp_path / "odd.mp4"
     odd.write_bytes(b"no film at all, whatever the name says")
     verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer, source=odd))
-    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
+    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
 def _unreadable(manifest: Path) -> None:
@@ -212,7 +216,7 @@ def test_a_damaged_manifest_of_the_footage_is_left_out_with_a_warning(
     with capture_logs() as logs:
         commit_with(film, seal)
     verdict = verdict_of(tmp_path / "second.mp4")
-    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (State.VALID, False)
+    assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
     assert verdict.dub is not None
     assert verdict.dub.sources[0].sha256 == hashlib.sha256(footage.read_bytes()).hexdigest()
     assert len(seal.warnings) == 1
@@ -234,11 +238,11 @@ def test_a_manifest_of_the_footage_that_is_kept_gives_no_warning(
 def test_the_certificates_of_the_installation_make_its_films_trusted(carphone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(folder)))
-    assert verdict_of(film, anchors=certificates_in(folder / KEY_FILE)).state == State.TRUSTED
+    assert verdict_of(film, anchors=certificates_in(folder / KEY_FILE)).state == ManifestState.TRUSTED
     other = tmp_path / "other"
     installation_credential(other)
     stranger = verdict_of(film, anchors=certificates_in(other / KEY_FILE))
-    assert (stranger.state, stranger.signer["common_name"]) == (State.VALID, "dubstage installation (self-signed)")
+    assert (stranger.state, stranger.signer["common_name"]) == (ManifestState.VALID, "dubstage installation (self-signed)")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -283,7 +287,7 @@ def test_a_film_of_the_same_name_gets_the_new_manifest(carphone: Path, sealer: S
     sealer.check_place(film, overwrite=False)
     write_film(film, carphone, sealer)
     assert (tmp_path / "film.mkv.c2pa").read_bytes() != before
-    assert verdict_of(film).state == State.VALID
+    assert verdict_of(film).state == ManifestState.VALID
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -309,12 +313,12 @@ def test_a_film_whose_room_is_too_small_is_copied_and_signed_all_the_same(
     with film.content() as content:
         if room:
             with plain.open("rb") as source:
-                copy_with_room(source, content, room)
+                copy_with_padding(source, content, room)
         else:
             content.write(plain.read_bytes())
     commit_with(film, sealer.seal(claim_of(carphone), tmp_path / "film.mp4"))
     verdict = verdict_of(tmp_path / "film.mp4")
-    assert (verdict.state, verdict.media_sha256) == (State.VALID, media_sha256(plain))
+    assert (verdict.state, verdict.media_sha256) == (ManifestState.VALID, media_sha256(plain))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "plain.mp4"]
 
 
@@ -322,7 +326,7 @@ def test_a_film_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_pat
     monkeypatch.delattr(OutputFile, "rewriting")
     first = write_film(tmp_path / "first.mp4", carphone, sealer)
     second = write_film(tmp_path / "second.mov", carphone, sealer, source=first)
-    assert (verdict_of(first).state, verdict_of(second).state) == (State.VALID, State.VALID)
+    assert (verdict_of(first).state, verdict_of(second).state) == (ManifestState.VALID, ManifestState.VALID)
 
 
 def test_bytes_behind_the_manifest_cannot_be_used_to_hide_something(signed: Path, tmp_path: Path) -> None:
@@ -332,6 +336,6 @@ def test_bytes_behind_the_manifest_cannot_be_used_to_hide_something(signed: Path
     flip(film, box.end - 1)
     verdict = verdict_of(film)
     assert (verdict.state, verdict.reasons) == (
-        State.INVALID,
+        ManifestState.INVALID,
         ("the bytes behind the manifest were changed after the film was signed",),
     )

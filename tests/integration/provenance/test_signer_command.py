@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.provenance.opening import open_sealer, own_watermark_key
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.installation import open_sealer, own_watermark_key
+from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
 from services.common.server.settings import load_settings
@@ -70,7 +70,7 @@ def test_the_command_signs_and_readers_trust_the_film(algorithm: str, carphone: 
     sealer = open_sealer(settings)
     assert sealer.credential.key == b""
     assert sealer.credential.algorithm == algorithm
-    assert verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer), anchors=anchor).state is State.TRUSTED
+    assert verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer), anchors=anchor).state is ManifestState.TRUSTED
 
 
 def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_the_wait_for_the_command_does_not_count_as_the_authoritys(carphone: Pat
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(sealer, time_stamp_url=url, time_stamp_limit_s=4.0)
         verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, stamped), anchors=anchor + stamper.anchor)
-    assert (verdict.state, verdict.time_is_trusted) == (State.TRUSTED, True)
+    assert (verdict.state, verdict.time_is_trusted) == (ManifestState.TRUSTED, True)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from gateway.provenance.binding import sidecar_binding
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import credential_of
 from gateway.provenance.library import LibraryError, sign
-from gateway.provenance.places import sidecar_of
 from gateway.provenance.seal import Sealer
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.sidecar import sidecar_of
+from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest
 from tests.unit.provenance.signed_films import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Door, Request, Stamper, authority, new_stamper, refusal
@@ -96,13 +96,17 @@ def test_a_film_has_the_time_of_the_authority(
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         film = write_film(tmp_path / f"film{suffix}", carphone, replace(studio.sealer, time_stamp_url=url))
     verdict = verdict_of(film, anchors=studio.anchor + stamper.anchor)
-    assert (verdict.state, verdict.reasons, verdict.time_is_trusted) == (State.TRUSTED, (), True)
+    assert (verdict.state, verdict.reasons, verdict.time_is_trusted) == (ManifestState.TRUSTED, (), True)
     assert datetime.datetime.fromisoformat(verdict.signer["time"]) == STAMPED_AT
     assert verdict.media_sha256 == verdict_of(plain).media_sha256
     doubted = verdict_of(film, anchors=studio.anchor)
-    assert (doubted.state, doubted.time_is_trusted, doubted.signer["time"]) == (State.TRUSTED, False, verdict.signer["time"])
+    assert (doubted.state, doubted.time_is_trusted, doubted.signer["time"]) == (
+        ManifestState.TRUSTED,
+        False,
+        verdict.signer["time"],
+    )
     undated = verdict_of(plain, anchors=studio.anchor + stamper.anchor)
-    assert (undated.state, undated.time_is_trusted, "time" in undated.signer) == (State.TRUSTED, False, False)
+    assert (undated.state, undated.time_is_trusted, "time" in undated.signer) == (ManifestState.TRUSTED, False, False)
 
 
 def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_a_film_that_was_changed_is_told_in_spite_of_its_time(
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     flip(film, film.stat().st_size - 100)
-    assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == State.INVALID
+    assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
 
 
 def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
@@ -137,7 +141,7 @@ def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
         stamped = replace(studio.sealer, time_stamp_url=url)
         film = write_film(tmp_path / "film.mp4", carphone, stamped, source=footage)
     verdict = verdict_of(film, anchors=studio.anchor + stamper.anchor)
-    assert (verdict.state, verdict.time_is_trusted) == (State.TRUSTED, True)
+    assert (verdict.state, verdict.time_is_trusted) == (ManifestState.TRUSTED, True)
     assert not verdict.ingredients[0]["has_manifest"]
 
 
@@ -207,13 +211,13 @@ def test_a_film_stays_valid_after_the_certificate_has_expired_for_who_trusts_the
         short = _signed_in_time(carphone, dated, plain, url)
     both = short.anchor + stamper.anchor
     limit_s = time.monotonic() + 60.0
-    while verdict_of(plain, anchors=both).state != State.INVALID:
+    while verdict_of(plain, anchors=both).state != ManifestState.INVALID:
         assert time.monotonic() < limit_s
         time.sleep(0.02)
-    assert verdict_of(dated, anchors=both).state == State.TRUSTED
+    assert verdict_of(dated, anchors=both).state == ManifestState.TRUSTED
     for film, anchors in ((dated, short.anchor), (plain, both)):
         expired = verdict_of(film, anchors=anchors)
-        assert expired.state == State.INVALID
+        assert expired.state == ManifestState.INVALID
         assert any("no trusted authority vouches for that time" in reason for reason in expired.reasons)
 
 

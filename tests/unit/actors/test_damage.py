@@ -12,7 +12,7 @@ import pytest
 
 from gateway.actors.store import ActorStore
 from gateway.cli.app import run
-from gateway.cli.checks import check_database
+from gateway.cli.doctor import check_database
 from gateway.database.session import Database
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, StorageRefused

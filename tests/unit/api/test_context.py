@@ -10,10 +10,10 @@ from sqlalchemy import select
 
 from gateway.actors.store import ActorStore
 from gateway.api.context import TenantContext
-from gateway.confinement import confine
 from gateway.database.tables import JobFolderRow
-from gateway.media.output_file import OutputFile
+from gateway.media.output import OutputFile
 from gateway.operations.store import OperationStore
+from gateway.safe_paths import confine
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.api.media import MediaFolder, MediaLocations
-from gateway.media.output_file import OutputFile
+from gateway.media.output import OutputFile
 from gateway.media.probe import probe
 from services.common.errors import InvalidRequest, MediaUnsupported
 from tests.unit.media.made_footage import make_clip

@@ -15,16 +15,15 @@ ROOMS = ("services.motion.predictors", "services.render.renderers", "research.me
 REGISTRIES = tuple(f"{rooms}.registry" for rooms in ROOMS)
 MAY_NAME_METHODS = ("gateway/methods.py", "services/motion/predictors/", "services/render/renderers/", "research/methods/")
 GATEWAY_LAYERS = (
-    ("gateway.confinement",),
-    ("gateway.bounded_file",),
+    ("gateway.safe_paths",),
     (
-        "gateway.ahead",
+        "gateway.async_utilities",
         "gateway.child_process",
         "gateway.consent",
         "gateway.methods",
         "gateway.private_files",
         "gateway.settings",
-        "gateway.unforeseen",
+        "gateway.crash_report",
     ),
     ("gateway.media", "gateway.planning", "gateway.signatures"),
     ("gateway.compositing", "gateway.provenance"),

@@ -15,9 +15,9 @@ from bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, 
 from bench.watermark.dubs import AS_WRITTEN, Row, append_row, read_rows
 from bench.watermark.recodings import RECODINGS, recoded
 from bench.watermark.undubbed import films_below, readings_of, write_readings
-from gateway.provenance.watermark.content import PIXELS
+from gateway.provenance.watermark.detection import ResponseSpan
+from gateway.provenance.watermark.pattern import PIXELS
 from gateway.provenance.watermark.payload import watermark_key
-from gateway.provenance.watermark.search import Part
 from tests.unit.provenance.conftest import carphone
 
 __all__ = ["carphone"]
@@ -70,7 +70,10 @@ def test_copies_to_other_people_and_to_the_same_person_are_counted_apart(tmp_pat
 
 def test_noise_has_no_false_alarm_and_keeps_the_stated_probability(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    films = [[[Part(0, random.normal(size=(100, 96)), random.integers(0, 256, (100, PIXELS)).astype(np.uint8))]] for _ in range(5)]
+    films = [
+        [[ResponseSpan(0, random.normal(size=(100, 96)), random.integers(0, 256, (100, PIXELS)).astype(np.uint8))]]
+        for _ in range(5)
+    ]
     readings = readings_of([*films, [], [[]]], watermark_key(b"own"), 4)
     assert (readings.films, readings.seconds, readings.false_alarms) == (5, 20.0, 0)
     assert readings.wrong.shape == (4, 5)

@@ -11,7 +11,7 @@ from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import record_settings
 from gateway.cli.app import run
-from gateway.cli.check_keys import check_signing_key
+from gateway.cli.doctor import check_signing_key
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
 from services.common.errors import StorageRefused

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gateway.cli.app import run
-from gateway.cli.quantities import parse_age, parse_size, shown_age, shown_size
+from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
 from gateway.dub.journal import Journal
 from gateway.dub.workspace import Workspace
 from services.common.errors import InvalidRequest

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.compositing.blend import blend_box, laplacian_blend, support_weight
-from gateway.compositing.colour_match import match_colour
+from gateway.compositing.blend import blend_box, laplacian_blend, match_colour, support_weight
 from services.common.errors import ContractBroken
 
 ROWS, COLUMNS = np.mgrid[:160, :160]

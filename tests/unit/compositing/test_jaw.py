@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gateway.compositing.blend import blend_box
-from gateway.compositing.jaw import jaw_shift, moved
+from gateway.compositing.jaw import jaw_shift, warp_footage
 from services.common.array_types import Float32, UInt8
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import JAW, NUM_LIPS, NUM_MOUTH_AREA
@@ -53,12 +53,12 @@ def test_the_footage_rests_where_the_filmed_jaw_is_the_wanted_one() -> None:
     box = np.random.default_rng(0).integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
     shift = jaw_shift(_jaw(5), _jaw(5), _mask())
     assert not shift.any()
-    np.testing.assert_array_equal(moved(box, shift), box)
+    np.testing.assert_array_equal(warp_footage(box, shift), box)
 
 
 @pytest.mark.parametrize(("filmed", "wanted"), [(14.0, 0.0), (6.0, 0.0), (0.0, 12.0)])
 def test_the_filmed_chin_comes_to_the_wanted_chin(filmed: float, wanted: float) -> None:
-    box = moved(_face(filmed), jaw_shift(_jaw(filmed), _jaw(wanted), _mask()))
+    box = warp_footage(_face(filmed), jaw_shift(_jaw(filmed), _jaw(wanted), _mask()))
     chin = box[:, CENTRE].sum(axis=1, dtype=int)[90:].argmin() + 90
     assert abs(int(chin) - (CHIN + wanted)) <= 2
 
@@ -67,7 +67,7 @@ def test_a_high_chin_over_a_low_one_gives_one_chin() -> None:
     mask, low, high = _mask(), _face(14), _face(0)
     shift = jaw_shift(_jaw(14), _jaw(0), mask)
     assert _dark_lines(blend_box(high, low, mask)) == 2, "without the move both chins are to be seen"
-    assert _dark_lines(blend_box(high, moved(low, shift), mask)) == 1
+    assert _dark_lines(blend_box(high, warp_footage(low, shift), mask)) == 1
 
 
 def test_only_the_lower_face_and_what_is_below_it_moves() -> None:

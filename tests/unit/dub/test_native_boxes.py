@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dub.native_boxes import native_boxes, native_luma, scale_of
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.media.combing import without_combs
+from gateway.media.interlacing import deinterlaced_luma
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.face.crops import HeadPose
@@ -46,7 +46,7 @@ def test_each_record_gets_the_box_of_its_own_frame(faces: RecordFile, tmp_path: 
     with VideoReader(info) as reader:
         found = list(native_boxes(reader, faces, range(3), 2))
     with VideoReader(info) as reader:
-        shown = {frame.index: without_combs(grey(to_rgb(frame))) for frame in reader}
+        shown = {frame.index: deinterlaced_luma(grey(to_rgb(frame))) for frame in reader}
     assert [box.shape for box in found] == [(320, 320)] * 3
     for box, frame, row in zip(found, chosen, range(3), strict=True):
         np.testing.assert_array_equal(box, native_luma(shown[frame], pose_of(faces.read(row, row + 1)[0]), 2))

@@ -26,7 +26,7 @@ from gateway.dub.request import (
     sha256_of,
     wants_own_timeline,
 )
-from gateway.media.marking import is_marked
+from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.methods import method_named

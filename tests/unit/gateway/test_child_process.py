@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.media.inspection import inspect_film, inspect_sound, inspect_tags
+from gateway.media.inspection import inspect_sound, inspect_tags, inspect_video
 from gateway.provenance.library import LibraryError
-from gateway.provenance.reading import read_aside
-from gateway.provenance.signing import sign_aside
-from gateway.provenance.signing_key import Credential
+from gateway.provenance.signer import Credential
+from gateway.provenance.signing import sign_manifest
+from gateway.provenance.verdict import read_credentials
 from services.common.errors import MediaUnsupported
 
 SECRETS = {
@@ -31,12 +31,12 @@ KEPT = {"LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": "/opt/lib", "PATH": "/usr/bin:/b
 
 def signed(folder: Path, url: str = "") -> None:
     credential = Credential(chain=b"", key=b"secret-10", algorithm="es256")
-    sign_aside({}, [], credential, folder=folder, time_stamp_url=url)
+    sign_manifest({}, [], credential, folder=folder, time_stamp_url=url)
 
 
 def read(film: Path) -> None:
     with film.open("rb") as file:
-        read_aside(file.fileno(), "video/mp4")
+        read_credentials(file.fileno(), "video/mp4")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
 
 @pytest.mark.parametrize(
     "start",
-    [inspect_film, inspect_sound, inspect_tags, read, lambda film: signed(film.parent)],
+    [inspect_video, inspect_sound, inspect_tags, read, lambda film: signed(film.parent)],
     ids=["film", "sound", "tags", "manifest", "signature"],
 )
 def test_a_process_for_files_of_strangers_gets_no_secret(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from gateway.live.admission import (
     MEASURED_FRAMES,
@@ -14,6 +15,7 @@ from gateway.live.admission import (
     SHOWN_FRAMES,
     SHOWN_S,
     LiveAdmission,
+    LiveMetrics,
     LiveStream,
 )
 from services.common.errors import Overloaded
@@ -185,3 +187,21 @@ def test_frames_that_a_slow_reader_misses_keep_nobody_out(clock: Clock, stack: E
             stream.drop()
     assert (admission.dropped, admission.frame_s) == (50, pytest.approx(0.03))
     stack.enter_context(admission.stream("bob"))
+
+
+def test_metrics_show_streams_refusals_and_frames_that_were_left_out() -> None:
+    admission, registry = LiveAdmission(1), CollectorRegistry()
+    registry.register(LiveMetrics(admission))
+    assert registry.get_sample_value("dubstage_live_streams") == 0
+    with admission.stream("ann") as stream:
+        stream.took(stream.begin())
+        stream.drop()
+        with pytest.raises(Overloaded), admission.stream("bob"):
+            pass
+        assert registry.get_sample_value("dubstage_live_streams") == 1
+        assert registry.get_sample_value("dubstage_live_frames_dropped_total") == 1
+        assert registry.get_sample_value("dubstage_live_refused_total", {"reason": "limit"}) == 1
+        assert (registry.get_sample_value("dubstage_live_frame_seconds") or 0) > 0
+    assert registry.get_sample_value("dubstage_live_streams") == 0
+    # What was counted stays.
+    assert registry.get_sample_value("dubstage_live_frames_dropped_total") == 1

@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 
 from gateway.consent.record import Consent, consent_line, digest_of
-from gateway.live.live_claim import ShownActor
-from gateway.live.performance import Performance
-from gateway.live.recording import Recording, recorded_colour
-from gateway.media.orientation import orientation
+from gateway.live.footage import LiveFootage
+from gateway.live.recording import Recording, StreamedActor, recorded_colour
 from gateway.media.pixels import ColourTags, pixel_format
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.types import MediaInfo
+from gateway.media.types import MediaInfo, orientation
+from gateway.provenance.claim import ModelFacts
 from gateway.provenance.credential import installation_credential
-from gateway.provenance.facts import ModelFacts
 from gateway.provenance.seal import Sealer
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import InvalidRequest
 
 UNTAGGED = ColourTags()
@@ -66,7 +64,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
     output, speech = tmp_path / f"live{suffix}", tmp_path / "speech.wav"
     speech.write_bytes(b"RIFF of Jane")
     consent = Consent(subject="Jane Doe", granted_by="Jane Doe", scope="a film", date="2026-01-01", reference="drawer 3")
-    actor = ShownActor("ugc", (ModelFacts(stage="render", name="ugc", version="ab" * 32),), consent)
+    actor = StreamedActor("ugc", (ModelFacts(stage="render", name="ugc", version="ab" * 32),), consent)
     sealer = Sealer(installation_credential(tmp_path / "data"))
     with Recording(
         output,
@@ -79,7 +77,7 @@ def test_a_recording_is_signed_as_a_dub_is(suffix: str, tmp_path: Path) -> None:
         for shade in range(12):
             recording.write(np.full((64, 48, 3), 20 * shade, np.uint8), UNTAGGED)
     verdict = verdict_of(output)
-    assert verdict.state is State.VALID
+    assert verdict.state is ManifestState.VALID
     assert [action["action"] for action in verdict.actions] == ["c2pa.created"]
     assert verdict.actions[0]["digital_source_type"] == "compositeWithTrainedAlgorithmicMedia"
     assert [(item["title"], item["relationship"]) for item in verdict.ingredients] == [("speech", "inputTo")]
@@ -118,7 +116,7 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
 
 
 def test_footage_is_shown_forwards_and_backwards() -> None:
-    show = Performance(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=(), filmed=())
+    show = LiveFootage(frames=(np.zeros((1, 1, 3), np.uint8),) * 4, poses=(), boxes=(), masks=(), filmed=())
     assert [show.at(index) for index in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.actors.job_blobs import erased_meanwhile
-from gateway.live.running import Running
 from gateway.live.session import LiveFrame
+from gateway.live.streams import RunningStream
 from services.common.errors import ActorNotReady
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
@@ -34,7 +34,7 @@ class Frames:
 async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
     source = Frames()
     frames = source.frames()
-    stream = Running("ann")
+    stream = RunningStream("ann")
     assert await stream.next_of(frames) is not None
     waiting = asyncio.create_task(stream.next_of(frames))
     await asyncio.sleep(0.01)
@@ -49,7 +49,7 @@ async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
 
 async def test_a_stream_that_does_not_wait_ends_when_it_goes_on() -> None:
     frames = Frames().frames()
-    stream = Running("ann")
+    stream = RunningStream("ann")
     assert await stream.next_of(frames) is not None
     stream.end(erased_meanwhile("ann"))
     with pytest.raises(ActorNotReady):
@@ -63,4 +63,4 @@ async def test_a_timeout_of_its_own_is_no_erasure() -> None:
         yield
 
     with pytest.raises(TimeoutError, match="a stage"):
-        await Running("ann").next_of(late())
+        await RunningStream("ann").next_of(late())

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.confinement import confine
-from gateway.media import bounds
-from gateway.media.inspection import inspect_film, inspect_sound
+from gateway.media import opening
+from gateway.media.encoders import WriteSettings
+from gateway.media.inspection import inspect_sound, inspect_video
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
+from gateway.safe_paths import confine
 from services.common.errors import MediaUnsupported
 from tests.unit.media.made_footage import Clip, make_clip, tone
 
@@ -124,7 +124,7 @@ def _device(path: Path) -> None:
 )
 def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     make(tmp_path / "x.mp4")
-    for read in (probe, SoundReader, inspect_film):
+    for read in (probe, SoundReader, inspect_video):
         with pytest.raises(MediaUnsupported, match=rf"x\.mp4 is {words}; give one media file"):
             read(tmp_path / "x.mp4")
 
@@ -231,7 +231,7 @@ def test_sound_whose_clock_jumps_is_not_filled_with_years_of_silence(tmp_path: P
     info = probe(make_clip(tmp_path / "clip.mkv", clip))
     with pytest.raises(MediaUnsupported, match=r"clip\.mkv: its sound goes on at 3 s"):
         list(SoundReader(info.path, origin=info.video.start))
-    assert bounds.MAX_FILM_S == 12 * 3600
+    assert opening.MAX_FILM_S == 12 * 3600
 
 
 def test_below_a_confined_folder_no_link_is_followed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.media.stills import as_shown, is_still, open_footage
+from gateway.media.stills import is_still, open_footage, still_video_info
 from services.common.errors import InvalidRequest
 from tests.unit.media.made_footage import Clip, make_clip
 
@@ -67,7 +67,7 @@ def test_a_picture_with_transparent_pixels_needs_a_background(tmp_path: Path, na
 
 def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:
     _picture(tmp_path / "large.png", 2001, 3001)
-    assert as_shown(probe(tmp_path / "large.png")).video.orientation.upright_size == (1920, 1280)
+    assert still_video_info(probe(tmp_path / "large.png")).video.orientation.upright_size == (1920, 1280)
     _picture(tmp_path / "odd.png", 301, 201)
     assert open_footage(probe(tmp_path / "odd.png"), tmp_path, threads=1).video.orientation.upright_size == (200, 300)
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
-from gateway.media.takes import MAX_TAKES, TAKES_SUFFIX, join_takes, one_after_the_other
+from gateway.media.takes import MAX_TAKES, TAKES_SUFFIX, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
 from services.common.errors import InvalidRequest
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
@@ -34,7 +34,7 @@ def takes(tmp_path_factory: pytest.TempPathFactory) -> list[MediaInfo]:
 @pytest.fixture(scope="module")
 def joined(takes: list[MediaInfo], tmp_path_factory: pytest.TempPathFactory) -> MediaInfo:
     target = tmp_path_factory.mktemp("joined") / f"takes{TAKES_SUFFIX}"
-    return join_takes(one_after_the_other(takes, LONG), target, threads=1, on_frame=lambda *_: None)
+    return join_takes(takes_in_order(takes, LONG), target, threads=1, on_frame=lambda *_: None)
 
 
 def pictures(info: MediaInfo) -> list[npt.NDArray[np.uint8]]:
@@ -78,13 +78,13 @@ def test_sound_stays_with_its_pictures_and_a_take_without_sound_is_silent(takes:
 
 
 def test_a_film_of_takes_without_sound_has_no_sound(takes: list[MediaInfo], tmp_path: Path) -> None:
-    parts = one_after_the_other([takes[1], takes[1]], LONG)
+    parts = takes_in_order([takes[1], takes[1]], LONG)
     assert not join_takes(parts, tmp_path / f"takes{TAKES_SUFFIX}", threads=1, on_frame=lambda *_: None).audio
 
 
 def test_what_comes_after_the_longest_time_is_left_out(takes: list[MediaInfo], tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    parts = one_after_the_other([takes[0]] * 4, Fraction(7, 10))
+    parts = takes_in_order([takes[0]] * 4, Fraction(7, 10))
     film = join_takes(parts, tmp_path / f"takes{TAKES_SUFFIX}", threads=1, on_frame=lambda *step: told.append(step))
     assert [part.num_frames for part in parts] == [12, 6]
     assert film.video.num_frames == 18
@@ -95,6 +95,6 @@ def test_what_comes_after_the_longest_time_is_left_out(takes: list[MediaInfo], t
 def test_a_picture_and_too_many_takes_are_refused(takes: list[MediaInfo], tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "face.png"), np.full((64, 64, 3), 90, np.uint8))
     with pytest.raises(InvalidRequest, match=r"face\.png is a single picture"):
-        one_after_the_other([takes[0], probe(tmp_path / "face.png")], LONG)
+        takes_in_order([takes[0], probe(tmp_path / "face.png")], LONG)
     with pytest.raises(InvalidRequest, match="17 files"):
-        one_after_the_other([takes[0]] * (MAX_TAKES + 1), LONG)
+        takes_in_order([takes[0]] * (MAX_TAKES + 1), LONG)

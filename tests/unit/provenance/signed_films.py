@@ -14,12 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.media.encoders import WriteSettings
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.media.write_settings import WriteSettings
 from gateway.media.writer import VideoWriter
-from gateway.provenance.claim import Claim, Source
-from gateway.provenance.facts import ModelFacts
+from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.provenance.seal import Sealer
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
@@ -38,7 +37,7 @@ def claim_of(footage: Path, speech: Path | None = None) -> Claim:
         dubbed=(range(2, 5), range(8, 9)),
         consents={"person": "cd" * 32},
         job="ef" * 32,
-        sources=(Source("footage", footage), *([Source("speech", speech)] if speech is not None else [])),
+        sources=(SourceFile("footage", footage), *([SourceFile("speech", speech)] if speech is not None else [])),
     )
 
 

@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from gateway.provenance.credential import KEY_FILE, installation_credential
-from gateway.provenance.credential_check import check_credential
-from gateway.provenance.opening import open_sealer, trusted_authorities
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.installation import check_credential, open_sealer, trusted_authorities
+from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest, StorageRefused
 from services.common.server.settings import load_settings
@@ -63,8 +62,8 @@ def test_the_users_certificate_signs_and_its_authority_makes_the_film_trusted(
     assert sealer.credential.algorithm == algorithm
     film = write_film(tmp_path / "film.mp4", carphone, sealer)
     verdict = verdict_of(film, anchors=root)
-    assert (verdict.state, verdict.signer["common_name"]) == (State.TRUSTED, "Test Studio")
-    assert verdict_of(film).state == State.VALID
+    assert (verdict.state, verdict.signer["common_name"]) == (ManifestState.TRUSTED, "Test Studio")
+    assert verdict_of(film).state == ManifestState.VALID
     assert not (tmp_path / "data").exists()
 
 

@@ -1,24 +1,73 @@
-"""What is read of manifests that other people made, and of files that are no films."""
+"""What is read of manifests that other people made, and of files that are no films.
+
+A process that reads a manifest and ends without an answer leaves a reason, and not an error of ours.
+
+A watermark proves something only together with a valid manifest of a trusted signer that the mark belongs to.
+"""
 
 from __future__ import annotations
 
 import random
 import resource
+import signal
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from gateway.media.film_room import copy_with_room
+from gateway.media.mp4 import copy_with_padding
+from gateway.provenance import verdict as provenance_verdict
 from gateway.provenance.binding import embedded_binding, put_manifest
-from gateway.provenance.claim import definition
+from gateway.provenance.claim import DubFacts, ModelFacts, SourceFacts, definition
 from gateway.provenance.credential import installation_credential
-from gateway.provenance.library import sign
-from gateway.provenance.places import sidecar_of
+from gateway.provenance.library import UNKNOWN, LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.verdict import State, verdict_of
+from gateway.provenance.sidecar import sidecar_of
+from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
+from gateway.provenance.watermark.detection import Finding
+from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
 from services.common.errors import InvalidRequest, MediaUnsupported
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, write_film
+
+ENDS: dict[str, tuple[int | None, str]] = {
+    "no memory": (-signal.SIGABRT, "takes more than 2048 MiB of memory"),
+    "a fault": (1, "status 1"),
+    "no time": (None, "takes more than 60 s"),
+}
+
+
+@pytest.fixture(params=ENDS)
+def reason(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is said of a process that ends in one of these ways."""
+    status, reason = ENDS[request.param]
+
+    def run_c2pa(task: str, *_: object, limit_s: float, **__: str) -> subprocess.CompletedProcess[bytes]:
+        if status is None:
+            raise subprocess.TimeoutExpired(task, limit_s)
+        return subprocess.CompletedProcess(task, status, b'{"place": "embed')
+
+    monkeypatch.setattr(provenance_verdict, "run_c2pa", run_c2pa)
+    return reason
+
+
+def test_no_answer_is_a_manifest_that_cannot_be_read(reason: str, carphone: Path) -> None:
+    verdict = verdict_of(carphone)
+    assert verdict.state == ManifestState.INVALID
+    assert verdict.reasons[0].startswith("the manifest cannot be read: reading it ")
+    assert reason in verdict.reasons[0]
+
+
+def test_a_descriptor_is_read_from_its_beginning_and_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("words")
+    with (tmp_path / "notes.txt").open("rb") as file:
+        assert file.read() == b"words"
+        assert provenance_verdict.read_credentials(file.fileno(), UNKNOWN) == provenance_verdict.FoundManifest(None, "")
+        with pytest.raises(LibraryError):
+            provenance_verdict.read_credentials(file.fileno(), None, sidecar=b"\x00\x00\x00\x20jumb" + bytes(24))
+
 
 FACTS = {"footage": "ab" * 32}
 
@@ -33,7 +82,7 @@ def lying(film: Path, tmp_path: Path, **facts: Any) -> Path:
     """A film whose manifest is signed, and says of the dub what no dub says."""
     output = tmp_path / "lying.mp4"
     with film.open("rb") as source, output.open("w+b") as target:
-        copy_with_room(source, target, 2 << 20)
+        copy_with_padding(source, target, 2 << 20)
         told = definition(claim_of(film), FACTS, embedded_binding(target))
     told["assertions"][0]["data"]["actions"] = [
         {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
@@ -59,7 +108,7 @@ def lying(film: Path, tmp_path: Path, **facts: Any) -> Path:
 )
 def test_facts_that_no_dub_says_are_not_shown(facts: dict[str, Any], carphone: Path, tmp_path: Path) -> None:
     verdict = verdict_of(lying(carphone, tmp_path, **facts))
-    assert (verdict.state, verdict.dub) == (State.VALID, None)
+    assert (verdict.state, verdict.dub) == (ManifestState.VALID, None)
 
 
 def test_facts_of_a_dub_are_shown(carphone: Path, tmp_path: Path) -> None:
@@ -69,9 +118,9 @@ def test_facts_of_a_dub_are_shown(carphone: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_manifest_has_none(carphone: Path, tmp_path: Path) -> None:
-    assert (verdict_of(carphone).state, verdict_of(carphone).place) == (State.NONE, "")
+    assert (verdict_of(carphone).state, verdict_of(carphone).place) == (ManifestState.NONE, "")
     (tmp_path / "notes.txt").write_text("words")
-    assert verdict_of(tmp_path / "notes.txt").state == State.NONE
+    assert verdict_of(tmp_path / "notes.txt").state == ManifestState.NONE
 
 
 def test_whatever_bytes_of_a_manifest_are_changed_there_is_a_verdict(signed: Path, tmp_path: Path) -> None:
@@ -85,8 +134,8 @@ def test_whatever_bytes_of_a_manifest_are_changed_there_is_a_verdict(signed: Pat
             changed[begin + generator.randrange(4000)] = generator.randrange(256)
         (tmp_path / "film.mp4").write_bytes(changed)
         states.add(verdict_of(tmp_path / "film.mp4").state)
-    assert State.INVALID in states
-    assert State.TRUSTED not in states
+    assert ManifestState.INVALID in states
+    assert ManifestState.TRUSTED not in states
 
 
 def peak_bytes() -> int:
@@ -99,7 +148,7 @@ def test_a_manifest_that_claims_gigabytes_is_invalid_and_takes_no_memory_here(su
     claim_gigabytes(film if suffix == ".mp4" else sidecar_of(film))
     before = peak_bytes()
     verdict = verdict_of(film)
-    assert verdict.state == State.INVALID
+    assert verdict.state == ManifestState.INVALID
     assert verdict.reasons
     assert peak_bytes() - before < 100 << 20
 
@@ -112,7 +161,7 @@ def test_a_manifest_that_says_too_much_to_be_shown_is_invalid(carphone: Path, tm
     film.write_bytes(film.read_bytes().replace(said, b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size))
     before = peak_bytes()
     verdict = verdict_of(film)
-    assert (verdict.state, verdict.reasons) == (State.INVALID, ("the manifest cannot be read: it says more than 8 MB",))
+    assert (verdict.state, verdict.reasons) == (ManifestState.INVALID, ("the manifest cannot be read: it says more than 8 MB",))
     assert peak_bytes() - before < 100 << 20
 
 
@@ -120,7 +169,7 @@ def test_a_manifest_that_says_too_much_to_be_shown_is_invalid(carphone: Path, tm
 def test_a_film_that_is_cut_off_is_not_valid(part: float, signed: Path, tmp_path: Path) -> None:
     content = signed.read_bytes()
     (tmp_path / "film.mp4").write_bytes(content[: int(part * len(content))])
-    assert verdict_of(tmp_path / "film.mp4").state in (State.INVALID, State.NONE)
+    assert verdict_of(tmp_path / "film.mp4").state in (ManifestState.INVALID, ManifestState.NONE)
 
 
 def test_a_sidecar_without_its_film_or_that_is_none_is_told(tmp_path: Path) -> None:
@@ -132,3 +181,97 @@ def test_a_sidecar_without_its_film_or_that_is_none_is_told(tmp_path: Path) -> N
         verdict_of(tmp_path / "film.mkv.c2pa")
     with pytest.raises(MediaUnsupported, match="does not exist"):
         verdict_of(tmp_path / "none.mp4")
+
+
+KEY = watermark_key(b"an installation")
+
+
+def facts(**changed: object) -> DubFacts:
+    """What the manifest of a marked film says."""
+    said = {
+        "version": 1,
+        "method": "ugc",
+        "models": [ModelFacts(stage="render", name="ugc", version="ab" * 32)],
+        "frames": 90,
+        "frame_rate": "30000/1001",
+        "dubbed": [[0, 90]],
+        "sources": [SourceFacts(role="footage", sha256="cd" * 32)],
+        "consent_sha256": {},
+        "job": "ef" * 32,
+        **changed,
+    }
+    bare = DubFacts.model_validate({**said, "watermark": ""})
+    return bare.model_copy(update={"watermark": str(Payload.of_film(KEY, bare.statement))})
+
+
+FILM = facts()
+OTHER = facts(sources=[SourceFacts(role="footage", sha256="12" * 32)])
+
+
+def mark_of(dub: DubFacts, version: int = 2) -> Finding:
+    payload = Payload.of_message(int(dub.watermark, 16))
+    return Finding(log10_chance=-40.0, soft=np.ones(64), payload=payload, version=version, agreeing=63, spans=())
+
+
+def verdict_about(state: ManifestState, dub: DubFacts | None, *footage: DubFacts, valid: bool = True) -> Verdict:
+    ingredients = tuple({"title": "footage", "valid": valid, "dub": each.model_dump(exclude_unset=True)} for each in footage)
+    return Verdict(Path("film.mp4"), state, (), "embedded", "0" * 64, ingredients=ingredients, dub=dub)
+
+
+def test_a_mark_that_belongs_to_a_trusted_manifest_is_of_this_film() -> None:
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.THIS_FILM
+
+
+@pytest.mark.parametrize("state", [ManifestState.VALID, ManifestState.INVALID])
+def test_a_mark_is_a_clue_if_its_manifest_does_not_hold_or_is_of_an_unknown_signer(state: ManifestState) -> None:
+    assert standing_of(mark_of(FILM), KEY, verdict_about(state, FILM)) is Standing.CLUE
+
+
+def test_a_mark_without_a_manifest_or_without_a_dub_in_it_is_a_clue() -> None:
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, None)) is Standing.CLUE
+
+
+@pytest.mark.parametrize("state", [ManifestState.TRUSTED, ManifestState.VALID, ManifestState.INVALID])
+def test_a_mark_that_was_copied_under_another_manifest_is_told(state: ManifestState) -> None:
+    assert standing_of(mark_of(FILM), KEY, verdict_about(state, OTHER)) is Standing.ANOTHER_FILM
+    # The forger writes the digits of the copied mark into the manifest of the other film.
+    forged = OTHER.model_copy(update={"watermark": FILM.watermark})
+    assert standing_of(mark_of(FILM), KEY, verdict_about(state, forged)) is Standing.ANOTHER_FILM
+
+
+def test_every_field_of_the_manifest_binds_the_mark() -> None:
+    changes: dict[str, object] = {
+        "method": "headpose",
+        "models": [],
+        "frames": 91,
+        "frame_rate": "25/1",
+        "dubbed": [[0, 89]],
+        "sources": [],
+        "consent_sha256": {"person": "34" * 32},
+        "job": "56" * 32,
+    }
+    assert changes.keys() == DubFacts.model_fields.keys() - {"version", "watermark"}
+    for name, value in changes.items():
+        said = FILM.model_copy(update={name: value})
+        assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, said)) is Standing.ANOTHER_FILM, name
+
+
+def test_the_mark_of_footage_that_was_a_dub_itself_is_told_apart_from_a_copied_one() -> None:
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, OTHER, FILM)) is Standing.FOOTAGE
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, None, FILM)) is Standing.FOOTAGE
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.VALID, OTHER, FILM)) is Standing.CLUE
+    assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, OTHER, FILM, valid=False)) is Standing.ANOTHER_FILM
+
+
+def test_a_mark_of_an_earlier_version_belongs_to_a_trusted_manifest_with_its_digits_and_is_a_clue_without() -> None:
+    payload = Payload(installation_of(KEY, 1), 0xC0FFEE)
+    early = DubFacts.model_validate({**FILM.model_dump(exclude={"job"}), "watermark": str(payload)})
+    mark = replace(mark_of(early), version=payload.version(KEY))
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, early)) is Standing.THIS_FILM
+    assert standing_of(mark, KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
+    assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.ANOTHER_FILM
+
+
+def test_a_mark_that_cannot_be_read_is_a_clue() -> None:
+    assert standing_of(mark_of(FILM, version=0), KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.CLUE

@@ -14,7 +14,7 @@ from dubstage.client.rpcs import Stream
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
-from gateway.ahead import close
+from gateway.async_utilities import close
 from gateway.stages.interface import STAGE_NAMES, stage_of
 from gateway.stages.timing import LABELS, StageClock, TimedStages
 from tests.unit.stages.test_local import TRACK, Seen, sent, stages

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gateway.provenance.watermark.content import LastMoments, at_first_frames, reduced
+from gateway.provenance.watermark.detection import STEP_S, STEPS_PER_CHIP, ResponseSpan, projected, responses
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
-from gateway.provenance.watermark.layout import AMPLITUDE, CHIP_S, COLUMNS, ROWS, bump
-from gateway.provenance.watermark.search import Part
-from gateway.provenance.watermark.signal import STEP_S, STEPS_PER_CHIP, projected, responses
+from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, COLUMNS, ROWS, RecentMean, at_first_frames, bump, reduced
 from services.common.array_types import Float32, Float64, UInt8
 
 Marking = Callable[[float, UInt8], FrameMark]
@@ -27,13 +25,13 @@ class SeenFace:
     luma: Float32
     pictures: UInt8
 
-    def parts(self, spans: Sequence[slice] = (slice(None),), *, begin: float = 0.0) -> list[Part]:
+    def parts(self, spans: Sequence[slice] = (slice(None),), *, begin: float = 0.0) -> list[ResponseSpan]:
         """Responses of spans of the face in a film that begins at this time."""
         found = []
         for span in spans:
             first, answers = responses(self.seconds[span] - begin, self.luma[span])
             grid = (first + np.arange(len(answers))) * STEP_S
-            found.append(Part(first, answers, at_first_frames(self.seconds - begin, self.pictures, grid)))
+            found.append(ResponseSpan(first, answers, at_first_frames(self.seconds - begin, self.pictures, grid)))
         return found
 
 
@@ -63,7 +61,7 @@ def copied(face: SeenFace) -> Marking:
 def seen_face(face: UInt8, seconds: Float64, marking: Marking | None = None, *, seed: int = 0) -> SeenFace:
     """What is seen of a face, uint8 RGB [240, 240, 3], at these times."""
     random = np.random.default_rng(seed)
-    moments = LastMoments()
+    moments = RecentMean()
     luma, pictures = [], []
     for time in seconds:
         move = np.array([[0.7, 0.0, 2.0 * np.sin(1.7 * time)], [0.0, 0.7, 1.5 * np.cos(2.3 * time)]])

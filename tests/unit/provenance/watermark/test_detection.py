@@ -10,14 +10,19 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.provenance.watermark.chance import log10_tail
-from gateway.provenance.watermark.content import ContentSigns
-from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Detector
+from gateway.provenance.watermark.detection import (
+    FALSE_ALARM_LOG10,
+    SHIFTS,
+    ContentSearch,
+    Detector,
+    ResponseSpan,
+    Search,
+    log10_tail,
+    seen_spans,
+)
 from gateway.provenance.watermark.embedding import Mark
+from gateway.provenance.watermark.pattern import ContentSigns, Spreading
 from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
-from gateway.provenance.watermark.search import SHIFTS, ContentSearch, Part, Search
-from gateway.provenance.watermark.signal import stretches
-from gateway.provenance.watermark.spreading import Spreading
 from services.common.array_types import UInt8
 from tests.unit.provenance.watermark.faces import copied, marked_by, seen_face, with_signs
 
@@ -120,10 +125,10 @@ def test_a_part_that_was_moved_in_the_film_is_found_alone(portrait: UInt8) -> No
 
 
 def test_no_parts_have_no_mark() -> None:
-    nothing: list[Part] = []
+    nothing: list[ResponseSpan] = []
     assert Detector(KEY).find(nothing) is None
 
 
 def test_stretches_end_at_gaps_and_cuts_and_last_a_second() -> None:
     seconds = np.concatenate([np.arange(50) / 25.0, 4.0 + np.arange(20) / 25.0, 9.0 + np.arange(100) / 25.0])
-    assert stretches(seconds, [100]) == [slice(0, 50), slice(70, 100), slice(100, 170)]
+    assert seen_spans(seconds, [100]) == [slice(0, 50), slice(70, 100), slice(100, 170)]

@@ -6,11 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.provenance.watermark.chance import log10_tail
+from gateway.provenance.watermark.detection import log10_tail
 from gateway.provenance.watermark.embedding import FrameMark, Mark, MarkedFace
-from gateway.provenance.watermark.layout import AMPLITUDE, CHIP_S, PERIOD
+from gateway.provenance.watermark.pattern import AMPLITUDE, CHIP_S, PERIOD, Spreading
 from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
-from gateway.provenance.watermark.spreading import Spreading
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import BOX_SIZE, CROP_SIZE
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.provenance.watermark.strength import LEAST, Strength
+from gateway.provenance.watermark.embedding import LEAST, Strength
 from services.common.array_types import UInt8
 
 LARGE = 3.0

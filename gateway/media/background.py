@@ -1,0 +1,142 @@
+"""Videos with another timeline than the footage: the background behind a dub whose frames are not the footage's, frame for frame.
+
+Such a video is written without loss into the job's folder and then dubbed in place like any footage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+
+from gateway.media.encoders import WriteSettings
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader, plane_views
+from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
+from gateway.media.writer import VideoWriter
+
+BACKGROUND_SUFFIX: Final = ".nut"
+"""Ending of background films. NUT keeps every time exactly, and holds FFV1."""
+
+
+def own_timeline(info: MediaInfo, num_frames: int) -> MediaInfo:
+    """Return the description of a film of `num_frames` frames with the footage's picture format and rate.
+
+    Frame n is shown at n / rate. A rate that varies becomes its average. The film has no sound and no other streams.
+    """
+    rate = info.video.constant_rate or info.video.average_rate.limit_denominator(1001)
+    times = np.arange(num_frames, dtype=np.int64)
+    times.setflags(write=False)
+    video = replace(info.video, time_base=1 / rate, average_rate=rate, pts=times, last_duration=1)
+    return replace(info, video=video, audio=(), others=())
+
+
+def background_writer(path: Path, film: MediaInfo, threads: int) -> VideoWriter:
+    """Return the writer of a background film that `own_timeline` described."""
+    return VideoWriter(path, film, settings=WriteSettings(codec="ffv1", carry=False, threads=threads, overwrite=True))
+
+
+def open_background(path: Path, film: MediaInfo) -> MediaInfo:
+    """Return the description of a finished background film. `film` gives what FFV1 and NUT do not store.
+
+    Raises:
+        MediaUnsupported: the film is missing or damaged.
+    """
+    found = probe(path)
+    colour = film.video.colour
+    if film.video.pixel.full_range_name:
+        colour = replace(colour, color_range=2)
+    video = replace(
+        found.video,
+        orientation=film.video.orientation,
+        colour=colour,
+        average_rate=film.video.average_rate,
+        interlaced=film.video.interlaced,
+        metadata=film.video.metadata,
+    )
+    return replace(found, video=video, metadata=film.metadata)
+
+
+def blank_picture(video: VideoInfo) -> av.VideoFrame:
+    """Return a picture for planes that no decoder gave, with the footage's colour tags."""
+    picture = av.VideoFrame(video.width, video.height, video.pixel.name)
+    picture.colorspace, picture.color_range = video.colour.matrix, video.colour.color_range
+    picture.color_primaries, picture.color_trc = video.colour.primaries, video.colour.transfer
+    return picture
+
+
+class FrameCache:
+    """Chosen frames of a film, decoded once to disk, and read from there in any order."""
+
+    def __init__(self, path: Path, info: MediaInfo, frames: Iterable[int], *, threads: int) -> None:
+        """Decode `frames` of the film into the file `path`.
+
+        Raises:
+            MediaUnsupported: the film breaks off before the last one.
+        """
+        wanted = sorted(set(frames))
+        self._place = {frame: place for place, frame in enumerate(wanted)}
+        self._video = info.video
+        self._picture = blank_picture(info.video)
+        with path.open("wb") as file, VideoReader(info, threads=threads) as reader:
+            for frame in reader.frames(wanted[0], wanted[-1] + 1):
+                if frame.index in self._place:
+                    for plane in frame.planes:
+                        file.write(np.ascontiguousarray(plane).tobytes())
+        self._bytes = np.memmap(path, np.uint8, mode="r").reshape(len(wanted), -1)
+
+    def planes(self, frame: int) -> tuple[Plane, ...]:
+        """Return the planes of one of the frames, read-only."""
+        row, planes, begin = self._bytes[self._place[frame]], [], 0
+        for shape in self._shapes():
+            size = shape[0] * shape[1] * self._video.pixel.dtype.itemsize
+            planes.append(row[begin : begin + size].view(self._video.pixel.dtype).reshape(shape))
+            begin += size
+        return tuple(planes)
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        return [plane.shape for plane in plane_views(self._picture, self._video, writable=False)]
+
+
+def write_frames(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads: int, on_frame: Callable[[int], None]) -> None:
+    """Write the background film that shows frame `chosen[n]` of the footage as its frame n.
+
+    If `chosen` is not in order, the decoded frames are stored in a file in the folder of `path` in the meantime.
+
+    Raises:
+        MediaUnsupported: the footage breaks off.
+        StorageFull: no space is left. Nothing of the film is left.
+    """
+    film = own_timeline(info, len(chosen))
+    picture = blank_picture(film.video)
+    shelf = path.with_suffix(".frames")
+    try:
+        in_order = all(first <= second for first, second in pairwise(chosen))
+        pictures = (
+            _in_order(info, chosen, threads) if in_order else _from_cache(FrameCache(shelf, info, chosen, threads=threads), chosen)
+        )
+        with background_writer(path, film, threads) as writer:
+            for number, planes in enumerate(pictures):
+                writer.write(DecodedFrame(number, number, planes, picture, film.video), planes)
+                on_frame(number + 1)
+    finally:
+        shelf.unlink(missing_ok=True)
+
+
+def _in_order(info: MediaInfo, chosen: Sequence[int], threads: int) -> Iterator[tuple[Plane, ...]]:
+    done = 0
+    with VideoReader(info, threads=threads) as reader:
+        for frame in reader.frames(chosen[0], chosen[-1] + 1):
+            while done < len(chosen) and chosen[done] == frame.index:
+                yield frame.planes
+                done += 1
+
+
+def _from_cache(shelf: FrameCache, chosen: Sequence[int]) -> Iterator[tuple[Plane, ...]]:
+    for frame in chosen:
+        yield shelf.planes(frame)

@@ -1,0 +1,372 @@
+"""Boxes of MP4 and MOV files: reading them, hiding tracks from FFmpeg, and padding for a manifest. Source: ISO/IEC 14496-12.
+
+Tracks: FFmpeg keeps 40 bytes of memory for each picture and each piece of sound of an open file: 21 MiB for two hours, of which 12
+MiB are sound, and twice as much while FFmpeg opens the file. FFmpeg has no option to leave tracks out, so `TrackView` shows the
+boxes of tracks that are not read as free space, which readers skip (8.1.2 and 8.4.3).
+
+Padding: a manifest belongs before the pictures, and is known after them. `PaddedFile` keeps padding behind the first box while
+FFmpeg writes the film, so that the film is not copied for the manifest. Offsets of samples (8.7.5) are corrected afterwards.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Final, Literal
+
+import numpy as np
+
+_HOLDS_OFFSETS: Final = {b"trak", b"mdia", b"minf", b"stbl"}
+_OFFSETS: Final = {b"stco": ">u4", b"co64": ">u8"}
+_MOST_BOXES: Final = 10_000
+_PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box.
+
+    Attributes:
+        kind: its four letters.
+        start: place of its first byte.
+        body: place of the first byte behind its length and kind.
+        end: place behind its last byte.
+    """
+
+    kind: bytes
+    start: int
+    body: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch of bytes that is put into a file, or taken out.
+
+    Attributes:
+        place: samples from this place of the file on move.
+        size: how far they move, bytes; negative: towards the beginning.
+    """
+
+    place: int
+    size: int
+
+
+def boxes_of(file: IO[bytes], within: Box | None = None) -> Iterator[Box]:
+    """Yield the boxes of a file, or the boxes within a box, until one is damaged, and at most 10,000."""
+    begin, end = (0, file.seek(0, 2)) if within is None else (within.body, within.end)
+    for _ in range(_MOST_BOXES):
+        box = _box(read_at(file, begin, 16), begin, end) if begin + 8 <= end else None
+        if box is None:
+            return
+        yield box
+        begin = box.end
+
+
+def boxes_at_all_levels(file: IO[bytes], holders: Collection[bytes], within: Box | None = None) -> Iterator[Box]:
+    """Yield the boxes of a file, or the boxes within a box, and the boxes within the boxes that they hold: at most 10,000 together.
+
+    Args:
+        holders: kinds of the boxes to look into.
+        within: the box; None: the whole file.
+    """
+    waiting, left = [within], _MOST_BOXES
+    while waiting and left:
+        for box in islice(boxes_of(file, waiting.pop()), left):
+            left -= 1
+            yield box
+            if box.kind in holders:
+                waiting.append(box)
+
+
+def read_at(file: IO[bytes], place: int, size: int) -> bytes:
+    """Return the bytes of a file from a place on, fewer at its end."""
+    file.seek(place)
+    return file.read(size)
+
+
+def pieces_of(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a file between two places, in pieces of at most 1 MiB. Callers may seek in the file between two pieces."""
+    while begin < end and (piece := read_at(file, begin, min(_PIECE, end - begin))):
+        begin += len(piece)
+        yield piece
+
+
+def moved_index(file: IO[bytes], index: Box, gaps: list[Gap]) -> Iterator[bytes]:
+    """Return the bytes of a box `moov` whose samples have moved, in pieces of at most 1 MiB. The index of two hours has 8 MiB.
+
+    Args:
+        file: the file that holds the box. Callers may seek in the file between two pieces, and may replace the bytes of pieces that
+            they already have.
+        index: the box.
+        gaps: what was put into the file or taken out. A sample moves by the sizes of all gaps whose place is not behind the
+            sample's place before.
+
+    Raises:
+        OverflowError: a place does not fit into 32 bits any more.
+    """
+    tables = sorted(_tables(file, index), key=lambda table: table.begin)
+    for table in tables:
+        for _ in _moved(file, table, gaps):
+            pass
+    return _pieces(file, index, tables, gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of places of samples.
+
+    Attributes:
+        begin: place of its first byte in the file.
+        end: place behind its last byte.
+        kind: NumPy's name of the type of its numbers.
+    """
+
+    begin: int
+    end: int
+    kind: str
+
+
+def _tables(file: IO[bytes], index: Box) -> Iterator[_Table]:
+    for box in boxes_at_all_levels(file, _HOLDS_OFFSETS, index):
+        if box.kind in _OFFSETS and box.end - box.body >= 8:
+            kind, begin = _OFFSETS[box.kind], box.body + 8
+            count = struct.unpack(">I", read_at(file, box.body + 4, 4))[0]
+            size = np.dtype(kind).itemsize
+            yield _Table(begin, begin + size * min(count, (box.end - begin) // size), kind)
+
+
+def _pieces(file: IO[bytes], index: Box, tables: list[_Table], gaps: list[Gap]) -> Iterator[bytes]:
+    place = index.start
+    for table in tables:
+        yield from pieces_of(file, place, table.begin)
+        yield from _moved(file, table, gaps)
+        place = table.end
+    yield from pieces_of(file, place, index.end)
+
+
+def _moved(file: IO[bytes], table: _Table, gaps: list[Gap]) -> Iterator[bytes]:
+    for piece in pieces_of(file, table.begin, table.end):
+        before = np.frombuffer(piece, table.kind)
+        moved = before.astype(np.int64)
+        for gap in gaps:
+            moved[before >= gap.place] += gap.size
+        if before.itemsize == 4 and len(moved) and not 0 <= moved.min() <= moved.max() < 1 << 32:
+            raise OverflowError("a place of samples needs more than 32 bits")
+        yield moved.astype(table.kind).tobytes()
+
+
+def _box(head: bytes, start: int, end: int) -> Box | None:
+    length, kind = struct.unpack(">I4s", head[:8])
+    body = start + 8
+    if length == 1 and len(head) == 16:
+        length, body = struct.unpack(">Q", head[8:])[0], start + 16
+    stop = end if length == 0 else start + length
+    return Box(kind, start, body, stop) if body <= stop <= end else None
+
+
+Only = Literal["picture", "sound"]
+"""Tracks of a file that a reader reads."""
+
+_LONG_INDEX: Final = 1 << 20
+"""Length of an index from which on tracks are hidden, bytes. Fifteen minutes of picture and sound have as much."""
+_FREE: Final = b"free"
+_HIDDEN: Final = {"picture": b"soun", "sound": b"vide"}
+
+
+class TrackView(io.RawIOBase):
+    """The bytes of a file, with the kinds of some boxes replaced by `free`. Reads are independent of other readers of the file."""
+
+    def __init__(self, handle: int, hidden: list[int]) -> None:
+        """Open a view.
+
+        Args:
+            handle: descriptor of the file; the view keeps a descriptor of its own.
+            hidden: places of the four letters of the boxes that are shown as free space.
+        """
+        self._handle, self._place, self._hidden = os.dup(handle), 0, hidden
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a place of the file, and return the place."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._handle).st_size}[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        """Return the place of the next byte that is read."""
+        return self._place
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer with the next bytes, fewer at the end of the file, and return their number."""
+        size = os.preadv(self._handle, [buffer], self._place)
+        for start in self._hidden:
+            first, last = max(start, self._place), min(start + len(_FREE), self._place + size)
+            if first < last:
+                buffer[first - self._place : last - self._place] = _FREE[first - start : last - start]
+        self._place += size
+        return size
+
+    def close(self) -> None:
+        """Close the view's descriptor."""
+        if not self.closed:
+            os.close(self._handle)
+        super().close()
+
+
+def track_view(handle: int, only: Only) -> TrackView | None:
+    """Return a view of a file; None: the file is short, in another format, has nothing to hide, or has its index in fragments.
+
+    Args:
+        handle: descriptor of a regular file.
+        only: what is read. Tracks of the other kind are hidden; subtitles and other data are not.
+    """
+    with open(f"/proc/self/fd/{handle}", "rb") as file:
+        index = next((box for box in boxes_of(file) if box.kind == b"moov"), None)
+        if index is None or index.end - index.start < _LONG_INDEX:
+            return None
+        inside = list(boxes_of(file, index))
+        # Fragments name their tracks, and FFmpeg refuses fragments of tracks that it does not know.
+        if any(box.kind == b"mvex" for box in inside):
+            return None
+        hidden = [box.start + 4 for box in inside if box.kind == b"trak" and _handler(file, box) == _HIDDEN[only]]
+    return TrackView(handle, hidden) if hidden else None
+
+
+def _handler(file: IO[bytes], track: Box) -> bytes:
+    """Return the four letters that say what a track holds; empty: the track does not say."""
+    for media in boxes_of(file, track):
+        if media.kind == b"mdia":
+            for box in boxes_of(file, media):
+                if box.kind == b"hdlr" and box.end - box.body >= 12:
+                    return read_at(file, box.body + 8, 4)
+    return b""
+
+
+BUFFER_BYTES: Final = 1 << 20
+"""FFmpeg's buffer before each write, bytes."""
+
+
+class PaddedFile:
+    """A file as FFmpeg writes it, without the padding that lies behind the file's first box.
+
+    FFmpeg knows nothing of the padding. When FFmpeg has finished, `settle` corrects the places of the samples.
+    """
+
+    name = ""
+
+    def __init__(self, handle: int, padding: int) -> None:
+        """Write to an open file that is empty.
+
+        Args:
+            handle: descriptor of the file, which stays open.
+            padding: size of the padding, bytes.
+        """
+        self._handle, self._padding = handle, padding
+        self._first = 0
+        self._place = self._end = 0
+
+    def write(self, data: bytes) -> int:
+        """Write at the current place.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._place == 0:
+            self._first = int.from_bytes(data[:4], "big")
+        view, place = memoryview(data), self._place
+        while view:
+            before = place < self._first
+            part = view[: self._first - place] if before else view
+            done = os.pwrite(self._handle, part, place if before else place + self._padding)
+            view, place = view[done:], place + done
+        self._place = place
+        self._end = max(self._end, place)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the current place, and return it."""
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """Return the current place."""
+        return self._place
+
+    def settle(self) -> None:
+        """Turn the padding into a box, and correct the places of the samples. FFmpeg has finished the film.
+
+        Raises:
+            OSError: the file cannot be written.
+            OverflowError: the film is a few bytes smaller than 4 GiB, and the places do not fit any more.
+        """
+        with open(self._handle, "r+b", closefd=False) as file:
+            os.pwrite(self._handle, _header(self._padding), self._first)
+            _move_samples(file, Gap(self._first, self._padding))
+
+
+def padding_box(file: IO[bytes]) -> Box | None:
+    """Return the padding of a film; None: the film has none."""
+    boxes = boxes_of(file)
+    next(boxes, None)
+    padding = next(boxes, None)
+    return padding if padding is not None and padding.kind == b"free" and _is_padding(file, padding) else None
+
+
+def copy_with_padding(old: IO[bytes], new: IO[bytes], padding: int) -> None:
+    """Copy a film, and give the copy padding behind its first box, in place of the padding that the film has.
+
+    Args:
+        old: the film.
+        new: an empty file, open for reading and writing.
+        padding: size of the padding, bytes.
+
+    Raises:
+        ValueError: the file is no MP4 or MOV film.
+        OSError: the copy cannot be written.
+        OverflowError: as `PaddedFile.settle`.
+    """
+    first = next(boxes_of(old), None)
+    if first is None or first.kind != b"ftyp":
+        raise ValueError("the film does not begin with a box `ftyp`")
+    before = padding_box(old)
+    rest = before.end if before is not None else first.end
+    new.write(read_at(old, 0, first.end))
+    new.write(_header(padding))
+    new.seek(first.end + padding)
+    for piece in pieces_of(old, rest, old.seek(0, 2)):
+        new.write(piece)
+    new.flush()
+    _move_samples(new, Gap(rest, first.end + padding - rest))
+
+
+def _header(padding: int) -> bytes:
+    return padding.to_bytes(4, "big") + b"free" + _MARK
+
+
+_MARK: Final = b"room for a manifest"
+
+
+def _is_padding(file: IO[bytes], box: Box) -> bool:
+    return read_at(file, box.body, len(_MARK)) == _MARK
+
+
+def _move_samples(file: IO[bytes], gap: Gap) -> None:
+    """Correct the places in the index of a film whose samples have moved."""
+    for index in [box for box in boxes_of(file) if box.kind == b"moov"]:
+        place = index.start
+        for piece in moved_index(file, index, [gap]):
+            file.seek(place)
+            place += file.write(piece)
+    file.flush()

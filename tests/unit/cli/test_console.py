@@ -1,0 +1,78 @@
+"""Text from outside on a terminal: no character works as a command, as markup, or as a line break."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from gateway.cli import console
+from gateway.cli.app import run
+from gateway.cli.console import printable, say_error, say_result, say_warning
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("film.mp4", "film.mp4"),
+        ("Grüße 映画 😀", "Grüße 映画 😀"),
+        ("two\nlines", r"two\nlines"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("txt.\u202egpj", r"txt.\u202egpj"),
+        (b"caf\xe9".decode("utf-8", "surrogateescape"), r"caf\xe9"),
+        ("\ud800", r"\ud800"),
+        ("\x9b2J", r"\x9b2J"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_characters_that_a_terminal_would_act_on_are_shown_as_escapes(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/]", "[red", "a[link=http://x]b", ":smile:", r"\[x]", "[/nothing]"])
+def test_names_with_markup_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say_error(name)
+    say_warning(name)
+    say_result(name)
+    printed = capsys.readouterr()
+    assert printed.err == f"error: {name}\nwarning: {name}\n"
+    assert printed.out == f"{name}\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "[bold]x[/].mp4",
+        "[/].mp4",
+        "a\nb.mp4",
+        "a\x1b]0;b\x07.mp4",
+        b"\xff\xfe.mp4".decode("utf-8", "surrogateescape"),
+        "-",
+        "\u202e",
+    ],
+)
+def test_a_name_of_any_characters_is_answered_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dub", str(tmp_path / name), "-o", str(tmp_path / "out.mp4")]) == 10
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert len(printed.splitlines()) == 1
+    assert printed.rstrip("\n").isprintable()
+
+
+def test_a_wrong_argument_of_any_characters_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["dub", "in.mp4", "\x1b[31m\udcff[/]", "-o", "out.mp4"]) == 2
+    printed = capsys.readouterr().err
+    assert r"\x1b[31m\xff[/]" in printed
+    assert "Usage: " in printed
+
+
+def test_a_table_on_a_narrow_terminal_folds_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=30, soft_wrap=True))
+    table = Table("id", "state", box=None)
+    table.add_row("x" * 40, "done")
+    console.say_table(table)
+    assert screen.getvalue().count("x") == 40

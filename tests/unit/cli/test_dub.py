@@ -1,0 +1,54 @@
+"""What `dubstage dub` prints when the film is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.cli.dub import show_outcome
+from gateway.cli.values import sound_against_picture
+from gateway.dub.plan import Plan
+from gateway.dub.request import DubRequest
+
+REQUEST = DubRequest(footage=Path("plate.mov"), speech=Path("line.wav"), output=Path("film.mp4"), method="ugc")
+
+
+def outcome(reason: int = common_pb2.FRAME_REASON_DUBBED, **more: object) -> Any:
+    plan = Plan(np.full(3, reason, np.int32), np.zeros(3, np.int64), np.ones(3, np.float32))
+    figures = {"warnings": [], "plan": plan, "actor": None, "windows_reused": 0, "windows_computed": 1, "undubbed": ""}
+    return SimpleNamespace(**figures | {"written": SimpleNamespace(dropped=())} | more)
+
+
+@pytest.mark.parametrize(
+    ("lag", "said"),
+    [
+        (1, "the sound of the footage comes 1 frame (40 ms) after the picture"),
+        (-3, "the sound of the footage comes 3 frames (120 ms) before the picture"),
+        (1.25, "the sound of the footage comes 1.25 frames (50 ms) after the picture"),
+    ],
+)
+def test_a_lag_is_told_in_words(lag: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sound_against_picture(lag) == said
+    show_outcome(REQUEST, outcome(actor=SimpleNamespace(lag_frames=lag)), None)
+    assert said in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("actor", [None, SimpleNamespace(lag_frames=None), SimpleNamespace(lag_frames=0)])
+def test_no_lag_is_no_line(actor: object, capsys: pytest.CaptureFixture[str]) -> None:
+    show_outcome(REQUEST, outcome(actor=actor), None)
+    assert "picture" not in capsys.readouterr().err
+
+
+def test_a_film_without_a_dubbed_frame_ends_with_an_error_and_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught:
+        show_outcome(REQUEST, outcome(common_pb2.FRAME_REASON_NO_FACE, undubbed="none of the 3 frames is dubbed"), None)
+    assert caught.value.exit_code == 13
+    printed = capsys.readouterr()
+    assert printed.out == "film.mp4\n"
+    assert printed.err.splitlines()[-1] == "error: none of the 3 frames is dubbed"

@@ -1,0 +1,90 @@
+"""Below a confined folder nothing is opened, made or removed through a symbolic link."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.media import delivered
+from gateway.consent.files import read_consent
+from gateway.safe_paths import bounded_bytes, confine, entry_of, make_folder, open_regular, remove_file
+from services.common.errors import InvalidRequest
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    """A confined folder with a link to a folder outside of it, which holds a file."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "film.mp4").write_bytes(b"another's")
+    (folder / "linked").symlink_to(tmp_path / "outside")
+    confine(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["linked/film.mp4", "film.mp4", "day/../linked/film.mp4"])
+def test_a_file_behind_a_link_is_not_read(media: Path, name: str) -> None:
+    (media / "film.mp4").symlink_to(media.parent / "outside" / "film.mp4")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links|not a regular file|No such file"):
+        bounded_bytes(media / name, 100)
+
+
+def test_a_consent_record_behind_a_link_is_not_read(media: Path) -> None:
+    (media / "consent.json").symlink_to(media.parent / "outside" / "film.mp4")
+    with pytest.raises(InvalidRequest, match=r"consent\.json: cannot be read"):
+        read_consent(media / "consent.json")
+
+
+def test_links_elsewhere_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert bounded_bytes(tmp_path / "link", 100) == b"mine"
+    handle = open_regular(tmp_path / "link")
+    assert handle is not None
+    os.close(handle)
+
+
+def test_folders_are_made_with_all_that_is_missing_above_them(media: Path, tmp_path: Path) -> None:
+    for folder in (media / "a" / "b" / "c", tmp_path / "free" / "a" / "b"):
+        make_folder(folder)
+        make_folder(folder)
+        assert folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["linked/new/newer", "linked/new"])
+def test_no_folder_is_made_behind_a_link(media: Path, name: str) -> None:
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        make_folder(media / name)
+    with pytest.raises(InvalidRequest, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
+        pytest.fail("the film has a place")
+    assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["film.mp4"]
+
+
+def test_a_file_is_removed_and_one_behind_a_link_stays(media: Path) -> None:
+    (media / "film.mp4").write_bytes(b"own")
+    remove_file(media / "film.mp4")
+    remove_file(media / "film.mp4")
+    remove_file(media / "absent" / "film.mp4")
+    assert not (media / "film.mp4").exists()
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        remove_file(media / "linked" / "film.mp4")
+    assert (media.parent / "outside" / "film.mp4").read_bytes() == b"another's"
+
+
+def test_a_stored_path_names_an_entry_of_a_folder_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, outside = tmp_path / "data" / "jobs", tmp_path / "outside"
+    for folder in (jobs / "1", outside / "1"):
+        folder.mkdir(parents=True)
+    (jobs / "link").symlink_to(outside / "1")
+    (tmp_path / "moved").symlink_to(tmp_path / "data")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    monkeypatch.chdir(tmp_path)
+    for same in (jobs / "1", jobs / "gone", "data/jobs/1", tmp_path / "moved" / "jobs" / "1", jobs / "2" / ".." / "1"):
+        assert entry_of(jobs, str(same)) == jobs / Path(same).name, same
+    assert entry_of(Path("moved/jobs"), str(jobs / "1")) == Path("moved/jobs/1")
+    others = (outside / "1", jobs, jobs / "..", jobs / "1" / "..", jobs / ".." / ".." / "outside" / "1", jobs / "1" / "inner")
+    for other in (*map(str, others), f"{jobs}/link", f"{jobs}/.", f"{jobs}/1\0", "", "/", ".", "1", f"{tmp_path}/circle/1"):
+        assert entry_of(jobs, other) is None, other

@@ -1,0 +1,200 @@
+"""Which footage stays in memory for the next stream.
+
+Live streams show footage of any rate at the footage's own speed.
+
+Which actors can be shown live, and what is told of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dubstage.common.v1alpha1 import common_pb2
+from gateway.actors.stored import StoredActor
+from gateway.dub.records import FACE_RECORD
+from gateway.live import footage
+from gateway.live.footage import (
+    MAX_FRAMES,
+    MIN_FRAMES,
+    FootageCache,
+    LiveFootage,
+    at_motion_rate,
+    load_live_footage,
+    pictures_of,
+    unbroken_spans,
+)
+from gateway.media.inspection import inspect_video
+from gateway.media.reader import VideoReader, to_rgb
+from gateway.methods import METHODS, combined, method_named
+from services.common.errors import ActorNotReady, MediaUnsupported
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
+
+
+def faces(num_frames: int, lost: tuple[int, ...] = ()) -> np.ndarray:
+    records = np.zeros(num_frames, FACE_RECORD)
+    records["frame"] = np.arange(num_frames)
+    records["reason"] = common_pb2.FRAME_REASON_DUBBED
+    return np.delete(records, list(lost))
+
+
+def shown(folder: Path, pts: tuple[int, ...], rate: Fraction) -> list[int]:
+    """Frames of footage with these times, ticks of 1/12800 s, that a live stream shows."""
+    info = inspect_video(make_clip(folder / "clip.mp4", Clip(pts=pts, rate=rate)))
+    (run,) = unbroken_spans(faces(len(pts)))
+    return at_motion_rate(run, info.video)["frame"].tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (25, list(range(24))),
+        (50, list(range(0, 24, 2))),
+        (100, list(range(0, 24, 4))),
+        (Fraction(25, 2), [frame // 2 for frame in range(47)]),
+    ],
+)
+def test_frame_n_of_a_stream_is_the_footage_at_n_25ths_of_a_second(tmp_path: Path, rate: Fraction, expected: list[int]) -> None:
+    step = int(12800 / rate)
+    assert shown(tmp_path, tuple(range(0, 24 * step, step)), Fraction(rate)) == expected
+
+
+def test_footage_of_variable_rate_keeps_its_pauses(tmp_path: Path) -> None:
+    found = np.array(shown(tmp_path, VARIABLE_PTS, Fraction(25)))
+    wanted = VARIABLE_PTS[0] + 512 * np.arange(len(found))
+    off = np.abs(np.array(VARIABLE_PTS)[found] - wanted)
+    assert (off == np.abs(np.array(VARIABLE_PTS)[:, None] - wanted).min(axis=0)).all()
+
+
+def test_three_seconds_are_shown_at_most(tmp_path: Path) -> None:
+    assert len(shown(tmp_path, tuple(range(0, 200 * 256, 256)), Fraction(50))) == MAX_FRAMES
+
+
+def test_short_stretches_are_left_out() -> None:
+    runs = unbroken_spans(faces(20, lost=(MIN_FRAMES - 1, 12)))
+    assert [(run["frame"][0], run["frame"][-1]) for run in runs] == [(5, 11), (13, 19)]
+
+
+def test_every_frame_has_its_own_picture(tmp_path: Path) -> None:
+    info = inspect_video(make_clip(tmp_path / "clip.mp4", Clip()))
+    run = faces(12)[[3, 3, 5, 8]]
+    with VideoReader(info) as reader:
+        every = [to_rgb(frame) for frame in reader.frames(0, 12)]
+    found = pictures_of(info, run)
+    for picture, number in zip(found, (3, 3, 5, 8), strict=True):
+        np.testing.assert_array_equal(picture, every[number])
+    assert found[0] is found[1]
+
+
+NOTHING: Any = None
+METHODS_OF_PAIRS = [combined(motion, renderer=renderer) for motion, renderer in product(METHODS, METHODS)]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS_OF_PAIRS if not method_named(name).live])
+def test_a_method_for_files_is_refused_with_the_part_in_the_way(method: str) -> None:
+    row = method_named(method)
+    actor = StoredActor("ann", method, None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, {})
+    with pytest.raises(ActorNotReady) as caught:
+        load_live_footage(actor, NOTHING, 1 << 30)
+    said = caught.value.message
+    assert said.startswith(f"actor ann is enrolled for {method}, which cannot be used live: the ")
+    assert said.endswith("enrol the person for one of: ugc, everybody")
+    assert ("of speech after a frame" in said) is (not row.streamed.motion.live and not row.motion.moves_head)
+    assert ("frames after a frame" in said) is (row.renderer.frames_after > 0)
+
+
+def test_a_process_that_is_killed_while_it_reads_the_footage_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, folder = ArtefactStore(str(tmp_path / "artefacts")), tmp_path / "temporary"
+    folder.mkdir()
+    faces = np.zeros(MIN_FRAMES, FACE_RECORD)
+    faces["frame"], faces["reason"] = np.arange(MIN_FRAMES), common_pb2.FRAME_REASON_DUBBED
+    refs = {
+        "faces": store.put_arrays({name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}),
+        "footage": store.put_bytes(b"a film of ann"),
+    }
+    found = []
+
+    def look(path: Path) -> None:
+        found.append((path.read_bytes(), list(folder.iterdir())))
+        raise MediaUnsupported("no film", field="video")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(footage, "inspect_video", look)
+    with pytest.raises(MediaUnsupported):
+        load_live_footage(StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs), store, 1 << 30)
+    assert found == [(b"a film of ann", [])]
+
+
+def test_pictures_that_are_larger_than_a_message_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtefactStore(str(tmp_path / "artefacts"))
+    faces = np.zeros(MIN_FRAMES, FACE_RECORD)
+    faces["frame"], faces["reason"] = np.arange(MIN_FRAMES), common_pb2.FRAME_REASON_DUBBED
+    refs = {
+        "faces": store.put_arrays({name: faces[name].copy() for name in FACE_RECORD.names or () if name != "landmarks"}),
+        "footage": store.put_bytes(make_clip(tmp_path / "clip.mp4", Clip()).read_bytes()),
+    }
+    monkeypatch.setattr(VideoReader, "frames", lambda *_: pytest.fail("a frame was decoded"))
+    actor = StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
+    with pytest.raises(ActorNotReady, match=r"pictures of ann \(96 x 80\) are larger than a message"):
+        load_live_footage(actor, store, 3 * 96 * 80 - 1)
+
+
+ANN: Any = SimpleNamespace(actor_id="ann", artefacts={"enrolment": SimpleNamespace(sha256="e" * 64)})
+
+
+class Loading:
+    """Decoding of footage that goes on until the test lets it end.
+
+    Attributes:
+        loads: number of times that footage was decoded.
+        begun: set when the decoding begins.
+        may_end: the test sets it.
+    """
+
+    def __init__(self) -> None:
+        self.loads, self.begun, self.may_end = 0, threading.Event(), threading.Event()
+
+    def __call__(self, *_: Any) -> LiveFootage:
+        self.loads += 1
+        self.begun.set()
+        assert self.may_end.wait(60)
+        return LiveFootage((np.zeros((4, 4, 3), np.uint8),), NOTHING, NOTHING, NOTHING, NOTHING)
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> Loading:
+    made = Loading()
+    monkeypatch.setattr(footage, "load_live_footage", made)
+    return made
+
+
+async def test_the_next_stream_of_an_actor_decodes_nothing(loading: Loading) -> None:
+    loading.may_end.set()
+    performances = FootageCache(NOTHING, 1 << 20)
+    assert await performances.of(ANN) is await performances.of(ANN)
+    assert loading.loads == 1
+
+
+async def test_footage_of_an_actor_who_is_erased_while_it_is_decoded_does_not_stay_in_memory(loading: Loading) -> None:
+    performances = FootageCache(NOTHING, 1 << 20)
+    opening = asyncio.create_task(performances.of(ANN))
+    assert await asyncio.to_thread(loading.begun.wait, 60)
+    performances.clear()
+    loading.may_end.set()
+    await opening
+    await performances.of(ANN)
+    assert loading.loads == 2

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.media.background import open_background, own_timeline, write_frames
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.types import MediaInfo, Plane
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
+
+
+def _planes(info: MediaInfo) -> list[tuple[Plane, ...]]:
+    with VideoReader(info) as reader:
+        return [tuple(plane.copy() for plane in frame.planes) for frame in reader]
+
+
+def _written(source: MediaInfo, chosen: list[int], folder: Path) -> MediaInfo:
+    told: list[int] = []
+    write_frames(folder / "background.nut", source, chosen, threads=1, on_frame=told.append)
+    assert told == list(range(1, len(chosen) + 1))
+    return open_background(folder / "background.nut", own_timeline(source, len(chosen)))
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "gray", "yuvj420p"])
+@pytest.mark.parametrize("chosen", [[0, 0, 3, 4, 4, 9], [7, 6, 2, 11, 11, 0]])
+def test_the_film_shows_exactly_the_chosen_frames(tmp_path: Path, name: str, chosen: list[int]) -> None:
+    codec = "ffv1" if name != "yuvj420p" else "mjpeg"
+    source = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, size=(50, 38), codec=codec)))
+    before, after = _planes(source), _planes(_written(source, chosen, tmp_path))
+    assert len(after) == len(chosen)
+    for shown, frame in zip(after, chosen, strict=True):
+        for plane, expected in zip(shown, before[frame], strict=True):
+            np.testing.assert_array_equal(plane, expected)
+
+
+def test_frames_come_at_the_footage_s_rate_from_zero(tmp_path: Path) -> None:
+    clip = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
+    film = _written(probe(make_clip(tmp_path / "clip.mp4", clip)), [3, 2, 1, 2], tmp_path)
+    assert [int(pts) * film.video.time_base for pts in film.video.pts] == [n * Fraction(1001, 24000) for n in range(4)]
+    assert film.video.constant_rate == Fraction(24000, 1001)
+
+
+def test_a_varying_rate_becomes_its_average(tmp_path: Path) -> None:
+    source = probe(make_clip(tmp_path / "clip.mp4", Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)))
+    film = own_timeline(source, 40)
+    assert film.video.constant_rate == film.video.average_rate
+    assert float(film.video.average_rate) == pytest.approx(12 / float(source.video.duration), rel=1e-4)
+
+
+def test_turned_footage_and_its_colours_stay_what_they_are(tmp_path: Path) -> None:
+    source = probe(make_clip(tmp_path / "clip.mp4", Clip(codec="libx264", rotation=90, colour=(1, 1, 1, 1))))
+    film = _written(source, [5, 4, 3], tmp_path)
+    assert film.video.orientation == source.video.orientation
+    assert film.video.colour == source.video.colour
+
+
+def test_nothing_is_carried_over_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    source = probe(make_clip(tmp_path / "clip.mkv", Clip(sound_rate=16000, subtitles=True, chapters=True)))
+    film = _written(source, [4, 3], tmp_path)
+    assert not film.audio
+    assert not film.others
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["background.nut", "clip.mkv"]
+
+
+def test_footage_that_breaks_off_leaves_no_film(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "clip.nut", Clip())
+    source = probe(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(MediaUnsupported):
+        _written(source, [11, 0], tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["clip.nut"]

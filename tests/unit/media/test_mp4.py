@@ -1,0 +1,223 @@
+"""A view of a film without its sound or without its pictures: the same frames and samples, and a shorter index in memory.
+
+A film has padding for a manifest behind its first box, and is otherwise the film that FFmpeg wrote.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.media import mp4
+from gateway.media.mp4 import Gap, Only, PaddedFile, boxes_of, copy_with_padding, moved_index, padding_box, track_view
+from gateway.media.opening import open_input
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.sound import SoundReader
+from services.common.errors import MediaUnsupported
+from tests.unit.media.made_footage import Clip, make_clip
+
+PADDING = 5000
+
+
+def packets(film: Path) -> list[tuple[int | None, bytes]]:
+    with av.open(str(film)) as container:
+        return [(packet.pts, bytes(packet)) for packet in container.demux() if packet.size]
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def with_padding(footage: Path, film: Path, padding: int) -> None:
+    """Write the packets of some footage to a film with padding."""
+    handle = os.open(film, os.O_RDWR | os.O_CREAT)
+    target = PaddedFile(handle, padding)
+    with av.open(str(footage)) as source, av.open(target, "w", format="mp4", container_options={"fflags": "+bitexact"}) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    target.settle()
+    os.close(handle)
+
+
+def test_a_film_with_padding_has_the_packets_of_the_film_without(carphone: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    with_padding(carphone, film, PADDING)
+    with film.open("rb") as file:
+        kinds = [(box.kind, box.end - box.start) for box in boxes_of(file)]
+        padding = padding_box(file)
+    assert kinds[0][0] == b"ftyp"
+    assert kinds[1] == (b"free", PADDING)
+    assert padding is not None
+    assert [data for _, data in packets(film)] == [data for _, data in packets(carphone)]
+
+
+@pytest.mark.parametrize("padding", [100, 70_000])
+def test_a_film_is_copied_with_other_padding(padding: int, carphone: Path, tmp_path: Path) -> None:
+    film, copy, plain = tmp_path / "film.mp4", tmp_path / "copy.mp4", tmp_path / "plain.mp4"
+    with_padding(carphone, film, PADDING)
+    with film.open("rb") as old, copy.open("w+b") as new:
+        copy_with_padding(old, new, padding)
+        found = padding_box(new)
+    assert found is not None
+    assert found.end - found.start == padding
+    assert packets(copy) == packets(film)
+    with_padding(carphone, plain, padding)
+    assert copy.read_bytes() == plain.read_bytes()
+
+
+def test_a_file_that_is_no_film_gets_no_padding(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"no film")
+    with (tmp_path / "text").open("rb") as old, (tmp_path / "new").open("w+b") as new, pytest.raises(ValueError, match="ftyp"):
+        copy_with_padding(old, new, 100)
+
+
+def test_places_that_do_not_fit_into_32_bits_are_an_error() -> None:
+    def index(*places: int) -> bytes:
+        table = struct.pack(">II", 0, len(places)) + b"".join(struct.pack(">I", place) for place in places)
+        return box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"stco", table))))))
+
+    def moved(before: bytes) -> bytes:
+        file = io.BytesIO(before)
+        (whole,) = boxes_of(file)
+        return b"".join(moved_index(file, whole, [Gap(20, 100)]))
+
+    assert moved(index(10, 2**32 - 101)) == index(10, 2**32 - 1)
+    with pytest.raises(OverflowError, match="32 bits"):
+        moved(index(10, 2**32 - 100))
+
+
+def test_an_index_of_many_samples_is_moved_in_pieces() -> None:
+    def index(tables: list[np.ndarray]) -> bytes:
+        return box(b"moov", b"".join(box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", stored(t))))) for t in tables))
+
+    def stored(table: np.ndarray) -> bytes:
+        kind = b"stco" if table.dtype.itemsize == 4 else b"co64"
+        return box(kind, struct.pack(">II", 0, len(table)) + table.tobytes()) + box(b"stsz", bytes(3_000_001))
+
+    short, long = np.arange(400_000, dtype=">u4"), np.arange(2**33, 2**33 + 300_000, dtype=">u8")
+    file = io.BytesIO(index([short, long]))
+    (whole,) = boxes_of(file)
+    pieces = list(moved_index(file, whole, [Gap(1000, 64)]))
+    short[1000:] += 64
+    long += 64
+    assert b"".join(pieces) == index([short, long])
+    assert max(map(len, pieces)) <= 1 << 20
+
+
+FILM = Clip(codec="libx264", sound_rate=16000, sound_tracks=2, subtitles=True)
+
+
+@pytest.fixture
+def _every_index_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mp4, "_LONG_INDEX", 0)
+
+
+def kinds_of(path: Path, only: Only | None) -> list[str]:
+    with open_input(path, only=only) as container:
+        return [stream.type for stream in container.streams]
+
+
+def planes_of(path: Path) -> list[np.ndarray]:
+    with VideoReader(probe(path)) as reader:
+        return [plane for frame in reader for plane in frame.planes]
+
+
+def samples_of(path: Path, track: int) -> np.ndarray:
+    return np.concatenate([chunk.samples for chunk in SoundReader(path, track=track)])
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_who_reads_pictures_sees_no_sound_and_who_reads_sound_sees_no_pictures(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", FILM)
+    assert sorted(kinds_of(film, None)) == ["audio", "audio", "subtitle", "video"]
+    assert sorted(kinds_of(film, "picture")) == ["subtitle", "video"]
+    assert sorted(kinds_of(film, "sound")) == ["audio", "audio", "subtitle"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_frames_and_samples_are_those_of_the_whole_file(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = make_clip(tmp_path / f"film{suffix}", replace(FILM, subtitles=suffix == ".mp4"))
+    pictures, sounds = planes_of(film), [samples_of(film, track) for track in (0, 1)]
+    monkeypatch.setattr(mp4, "_LONG_INDEX", 0)
+    for seen, wanted in zip(planes_of(film), pictures, strict=True):
+        np.testing.assert_array_equal(seen, wanted)
+    for track, wanted in enumerate(sounds):
+        np.testing.assert_array_equal(samples_of(film, track), wanted)
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_a_view_differs_from_its_file_in_the_kinds_of_hidden_tracks_alone(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", FILM)
+    whole = film.read_bytes()
+    with film.open("rb") as file, track_view(file.fileno(), "picture") as view:  # type: ignore[union-attr]
+        seen = view.read()
+        assert view.seek(-5, os.SEEK_END) == len(whole) - 5
+        assert view.read(99) == whole[-5:]
+        assert view.read(1) == b""
+        view.seek(0)
+        # Pieces of any length end within the four letters of a kind.
+        assert b"".join(iter(lambda: view.read(3), b"")) == seen
+    assert len(seen) == len(whole)
+    assert (seen.count(b"trak"), whole.count(b"trak")) == (2, 4)
+    assert seen.replace(b"free", b"trak") == whole.replace(b"free", b"trak")
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_files_without_something_to_hide_are_read_as_they_are(tmp_path: Path) -> None:
+    fragmented = tmp_path / "fragmented.mp4"
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(make_clip(tmp_path / "film.mp4", FILM))) as film, av.open(str(fragmented), "w", options=options) as output:
+        pairs = {stream.index: output.add_stream_from_template(stream) for stream in (*film.streams.video, *film.streams.audio)}
+        for packet in film.demux(*film.streams.video, *film.streams.audio):
+            if packet.dts is not None:
+                packet.stream = pairs[packet.stream_index]
+                output.mux(packet)
+    silent = make_clip(tmp_path / "silent.mp4", Clip(codec="libx264"))
+    matroska = make_clip(tmp_path / "film.mkv", FILM)
+    for path in (fragmented, silent, matroska):
+        with path.open("rb") as file:
+            assert track_view(file.fileno(), "picture") is None
+    assert len(planes_of(fragmented)) == len(planes_of(make_clip(tmp_path / "film.mp4", FILM)))
+
+
+def test_short_films_are_read_as_they_are(tmp_path: Path) -> None:
+    with make_clip(tmp_path / "film.mp4", FILM).open("rb") as file:
+        assert track_view(file.fileno(), "picture") is None
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_a_disk_that_refuses_a_read_is_told_as_a_file_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = make_clip(tmp_path / "film.mp4", replace(FILM, pts=range(0, 200 * 512, 512)))
+    with VideoReader(probe(film)) as reader:
+        frames = iter(reader)
+        next(frames)
+
+        def refused(descriptor: int, buffers: list[bytearray], place: int) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "preadv", refused)
+        with pytest.raises(MediaUnsupported, match=r"film\.mp4 breaks after .*: Input/output error"):
+            list(frames)
+
+
+@pytest.mark.usefixtures("_every_index_is_long")
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    film = make_clip(tmp_path / "film.mp4", FILM)
+    planes_of(film)
+    before = sorted(os.listdir("/proc/self/fd"))
+    planes_of(film)
+    with VideoReader(probe(film)) as reader:
+        next(iter(reader))
+    assert sorted(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,325 @@
+"""Where films are written: nothing else is ever overwritten, and nothing hidden stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.media.encoders import WriteSettings
+from gateway.media.output import MARK, OutputFile, check_place, commit_with, remove_leftovers
+from gateway.media.probe import probe
+from gateway.media.reader import VideoReader
+from gateway.media.writer import VideoWriter
+from gateway.safe_paths import confine
+from services.common.errors import Cancelled, InvalidRequest
+from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _fill(file: OutputFile, content: bytes) -> None:
+    Path(str(file.target()).removeprefix("file:")).write_bytes(content)
+
+
+def _write(output: Path, content: bytes = b"new", *, overwrite: bool = False) -> None:
+    file = OutputFile(output, overwrite=overwrite)
+    _fill(file, content)
+    file.commit()
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    output = tmp_path / "film.mp4"
+    file = OutputFile(output)
+    _fill(file, b"half")
+    assert not output.exists()
+    assert len(_names(tmp_path)) == 1
+    file.commit()
+    assert (_names(tmp_path), output.read_bytes()) == (["film.mp4"], b"half")
+    file.discard()
+    assert output.exists()
+
+
+def test_temporary_names_differ_and_are_created_anew(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(8):
+        file = OutputFile(tmp_path / "film.mp4")
+        seen.update(_names(tmp_path))
+        file.discard()
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("letters", ["x" * 251 + ".mp4", "ü" * 125 + "x.mp4"])
+def test_the_longest_name_can_be_written(tmp_path: Path, letters: str) -> None:
+    assert len(os.fsencode(letters)) == 255
+    info = probe(make_clip(tmp_path / "clip.mp4"))
+    with VideoWriter(tmp_path / letters, info) as writer, VideoReader(info) as reader:
+        for frame in reader:
+            writer.write(frame)
+    assert probe(tmp_path / letters).video.num_frames == 12
+    with pytest.raises(InvalidRequest, match="the name is 256 bytes long, a name has 255 at most"):
+        VideoWriter(tmp_path / f"y{letters}", info)
+
+
+def _leave(folder: Path, output: str, *, days: float = 0.0) -> Path:
+    """What a killed run leaves."""
+    before = set(folder.iterdir())
+    file = OutputFile(folder / output)
+    (name,) = set(folder.iterdir()) - before
+    copy = name.read_bytes()
+    file.discard()
+    name.write_bytes(copy)
+    os.utime(name, (time.time() - days * 86400,) * 2)
+    return name
+
+
+def test_what_killed_runs_left_is_removed_where_it_is_of_this_output_or_old(tmp_path: Path) -> None:
+    same, other, old = _leave(tmp_path, "a.mp4"), _leave(tmp_path, "b.mp4"), _leave(tmp_path, "c.mp4", days=1.1)
+    foreign = tmp_path / ".dubstage-notes.partial"
+    foreign.touch()
+    os.utime(foreign, (0, 0))
+    OutputFile(tmp_path / "a.mp4").discard()
+    assert not same.exists()
+    assert not old.exists()
+    assert set(tmp_path.iterdir()) == {other, foreign}
+
+
+def test_leftovers_can_be_removed_without_writing(tmp_path: Path) -> None:
+    left = _leave(tmp_path, "a.mp4")
+    (tmp_path / "a.mp4").write_text("a film of somebody else")
+    other = _leave(tmp_path, "b.mp4")
+    remove_leftovers(tmp_path / "a.mp4")
+    assert not left.exists()
+    assert set(tmp_path.iterdir()) == {other, tmp_path / "a.mp4"}
+
+
+def test_what_a_living_job_writes_stays(tmp_path: Path) -> None:
+    first = OutputFile(tmp_path / "a.mp4")
+    (held,) = tmp_path.iterdir()
+    os.utime(held, (0, 0))
+    with pytest.raises(InvalidRequest, match=r"a\.mp4 is being written by another job"):
+        OutputFile(tmp_path / "a.mp4")
+    OutputFile(tmp_path / "b.mp4").discard()
+    _fill(first, b"whole")
+    first.commit()
+    assert _names(tmp_path) == ["a.mp4"]
+
+
+def test_who_takes_over_a_job_removes_what_its_paused_process_holds_and_that_process_cannot_finish(tmp_path: Path) -> None:
+    paused, other = OutputFile(tmp_path / "a.mp4", overwrite=True), OutputFile(tmp_path / "b.mp4")
+    _fill(paused, b"of the paused process")
+    following = OutputFile(tmp_path / "a.mp4", takes_over=True)
+    _fill(following, b"whole")
+    following.commit()
+    with pytest.raises(FileNotFoundError):
+        paused.commit()
+    paused.discard()
+    other.discard()
+    assert _names(tmp_path) == ["a.mp4"]
+    assert (tmp_path / "a.mp4").read_bytes() == b"whole"
+
+
+def _film_with_sidecar(folder: Path) -> tuple[OutputFile, Callable[[OutputFile], OutputFile]]:
+    """Return a finished film, and what makes its sidecar. Film and sidecar of an earlier run are there."""
+    for name in ("a.mkv", "a.mkv.c2pa"):
+        (folder / name).write_bytes(b"old")
+    film = OutputFile(folder / "a.mkv", overwrite=True)
+    _fill(film, b"new")
+
+    def seal(_: OutputFile) -> OutputFile:
+        sidecar = OutputFile(folder / "a.mkv.c2pa", overwrite=True)
+        _fill(sidecar, b"new")
+        return sidecar
+
+    return film, seal
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_film_and_its_sidecar_replace_an_earlier_pair(tmp_path: Path) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    commit_with(film, seal)
+    assert _contents(tmp_path) == {"a.mkv": b"new", "a.mkv.c2pa": b"new"}
+
+
+@pytest.mark.parametrize("has_sidecar", [True, False])
+def test_a_film_that_may_not_be_shown_any_more_leaves_the_earlier_one(tmp_path: Path, has_sidecar: bool) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    sealed: list[bool] = []
+
+    def refuse() -> None:
+        sealed.append(True)
+        raise Cancelled("the consent has ended")
+
+    with pytest.raises(Cancelled):
+        commit_with(film, seal if has_sidecar else None, refuse)
+    film.discard()
+    assert sealed
+    assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
+
+
+@pytest.mark.parametrize("has_sidecar", [True, False])
+def test_a_file_that_appears_while_the_film_is_checked_stays(tmp_path: Path, has_sidecar: bool) -> None:
+    film, sidecar = OutputFile(tmp_path / "a.mkv"), OutputFile(tmp_path / "a.mkv.c2pa")
+    appearing = tmp_path / ("a.mkv.c2pa" if has_sidecar else "a.mkv")
+    for file in (film, sidecar):
+        _fill(file, b"new")
+    with pytest.raises(InvalidRequest, match=r"a\.mkv"):
+        commit_with(film, lambda _: sidecar if has_sidecar else None, lambda: appearing.write_bytes(b"mine") and None)
+    for file in (film, sidecar):
+        file.discard()
+    assert _contents(tmp_path) == {appearing.name: b"mine"}
+
+
+def test_a_film_that_cannot_be_finished_leaves_the_earlier_pair(tmp_path: Path) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    next(tmp_path.glob(".dubstage-*")).unlink()
+    with pytest.raises(FileNotFoundError):
+        commit_with(film, seal)
+    film.discard()
+    assert _contents(tmp_path) == {"a.mkv": b"old", "a.mkv.c2pa": b"old"}
+
+
+@pytest.mark.parametrize("earlier", [{"a.mkv": b"old", "a.mkv.c2pa": b"old"}, {"a.mkv": b"old"}])
+def test_a_film_that_cannot_be_renamed_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: dict[str, bytes]
+) -> None:
+    film, seal = _film_with_sidecar(tmp_path)
+    for name in {"a.mkv", "a.mkv.c2pa"} - set(earlier):
+        (tmp_path / name).unlink()
+    replace = os.replace
+
+    def failing(source: str, target: str, **folders: int) -> None:
+        if target == "a.mkv":
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target, **folders)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        commit_with(film, seal)
+    film.discard()
+    assert _contents(tmp_path) == earlier
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def _link(path: Path) -> None:
+    target = path.with_name("notes.txt")
+    target.write_text("notes")
+    path.symlink_to(target)
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_loop, "is a symbolic link"),
+        (_link, "is a symbolic link"),
+        (_dangling, "is a symbolic link"),
+        (os.mkfifo, "is a named pipe"),
+        (Path.mkdir, "is a folder"),
+    ],
+)
+def test_only_files_are_replaced(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    output = tmp_path / "film.mp4"
+    make(output)
+    before = _names(tmp_path)
+    for overwrite in (False, True):
+        for refuse in (check_place, OutputFile):
+            with pytest.raises(InvalidRequest, match=rf"film\.mp4 {words}"):
+                refuse(output, overwrite=overwrite)
+    assert _names(tmp_path) == before
+
+
+def test_inputs_are_never_the_output(tmp_path: Path) -> None:
+    info = probe(make_clip(tmp_path / "clip.mp4", Clip(comment=f"({MARK})")))
+    speech = make_sound(tmp_path / "speech.mp4", tone(16000, 16000), 16000, "aac")
+    os.link(speech, tmp_path / "again.mp4")
+    for name, words in (
+        ("clip.mp4", "the footage itself"),
+        ("speech.mp4", "the speech itself"),
+        ("again.mp4", "the speech itself"),
+    ):
+        with pytest.raises(InvalidRequest, match=words):
+            VideoWriter(tmp_path / name, info, speech_file=speech, settings=WriteSettings(overwrite=True))
+
+
+def test_a_file_is_replaced_if_dubstage_wrote_it_or_the_user_says_so(tmp_path: Path) -> None:
+    made = make_clip(tmp_path / "dubbed.mp4", Clip(comment=f"The mouth in this film is synthetic ({MARK}); no consent on record."))
+    foreign = make_clip(tmp_path / "holiday.mp4", Clip(comment="summer"))
+    notes = tmp_path / "notes.mp4"
+    notes.write_text("no film")
+    _write(made)
+    for path, refuse in ((foreign, check_place), (notes, OutputFile)):
+        with pytest.raises(InvalidRequest, match=r"exists and is no film of dubstage; .*--overwrite"):
+            refuse(path)
+        _write(path, overwrite=True)
+    assert [path.read_bytes() for path in (made, foreign, notes)] == [b"new"] * 3
+
+
+def test_a_file_that_appears_while_the_film_is_written_stays(tmp_path: Path) -> None:
+    output = tmp_path / "film.mp4"
+    file = OutputFile(output)
+    output.write_text("what somebody else saved meanwhile")
+    with pytest.raises(InvalidRequest, match="exists and is no film of dubstage"):
+        file.commit()
+    file.discard()
+    assert (_names(tmp_path), output.read_text()) == (["film.mp4"], "what somebody else saved meanwhile")
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    (folder / "day").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    confine(folder)
+    return folder
+
+
+def test_a_link_put_in_place_of_a_folder_leads_nowhere(media: Path) -> None:
+    outside = media.parent / "outside"
+    shutil.rmtree(media / "day")
+    (media / "day").symlink_to(outside)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        OutputFile(media / "day" / "film.mp4")
+    assert _names(outside) == []
+
+
+def test_a_folder_exchanged_while_the_film_is_written_changes_nothing(media: Path) -> None:
+    outside = media.parent / "outside"
+    file = OutputFile(media / "day" / "film.mp4")
+    _fill(file, b"whole")
+    (media / "day").rename(media / "moved")
+    (media / "day").symlink_to(outside)
+    file.commit()
+    assert (_names(outside), _names(media / "moved")) == ([], ["film.mp4"])
+
+
+def test_a_temporary_file_exchanged_for_a_link_is_not_written_through(media: Path) -> None:
+    victim = media.parent / "outside" / "victim"
+    victim.write_text("mine")
+    file = OutputFile(media / "film.mp4")
+    (partial,) = media.glob(".dubstage-*")
+    partial.unlink()
+    partial.symlink_to(victim)
+    _fill(file, b"whole")
+    with pytest.raises(InvalidRequest, match="was exchanged"):
+        file.commit()
+    file.discard()
+    assert victim.read_text() == "mine"
+    assert not (media / "film.mp4").exists()
