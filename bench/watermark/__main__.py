@@ -23,11 +23,11 @@ from bench.watermark.studio import open_studio
 from bench.watermark.undubbed import faces_of_film, films_below, readings_of, write_readings
 from bench.work import tell
 from gateway.cli.options import gateway_settings
-from gateway.evaluation.clip import chosen_clips
 from gateway.methods import DEFAULT_METHOD, METHODS
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.stages.opening import open_stage
+from research.evaluation.clip import chosen_clips
 from services.common.errors import DubstageError
 
 _TURNS: Final = 3

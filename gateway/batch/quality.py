@@ -24,10 +24,10 @@ from gateway.batch.types import Quality, ShotMotion, ShotRecord
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, sha256_of
 from gateway.dub.workspace import Workspace
-from gateway.evaluation.mouth_metrics import correlation
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo
+from gateway.reports.mouth_metrics import correlation
 from gateway.reports.records import boxes_of, commanded_opening, motion_of, track_output
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8

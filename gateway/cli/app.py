@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Annotated, Any, Final, cast
 
 import typer
@@ -69,7 +70,9 @@ COMMANDS: Final = (
     "train",
     "trainset",
 )
-"""Names of the commands. Each command has a module of the same name in this package."""
+"""Names of the commands. Each command has a module of the same name in this package or in research.cli."""
+RESEARCH_COMMANDS: Final = ("evaluate", "export", "train", "trainset")
+"""Commands for developers of networks. They are in research.cli, which an installation for dubs alone does not have."""
 _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__base__)
 """Base class of the errors for a wrong option, a missing argument and an unknown command."""
 
@@ -90,12 +93,24 @@ def _suite(
 
 
 def register_commands(arguments: Sequence[str]) -> None:
-    """Import the module of the called command, which adds the command to `app`. Without a known command, import all modules."""
+    """Import the module of the called command, which adds the command to `app`. Without a known command, import all modules.
+
+    Raises:
+        InvalidRequest: the command needs research, which is not installed.
+    """
     named = arguments[0] if arguments else ""
     if named == "--version":
         return
     for command in (named,) if named in COMMANDS else COMMANDS:
-        importlib.import_module(f"gateway.cli.{command}")
+        if command not in RESEARCH_COMMANDS:
+            importlib.import_module(f"gateway.cli.{command}")
+        elif find_spec("research") is not None:
+            importlib.import_module(f"research.cli.{command}")
+        elif command == named:
+            raise InvalidRequest(
+                f"dubstage {command} needs the package dubstage-research, which is not installed here (see docs/training.md)",
+                field="installation",
+            )
 
 
 @lru_cache(maxsize=1)

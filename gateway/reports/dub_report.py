@@ -20,10 +20,10 @@ from gateway.dub.messages import reason_name
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest, consents, what_is_synthetic
 from gateway.dub.workspace import Workspace
-from gateway.evaluation.mouth_metrics import correlation
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
 from gateway.reports.folder import PAGE, report_folder
+from gateway.reports.mouth_metrics import correlation
 from gateway.reports.pages import RENDERED, Curve, counts_of, plot_curves, plot_head_motion, render_page, spans_of
 from gateway.reports.pictures import (
     before_after_sheet,

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from gateway.evaluation.types import ClipResult
 from gateway.stages.timing import StageTimes
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.wire.mouth_curves import MotionMetrics
@@ -100,20 +99,3 @@ class DubReport:
     video: SideBySide | None = None
     undubbed: str = ""
     warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationReport:
-    """Everything that the report of an evaluation shows.
-
-    Attributes:
-        title: title of the page.
-        method: name of the method.
-        clips: results of all clips.
-        facts: facts of the run: seconds, versions, weights.
-    """
-
-    title: str
-    method: str
-    clips: Sequence[ClipResult]
-    facts: Sequence[Fact] = ()

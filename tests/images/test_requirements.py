@@ -14,10 +14,7 @@ from tests.unit.architecture.module_graph import imported_names
 
 # Imported only where somebody brings it along or asks for it, with an error that says what is missing.
 ON_DEMAND = {
-    "gateway.cli.export": {"services"},
-    "gateway.cli.train": {"services"},
-    "gateway.cli.trainset": {"services"},
-    "gateway.evaluation.perceptual": {"torch"},
+    "research.evaluation.perceptual": {"torch"},
     "services.common.geometry.array_module": {"torch"},
     "services.common.geometry.rasterise_pytorch3d": {"torch", "pytorch3d"},
 }

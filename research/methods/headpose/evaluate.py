@@ -1,7 +1,7 @@
 """Predict head motion on held-out clips: `python -m research.methods.headpose.evaluate --data SET --out FILE`.
 
 The exported predictor enrols each clip on the clip's first 60 %, personalises on at most 300 frames of that part, and predicts
-the rest from the clip's own sound. The command writes a file of poses that `python -m gateway.evaluation.head_motion` scores, and
+the rest from the clip's own sound. The command writes a file of poses that `python -m research.evaluation.head_motion` scores, and
 prints the correlation of the paper's Appendix A.
 """
 

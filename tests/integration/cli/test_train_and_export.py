@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.app import run
-from tests.unit.cli.train_command import tiny_set, told, train
+from tests.unit.research.cli.train_command import tiny_set, told, train
 
 TINY = "batch = 1\nnum_held_out = 1\n[loop]\nsteps = 2\ncheck_every = 2\n[network]\nhidden = 4\n"
 

@@ -33,7 +33,7 @@ GATEWAY_LAYERS = (
     ("gateway.audit",),
     ("gateway.operations",),
     ("gateway.actors", "gateway.tenants"),
-    ("gateway.backup", "gateway.evaluation", "gateway.housekeeping", "gateway.live", "gateway.trainset"),
+    ("gateway.backup", "gateway.housekeeping", "gateway.live"),
     ("gateway.reports",),
     ("gateway.batch",),
     ("gateway.api",),

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli import app
 from gateway.cli.app import run_async
-from services.common.errors import Cancelled
+from services.common.errors import Cancelled, InvalidRequest
 
 WAIT = """
 import sys, tempfile, threading
@@ -130,3 +131,10 @@ def test_work_that_cancels_itself_is_not_reported_as_interrupted() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         run_async(work())
+
+
+def test_commands_of_research_without_research(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    for command in app.RESEARCH_COMMANDS:
+        assert app.run([command, "--help"]) == InvalidRequest.exit_code
+        assert f"dubstage {command} needs the package dubstage-research" in " ".join(capsys.readouterr().err.split())

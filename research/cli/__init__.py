@@ -1,0 +1,1 @@
+"""Commands of `dubstage` for developers of networks: training sets, trainings, exports and evaluations."""

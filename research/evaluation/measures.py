@@ -1,0 +1,316 @@
+"""Measures of each frame of a run (one variant, fold and speech). Runs are measured piece by piece, which bounds memory.
+
+Errors of expression coefficients and of the landmarks that follow from them (Everybody's Talkin', App. A, Eq. 5).
+
+    E_exp  = 1 / N_exp  sum_i |e(i) - e'(i)|          N_exp coefficients, in standard deviations of the model
+    E_ldmk = 1 / N_ldmk sum_i |l(i) - l'(i)|_2        N_ldmk mouth-area landmarks, projected, crop pixels
+
+In the paper, e is the fitted target that the network is trained on. Here, truth and result are both tracked on their crops and
+fitted in the same way: one identity (the clip's own neutral face, measured on the enrolment part) and one pose per frame. The
+landmarks of both are projected by the pose of the truth, so that they differ in expression only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from gateway.reports.mouth_metrics import Closures, MouthTrack, landmark_distance, mouth_track, normalised_mean_error
+from research.evaluation.image_metrics import (
+    gradient_energy,
+    mean_absolute_difference,
+    mouth_box,
+    photometric_error,
+    psnr_db,
+    similarities,
+    skin_difference,
+    ssim,
+)
+from research.evaluation.types import Rendered
+from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
+from services.common.face.actor_geometry import neutral_shape
+from services.common.face.crops import fit_head_pose, weak_perspective_of
+from services.common.geometry.camera import WeakPerspective
+from services.common.geometry.coefficients import coefficients_from_landmarks
+from services.common.geometry.morphable_model import MorphableModel, default_model
+from services.common.wire.mouth_curves import Trigger, around_phones, quick_part, steps
+
+NUM_EXPRESSION: Final = 24
+"""Number of coefficients that are fitted and compared: the first ones of the default model, which methods predict.
+The paper has 29."""
+MIN_NEUTRAL_FRAMES: Final = 5
+"""Fewest tracked frames from which a neutral face is measured."""
+
+_MESH_POINTS: Final = 468
+
+
+@dataclass(frozen=True, slots=True)
+class FittedFrames:
+    """Expression of T tracked frames of one person; NaN rows where no face was tracked.
+
+    Attributes:
+        expression: float64 [T, 24], standard deviations.
+        known: int64 [N], the rows that were fitted.
+        camera: head poses of these N rows, crop pixels.
+    """
+
+    expression: Float64 = field(repr=False)
+    known: Int64 = field(repr=False)
+    camera: WeakPerspective = field(repr=False)
+
+
+class ExpressionErrors(NamedTuple):
+    """Errors of T frames, float64 [T] each, NaN where truth or result is not tracked."""
+
+    expression: Float64
+    """E_exp, standard deviations."""
+    landmark_px: Float64
+    """E_ldmk, crop pixels; the face is 185 pixels wide."""
+
+
+class PersonFace:
+    """Face model of one person, with the person's own neutral face in place of the mean face.
+
+    Args:
+        neutral: float32 [468, 3], head space.
+    """
+
+    def __init__(self, neutral: Float32) -> None:
+        self._model: MorphableModel = default_model().with_neutral_shape(neutral).truncated(expression=NUM_EXPRESSION)
+
+    @classmethod
+    def measured(cls, landmarks: Float32) -> PersonFace | None:
+        """Return the face model of tracked crops, float32 [T, 478, 3] with NaN rows; None: too few frames are tracked."""
+        known, camera = _cameras(landmarks)
+        if len(known) < MIN_NEUTRAL_FRAMES:
+            return None
+        return cls(neutral_shape(camera.unproject(landmarks[known].astype(np.float64))))
+
+    def fit(self, landmarks: Float32) -> FittedFrames:
+        """Return the expression of tracked crops, float32 [T, 478, 3] in crop pixels, NaN rows where not tracked."""
+        known, camera = _cameras(landmarks)
+        expression = np.full((len(landmarks), NUM_EXPRESSION), np.nan)
+        if len(known):
+            fitted = coefficients_from_landmarks(
+                self._model, landmarks[known, :_MESH_POINTS], camera, identity=np.zeros(self._model.num_identity)
+            )
+            expression[known] = fitted.expression / self._model.expression_deviation
+        return FittedFrames(expression, known, camera)
+
+    def errors(self, truth: FittedFrames, result: FittedFrames) -> ExpressionErrors:
+        """Return E_exp and E_ldmk of the same frames in truth and result."""
+        expression = np.abs(truth.expression - result.expression).mean(axis=1)
+        distance = np.full(len(expression), np.nan)
+        seen = [
+            truth.camera.project(self._mouth(frames.expression[truth.known])) if len(truth.known) else np.zeros((0, 59, 3))
+            for frames in (truth, result)
+        ]
+        distance[truth.known] = np.linalg.norm((seen[0] - seen[1])[..., :2], axis=-1).mean(axis=-1)
+        return ExpressionErrors(expression, distance)
+
+    def _mouth(self, expression: Float64) -> Float64:
+        """Return the mouth-area landmarks of expressions [T, 24], float64 [T, 59, 3], head space."""
+        area = self._model.landmark_set("mouth_area")
+        basis = area.of_basis(self._model.expression_basis) * self._model.expression_deviation
+        return np.asarray(area.of(self._model.mean_shape) + np.einsum("ndk,tk->tnd", basis, expression), np.float64)
+
+
+def _cameras(landmarks: Float32) -> tuple[Int64, WeakPerspective]:
+    """Return the rows that are tracked, and their head poses."""
+    (known,) = np.nonzero(np.isfinite(landmarks[:, 0, 0]))
+    return known.astype(np.int64), weak_perspective_of([fit_head_pose(mesh) for mesh in landmarks[known]])
+
+
+PICTURE_COLUMNS: Final = (
+    "face_psnr_db",
+    "face_ssim",
+    "face_ms_ssim",
+    "mouth_psnr_db",
+    "mouth_ssim",
+    "photometric_error",
+)
+EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
+"""See expression.py."""
+CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
+"""Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
+PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
+"""Columns whose means are figures of the papers."""
+_ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
+
+
+@dataclass(frozen=True, slots=True)
+class TruthPiece:
+    """Frames of the real film with their tracked mouths. Measured once and used for every variant.
+
+    Attributes:
+        crops: uint8 [T, 256, 256, 3], RGB.
+        usable: bool [T].
+        track: tracked mouths.
+        landmarks: float32 [T, 478, 3], tracked meshes, crop pixels.
+        person: face model of the person; None: too few frames were tracked.
+        fitted: the face model fitted to the frames; None without `person`.
+        native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution; None: not measured.
+    """
+
+    crops: UInt8 = field(repr=False)
+    usable: Bool
+    track: MouthTrack
+    landmarks: Float32 = field(repr=False)
+    person: PersonFace | None = None
+    fitted: FittedFrames | None = None
+    native_energy: Float64 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunMeasures:
+    """Measures of one run. Every array has one entry per frame of the test part; NaN: the frame was not measured.
+
+    Attributes:
+        columns: float64 [T] each: PICTURE_COLUMNS; `truth_gradient`, `result_gradient` (gradient energy of the mouth
+            box); `truth_native`, `result_native` (energy of the finest band at the footage's own resolution); `truth_step`,
+            `result_step` (mean |x_t - x_{t-1}| of the mouth box); `truth_skin_step`, `result_skin_step` (the same of the skin
+            beside the mouth); `mouth_lmd_px`; `nme`; EXPRESSION_COLUMNS; of joined pieces also CURVE_COLUMNS: the lip width without
+            its slow part, and the change of the opening from frame to frame, crop pixels.
+        truth_opening, result_opening: float32 [T], opening of the mouth, crop pixels.
+        truth_width, result_width: float32 [T], width of the lips, crop pixels.
+        commanded: float32 [T], the opening that the renderer was asked for; None: the variant has none.
+        measured: bool [T].
+        lost_faces: measured frames on which the tracker found no face in the result.
+        closures: closures of the lips on the bilabials of the part; None without a transcript.
+        extras: figures of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
+        phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
+            (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
+    """
+
+    columns: Mapping[str, Float64]
+    truth_opening: Float32
+    result_opening: Float32
+    truth_width: Float32
+    result_width: Float32
+    commanded: Float32 | None
+    measured: Bool
+    lost_faces: int
+    closures: Closures | None
+    extras: Mapping[str, float]
+    phones: Mapping[Trigger, tuple[Float64, Float64]] = field(default_factory=dict)
+
+
+def truth_piece(rendered: Rendered, landmarks: Float32, person: PersonFace | None = None) -> TruthPiece:
+    """Return frames of the real film. A frame is usable if it has a face crop in which the tracker finds the mouth."""
+    track = mouth_track(landmarks)
+    usable = np.array([not reason for reason in rendered.reasons], np.bool_) & track.known
+    fitted = person.fit(landmarks) if person is not None else None
+    return TruthPiece(rendered.crops, usable, track, landmarks, person, fitted, rendered.native_energy)
+
+
+def measure_piece(truth: TruthPiece, result: Rendered, landmarks: Float32) -> RunMeasures:
+    """Return the measures of consecutive frames of one variant against the truth.
+
+    Args:
+        truth: T frames of the real film.
+        result: the same frames, dubbed.
+        landmarks: float32 [T, 478, 3], re-tracked on `result.crops`.
+    """
+    track = mouth_track(landmarks)
+    measured = truth.usable & np.array([not reason for reason in result.reasons], np.bool_)
+    length = len(measured)
+    names = (*PICTURE_COLUMNS, *_ENERGY_COLUMNS)
+    columns = {name: np.full(length, np.nan) for name in names}
+    truth_boxes, result_boxes = mouth_box(truth.crops), mouth_box(result.crops)
+    for t in np.flatnonzero(measured):
+        face, dubbed = truth.crops[t], result.crops[t]
+        mouth, dubbed_mouth = np.ascontiguousarray(truth_boxes[t]), np.ascontiguousarray(result_boxes[t])
+        columns["face_psnr_db"][t] = psnr_db(face, dubbed)
+        columns["face_ssim"][t], columns["face_ms_ssim"][t] = similarities(face, dubbed)
+        columns["mouth_psnr_db"][t] = psnr_db(mouth, dubbed_mouth)
+        columns["mouth_ssim"][t] = ssim(mouth, dubbed_mouth)
+        columns["photometric_error"][t] = photometric_error(mouth, dubbed_mouth)
+        columns["truth_gradient"][t] = gradient_energy(mouth)
+        columns["result_gradient"][t] = gradient_energy(dubbed_mouth)
+        if t and measured[t - 1]:
+            columns["truth_step"][t] = mean_absolute_difference(truth_boxes[t - 1], mouth)
+            columns["result_step"][t] = mean_absolute_difference(result_boxes[t - 1], dubbed_mouth)
+            columns["truth_skin_step"][t] = skin_difference(truth.crops[t - 1], face)
+            columns["result_skin_step"][t] = skin_difference(result.crops[t - 1], dubbed)
+    for name, piece in (("truth_native", truth.native_energy), ("result_native", result.native_energy)):
+        if piece is not None:
+            columns[name] = np.where(measured, piece, np.nan)
+    columns["mouth_lmd_px"] = np.where(measured, landmark_distance(truth.track, track), np.nan).astype(np.float64)
+    columns["nme"] = np.where(measured, normalised_mean_error(truth.landmarks, landmarks), np.nan).astype(np.float64)
+    columns |= dict.fromkeys(EXPRESSION_COLUMNS, np.full(length, np.nan))
+    if truth.person is not None and truth.fitted is not None:
+        errors = truth.person.errors(truth.fitted, truth.person.fit(landmarks))
+        for name, values in zip(EXPRESSION_COLUMNS, errors, strict=True):
+            columns[name] = np.where(measured, values, np.nan)
+    return RunMeasures(
+        columns=columns,
+        truth_opening=_only(truth.track.opening, measured),
+        result_opening=_only(track.opening, measured),
+        truth_width=_only(truth.track.width, measured),
+        result_width=_only(track.width, measured),
+        commanded=None if result.commanded is None else _only(result.commanded, measured),
+        measured=measured,
+        lost_faces=int((measured & ~track.known).sum()),
+        closures=None,
+        extras=dict(result.diagnostics),
+    )
+
+
+def _only(curve: Float32, measured: Bool) -> Float32:
+    return np.where(measured, curve, np.nan).astype(np.float32)
+
+
+def join_pieces(pieces: list[RunMeasures], frame_s: float, closures: Closures | None = None) -> RunMeasures:
+    """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames.
+
+    Args:
+        pieces: the pieces.
+        frame_s: mean length of a frame, seconds.
+        closures: closures of the lips on the bilabials of the part; None: the transcript is not known.
+    """
+    weights = np.array([piece.measured.sum() for piece in pieces], np.float64)
+    diagnostics: dict[str, float] = {}
+    for name in sorted({name for piece in pieces for name in piece.extras}):
+        values = np.array([piece.extras.get(name, np.nan) for piece in pieces])
+        known = np.isfinite(values) & (weights > 0)
+        if known.any():
+            diagnostics[name] = float(np.average(values[known], weights=weights[known]))
+    commanded = [piece.commanded for piece in pieces]
+    columns = {name: np.concatenate([piece.columns[name] for piece in pieces]) for name in pieces[0].columns}
+    truth_opening = np.concatenate([piece.truth_opening for piece in pieces])
+    result_opening = np.concatenate([piece.result_opening for piece in pieces])
+    truth_width = np.concatenate([piece.truth_width for piece in pieces])
+    result_width = np.concatenate([piece.result_width for piece in pieces])
+    both = np.isfinite(truth_width) & np.isfinite(result_width)
+    quick = (quick_part(np.where(both, width, np.nan), frame_s) for width in (truth_width, result_width))
+    columns |= zip(CURVE_COLUMNS, (*quick, steps(truth_opening), steps(result_opening)), strict=True)
+    return RunMeasures(
+        columns=columns,
+        truth_opening=truth_opening,
+        result_opening=result_opening,
+        truth_width=truth_width,
+        result_width=result_width,
+        commanded=None if any(c is None for c in commanded) else np.concatenate([c for c in commanded if c is not None]),
+        measured=np.concatenate([piece.measured for piece in pieces]),
+        lost_faces=sum(piece.lost_faces for piece in pieces),
+        closures=closures,
+        extras=diagnostics,
+    )
+
+
+def with_phones(run: RunMeasures, seconds: Float64, phones: Mapping[Trigger, Float64]) -> RunMeasures:
+    """Return a run with its openings about the phones of its speech.
+
+    Args:
+        run: the run.
+        seconds: float64 [T], times of the frames on the clock of the speech.
+        phones: centres of the phones by kind, float64 [E] each, seconds (mouth_curves.phone_times).
+    """
+    around = {
+        kind: (around_phones(run.truth_opening, seconds, events), around_phones(run.result_opening, seconds, events))
+        for kind, events in phones.items()
+    }
+    return replace(run, phones=around)

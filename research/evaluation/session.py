@@ -1,0 +1,354 @@
+"""Self-re-enactment of one clip by the pipeline: the passes of the gateway behind the interface of the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from dubstage.client import rpcs
+from dubstage.client import texture as texture_client
+from dubstage.common.v1alpha1 import common_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+from gateway.dub.analysis import FootageAnalysis
+from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style
+from gateway.dub.face_choice import FaceChoice
+from gateway.dub.messages import timeline_of
+from gateway.dub.motion_clip import MotionClip
+from gateway.dub.progress import OnProgress
+from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
+from gateway.dub.render import FilmInputs, runs_of
+from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
+from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, motion_frames_for, predict_motion
+from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
+from gateway.dub.workspace import Workspace
+from gateway.media.sound import Speech as Sound
+from gateway.methods import method_named
+from gateway.stages.method_check import models_for
+from gateway.stages.opening import StageHost
+from research.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
+from research.evaluation.native import finished_box, insert_box
+from research.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
+from services.common.array_types import Array, Float32, Float64
+from services.common.errors import NoUsableFootage
+from services.common.face.landmarks import mouth_opening
+from services.common.wire.messages import timeline_to_proto
+from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
+from services.common.wire.timeline import MOTION_RATE, Timeline
+
+_MODES: Final[dict[str, texture_pb2.WarpMode.ValueType]] = {
+    "mean_mouth": texture_pb2.WARP_MODE_MEAN_MOUTH,
+    "retrieval": texture_pb2.WARP_MODE_RETRIEVAL_ONLY,
+    "tps": texture_pb2.WARP_MODE_THIN_PLATE_SPLINE,
+}
+_STILL_FRAMES: Final = 50
+"""Frames of the motionless clip that the style of the variant `single_frame` is encoded from."""
+_UNREFINED: Final = frozenset({"mean_mouth", "retrieval", "tps", "warp_network"})
+"""Variants that show the texture without the renderer."""
+_KEPT: Final = frozenset({"full_kept", "wrong_audio_kept"})
+"""Variants with the slow expression of the real film. The film's mouths are explained by the film's own sound, moved by its lag."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledClip:
+    """An actor that is enrolled on one part of the clip.
+
+    Attributes:
+        actor: what was learned of the person.
+        single_frame_style: style of a clip that shows the mean mouth without motion.
+        lag_frames: frames of 40 ms by which the sound comes after the picture, to a quarter of a frame; 0 if unknown.
+        frames: the part of the clip.
+    """
+
+    actor: EnrolledActor
+    single_frame_style: common_pb2.ArtefactRef
+    lag_frames: float
+    frames: FrameRange
+
+    @property
+    def lag_doubt(self) -> str:
+        """Why the lag is not applied; empty: the lag is applied, or nothing was measured."""
+        return self.actor.lag_doubt
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the actor's artefacts."""
+        return sum(ref.size_bytes for ref in self.actor.artefacts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """What one speech gives for every frame of a clip.
+
+    Attributes:
+        records: MOTION_RECORDs [T], the predicted motion.
+        heard: float32 [T, 20, 40], speech features for the renderer; None: the renderer takes none.
+    """
+
+    records: Array
+    heard: Float32 | None
+
+
+class PipelineSession:
+    """`SelfReenactment` of one clip by the pipeline.
+
+    Methods that move the head are rendered in place too, on the poses and backgrounds of the real film, so that their pictures can
+    be compared with the real film. Their head motion is measured separately (`head_motion`).
+
+    Args:
+        host: runs the stages.
+        path: the clip.
+        name: name of the clip in the result.
+        folder: folder for the record files of the clip.
+        method: name of the method.
+        options: which parts of the enrolments are done.
+        enrol_frames: usable frames, the first ones of its part, that each enrolment makes bank, identity and renderer from;
+            None: all. Style and lag are always learned from all.
+        on_progress: called with every frame and step.
+    """
+
+    def __init__(
+        self,
+        host: StageHost,
+        path: Path,
+        name: str,
+        folder: Path,
+        method: str,
+        options: EnrolOptions,
+        *,
+        enrol_frames: int | None = None,
+        on_progress: OnProgress = lambda *_: None,
+    ) -> None:
+        self.clip = name
+        self._host = host
+        self._on_progress = on_progress
+        self._options = options
+        self._enrol_frames = enrol_frames
+        self._shot = host.run(self._opened(path, method, Workspace(folder)))
+        self._rows = self._shot.rows
+        self._truth = truth_of(self._shot)
+        self._usable = np.array([reason == "" for reason in self._truth.reasons])
+        self._speech = own_speech(self._shot.info)
+        self._motions: dict[tuple[str, str, bool], _Predicted] = {}
+
+    async def _opened(self, path: Path, method: str, workspace: Workspace) -> FootageAnalysis:
+        """Return the clip, tracked and heard, with its largest face selected."""
+        info, row, stages = check_clip(path), method_named(method), self._host.stages
+        await models_for(stages, row)
+        shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
+        await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
+        if await shot.select(FaceChoice("largest")) is None:
+            raise NoUsableFootage(f"{path} shows no face", subject=str(path))
+        await shot.hear()
+        return shot
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the clip."""
+        return self._shot.info.video.num_frames
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Average frames per second."""
+        return self._shot.info.video.average_rate
+
+    @property
+    def frame_seconds(self) -> Float64:
+        """Presentation time of every frame from the first frame, seconds, float64 [T]."""
+        return self._shot.seconds
+
+    @property
+    def speech(self) -> Float32:
+        """Sound of the clip, float32 [N], 16 kHz mono."""
+        return self._speech
+
+    def close(self) -> None:
+        """Close the record files."""
+        self._shot.workspace.close()
+
+    def truth(self, frames: FrameRange) -> Rendered:
+        """Return face crops of the real film."""
+        patches = self._truth.native.patches[frames.start : frames.stop]
+        energy = np.array([patch.energy() if patch is not None else np.nan for patch in patches])
+        part = slice(frames.start, frames.stop)
+        return Rendered(self._truth.crops[part], self._truth.reasons[part], native_energy=energy)
+
+    def enrol(self, frames: FrameRange) -> EnrolledClip:
+        """Return an actor that is learned from these frames only."""
+        actor = self._host.run(
+            self._shot.enrol(
+                self._options,
+                lambda name, done, total: self._on_progress(f"enrol {name}", done, total),
+                range(frames.start, frames.stop),
+                most=self._enrol_frames,
+            )
+        )
+        still = MotionClip(
+            np.repeat(actor.geometry.mean_mouth[None], _STILL_FRAMES, axis=0),
+            np.ones(_STILL_FRAMES, np.bool_),
+            np.repeat(actor.pose[None], _STILL_FRAMES, axis=0),
+        )
+        style = self._host.run(encode_style(self._host.stages, self._shot.method, still))
+        return EnrolledClip(actor, style, (actor.lag_frames or 0) + actor.lag_fraction, frames)
+
+    def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+        """Return the dubbed face crops of a range of frames (see `research.evaluation.types.Variant`)."""
+        mouths = self._mouths(actor, variant, speech)
+        heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
+        warp = _MODES.get(variant, texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK)
+        native = self._truth.native
+        scale = 0 if variant == "no_detail" else native.scale
+        config = window_config(self._shot.method, actor.actor, warp, detail_scale=scale)
+        if variant in _UNREFINED:
+            config = WindowConfig(bank=config.bank, geometry=config.geometry, renderer=None, state=None, mode=warp)
+        usable = self._usable
+        inputs = FilmInputs(
+            self._host.stages,
+            config,
+            usable,
+            self._rows,
+            self._shot.workspace.faces,
+            lambda begin, end: mouths[begin:end],
+            (lambda chosen: heard[chosen]) if heard is not None else None,
+        )
+        windows = [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
+        crops = self._truth.crops[frames.start : frames.stop].copy()
+        commanded = np.full(len(frames), np.nan, np.float32)
+        energy = np.full(len(frames), np.nan)
+        for window in windows:
+            for place, index in enumerate(window.frame):
+                mask, detail = window.mask[place], window.detail[place]
+                box, luma = finished_box(window.box[place], mask, window.skin(place), detail, native.luma[index])
+                crops[index - frames.start] = insert_box(self._truth.crops[index], box, mask, window.shift(place))
+                energy[index - frames.start] = native.energy_of(index, luma, mask)
+                commanded[index - frames.start] = mouth_opening(window.landmarks[place])
+        diagnostics = _diagnostics(windows)
+        return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
+
+    def phone_times(self) -> dict[Trigger, Float64]:
+        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound (Shot.hear), seconds."""
+        sound = self._shot.workspace.sound
+        posteriorgram = sound.read(0, sound.num_rows)["posteriorgram"]
+        return {kind: phone_times(posteriorgram, phones) for kind, phones in TRIGGERS.items()}
+
+    def framed_motion(self, actor: EnrolledClip, frames: FrameRange) -> FramedMotion:
+        """Return the predicted mouths for the sound of a range with silence before and after (framed_speech)."""
+        begin, end = (round(float(self.frame_seconds[frame]) * SPEECH_RATE_HZ) for frame in (frames.start, frames.stop - 1))
+        framed = framed_speech(shifted(self._speech, actor.lag_frames)[begin:end])
+        rows = self._rows[actor.frames.start : actor.frames.stop]
+        usable = self._usable[actor.frames.start : actor.frames.stop]
+        own = self._shot.workspace.faces.read_rows(rows[usable].tolist())["mouth"]
+        motion = self._host.run(self._predict_framed(framed, actor.actor.style))
+        spoken = motion["speech_probability"] >= SPOKEN_FROM
+        edge = round(SILENCE_S * float(MOTION_RATE))
+        # Voice activity may reach into the silence beside a word that is cut.
+        spoken[:edge] = spoken[-edge:] = False
+        return FramedMotion(mouth_opening(motion["mouth"]), spoken, mouth_opening(own))
+
+    def head_motion(self, actor: EnrolledClip, frames: FrameRange) -> HeadMotion | None:
+        """Return the head motion of a film with the speech of the range and backgrounds of the enrolment part.
+
+        None: the method does not move the head.
+        """
+        if not self._shot.method.motion.moves_head:
+            return None
+        predicted = self._motion(actor, "full", None).records["pose"][frames.start : frames.stop]
+        shown = slice(actor.frames.start, actor.frames.stop)
+        footage = self._truth.poses[shown]
+        usable = self._usable[shown] & np.isfinite(footage).all(axis=1)
+        request = texture_client.match_backgrounds.request(
+            footage_poses=np.where(usable[:, None], footage, actor.actor.pose),
+            usable=usable,
+            shot_cuts=[cut - shown.start for cut in self._shot.index.shot_cuts if shown.start < cut < shown.stop],
+            predicted_poses=predicted,
+        )
+        chosen = (
+            np.array(self._host.run(self._host.stages.unary(rpcs.texture.MATCH_BACKGROUNDS, request)).frame_indices, np.int64)
+            + shown.start
+        )
+        return HeadMotion(
+            real=self._truth.poses[frames.start : frames.stop],
+            predicted=predicted,
+            output=self._truth.poses[chosen],
+            known=footage[usable],
+            backgrounds=chosen,
+        )
+
+    def _mouths(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> Float32:
+        """Return the wanted mouths of every frame of the clip, float32 [T, 59, 3], head space."""
+        if variant == "oracle_full":
+            rows = np.maximum(self._rows, 0).tolist()
+            return np.asarray(self._shot.workspace.faces.read_rows(rows)["mouth"], np.float32)
+        mouths = np.asarray(self._motion(actor, variant, speech).records["mouth"], np.float32)
+        if variant not in _KEPT:
+            return mouths
+        explained = np.asarray(self._motion(actor, "full", None).records["mouth"], np.float32)
+        return with_slow_expression(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
+
+    def _motion(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> _Predicted:
+        """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""
+        style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
+        name = speech.name if speech is not None else ""
+        key = (name, style.sha256, variant == "no_style")
+        if key not in self._motions:
+            samples = speech.samples if speech is not None else shifted(self._speech, actor.lag_frames)
+            self._motions[key] = self._host.run(self._predict(samples, style, variant == "no_style"))
+        return self._motions[key]
+
+    async def _predict_framed(self, samples: Float32, style: common_pb2.ArtefactRef) -> Array:
+        """Return the MOTION_RECORDs of a speech at 25 frames per second."""
+        duration = Fraction(len(samples), SPEECH_RATE_HZ)
+        request = MotionRequest(
+            predictor=self._shot.method.motion,
+            style=style,
+            timeline=timeline_to_proto(Timeline(rate=MOTION_RATE)),
+            num_frames=int(duration * MOTION_RATE),
+        )
+        async with self._motion_of(samples, duration, request) as (_, motion):
+            return motion.read(0, motion.num_rows)
+
+    @asynccontextmanager
+    async def _motion_of(
+        self, samples: Float32, duration: Fraction, request: MotionRequest
+    ) -> AsyncIterator[tuple[RecordFile, RecordFile]]:
+        """Yield the FEATURE_RECORDs and MOTION_RECORDs of a speech for a film of a duration in seconds. Both files are reused."""
+        stages, folder = self._host.stages, self._shot.workspace.folder
+        with (
+            RecordFile(folder / "evaluated.features", FEATURE_RECORD) as features,
+            RecordFile(folder / "evaluated.motion", MOTION_RECORD) as motion,
+        ):
+            features.clear()
+            motion.clear()
+            spoken = Sound(SPEECH_RATE_HZ, 1, [samples[:, None]])
+            await extract_features(stages, spoken, features, motion_frames_for(duration), duration, self._shot.method.features)
+            await predict_motion(stages, request, features, motion)
+            yield features, motion
+
+    async def _predict(self, samples: Float32, style: common_pb2.ArtefactRef, without_style: bool) -> _Predicted:
+        info = self._shot.info
+        request = MotionRequest(
+            predictor=self._shot.method.motion,
+            style=style,
+            timeline=timeline_of(info),
+            num_frames=info.video.num_frames,
+            without_style=without_style,
+        )
+        async with self._motion_of(samples, info.video.duration, request) as (features, motion):
+            heard: Float32 | None = None
+            if self._shot.method.renderer.speech:
+                heard = AlignedSpeech(features, self.frame_seconds).around(np.arange(self.num_frames))
+            return _Predicted(motion.read(0, motion.num_rows), heard)
+
+
+def _diagnostics(windows: list[RenderedWindow]) -> dict[str, float]:
+    if not windows:
+        return {}
+    return {
+        "fitting_error": float(np.concatenate([window.fitting_error for window in windows]).mean()),
+        "bending_energy": float(np.concatenate([window.bending_energy for window in windows]).mean()),
+    }

@@ -1,0 +1,494 @@
+"""A whole training set: every clip of a folder, in several processes, and the manifest.
+
+Clips held out for validation: whole speakers where there are enough, and single clips where there are few speakers.
+
+Rows of the manifest, from what is listed and what is finished.
+
+What a build has made so far, and the manifest of that.
+
+The tasks of a build: one a clip, with its shard and with what is said in it.
+
+A process that makes clips: its stages, and what becomes of errors.
+
+The preparations of a training set: what the stages add before training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+import cv2
+from threadpoolctl import threadpool_limits
+
+from research.training.trainset import ClipRow, read_manifest, speaker_hours, write_manifest
+from research.trainset.catalogue import BY_SPEAKER, TRAIN, VALIDATION, ClipEntry, list_clips, read_corpus
+from research.trainset.clip import ClipMaker, ClipTask, Networks, lags_by_clip
+from research.trainset.output_folder import (
+    MADE_HERE,
+    ClipFiles,
+    ClipRecord,
+    Refusal,
+    Shards,
+    files_of,
+    in_output,
+    open_output,
+    read_record,
+    recorded_shards,
+    write_incomplete,
+    write_refused,
+)
+from research.trainset.stages import StagesOnDemand, networks_digest
+from research.trainset.texts import ClipText, Texts
+from research.trainset.workers import WorkerDiedError, in_processes
+from services.common.errors import DubstageError, InvalidRequest, NoUsableFootage, RequestError
+from services.common.wire.timeline import MOTION_RATE
+
+_HELD_OUT_SHARE: Final = 0.15
+_FEWEST_SPEAKERS: Final = 3
+_KINDS: Final[tuple[tuple[str, Callable[[ClipRow], bool]], ...]] = (
+    ("pixels to learn from", lambda row: row.has_face and row.has_pixels),
+    ("a face", lambda row: row.has_face),
+    ("sound", lambda _: True),
+)
+"""What trainings ask of clips, from the rarest kind to the most common."""
+
+
+def held_out(speakers: Collection[str], *, spared: Collection[str] = ()) -> set[str]:
+    """Return the speakers held out for validation: about one in seven, none of fewer than three. Equal names give equal results.
+
+    Args:
+        speakers: names of all speakers.
+        spared: speakers that are not held out. They count as speakers.
+    """
+    if len(speakers) < _FEWEST_SPEAKERS:
+        return set()
+    ranked = sorted(set(speakers) - set(spared), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    return set(ranked[: math.ceil(_HELD_OUT_SHARE * len(speakers))])
+
+
+def split_by_speaker(entries: Sequence[ClipEntry]) -> dict[str, str]:
+    """Return the split of each clip, by file: what is stated, otherwise `val` for all clips of a speaker who is held out.
+
+    Speakers of films are chosen apart from speakers of recordings alone, so that clips with a face are held out too. A speaker with
+    a clip that is stated to be of the training split is not held out, nor is a speaker of more than half of the clips.
+    """
+    stated = {entry.speaker for entry in entries if entry.split == TRAIN}
+    filmed = {entry.speaker for entry in entries if entry.is_film}
+    held: set[str] = set()
+    for group in (
+        [entry.speaker for entry in entries if entry.split == BY_SPEAKER and entry.speaker in filmed],
+        [entry.speaker for entry in entries if entry.split == BY_SPEAKER and entry.speaker not in filmed],
+    ):
+        counts = Counter(group)
+        spared = stated | {speaker for speaker, count in counts.items() if 2 * count > len(group)}
+        held |= held_out(counts, spared=spared)
+    return {entry.file: entry.split or (VALIDATION if entry.speaker in held else TRAIN) for entry in entries}
+
+
+def with_validation(rows: Iterable[ClipRow], movable: Callable[[ClipRow], bool]) -> tuple[list[ClipRow], list[str]]:
+    """Return the rows with at least one clip of each kind (pixels, face, sound) held out, and what a user should know of that.
+
+    If a kind has no clip of the split `val`, the last clip of the largest speaker is held out.
+
+    Args:
+        rows: rows of the manifest.
+        movable: whether nothing states the split of a row.
+    """
+    found, notes = list(rows), []
+    told: list[list[int]] = []
+    for kind, is_of in _KINDS:
+        chosen = [index for index, row in enumerate(found) if is_of(row) and row.split in (TRAIN, VALIDATION)]
+        if not chosen or any(found[index].split == VALIDATION for index in chosen):
+            continue
+        free = [index for index in chosen if movable(found[index])] if len(chosen) > 1 else []
+        if not free:
+            if chosen in told:
+                continue
+            told.append(chosen)
+            why = "there is only one" if len(chosen) == 1 else f"all are stated to be {TRAIN}"
+            notes.append(
+                f"no clip with {kind} is held out, because {why}: "
+                f"add clips of split {VALIDATION}, since trainings choose their best step on them"
+            )
+            continue
+        counts = Counter(found[index].speaker for index in free)
+        largest = min(counts, key=lambda speaker: (-counts[speaker], speaker))
+        last = max((index for index in free if found[index].speaker == largest), key=lambda index: found[index].name)
+        found[last] = replace(found[last], split=VALIDATION)
+        notes.append(
+            f"{found[last].name} is held out: there are too few speakers with {kind} to hold out a whole one; figures on a known "
+            "speaker look better than figures on new ones"
+        )
+    return found, notes
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of the manifest, and notes on the clips that are held out."""
+
+    rows: list[ClipRow]
+    notes: list[str]
+
+
+def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], phones: Mapping[str, str], *, with_lags: bool) -> Rows:
+    """Return the rows of the finished clips, in the order of the files.
+
+    Args:
+        entries: all clips of the folder.
+        records: finished clips, by file.
+        phones: origin of phone labels, by name of the piece.
+        with_lags: whether the rows have the lags of the records. Otherwise all lags are 0 and count as not measured.
+    """
+    splits = split_by_speaker(entries)
+    rows = [
+        row
+        for entry in entries
+        if entry.file in records
+        for row in _rows_of_clip(entry, records[entry.file], splits[entry.file], phones)
+    ]
+    if not with_lags:
+        rows = [replace(row, lag_frames=0, lag_confidence=-1.0) for row in rows]
+    by_speaker = {entry.file for entry in entries if entry.split == BY_SPEAKER}
+    rows, notes = with_validation(rows, lambda row: row.file in by_speaker)
+    hours, lags = speaker_hours(rows), lags_by_clip(rows)
+    return Rows(
+        [replace(row, speaker_hours=hours[row.speaker], lag_frames=lags.get(row.name, 0) if row.has_face else 0) for row in rows],
+        notes,
+    )
+
+
+def _rows_of_clip(entry: ClipEntry, record: ClipRecord, split: str, phones: Mapping[str, str]) -> list[ClipRow]:
+    return [
+        ClipRow(
+            name=piece.name,
+            shard=record.shard,
+            file=entry.file,
+            sha256=record.sha256,
+            source=entry.source,
+            speaker=entry.speaker,
+            split=split,
+            licence=entry.licence,
+            transcript=piece.transcript,
+            has_face=record.has_face,
+            has_pixels=entry.has_pixels,
+            frames=piece.frames,
+            usable_frames=piece.usable_frames,
+            face_px=piece.face_px,
+            seconds=round(float(piece.frames / MOTION_RATE), 3),
+            lag_frames=piece.lag_frames,
+            lag_confidence=piece.lag_confidence,
+            phones=phones.get(piece.name, ""),
+            weight=entry.weight,
+            narrow=entry.narrow,
+            language=entry.language,
+            first_frame=piece.first_frame,
+        )
+        for piece in record.pieces
+    ]
+
+
+Say = Callable[[str], None]
+"""Called with a line for the user."""
+_MANIFEST_EVERY_S: Final = 60.0
+"""Seconds between two manifests while clips are made: what the manifest of a killed build lacks at most."""
+
+
+class FinishedClips:
+    """The clips that are finished, and those that are left out.
+
+    Args:
+        output: folder of the training set.
+        entries: all clips that may become finished.
+        refused: reasons by file, of clips that are left out already.
+        say: tells the user what is left out.
+        with_lags: whether the manifest has the lags.
+    """
+
+    def __init__(
+        self, output: Path, entries: Sequence[ClipEntry], refused: Mapping[str, str], say: Say, *, with_lags: bool
+    ) -> None:
+        self._output, self._entries, self._say, self._with_lags = output, entries, say, with_lags
+        self._records: dict[str, ClipRecord] = {}
+        self._earlier: dict[str, ClipRecord] | None = None
+        self._phones: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._written = time.monotonic()
+        self.refusals: list[Refusal] = []
+        self.notes: list[str] = []
+        for file, reason in refused.items():
+            self._refuse(Refusal(file, reason))
+
+    @property
+    def num_done(self) -> int:
+        """Number of clips that are finished or left out."""
+        return len(self._done)
+
+    def add(self, task: ClipTask, result: ClipRecord | Refusal) -> None:
+        """Take over the result of a task."""
+        self._done.add(task.file)
+        if isinstance(result, Refusal):
+            self._refuse(result)
+        else:
+            self._records[task.file] = result
+            self._note_phones(result)
+            for name, why in result.left_out.items():
+                self._refuse(Refusal(name, why))
+        if time.monotonic() - self._written > _MANIFEST_EVERY_S:
+            self.write()
+
+    def refuse_unread(self, file: str, reason: str) -> None:
+        """Note a clip that is left out before it is read."""
+        self._done.add(file)
+        self._refuse(Refusal(file, reason))
+
+    def write(self) -> list[ClipRow]:
+        """Write the manifest of the finished clips, if there are any, and the list of the others.
+
+        A clip whose turn has not come yet is finished if an earlier build has finished it.
+        """
+        if self.num_done < len(self._entries) and self._earlier is None:
+            self._earlier = self._finished_earlier()
+        waiting = {file: record for file, record in (self._earlier or {}).items() if file not in self._done}
+        found = rows_of(self._entries, {**waiting, **self._records}, self._phones, with_lags=self._with_lags)
+        self.notes = found.notes
+        if found.rows:
+            write_manifest(self._output, found.rows)
+        write_refused(self._output, self.refusals)
+        self._written = time.monotonic()
+        return found.rows
+
+    def _finished_earlier(self) -> dict[str, ClipRecord]:
+        shards = recorded_shards(self._output)
+        found: dict[str, ClipRecord] = {}
+        for entry in self._entries:
+            shard = shards.get(entry.name)
+            record = None if shard is None or entry.file in self._done else read_record(self._output, shard, entry.name)
+            if record is not None and all(path.is_file() for path in files_of(self._output, record, MADE_HERE)):
+                found[entry.file] = record
+                self._note_phones(record)
+        return found
+
+    def _note_phones(self, record: ClipRecord) -> None:
+        for piece in record.pieces:
+            self._phones[piece.name] = ClipFiles(self._output, record.shard, piece.name).phones_origin()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+        self._say(f"left out: {refusal.file}: {refusal.reason}")
+
+
+class BuildTasks:
+    """The tasks of a build. What is said in a clip is read when the clip's turn comes.
+
+    Films come first: a film takes longer than a recording, and no process should wait for a last film.
+
+    Args:
+        folder: folder of the clips.
+        output: folder of the training set.
+        entries: the clips.
+        refuse: called with the file of a clip that has a wrong side file, and the reason.
+    """
+
+    def __init__(self, folder: Path, output: Path, entries: Sequence[ClipEntry], refuse: Callable[[str, str], None]) -> None:
+        self._entries, self._refuse = entries, refuse
+        self._texts, self._shards = Texts(folder), Shards(output)
+        self._asked: Counter[tuple[str, str]] = Counter()
+        self._found: Counter[tuple[str, str]] = Counter()
+
+    def __iter__(self) -> Iterator[ClipTask]:
+        for entry in sorted(self._entries, key=lambda entry: not entry.is_film):
+            try:
+                spoken = self._texts.of(entry)
+            except InvalidRequest as problem:
+                self._refuse(entry.file, problem.message)
+                continue
+            self._count(entry, spoken)
+            yield ClipTask(
+                file=entry.file,
+                name=entry.name,
+                shard=self._shards.of(entry.name),
+                is_film=entry.is_film,
+                source=entry.source,
+                speaker=entry.speaker,
+                spoken=spoken,
+            )
+
+    def notes(self) -> list[str]:
+        """Return which side files of the corpus file were found for no clip: then the pattern is wrong."""
+        return [
+            f"source {source}: no clip has {what}; check the pattern in the corpus file"
+            for source, what in self._asked
+            if not self._found[source, what]
+        ]
+
+    def _count(self, entry: ClipEntry, spoken: ClipText) -> None:
+        if entry.rules is None:
+            return
+        if entry.rules.transcripts:
+            self._asked[entry.source, "a transcript"] += 1
+            self._found[entry.source, "a transcript"] += bool(spoken.transcript)
+        if entry.rules.words:
+            self._asked[entry.source, "word times"] += 1
+            self._found[entry.source, "word times"] += spoken.words is not None
+
+
+@contextmanager
+def clip_worker(
+    networks: Networks, folder: Path, output: Path, working: Path
+) -> Iterator[Callable[[ClipTask], ClipRecord | Refusal]]:
+    """Open the stages, and yield the function that makes a clip.
+
+    The function returns a refusal for a clip that cannot be used, whatever the reason. It raises DubstageError if no further clip
+    could be made either: the disk is full, or a network is missing.
+    """
+    cv2.setNumThreads(1)
+    with threadpool_limits(1), asyncio.Runner() as runner:
+        stages = StagesOnDemand()
+        maker = ClipMaker(stages, networks, folder, output, working)
+        try:
+            yield lambda task: runner.run(_made(maker, task, output))
+        finally:
+            runner.run(stages.aclose())
+
+
+async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | Refusal:
+    try:
+        with in_output(output):
+            return await maker.make(task)
+    except (RequestError, NoUsableFootage) as problem:
+        return Refusal(task.file, problem.message)
+    except DubstageError:
+        raise
+    except OSError as problem:
+        return Refusal(task.file, f"it cannot be read or written: {problem}")
+    except Exception as problem:
+        where = traceback.extract_tb(problem.__traceback__)[-1]
+        return Refusal(task.file, f"this should not happen ({where.name}): {type(problem).__name__}: {problem}")
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a step, and the numbers of clips done and of all clips."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOrder:
+    """What a training set is made from, and how.
+
+    Attributes:
+        folder: folder of the clips.
+        output: folder of the training set.
+        splits: splits to take in.
+        corpus: corpus file; None: there is none.
+        processes: processes that make clips; 0: this process.
+        with_lags: whether lags are measured.
+    """
+
+    folder: Path
+    output: Path
+    splits: frozenset[str] = frozenset({"train", "val"})
+    corpus: Path | None = None
+    processes: int = 1
+    with_lags: bool = True
+
+
+def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow], list[Refusal]]:
+    """Build or complete a training set, and return the rows of its manifest and what was left out.
+
+    Finished clips are kept, so the build can be stopped at any time. A clip that cannot be used is left out, with a reason.
+
+    Raises:
+        InvalidRequest: the folder holds no clips, the corpus file is wrong, or the set cannot be written.
+        NoUsableFootage: no clip can be used.
+        ModelNotFound: a stage's folder of weights lacks a network.
+        StorageFull: no space is left for the set.
+    """
+    corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
+    listing = list_clips(order.folder, order.splits, corpus)
+    networks = Networks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
+    with open_output(order.output) as working, in_output(order.output):
+        made = FinishedClips(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
+        tasks = BuildTasks(order.folder, order.output, listing.entries, made.refuse_unread)
+        start = partial(clip_worker, networks, order.folder, order.output, working)
+        progress("clips", 0, len(listing.entries))
+        try:
+            for task, result in in_processes(iter(tasks), order.processes, start):
+                made.add(task, Refusal(task.file, str(result)) if isinstance(result, WorkerDiedError) else result)
+                progress("clips", made.num_done, len(listing.entries))
+        finally:
+            # What is finished can be used, even if an error or Ctrl-C ends the build.
+            rows = made.write()
+        if not rows:
+            reason = made.refusals[0]
+            raise NoUsableFootage(
+                f"{order.folder}: none of the {len(listing.entries)} clips can be used; {reason.file}: {reason.reason}",
+                subject=str(order.folder),
+            )
+        for note in (*made.notes, *tasks.notes()):
+            say(note)
+        return rows, made.refusals
+
+
+class PreparationStep(Protocol):
+    """A preparation, as `research.training.networks.Preparation` describes it. That module imports PyTorch."""
+
+    @property
+    def name(self) -> str:
+        """Name of the preparation."""
+        ...
+
+    @property
+    def prepare(self) -> Callable[[Path, Path, int, Callable[[int, int], None]], Mapping[str, str]]:
+        """Completes a set: (set, clips, processes, progress) -> reasons by clip for what is missing."""
+        ...
+
+
+def prepare(order: BuildOrder, steps: Sequence[PreparationStep], progress: Progress, say: Say) -> list[ClipRow]:
+    """Run the preparations over a set, note the origin of the phone labels in the manifest, and return the manifest's rows.
+
+    An error of one preparation does not keep the others from their work.
+
+    Args:
+        order: what the set was made from.
+        steps: the preparations in their order.
+        progress: shows a preparation's progress.
+        say: tells the user what a preparation could not make.
+
+    Raises:
+        DubstageError: a preparation ended with this error.
+        StorageFull: no space is left for the set.
+    """
+    missing: dict[str, Mapping[str, str]] = {}
+    failed: DubstageError | None = None
+    with open_output(order.output), in_output(order.output):
+        for step in steps:
+            try:
+                missing[step.name] = step.prepare(order.output, order.folder, max(1, order.processes), _shown(step.name, progress))
+            except DubstageError as error:
+                failed = failed or error
+                say(f"{step.name}: {error.message}")
+                continue
+            for clip, reason in missing[step.name].items():
+                say(f"{step.name}: {clip}: {reason}")
+        rows = [
+            replace(row, phones=ClipFiles(order.output, row.shard, row.name).phones_origin()) for row in read_manifest(order.output)
+        ]
+        write_manifest(order.output, rows)
+        write_incomplete(order.output, missing)
+    if failed is not None:
+        raise failed
+    return rows
+
+
+def _shown(name: str, progress: Progress) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.reports.mouth_metrics import Closures
+from research.cli.evaluate import show_scores
+from research.evaluation import protocol
+from research.evaluation.aggregate import BootstrapSettings
+from research.evaluation.protocol import EvaluationSettings, evaluate_clip
+from research.evaluation.results import to_json, write_json
+from research.evaluation.targets import Target, check_target
+from research.evaluation.types import COSTS, METRICS, ClipResult, FrameRange, Rendered, Speech, Variant
+from tests.unit.research.evaluation.drawn_clip import Actor, DrawnClip, draw, read_mouths
+
+QUICK = EvaluationSettings(
+    variants=("mean_mouth", "wrong_audio", "full"),
+    piece_frames=40,
+    bootstrap=BootstrapSettings(replicates=40),
+    sample_count=3,
+    video_frames=10,
+)
+
+FULL = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=40))
+
+
+@pytest.fixture(scope="module")
+def result() -> ClipResult:
+    return evaluate_clip(DrawnClip(gain=1.0, num_frames=75), read_mouths, settings=QUICK)
+
+
+def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
+    full = result.variants["full"].metrics
+    assert full["mouth_psnr_db"] == full["face_psnr_db"] == 100.0
+    assert full["mouth_ssim"] == pytest.approx(1.0, abs=1e-6)
+    assert full["mouth_lmd_px"] == 0.0
+    for name in ("mouth_opening_correlation", *(ratio for ratio in METRICS if ratio.endswith("_ratio"))):
+        assert full[name] == pytest.approx(1.0), name
+    assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
+
+
+def test_a_perfect_method_is_on_time_and_at_rest(result: ClipResult) -> None:
+    full = result.variants["full"].metrics
+    assert full["vowel_shift_ms"] == full["closure_shift_ms"] == pytest.approx(0.0, abs=1e-6)
+    assert full["silence_opening"] == 0.0
+    for other in ("mean_mouth", "wrong_audio"):
+        assert np.isnan(result.variants[other].metrics["silence_opening"])
+    assert np.isnan(result.variants["wrong_audio"].metrics["vowel_shift_ms"])
+
+
+def test_a_mouth_that_shuts_late_shows_in_the_silence() -> None:
+    opened = [evaluate_clip(DrawnClip(late=late), read_mouths, settings=FULL) for late in (4, 5)]
+    measured = [each.variants["full"].metrics["silence_opening"] for each in opened]
+    # One of two silences, half of the range.
+    assert measured == pytest.approx([0.0, 0.25])
+
+
+def test_a_dub_that_follows_the_film_by_a_frame_is_late_by_a_frame() -> None:
+    class Late(DrawnClip):
+        def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+            rendered = super().render(actor, frames, variant, speech)
+            whole = np.roll(self.openings(self.speech), 1)[frames.start : frames.stop]
+            return replace(rendered, crops=draw(whole))
+
+    full = evaluate_clip(Late(), read_mouths, settings=FULL).variants["full"].metrics
+    assert full["vowel_shift_ms"] == pytest.approx(40.0, abs=6.0)
+    assert full["closure_shift_ms"] == pytest.approx(40.0, abs=6.0)
+
+
+def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
+    mean = result.variants["mean_mouth"].metrics
+    assert mean["mouth_opening_correlation"] == 0.0
+    assert mean["opening_spread_ratio"] == 0.0
+    assert mean["frame_difference_ratio"] == mean["skin_flicker_ratio"] == 0.0
+    assert mean["mouth_lmd_px"] > 0.3
+
+
+def test_wrong_audio_obeys_its_command_but_not_the_truth(result: ClipResult) -> None:
+    wrong = result.variants["wrong_audio"]
+    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
+    assert wrong.paper["commanded_opening_correlation"] > 0.98
+    assert wrong.frames == 75
+
+
+def test_both_variants_of_foreign_speech_are_means_over_all_foreign_speeches() -> None:
+    clip = DrawnClip(num_frames=50)
+    settings = replace(QUICK, variants=("full", "wrong_audio_kept"))
+    wrong = evaluate_clip(clip, read_mouths, settings=settings).variants["wrong_audio_kept"]
+    assert wrong.frames == 50
+    assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
+    asked = [variant for _, variant in clip.asked]
+    assert asked.count("wrong_audio_kept") == 10 * asked.count("full")
+
+
+def test_every_frame_is_tested_once_in_pieces_that_do_not_cross_folds() -> None:
+    clip = DrawnClip()
+    settings = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=2))
+    found = evaluate_clip(clip, read_mouths, settings=settings)
+    assert [frames for frames, _ in clip.asked] == [
+        FrameRange(75, 115),
+        FrameRange(115, 125),
+        FrameRange(0, 40),
+        FrameRange(40, 75),
+    ]
+    assert found.variants["full"].frames == 125
+    assert found.variants["full"].paper["fitting_error"] == pytest.approx((40 * 40 + 10 * 10 + 40 * 40 + 35 * 35) / 125)
+
+
+def test_given_seconds_of_enrolment_are_tested_on_the_last_fifth() -> None:
+    clip = DrawnClip()
+    settings = EvaluationSettings(variants=("full",), bootstrap=BootstrapSettings(replicates=2), enrol_seconds=2.0)
+    found = evaluate_clip(clip, read_mouths, settings=settings)
+    assert [(each.fold.enrol, each.fold.test) for each in found.folds] == [(FrameRange(50, 100), FrameRange(100, 125))]
+    assert found.variants["full"].frames == 25
+    assert found.cost["actor_mib"] == 3.0
+
+
+def test_the_cut_into_pieces_changes_no_mean() -> None:
+    whole, cut = (
+        evaluate_clip(
+            DrawnClip(gain=0.7, num_frames=75),
+            read_mouths,
+            settings=EvaluationSettings(variants=("full",), piece_frames=length, bootstrap=BootstrapSettings(replicates=2)),
+        )
+        for length in (250, 24)
+    )
+    a, b = whole.variants["full"].metrics, cut.variants["full"].metrics
+    # The first frame of a piece has no frame before it.
+    for name in set(METRICS) - {"frame_difference_ratio", "skin_flicker_ratio", "closure"}:
+        assert a[name] == pytest.approx(b[name]), name
+
+
+def test_half_the_motion_shows_in_the_spread_and_lies_inside_its_interval() -> None:
+    found = evaluate_clip(DrawnClip(gain=0.5), read_mouths, settings=FULL).variants["full"]
+    assert found.metrics["opening_spread_ratio"] == pytest.approx(0.5, abs=0.05)
+    assert found.metrics["mouth_opening_correlation"] > 0.98
+    interval = found.intervals["opening_spread_ratio"]
+    assert interval.low <= found.metrics["opening_spread_ratio"] <= interval.high
+    assert interval.high - interval.low < 0.2
+
+
+def test_passed_through_frames_are_not_measured_and_lost_faces_are_counted() -> None:
+    clip = DrawnClip(gain=0.5, passed=(10, 11, 80), lost=(20, 90))
+    found = evaluate_clip(clip, read_mouths, settings=FULL).variants["full"]
+    assert (found.frames, found.passed_through, found.lost_faces) == (122, 3, 2)
+    assert np.isfinite(found.metrics["mouth_lmd_px"])
+
+
+def test_bilabials_are_sought_on_the_frames_that_were_shown_at_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halting(DrawnClip):
+        """The second half is shown ten times as slowly as the first."""
+
+        @property
+        def frame_seconds(self) -> np.ndarray:
+            return np.cumsum(np.where(np.arange(self.num_frames) < self.num_frames // 2, 0.02, 0.2)) - 0.02
+
+    asked: list[np.ndarray] = []
+
+    def found(truth: np.ndarray, result: np.ndarray, times_s: np.ndarray, events_s: np.ndarray) -> Closures:
+        asked.append(times_s)
+        return Closures(np.ones(1, np.bool_), np.ones(1, np.bool_))
+
+    monkeypatch.setattr(protocol, "bilabial_times", lambda *_: np.zeros((1, 2)))
+    monkeypatch.setattr(protocol, "closures", found)
+    clip = Halting(num_frames=50)
+    folds = evaluate_clip(clip, read_mouths, settings=FULL, transcript="bib").folds
+    for times, of in zip(asked, folds, strict=True):
+        shown = clip.frame_seconds[of.fold.test.start : of.fold.test.stop]
+        np.testing.assert_allclose(times, shown + 0.04 * of.lag_frames)
+
+
+def test_lag_of_the_longer_enrolment_part_stands_for_the_clip(result: ClipResult) -> None:
+    assert result.lag_frames == 1
+    assert [fold.lag_frames for fold in result.folds] == [1, -1]
+    assert [fold.lag_doubt for fold in result.folds] == ["", "made up"]
+
+
+def test_a_lag_that_is_not_applied_is_told(result: ClipResult, capsys: pytest.CaptureFixture[str]) -> None:
+    show_scores([result])
+    assert "drawn.mp4, enrolled on frames 45 to 74: no lag is applied: made up" in " ".join(capsys.readouterr().err.split())
+
+
+def test_pictures_and_curves_are_kept_for_the_report(result: ClipResult) -> None:
+    assert result.sample_frames == (50, 60, 70)
+    assert result.truth is not None
+    assert result.truth.crops.shape == (3, 256, 256, 3)
+    assert result.samples["full"].opening.shape == (30,)
+    assert result.samples["full"].commanded is not None
+    assert result.video.shape == (10, 256, 512, 3)
+
+
+def test_the_same_evaluation_gives_the_same_numbers() -> None:
+    first, again = (evaluate_clip(DrawnClip(gain=0.8, num_frames=50), read_mouths, settings=FULL) for _ in range(2))
+    assert set(first.cost) == set(COSTS)
+    # Times and memory are the machine's.
+    assert to_json([replace(first, cost={})], "ugc") == to_json([replace(again, cost={})], "ugc")
+
+
+def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
+    write_json(tmp_path / "deep" / "result.json", [result], "ugc")
+    document = json.loads((tmp_path / "deep" / "result.json").read_text())
+    (clip,) = document["clips"]
+    assert (clip["clip"], clip["lag_frames"]) == ("drawn.mp4", 1)
+    assert [fold["lag_doubt"] for fold in clip["folds"]] == ["", "made up"]
+    assert set(clip["variants"]) == {"mean_mouth", "wrong_audio", "full"}
+    of_full = {"closure", "silence_opening", "vowel_shift_ms", "closure_shift_ms"}
+    for name, variant in clip["variants"].items():
+        assert set(METRICS) <= set(variant)
+        measured = set(METRICS) - (of_full if name != "full" else {"closure"})
+        assert all(isinstance(variant[metric], float) for metric in measured)
+        assert variant["closure"] is None
+        assert set(variant["intervals"]) == measured - {"silence_opening"}
+        assert "photometric_error" in variant["paper"]
+    assert document["means"]["full"]["mouth_psnr_db"] == 100.0
+    assert {"target", "value", "reached"} == set(document["targets"][0])
+
+
+def test_targets_are_held_against_the_mean_mouth(result: ClipResult) -> None:
+    gain = check_target([result], Target("full", "mouth_psnr_db", low=1.5, against="difference"))
+    assert gain.reached is True
+    assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
+    lmd = check_target([result], Target("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
+    assert lmd.value == pytest.approx(1.0)
+    assert lmd.reached is False
+    assert check_target([result], Target("full", "closure", low=0.8)).reached is None

@@ -1,0 +1,103 @@
+"""What an evaluation says of a method's cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from research.evaluation import protocol
+from research.evaluation.protocol import CostMeter
+from research.evaluation.types import COSTS
+
+
+def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {"wall": 100.0, "cpu": 10.0}
+    clock = SimpleNamespace(perf_counter=lambda: now["wall"], process_time=lambda: now["cpu"])
+    monkeypatch.setattr(protocol, "time", clock)
+
+    def work(wall_s: float, cpu_s: float) -> None:
+        now["wall"] += wall_s
+        now["cpu"] += cpu_s
+
+    meter = CostMeter()
+    for seconds in (4.0, 8.0):
+        with meter.enrolling():
+            work(seconds, 2.0 * seconds)
+        meter.learned(3 << 20)
+        work(100.0, 100.0)
+    with meter.rendering(4):
+        work(2.0, 3.0)
+    # What is rendered for another variant does not count.
+    with meter.rendering(0):
+        work(50.0, 50.0)
+    with meter.rendering(6):
+        work(1.0, 2.0)
+    found = meter.figures()
+    assert (found["personalize_s"], found["personalize_cpu_s"], found["actor_mib"]) == (6.0, 12.0, 3.0)
+    assert (found["ms_per_frame"], found["cpu_ms_per_frame"]) == (300.0, 500.0)
+
+
+def test_everything_that_is_measured_takes_time() -> None:
+    meter = CostMeter()
+    with meter.enrolling():
+        np.linalg.svd(np.random.default_rng(0).random((200, 200)))
+    meter.learned(1 << 20)
+    with meter.rendering(4):
+        np.linalg.svd(np.random.default_rng(0).random((200, 200)))
+    found = meter.figures()
+    assert tuple(found) == COSTS
+    assert all(value > 0.0 for name, value in found.items() if name != "peak_memory_mib")
+
+
+PEAKS = """
+import json
+import numpy as np
+from research.evaluation import protocol
+block = np.ones(1 << 27, np.uint8)
+del block
+meter, peaks = protocol.CostMeter(), []
+with meter.enrolling():
+    pass
+peaks.append(meter.figures()["peak_memory_mib"])
+with meter.rendering(1):
+    np.ones(1 << 26, np.uint8).sum()
+peaks.append(meter.figures()["peak_memory_mib"])
+try:
+    protocol._CLEAR.write_text("5")
+except OSError:
+    peaks.append(None)
+print(json.dumps(peaks))
+"""
+"""What a peak is before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
+
+
+def test_the_peak_is_that_of_what_was_measured() -> None:
+    # In a process of its own. In this one, other tests hold gigabytes, and the collector may give them back at any moment.
+    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, timeout=300, check=True)
+    before, after, *no_new_peak = json.loads(done.stdout)
+    if no_new_peak:
+        assert math.isnan(before)
+        assert math.isnan(after)
+    else:
+        assert after > before + 48.0
+
+
+def test_a_peak_that_cannot_begin_anew_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(protocol, "_CLEAR", tmp_path / "no such folder" / "clear_refs")
+    meter = CostMeter()
+    with meter.enrolling():
+        pass
+    found = meter.figures()
+    assert math.isnan(found["peak_memory_mib"])
+    assert found["personalize_s"] >= 0.0
+
+
+def test_what_was_not_measured_is_nan() -> None:
+    assert all(math.isnan(value) for value in CostMeter().figures().values())
