@@ -69,10 +69,11 @@ demo: setup
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy --no-error-summary services gateway research charts images scripts tests bench protos/dubstage/client
+	$(BIN)/mypy --no-error-summary services gateway research charts docs tests protos/dubstage/client
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint protos/gen/image.binpb --config buf.yaml --path dubstage
 	$(BIN)/buf format --diff --exit-code protos
-	$(BIN)/hadolint images/Dockerfile services/*/*/Dockerfile*
+	$(BIN)/hadolint charts/images/Dockerfile services/*/*/Dockerfile*
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
@@ -91,7 +92,7 @@ test-all: test
 	$(BIN)/python -m tests.hostile
 
 bench: setup-dev
-	$(BIN)/python -m bench --out out/bench.json
+	$(BIN)/python -m research.bench --out out/bench.json
 
 # A training set from CLIPS, a run of every network, and a folder of weights, all below TRAINING (docs/training.md).
 train: $(VENV)/.ready-dev
@@ -107,12 +108,12 @@ train: $(VENV)/.ready-dev
 
 # Settings, such as make images CONTAINER=podman REGISTRY=registry.example/team, are at the top of the script (docs/images.md).
 images:
-	scripts/images.sh
+	charts/images/build.sh
 
 # The suite with two gateways as containers, from its own images and its own chart: a dub, and a batch whose gateway is killed. Needs
 # podman and `make images` (docs/images.md).
 play: $(VENV)/.ready-dev
-	$(BIN)/python -m scripts.play $(PLAY_ARGUMENTS)
+	$(BIN)/python -m charts.play $(PLAY_ARGUMENTS)
 
 # A batch of real shots while every server, the database, the blob store and a disk fail once (docs/operations.md): make drill
 # DRILL_ARGUMENTS="clip.mp4 ...". The report is in out/drill.

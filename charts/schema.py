@@ -187,7 +187,7 @@ def reference() -> str:
     lines = [
         "# Values of the chart",
         "",
-        "`python -m scripts.reference` writes this page from the schemas that Helm checks values with.",
+        "`python -m docs.generate.reference` writes this page from the schemas that Helm checks values with.",
         "[kubernetes.md](../kubernetes.md) explains how the values work together.",
         "",
         "Every value under `global.defaults` may also be set under a component (`audio`, `face`, `motion`, `texture`, `render` or",

@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.unit.media.made_footage import Clip, make_clip, make_sound
 
-SPEECH = Path(__file__).parents[2] / "assets" / "demo_speech.wav"
+SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.wav"
 SHORT = tuple(range(0, 5 * 512, 512))
 NUM_FACE_FRAMES = 26
 """Of the clip with a face: as few as a method needs to learn how a head moves."""

@@ -15,8 +15,8 @@ from typing import Self
 
 import psutil
 
-from bench.process import tree_memory_mib
 from gateway.settings import TENANTS_FOLDER
+from research.bench.process import tree_memory_mib
 from services.common.server.call_context import DEFAULT_TENANT
 from tests.load.callers import Tenant
 

@@ -6,7 +6,7 @@ import time
 
 import tritonclient.grpc as tritongrpc
 
-from bench.triton_actors import lines_of_triton_actors, measure_model
+from research.bench.triton_actors import lines_of_triton_actors, measure_model
 from services.render.triton.launch import TritonProcess
 from tests.contract.render.conftest import Connect
 

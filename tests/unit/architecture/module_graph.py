@@ -87,34 +87,6 @@ def imports(name: str, *, inside_functions: bool = True) -> frozenset[str]:
     return frozenset(found & modules().keys() - {name})
 
 
-def package(name: str) -> str:
-    """Return the package of a module. A `__main__` composes and is imported by nobody: it is a package of its own."""
-    if modules()[name].name in ("__init__.py", "__main__.py"):
-        return name
-    return name.rpartition(".")[0]
-
-
-def reached(start: Iterable[str], *, inside_functions: bool) -> dict[str, str]:
-    """Return each module that is imported from `start`, directly or not, and the module that imports it first."""
-    found: dict[str, str] = dict.fromkeys(start, "")
-    waiting = list(found)
-    while waiting:
-        name = waiting.pop()
-        for imported in sorted(imports(name, inside_functions=inside_functions)):
-            if imported not in found:
-                found[imported] = name
-                waiting.append(imported)
-    return found
-
-
-def route(found: Mapping[str, str], name: str) -> str:
-    """Return how `reached` came to a module: `first -> ... -> name`."""
-    steps = [name]
-    while found[steps[-1]]:
-        steps.append(found[steps[-1]])
-    return " -> ".join(reversed(steps))
-
-
 def circles(arrows: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """Return the groups of nodes that reach each other (Tarjan's strongly connected components of two nodes or more)."""
     index: dict[str, int] = {}

@@ -1,28 +1,44 @@
-"""The import rules that keep stages apart and algorithms free of the wire."""
+"""Import rules that `lint-imports` (pyproject.toml) cannot state."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.unit.architecture.module_graph import ROOT, STAGES, imported_names
+from gateway.methods import METHODS
+from tests.unit.architecture.module_graph import ROOT, STAGES, circles, imported_names, imports, modules
 
 WIRE_FILES = ("convert.py", "servicer.py", "__main__.py")
+METHOD_FOLDERS = ("services.motion.predictors", "services.render.renderers", "research.methods")
+REGISTRIES = tuple(f"{folder}.registry" for folder in METHOD_FOLDERS)
+MAY_NAME_METHODS = (
+    "gateway/methods.py",
+    "services/motion/predictors/",
+    "services/render/renderers/",
+    "research/methods/",
+    "research/bench/",
+)
+CODE = (".py", ".pyi", ".proto", ".sh", ".tpl", ".yaml")
 
 
-def modules(*folders: str) -> list[Path]:
-    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+def method_package(name: str) -> str | None:
+    """Return the method's package that a module lies in, such as services.motion.predictors.x, or None."""
+    for folder in METHOD_FOLDERS:
+        parts = name.removeprefix(f"{folder}.").split(".")
+        if name.startswith(f"{folder}.") and f"{folder}.{parts[0]}" not in REGISTRIES:
+            return f"{folder}.{parts[0]}"
+    return None
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_never_imports_another_stage_or_the_gateway(stage: str) -> None:
-    others = [f"services.{other}" for other in STAGES if other != stage]
+def test_only_registries_import_the_packages_of_methods() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in modules(f"services/{stage}")
-        for name in imported_names(path)
-        if name.split(".")[0] == "gateway" or any(name == other or name.startswith(f"{other}.") for other in others)
+        f"{name} -> {other}"
+        for name in modules()
+        if method_package(name) is None and name not in REGISTRIES
+        for other in imports(name)
+        if method_package(other)
     ]
     assert wrong == []
 
@@ -31,7 +47,7 @@ def test_a_stage_never_imports_another_stage_or_the_gateway(stage: str) -> None:
 def test_only_the_wire_files_of_a_stage_know_grpc_and_messages(stage: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
-        for path in modules(f"services/{stage}")
+        for path in sorted((ROOT / "services" / stage).rglob("*.py"))
         if path.name not in WIRE_FILES
         for name in imported_names(path)
         if name.split(".")[0] == "grpc" or "_pb2" in name
@@ -39,21 +55,22 @@ def test_only_the_wire_files_of_a_stage_know_grpc_and_messages(stage: str) -> No
     assert wrong == []
 
 
-def test_the_shared_code_knows_no_stage_and_no_gateway() -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in modules("services/common")
-        for name in imported_names(path)
-        if name.split(".")[0] == "gateway" or any(name.startswith(f"services.{stage}") for stage in STAGES)
-    ]
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles({name: imports(name) for name in modules()}) == []
+
+
+def test_methods_are_named_in_their_packages_and_tables_only() -> None:
+    """Code and comments count; names of files and folders in strings count too."""
+    word = re.compile(r"\b(" + "|".join(METHODS) + r")\b")
+    wrong = []
+    others = [path for folder in ("charts", "protos/dubstage") for path in sorted((ROOT / folder).rglob("*"))]
+    for path in (*modules().values(), ROOT / "Makefile", *(path for path in others if path.suffix in CODE)):
+        where = str(path.relative_to(ROOT))
+        if not where.startswith(MAY_NAME_METHODS):
+            wrong += [f"{where}:{line}: {text}" for line, text in _lines(path) if word.search(text)]
     assert wrong == []
 
 
-def test_the_gateway_knows_the_stages_by_contract_and_composes_them_in_one_place() -> None:
-    wrong = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in modules("gateway")
-        for name in imported_names(path)
-        if any(name == f"services.{stage}" or name.startswith(f"services.{stage}.") for stage in STAGES)
-    ]
-    assert wrong == []
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file with their numbers."""
+    return list(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))

@@ -1,3 +1,0 @@
-"""Speed and memory of the whole chain, measured through its command line: `python -m bench`."""
-
-import services  # noqa: F401  # sets up numeric libraries before anything loads them

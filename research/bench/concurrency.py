@@ -1,0 +1,267 @@
+"""The render stage under concurrent streams, in its process and on Triton: `python -m research.bench.concurrency OUT`, a JSON file.
+
+Each backend runs in a server process of its own with the same network and the same threads. N streams keep WINDOW frames underway
+each, without a pause, so the stage is under full load. Meanwhile another process checks the stage's health. Clients, stage and the
+model server share one machine here, and do not in a cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc.aio
+import numpy as np
+import psutil
+
+from dubstage.render.v1alpha1 import render_pb2 as pb
+from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
+from research.bench.health import health_while
+from services.common.errors import BackendUnavailable
+from services.common.face.crops import BOX_SIZE
+from services.render.backends.model_files import WEIGHTS_FOLDER
+from services.render.convert import frame_to_proto
+from services.render.triton.launch import TritonProcess
+from services.render.triton.repository import RepositorySpec, write_repository
+from services.render.types import RenderFrame
+
+if TYPE_CHECKING:
+    from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
+
+
+STREAMS: Final = (1, 4, 16)
+WINDOW: Final = 4
+"""Frames that a stream keeps underway."""
+IN_PROCESS: Final = "in the process"
+ON_TRITON: Final = "triton"
+SHARED_MEMORY: Final = "triton, shared memory"
+
+_SECONDS: Final = 6.0
+_SETTLE_S: Final = 0.5
+_START_S: Final = 60.0
+_COLUMNS: Final = (("p50 ms", 9), ("p95 ms", 9), ("p99 ms", 9), ("health p50", 12), ("health p99", 12), ("CPU ms a frame", 16))
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrentTimes:
+    """One row: a backend under a number of streams. Percentiles are over all frames of all streams.
+
+    Attributes:
+        backend: process that computes the network, and how arrays get there.
+        streams: streams at once.
+        frames_per_second: frames of all streams together per second.
+        p50_ms, p95_ms, p99_ms: time from sending a frame to receiving its picture, behind WINDOW - 1 frames of its stream,
+            milliseconds.
+        health_p50_ms, health_p99_ms: time of the health checks meanwhile, milliseconds.
+        cpu_ms_per_frame: processor time of the stage, of Triton and of its models together per frame, milliseconds.
+    """
+
+    backend: str
+    streams: int
+    frames_per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    health_p50_ms: float
+    health_p99_ms: float
+    cpu_ms_per_frame: float
+
+
+@dataclass(slots=True)
+class _Answers:
+    """Times at which pictures came back, and their latencies, seconds."""
+
+    at: list[float] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
+
+
+def measure_concurrency(work: Path, seconds: float = _SECONDS) -> tuple[ConcurrentTimes, ...]:
+    """Measure all backends, or only the backend in the process if no tritonserver is installed.
+
+    Args:
+        work: folder for logs and the model repository.
+        seconds: measured time of each row, seconds.
+    """
+    at_once = os.cpu_count() or 1
+    rows = _rows(IN_PROCESS, work, {"DUBSTAGE_WORKER_THREADS": str(at_once)}, seconds)
+    write_repository(work / "models", WEIGHTS_FOLDER, RepositorySpec(instances=at_once))
+    try:
+        triton = TritonProcess(work / "models", work / "triton.log")
+    except BackendUnavailable as error:
+        print(error.message, file=sys.stderr)
+        return rows
+    with triton:
+        for name, shared_memory in ((ON_TRITON, "false"), (SHARED_MEMORY, "true")):
+            environment = {
+                "DUBSTAGE_BACKEND": "triton",
+                "DUBSTAGE_TRITON_URL": triton.url,
+                "DUBSTAGE_TRITON_SHARED_MEMORY": shared_memory,
+            }
+            rows += _rows(name, work, environment, seconds, [triton.pid])
+    return rows
+
+
+def _rows(
+    name: str, work: Path, environment: dict[str, str], seconds: float, servers: Sequence[int] = ()
+) -> tuple[ConcurrentTimes, ...]:
+    with render_stage(work, environment) as (address, stage):
+        return tuple(asyncio.run(under_load(name, address, streams, seconds, [stage, *servers])) for streams in STREAMS)
+
+
+@contextmanager
+def render_stage(work: Path, environment: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """Run a render stage in a process of its own; yield HOST:PORT and the process's id."""
+    ready = work / "render.address"
+    ready.unlink(missing_ok=True)
+    settings = {
+        "DUBSTAGE_PORT": "0",
+        "DUBSTAGE_READY_FILE": str(ready),
+        "DUBSTAGE_ARTEFACTS_URL": str(work / "artefacts"),
+        "DUBSTAGE_COMPUTE_THREADS": "1",
+        "DUBSTAGE_MAX_CONCURRENT_RPCS": str(max(STREAMS)),
+        "DUBSTAGE_DRAIN_GRACE_S": "1",
+        **environment,
+    }
+    with ExitStack() as stack:
+        log = stack.enter_context((work / "render.log").open("ab"))
+        command = [sys.executable, "-m", "services.render"]
+        stage = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **settings})
+        try:
+            deadline = time.monotonic() + _START_S
+            while not ready.is_file():
+                if stage.poll() is not None or time.monotonic() > deadline:
+                    raise BackendUnavailable(f"the render stage did not start: {work / 'render.log'}")
+                time.sleep(0.05)
+            yield ready.read_text(encoding="ascii").strip(), stage.pid
+        finally:
+            stage.terminate()
+            stage.wait()
+
+
+async def under_load(name: str, address: str, streams: int, seconds: float, processes: Sequence[int] = ()) -> ConcurrentTimes:
+    """Load a stage with a number of streams, and measure one row.
+
+    Args:
+        name: name of the backend.
+        address: HOST:PORT of the stage.
+        streams: streams at once.
+        seconds: measured time, seconds.
+        processes: ids of processes whose processor time counts, together with that of their children.
+    """
+    stop, answers = asyncio.Event(), _Answers()
+    # Each stream has a connection of its own, as streams of several gateways have.
+    async with asyncio.TaskGroup() as group:
+        for seed in range(streams):
+            group.create_task(_stream(address, seed, stop, answers))
+        await asyncio.sleep(_SETTLE_S)
+        begin, cpu_s = time.perf_counter(), _cpu_s(processes)
+        health = await health_while(address, seconds)
+        cpu_s, end = _cpu_s(processes) - cpu_s, time.perf_counter()
+        stop.set()
+    took = [1000.0 * duration for at, duration in zip(answers.at, answers.took, strict=True) if begin <= at <= end]
+    return ConcurrentTimes(
+        name,
+        streams,
+        len(took) / (end - begin),
+        _percentile(took, 50),
+        _percentile(took, 95),
+        _percentile(took, 99),
+        _percentile(health, 50),
+        _percentile(health, 99),
+        1000.0 * cpu_s / max(1, len(took)),
+    )
+
+
+def _cpu_s(processes: Sequence[int]) -> float:
+    """Return the user and system time of process trees so far, seconds."""
+    total = 0.0
+    for root in map(psutil.Process, processes):
+        for member in (root, *root.children(recursive=True)):
+            times = member.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+async def _stream(address: str, seed: int, stop: asyncio.Event, answers: _Answers) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: RenderServiceAsyncStub = RenderServiceStub(channel)
+        call = stub.Render()
+        await call.write(pb.RenderRequest(config=pb.RenderConfig(model="ugc")))
+        message, room, sent = _message(seed), asyncio.Semaphore(WINDOW), dict[int, float]()
+
+        async def send() -> None:
+            index = 0
+            while not stop.is_set():
+                await room.acquire()
+                message.frame.frame_index = index
+                sent[index] = time.perf_counter()
+                await call.write(message)
+                index += 1
+            await call.done_writing()
+
+        sender = asyncio.create_task(send())
+        async for answer in call:
+            now = time.perf_counter()
+            answers.at.append(now)
+            answers.took.append(now - sent.pop(answer.frame_index))
+            room.release()
+        await sender
+
+
+def _message(seed: int) -> pb.RenderRequest:
+    """Return a request with random pictures. The content of a picture does not change the time."""
+    rng = np.random.default_rng(seed)
+    background, texture = rng.integers(0, 256, (2, BOX_SIZE, BOX_SIZE, 3), dtype=np.uint8)
+    mask = np.zeros((BOX_SIZE, BOX_SIZE), np.uint8)
+    mask[30:150, 20:140] = 255
+    return frame_to_proto(RenderFrame(0, background, texture, mask, rng.uniform(20.0, 140.0, (59, 2)).astype(np.float32)))
+
+
+def _percentile(values: Sequence[float], percent: float) -> float:
+    return float(np.percentile(values, percent)) if values else 0.0
+
+
+def lines_of_concurrency(rows: Sequence[ConcurrentTimes]) -> list[str]:
+    """Return a table for the terminal, one line per row."""
+    if not rows:
+        return []
+    head = f"{'render stage':<24}{'streams':>8}{'frames/s':>10}"
+    head += "".join(f"{column:>{width}}" for column, width in _COLUMNS)
+    return [head] + [
+        f"{row.backend:<24}{row.streams:>8}{row.frames_per_second:>10.1f}{row.p50_ms:>9.1f}{row.p95_ms:>9.1f}{row.p99_ms:>9.1f}"
+        f"{row.health_p50_ms:>12.1f}{row.health_p99_ms:>12.1f}{row.cpu_ms_per_frame:>16.1f}"
+        for row in rows
+    ]
+
+
+def read_concurrency(path: Path) -> tuple[ConcurrentTimes, ...]:
+    """Read the rows that `main` wrote."""
+    return tuple(ConcurrentTimes(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+
+
+def main() -> None:
+    """Run the command line: measure, print and write."""
+    parser = argparse.ArgumentParser(prog="python -m research.bench.concurrency", description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="measured time of each row, seconds")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="dubstage-bench-") as work:
+        rows = measure_concurrency(Path(work), options.seconds)
+    print("\n".join(lines_of_concurrency(rows)))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

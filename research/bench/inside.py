@@ -1,0 +1,92 @@
+"""Measurements in a process of their own, with an enrolled actor: `python -m research.bench.inside ACTOR FILM OUT`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gateway.actors.store import ActorStore
+from gateway.media.sound import SoundReader
+from gateway.settings import GatewaySettings
+from gateway.stages.opening import open_stages
+from gateway.stages.timing import StageTime
+from research.bench.actors import ActorTimes, measure_actors
+from research.bench.fitting import FittingTimes, measure_fitting
+from research.bench.live import LiveTimes, measure_live
+from research.bench.paths import PathTime, measure_paths
+from research.bench.rasteriser import RasteriserTime, measure_rasteriser
+from research.bench.renderer import ModelTime, NetworkTime, measure_models, measure_renderer
+from research.bench.stages import measure_stages
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Stages alone in the order of the chain, a live stream, the renderer's network on all backends, every renderer with its
+    features, batches of many actors, fitting of the face model, the choice of frames for ten minutes of speech, the rasteriser."""
+
+    stages: tuple[StageTime, ...]
+    live: LiveTimes
+    renderer: tuple[NetworkTime, ...]
+    models: tuple[ModelTime, ...]
+    actors: tuple[ActorTimes, ...]
+    fitting: FittingTimes
+    paths: tuple[PathTime, ...]
+    rasteriser: tuple[RasteriserTime, ...]
+
+
+def read_inside(path: Path) -> Inside:
+    """What `main` wrote."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Inside(
+        stages=tuple(StageTime(**row) for row in document["stages"]),
+        live=LiveTimes(**document["live"]),
+        renderer=tuple(NetworkTime(**row) for row in document["renderer"]),
+        models=tuple(ModelTime(**row) for row in document["models"]),
+        actors=tuple(ActorTimes(**row) for row in document["actors"]),
+        fitting=FittingTimes(**document["fitting"]),
+        paths=tuple(PathTime(**row) for row in document["paths"]),
+        rasteriser=tuple(RasteriserTime(**row) for row in document["rasteriser"]),
+    )
+
+
+async def measure_inside(actor_id: str, film: Path) -> Inside:
+    """Measure it all, with an enrolled actor and the film that they were enrolled from."""
+    settings = GatewaySettings()
+    speech = SoundReader(film).speech()
+    samples = np.concatenate(list(speech.chunks))
+    with ActorStore(settings) as actors, tempfile.TemporaryDirectory() as folder:
+        actor = actors.get(actor_id)
+        async with open_stages(settings) as stages:
+            times = await measure_stages(stages, actor, film, Path(folder), settings.compute_threads)
+            live = await measure_live(stages, actors, actor_id, samples, speech.sample_rate_hz, settings)
+    return Inside(
+        stages=times,
+        live=live,
+        renderer=measure_renderer(),
+        models=measure_models(),
+        actors=measure_actors(),
+        fitting=measure_fitting(film),
+        paths=measure_paths(),
+        rasteriser=measure_rasteriser(),
+    )
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m research.bench.inside", description=__doc__)
+    parser.add_argument("actor")
+    parser.add_argument("film", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    result = asyncio.run(measure_inside(options.actor, options.film))
+    options.out.write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What re-encoding leaves of the watermark of dubs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from gateway.dub.face_records import face_records
+from gateway.dub.footage import tracked_frames
+from gateway.dub.watermark_reading import find_watermark
+from gateway.media.probe import probe
+from gateway.provenance.claim import DubFacts
+from gateway.provenance.verdict import verdict_of
+from gateway.provenance.watermark.payload import WORD_BITS, Payload
+from gateway.stages.interface import Stages
+from research.bench.watermark.recodings import RECODINGS, recoded
+from research.bench.watermark.studio import Studio
+from tests.system.dubbing import first_seconds
+
+AS_WRITTEN: Final = "as written"
+"""Row of the dub itself."""
+NAMES: Final = (AS_WRITTEN, *RECODINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The watermark of one dub after one re-encoding.
+
+    Attributes:
+        film: name of the clip.
+        method: method of the dub.
+        face_px: width of the largest face in the first frame that shows one, pixels of the dub.
+        seconds: length of the dub.
+        recoding: how the dub was encoded again.
+        bits_right: of 64, before error correction.
+        mean_bit: mean size of a bit, standard deviations.
+        log10_false_alarm: decimal logarithm of the probability that a film without the mark shows as much.
+        read: whether the mark was found and names the right job.
+    """
+
+    film: str
+    method: str
+    face_px: int
+    seconds: float
+    recoding: str
+    bits_right: int
+    mean_bit: float
+    log10_false_alarm: float
+    read: bool
+
+
+async def rows_of_clip(
+    studio: Studio, clip: Path, methods: Sequence[str], seconds: float, known: Collection[Row], *, personalize: bool
+) -> AsyncIterator[Row]:
+    """Yield the rows of a clip: of dubs of its beginning, or of the clip itself if the clip is a dub with a watermark.
+
+    Args:
+        studio: makes the dubs.
+        clip: footage with sound, or a finished dub of this installation.
+        methods: names of methods.
+        seconds: length of the beginning.
+        known: rows that are left out.
+        personalize: whether the networks are trained on the person before the dub.
+
+    Raises:
+        DubstageError: the clip cannot be dubbed or read.
+    """
+    facts = _marked(clip)
+    begin = clip
+    if facts is None and float(probe(clip).video.duration) > seconds:
+        begin = first_seconds(clip, studio.folder / clip.name, seconds)
+    for method in methods if facts is None else [facts.method]:
+        told = f"{method}, personalised" if personalize and facts is None else method
+        had = {row.recoding for row in known if (row.film, row.method) == (clip.stem, told)}
+        missing = [name for name in NAMES if name not in had]
+        if not missing:
+            continue
+        film = clip
+        if facts is None:
+            film = studio.folder / "dub.mp4"
+            await studio.dub(begin, film, method, personalize=personalize)
+        async for row in _rows_of_dub(studio, film, clip.stem, told, missing):
+            yield row
+
+
+def _marked(film: Path) -> DubFacts | None:
+    """Return what the manifest of a film says; None: the film is no dub with a watermark."""
+    dub = verdict_of(film).dub
+    return dub if dub is not None and dub.watermark else None
+
+
+async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[Row]:
+    facts, key = _marked(film), studio.sealer.watermark_key
+    if facts is None or key is None:
+        raise ValueError(f"{film}: no frame was dubbed, so the film has no watermark")
+    word = Payload.of_message(int(facts.watermark, 16)).word
+    width, seconds = await _face_width(studio.stages, film), float(probe(film).video.duration)
+    for recoding in names:
+        again = film
+        if recoding != AS_WRITTEN:
+            how = RECODINGS[recoding]
+            again = recoded(film, studio.folder / f"again.{how.ending}", how)
+        found = await find_watermark(studio.stages, probe(again), key, threads=studio.threads, on_frame=lambda _: None)
+        bits = found.soft if found is not None else np.zeros(WORD_BITS)
+        yield Row(
+            film=name,
+            method=method,
+            face_px=width,
+            seconds=round(seconds, 2),
+            recoding=recoding,
+            bits_right=int(((bits > 0) == (word > 0)).sum()) if found is not None else 0,
+            mean_bit=round(float(np.abs(bits).mean()), 2),
+            log10_false_alarm=round(found.log10_chance, 1) if found is not None else 0.0,
+            read=found is not None and found.found and str(found.payload) == facts.watermark,
+        )
+
+
+async def _face_width(stages: Stages, film: Path) -> int:
+    async with aclosing(tracked_frames(stages, probe(film), 1)) as frames:
+        async for frame in frames:
+            if frame.faces.faces:
+                return round(float(max(row["box"][2] for row in face_records(frame.faces, frame.rgb, frame.scale))))
+    return 0
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the rows of a table that `append_row` wrote; none if there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        return [
+            Row(
+                row["film"],
+                row["method"],
+                int(row["face_px"]),
+                float(row["seconds"]),
+                row["recoding"],
+                int(row["bits_right"]),
+                float(row["mean_bit"]),
+                float(row["log10_false_alarm"]),
+                row["read"] == "True",
+            )
+            for row in csv.DictReader(stream)
+        ]
+
+
+def append_row(file: Path, row: Row) -> None:
+    """Append a row to a table, so that a run that ends early loses nothing."""
+    fresh = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
+        if fresh:
+            writer.writeheader()
+        writer.writerow(asdict(row))

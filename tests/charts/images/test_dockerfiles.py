@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from services.common.server.settings import DEFAULT_PORTS
+from tests.charts.images.dockerfile import ALL, ROOT, SERVICE, STAGES, TABLE, TRITON, TRITON_CUDA, Row, read, read_services
+
+LABELS = ("title", "description", "version", "revision", "source", "licenses", "base.name")
+files = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+services = pytest.mark.parametrize("row", read_services().values(), ids=lambda row: row.service)
+
+
+def test_hadolint_finds_nothing() -> None:
+    done = subprocess.run([Path(sys.executable).with_name("hadolint"), *ALL], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("script", sorted(ROOT.glob("charts/images/*.sh")), ids=lambda path: path.name)
+def test_shell_scripts_parse_and_may_be_executed(script: Path) -> None:
+    assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+    assert script.stat().st_mode & 0o111
+
+
+@files
+def test_the_image_runs_as_nobody_in_particular(path: Path) -> None:
+    final = read(path).final
+    assert final.all("USER") == ["65532:65532"]
+    assert not {"RUN", "COPY", "ADD"} & {
+        kind for kind, _ in final.instructions[[kind for kind, _ in final.instructions].index("USER") :]
+    }
+
+
+@files
+def test_the_image_says_what_it_is(path: Path) -> None:
+    labels = read(path).final.labels()
+    assert {f"org.opencontainers.image.{name}" for name in LABELS} == labels.keys()
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.version"] == "${VERSION}"
+    declared = {argument.split("=")[0] for argument in read(path).final.all("ARG")}
+    assert {name for value in labels.values() for name in re.findall(r"\$\{(\w+)\}", value)} <= declared
+
+
+@files
+def test_nothing_is_installed_in_the_final_stage(path: Path) -> None:
+    file = read(path)
+    assert len(file.stages) > 1
+    assert [run for run in file.final.all("RUN") if re.search(r"pip|apt|curl|wget", run)] == []
+    assert [stage.all("ADD") for stage in file.stages if stage.all("ADD")] == []
+
+
+@files
+def test_every_base_is_an_argument_that_a_digest_fits_into(path: Path) -> None:
+    file = read(path)
+    named = {stage.name for stage in file.stages}
+    for stage in file.stages:
+        assert stage.base in named or stage.base in {f"${{{name}}}" for name in file.defaults}
+    assert file.defaults["BASE"] == "python:3.11-slim-bookworm"
+
+
+def test_a_shell_in_a_container_finds_the_services_own_programs_first() -> None:
+    assert read(SERVICE).target("service").environment()["PATH"] == "/opt/dubstage/bin:$PATH"
+
+
+@files
+def test_a_health_check_asks_the_server_itself(path: Path) -> None:
+    (check,) = read(path).final.all("HEALTHCHECK")
+    command = json.loads(check[check.index("[") :])
+    if path in (TRITON, TRITON_CUDA):
+        assert any("http://127.0.0.1:8000/v2/health/live" in word for word in command)
+    else:
+        assert command == ["/opt/dubstage/bin/python", "-m", "services.common.server.health_check"]
+
+
+def test_the_table_has_every_image_once_in_the_order_of_the_builds() -> None:
+    lines = (ROOT / "charts/images/services.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split()[0] for line in lines if not line.startswith("#")] == list(TABLE)
+
+
+@services
+def test_a_service_has_the_port_of_its_settings_and_code_that_is_there(row: Row) -> None:
+    assert row.port == DEFAULT_PORTS[row.code.removeprefix("services/")]
+    assert row.code == (f"services/{row.service}" if row.service in STAGES else "gateway")
+    assert (ROOT / row.code / "__main__.py").is_file()
+    assert row.imported[0].startswith(row.code.replace("/", "."))
+    assert all((ROOT / module.replace(".", "/")).with_suffix(".py").is_file() for module in row.imported)
+    assert row.description
+
+
+def test_a_service_starts_on_its_port() -> None:
+    service = read(SERVICE).target("service")
+    assert service.all("EXPOSE") == ["${PORT} 9090"]
+    assert json.loads(service.all("ENTRYPOINT")[0]) == ["/opt/dubstage/bin/serve"]
+    assert service.environment()["DUBSTAGE_PORT"] == "${PORT}"
+    assert service.environment()["DUBSTAGE_HOST"] == "0.0.0.0"
+
+
+@services
+def test_its_environment_is_of_settings_that_exist(row: Row) -> None:
+    settings = importlib.import_module(f"{row.code.replace('/', '.')}.settings")
+    known = getattr(settings, f"{row.code.removeprefix('services/').capitalize()}Settings").model_fields
+    file = read(SERVICE)
+    image = file.target("service") if row.service in STAGES else file.final
+    given = {name.removeprefix("DUBSTAGE_").lower() for name in image.environment() if name.startswith("DUBSTAGE_")}
+    assert given <= known.keys()
+
+
+def test_the_suite_computes_in_its_own_process_and_the_gateway_asks_the_stages_beside_it() -> None:
+    suite, gateway = (read(SERVICE).target(name) for name in ("suite", "gateway"))
+    assert suite.environment() == {"DUBSTAGE_DATA_DIR": "/data/gateway"}
+    assert (gateway.base, gateway.environment()) == ("suite", {"DUBSTAGE_STAGES_HOST": "localhost"})
+
+
+def test_an_image_carries_the_code_of_one_service_and_what_all_share() -> None:
+    shared = {"charts/images", "pyproject.toml", "constraints.txt", "protos/pyproject.toml", "README.md", "protos"}
+    shared |= {"services/__init__.py", "gateway/__init__.py"}
+    assert set(read(SERVICE).copied()) == shared | {"${SERVICES}", "${CODE}"}
+    assert "SERVICES=services/common" in read(SERVICE).target("build").all("ARG")
+
+
+def test_every_build_argument_of_the_table_is_declared_where_it_is_used() -> None:
+    for stage in read(SERVICE).stages:
+        declared = {argument.split("=")[0] for argument in stage.all("ARG")}
+        used = {name for _, arguments in stage.instructions for name in re.findall(r"\$\{(\w+)\}", arguments)}
+        assert used <= declared
+
+
+@services
+def test_it_installs_its_own_extra_and_no_other_services(row: Row) -> None:
+    available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(row.extras) <= available.keys()
+    everything = set(available) - {"train", "test", "all"}
+    assert set(row.extras) == everything if row.service == "suite" else row.extras[0] == row.service
+    if row.service != "suite":
+        assert set(row.extras[1:]) <= everything - {*STAGES, "gateway"}
+
+
+def test_mediapipe_is_where_faces_are_tracked_and_in_the_version_of_make_setup() -> None:
+    (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
+    assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version], "suite": [version]}
+
+
+def test_the_launcher_runs_the_package_of_the_service_and_hands_on_its_arguments(tmp_path: Path) -> None:
+    script = (ROOT / "charts/images/install.sh").read_text(encoding="utf-8")
+    block = script[script.index("{\n    echo '#!/bin/sh'") : script.index("chmod 755")]
+    launcher = tmp_path / "serve"
+    written = block.replace("/opt/code/opt/dubstage/bin/serve", str(launcher)).replace("/opt/dubstage/bin/python", "echo")
+    subprocess.run(["sh", "-euc", f"code=services/audio\n{written}"], check=True)
+    done = subprocess.run(["sh", launcher, "a b", "c"], check=True, capture_output=True, text=True)
+    assert done.stdout == "-m services.audio a b c\n"
+
+
+@files
+def test_what_is_copied_is_in_the_build_context(path: Path) -> None:
+    ignore = [
+        line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+    ]
+    assert ignore[0] == "*"
+    kept = {line[1:] for line in ignore if line.startswith("!")}
+    codes = [row.code for row in read_services().values()]
+    places = {"${CODE}": codes, "${SERVICES}": ["services/common", "services"]}
+    for source in read(path).copied():
+        for place in places.get(source, [source]):
+            assert (ROOT / place).exists()
+            assert any(place == name or place.startswith(f"{name}/") for name in kept)
+
+
+def test_training_code_is_left_out() -> None:
+    assert "!research" not in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_triton_listens_to_its_own_pod_alone() -> None:
+    for path in (TRITON, TRITON_CUDA):
+        (arguments,) = read(path).final.all("CMD")
+        assert {"--grpc-address=127.0.0.1", "--http-address=127.0.0.1"} <= set(json.loads(arguments))

@@ -1,0 +1,155 @@
+"""`charts/images/build.sh` with a recorder in the place of docker, podman and buildah."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.charts.images.dockerfile import ROOT, TABLE, read_services
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+RECORDER = """#!/bin/sh
+[ "$1" = images ] && { echo "registry.example/team/audio:1.2  578 MB"; exit 0; }
+printf '%s\\n' "$(basename "$0")" "$@" -- >> "$RECORD"
+"""
+
+
+class Recorder:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.record = folder, folder / "record"
+        self.folder.mkdir()
+
+    def install(self, *names: str) -> None:
+        for name in names:
+            program = self.folder / name
+            program.write_text(RECORDER)
+            program.chmod(0o755)
+
+    def run(self, **settings: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{self.folder}:/usr/bin:/bin",
+            "HOME": os.environ.get("HOME", "/"),
+            "RECORD": str(self.record),
+            **settings,
+        }
+        return subprocess.run(["sh", ROOT / "charts/images/build.sh"], env=environment, capture_output=True, text=True, check=False)
+
+    def calls(self) -> list[list[str]]:
+        return [call.splitlines() for call in self.record.read_text().split("\n--\n") if call]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Recorder:
+    return Recorder(tmp_path / "bin")
+
+
+def arguments_of(call: list[str]) -> dict[str, str]:
+    return dict(call[index + 1].split("=", 1) for index, word in enumerate(call) if word == "--build-arg")
+
+
+def test_all_eight_images_are_built_from_the_checkout(engine: Recorder) -> None:
+    engine.install("buildah")
+    assert engine.run(CONTAINER="buildah").returncode == 0
+    tags = [call[call.index("--tag") + 1] for call in engine.calls()]
+    assert tags == [f"dubstage/{name}:{VERSION}" for name in (*TABLE, "triton")]
+    for call in engine.calls():
+        assert call[:4] == ["buildah", "build", "--format", "docker"]
+        assert call[-1] == "."
+        assert (ROOT / call[call.index("--file") + 1]).is_file()
+
+
+def test_settings_become_build_arguments(engine: Recorder) -> None:
+    engine.install("docker")
+    done = engine.run(
+        CONTAINER="docker",
+        REGISTRY="registry.example/team",
+        VERSION="1.2",
+        IMAGES="audio render",
+        BASE="python@sha256:0",
+        TORCH_INDEX="",
+        PIP_ARGUMENTS="--index-url https://pypi.example/simple",
+        PIP_CONF="/pip.conf",
+        SOURCE="https://git.example/dubstage",
+        BUILD_ARGUMENTS="--network host",
+    )
+    audio, render = engine.calls()
+    assert audio[:2] == ["docker", "build"]
+    assert audio[audio.index("--tag") + 1] == "registry.example/team/audio:1.2"
+    assert audio[audio.index("--secret") + 1] == "id=pip.conf,src=/pip.conf"
+    assert audio[audio.index("--network") + 1] == "host"
+    given = arguments_of(audio)
+    assert given.pop("REVISION")
+    assert given == {
+        "VERSION": "1.2",
+        "SOURCE": "https://git.example/dubstage",
+        "BASE": "python@sha256:0",
+        "PIP_ARGUMENTS": "--index-url https://pypi.example/simple",
+        "SERVICE": "audio",
+        "CODE": "services/audio",
+        "PORT": "50051",
+        "IMPORT": "services.audio.__main__",
+        "EXTRAS": "audio,s3",
+        "WITHOUT": "",
+        "DESCRIPTION": "features of speech, voice activity",
+    }
+    assert {name: value for name, value in arguments_of(render).items() if name not in given | {"REVISION": ""}} == {
+        "ACCELERATOR": "cpu",
+        "TORCH_INDEX": "",
+    }
+    assert "578 MB" in done.stdout
+
+
+def test_cuda_takes_pypis_torch_the_other_triton_and_pytorch3d_where_it_is_given(engine: Recorder) -> None:
+    engine.install("podman")
+    wheel = "https://wheels.example/pytorch3d.whl"
+    assert (
+        engine.run(CONTAINER="podman", ACCELERATOR="cuda", IMAGES="face motion render suite triton", PYTORCH3D=wheel).returncode
+        == 0
+    )
+    face, motion, render, suite, triton = engine.calls()
+    assert arguments_of(face)["PYTORCH3D"] == wheel
+    assert "PYTORCH3D" not in arguments_of(motion)
+    assert (arguments_of(suite)["ACCELERATOR"], arguments_of(suite)["PYTORCH3D"]) == ("cuda", wheel)
+    assert (arguments_of(render)["ACCELERATOR"], arguments_of(render)["TORCH_INDEX"]) == ("cuda", "")
+    assert triton[triton.index("--file") + 1] == "services/render/triton/Dockerfile.cuda"
+
+
+def test_without_torch_index_the_dockerfile_decides(engine: Recorder) -> None:
+    engine.install("podman")
+    engine.run(CONTAINER="podman", IMAGES="render")
+    assert "TORCH_INDEX" not in arguments_of(engine.calls()[0])
+
+
+def test_every_row_of_the_table_reaches_the_build_as_it_is(engine: Recorder) -> None:
+    engine.install("buildah")
+    engine.run(CONTAINER="buildah", IMAGES=" ".join(TABLE))
+    for call, row in zip(engine.calls(), read_services().values(), strict=True):
+        given = arguments_of(call)
+        assert (given["SERVICE"], given["CODE"], given["PORT"]) == (row.service, row.code, str(row.port))
+        assert (given["IMPORT"], given["EXTRAS"], given["DESCRIPTION"]) == (
+            ",".join(row.imported),
+            ",".join(row.extras),
+            row.description,
+        )
+        assert given["WITHOUT"] == "".join(row.without)
+        assert call[call.index("--target") + 1] == (row.service if row.service in ("gateway", "suite") else "service")
+        assert given.get("SERVICES") == ("services" if row.service == "suite" else None)
+
+
+def test_an_unknown_image_is_refused_by_name_before_any_is_built(engine: Recorder) -> None:
+    engine.install("buildah")
+    done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
+    assert done.returncode == 1
+    assert "'lips'" in done.stderr
+    assert "audio face motion texture render gateway suite triton" in done.stderr
+    assert not engine.record.exists()
+
+
+def test_an_unknown_program_is_refused(engine: Recorder) -> None:
+    done = engine.run(CONTAINER="kaniko")
+    assert done.returncode == 1
+    assert "'kaniko'" in done.stderr

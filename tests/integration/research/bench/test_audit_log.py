@@ -1,0 +1,22 @@
+"""What an entry of the audit log takes is measured on a log as the gateway writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.audit.log import AuditLog
+from gateway.database.session import Database
+from research.bench.audit_log import measure
+
+
+def test_the_measured_log_is_sound_and_an_entry_takes_more_than_its_line(tmp_path: Path) -> None:
+    database = Database("", tmp_path)
+    try:
+        cost = measure(database, 40)
+        assert AuditLog(database).verify().sequence == 81
+        ended = AuditLog(database).newest(1, event="dub.ended")[0]
+    finally:
+        database.close()
+    assert ended["details"].keys() == {"watermark", "watermark_payload"}
+    assert ended["face"]
+    assert cost.exported_bytes < cost.stored_bytes < 5 * cost.exported_bytes

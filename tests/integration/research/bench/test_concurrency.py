@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from research.bench.concurrency import lines_of_concurrency, under_load
+from research.bench.health import health_while
+from services.common.server.process import server_of
+from services.render.__main__ import compose
+from services.render.settings import RenderSettings
+
+
+async def test_streams_and_health_checks_are_timed_on_a_real_stage(tmp_path: Path) -> None:
+    settings = RenderSettings(port=0, artefacts_url=str(tmp_path), compute_threads=1, drain_grace_s=0.0)
+    async with server_of("render", settings, compose(settings)) as server:
+        row = await under_load("in the process", server.address, streams=2, seconds=1.0)
+    assert row.frames_per_second > 1.0
+    assert 0.0 < row.p50_ms <= row.p95_ms <= row.p99_ms
+    assert 0.0 < row.health_p50_ms <= row.health_p99_ms
+    assert "in the process" in lines_of_concurrency([row])[1]
+
+
+async def test_a_stage_that_is_not_there_is_an_error_and_no_time() -> None:
+    with pytest.raises(RuntimeError, match="UNAVAILABLE"):
+        await health_while("127.0.0.1:1", 0.1)

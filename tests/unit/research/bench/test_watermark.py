@@ -1,0 +1,97 @@
+"""The measurement of the watermark: re-encodings, tables and plots, and what is counted in footage without a mark."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from gateway.provenance.watermark.detection import ResponseSpan
+from gateway.provenance.watermark.pattern import PIXELS
+from gateway.provenance.watermark.payload import watermark_key
+from research.bench.watermark.copies import Copy, sum_of_copies, write_copies
+from research.bench.watermark.cost import blend_time
+from research.bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
+from research.bench.watermark.dubs import AS_WRITTEN, Row, append_row, read_rows
+from research.bench.watermark.recodings import RECODINGS, recoded
+from research.bench.watermark.undubbed import films_below, readings_of, write_readings
+from tests.unit.provenance.conftest import carphone
+
+__all__ = ["carphone"]
+
+ROW = Row("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
+LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False)
+
+
+@pytest.mark.parametrize("name", list(RECODINGS))
+def test_a_recoding_keeps_the_film_and_changes_what_it_says(carphone: Path, tmp_path: Path, name: str) -> None:
+    how = RECODINGS[name]
+    again = recoded(carphone, tmp_path / f"again.{how.ending}", how)
+    with av.open(str(carphone)) as before, av.open(str(again)) as after:
+        old, new = before.streams.video[0], after.streams.video[0]
+        pictures = list(after.decode(new))
+        part = {"half scale": 0.5, "half scale, crf 28": 0.5, "10 % crop": 0.9}.get(name, 1.0)
+        assert new.width == pytest.approx(part * old.width, abs=2)
+        assert new.height == pytest.approx(part * old.height, abs=2)
+        assert len(pictures) == 12
+        assert new.codec_context.name == ("vp9" if how.ending == "webm" else "h264")
+        assert pictures[-1].time == pytest.approx(11 / float(new.average_rate or 0), abs=0.02)
+
+
+def test_rows_survive_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "dubs.csv"
+    assert read_rows(table) == []
+    for row in (ROW, LOST):
+        append_row(table, row)
+    assert read_rows(table) == [ROW, LOST]
+
+
+def test_the_table_names_what_was_not_read(tmp_path: Path) -> None:
+    assert "| 64, 3.10 | **not read** (40, 0.90) |" in markdown_of_dubs([ROW, LOST])
+    good, bad = sum_of_dubs([ROW, LOST])
+    assert good == "as written: 100.00 % of the bits of 1 dubs right, 1 read"
+    assert "62.50 %" in bad
+    assert bad.endswith("wrong bits: clip ugc 40/64; not read: clip ugc")
+    plot_dubs([ROW, LOST], tmp_path / "dubs.png")
+    assert (tmp_path / "dubs.png").stat().st_size > 1000
+
+
+def test_copies_to_other_people_and_to_the_same_person_are_counted_apart(tmp_path: Path) -> None:
+    copies = [Copy("a", "b", -0.4, False, 0), Copy("b", "a", -7.2, True, 60), Copy("a", "a", -31.0, True, 64)]
+    others, same = sum_of_copies(copies)
+    assert others == "copied to footage of another person: 1 of 2 marks found, least probability 10^-7.2: b to a 10^-7.2"
+    assert same == "copied to the dub's own footage: 1 of 1 marks found, least probability 10^-31.0"
+    write_copies(tmp_path / "copies.csv", copies)
+    assert (tmp_path / "copies.csv").read_text().splitlines()[2] == "b,a,-7.2,True,60"
+
+
+def test_noise_has_no_false_alarm_and_keeps_the_stated_probability(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    films = [
+        [[ResponseSpan(0, random.normal(size=(100, 96)), random.integers(0, 256, (100, PIXELS)).astype(np.uint8))]]
+        for _ in range(5)
+    ]
+    readings = readings_of([*films, [], [[]]], watermark_key(b"own"), 4)
+    assert (readings.films, readings.seconds, readings.false_alarms) == (5, 20.0, 0)
+    assert readings.wrong.shape == (4, 5)
+    assert (readings.wrong < -3.0).sum() == 0
+    write_readings(tmp_path / "undubbed.csv", readings)
+    assert (tmp_path / "undubbed.csv").read_text().splitlines()[1] == "0.0,5,5,20,20"
+    plot_undubbed(readings, tmp_path / "undubbed.png")
+    assert (tmp_path / "undubbed.png").stat().st_size > 1000
+
+
+def test_films_are_found_below_folders_and_taken_as_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("a.MOV", "notes.txt", "more/b.mp4"):
+        (tmp_path / name).touch()
+    assert [file.name for file in films_below([tmp_path, tmp_path / "notes.txt"])] == ["a.MOV", "b.mp4", "notes.txt"]
+
+
+def test_blending_is_timed_with_and_without() -> None:
+    row = blend_time(160, runs=2)
+    assert row.without_ms > 0.0
+    assert row.with_ms > 0.0
