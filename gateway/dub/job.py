@@ -510,6 +510,7 @@ class DubJob:
         Raises:
             DubstageError: the input cannot be used, or a stage failed. No output is left; finished windows stay in the journal.
         """
+        # 1. Open: the request's files, the job's folder, and free space.
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
@@ -531,6 +532,7 @@ class DubJob:
             reference = await self._reference(workspace, on_progress, embed=compared)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
+            # 2. Analyse: faces of every frame, and features of the speech.
             _, extent = await gather_both(
                 analysis.track(lambda done: on_progress("track", done, info.video.num_frames), embed=compared),
                 hear_speech(self._stages, duration, speech, workspace, method.features),
@@ -546,10 +548,12 @@ class DubJob:
                 digests=digests,
                 reference=reference,
             )
+            # 3. Enrol the person, predict the mouths, and choose the frames that show them.
             person = await passes.person()
             film = await passes.background(person, duration) if own else await passes.in_place(person)
             plan = passes.plan(film, person)
             self._analysed = True
+            # 4. Claim: what the film's manifest and watermark say.
             seal: Seal | None = None
             mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
@@ -558,6 +562,7 @@ class DubJob:
                 mark = self._sealer.mark(claim)
                 claim = replace(claim, watermark=film_watermark(mark, dubbed=dubbed).payload)
                 seal = self._sealer.seal(claim, request.output, takes_over=self._takes_over)
+            # 5. Render windows, composite and encode.
             writer = await asyncio.to_thread(
                 open_writer, request, film.info, speech, dubbed=dubbed, takes_over=self._takes_over, seal=seal
             )
