@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -290,14 +291,15 @@ def client_page() -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Return the path and the text of every page."""
-    return {
-        FOLDER / "settings.md": settings_page(),
-        FOLDER / "command-line.md": command_line_page(),
-        FOLDER / "chart-values.md": schema.reference(),
-        FOLDER / "contracts.md": contracts_page(),
-        FOLDER / "client.md": client_page(),
+    """Return the path and the text of every page. Files of the checkout are named by their place in it."""
+    texts = {
+        "settings.md": settings_page(),
+        "command-line.md": command_line_page(),
+        "chart-values.md": schema.reference(),
+        "contracts.md": contracts_page(),
+        "client.md": client_page(),
     }
+    return {FOLDER / name: text.replace(f"{CHECKOUT}{os.sep}", "") for name, text in texts.items()}
 
 
 def main() -> None:

@@ -53,15 +53,22 @@ def test_callers_who_erase_a_person_at_the_same_moment_get_the_same_receipt(star
     running = start_gateway()
     with running.connect() as connection:
         client.enrol(connection, **enrolment("twice", footage=OTHER)).wait(timeout_s=300)
-        together = threading.Barrier(2)
+        together = threading.Barrier(8)
 
-        def erase(_: int) -> bytes:
+        def erase(_: int) -> str:
             together.wait(60)
-            return client.erase_actor(connection, "twice").receipt.encode()
+            try:
+                return client.erase_actor(connection, "twice").receipt
+            except DubstageCallError as refused:
+                # On a busy machine, a caller may come after the end of the others' erasure.
+                if "no actor 'twice' is enrolled" not in str(refused):
+                    raise
+                return ""
 
-        with ThreadPoolExecutor(2) as callers:
-            first, second = callers.map(erase, range(2))
-    assert first == second
+        with ThreadPoolExecutor(8) as callers:
+            receipts = [receipt for receipt in callers.map(erase, range(8)) if receipt]
+    assert len(receipts) > 1
+    assert len(set(receipts)) == 1
 
 
 def test_erasing_stops_the_work_that_goes_on(start_gateway: StartGateway) -> None:
