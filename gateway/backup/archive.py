@@ -28,6 +28,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, select, text
 
 from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
+from gateway.database.upgrades import FIRST, head, revisions
 from gateway.operations.store import LeaseRow, OperationRow
 from gateway.private_files import keep_secret, key_file_error
 from gateway.provenance.credential import KEY_FILE
@@ -58,6 +59,7 @@ class Manifest:
         blob_bytes: size of all blobs, bytes.
         members: SHA-256 of each member that is neither the manifest nor a blob, by name.
         database: id of the database, which the artefact store carries; empty: an earlier version wrote the backup.
+        revision: revision of the tables that the rows come from. Backups of earlier versions do not say, and are of the first one.
     """
 
     format: int
@@ -69,6 +71,7 @@ class Manifest:
     blob_bytes: int
     members: dict[str, str]
     database: str = ""
+    revision: str = FIRST
 
 
 class ArchiveWriter:
@@ -157,10 +160,17 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> Manifest:
                 f"version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
-        return TypeAdapter(Manifest).validate_python(fields)
+        manifest = TypeAdapter(Manifest).validate_python(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise _damaged(file, f"{MANIFEST} is not readable ({said})") from problem
+    if manifest.revision not in revisions():
+        raise InvalidRequest(
+            f"{file} has tables of revision {manifest.revision[:32]!r}, and this version of dubstage knows revisions up to "
+            f"{head()}: restore it with the version {manifest.dubstage!r} that wrote it, or with a later one",
+            field="file",
+        )
+    return manifest
 
 
 def _next(file: Path, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
@@ -260,6 +270,11 @@ assert OperationRow.__tablename__ in Base.metadata.tables  # the import declares
 def kept_tables() -> list[Table]:
     """Return the tables of a backup. A table comes behind those that it refers to."""
     return [table for table in Base.metadata.sorted_tables if table.name not in TRANSIENT]
+
+
+def member_of(table: Table) -> str:
+    """Return the name of the member that holds the rows of a table."""
+    return f"tables/{table.name}.jsonl"
 
 
 def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:

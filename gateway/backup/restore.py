@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from sqlalchemy import delete, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, MetaData, StaticPool, Table, create_engine, delete, select
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway.actors.installation import Installation
 from gateway.actors.store import take_store
 from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import SETTINGS_WORK, AuditLog, AuditRow
-from gateway.backup.archive import KEYS, Manifest, add_rows, check_keys, keep_keys, kept_tables, members, read_manifest
+from gateway.backup.archive import (
+    KEYS,
+    Manifest,
+    add_rows,
+    check_keys,
+    keep_keys,
+    kept_tables,
+    lines_of,
+    member_of,
+    members,
+    read_manifest,
+)
+from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequest, StorageFull
 
 CHECK: Final = "checking"
 RESTORE: Final = "restoring blobs"
@@ -64,7 +76,7 @@ def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, i
             done += 1
             on_blob(RESTORE, done, manifest.blobs)
         keep_keys(place.settings.data_dir, keys)
-        _add(database, file, manifest)
+        _add(database, file, manifest, place.settings.data_dir)
     finally:
         database.release_claim()
     return manifest
@@ -101,18 +113,65 @@ def _is_fresh(session: Session) -> bool:
     return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
 
 
-def _add(database: Database, file: Path, manifest: Manifest) -> None:
+def _add(database: Database, file: Path, manifest: Manifest, folder: Path) -> None:
     try:
         # The rows come before the blobs. They are read from the file while they are inserted.
-        with closing(members(file)) as found, database.writing() as session:
+        with closing(members(file)) as found:
             rows = {name: lines for name, lines in islice(found, len(manifest.members)) if name not in KEYS}
-            # A chain has one beginning: that of the backup.
-            session.execute(delete(AuditRow))
-            for table in kept_tables():
-                add_rows(session.connection(), table, rows.pop(f"tables/{table.name}.jsonl", ()))
-            if rows:
-                raise ValueError(f"unknown tables {', '.join(sorted(rows))}")
-            AuditLog(database).append(session, AuditEvent(event=EventKind.BACKUP_RESTORED))
+            if manifest.revision == upgrades.head():
+                _insert(database, rows)
+            else:
+                with _upgraded(rows, manifest.revision, folder) as old:
+                    _insert(database, {member_of(table): lines_of(old, table, frozenset()) for table in kept_tables()})
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
+
+
+def _insert(database: Database, rows: Mapping[str, Iterable[bytes]]) -> None:
+    """Insert rows by the name of their member, all or none."""
+    with database.writing() as session:
+        connection = session.connection()
+        database.use_schema(connection)
+        # A chain has one beginning: that of the backup.
+        session.execute(delete(AuditRow))
+        _add_all(connection, kept_tables(), rows)
+        AuditLog(database).append(session, AuditEvent(event=EventKind.BACKUP_RESTORED))
+
+
+def _add_all(connection: Connection, tables: Iterable[Table], rows: Mapping[str, Iterable[bytes]]) -> None:
+    left = dict(rows)
+    for table in tables:
+        add_rows(connection, table, left.pop(member_of(table), ()))
+    if left:
+        raise ValueError(f"unknown tables {', '.join(sorted(left))}")
+
+
+@contextmanager
+def _upgraded(rows: Mapping[str, IO[bytes]], revision: str, folder: Path) -> Iterator[Connection]:
+    """Give a connection to an SQLite database that holds rows of an earlier revision, upgraded to the revision of today.
+
+    Args:
+        rows: rows by the name of their member.
+        revision: revision of these tables.
+        folder: folder whose disk holds the database while the block runs.
+
+    Raises:
+        StorageFull: no space is left for the database.
+    """
+    with closing(sqlite.nameless(folder)) as driver:
+        engine = create_engine("sqlite://", creator=lambda: driver, poolclass=StaticPool)
+        try:
+            with upgrades.ONE_AT_A_TIME, engine.begin() as connection:
+                upgrades.upgrade(connection, "of the backup", to=revision)
+                tables = MetaData()
+                tables.reflect(connection)
+                _add_all(connection, tables.sorted_tables, rows)
+                upgrades.upgrade(connection, "of the backup")
+        except OperationalError as problem:
+            if isinstance(problem.orig, Exception) and sqlite.is_full(problem.orig):
+                message = f"no space left in {folder} for a copy of the backup's rows: free some space on that disk"
+                raise StorageFull(message, subject=str(folder)) from problem
+            raise
+        with engine.connect() as connection:
+            yield connection

@@ -26,8 +26,8 @@ from sqlalchemy import Connection, StaticPool, create_engine, select
 from gateway.actors.installation import Installation
 from gateway.actors.receipts import now
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest, kept_tables, keys_in, lines_of
-from gateway.database import sqlite
+from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest, kept_tables, keys_in, lines_of, member_of
+from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
@@ -55,27 +55,12 @@ def moment(database: Database, folder: Path) -> Iterator[Connection]:
             with options as connection, connection.begin():
                 yield connection
             return
-        with closing(_nameless(folder)) as copy:
+        with closing(sqlite.nameless(folder)) as copy:
             with database.engine.connect() as connection:
                 _fill(copy, connection)
             engine = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool)
             with engine.connect() as connection:
                 yield connection
-
-
-def _nameless(folder: Path) -> sqlite3.Connection:
-    """Return a connection to an empty database in a file that only this connection can reach."""
-    handle, name = tempfile.mkstemp(dir=folder)
-    os.close(handle)
-    try:
-        # The threads of the caller use the connection one after the other.
-        copy = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
-        # Neither a journal, which needs a name beside the file, nor the wait for the disk.
-        copy.execute("PRAGMA journal_mode = OFF")
-        copy.execute("PRAGMA synchronous = OFF")
-    finally:
-        os.unlink(name)
-    return copy
 
 
 def _fill(copy: sqlite3.Connection, source: Connection) -> None:
@@ -117,17 +102,19 @@ def write_backup(
     Raises:
         InvalidRequest: the file exists, its folder is missing or may not be written, or an actor to leave out does not exist.
         StorageFull: no space is left for the file.
-        StorageRefused: a key of the installation cannot be read.
+        StorageRefused: a key of the installation cannot be read, or a later version of dubstage has upgraded the tables.
         BackendUnavailable: a person was erased while the backup ran, or a store does not answer.
         ArtefactCorrupt: a blob is damaged.
     """
     database = place.actors.database
     with _written_whole(file, overwrite=overwrite) as archive, ExitStack() as files:
         with moment(database, file.parent) as connection:
+            # A later version may have upgraded the tables since this process opened them.
+            upgrades.check_revision(connection.scalar(select(upgrades.RECORD.c.version_num)) or "", database.where)
             known = set(connection.scalars(select(ActorRow.actor_id)))
             _check_known(without, known)
             members: dict[str, IO[bytes]] = {
-                f"tables/{table.name}.jsonl": files.enter_context(_on_disk(lines_of(connection, table, without), file.parent))
+                member_of(table): files.enter_context(_on_disk(lines_of(connection, table, without), file.parent))
                 for table in kept_tables()
             }
             refs = _blobs(connection, without)
@@ -142,6 +129,7 @@ def write_backup(
             blob_bytes=sum(ref.size_bytes for ref in refs),
             members={name: _digest(content) for name, content in members.items()},
             database=database.id,
+            revision=upgrades.head(),
         )
         writer = ArchiveWriter(archive, manifest, members)
         for number, ref in enumerate(refs):

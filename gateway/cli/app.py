@@ -56,6 +56,7 @@ COMMANDS: Final = (
     "backup",
     "batch",
     "consent",
+    "database",
     "doctor",
     "dub",
     "evaluate",

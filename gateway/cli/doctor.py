@@ -123,7 +123,7 @@ def check_store(url: str) -> str:
 
 
 def check_database(settings: GatewaySettings) -> str:
-    """Open the database, create missing tables, read all of a SQLite file, and return the place of the database.
+    """Open the database, create or upgrade its tables, read all of a SQLite file, and return the place of the database.
 
     Raises:
         DubstageError: the database cannot be used, or the artefact store belongs to another one; the message has the remedy, and no

@@ -42,6 +42,11 @@ def end_if_paused(connection: Connection) -> None:
     connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{PAUSED_S}s'"))
 
 
+def use_schema(connection: Connection, schema: str) -> None:
+    """Let names without a schema name tables of this schema alone, until the transaction ends."""
+    connection.execute(text(f"SET LOCAL search_path TO {connection.dialect.identifier_preparer.quote(schema)}"))
+
+
 def hold(engine: Engine, key: int, *, number: int | None = None, together: bool = False) -> Connection | None:
     """Take a lock, and return the connection that holds it; None: another process holds the lock.
 

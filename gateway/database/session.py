@@ -1,8 +1,6 @@
 """The database: opening, the gateway's claim, sessions, and what failures mean.
 
 SQLAlchemy's engine of a database URL.
-
-Indices that a later version of dubstage declares on a table that an installation has already.
 """
 
 from __future__ import annotations
@@ -16,15 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import MetaData, create_engine, insert, inspect, select, text
+from sqlalchemy import create_engine, insert, inspect, select, text, true
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateSchema
 
-from gateway.database import postgres, sqlite
-from gateway.database.tables import Base, InstallationRow, WrongTypeError
+from gateway.database import postgres, sqlite, upgrades
+from gateway.database.tables import InstallationRow, WrongTypeError
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import DATABASE_FILE
@@ -82,28 +80,12 @@ def engine_of(url: str) -> Engine:
         raise InvalidRequest(f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD) from None
 
 
-def add_missing_indices(connection: Connection, tables: MetaData, schema: str | None = None) -> None:
-    """Create the indices that tables declare and do not have yet. The tables exist.
-
-    SQLAlchemy creates the indices of a table together with the table, and never later. An index holds nothing of its own, so that
-    it can be added at any time: a database of 100,000 operations has it within a second.
-
-    Args:
-        connection: connection with a transaction that no other process creates tables in at the same time.
-        tables: declarations of all tables.
-        schema: schema of PostgreSQL that the tables lie in; None: the first one of the connection.
-    """
-    there = {index["name"] for found in inspect(connection).get_multi_indexes(schema=schema).values() for index in found}
-    for table in tables.sorted_tables:
-        for index in sorted(table.indexes, key=lambda one: str(one.name)):
-            if index.name not in there:
-                index.create(connection)
-
-
 SCHEMA_PREFIX: Final = "dubstage_"
 """Beginning of the names of tenants' schemas in PostgreSQL."""
 _REFUSALS: Final = ("28", "3D", "42501", "25006")
 """Beginnings of PostgreSQL's codes for wrong credentials, unknown databases, missing permissions and read-only servers."""
+_MISSING_TABLE: Final = "42P01"
+"""PostgreSQL's code for a statement about a table that does not exist."""
 _LOGIN_REFUSED: Final = re.compile(
     r"authentication failed|no password supplied|does not exist|not permitted to log in|permission denied|pg_hba\.conf"
 )
@@ -111,7 +93,7 @@ _LOGIN_REFUSED: Final = re.compile(
 
 
 class Database:
-    """SQLite in a file, or PostgreSQL at a URL. Missing tables are created. Safe for several threads.
+    """SQLite in a file, or PostgreSQL at a URL. The tables are created or upgraded. Safe for several threads.
 
     Connections are tested before each use, so that a restart of the server causes no error.
 
@@ -120,6 +102,7 @@ class Database:
         where: the URL without the password, for error texts.
         tenant: whose tables these are.
         file: SQLite's file; None: PostgreSQL.
+        opened_revision: revision that the tables had when the database was opened, before the upgrade; empty: none.
         id: random id of these tables, 32 hexadecimal digits. The artefact store whose blobs the tables count carries the id.
 
     Args:
@@ -130,7 +113,8 @@ class Database:
 
     Raises:
         InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
-        StorageRefused, BackendUnavailable: the database cannot be used, or does not answer. No error text shows the password.
+        StorageRefused, BackendUnavailable: the database cannot be used, a later version of dubstage made the tables, or the
+            database does not answer. No error text shows the password.
     """
 
     def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
@@ -149,7 +133,7 @@ class Database:
         self._writer: Engine = self.engine.execution_options(**{sqlite.BEGIN: "IMMEDIATE"})
         self._claim: Connection | int | None = None
         self._is_gateway = False
-        self.id = ""
+        self.id = self.opened_revision = ""
         if self.file is not None:
             sqlite.make_private(self.file, tighten=not url)
         try:
@@ -160,16 +144,53 @@ class Database:
             raise
 
     def make_tables(self) -> None:
-        """Create the tables and indices that do not exist yet. Code that declares further tables calls this method again."""
-        with self.told(), self._writer.begin() as connection:
-            if self.engine.dialect.name == "postgresql":
+        """Create the tables, or upgrade them to the revision of this version of dubstage. One query, if they have that revision.
+
+        Raises:
+            StorageRefused: a later version of dubstage made the tables. Nothing was changed.
+        """
+        with self.told():
+            found = self._revision_and_id()
+            if found is not None and found[0] == upgrades.head():
+                self.opened_revision, self.id = found
+                return
+            with upgrades.ONE_AT_A_TIME, self._changing_tables() as connection:
+                self.opened_revision = upgrades.upgrade(connection, self._named)
+                self.id = _id_in(connection)
+
+    def _revision_and_id(self) -> tuple[str, str] | None:
+        query = select(upgrades.RECORD.c.version_num, InstallationRow.id).join_from(upgrades.RECORD, InstallationRow, true())
+        try:
+            with self.engine.connect() as connection:
+                row = connection.execute(query).first()
+        except DBAPIError as error:
+            if _misses_table(error):
+                return None
+            raise
+        return None if row is None else (row[0], row[1])
+
+    @contextmanager
+    def _changing_tables(self) -> Iterator[Connection]:
+        """Give a connection in a transaction that no other process changes tables in at the same time."""
+        with self._writer.connect() as connection, sqlite.changing_tables(connection), connection.begin():
+            if self.shared:
                 # Without the lock, two processes that begin at the same time both create the tables, and one of them fails.
                 postgres.wait_in_transaction(connection, postgres.SCHEMA)
             if self._schema is not None and not inspect(connection).has_schema(self._schema):
                 connection.execute(CreateSchema(self._schema))
-            Base.metadata.create_all(connection)
-            add_missing_indices(connection, Base.metadata, self._schema)
-            self.id = _id_in(connection)
+            self.use_schema(connection)
+            yield connection
+
+    def use_schema(self, connection: Connection) -> None:
+        """Let statements that SQLAlchemy does not translate, such as ALTER TABLE, reach the tenant's tables until the transaction
+        ends.
+        """
+        if self._schema is not None:
+            postgres.use_schema(connection, self._schema)
+
+    @property
+    def _named(self) -> str:
+        return self.where if self.tenant == DEFAULT_TENANT else f"{self.where} (tenant {self.tenant})"
 
     @property
     def shared(self) -> bool:
@@ -338,7 +359,7 @@ class Database:
         Errors of a single statement, such as a key that exists already, pass unchanged.
 
         Raises:
-            StorageRefused: credentials, permissions or the database's name are wrong, or the file is damaged.
+            StorageRefused: credentials, permissions or the database's name are wrong, the file is damaged, or a table is missing.
             StorageFull: no space is left for SQLite's file.
             BackendUnavailable: the database does not answer, or broke the connection.
         """
@@ -353,7 +374,8 @@ class Database:
             raise self._failure(error) from error
         except DBAPIError as error:
             cause = error.orig if isinstance(error.orig, Exception) else error
-            if error.connection_invalidated or _state(error).startswith(_REFUSALS) or sqlite.is_damaged(cause):
+            refused = _state(error).startswith(_REFUSALS) or _misses_table(error) or sqlite.is_damaged(cause)
+            if error.connection_invalidated or refused:
                 raise self._failure(error) from error
             raise
 
@@ -374,6 +396,9 @@ class Database:
         password = self.engine.url.password
         if password:
             said = said.replace(str(password), "***")
+        cause = getattr(error, "orig", None) or error
+        if _misses_table(error) or sqlite.is_damaged(cause):
+            return self.damaged(said)
         state = _state(error)
         if state.startswith(_REFUSALS) or (not state and _LOGIN_REFUSED.search(said)):
             return StorageRefused(
@@ -381,9 +406,6 @@ class Database:
                 subject=self.where,
             )
         if self.engine.dialect.name == "sqlite":
-            cause = getattr(error, "orig", None) or error
-            if sqlite.is_damaged(cause):
-                return self.damaged(said)
             if sqlite.is_refused(cause):
                 return self._refused(said)
             if sqlite.is_full(cause):
@@ -409,6 +431,10 @@ def _file(engine: Engine) -> Path | None:
     if engine.dialect.name != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
         return None
     return Path(name)
+
+
+def _misses_table(error: Exception) -> bool:
+    return _state(error) == _MISSING_TABLE or sqlite.misses_table(getattr(error, "orig", None) or error)
 
 
 def _state(error: Exception) -> str:

@@ -6,7 +6,9 @@ import fcntl
 import os
 import sqlite3
 import stat
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +19,10 @@ BEGIN: Final = "dubstage_begin"
 """Execution option: IMMEDIATE for transactions that change something, DEFERRED for reading the rows of one moment. Without the
 option, each statement stands alone."""
 
+_BUSY_MS: Final = 10_000
+"""Most milliseconds to wait for another writer."""
+_UPGRADE_MS: Final = 600_000
+"""Most milliseconds to wait for another process that upgrades the tables."""
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _REFUSED: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 
@@ -54,6 +60,45 @@ def make_private(file: Path, *, tighten: bool) -> None:
                 file.chmod(mode & 0o700)
 
 
+@contextmanager
+def changing_tables(connection: Connection) -> Iterator[None]:
+    """Prepare a connection, before its transaction begins, for the change of tables. A connection of PostgreSQL stays as it is.
+
+    SQLite changes a table by copying the rows to a new table and dropping the old one. With foreign keys, the drop would delete
+    the rows of other tables that refer to the old one.
+    """
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, sqlite3.Connection):
+        yield
+        return
+    driver.execute("PRAGMA foreign_keys = OFF")
+    driver.execute(f"PRAGMA busy_timeout = {_UPGRADE_MS}")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys = ON")
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+
+
+def nameless(folder: Path) -> sqlite3.Connection:
+    """Return a connection to an empty database in a file that only this connection can reach.
+
+    Args:
+        folder: folder whose disk holds the file. A process that is killed leaves nothing there.
+    """
+    handle, name = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    try:
+        # The threads of the caller use the connection one after the other.
+        made = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
+        # Neither a journal, which needs a name beside the file, nor the wait for the disk.
+        made.execute("PRAGMA journal_mode = OFF")
+        made.execute("PRAGMA synchronous = OFF")
+    finally:
+        os.unlink(name)
+    return made
+
+
 def hold(file: Path) -> int | None:
     """Lock a database file against other gateways, and return the open lock file; None: another process holds the lock.
 
@@ -85,6 +130,11 @@ def is_full(error: Exception) -> bool:
     return _code(error) == sqlite3.SQLITE_FULL
 
 
+def misses_table(error: BaseException) -> bool:
+    """Return whether an error of the driver says that a table does not exist."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such table")
+
+
 def first_damage(connection: Connection) -> str:
     """Return the first damage that SQLite's own check of the whole file finds; empty: the file is sound."""
     found = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar()
@@ -99,7 +149,7 @@ def _code(error: Exception) -> int:
 def _prepare(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 10000")
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     cursor.execute("PRAGMA foreign_keys = ON")
     # Deleted rows are overwritten, so that nothing of an erased person stays in the file.
     cursor.execute("PRAGMA secure_delete = ON")

@@ -133,7 +133,6 @@ class OperationStore:
         self.kinds = kinds
         self.audit_of = audit_of
         self._audit = AuditLog(database)
-        database.make_tables()
         self._lease_the_old()
 
     def add(self, kind: str, request: bytes, *, actor_id: str = "", output: str = "") -> OperationRecord:

@@ -1,16 +1,24 @@
 """The tenants that the gateways of an installation have served, so that each gateway goes on with their operations.
 
+The databases of all tenants.
+
 How much of the artefact store a tenant uses.
 """
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import closing
 
-from sqlalchemy import func, select, union
+from sqlalchemy import func, inspect, select, union
 
-from gateway.database.session import Database
+from gateway.database.session import SCHEMA_PREFIX, Database, may_be_shared
 from gateway.database.tables import JobBlobRow, LineageRow, TenantRow
+from gateway.settings import GatewaySettings
+from gateway.tenants.paths import settings_of
+from services.common.server.call_context import DEFAULT_TENANT, is_tenant
+from services.common.server.settings import DATABASE_FILE
 
 
 def served_tenants(database: Database) -> list[str]:
@@ -46,3 +54,29 @@ def stored_bytes(database: Database) -> int:
     blobs = union(select(LineageRow.sha256, LineageRow.size_bytes), select(JobBlobRow.sha256, JobBlobRow.size_bytes)).subquery()
     with database.reading() as session:
         return int(session.scalar(select(func.coalesce(func.sum(blobs.c.size_bytes), 0))) or 0)
+
+
+def open_all(settings: GatewaySettings) -> Iterator[Database]:
+    """Open the databases of all tenants that exist, one after the other, and yield each. The default tenant's comes first.
+
+    Args:
+        settings: settings of the process, with the places of the default tenant.
+
+    Raises:
+        InvalidRequest, StorageRefused, BackendUnavailable: as Database.
+    """
+    if may_be_shared(settings.database_url):
+        with closing(Database(settings.database_url, settings.data_dir)) as default:
+            yield default
+            with default.told():
+                schemas = inspect(default.engine).get_schema_names()
+            names = (name.removeprefix(SCHEMA_PREFIX) for name in schemas if name.startswith(SCHEMA_PREFIX))
+            for tenant in filter(is_tenant, names):
+                yield Database(settings.database_url, settings.data_dir, tenant=tenant, beside=default)
+        return
+    folders = sorted((settings.data_dir / "tenants").glob(f"*/{DATABASE_FILE}"))
+    for tenant in (DEFAULT_TENANT, *filter(is_tenant, (file.parent.name for file in folders))):
+        own = settings_of(settings, tenant)
+        if own.database_url or (own.data_dir / DATABASE_FILE).exists():
+            with closing(Database(own.database_url, own.data_dir, tenant=tenant)) as database:
+                yield database

@@ -26,6 +26,7 @@ from gateway.backup.archive import ArchiveWriter, lines_of, members, read_manife
 from gateway.backup.restore import RESTORE, restore_backup
 from gateway.backup.write import write_backup
 from gateway.database.tables import ActorRow, Base, LineageRow
+from gateway.database.upgrades import RECORD
 from gateway.operations.store import OperationStore
 from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.installation import trusted_authorities
@@ -60,8 +61,13 @@ def place(settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, g
     return Installation(settings, actors, blobs)
 
 
-def wipe(place: Installation) -> None:
+def drop_tables(place: Installation) -> None:
     Base.metadata.drop_all(place.actors.database.engine)
+    RECORD.drop(place.actors.database.engine)
+
+
+def wipe(place: Installation) -> None:
+    drop_tables(place)
     place.actors.close()
     shutil.rmtree(place.settings.data_dir)
     shutil.rmtree(place.settings.artefacts_url)
@@ -195,7 +201,7 @@ def test_another_artefact_store_is_refused(place: Installation, tmp_path: Path) 
 
 def lose_database(place: Installation) -> None:
     """Remove database and data folder. The artefact store stays, and belongs to the lost database."""
-    Base.metadata.drop_all(place.actors.database.engine)
+    drop_tables(place)
     place.actors.close()
     shutil.rmtree(place.settings.data_dir)
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, inspect, text
+from sqlalchemy import event, text
 
 from gateway.actors.store import ActorStore
 from gateway.database.session import Database
 from gateway.operations.store import AT_ONCE, OperationStore, expire_operations
-from gateway.settings import GatewaySettings
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import ANN, Dubs, analyse, enrol, fill
@@ -110,19 +109,6 @@ def test_the_work_of_the_database_does_not_grow_with_what_it_holds(actors: Actor
     fill(actors.database, actors=MANY_ACTORS, operations=MANY_OPERATIONS)
     many = [work.of(lambda: dubs.dub(tmp_path / "job")), work.of(dubs.lists)]
     assert all(100 < one < 1.2 * other + 50 for one, other in zip(many, few, strict=True)), (few, many)
-
-
-def test_an_index_that_a_later_version_declares_comes_into_a_store_that_exists(
-    settings: GatewaySettings, actors: ActorStore
-) -> None:
-    later = {"operations": "ix_operations_created_at", "actor_jobs": "ix_actor_jobs_folder"}
-    OperationStore(actors.database)
-    with actors.database.engine.begin() as connection:
-        for index in later.values():
-            connection.execute(text(f"DROP INDEX {index}"))
-    with ActorStore(settings) as opened:
-        for table, index in later.items():
-            assert index in {one["name"] for one in inspect(opened.database.engine).get_indexes(table)}
 
 
 def test_old_operations_expire_by_age_and_by_number_and_those_with_a_job_on_disk_stay(actors: ActorStore, tmp_path: Path) -> None:

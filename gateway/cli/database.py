@@ -1,0 +1,43 @@
+"""`dubstage database`: upgrade the tables of all tenants."""
+
+from __future__ import annotations
+
+import typer
+
+from gateway.cli.app import app
+from gateway.cli.console import say_result
+from gateway.database.upgrades import head
+from gateway.settings import GatewaySettings
+from gateway.tenants.register import open_all
+from services.common.errors import InvalidRequest
+from services.common.server.call_context import DEFAULT_TENANT
+from services.common.server.settings import load_settings
+
+commands = typer.Typer(no_args_is_help=True, help="Upgrade the tables of actors, operations and jobs.")
+app.add_typer(commands, name="database")
+
+
+@commands.callback()
+def _database() -> None:
+    """Upgrade the tables of actors, operations and jobs."""
+
+
+@commands.command("upgrade")
+def upgrade() -> None:
+    """Upgrade the tables of all tenants to the revision of this version of dubstage.
+
+    Gateways and commands upgrade the tables themselves when they open a database. This command does the same before they start.
+    The upgrade of a tenant is done whole or not at all. Copy the database before.
+    """
+    settings = load_settings(GatewaySettings)
+    if settings.tenant != DEFAULT_TENANT:
+        settings = settings.model_copy(update={"tenant": DEFAULT_TENANT})
+    found = False
+    for database in open_all(settings):
+        found = True
+        say_result(f"{database.where} ({database.tenant}): {database.opened_revision or 'no revision'} -> {head()}")
+    if not found:
+        raise InvalidRequest(
+            f"there is no database in {settings.data_dir}: set DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",
+            field="DUBSTAGE_DATA_DIR",
+        )

@@ -1,0 +1,149 @@
+"""Tables of the first version that records revisions.
+
+Installations of earlier versions have tables without a revision, and may lack some tables and indices. This migration creates
+what is missing, and changes nothing else.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    inspect,
+)
+
+revision = "0001"
+down_revision = None
+
+_ACTOR_ID = String(63).with_variant(String(63, collation="C"), "postgresql")
+_TABLES = MetaData()
+
+Table("installation", _TABLES, Column("id", String(32), primary_key=True))
+Table(
+    "tenants",
+    _TABLES,
+    Column("tenant", String(31), primary_key=True),
+    Column("served_since", String(32), nullable=False),
+)
+Table(
+    "actors",
+    _TABLES,
+    Column("actor_id", _ACTOR_ID, primary_key=True),
+    Column("method", String(32), nullable=False),
+    Column("consent", JSON),
+    Column("footage_sha256", String(64), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("enrolment_sha256", String(64), nullable=False),
+)
+Table(
+    "enrolments",
+    _TABLES,
+    Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
+    Column("num_frames", BigInteger, nullable=False),
+    Column("lag_frames", Integer),
+)
+Table(
+    "lineage",
+    _TABLES,
+    Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
+    Column("sha256", String(64), primary_key=True, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("uri", String(4096), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+Table(
+    "job_folders",
+    _TABLES,
+    Column("folder", String(4096), primary_key=True),
+    Column("belongs_to", String(80), nullable=False, index=True),
+)
+Table(
+    "job_blobs",
+    _TABLES,
+    Column("folder", String(4096), primary_key=True),
+    Column("sha256", String(64), primary_key=True, index=True),
+    Column("uri", String(4096), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+)
+Table(
+    "actor_jobs",
+    _TABLES,
+    Column("actor_id", _ACTOR_ID, ForeignKey("actors.actor_id"), primary_key=True),
+    Column("folder", String(4096), primary_key=True, index=True),
+)
+Table(
+    "consent_withdrawals",
+    _TABLES,
+    Column("record_sha256", String(64), primary_key=True),
+    Column("withdrawn_at", String(32), nullable=False),
+)
+Table(
+    "erasures",
+    _TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("actor_id", _ACTOR_ID, nullable=False, index=True),
+    Column("asked_at", String(32), nullable=False),
+    Column("receipt", String),
+    Column("error", LargeBinary),
+)
+Table(
+    "operations",
+    _TABLES,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("actor_id", String(63), nullable=False, index=True),
+    Column("output", String(4096), nullable=False),
+    Column("created_at", String(32), nullable=False, index=True),
+    Column("request", LargeBinary, nullable=False),
+    Column("done", Boolean, nullable=False, index=True),
+    Column("metadata_bytes", LargeBinary, nullable=False),
+    Column("response", LargeBinary),
+    Column("error", LargeBinary),
+)
+Table(
+    "operation_leases",
+    _TABLES,
+    Column("number", Integer, ForeignKey("operations.number", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("owner", String(80), nullable=False),
+    Column("until", Double, nullable=False),
+    Column("begun", Boolean, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+)
+Table(
+    "audit_log",
+    _TABLES,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("line", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("work", String(160), nullable=False, index=True),
+)
+Table(
+    "audit_people",
+    _TABLES,
+    Column("actor_id", String(63), primary_key=True),
+    Column("alias", String(32), nullable=False, index=True),
+)
+
+
+def upgrade() -> None:
+    """Create the tables and indices that do not exist yet."""
+    connection = op.get_bind()
+    _TABLES.create_all(connection)
+    # `create_all` creates the indices of new tables only.
+    existing = {index["name"] for found in inspect(connection).get_multi_indexes().values() for index in found}
+    for table in _TABLES.sorted_tables:
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
+            if index.name not in existing:
+                index.create(connection)

@@ -1,0 +1,514 @@
+"""Upgrades of the tables in SQLite and PostgreSQL: from tables without a revision, and by a migration of a later version."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Engine, MetaData, String, Table, create_engine, event, insert, select, text
+
+from gateway.actors.installation import Installation, open_installation
+from gateway.actors.store import ActorStore
+from gateway.backup import archive, restore
+from gateway.backup.archive import MANIFEST, read_manifest
+from gateway.backup.restore import restore_backup
+from gateway.backup.write import write_backup
+from gateway.cli.app import run
+from gateway.database import upgrades
+from gateway.database.session import SCHEMA_PREFIX, Database
+from gateway.database.tables import Base
+from gateway.operations.store import OperationStore
+from gateway.settings import GatewaySettings
+from gateway.tenants.paths import settings_of
+from services.common.errors import InvalidRequest, StorageRefused
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
+
+__all__ = ["actors", "blobs", "geometry", "settings"]
+
+WITHOUT_REVISION: Final = Path(__file__).with_name("without_revision")
+TENANT: Final = "acme-2"
+LATER: Final = '''
+"""Tables of a later version: a new column, and a table that SQLite builds anew."""
+
+from alembic import op
+from sqlalchemy import Column, String
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("actors", Column("note", String(20), nullable=False, server_default=""))
+    op.execute("UPDATE actors SET note = 'of ' || actor_id")
+    is_sqlite = op.get_bind().dialect.name == "sqlite"
+    with op.batch_alter_table("operations", recreate="always" if is_sqlite else "never") as batch:
+        batch.add_column(Column("priority", String(8), nullable=False, server_default="low"))
+    {last}
+'''
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
+
+
+@pytest.fixture(params=["default", TENANT])
+def tenant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def opened(settings: GatewaySettings) -> Database:
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return Database(settings.database_url, settings.data_dir, tenant=settings.tenant)
+
+
+@contextmanager
+def bare(settings: GatewaySettings) -> Iterator[Engine]:
+    """An engine that reaches the tables of the settings' tenant, without a Database."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(settings.database_url or f"sqlite:///{settings.data_dir / 'actors.sqlite'}")
+    if settings.database_url and settings.tenant != "default":
+        schema = SCHEMA_PREFIX + settings.tenant
+
+        @event.listens_for(engine, "connect")
+        def _use(connection: Any, _: object) -> None:
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+            connection.execute(f'SET search_path TO "{schema}"')
+            connection.commit()
+
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def make_former(settings: GatewaySettings) -> None:
+    """Make the tables and rows of the last version without revisions."""
+    dump = (WITHOUT_REVISION / "sqlite.sql").read_text()
+    if not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(settings.data_dir / "actors.sqlite")) as connection:
+            connection.executescript(dump)
+        return
+    with bare(settings) as engine, create_engine("sqlite://").connect() as source, engine.begin() as target:
+        driver = source.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.executescript(dump)
+        for statement in (WITHOUT_REVISION / "postgresql.sql").read_text().splitlines():
+            target.execute(text(statement))
+        tables = MetaData()
+        tables.reflect(target)
+        there = MetaData()
+        there.reflect(source)
+        for table in tables.sorted_tables:
+            rows = [row._asdict() for row in source.execute(select(there.tables[table.name]))]
+            if rows:
+                target.execute(insert(table), rows)
+        target.execute(text("SELECT setval(pg_get_serial_sequence('operations', 'number'), 2)"))
+
+
+def rows_of(settings: GatewaySettings) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables but Alembic's."""
+    with bare(settings) as engine, engine.connect() as connection:
+        tables = MetaData()
+        tables.reflect(connection)
+        return {
+            table.name: [row._asdict() for row in connection.execute(select(table).order_by(*table.primary_key.columns))]
+            for table in tables.sorted_tables
+            if table.name != upgrades.RECORD.name
+        }
+
+
+def revision_in(settings: GatewaySettings) -> str:
+    with bare(settings) as engine, engine.connect() as connection:
+        return upgrades.revision_of(connection)
+
+
+def differences(settings: GatewaySettings) -> list[Any]:
+    with bare(settings) as engine, engine.connect() as connection:
+        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+
+
+def columns_of(settings: GatewaySettings) -> list[Any]:
+    """Everything that the database says of its columns. Indices are compared by `differences`."""
+    with bare(settings) as engine, engine.connect() as connection:
+        query = (
+            "SELECT table_name, column_name, data_type, character_maximum_length, collation_name, is_nullable, column_default"
+            " FROM information_schema.columns WHERE table_schema = current_schema() AND table_name <> 'alembic_version'"
+            if settings.database_url
+            else "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name <> 'alembic_version'"
+        )
+        return sorted(
+            tuple(str(value).replace("\t", "").replace("\n", "").replace(" ", "") for value in row)
+            for row in connection.execute(text(query))
+        )
+
+
+def add_migration(folder: Path, monkeypatch: pytest.MonkeyPatch, *, last: str = "pass") -> None:
+    """Let this process have a second migration, as a later version has."""
+    shutil.copytree(upgrades.MIGRATIONS, folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "migrations" / "versions" / "0002_later.py").write_text(LATER.replace("{last}", last))
+    monkeypatch.setattr(upgrades, "MIGRATIONS", folder / "migrations")
+
+
+def declare_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let backups see the new column, as the declarations of a later version do."""
+    later = MetaData()
+    for table in Base.metadata.sorted_tables:
+        table.to_metadata(later)
+    later.tables["actors"].append_column(Column("note", String(20), nullable=False, server_default=""))
+
+    def tables() -> list[Table]:
+        return [table for table in later.sorted_tables if table.name not in archive.TRANSIENT]
+
+    monkeypatch.setattr(restore, "kept_tables", tables)
+
+
+# Tables without a revision
+
+
+def test_tables_without_revision_are_upgraded_with_every_row(settings: GatewaySettings, tenant: str) -> None:
+    own = settings_of(settings, tenant)
+    make_former(own)
+    before = rows_of(own)
+    assert {"actors", "consent_withdrawals", "audit_log", "operations", "lineage"} <= {name for name in before if before[name]}
+    with closing(opened(own)) as database:
+        assert database.opened_revision == ""
+        assert database.id == before["installation"][0]["id"]
+    assert rows_of(own) == before
+    assert revision_in(own) == upgrades.head()
+    assert differences(own) == []
+    with ActorStore(own, claim_artefacts=False) as actors:
+        assert [actor.actor_id for actor in actors.list()] == ["ann", "bob"]
+        assert set(actors.consents.withdrawn({"6" * 64})) == {"6" * 64}
+        assert actors.audit.verify().sequence == 6
+        operations = OperationStore(actors.database)
+        assert [record.done for record in operations.list()] == [True, False]
+        assert operations.add("dub", b"").number == 3
+
+
+def test_missing_tables_and_indices_are_made(settings: GatewaySettings, tenant: str) -> None:
+    own = settings_of(settings, tenant)
+    make_former(own)
+    with bare(own) as engine, engine.begin() as connection:
+        connection.execute(text("DROP TABLE audit_people"))
+        for index in ("ix_lineage_sha256", "ix_operations_created_at", "ix_actor_jobs_folder"):
+            connection.execute(text(f"DROP INDEX {index}"))
+    assert len(differences(own)) >= 4
+    opened(own).close()
+    assert differences(own) == []
+    assert len(rows_of(own)["lineage"]) == 8
+
+
+def test_new_tables_are_those_that_the_code_declares(settings: GatewaySettings, tenant: str) -> None:
+    own = settings_of(settings, tenant)
+    opened(own).close()
+    assert differences(own) == [], "write a migration for a change of the declarations"
+
+
+def test_new_tables_have_the_columns_of_tables_without_revision(settings: GatewaySettings) -> None:
+    """Alembic compares no collations, and SQLite's types loosely."""
+    former = settings.model_copy(update={"data_dir": settings.data_dir / "former", "tenant": "former"})
+    make_former(former)
+    opened(settings).close()
+    assert columns_of(settings) == columns_of(former)
+
+
+def test_the_names_of_migrations_are_their_revisions() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(upgrades.MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    assert [one.revision for one in script.walk_revisions()][::-1] == upgrades.revisions()
+    assert script.get_heads() == [upgrades.head()]
+
+
+# Opening
+
+
+def test_opening_takes_one_query_if_there_is_nothing_to_do(settings: GatewaySettings, tenant: str) -> None:
+    own = settings_of(settings, tenant)
+    opened(own).close()
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        opened(own).close()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(statements) == 1, statements
+
+
+def test_opening_imports_alembic_only_for_an_upgrade(settings: GatewaySettings) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from gateway.database.session import Database
+Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).close()
+print("alembic" in sys.modules)
+"""
+    settings.data_dir.mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = [
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert said == ["True\n", "False\n"]
+
+
+def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: GatewaySettings, tenant: str, tmp_path: Path) -> None:
+    own = settings_of(settings, tenant)
+    make_former(own)
+    opened(own).close()
+    with bare(own) as engine, engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+        connection.execute(text("DROP INDEX ix_lineage_sha256"))
+    before = rows_of(own)
+    with pytest.raises(StorageRefused, match=r"revision '0999'.*later version.*revisions up to 0001: install the later") as caught:
+        opened(own)
+    assert ("(tenant acme-2)" in caught.value.message) == (tenant != "default")
+    assert rows_of(own) == before
+    assert revision_in(own) == "0999"
+    assert len(differences(own)) == 1, "the index is still missing"
+
+
+def test_a_backup_is_refused_if_a_later_version_has_upgraded_the_tables(
+    settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
+) -> None:
+    with actors.database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+    with pytest.raises(StorageRefused, match="revision '0999'"):
+        write_backup(Installation(settings, actors, blobs), tmp_path / "backup.tar")
+    assert not list(tmp_path.glob("*backup*"))
+
+
+def test_a_missing_table_is_named(settings: GatewaySettings) -> None:
+    opened(settings).close()
+    with bare(settings) as engine, engine.begin() as connection:
+        connection.execute(text("DROP TABLE installation"))
+    with pytest.raises(StorageRefused, match=r"is damaged \(.*installation.*restore it from a backup"):
+        opened(settings)
+
+
+def test_processes_that_open_at_once_upgrade_once(settings: GatewaySettings) -> None:
+    make_former(settings)
+    before = rows_of(settings)
+    script = f"""
+import sys
+from pathlib import Path
+from gateway.database.session import Database
+import alembic.command
+print("ready", flush=True)
+sys.stdin.readline()
+print(Database({settings.database_url!r}, Path({str(settings.data_dir)!r})).opened_revision)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert sorted(process.communicate(timeout=120)[0] for process in running) == ["\n", "0001\n", "0001\n"]
+    assert rows_of(settings) == before
+
+
+def test_threads_that_open_several_databases_upgrade_each(settings: GatewaySettings) -> None:
+    own = [settings_of(settings, f"tenant-{number}") for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        for database in threads.map(opened, own):
+            database.close()
+    assert [(revision_in(one), differences(one)) for one in own] == [(upgrades.head(), [])] * 4
+
+
+# A migration of a later version
+
+
+def test_a_later_migration_keeps_every_row(
+    settings: GatewaySettings, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = settings_of(settings, tenant)
+    make_former(own)
+    opened(own).close()
+    opened(settings).close()
+    before = rows_of(own)
+    add_migration(tmp_path, monkeypatch)
+    with closing(opened(own)) as database:
+        assert database.opened_revision == "0001"
+    for row in before["actors"]:
+        row["note"] = f"of {row['actor_id']}"
+    for row in before["operations"]:
+        row["priority"] = "low"
+    assert rows_of(own) == before, "leases of the operations, which SQLite's new table replaces, stay"
+    assert revision_in(own) == "0002"
+    if own is not settings:
+        assert revision_in(settings) == "0001", "each tenant is upgraded by itself"
+
+
+def test_a_migration_that_fails_changes_nothing(
+    settings: GatewaySettings, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = settings_of(settings, tenant)
+    make_former(own)
+    opened(own).close()
+    before = rows_of(own)
+    add_migration(tmp_path, monkeypatch, last='raise RuntimeError("as a killed process")')
+    with pytest.raises(RuntimeError):
+        opened(own)
+    monkeypatch.undo()
+    with closing(opened(own)) as database:
+        assert database.opened_revision == "0001"
+    assert rows_of(own) == before
+    assert differences(own) == []
+
+
+def test_foreign_keys_are_checked_after_an_upgrade(settings: GatewaySettings) -> None:
+    with closing(opened(settings)) as database, database.writing() as session:
+        if not settings.database_url:
+            assert session.scalar(text("PRAGMA foreign_keys")) == 1
+            assert session.scalar(text("PRAGMA busy_timeout")) == 10_000
+
+
+# Backups
+
+
+def filled(settings: GatewaySettings, geometry: ActorGeometry) -> ActorStore:
+    store = ActorStore(settings)
+    kept = ArtefactStore(settings.artefacts_url)
+    for name in ("ann", "bob"):
+        store.create(name, method="ugc", enrolled=learned(kept, name, geometry), footage_sha256="0" * 64, consent=CONSENT)
+    OperationStore(store.database).add("dub", b"\x00\xff", actor_id="ann")
+    return store
+
+
+def back_up(settings: GatewaySettings, geometry: ActorGeometry, file: Path) -> dict[str, list[dict[str, Any]]]:
+    """Write a backup of two actors and an operation, remove the installation, and return its rows."""
+    with filled(settings, geometry) as store:
+        write_backup(Installation(settings, store, ArtefactStore(settings.artefacts_url)), file)
+    before = rows_of(settings)
+    with bare(settings) as engine:
+        tables = MetaData()
+        tables.reflect(engine)
+        tables.drop_all(engine)
+    shutil.rmtree(settings.data_dir)
+    shutil.rmtree(settings.artefacts_url)
+    return before
+
+
+def set_revision(file: Path, revision: str | None) -> None:
+    """Write a backup again, with another revision or none."""
+    again = file.with_suffix(".new")
+    with tarfile.open(file) as old, tarfile.open(again, "w", format=tarfile.PAX_FORMAT) as new:
+        for member in old:
+            stream = old.extractfile(member)
+            assert stream is not None
+            content = stream.read()
+            if member.name == MANIFEST:
+                fields = json.loads(content)
+                del fields["revision"]
+                content = json.dumps(fields if revision is None else {**fields, "revision": revision}).encode()
+                member.size = len(content)
+            new.addfile(member, io.BytesIO(content))
+    again.replace(file)
+
+
+KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
+
+
+def test_a_backup_without_revision_is_restored(
+    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path
+) -> None:
+    own = settings_of(settings, tenant)
+    before = back_up(own, geometry, tmp_path / "backup.tar")
+    assert read_manifest(tmp_path / "backup.tar").revision == upgrades.head()
+    set_revision(tmp_path / "backup.tar", None)
+    with open_installation(own, claim_artefacts=False) as place:
+        restore_backup(place, tmp_path / "backup.tar")
+        assert OperationStore(place.actors.database).add("dub", b"").number == 2, "new rows get new numbers"
+        assert place.actors.get("ann").consent == CONSENT
+    after = rows_of(own)
+    after["operations"].pop()
+    assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+
+
+def test_a_backup_of_an_earlier_revision_is_upgraded(
+    settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = settings_of(settings, tenant)
+    before = back_up(own, geometry, tmp_path / "backup.tar")
+    add_migration(tmp_path, monkeypatch)
+    declare_note(monkeypatch)
+    with open_installation(own, claim_artefacts=False) as place:
+        restore_backup(place, tmp_path / "backup.tar")
+        assert place.actors.get("ann").consent == CONSENT
+        assert OperationStore(place.actors.database).add("dub", b"").number == 2
+    after = rows_of(own)
+    assert [row.pop("note") for row in after["actors"]] == ["of ann", "of bob"]
+    after["operations"].pop()
+    assert [row.pop("priority") for row in after["operations"]] == ["low"]
+    assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+    assert not [path for path in own.data_dir.iterdir() if path.name.startswith("tmp")]
+
+
+@pytest.mark.parametrize("revision", ["0002", "", "../0001"])
+def test_a_backup_of_a_later_revision_is_refused(
+    settings: GatewaySettings, geometry: ActorGeometry, tmp_path: Path, revision: str
+) -> None:
+    back_up(settings, geometry, tmp_path / "backup.tar")
+    set_revision(tmp_path / "backup.tar", revision)
+    with open_installation(settings, claim_artefacts=False) as place:
+        with pytest.raises(InvalidRequest, match="knows revisions up to 0001: restore it with the version"):
+            restore_backup(place, tmp_path / "backup.tar")
+        assert place.actors.list() == []
+
+
+# The command
+
+
+def test_the_command_upgrades_the_tables_of_all_tenants(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name, value in (("DATA_DIR", settings.data_dir), ("DATABASE_URL", settings.database_url), ("TENANT", "acme-2")):
+        monkeypatch.setenv(f"DUBSTAGE_{name}", str(value))
+    if not settings.database_url:
+        assert run(["database", "upgrade"]) == InvalidRequest.exit_code
+        assert "there is no database in" in capsys.readouterr().err
+        assert not settings.data_dir.exists()
+    for tenant in ("default", "acme-2"):
+        make_former(settings_of(settings, tenant))
+    opened(settings_of(settings, "zeta")).close()
+    expected = ["no revision -> 0001", "no revision -> 0001", "0001 -> 0001"]
+    assert run(["database", "upgrade"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == expected
+    assert [line.rpartition(" (")[2].partition(")")[0] for line in lines] == ["default", "acme-2", "zeta"]
+    add_migration(tmp_path, monkeypatch)
+    assert run(["database", "upgrade"]) == 0
+    assert [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()] == ["0001 -> 0002"] * 3
+    for tenant in ("default", "acme-2", "zeta"):
+        assert revision_in(settings_of(settings, tenant)) == "0002"
