@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from gateway.settings import GatewaySettings
 from services.common.server.settings import PREFIX
 from services.render.settings import RenderSettings
-from tests.charts.rendering import NAMESPACE, STAGES, Rendered, pod_spec, render, template
+from tests.charts.rendering import NAMESPACE, ROOT, STAGES, Rendered, pod_spec, render, template
 from tests.kubernetes_objects import schemas_read_once
 
 DATABASE = "gateway.database.urlSecret.name=database"
@@ -63,7 +64,8 @@ def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_co
     rendered = render("batch", "gateway.requireConsent=false")
     assert worker(rendered)["containers"][0]["image"] == rendered.container("gateway")["image"]
     own_stages = worker(render("batch", "batch.stages=own"))["containers"][0]["image"]
-    assert own_stages == "registry.example.com/dubstage/suite:0.1.0"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert own_stages == f"registry.example.com/dubstage/suite:{version}"
     assert worker(rendered)["imagePullSecrets"] == [{"name": "pull"}]
     own, gateway = environment(rendered), rendered.environment("gateway")
     for name in ("DUBSTAGE_ARTEFACTS_URL", "DUBSTAGE_DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "DUBSTAGE_REQUIRE_CONSENT"):
