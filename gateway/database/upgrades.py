@@ -6,10 +6,12 @@ each opening of a database needs, the newest revision, follows from the names of
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import Final
 
+import structlog
 from sqlalchemy import Column, MetaData, String, Table, inspect, select
 from sqlalchemy.engine import Connection
 
@@ -24,6 +26,8 @@ RECORD: Final = Table("alembic_version", MetaData(), Column("version_num", Strin
 ONE_AT_A_TIME: Final = threading.Lock()
 """Lock for `upgrade`: Alembic keeps the context of a running migration in variables of its modules. A thread takes this lock before
 the database's lock, so that no two threads wait for each other."""
+
+_log = structlog.stdlib.get_logger("dubstage.database")
 
 
 def revisions() -> list[str]:
@@ -79,6 +83,8 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
     check_revision(before, where)
     target = to or head()
     if before != target:
+        # Alembic's own lines name its plugins and its implementation.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         from alembic import command
         from alembic.config import Config
 
@@ -87,4 +93,7 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, target)
+        # Servers configure logging. On a command line, the line would go to standard output.
+        if structlog.is_configured():
+            _log.info("tables_upgraded", database=where, before=before, after=target)
     return before
