@@ -28,9 +28,9 @@ from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
-from gateway.methods import DEFAULT_METHOD, method_named
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
+from services.common.methods import DEFAULT_METHOD, method_named
 from services.common.wire.messages import to_rgb_image
 
 

@@ -23,7 +23,6 @@ from typing import Any, Final
 
 from gateway.dub.job_key import PIPELINE_VERSION
 from gateway.dub.request import sha256_of
-from gateway.methods import method_named
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.opening import weights_of
@@ -31,6 +30,7 @@ from research.evaluation.cases import Configuration
 from research.evaluation.targets import check_targets, cost_means, head_means, variant_means
 from research.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
 from services.common.errors import InvalidRequest
+from services.common.methods import method_named
 
 
 def check_writable(path: Path, field: str) -> None:

@@ -19,13 +19,13 @@ from dubstage.face.v1alpha1 import face_pb2
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.speech import extract_features, feature_block, motion_frames_for
 from gateway.media import sound
-from gateway.methods import LAG_FEATURES
 from gateway.stages.opening import StageHost
 from research.evaluation.types import FrameRange, Speech
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import fit_head_pose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
+from services.common.methods import LAG_FEATURES
 from services.common.wire.messages import from_tensor, rational_to_proto, to_rgb_image
 from services.common.wire.timeline import MOTION_RATE
 

@@ -20,18 +20,14 @@ from services.common.wire.messages import (
     to_rgb_image,
     to_tensor,
 )
+from services.common.wire.models import renderer_to_proto
 from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
 from services.render.streams import RenderModels
-from services.render.types import ModelInfo, PersonalizeProgress, RenderedFrame, RenderFrame, TextureInput
+from services.render.types import ModelInfo, PersonalizeProgress, RenderedFrame, RenderFrame
 
 _LARGEST_FEATURE: Final = 1e4
 """Largest magnitude of a speech feature or a neural feature."""
-_TEXTURES: Final = {
-    TextureInput.NONE: pb.TEXTURE_INPUT_NONE,
-    TextureInput.WARPED: pb.TEXTURE_INPUT_WARPED,
-    TextureInput.DRAWN: pb.TEXTURE_INPUT_DRAWN,
-}
 
 
 def model_from_proto(name: str, models: RenderModels, field: str) -> ModelFile:
@@ -78,7 +74,7 @@ def reference_from_proto(config: pb.RenderConfig, model: ModelFile, renderer: Re
     Raises:
         InvalidRequest: the picture has another form.
     """
-    if "reference" not in renderer.inputs or not config.HasField("reference"):
+    if "reference" not in renderer.spec.inputs or not config.HasField("reference"):
         return None
     return from_image(config.reference, "config.reference", channels=3, size=(model.box_size, model.box_size))
 
@@ -103,7 +99,7 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None, model: Mod
     side = model.box_size
 
     def is_given(name: str) -> bool:
-        return name in renderer.inputs and frame.HasField(name)  # type: ignore[arg-type]  # names of INPUTS are fields
+        return name in renderer.spec.inputs and frame.HasField(name)  # type: ignore[arg-type]  # inputs are names of fields
 
     def features(name: str, any_shape: tuple[int | None, ...]) -> Float32 | None:
         if not is_given(name):
@@ -163,7 +159,7 @@ def identity_from_proto(request: pb.PersonalizeRequest, renderer: Renderer) -> A
     Raises:
         InvalidRequest: the renderer needs an identity and the request names none, or the reference is malformed.
     """
-    if not renderer.needs_identity:
+    if not renderer.spec.needs_identity:
         return None
     if not request.HasField("identity"):
         raise InvalidRequest(f"identity is missing: model {request.model!r} draws the person's face", field="identity")
@@ -189,23 +185,11 @@ def models_to_proto(models: list[ModelInfo], unavailable: Mapping[str, str]) -> 
         models: loaded models.
         unavailable: names of the models that the backend cannot read, each with the reason and the remedy.
     """
-    return pb.ListModelsResponse(
+    listed = pb.ListModelsResponse(
         unavailable=[pb.UnavailableModel(name=name, reason=reason) for name, reason in sorted(unavailable.items())],
-        models=[
-            pb.Model(
-                name=model.name,
-                sha256=model.sha256,
-                backend=model.backend,
-                precision=str(model.precision),
-                num_threads=model.num_threads,
-                frames_before=model.frames_before,
-                frames_after=model.frames_after,
-                inputs=model.inputs,
-                texture=_TEXTURES[model.texture],
-                needs_actor=model.needs_actor,
-                needs_identity=model.needs_identity,
-                box_multiple=model.box_multiple,
-            )
-            for model in models
-        ],
+        models=[renderer_to_proto(model.spec) for model in models],
     )
+    for message, model in zip(listed.models, models, strict=True):
+        message.sha256, message.backend, message.precision = model.sha256, model.backend, str(model.precision)
+        message.num_threads, message.box_multiple = model.num_threads, model.box_multiple
+    return listed

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model=NAME))
-INPUTS = ("texture", "speech_features", "neural_features", "reference")
+INPUTS = ("texture", "speech_features", "reference")
 
 
 @asynccontextmanager
