@@ -31,8 +31,8 @@ from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
+from services.common.files import sha256_of, translating_full_disk
 from services.common.store.artefacts import ArtefactRef
-from services.common.store.files import sha256_of, translating_full_disk
 
 
 @contextmanager

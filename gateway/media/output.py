@@ -26,7 +26,7 @@ from gateway.media.mp4 import PaddedFile
 from gateway.media.opening import reason_of
 from gateway.safe_paths import descriptor_url, kind_of_file, open_folder
 from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK
 
 MARK: Final = "made with dubstage"
 
