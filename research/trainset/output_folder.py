@@ -33,7 +33,8 @@ from research.training.trainset import (
     shard_name,
 )
 from services.common.array_types import Array
-from services.common.files import locked_folder, translating_full_disk, write_whole
+from services.common.files import translating_full_disk, write_whole
+from services.common.locks import locked_folder
 from services.common.store.tensor_bytes import encode_arrays
 
 

@@ -1,11 +1,10 @@
-"""Files that are written as a whole or not at all, folders that one process at a time writes to, and errors of a full disk."""
+"""Files that are written as a whole or not at all, and errors of a full disk."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -172,11 +171,6 @@ def sha256_of(stream: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-_LOCK: Final = ".lock"
-_held: Final[set[int]] = set()
-"""Descriptors of the locks that this process holds."""
-
-
 def make_folder(folder: Path) -> None:
     """Create a folder and the folders above, unless they are there.
 
@@ -191,52 +185,11 @@ def make_folder(folder: Path) -> None:
             f"{folder} cannot be written: it is a file, and a folder was expected; choose another path", field="output"
         ) from problem
     except OSError as problem:
-        raise _not_writable(folder, problem) from problem
+        raise folder_not_writable(folder, problem) from problem
 
 
-@contextmanager
-def locked_folder(folder: Path, in_use: str) -> Iterator[None]:
-    """Create a folder, and keep other processes out for as long as the context is open. The lock ends with this process.
-
-    Args:
-        folder: the folder. Its lock file stays.
-        in_use: what the user is told if another process is in the folder.
-
-    Raises:
-        InvalidRequest: the folder cannot be written, or another process holds the lock.
-        StorageFull: no space is left.
-    """
-    make_folder(folder)
-    try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as problem:
-        raise _not_writable(folder, problem) from problem
-    try:
-        _held.add(lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            raise InvalidRequest(in_use, field="output") from problem
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        if lock in _held:
-            _held.remove(lock)
-            os.close(lock)
-
-
-def _not_writable(folder: Path, problem: OSError) -> DubstageError:
+def folder_not_writable(folder: Path, problem: OSError) -> DubstageError:
+    """Return the error for a folder that cannot be written."""
     if problem.errno in FULL_DISK:
         return StorageFull(f"no space left in {folder}: free some, or choose another folder", subject=str(folder))
     return InvalidRequest(f"{folder} cannot be written: {problem.strerror}; choose another folder", field="output")
-
-
-def _let_go() -> None:
-    for lock in _held:
-        os.close(lock)
-    _held.clear()
-
-
-# A forked worker that outlives this process for some seconds would hold the lock against the process that goes on.
-os.register_at_fork(after_in_child=_let_go)
