@@ -23,7 +23,7 @@ import numpy as np
 from dubstage.client import face as face_client
 from dubstage.client import motion as motion_client
 from dubstage.client import render as render_client
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_tensor
 from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
@@ -49,7 +49,7 @@ from services.common.face.crops import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA, lip_width, mouth_opening
 from services.common.methods import Method
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import pose_to_proto, to_tensor
+from services.common.wire.messages import pose_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
 from services.common.wire.timeline import MOTION_RATE
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64
@@ -23,7 +24,6 @@ from services.common.wire.messages import (
     rate_from_proto,
     ref_from_proto,
     timeline_from_proto,
-    to_tensor,
 )
 from services.common.wire.timeline import MOTION_RATE, Timeline
 from services.motion.types import (

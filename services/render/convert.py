@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from dubstage.client import to_image, to_tensor
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.crops import MAX_BOX_PX
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import (
-    from_image,
-    from_tensor,
-    ref_from_proto,
-    ref_to_proto,
-    to_gray_image,
-    to_rgb_image,
-    to_tensor,
-)
+from services.common.wire.messages import from_image, from_tensor, ref_from_proto, ref_to_proto
 from services.common.wire.models import renderer_to_proto
 from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
@@ -126,9 +119,9 @@ def frame_to_proto(frame: RenderFrame) -> pb.RenderRequest:
     return pb.RenderRequest(
         frame=pb.RenderFrame(
             frame_index=frame.frame_index,
-            background=to_rgb_image(frame.background),
-            texture=None if frame.texture is None else to_rgb_image(frame.texture),
-            mask=to_gray_image(frame.mask),
+            background=to_image(frame.background),
+            texture=None if frame.texture is None else to_image(frame.texture),
+            mask=to_image(frame.mask),
             box_landmarks=to_tensor(frame.box_landmarks),
             context_only=frame.context_only,
             speech_features=None if frame.speech_features is None else to_tensor(frame.speech_features),
@@ -139,7 +132,7 @@ def frame_to_proto(frame: RenderFrame) -> pb.RenderRequest:
 
 def rendered_to_proto(frame: RenderedFrame) -> pb.RenderResponse:
     """Return the message of a picture."""
-    return pb.RenderResponse(frame_index=frame.frame_index, box=to_rgb_image(frame.box), mask=to_gray_image(frame.mask))
+    return pb.RenderResponse(frame_index=frame.frame_index, box=to_image(frame.box), mask=to_image(frame.mask))
 
 
 def bank_from_proto(request: pb.PersonalizeRequest) -> ArtefactRef:

@@ -19,6 +19,7 @@ import pytest_asyncio
 from google.protobuf.message import Message
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
@@ -26,7 +27,7 @@ from services.common.methods import PREDICTORS
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto, ref_to_proto, to_tensor
+from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.__main__ import compose
 from services.motion.convert import FeatureBlock
 from services.motion.settings import MotionSettings

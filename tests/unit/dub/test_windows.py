@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
@@ -20,7 +20,7 @@ from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
 from services.common.methods import METHODS, RendererSpec, TextureInput, method_named
-from services.common.wire.messages import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.messages import from_image, from_tensor
 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
@@ -54,7 +54,7 @@ class RecordingStages:
         self.lost: int | None = None
 
     async def stream(self, rpc: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        grey, mask = to_rgb_image(np.full((160, 160, 3), 90, np.uint8)), to_gray_image(np.zeros((160, 160), np.uint8))
+        grey, mask = to_image(np.full((160, 160, 3), 90, np.uint8)), to_image(np.zeros((160, 160), np.uint8))
         async for request in requests:
             if request.HasField("config"):
                 self.configs.append(request.config)
