@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from gateway.safe_paths import bounded_bytes
 from services.common.errors import StorageRefused
+from services.common.files import create_whole
+
+KEY_MODE: Final = 0o600
+"""Permissions of keys and secrets."""
 
 
 def data_folder(folder: Path) -> None:
@@ -56,7 +59,7 @@ def own_key(file: Path, make: Callable[[], bytes], *, most_bytes: int) -> bytes:
     data_folder(file.parent)
     try:
         if not file.exists():
-            keep_secret(file, make())
+            create_whole(file, make(), mode=KEY_MODE)
     except OSError as problem:
         raise folder_error(file.parent, problem) from problem
     try:
@@ -77,7 +80,7 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
     """
     try:
         if not file.exists():
-            keep_secret(file, secrets.token_bytes(num_bytes))
+            create_whole(file, secrets.token_bytes(num_bytes), mode=KEY_MODE)
         found = file.read_bytes()
     except OSError as problem:
         raise key_file_error(file, problem) from problem
@@ -88,22 +91,3 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
             subject=str(file),
         )
     return found
-
-
-def keep_secret(file: Path, secret: bytes) -> None:
-    """Write a secret to a file (mode 0600) that does not exist yet, whole. A file that exists stays as it is.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(handle, 0o600)
-        os.write(handle, secret)
-        os.fsync(handle)
-        with suppress(FileExistsError):
-            os.link(partial, file)
-    finally:
-        os.close(handle)
-        partial.unlink(missing_ok=True)

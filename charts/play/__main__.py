@@ -31,8 +31,8 @@ from charts.play.replicas import Document
 from charts.play.shots import MANIFEST, write_shots
 from dubstage.client import DubstageCallError
 from gateway.cli.demo import SPEECH, demo_footage
-from gateway.methods import DEFAULT_METHOD
 from gateway.provenance.binding import media_sha256
+from services.common.methods import DEFAULT_METHOD
 
 LEAST_SHOTS: Final = 3
 VALUES: Final = Path(__file__).with_name("values.yaml")

@@ -39,11 +39,11 @@ from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import is_still
 from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
-from gateway.methods import method_named
 from gateway.safe_paths import open_media_file
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
+from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.messages import ref_from_proto
 

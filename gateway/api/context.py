@@ -14,7 +14,6 @@ The quota of a tenant, from the limits and the tenant's database.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -54,6 +53,7 @@ from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.quota import FairSlots, TenantQuota
 from gateway.tenants.register import stored_bytes
 from services.common.errors import InvalidRequest, ModelNotReady
+from services.common.locks import open_locked
 from services.common.store.artefacts import ArtefactStore
 
 
@@ -259,18 +259,15 @@ def lock_data_folder(folder: Path, *, together: bool) -> int:
     """
     data_folder(folder)
     try:
-        handle = os.open(folder / "gateway.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_locked(folder / "gateway.lock", shared=together)
     except OSError as problem:
         raise folder_error(folder, problem) from problem
-    try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+    if handle is None:
         raise InvalidRequest(
             f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder; only gateways that share a "
             "PostgreSQL may share a folder",
             field="DUBSTAGE_DATA_DIR",
-        ) from None
+        )
     return handle
 
 

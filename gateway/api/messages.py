@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_image
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
 from gateway.actors.consents import Withdrawal
@@ -28,10 +29,9 @@ from gateway.live.session import LiveFrame, first_sample
 from gateway.media.encoders import check_target
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
-from gateway.methods import DEFAULT_METHOD, method_named
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest, MessageTooLarge
-from services.common.wire.messages import to_rgb_image
+from services.common.methods import DEFAULT_METHOD, method_named
 
 
 def consent_from(message: pb.ConsentRecord) -> Consent:
@@ -366,4 +366,4 @@ def live_response(frame: LiveFrame) -> pb.LiveResponse:
     reason = common_pb2.FRAME_REASON_SILENT if frame.silent else common_pb2.FRAME_REASON_DUBBED
     tags = frame.colour
     colour = pb.ColourTags(matrix=tags.matrix, range=tags.color_range, primaries=tags.primaries, transfer=tags.transfer)
-    return pb.LiveResponse(frame_index=frame.index, image=to_rgb_image(frame.picture), reason=reason, colour=colour)
+    return pb.LiveResponse(frame_index=frame.index, image=to_image(frame.picture), reason=reason, colour=colour)

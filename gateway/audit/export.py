@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +16,7 @@ from gateway.consent.keys import key_id
 from gateway.safe_paths import open_regular_file
 from gateway.signatures import InstallationKey, canonical, is_signed
 from services.common.errors import InvalidRequest, StorageFull
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK, write_whole
 
 FORMAT: Final = "dubstage audit log 1"
 _CONTEXT: Final = b"dubstage audit head v1\n"
@@ -58,24 +56,21 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
     """
     if os.path.lexists(file) and not (overwrite and file.is_file()):
         raise InvalidRequest(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
-    partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.partial")
     head = ChainHead()
+
+    def lines() -> Iterator[bytes]:
+        nonlocal head
+        for number, row in enumerate(log.lines(), 1):
+            head = follow_row(head, row, number)
+            yield row.line.encode("ascii") + b"\n"
+        yield signed_head(head, key, at) + b"\n"
+
     try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
-            for number, row in enumerate(log.lines(), 1):
-                head = follow_row(head, row, number)
-                stream.write(row.line.encode("ascii") + b"\n")
-            stream.write(signed_head(head, key, at) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
+        write_whole(file, lines(), mode=0o600)
     except OSError as problem:
         if problem.errno in FULL_DISK:
             raise StorageFull(f"no space left for {file}: free some, or give another disk", subject=str(file)) from problem
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
-    finally:
-        with suppress(OSError):  # the folder may be none
-            partial.unlink()
     return Exported(head, at, key.id)
 
 

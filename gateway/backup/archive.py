@@ -30,11 +30,11 @@ from sqlalchemy import Connection, Integer, LargeBinary, Table, func, insert, se
 from gateway.database.tables import Base, InstallationRow, JobBlobRow, JobFolderRow, JobRow
 from gateway.database.upgrades import FIRST, head, revisions
 from gateway.operations.store import LeaseRow, OperationRow
-from gateway.private_files import keep_secret, key_file_error
+from gateway.private_files import KEY_MODE, key_file_error
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
 from services.common.errors import InvalidRequest
-from services.common.store.files import sha256_of
+from services.common.files import create_whole, sha256_of
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -244,7 +244,7 @@ def keep_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
     """
     for name, key in keys.items():
         try:
-            keep_secret(folder / name, key)
+            create_whole(folder / name, key, mode=KEY_MODE)
         except OSError as problem:
             raise key_file_error(folder / name, problem) from problem
     # Another process may have made a key of its own since the check before the blobs.

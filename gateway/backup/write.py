@@ -6,7 +6,6 @@ The rows of a database as they are at one moment, however long they take to read
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import os
 import re
@@ -31,8 +30,9 @@ from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
 from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
+from services.common.files import sha256_of, translating_full_disk
+from services.common.locks import try_lock
 from services.common.store.artefacts import ArtefactRef
-from services.common.store.files import sha256_of, translating_full_disk
 
 
 @contextmanager
@@ -216,11 +216,9 @@ def _locked_partial(file: Path) -> tuple[Path, int]:
     while True:
         partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.backup")
         handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if partial.exists():
+        if try_lock(handle) is not False and partial.exists():
             return partial, handle
-        # Another backup removed the file before it was locked.
+        # Another backup removes the file, which was not locked yet.
         os.close(handle)
 
 
@@ -233,11 +231,10 @@ def _remove_left(folder: Path) -> None:
     with os.scandir(folder) as entries:
         found = [entry.path for entry in entries if _PARTIAL.fullmatch(entry.name)]
     for left in found:
-        with suppress(OSError):  # gone meanwhile, another user's, or held by a backup that runs
+        with suppress(OSError):  # gone meanwhile, or another user's
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if stat.S_ISREG(os.fstat(handle).st_mode):
+                if try_lock(handle) and stat.S_ISREG(os.fstat(handle).st_mode):
                     os.unlink(left)
             finally:
                 os.close(handle)

@@ -46,8 +46,8 @@ from gateway.consent.record import Consent, use_of
 from gateway.dub.face_choice import parse_face
 from gateway.dub.request import wants_own_timeline
 from gateway.media.encoders import check_target
-from gateway.methods import DEFAULT_METHOD, combined, method_named
 from services.common.errors import ActorNotReady, ArtefactNotFound, ConsentRefused, InvalidRequest, RequestError
+from services.common.methods import DEFAULT_METHOD, combined, method_named
 
 _LARGEST: Final = 1 << 20
 """Largest file that is copied from a URL, bytes."""

@@ -16,8 +16,8 @@ from gateway.media.output import existing_file
 from gateway.provenance.sidecar import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
 from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
+from services.common.files import FULL_DISK, PARTIAL
 from services.common.store.backends import Backend, open_backend
-from services.common.store.files import FULL_DISK, PARTIAL
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")

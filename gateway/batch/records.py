@@ -27,7 +27,7 @@ from services.common.errors import (
     StorageRefused,
     Unexpected,
 )
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK
 
 _log = structlog.stdlib.get_logger("dubstage.batch")
 

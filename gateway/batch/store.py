@@ -17,8 +17,6 @@ Files of the store of batches: their paths, and the JSON documents in them. Pure
 from __future__ import annotations
 
 import datetime
-import os
-import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -33,8 +31,8 @@ from gateway.batch.types import BatchFacts, BatchName, ShotRecord, ShotSpec, Sho
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
+from services.common.files import BLOB_MODE, create_whole, write_whole
 from services.common.store.backends import open_backend
-from services.common.store.files import PARTIAL, write_atomically
 
 _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
 """What file systems say of a file that changes when the file is written again."""
@@ -149,8 +147,7 @@ class Folder:
         try:
             with self._writing([path]):
                 if self._local:
-                    _create_locally(Path(self._full(path)), content)
-                    return True
+                    return create_whole(Path(self._full(path)), content, mode=BLOB_MODE, parents=True)
                 # Some stores do not know the condition "only if there is none" and would replace the file.
                 if self._fs.exists(self._full(path)):
                     return False
@@ -195,7 +192,7 @@ class Folder:
 
     def _write_locally(self, file: tuple[str, bytes]) -> None:
         path, content = file
-        write_atomically(Path(self._full(path)), [content])
+        write_whole(Path(self._full(path)), content, mode=BLOB_MODE, parents=True)
 
     def _full(self, path: str) -> str:
         return f"{self._backend.root}/{path}" if path else self._backend.root
@@ -214,22 +211,6 @@ class Folder:
 
 def _name(facts: Mapping[str, Any]) -> str:
     return str(facts["name"]).rstrip("/").rpartition("/")[2]
-
-
-def _create_locally(path: Path, content: bytes) -> None:
-    """Write a file that does not exist yet, whole.
-
-    Raises:
-        FileExistsError: the file exists.
-    """
-    if path.exists():
-        raise FileExistsError(path)
-    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
-    write_atomically(partial, [content])
-    try:
-        os.link(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 _Document = TypeVar("_Document", bound=BaseModel)

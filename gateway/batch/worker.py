@@ -53,9 +53,9 @@ from gateway.dub.job import DubJob
 from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest, refuse_input
 from gateway.dub.workspace import ALREADY_RUNNING
-from gateway.methods import DEFAULT_METHOD, combined
 from gateway.stages.interface import Stages
 from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, MediaUnsupported, StorageRefused
+from services.common.methods import DEFAULT_METHOD, combined
 
 T = TypeVar("T")
 

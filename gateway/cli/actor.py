@@ -21,8 +21,8 @@ from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
 from gateway.dub.face_choice import parse_face
 from gateway.housekeeping.jobs import open_jobs_folder
-from gateway.methods import DEFAULT_METHOD, combined
 from gateway.settings import GatewaySettings
+from services.common.methods import DEFAULT_METHOD, combined
 
 
 async def run_create(settings: GatewaySettings, request: EnrolRequest) -> None:

@@ -6,9 +6,7 @@ Text from outside (names of files, messages of libraries, arguments) is made saf
 from __future__ import annotations
 
 import os
-import secrets
 import unicodedata
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.common.errors import InvalidRequest
+from services.common.files import create_whole
 
 _JOINERS: Final = "\u200c\u200d"
 """Zero-width joiners. Persian, Indic scripts and emoji need these characters, and a terminal shows them safely."""
@@ -96,12 +95,9 @@ def write_new_file(file: Path, content: bytes) -> None:
     Raises:
         InvalidRequest: the file exists or cannot be written.
     """
-    partial = file.with_name(f".{file.name[:100]}.{secrets.token_hex(8)}.partial")
     try:
-        partial.write_bytes(content)
-        os.link(partial, file)
+        if create_whole(file, content):
+            return
     except OSError as problem:
         raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="output") from problem
-    finally:
-        with suppress(OSError):  # the folder may be none
-            partial.unlink()
+    raise InvalidRequest(f"{file} exists: give another name", field="output")

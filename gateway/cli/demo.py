@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.cli.app import run
 from gateway.cli.console import say, say_error
-from gateway.methods import METHODS
+from services.common.methods import METHODS
 
 SPEECH: Final = Path(__file__).with_name("demo_speech.wav")
 

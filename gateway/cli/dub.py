@@ -27,11 +27,11 @@ from gateway.dub.workspace import Workspace
 from gateway.housekeeping.cleaning import expire
 from gateway.housekeeping.jobs import open_jobs_folder
 from gateway.media.encoders import CODECS
-from gateway.methods import DEFAULT_METHOD, combined
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequest
+from services.common.methods import DEFAULT_METHOD, combined
 from services.common.store.artefacts import ArtefactStore
 
 

@@ -15,11 +15,11 @@ from gateway.consent.keys import read_keys
 from gateway.consent.record import Consent, ConsentUse, use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
-from gateway.methods import METHODS
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_FILE, signing_key
 from gateway.tenants.paths import settings_of
 from services.common.errors import InvalidRequest
+from services.common.methods import METHODS
 from services.common.server.settings import load_settings
 
 LARGEST_SEED: Final = (1 << 31) - 1

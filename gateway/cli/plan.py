@@ -12,8 +12,8 @@ from rich.table import Table
 
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_table
-from gateway.methods import DEFAULT_METHOD, METHODS
 from gateway.planning.plan import FIGURES, NUM_SCALES, Load, needs, read_figures
+from services.common.methods import DEFAULT_METHOD, METHODS
 
 
 @app.command("plan")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import stat
@@ -14,6 +13,8 @@ from typing import Final
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+
+from services.common.locks import open_locked
 
 BEGIN: Final = "dubstage_begin"
 """Execution option: IMMEDIATE for transactions that change something, DEFERRED for reading the rows of one moment. Without the
@@ -104,15 +105,7 @@ def hold(file: Path) -> int | None:
 
     The lock ends when the handle is closed, or with the process, however the process ends.
     """
-    handle = os.open(file.with_name(f"{file.name}.gateway"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except OSError:
-        pass  # a file system without locks
-    return handle
+    return open_locked(file.with_name(f"{file.name}.gateway"))
 
 
 def is_damaged(error: Exception) -> bool:

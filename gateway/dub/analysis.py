@@ -41,10 +41,10 @@ from gateway.dub.workspace import Workspace
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
-from gateway.methods import FeatureKinds, Method
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64, Int64
 from services.common.errors import ContractBroken, NoUsableFootage
+from services.common.methods import FeatureKinds, Method
 from services.common.wire.timeline import MOTION_RATE
 
 T = TypeVar("T")

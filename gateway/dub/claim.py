@@ -13,11 +13,11 @@ from gateway.consent.record import digest_of
 from gateway.dub.plan import Plan
 from gateway.dub.request import DubRequest, what_is_synthetic
 from gateway.media.types import MediaInfo
-from gateway.methods import Method, method_named
 from gateway.provenance.claim import Claim, FilmWatermark, ModelFacts, Role, SourceFile
 from gateway.provenance.watermark.embedding import Mark
 from gateway.stages.method_check import ListedModels
 from services.common.array_types import Bool
+from services.common.methods import Method, method_named
 
 
 def film_claim(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.errors import InvalidRequest, StorageFull
-from services.common.store.files import translating_full_disk
+from services.common.files import translating_full_disk
 
 
 def job_folder(folder: Path) -> AbstractContextManager[None]:

@@ -23,7 +23,7 @@ import numpy as np
 from dubstage.client import face as face_client
 from dubstage.client import motion as motion_client
 from dubstage.client import render as render_client
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_tensor
 from dubstage.client import texture as texture_client
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
@@ -40,7 +40,6 @@ from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import AlignedSpeech, feature_block
 from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo
-from gateway.methods import Method
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64, UInt8
@@ -48,8 +47,9 @@ from services.common.errors import ContractBroken, NoUsableFootage
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA, lip_width, mouth_opening
+from services.common.methods import Method
 from services.common.store.tensor_bytes import NamedArrays
-from services.common.wire.messages import pose_to_proto, to_tensor
+from services.common.wire.messages import pose_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, SpeakingMotion, speaking_motion
 from services.common.wire.timeline import MOTION_RATE
 

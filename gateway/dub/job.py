@@ -67,7 +67,6 @@ from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
-from gateway.methods import method_named
 from gateway.provenance.seal import Seal, Sealer
 from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.watermark.embedding import Mark
@@ -78,6 +77,7 @@ from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.array_types import Float32
 from services.common.errors import ActorNotReady, InvalidRequest, NoUsableFootage, RequestError, StorageFull
 from services.common.face.crops import BOX_SIZE, pose_of_vector
+from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.messages import rational_to_proto, ref_from_proto

@@ -10,8 +10,8 @@ from typing import Final
 from gateway.dub.enrol import actor_refs
 from gateway.dub.journal import step_key
 from gateway.dub.request import DubRequest, sha256_of
-from gateway.methods import Method
 from gateway.stages.method_check import ListedModels
+from services.common.methods import Method
 
 PIPELINE_VERSION: Final = 17
 """Version of the pipeline's output, part of every journal key. Counts up with every change that changes the bytes of a dub."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +21,7 @@ import structlog
 from gateway.dub.disk import job_folder
 from services.common.array_types import Array
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, InvalidRequest
+from services.common.files import write_whole
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, check_ref
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -192,10 +192,8 @@ class Journal:
         else:
             raise artefact_lost_error()
         entry = json.dumps({"uri": ref.uri, "sha256": ref.sha256, "size_bytes": ref.size_bytes})
-        partial = self._folder / f".{key}.partial"
         with job_folder(self._folder):
-            partial.write_text(entry)
-            os.replace(partial, self._folder / key)
+            write_whole(self._folder / key, entry.encode())
         self.computed += 1
 
     def refs(self) -> Iterator[ArtefactRef]:

@@ -21,13 +21,13 @@ from gateway.dub.messages import reason_name
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import feature_block
 from gateway.media.types import MediaInfo
-from gateway.methods import LAG_FEATURES
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, Float64, Int64
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import POSE_SIZE, pose_vectors, to_head_space
 from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER, pose_landmarks
 from services.common.face.mouth_bank import choose_frames
+from services.common.methods import LAG_FEATURES
 from services.common.wire.timeline import MOTION_RATE
 
 ENROLMENT_SECONDS: Final = 300

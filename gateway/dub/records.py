@@ -22,6 +22,7 @@ from services.common.array_types import Array
 from services.common.errors import ContractBroken
 from services.common.face.crops import BOX_SIZE, POSE_SIZE, HeadPose
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.files import write_whole
 
 LAYOUT: Final = 2
 """Version of the files in a job's folder. Notes of another version are not read, and their passes are done again."""
@@ -81,10 +82,8 @@ def write_note(path: Path, note: Mapping[str, Any]) -> None:
     Raises:
         StorageFull: no space is left; the file has not changed.
     """
-    partial = path.with_name(f".{path.name}.partial")
     with job_folder(path.parent):
-        partial.write_text(json.dumps({"layout": LAYOUT, "blake2b": _digest_of(note), "note": dict(note)}), encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps({"layout": LAYOUT, "blake2b": _digest_of(note), "note": dict(note)}).encode())
 
 
 def read_note(path: Path) -> dict[str, Any] | None:

@@ -24,9 +24,9 @@ from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import Seal, VideoWriter
-from gateway.methods import METHODS, Method, method_named
 from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequest
+from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 
 Expression = Literal["keep", "neutral"]
@@ -65,7 +65,7 @@ class DubRequest:
         footage: video file, or a picture for methods that take one.
         speech: sound file; None: the sound of the footage.
         output: file to write.
-        method: name of the method (gateway.methods).
+        method: name of the method (services.common.methods).
         face: face to dub.
         actor: enrolled actor; None: the person is learned from this footage.
         own: what the store says of the actor; None: the person is learned from this footage.

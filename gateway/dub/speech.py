@@ -23,7 +23,6 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.media.sound import Speech
-from gateway.methods import SHARED_FEATURES, FeatureKinds, Predictor
 from gateway.stages.calls import CallPace, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, Float64, Int64
@@ -31,6 +30,7 @@ from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
+from services.common.methods import SHARED_FEATURES, FeatureKinds, PredictorSpec
 from services.common.wire.messages import from_tensor, pose_from_proto
 from services.common.wire.timeline import MOTION_RATE
 
@@ -213,7 +213,7 @@ class MotionRequest:
         expressiveness: factor of the mouth's movement.
     """
 
-    predictor: Predictor
+    predictor: PredictorSpec
     style: common_pb2.ArtefactRef
     timeline: common_pb2.Timeline
     num_frames: int

@@ -23,11 +23,11 @@ from gateway.dub.workspace import Workspace
 from gateway.media.inspection import inspect_in_child, inspect_video
 from gateway.media.stills import open_footage
 from gateway.media.types import MediaInfo
-from gateway.methods import DEFAULT_METHOD, method_named
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array
 from services.common.errors import ConsentFaceUncertain, InvalidRequest, NoUsableFootage
+from services.common.methods import DEFAULT_METHOD, method_named
 from services.common.store.artefacts import ArtefactStore
 
 _ACTOR_FRAMES: Final = 75

@@ -32,7 +32,6 @@ from gateway.compositing.detail import skin_under
 from gateway.compositing.jaw import jaw_shift, warp_footage
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import pose_of
-from gateway.methods import Method, Renderer, TextureInput
 from gateway.stages.calls import all_replies
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, Int64, UInt8
@@ -40,6 +39,7 @@ from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
 from services.common.face.mouth_detail import with_fitting_interior
+from services.common.methods import Method, RendererSpec, TextureInput
 from services.common.wire.messages import from_image, pose_to_proto
 
 
@@ -177,7 +177,7 @@ class WindowConfig:
 
     bank: common_pb2.ArtefactRef
     geometry: ActorGeometry
-    renderer: Renderer | None
+    renderer: RendererSpec | None
     state: common_pb2.ArtefactRef | None
     mode: texture_pb2.WarpMode.ValueType
     identity: common_pb2.ArtefactRef | None = None

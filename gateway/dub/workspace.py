@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import os
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from gateway.dub.records import (
     write_note,
 )
 from services.common.errors import InvalidRequest
+from services.common.locks import try_lock
 
 JOBS: Final = "jobs"
 """Folder of the data folder that holds the folders of all jobs."""
@@ -199,22 +199,17 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
                 raise
             # Another process removed the folder after this process created it.
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            most = _ASKED_TRIES if _is_only_asked_for(handle) else _LOCK_TRIES
-            os.close(handle)
-            tries += 1
-            if tries < most:
-                time.sleep(_LOCK_WAIT_S)
-                continue
-            raise InvalidRequest(ALREADY_RUNNING, field="footage") from None
-        except OSError:
-            # The file system has no locks.
+        locked = try_lock(handle)
+        if locked is None or (locked and _still_there(handle, folder / LOCK)):
             return handle
-        if _still_there(handle, folder / LOCK):
-            return handle
+        works = not locked and not try_lock(handle, shared=True)
         os.close(handle)
+        if not locked:
+            # A process that only asks for the lock, as `is_running` does, holds a shared lock until it closes the handle.
+            tries += 1
+            if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
+                raise InvalidRequest(ALREADY_RUNNING, field="footage")
+            time.sleep(_LOCK_WAIT_S)
 
 
 def _make(folder: Path) -> None:
@@ -244,20 +239,9 @@ def is_running(folder: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        return not _is_only_asked_for(handle)
-    except OSError:
-        return False  # the file system has no locks
+        return try_lock(handle, shared=True) is False
     finally:
         os.close(handle)
-
-
-def _is_only_asked_for(handle: int) -> bool:
-    """Return whether no process works under a lock. Whoever asks holds a shared lock until the handle is closed."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _still_there(handle: int, path: Path) -> bool:

@@ -25,11 +25,11 @@ from gateway.media.inspection import inspect_video
 from gateway.media.pixels import ColourTags
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo, VideoInfo
-from gateway.methods import METHODS, method_named
 from services.common.array_types import Array, Float32, UInt8
 from services.common.errors import ActorNotReady
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
+from services.common.methods import METHODS, method_named
 from services.common.store.artefacts import ArtefactStore
 from services.common.wire.timeline import MOTION_RATE
 

@@ -24,12 +24,12 @@ from gateway.media.pixels import ColourModel, ColourTags, colour_model, effectiv
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
 from gateway.media.writer import Seal
-from gateway.methods import method_named
 from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
+from services.common.methods import method_named
 from services.common.wire.timeline import MOTION_RATE
 
 _SYNTHETIC: Final = "The mouth in this film is synthetic"

@@ -33,9 +33,9 @@ from gateway.dub.windows import BOX, window_config
 from gateway.live.admission import MOST_DROPPED, LiveStream
 from gateway.live.footage import LiveFootage
 from gateway.media.pixels import ColourTags
-from gateway.methods import TextureInput, method_named
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
+from services.common.methods import TextureInput, method_named
 from services.common.wire.messages import from_image, pose_to_proto
 from services.common.wire.timeline import MOTION_RATE
 

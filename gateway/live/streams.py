@@ -23,10 +23,10 @@ from gateway.consent.record import ConsentUse
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
 from gateway.live.session import LiveFrame, live_frames, live_sound
-from gateway.methods import method_named
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from services.common.errors import DubstageError, TransientError
+from services.common.methods import method_named
 from services.common.server.call_context import current_caller
 from services.common.store.artefacts import ArtefactStore
 

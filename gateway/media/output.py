@@ -7,7 +7,6 @@ a mark in its comment.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -26,7 +25,8 @@ from gateway.media.mp4 import PaddedFile
 from gateway.media.opening import reason_of
 from gateway.safe_paths import descriptor_url, kind_of_file, open_folder
 from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK
+from services.common.locks import try_lock, unlock
 
 MARK: Final = "made with dubstage"
 
@@ -182,8 +182,7 @@ class OutputFile:
         name = f".dubstage-{self._tag}-{secrets.token_hex(8)}.partial"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(name, flags, 0o666, dir_fd=self._folder)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(handle)
         return name, handle
 
     def target(self, padding: int = 0) -> str | PaddedFile:
@@ -385,21 +384,12 @@ def _identity(found: os.stat_result | None) -> tuple[int, ...] | None:
 def _looking_through(folder: int) -> Iterator[None]:
     """Let one process at a time look for partial files and add its own. On file systems without locks, all processes do."""
     begun = time.monotonic()
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() - begun < _PATIENCE_S:
-                time.sleep(0.02)
-                continue
-        except OSError:
-            pass
-        break
+    while try_lock(folder) is False and time.monotonic() - begun < _PATIENCE_S:
+        time.sleep(0.02)
     try:
         yield
     finally:
-        with suppress(OSError):
-            fcntl.flock(folder, fcntl.LOCK_UN)
+        unlock(folder)
 
 
 def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
@@ -417,7 +407,7 @@ def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
                 if not stat.S_ISREG(facts.st_mode):
                     continue
                 old = time.time() - facts.st_mtime > _OLD_S
-                free = _is_free(handle)
+                free = try_lock(handle)  # None: the file system has no locks
                 if takes_over and its_tag == tag:
                     os.unlink(name, dir_fd=folder)
                 elif free is False:
@@ -427,17 +417,6 @@ def _sweep(folder: int, tag: str, *, takes_over: bool = False) -> bool:
             finally:
                 os.close(handle)
     return held
-
-
-def _is_free(handle: int) -> bool | None:
-    """Return whether no process holds a partial file; None: the file system has no locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def output_error(problem: BaseException, output: Path, codec: str) -> DubstageError | None:

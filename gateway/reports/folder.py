@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.errors import DubstageError, InvalidRequest, StorageFull
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK
 
 PAGE: Final = "index.html"
 _MARK: Final = b"<footer>dubstage</footer>"

@@ -17,12 +17,12 @@ from gateway.dub.request import DubRequest
 from gateway.dub.slow_expression import target_mouths
 from gateway.dub.workspace import Workspace
 from gateway.media.types import MediaInfo
-from gateway.methods import method_named
 from gateway.reports.pictures import MOST_FRAMES
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, Float64
 from services.common.face.crops import POSE_SIZE, pose_vectors
 from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.methods import method_named
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, MotionMetrics, motion_metrics
 
 _BLOCK: Final = 4096

@@ -2,59 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple
 
 import structlog
+from google.protobuf.json_format import MessageToDict
 
-from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
-from gateway.methods import METHODS, Method, Predictor, Renderer
 from gateway.stages.interface import Stages
 from services.common.errors import ContractBroken, ModelNotFound
+from services.common.methods import METHODS, Method
+from services.common.wire.models import predictor_to_proto, renderer_to_proto
 
 BOX_MULTIPLE: Final = 1
 """Side of the render box in units of 160 pixels that the gateway composites."""
-_FRAME_MS: Final = 40
+_OF_NETWORK: Final = frozenset({"version", "sha256", "backend", "precision", "num_threads"})
+"""Fields of models that the networks of a stage decide, not the table."""
 
 _log = structlog.stdlib.get_logger("dubstage.gateway")
 
-Difference = tuple[str, object, object]
-"""Name of a field, the stage's value, and the gateway's value."""
-
-
-def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.ListModelsResponse) -> list[str]:
-    """Compare the table of methods with the models of the stages, and return the methods that cannot be used.
-
-    A stage may have fewer models than the table has methods, so that a small deployment starts: such a method is logged here, and
-    refused when it is asked for (`models_for`). A stage may also have more models.
-
-    Args:
-        motion: answer of MotionService.ListModels.
-        render: answer of RenderService.ListModels.
-
-    Raises:
-        ContractBroken: a model of a stage differs from the table; the message names stage, method, field and both values.
-    """
-    predictors = {model.name: model for model in motion.models}
-    renderers = {model.name: model for model in render.models}
-    missing: list[str] = []
-    for method in METHODS.values():
-        rows, renderer = (method.motion, method.streamed.motion), renderers.get(method.renderer.name)
-        for row in rows:
-            if row.name in predictors:
-                _check("motion", method, _predictor_differences(predictors[row.name], row))
-        if renderer is not None:
-            _check("render", method, _renderer_differences(renderer, method.renderer))
-        there = {"motion": all(row.name in predictors for row in rows), "render": renderer is not None}
-        if not all(there.values()):
-            stages = [stage for stage, has in there.items() if not has]
-            reason = _reason(render, method.renderer.name)
-            _log.warning("method_missing", method=method.name, stages=stages, **({"reason": reason} if reason else {}))
-            missing.append(method.name)
-    return missing
+Model = motion_pb2.Model | render_pb2.Model
 
 
 class ListedModels(NamedTuple):
@@ -67,6 +36,34 @@ class ListedModels(NamedTuple):
 
     motion: motion_pb2.ListModelsResponse
     render: render_pb2.ListModelsResponse
+
+
+def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.ListModelsResponse) -> list[str]:
+    """Compare the table of methods with the models of the stages, and return the methods that cannot be used.
+
+    A stage of the gateway's own version reads the same table; a server of another version may read another. A stage may have fewer
+    models than the table, so that a small deployment starts: a method without its models is logged here, and refused when it is
+    asked for (`models_for`). A stage may also have more models.
+
+    Args:
+        motion: answer of MotionService.ListModels.
+        render: answer of RenderService.ListModels.
+
+    Raises:
+        ContractBroken: a model of a stage differs from the table; the message names stage, method, field and both values.
+    """
+    missing: list[str] = []
+    for method in METHODS.values():
+        renderer = renderer_to_proto(method.renderer)
+        renderer.box_multiple = BOX_MULTIPLE
+        rows = [predictor_to_proto(row) for row in (method.motion, method.streamed.motion)]
+        there = {"motion": _has("motion", method, motion.models, rows), "render": _has("render", method, render.models, [renderer])}
+        if not all(there.values()):
+            stages = [stage for stage, has in there.items() if not has]
+            reason = _reason(render, method.renderer.name)
+            _log.warning("method_missing", method=method.name, stages=stages, **({"reason": reason} if reason else {}))
+            missing.append(method.name)
+    return missing
 
 
 async def listed_models(stages: Stages) -> ListedModels:
@@ -99,48 +96,33 @@ def _reason(render: render_pb2.ListModelsResponse, name: str) -> str:
     return next((model.reason for model in render.unavailable if model.name == name), "")
 
 
-def _check_there(stage: str, method: Method, wanted: str, names: list[str], reason: str = "") -> None:
-    if wanted not in names:
-        lacks = f"cannot compute its model {wanted!r}: {reason}" if reason else f"has no model {wanted!r}"
+def _check_there(stage: str, method: Method, target: str, names: list[str], reason: str = "") -> None:
+    if target not in names:
+        lacks = f"cannot compute its model {target!r}: {reason}" if reason else f"has no model {target!r}"
         raise ModelNotFound(
             f"method {method.name!r} cannot be used here: the {stage} stage {lacks}; it has: {', '.join(sorted(names)) or 'none'}",
-            resource=wanted,
+            resource=target,
         )
 
 
-def _check(stage: str, method: Method, differences: Iterator[Difference]) -> None:
-    found = [f"{field} is {theirs!r} in the stage and {ours!r} in the gateway" for field, theirs, ours in differences]
-    if found:
-        raise ContractBroken(
-            f"the {stage} stage and the gateway differ on method {method.name!r}: {'; '.join(found)}. Run the stage and the "
-            "gateway from the same version of dubstage, or correct the row in gateway/methods.py"
-        )
+def _has(stage: str, method: Method, models: Iterable[Model], rows: Collection[Model]) -> bool:
+    """Return whether a stage has the models of all rows, after a comparison of those that it has.
+
+    Raises:
+        ContractBroken: see check_methods.
+    """
+    found = {model.name: model for model in models}
+    for row in rows:
+        theirs, ours = _fields(found.get(row.name, row)), _fields(row)
+        different = [name for name in ours if theirs[name] != ours[name] and name not in _OF_NETWORK]
+        if different:
+            said = "; ".join(f"{name} is {theirs[name]!r} in the stage and {ours[name]!r} in the gateway" for name in different)
+            raise ContractBroken(
+                f"the {stage} stage and the gateway differ on method {method.name!r}: {said}. Run the stage and the gateway from "
+                "the same version of dubstage"
+            )
+    return all(row.name in found for row in rows)
 
 
-def _predictor_differences(model: motion_pb2.Model, row: Predictor) -> Iterator[Difference]:
-    yield from _different(
-        ("features", sorted(_kind(kind) for kind in model.features), sorted(_kind(kind) for kind in row.features)),
-        ("look_ahead_ms", model.frames_ahead * _FRAME_MS, row.look_ahead_ms),
-        ("moves_head", model.moves_head, row.moves_head),
-    )
-
-
-def _renderer_differences(model: render_pb2.Model, row: Renderer) -> Iterator[Difference]:
-    texture = render_pb2.TextureInput.Name(model.texture).removeprefix("TEXTURE_INPUT_").lower()
-    yield from _different(
-        ("frames_before", model.frames_before, row.frames_before),
-        ("frames_after", model.frames_after, row.frames_after),
-        ("inputs", sorted(model.inputs), sorted(row.inputs)),
-        ("texture", texture, str(row.picture)),
-        ("needs_actor", model.needs_actor, row.needs_actor),
-        ("needs_identity", model.needs_identity, row.needs_identity),
-        ("box_multiple", model.box_multiple, BOX_MULTIPLE),
-    )
-
-
-def _different(*fields: tuple[str, Any, Any]) -> Iterator[Difference]:
-    return (field for field in fields if field[1] != field[2])
-
-
-def _kind(kind: audio_pb2.FeatureKind.ValueType) -> str:
-    return audio_pb2.FeatureKind.Name(kind).removeprefix("FEATURE_KIND_").lower()
+def _fields(model: Model) -> dict[str, object]:
+    return MessageToDict(model, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

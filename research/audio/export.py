@@ -19,7 +19,8 @@ from torch import nn
 
 from services.common.array_types import Float32
 from services.common.errors import ContractBroken, InvalidRequest
-from services.common.store.exported_networks import write_exported_network, write_whole
+from services.common.files import write_whole
+from services.common.store.exported_networks import write_exported_network
 
 NETWORK_FILE: Final = "network.safetensors"
 

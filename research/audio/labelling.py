@@ -29,7 +29,7 @@ from research.training.trainset import FORMAT_VERSION, ClipRow, part_path, read_
 from services.audio.types import HOP_SAMPLES, ROWS_PER_SECOND
 from services.common.array_types import Float32
 from services.common.errors import DubstageError
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.phones import PHONE_INDEX, SILENCE
 

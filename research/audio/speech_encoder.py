@@ -37,7 +37,7 @@ from services.audio.speech_encoder import FILES, MODEL_FILE, SILENCE, EncoderNet
 from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Array, Float32, Float64, Floating
 from services.common.errors import ContractBroken, InvalidRequest
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 
 _LOUDEST_BELOW: Final = 8.0
 """Decades of power below the window's loudest band to which the log mel is cut."""

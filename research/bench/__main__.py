@@ -15,7 +15,6 @@ import os
 import sys
 from pathlib import Path
 
-from gateway.methods import DEFAULT_METHOD, METHODS
 from research.bench.concurrency import read_concurrency
 from research.bench.footage import default_clip, make_footage
 from research.bench.inside import read_inside
@@ -23,6 +22,7 @@ from research.bench.methods import DUBSTAGE, measure_method
 from research.bench.process import CommandFailedError, measure
 from research.bench.result import BenchResult, lines_of, write_json
 from research.bench.work import footage_parser, tell, work_folder
+from services.common.methods import DEFAULT_METHOD, METHODS
 
 ACTOR = "bench"
 

@@ -89,7 +89,7 @@ def frames_of(model: ModelFile, seed: int, count: int) -> list[Inputs]:
     state = generator.normal(0.0, _NOISE, model.state_size).astype(np.float32)
     pictures = generator.integers(1, 256, (2, side, side, 3), dtype=np.uint8)
     frame_renderer = renderer.open(StreamSetup(model=model, state=state, reference=pictures[1]))
-    window: FrameWindow[object] = FrameWindow(renderer.frames_before, renderer.frames_after)
+    window: FrameWindow[object] = FrameWindow(renderer.spec.frames_before, renderer.spec.frames_after)
     mask = np.zeros((side, side), np.uint8)
     mask[side // 4 : -side // 8, side // 6 : -side // 6] = 255
     angles = np.linspace(0.0, 2.0 * np.pi, 59, endpoint=False)

@@ -19,11 +19,11 @@ from typing import Final
 
 import psutil
 
-from gateway.methods import DEFAULT_METHOD
 from research.bench.footage import HEIGHT, default_clip, make_footage
 from research.bench.methods import DUBSTAGE
 from research.bench.process import CommandFailedError, measure, tree_memory_mib
 from research.bench.work import footage_parser, tell, work_folder
+from services.common.methods import DEFAULT_METHOD
 
 ACTOR: Final = "long"
 MINUTE_S: Final = 60.0

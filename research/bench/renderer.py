@@ -86,7 +86,7 @@ def measure_models(runs: int = _RUNS) -> tuple[ModelTime, ...]:
         )
         stream = open_stream(watched, model, default_state(model), pictures[1])  # type: ignore[arg-type]  # streams call infer only
         # The first frame is answered when its frames after have come. From then on, each frame that comes answers one.
-        before = 1 + renderer_named(name).frames_after
+        before = 1 + renderer_named(name).spec.frames_after
         frames = [replace(blank, frame_index=index) for index in range(before + runs)]
         stream.render(frames[:before])
         watched.cpu_s, begin = 0.0, time.process_time()

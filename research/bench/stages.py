@@ -30,10 +30,10 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.media.writer import VideoWriter
-from gateway.methods import method_named
 from gateway.stages.interface import Stages
 from gateway.stages.timing import CallLabel, StageClock, StageTime, TimedStages
 from services.common.face.native_pictures import native_scale
+from services.common.methods import method_named
 
 FRAMES: Final = 96
 """Frames of the film that are looked at: they are held decoded, 4 MB each at 720p."""

@@ -12,13 +12,13 @@ from gateway.cli import options
 from gateway.cli.app import app
 from gateway.cli.console import err, say, say_result, say_warning
 from gateway.cli.values import sound_against_picture
-from gateway.methods import DEFAULT_METHOD, combined
 from research.evaluation.head_motion import HEAD_FIGURES
 from research.evaluation.perceptual import SuppliedNetworks
 from research.evaluation.protocol import MIN_WRONG_SPEECHES
 from research.evaluation.targets import check_targets
 from research.evaluation.types import DEFAULT_VARIANTS, METRICS, TABLE_VARIANTS, VARIANTS, ClipResult, Variant
 from services.common.errors import InvalidRequest
+from services.common.methods import DEFAULT_METHOD, combined
 
 WIDTH: Final = 80
 """Least width of a table in characters. A narrower terminal wraps the lines."""

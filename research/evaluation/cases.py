@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.methods import METHODS
 from research.evaluation.types import Variant
 from services.common.errors import InvalidRequest
+from services.common.methods import METHODS
 
 _FOLDER: Final = Path(__file__).parent
 

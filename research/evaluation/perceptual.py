@@ -16,7 +16,7 @@ import numpy as np
 
 from services.common.array_types import Float64, UInt8
 from services.common.errors import InvalidRequest
-from services.common.store.files import digest_and_size
+from services.common.files import digest_and_size
 
 _BATCH: Final = 16
 _SIDE: Final = 256

@@ -13,17 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 from gateway.dub.job_key import PIPELINE_VERSION
 from gateway.dub.request import sha256_of
-from gateway.methods import method_named
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
 from gateway.stages.opening import weights_of
@@ -31,10 +29,12 @@ from research.evaluation.cases import Configuration
 from research.evaluation.targets import check_targets, cost_means, head_means, variant_means
 from research.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
 from services.common.errors import InvalidRequest
+from services.common.files import PARTIAL, write_whole
+from services.common.methods import method_named
 
 
 def check_writable(path: Path, field: str) -> None:
-    """Check that a file can be written. Missing folders are no obstacle: `write_whole` creates them.
+    """Check that a file can be written. Missing folders are no obstacle: `write_text` creates them.
 
     Args:
         path: the file.
@@ -50,10 +50,11 @@ def check_writable(path: Path, field: str) -> None:
         # The name may be too long, also if a folder above is still missing.
         with suppress(FileNotFoundError):
             (folder / path.name).lstat()
-        _partial_beside(folder / path.name).unlink()
+        with NamedTemporaryFile(dir=folder, prefix=PARTIAL):
+            pass
 
 
-def write_whole(path: Path, text: str, field: str) -> None:
+def write_text(path: Path, text: str, field: str) -> None:
     """Write a text file. Missing folders are created. The file is replaced as a whole, or keeps its old content.
 
     Args:
@@ -65,13 +66,7 @@ def write_whole(path: Path, text: str, field: str) -> None:
         InvalidRequest: the file cannot be written.
     """
     with file_errors_named(path, field):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial_beside(path)
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, text.encode(), parents=True)
 
 
 @contextmanager
@@ -87,16 +82,6 @@ def file_errors_named(path: Path, field: str) -> Iterator[None]:
         raise InvalidRequest(
             f"{path} cannot be written: {problem.strerror or problem}; give another name", field=field
         ) from problem
-
-
-def _partial_beside(path: Path) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".dubstage-", suffix=path.suffix)
-    # mkstemp makes a file that no other user may read. A new file gets the usual permissions.
-    mask = os.umask(0)
-    os.umask(mask)
-    os.fchmod(descriptor, 0o666 & ~mask)
-    os.close(descriptor)
-    return Path(name)
 
 
 _DIGITS = 5
@@ -174,7 +159,7 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
     Raises:
         InvalidRequest: the file cannot be written.
     """
-    write_whole(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "json")
+    write_text(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "json")
 
 
 def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = False) -> None:
@@ -285,7 +270,7 @@ class KeptResults:
             InvalidRequest: the file cannot be written.
         """
         content = {"method": "", "clips": list(self._documents.values()), "rows": list(rows)}
-        write_whole(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "json")
+        write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "json")
 
     def _read(self, overwrite: bool) -> list[dict[str, Any]]:
         try:

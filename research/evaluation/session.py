@@ -28,7 +28,6 @@ from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, m
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import Speech as Sound
-from gateway.methods import method_named
 from gateway.stages.method_check import models_for
 from gateway.stages.opening import StageHost
 from research.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
@@ -37,6 +36,7 @@ from research.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rend
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
+from services.common.methods import method_named
 from services.common.wire.messages import timeline_to_proto
 from services.common.wire.mouth_curves import SPOKEN_FROM, TRIGGERS, Trigger, phone_times
 from services.common.wire.timeline import MOTION_RATE, Timeline

@@ -13,20 +13,20 @@ from typing import Final
 import numpy as np
 
 from dubstage.client import motion as motion_client
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_image
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.speech import extract_features, feature_block, motion_frames_for
 from gateway.media import sound
-from gateway.methods import LAG_FEATURES
 from gateway.stages.opening import StageHost
 from research.evaluation.types import FrameRange, Speech
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import fit_head_pose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
-from services.common.wire.messages import from_tensor, rational_to_proto, to_rgb_image
+from services.common.methods import LAG_FEATURES
+from services.common.wire.messages import from_tensor, rational_to_proto
 from services.common.wire.timeline import MOTION_RATE
 
 
@@ -53,7 +53,7 @@ class StageRetrack:
             config = face_pb2.TrackConfig(timeline=timeline, max_faces=1, smoothing_half_width=0)
             yield face_pb2.TrackRequest(config=config)
             for index, crop in enumerate(crops):
-                chunk = face_pb2.FrameChunk(frame_index=index, image=to_rgb_image(np.ascontiguousarray(crop)))
+                chunk = face_pb2.FrameChunk(frame_index=index, image=to_image(np.ascontiguousarray(crop)))
                 yield face_pb2.TrackRequest(frame=chunk)
 
         landmarks = np.full((len(crops), NUM_LANDMARKS, 3), np.nan, np.float32)

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.opening import weights_of
 from research.evaluation.cases import Configuration, TableRow, reported
-from research.evaluation.results import KeptResults, check_writable, file_errors_named, write_whole
+from research.evaluation.results import KeptResults, check_writable, file_errors_named, write_text
 from research.evaluation.types import COSTS, METRICS, VARIANTS, Variant
 from services.common.errors import InvalidRequest
 
@@ -292,7 +292,7 @@ class TableRun:
         """
         rows = self.filled()
         self._kept.write(rows_document(rows))
-        write_whole(self._path, markdown(self._title, rows), "table")
+        write_text(self._path, markdown(self._title, rows), "table")
 
 
 def labels_of(clips: Sequence[Path]) -> dict[Path, str]:

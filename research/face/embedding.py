@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from services.common.array_types import Float32, UInt8
 from services.common.errors import ContractBroken, InvalidRequest
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.face.tracking import EMBEDDING_SIZE, INPUT, NETWORK, OUTPUT, SIDE
 
 PACKAGE: Final = "@vladmandic/face-api 1.7.15"

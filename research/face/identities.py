@@ -28,8 +28,8 @@ from research.training.trainset import ClipRow, TrainSet, all_identities, by_spe
 from services.common.array_types import UInt8
 from services.common.errors import DubstageError
 from services.common.face.crops import HeadPose
+from services.common.files import write_whole
 from services.common.geometry.morphable_model import default_model
-from services.common.store.exported_networks import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.face.fitting.identity import IdentityFitter
 from services.face.fitting.model import model_landmarks

@@ -26,8 +26,8 @@ from research.training.networks import Opening, Preparation
 from research.training.trainset import FORMAT_VERSION, ClipRow, TrainSet, part_path
 from services.common.array_types import Array, Bool, Float32
 from services.common.errors import DubstageError, InvalidRequest
+from services.common.files import write_whole
 from services.common.geometry.morphable_model import default_model
-from services.common.store.exported_networks import write_whole
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
 from services.motion.basis import LandmarkBasis, fit_basis
 from services.motion.expression import NUM_EXPRESSION, expression_basis, expression_spread

@@ -18,11 +18,12 @@ from research.motion.clips import TrainingClip, footage_of, with_lag_fraction
 from research.motion.protocol import SELECTED_ON, Encode, Fold, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
 from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
+from services.common.methods import PREDICTORS
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.lag import LAG_STATES
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictor import Predictor
-from services.motion.predictors.registry import PREDICTORS
+from services.motion.predictors.registry import predictor_named
 from services.motion.style import Style
 from services.motion.types import EXTRA_FEATURES
 
@@ -115,7 +116,7 @@ def evaluate(
     Returns:
         The report: `variant/group` -> scores, `variant/milliseconds_a_frame`, method and version.
     """
-    report: dict[str, object] = {"method": predictor.name, "version": predictor.version(models)}
+    report: dict[str, object] = {"method": predictor.spec.name, "version": predictor.version(models)}
     for variant in compared:
         served = ServedPredictor(predictor, models, variant.constraints)
         for group, members in groups.items():
@@ -142,7 +143,7 @@ def evaluate(
 
 def extra_features(predictor: Predictor) -> list[str]:
     """Return the further tensors of the sound that a predictor hears, and the tensor that lags are measured with."""
-    return sorted({LAG_STATES, *(name for name in predictor.features if name in EXTRA_FEATURES)})
+    return sorted({LAG_STATES, *(name for name in predictor.spec.tensors if name in EXTRA_FEATURES)})
 
 
 def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
@@ -176,7 +177,7 @@ def main() -> int:
     parser = evaluation_parser(__doc__)
     parser.add_argument("--predictor", choices=tuple(PREDICTORS), required=True, help="Predictor to evaluate.")
     arguments = parser.parse_args()
-    return run(PREDICTORS[arguments.predictor], arguments)
+    return run(predictor_named(arguments.predictor), arguments)
 
 
 if __name__ == "__main__":

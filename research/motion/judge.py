@@ -29,11 +29,12 @@ from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
+from services.common.methods import PREDICTORS
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, rest_and_range, runs, silence_opening
 from services.motion.constraints import LIVE, WHOLE
 from services.motion.features import bilabial_probability
 from services.motion.models import MotionModels
-from services.motion.predictors.registry import PREDICTORS
+from services.motion.predictors.registry import predictor_named
 from services.motion.style import Style
 from services.motion.types import SpeechFeatures
 
@@ -227,7 +228,7 @@ def main() -> int:
     )
     parser.add_argument("--live", action="store_true", help="Constrain the mouths as for live speech. Default: as for files.")
     arguments = parser.parse_args()
-    data, predictor = TrainSet(arguments.data), PREDICTORS[arguments.predictor]
+    data, predictor = TrainSet(arguments.data), predictor_named(arguments.predictor)
     extra = extra_features(predictor)
     models = MotionModels(arguments.weights)
     encode, predict = personalized(predictor, models), ServedPredictor(predictor, models, LIVE if arguments.live else WHOLE)

@@ -16,7 +16,7 @@ from research.motion.basis import EXPRESSION
 from research.motion.export import export_sync
 from research.motion.sync import CONFIGS, SyncTraining
 from research.training.networks import Preparation, TrainableNetwork
-from services.motion.predictors.registry import PREDICTORS
+from services.common.methods import PREDICTORS
 
 SYNC: Final = TrainableNetwork(
     name="sync",

@@ -15,7 +15,7 @@ from torch import nn
 from research.training.run_folder import CARD, read_config
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
 BEST: Final = "best.safetensors"

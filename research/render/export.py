@@ -8,8 +8,8 @@ fails and leaves no file.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,8 @@ from research.training.run_folder import CONFIG
 from services.common.array_types import Array, UInt8
 from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_SIZE
-from services.common.store.exported_networks import copy_card, write_whole
+from services.common.files import write_whole
+from services.common.store.exported_networks import copy_card
 from services.render.backends.model_files import (
     BATCH_AXIS,
     INPUT_PICTURES,
@@ -367,10 +368,9 @@ _FILE: Final = "calibration.npy"
 
 def write_calibration(run: Path, pictures: UInt8) -> None:
     """Write inputs, uint8 [N, 160, 160, C], into the folder of a run."""
-    partial = run / f".{_FILE}.partial"
-    with partial.open("wb") as stream:
-        np.save(stream, pictures)
-    os.replace(partial, run / _FILE)
+    content = io.BytesIO()
+    np.save(content, pictures)
+    write_whole(run / _FILE, content.getvalue())
 
 
 def read_calibration(run: Path) -> UInt8:

@@ -7,7 +7,7 @@ from typing import Final
 from research.render.perceptual import NETWORK as PERCEPTUAL
 from research.render.training import training_named
 from research.training.networks import Preparation, TrainableNetwork
-from services.render.renderers.registry import RENDERERS
+from services.common.methods import RENDERERS
 
 NETWORKS: Final[tuple[TrainableNetwork, ...]] = (
     PERCEPTUAL,

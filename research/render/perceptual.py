@@ -20,7 +20,7 @@ from research.training.training import Check, LoopSettings, OptimiserSettings, S
 from research.training.trainset import TrainSet
 from services.common.array_types import Float32, Int64
 from services.common.face.crops import HeadPose, head_to_box
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork
 from services.render.networks.weights import save_weights
 

@@ -33,11 +33,12 @@ from research.training.networks import Opening, TrainableNetwork
 from research.training.training import Training
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
+from services.common.methods import RENDERERS
 from services.render.backends.base import Backend
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, ModelFile
 from services.render.networks.perceptual import PerceptualNetwork, load_perceptual
 from services.render.pairs import BASE, Pair
-from services.render.renderers.registry import RENDERERS, renderer_named
+from services.render.renderers.registry import renderer_named
 from services.render.types import PersonalizeProgress
 
 _PLAN: Final = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512))
@@ -271,6 +272,6 @@ def training_named(name: str) -> RendererTraining:
     Raises:
         ModelNotFound: there is no renderer of this name; the message lists the names.
     """
-    module: Any = import_module(f"research.methods.{renderer_named(name).name}.render")
+    module: Any = import_module(f"research.methods.{renderer_named(name).spec.name}.render")
     training: RendererTraining = module.TRAINING
     return training

@@ -41,7 +41,8 @@ from services.common.errors import ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import BORDER_POINTS, NUM_ANCHORS, NUM_CONTROL_POINTS, SMOOTHING, WINDOW
-from services.common.store.exported_networks import write_exported_network, write_whole
+from services.common.files import write_whole
+from services.common.store.exported_networks import write_exported_network
 from services.texture.temporal_warp import MAX_WINDOWS, NETWORK_FILE, TemporalWarpModel
 
 _MOVABLE = NUM_CONTROL_POINTS - len(BORDER_POINTS)

@@ -24,7 +24,7 @@ from research.training.networks import Opening, TrainableNetwork, network_named,
 from research.training.run_folder import CONFIG, RunFolder, read_config
 from research.training.trainset import TrainSet
 from services.common.errors import DubstageError, InvalidRequest
-from services.common.store.files import make_folder, translating_full_disk
+from services.common.files import make_folder, translating_full_disk
 
 ConfigT = TypeVar("ConfigT")
 

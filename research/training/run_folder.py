@@ -19,8 +19,9 @@ import torch
 from research.training.trainset import ClipRow
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
-from services.common.store.exported_networks import card_of, write_whole
-from services.common.store.files import locked_folder, make_folder
+from services.common.files import make_folder, write_whole
+from services.common.locks import locked_folder
+from services.common.store.exported_networks import card_of
 from services.common.store.tensor_bytes import encode_arrays
 
 CONFIG: Final = "config.json"

@@ -17,7 +17,6 @@ they draw, when they draw them, and keep a bounded number of bytes.
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
+from services.common.files import write_whole
 
 MANIFEST: Final = "manifest.jsonl"
 REFUSED: Final = "refused.jsonl"
@@ -145,10 +145,7 @@ def manifest_line(row: ClipRow) -> str:
 
 def write_manifest(folder: Path, rows: Iterable[ClipRow]) -> None:
     """Write the manifest of a training set. A reader sees the manifest before or the whole new one."""
-    partial = folder / f".{MANIFEST}.partial"
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(map(manifest_line, rows))
-    os.replace(partial, folder / MANIFEST)
+    write_whole(folder / MANIFEST, (manifest_line(row).encode() for row in rows))
 
 
 def read_manifest(folder: Path) -> Iterator[ClipRow]:

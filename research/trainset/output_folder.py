@@ -10,7 +10,6 @@ A film or recording of more than a minute is cut into pieces. Each piece is a cl
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +33,8 @@ from research.training.trainset import (
     shard_name,
 )
 from services.common.array_types import Array
-from services.common.store.files import locked_folder, translating_full_disk
+from services.common.files import translating_full_disk, write_whole
+from services.common.locks import locked_folder
 from services.common.store.tensor_bytes import encode_arrays
 
 
@@ -66,13 +66,7 @@ class ClipFiles:
         Raises:
             OSError: the file cannot be written. Nothing of it is left, so that a full disk has room for the manifest.
         """
-        path = self.path(part)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            partial.write_bytes(encode_arrays(arrays, {"format": FORMAT_VERSION, **about}))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(self.path(part), encode_arrays(arrays, {"format": FORMAT_VERSION, **about}))
 
     def get(self, part: Part, *names: str) -> dict[str, Any]:
         """Return arrays of a file.
@@ -191,10 +185,7 @@ def read_record(folder: Path, shard: str, name: str) -> ClipRecord | None:
 
 def write_record(folder: Path, name: str, record: ClipRecord) -> None:
     """Write the record of a clip. The record comes after all other files: it marks the clip as finished."""
-    path = record_path(folder, record.shard, name)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(asdict(record), ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(record_path(folder, record.shard, name), f"{json.dumps(asdict(record), ensure_ascii=False)}\n".encode())
 
 
 def files_of(folder: Path, record: ClipRecord, parts: tuple[Part, ...]) -> Iterator[Path]:
@@ -289,7 +280,4 @@ def write_incomplete(output: Path, missing: Mapping[str, Mapping[str, str]]) -> 
 
 
 def _write_lines(path: Path, lines: Iterable[Mapping[str, str]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    os.replace(partial, path)
+    write_whole(path, (f"{json.dumps(line, ensure_ascii=False)}\n".encode(errors="backslashreplace") for line in lines))

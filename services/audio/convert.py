@@ -9,13 +9,14 @@ from typing import Final
 import numpy as np
 
 from dubstage.audio.v1alpha1 import audio_pb2 as pb
+from dubstage.client import to_tensor
 from services.audio.extract import FeatureExtractor, collect
 from services.audio.models import KINDS, AudioModels
 from services.audio.types import FeatureBlock
 from services.audio.voice_activity import SPEECH_PROBABILITY
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
-from services.common.wire.messages import num_frames_from_proto, timeline_from_proto, to_tensor
+from services.common.wire.messages import num_frames_from_proto, timeline_from_proto
 
 _ALWAYS: Final = frozenset({SPEECH_PROBABILITY.name})
 """Kinds that are part of every answer and have no number in the contract."""

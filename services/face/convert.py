@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from services.common.errors import InvalidRequest
@@ -26,7 +27,6 @@ from services.common.wire.messages import (
     ref_from_proto,
     ref_to_proto,
     timeline_from_proto,
-    to_tensor,
 )
 from services.face.types import FaceCoefficients, FrameFaces, Reason, TrackedFace, TrackOptions
 

@@ -13,7 +13,7 @@ from services.common.server.limits import WorkerPool
 from services.common.server.process import StageParts, main_of
 from services.common.store.artefacts import ArtefactStore
 from services.motion.models import MotionModels
-from services.motion.predictors.registry import PREDICTORS
+from services.motion.predictors.registry import all_predictors
 from services.motion.servicer import MotionServicer
 from services.motion.settings import MotionSettings
 from services.motion.style import MIN_FRAMES
@@ -33,9 +33,9 @@ def compose(settings: MotionSettings) -> StageParts:
             np.ones(MIN_FRAMES, np.bool_),
             np.tile(np.eye(POSE_SIZE)[-1], (MIN_FRAMES, 1)),
         )
-        for predictor in PREDICTORS.values():
+        for predictor in all_predictors():
             style = predictor.encode_style(still, models())
-            predictor.open(models(), style, None).push_silence(predictor.frames_ahead + 1)
+            predictor.open(models(), style, None).push_silence(predictor.spec.frames_ahead + 1)
 
     pools = tuple(
         WorkerPool(num_threads=threads, max_queued=settings.max_queued_computations, name=name)

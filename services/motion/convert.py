@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64
@@ -23,7 +24,6 @@ from services.common.wire.messages import (
     rate_from_proto,
     ref_from_proto,
     timeline_from_proto,
-    to_tensor,
 )
 from services.common.wire.timeline import MOTION_RATE, Timeline
 from services.motion.types import (
@@ -33,7 +33,6 @@ from services.motion.types import (
     NUM_POINTS,
     NUM_POSE_POINTS,
     ROWS_PER_FRAME,
-    SHARED_FEATURES,
     Footage,
     LagEstimate,
     Motion,
@@ -106,7 +105,7 @@ def features_from_proto(request: pb.PredictMotionRequest, features: Collection[s
 
     Args:
         request: the message.
-        features: tensors that the predictor hears (Predictor.features).
+        features: tensors that the predictor hears (PredictorSpec.tensors).
 
     Raises:
         InvalidRequest: a second config, an empty message, or see block_from_proto.
@@ -116,12 +115,12 @@ def features_from_proto(request: pb.PredictMotionRequest, features: Collection[s
     return block_from_proto(request.features, features)
 
 
-def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[str] = SHARED_FEATURES) -> FeatureBlock:
+def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[str]) -> FeatureBlock:
     """Return a block of features from the audio stage.
 
     Args:
         block: the message.
-        features: tensors that the predictor hears (Predictor.features). Other tensors are ignored.
+        features: tensors that the predictor hears (PredictorSpec.tensors). Other tensors are ignored.
 
     Raises:
         InvalidRequest: a tensor is missing, has a wrong shape or type, is not finite, or holds no probabilities.

@@ -1,4 +1,4 @@
-"""The declaration of a motion predictor: what it needs, what it answers, and the functions that run it."""
+"""A motion predictor: its row in the table of methods, and the functions that run it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from services.common.face.landmarks import never_open
+from services.common.methods import PredictorSpec
 from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
-from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
+from services.motion.types import Footage, SpeechFeatures
 
 Shape = Callable[[MotionModels], tuple[int, ...]]
 """Shape of an array of the style artefact. Takes the models, because sizes depend on the exported network."""
@@ -43,8 +44,7 @@ class Predictor:
     """One motion predictor.
 
     Attributes:
-        name: the method's name, as requests give it.
-        frames_ahead: frames of features (25 per second) that a frame waits for.
+        spec: the predictor's row, `PREDICTORS[NAME]`.
         version: returns the digest of the networks.
         open: returns the predictor of one person on the 25 frames/s grid. Arguments: the networks; the style of the person; closure
             of the lips on p, b, m and in silence, None: the default constraints. Raises InvalidRequest if the style lacks what the
@@ -53,20 +53,15 @@ class Predictor:
             footage without lag, T frames; the enrolment footage, T frames; the networks. Yields progress, and the refined style in
             the last step. Arrays that other predictors added stay as they are. Raises NoUsableFootage if fewer than 50 frames are
             usable.
-        features: tensors of AudioFeatureBlock that the predictor hears besides the speech probability.
-        moves_head: whether the predictor answers head poses; then the predictor needs the head poses of the footage too.
         style_arrays: arrays that this predictor adds to the style artefact: name -> shape.
         encode_style: returns the style of a person from tracked footage.
         mean_style: returns the style for the ablation without style.
     """
 
-    name: str
-    frames_ahead: int
+    spec: PredictorSpec
     version: Callable[[MotionModels], str]
     open: Callable[[MotionModels, Style, ConstraintConfig | None], MotionGrid]
     personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[Step]]
-    features: tuple[str, ...] = SHARED_FEATURES
-    moves_head: bool = False
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)
     encode_style: Callable[[Footage, MotionModels], Style] = encode_mouths
     mean_style: Callable[[Style, MotionModels], Style] = mean_speaker

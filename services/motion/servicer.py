@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1 import motion_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
@@ -13,6 +12,7 @@ from services.common.server.limits import WorkerPool
 from services.common.server.messages import config_message
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
 from services.common.wire.messages import ref_from_proto, ref_to_proto
+from services.common.wire.models import predictor_to_proto
 from services.motion.constraints import LIVE, WHOLE
 from services.motion.convert import (
     PredictConfig,
@@ -28,7 +28,7 @@ from services.motion.lag import LAG_STATES, estimate_lag
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
+from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream
 from services.motion.style import STYLE_FORMAT, Style
 from services.motion.sync import sync_distance
@@ -59,7 +59,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
         models = self._serving(predictor)
         stream = await self._workers.run(self._open, predictor, config, models)
         async for request in requests:
-            block = features_from_proto(request, predictor.features)
+            block = features_from_proto(request, predictor.spec.tensors)
             motion = await self._workers.run(stream.push, block.first_frame, block.features)
             for reply in motion_to_proto(motion):
                 yield reply
@@ -74,7 +74,7 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     async def EncodeStyle(self, request: pb.EncodeStyleRequest, context: Any) -> pb.EncodeStyleResponse:  # noqa: N802
         """Measure the style of a person from tracked footage."""
         predictor = predictor_named(request.method, "method")
-        poses = request.head_poses if predictor.moves_head else None
+        poses = request.head_poses if predictor.spec.moves_head else None
         footage = footage_from_proto(
             request.mouth_landmarks, request.usable, request.frame_rate, head_poses=poses, pose_landmarks=request.pose_landmarks
         )
@@ -98,8 +98,8 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     ) -> AsyncIterator[pb.PersonalizeResponse]:
         """Yield progress, then the refined style. No predictor of today uses `seed`: solutions have a closed form."""
         predictor = predictor_named(request.method, "method")
-        block = block_from_proto(request.features, predictor.features)
-        poses = request.head_poses if predictor.moves_head else None
+        block = block_from_proto(request.features, predictor.spec.tensors)
+        poses = request.head_poses if predictor.spec.moves_head else None
         footage = footage_from_proto(request.mouth_landmarks, request.usable, head_poses=poses)
         same_length(block, footage)
         models = self._serving(predictor)
@@ -114,7 +114,9 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:  # noqa: N802
         """List the predictors of this stage."""
         models = self._models()
-        return pb.ListModelsResponse(models=[_declaration(each, models) for each in PREDICTORS.values()])
+        return pb.ListModelsResponse(
+            models=[predictor_to_proto(each.spec, version=each.version(models)) for each in all_predictors()]
+        )
 
     def _serving(self, predictor: Predictor) -> MotionModels:
         models = self._models()
@@ -136,17 +138,6 @@ class MotionServicer(motion_pb2_grpc.MotionServiceServicer):
 
     def _keep_style(self, style: Style, models: MotionModels) -> ArtefactRef:
         return self._store.put_arrays(style.arrays(), {"format": STYLE_FORMAT, "model": models.version})
-
-
-def _declaration(predictor: Predictor, models: MotionModels) -> pb.Model:
-    """Return what a predictor declares, as a message."""
-    return pb.Model(
-        name=predictor.name,
-        version=predictor.version(models),
-        features=[audio_pb2.FeatureKind.Value(f"FEATURE_KIND_{name.upper()}") for name in predictor.features],
-        frames_ahead=predictor.frames_ahead,
-        moves_head=predictor.moves_head,
-    )
 
 
 def _lag_of(features: SpeechFeatures, footage: Footage, models: MotionModels) -> pb.EstimateLagResponse:

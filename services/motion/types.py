@@ -23,8 +23,6 @@ NUM_MELS: Final = 80
 NUM_POINTS: Final = 59
 NUM_POSE_POINTS: Final = NUM_UPPER
 """Points of the upper face that a style may be encoded with."""
-SHARED_FEATURES: Final = ("mel", "posteriorgram")
-"""Tensors of AudioFeatureBlock that every predictor hears, with the speech probability: the constraints read them."""
 EXTRA_FEATURES: Final[Mapping[str, tuple[int, ...]]] = {
     "mfcc": (ROWS_PER_FRAME, 40),
     "identity_removed": (ROWS_PER_FRAME, 20),

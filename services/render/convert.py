@@ -5,33 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from dubstage.client import to_image, to_tensor
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest, ModelNotFound
 from services.common.face.crops import MAX_BOX_PX
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import (
-    from_image,
-    from_tensor,
-    ref_from_proto,
-    ref_to_proto,
-    to_gray_image,
-    to_rgb_image,
-    to_tensor,
-)
+from services.common.wire.messages import from_image, from_tensor, ref_from_proto, ref_to_proto
+from services.common.wire.models import renderer_to_proto
 from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
 from services.render.streams import RenderModels
-from services.render.types import ModelInfo, PersonalizeProgress, RenderedFrame, RenderFrame, TextureInput
+from services.render.types import ModelInfo, PersonalizeProgress, RenderedFrame, RenderFrame
 
 _LARGEST_FEATURE: Final = 1e4
 """Largest magnitude of a speech feature or a neural feature."""
-_TEXTURES: Final = {
-    TextureInput.NONE: pb.TEXTURE_INPUT_NONE,
-    TextureInput.WARPED: pb.TEXTURE_INPUT_WARPED,
-    TextureInput.DRAWN: pb.TEXTURE_INPUT_DRAWN,
-}
 
 
 def model_from_proto(name: str, models: RenderModels, field: str) -> ModelFile:
@@ -78,7 +67,7 @@ def reference_from_proto(config: pb.RenderConfig, model: ModelFile, renderer: Re
     Raises:
         InvalidRequest: the picture has another form.
     """
-    if "reference" not in renderer.inputs or not config.HasField("reference"):
+    if "reference" not in renderer.spec.inputs or not config.HasField("reference"):
         return None
     return from_image(config.reference, "config.reference", channels=3, size=(model.box_size, model.box_size))
 
@@ -103,7 +92,7 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None, model: Mod
     side = model.box_size
 
     def is_given(name: str) -> bool:
-        return name in renderer.inputs and frame.HasField(name)  # type: ignore[arg-type]  # names of INPUTS are fields
+        return name in renderer.spec.inputs and frame.HasField(name)  # type: ignore[arg-type]  # inputs are names of fields
 
     def features(name: str, any_shape: tuple[int | None, ...]) -> Float32 | None:
         if not is_given(name):
@@ -130,9 +119,9 @@ def frame_to_proto(frame: RenderFrame) -> pb.RenderRequest:
     return pb.RenderRequest(
         frame=pb.RenderFrame(
             frame_index=frame.frame_index,
-            background=to_rgb_image(frame.background),
-            texture=None if frame.texture is None else to_rgb_image(frame.texture),
-            mask=to_gray_image(frame.mask),
+            background=to_image(frame.background),
+            texture=None if frame.texture is None else to_image(frame.texture),
+            mask=to_image(frame.mask),
             box_landmarks=to_tensor(frame.box_landmarks),
             context_only=frame.context_only,
             speech_features=None if frame.speech_features is None else to_tensor(frame.speech_features),
@@ -143,7 +132,7 @@ def frame_to_proto(frame: RenderFrame) -> pb.RenderRequest:
 
 def rendered_to_proto(frame: RenderedFrame) -> pb.RenderResponse:
     """Return the message of a picture."""
-    return pb.RenderResponse(frame_index=frame.frame_index, box=to_rgb_image(frame.box), mask=to_gray_image(frame.mask))
+    return pb.RenderResponse(frame_index=frame.frame_index, box=to_image(frame.box), mask=to_image(frame.mask))
 
 
 def bank_from_proto(request: pb.PersonalizeRequest) -> ArtefactRef:
@@ -163,7 +152,7 @@ def identity_from_proto(request: pb.PersonalizeRequest, renderer: Renderer) -> A
     Raises:
         InvalidRequest: the renderer needs an identity and the request names none, or the reference is malformed.
     """
-    if not renderer.needs_identity:
+    if not renderer.spec.needs_identity:
         return None
     if not request.HasField("identity"):
         raise InvalidRequest(f"identity is missing: model {request.model!r} draws the person's face", field="identity")
@@ -189,23 +178,11 @@ def models_to_proto(models: list[ModelInfo], unavailable: Mapping[str, str]) -> 
         models: loaded models.
         unavailable: names of the models that the backend cannot read, each with the reason and the remedy.
     """
-    return pb.ListModelsResponse(
+    listed = pb.ListModelsResponse(
         unavailable=[pb.UnavailableModel(name=name, reason=reason) for name, reason in sorted(unavailable.items())],
-        models=[
-            pb.Model(
-                name=model.name,
-                sha256=model.sha256,
-                backend=model.backend,
-                precision=str(model.precision),
-                num_threads=model.num_threads,
-                frames_before=model.frames_before,
-                frames_after=model.frames_after,
-                inputs=model.inputs,
-                texture=_TEXTURES[model.texture],
-                needs_actor=model.needs_actor,
-                needs_identity=model.needs_identity,
-                box_multiple=model.box_multiple,
-            )
-            for model in models
-        ],
+        models=[renderer_to_proto(model.spec) for model in models],
     )
+    for message, model in zip(listed.models, models, strict=True):
+        message.sha256, message.backend, message.precision = model.sha256, model.backend, str(model.precision)
+        message.num_threads, message.box_multiple = model.num_threads, model.box_multiple
+    return listed

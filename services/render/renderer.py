@@ -15,8 +15,9 @@ import numpy as np
 from services.common.array_types import Array, Float32, UInt8
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.mouth_bank import MouthBank
+from services.common.methods import RendererSpec
 from services.render.backends.model_files import ModelFile
-from services.render.types import PersonalizeProgress, RenderFrame, TextureInput
+from services.render.types import PersonalizeProgress, RenderFrame
 
 T = TypeVar("T")
 
@@ -171,11 +172,6 @@ def with_face(frame: RenderFrame, face: Float32) -> UInt8:
     return np.where(frame.mask[:, :, None] > 0, drawn, frame.background)
 
 
-INPUTS: Final = frozenset({"texture", "speech_features", "neural_features", "reference"})
-"""Optional fields of a request: fields of RenderFrame that a renderer can need, and `reference` of RenderConfig, which it can take.
-Without a reference in the request, the reference picture in the actor's state is used."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StreamSetup:
     """Everything that one stream is opened with.
@@ -197,7 +193,7 @@ class PersonalizeJob:
 
     Attributes:
         bank: the person's mouth pictures and landmarks, one frame or more.
-        drawing: draws the person's face; None for renderers without `needs_identity`.
+        drawing: draws the person's face; None for renderers whose row has no `needs_identity`.
         weights: folder with the prior's weights (.safetensors).
         num_steps: steps of the optimiser; 0 takes the renderer's own number.
         seed: random seed of the choice of frames and of noise.
@@ -216,38 +212,16 @@ class PersonalizeJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renderer:
-    """One renderer, as the registry (services.render.renderers.registry) holds it.
+    """One renderer: its row in the table of methods, and the functions that run it.
 
     Attributes:
-        name: name of the renderer and of its exported model.
-        frames_before: frames before a frame that its picture depends on.
-        frames_after: frames after a frame that its picture depends on.
-        inputs: optional fields of a request, names of INPUTS. All of them but `reference` must be set. Background, mask and box
-            landmarks always come.
-        texture: what the frame's `texture` shows.
-        needs_actor: whether pictures show the person only with an actor's state. Without one, such a renderer draws nobody.
-        needs_identity: whether personalisation needs the person's identity on a morphable model.
+        spec: the renderer's row, `RENDERERS[NAME]`.
         open: returns what draws the frames of one stream.
         personalize: finds an actor's state and yields progress; the state of the last report is the result. Imports PyTorch when
             called, so that a serving process without personalisations never loads PyTorch. Raises Cancelled (the call is over) and
             ModelNotFound (a weight file is missing).
-
-    Raises:
-        ValueError: `inputs` holds an unknown name, or `inputs` and `texture` contradict each other.
     """
 
-    name: str
-    frames_before: int = 0
-    frames_after: int = 0
-    inputs: tuple[str, ...] = ()
-    texture: TextureInput = TextureInput.NONE
-    needs_actor: bool = False
-    needs_identity: bool = False
+    spec: RendererSpec
     open: Callable[[StreamSetup], FrameRenderer[Any]]
     personalize: Callable[[PersonalizeJob], Iterator[PersonalizeProgress]]
-
-    def __post_init__(self) -> None:
-        if unknown := set(self.inputs) - INPUTS:
-            raise ValueError(f"renderer {self.name!r}: no input {sorted(unknown)}; there are {sorted(INPUTS)}")
-        if ("texture" in self.inputs) != (self.texture is not TextureInput.NONE):
-            raise ValueError(f"renderer {self.name!r}: inputs {self.inputs} do not fit texture {self.texture}")

@@ -80,7 +80,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
             async for batch in batches:
                 for rendered in await self._workers.run(stream.render, batch):
                     yield rendered_to_proto(rendered)
-        if renderer.frames_after:
+        if renderer.spec.frames_after:
             for rendered in await self._workers.run(stream.finish):
                 yield rendered_to_proto(rendered)
 

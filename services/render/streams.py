@@ -107,9 +107,9 @@ class FrameStream:
     def __init__(self, backend: Backend, renderer: Renderer, setup: StreamSetup) -> None:
         self._backend, self._model = backend, setup.model
         self._renderer = renderer.open(setup)
-        self._window: FrameWindow[Any] = FrameWindow(renderer.frames_before, renderer.frames_after)
-        self._sees_neighbours = bool(renderer.frames_before or renderer.frames_after)
-        self._frame_inputs = [name for name in renderer.inputs if name != "reference"]
+        self._window: FrameWindow[Any] = FrameWindow(renderer.spec.frames_before, renderer.spec.frames_after)
+        self._sees_neighbours = bool(renderer.spec.frames_before or renderer.spec.frames_after)
+        self._frame_inputs = [name for name in renderer.spec.inputs if name != "reference"]
 
     def render(self, frames: Sequence[RenderFrame]) -> list[RenderedFrame]:
         """Take the next frames, in order; return the pictures of those frames, context left out, whose frames after are known.
@@ -194,23 +194,17 @@ class RenderModels:
 
     def info(self) -> list[ModelInfo]:
         """Describe all models, ordered by name."""
-        return [self._info(file, renderer_named(name)) for name, file in sorted(self.files.items())]
-
-    def _info(self, file: ModelFile, renderer: Renderer) -> ModelInfo:
-        return ModelInfo(
-            name=file.name,
-            sha256=file.sha256,
-            backend=self.backend.name,
-            precision=self.backend.precision,
-            num_threads=self.backend.num_threads,
-            frames_before=renderer.frames_before,
-            frames_after=renderer.frames_after,
-            inputs=renderer.inputs,
-            texture=renderer.texture,
-            needs_actor=renderer.needs_actor,
-            needs_identity=renderer.needs_identity,
-            box_multiple=file.box_multiple,
-        )
+        return [
+            ModelInfo(
+                spec=renderer_named(name).spec,
+                sha256=file.sha256,
+                backend=self.backend.name,
+                precision=self.backend.precision,
+                num_threads=self.backend.num_threads,
+                box_multiple=file.box_multiple,
+            )
+            for name, file in sorted(self.files.items())
+        ]
 
 
 def load_models(folder: Path, backend: Backend) -> RenderModels:
@@ -230,7 +224,7 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
         except ModelNotFound as error:
             unavailable[name] = error.message
             continue
-        reference = _black(file) if "reference" in renderers[name].inputs else None
+        reference = _black(file) if "reference" in renderers[name].spec.inputs else None
         stream = open_stream(backend, file, default_state(file), reference)
         stream.render([blank_frame(file)])
         stream.finish()

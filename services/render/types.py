@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.common.array_types import Float32, UInt8
+from services.common.methods import RendererSpec
 
 
 class Precision(StrEnum):
@@ -20,17 +21,6 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-class TextureInput(StrEnum):
-    """Kind of picture in the `texture` of a frame."""
-
-    NONE = "none"
-    """The renderer takes no texture."""
-    WARPED = "warped"
-    """Mouths of the footage, warped to the target landmarks."""
-    DRAWN = "drawn"
-    """The person's face as the morphable model draws it; 0, 0, 0 where the face covers nothing."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class RenderFrame:
     """Input of one frame.
@@ -38,7 +28,7 @@ class RenderFrame:
     Attributes:
         frame_index: place in the stream; the answer has the same index.
         background: uint8 [H, W, 3], the footage's own render box; no pixel under the mask is read.
-        texture: uint8 [H, W, 3], see TextureInput; None: not given.
+        texture: uint8 [H, W, 3], see services.common.methods.TextureInput; None: not given.
         mask: uint8 [H, W], lower-face mask, 255 = to be replaced.
         box_landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
         context_only: the frame is a neighbour of frames that are wanted and gets no answer.
@@ -76,32 +66,19 @@ class ModelInfo:
     """A loaded model as ListModels describes it.
 
     Attributes:
-        name: name in requests.
+        spec: the renderer's row in the table of methods.
         sha256: digest of the network's file, hexadecimal.
         backend: runtime that computes the network.
         precision: number format of the arithmetic.
         num_threads: threads of one inference.
-        frames_before: frames before a frame that its picture depends on.
-        frames_after: frames after a frame that its picture depends on.
-        inputs: optional fields of a request that the model takes (services.render.renderer.INPUTS). All but `reference` must be
-            set.
-        texture: what the frame's `texture` shows.
-        needs_actor: whether pictures show the person only with an actor's state.
-        needs_identity: whether personalisation needs the person's identity on a morphable model.
         box_multiple: side of the render box in units of 160 pixels.
     """
 
-    name: str
+    spec: RendererSpec
     sha256: str
     backend: str
     precision: Precision
     num_threads: int
-    frames_before: int
-    frames_after: int
-    inputs: tuple[str, ...]
-    texture: TextureInput
-    needs_actor: bool
-    needs_identity: bool
     box_multiple: int
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
@@ -18,17 +19,7 @@ from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MAX_EXPRESSION, SPEECH_SHAPE
 from services.common.face.native_pictures import MAX_SCALE, NativeFile, encoded
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import (
-    face_from_proto,
-    from_image,
-    from_tensor,
-    pose_from_proto,
-    ref_from_proto,
-    ref_to_proto,
-    to_gray_image,
-    to_rgb_image,
-    to_tensor,
-)
+from services.common.wire.messages import face_from_proto, from_image, from_tensor, pose_from_proto, ref_from_proto, ref_to_proto
 from services.texture.backgrounds import Backgrounds
 from services.texture.bank import DEFAULT_FRAMES
 from services.texture.types import (
@@ -281,7 +272,7 @@ def portrait_frame_from_proto(request: pb.RotatePortraitRequest, last: int | Non
 def turned_to_proto(frame_index: int, turned: TurnedPortrait) -> pb.RotatePortraitResponse:
     """Return the answer for one frame."""
     return pb.RotatePortraitResponse(
-        frame_index=frame_index, picture=to_rgb_image(turned.picture), landmarks=to_tensor(turned.landmarks)
+        frame_index=frame_index, picture=to_image(turned.picture), landmarks=to_tensor(turned.landmarks)
     )
 
 
@@ -352,11 +343,11 @@ def warped_to_proto(warped: WarpedFrame) -> pb.RetrieveWarpResponse:
     """Return the answer for one frame."""
     return pb.RetrieveWarpResponse(
         frame_index=warped.frame_index,
-        warped=to_rgb_image(warped.texture),
+        warped=to_image(warped.texture),
         box_landmarks=to_tensor(warped.box_landmarks),
         bank_frame_index=warped.bank_frame_index,
         distance=warped.distance,
         fitting_error=warped.fitting_error,
         bending_energy=warped.bending_energy,
-        detail=None if warped.detail is None else to_gray_image(warped.detail),
+        detail=None if warped.detail is None else to_image(warped.detail),
     )

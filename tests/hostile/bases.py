@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from skimage.data import astronaut
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
@@ -26,7 +27,7 @@ from services.common.face.crops import to_frame
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import pose_to_proto, ref_to_proto, to_gray_image, to_rgb_image, to_tensor
+from services.common.wire.messages import pose_to_proto, ref_to_proto
 from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures
 from services.texture.types import BankFrame
@@ -343,8 +344,8 @@ def _matching() -> texture_pb2.MatchBackgroundsRequest:
 
 
 def _boxes(count: int) -> list[Message]:
-    picture = to_rgb_image(np.random.default_rng(3).integers(0, 255, (160, 160, 3)).astype(np.uint8))
-    mask = to_gray_image(np.full((160, 160), 255, np.uint8))
+    picture = to_image(np.random.default_rng(3).integers(0, 255, (160, 160, 3)).astype(np.uint8))
+    mask = to_image(np.full((160, 160), 255, np.uint8))
     points = to_tensor(np.full((59, 2), 80.0, np.float32))
     frames = [
         render_pb2.RenderFrame(frame_index=n, background=picture, texture=picture, mask=mask, box_landmarks=points)

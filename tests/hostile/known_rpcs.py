@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
-from services.common.wire.messages import to_rgb_image, to_tensor
 from tests.hostile.bases import every_rpc
 from tests.hostile.case import REFUSED, Case, Outcome
 from tests.hostile.rpcs import UNCALLED, Changed, changed_case, send
@@ -130,11 +130,11 @@ def _numbers() -> list[Case]:
 
 
 def _thin_portrait(messages: list[Any]) -> None:
-    messages[0].config.portrait.CopyFrom(to_rgb_image(np.zeros((1, 4000, 3), np.uint8)))
+    messages[0].config.portrait.CopyFrom(to_image(np.zeros((1, 4000, 3), np.uint8)))
 
 
 def _tall_portrait(messages: list[Any]) -> None:
-    messages[0].config.portrait.CopyFrom(to_rgb_image(np.zeros((4000, 1, 3), np.uint8)))
+    messages[0].config.portrait.CopyFrom(to_image(np.zeros((4000, 1, 3), np.uint8)))
 
 
 def _bytes() -> list[Case]:

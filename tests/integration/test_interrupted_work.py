@@ -36,11 +36,11 @@ from gateway.dub.speech import MotionRequest, extract_features, motion_frames_fo
 from gateway.dub.windows import window_config
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
-from gateway.methods import method_named
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages
 from services.common.errors import BackendUnavailable
+from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import dubbing, progress, until
 from tests.integration.films import OTHER, Media

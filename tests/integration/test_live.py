@@ -14,7 +14,7 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import Connection, DubstageCallError, rpcs
 from dubstage.client import gateway as client
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
-from gateway.methods import DEFAULT_METHOD, METHODS
+from services.common.methods import DEFAULT_METHOD, METHODS
 from tests.integration.client_calls import enrolment, until
 from tests.integration.servers import RunningGateway, StartGateway
 

@@ -13,7 +13,7 @@ from skimage.data import astronaut
 
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
-from gateway.methods import METHODS
+from services.common.methods import METHODS
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import NUM_FRAMES, Media
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway

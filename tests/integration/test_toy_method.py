@@ -1,11 +1,11 @@
-"""A whole new method: two rooms in a temporary package, one line in each registry, one row in the gateway's table.
+"""A whole new method: a package in each of two stages, and rows in the table of methods.
 
 A second renderer of the toy takes every optional input that the gateway makes: neural texture, speech and reference.
 """
 
 from __future__ import annotations
 
-import shutil
+import re
 import sys
 import wave
 from collections.abc import Iterator
@@ -32,17 +32,17 @@ from gateway.dub.outcome import DubOutcome
 from gateway.dub.plan import RENDERED
 from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest
-from gateway.methods import METHODS, SHARED_FEATURES, Method, Predictor, Renderer
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Float64, UInt8
 from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, NoUsableFootage
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
+from services.common.methods import METHODS, PREDICTORS, RENDERERS, Method, PredictorSpec, RendererSpec
 from services.common.store.artefacts import OWNER, ArtefactStore
-from services.motion.predictors.registry import PREDICTORS
+from services.motion import predictors
 from services.motion.types import MAX_LAG
+from services.render import renderers
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.renderers.registry import RENDERERS
 from tests.integration.films import SPEECH, Media, write_short_clip
 from tests.integration.servers import LoopThread, RunningGateway, RunningStages, StartGateway, serving_stages
 
@@ -50,33 +50,30 @@ NUM_FRAMES = 2 * MIN_ENROLMENT_FRAMES + MAX_LAG + 3
 """Frames of the footage: enough for the motion personalisation at any lag."""
 QUIET_S = 1.0
 """Silence before the speech begins."""
-ALL_INPUTS = replace(METHODS["everyone"].renderer, name="toy_all", reference=True)
+ALL_INPUTS = replace(RENDERERS["everyone"], name="toy_all", reference=True)
+TOY = Path(__file__).with_name("toy_method")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def toy(stages: RunningStages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The toy, registered in both stages and in the gateway, with its exported network beside those of the other methods.
+    """The toy's rows in the table, its packages beside those of the stages, and its networks beside those of the other renderers.
 
     The session's own stages begin before that: they would read the toy's weights, and keep them when the toy is gone.
     """
-    packages, weights = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("weights")
-    shutil.copytree(Path(__file__).with_name("toy_method"), packages / "toy_method")
+    weights = tmp_path_factory.mktemp("weights")
     for path in WEIGHTS_FOLDER.iterdir():
         (weights / path.name).symlink_to(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(packages)
         patch.setenv("DUBSTAGE_RENDER_WEIGHTS", str(weights))
-        predictor = import_module("toy_method.predictor").PREDICTOR
-        renderers = [import_module(f"toy_method.{module}") for module in ("renderer", "all_inputs")]
-        patch.setitem(PREDICTORS, "toy", predictor)
-        motion = Predictor(name="toy", features=SHARED_FEATURES, look_ahead_ms=80)
-        rows = {"toy": Renderer(name="toy", needs_actor=True), "toy_all": ALL_INPUTS}
-        for made, (name, row) in zip(renderers, rows.items(), strict=True):
-            patch.setitem(RENDERERS, name, made.RENDERER)
-            patch.setitem(METHODS, name, Method(name=name, motion=motion, renderer=row))
-            made.write_network(weights)
+        for package in (predictors, renderers):
+            patch.setattr(package, "__path__", [*package.__path__, str(TOY / package.__name__.rpartition(".")[2])])
+        patch.setitem(PREDICTORS, "toy", PredictorSpec(name="toy", package="toy", frames_ahead=2))
+        for row in (RendererSpec(name="toy", needs_actor=True), ALL_INPUTS):
+            patch.setitem(RENDERERS, row.name, row)
+            patch.setitem(METHODS, row.name, Method(name=row.name, motion=PREDICTORS["toy"], renderer=row))
+            import_module(f"{renderers.__name__}.{row.name}").write_network(weights)
         yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "toy_method"]:
+    for name in [name for name in sys.modules if re.search(r"\.toy(_all)?(\.|$)", name)]:
         del sys.modules[name]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.workspace import Workspace
-from gateway.methods import METHODS
 from gateway.stages.opening import StageHost
 from research.evaluation.clip import check_clip
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
@@ -17,6 +16,7 @@ from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack
 from research.evaluation.types import ClipResult
 from services.common.array_types import Float32, UInt8
+from services.common.methods import METHODS
 
 
 @dataclass

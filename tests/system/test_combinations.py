@@ -18,8 +18,8 @@ from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from gateway.methods import METHODS, combined, method_named
 from gateway.stages.opening import StageHost
+from services.common.methods import METHODS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import ROOT, UNPERSONALIZED, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.methods import METHODS
 from gateway.stages.opening import StageHost
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS
 from research.evaluation.protocol import EvaluationSettings
+from services.common.methods import METHODS
 from tests.system.dubbing import UNPERSONALIZED, cut
 from tests.system.evaluating import Evaluator
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 import pytest
 
 from gateway.dub.enrol import EnrolOptions
-from gateway.methods import METHODS
 from gateway.stages.opening import StageHost
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.protocol import EvaluationSettings
+from services.common.methods import METHODS
 from tests.system.evaluating import Evaluator
 
 SETTINGS: Final = EvaluationSettings(variants=("mean_mouth", "full"), bootstrap=BootstrapSettings(replicates=2), sample_count=0)

@@ -22,11 +22,11 @@ from gateway.dub.speech import extract_features
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
-from gateway.methods import LAG_FEATURES, method_named
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Array
 from services.common.errors import InvalidRequest
+from services.common.methods import LAG_FEATURES, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
 

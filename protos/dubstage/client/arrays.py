@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2 as pb
 
-_DTYPES: Final[dict[int, np.dtype[Any]]] = {
+DTYPES: Final[dict[int, np.dtype[Any]]] = {
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
     pb.DATA_TYPE_UINT16: np.dtype("<u2"),
     pb.DATA_TYPE_INT32: np.dtype("<i4"),
@@ -20,7 +20,8 @@ _DTYPES: Final[dict[int, np.dtype[Any]]] = {
     pb.DATA_TYPE_FLOAT64: np.dtype("<f8"),
     pb.DATA_TYPE_BOOL: np.dtype("?"),
 }
-_TYPES: Final = {dtype: number for number, dtype in _DTYPES.items()}
+"""Data types of the contracts, by DataType."""
+_TYPES: Final = {dtype: number for number, dtype in DTYPES.items()}
 
 Float32 = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -78,9 +79,9 @@ def from_tensor(message: pb.Tensor) -> npt.NDArray[Any]:
     Raises:
         ValueError: the message has no data type, or a shape that does not fit its data.
     """
-    if message.data_type not in _DTYPES:
+    if message.data_type not in DTYPES:
         raise ValueError(f"a tensor of data type {message.data_type}")
-    return np.frombuffer(message.data, _DTYPES[message.data_type]).reshape(tuple(message.shape))
+    return np.frombuffer(message.data, DTYPES[message.data_type]).reshape(tuple(message.shape))
 
 
 def to_image(pixels: Pixels) -> pb.Image:

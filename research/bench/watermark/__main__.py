@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from gateway.cli.options import gateway_settings
-from gateway.methods import DEFAULT_METHOD, METHODS
 from gateway.provenance.installation import open_sealer
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.stages.opening import open_stage
@@ -29,6 +28,7 @@ from research.bench.watermark.undubbed import faces_of_film, films_below, readin
 from research.bench.work import tell
 from research.evaluation.clip import chosen_clips
 from services.common.errors import DubstageError
+from services.common.methods import DEFAULT_METHOD, METHODS
 
 _TURNS: Final = 3
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
-from gateway.methods import DEFAULT_METHOD
 from research.bench.watermark.studio import Studio
 from research.bench.work import tell
 from services.common.errors import DubstageError
+from services.common.methods import DEFAULT_METHOD
 from tests.system.copied_mark import copy_mark
 from tests.system.dubbing import first_seconds
 

@@ -22,7 +22,7 @@ from research.training.training import Check, LoopSettings, Stateful, Training
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.common.face.drawing import lip_pictures
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.key_pictures import KeyPictures, moved_keys
 from services.render.renderers.headpose.renderer import FILE, FORMAT, LEVEL, MouthInterior, inner_area, lip_and_skin

@@ -54,7 +54,7 @@ from services.common.array_types import Float32, UInt8
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.key_pictures import STATE_SIZE as KEYS_STATE_SIZE
 from services.render.key_pictures import KeyPictures, choose_keys, grey_keys, unpacked

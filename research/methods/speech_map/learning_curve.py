@@ -26,7 +26,7 @@ from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, he
 from research.motion.evaluate import OFF
 from research.training.command import command_line, data_parser
 from research.training.trainset import CACHE_BYTES, BoundedCache, TrainSet
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.motion.basis import LandmarkBasis
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.speech_map import FILES, LinearMap, SpeechMapModel

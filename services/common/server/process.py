@@ -16,6 +16,7 @@ import structlog
 from prometheus_client.registry import Collector
 
 from services.common.errors import DubstageError
+from services.common.files import write_whole
 from services.common.server import error_status
 from services.common.server.limits import WorkerPool
 from services.common.server.resources import limit_arenas, skip_last_collection
@@ -110,9 +111,7 @@ def _give_up(stage: str, error: DubstageError) -> int:
 def _announce(server: StageServer, ready_file: Path | None) -> None:
     _log.info("serving", stage=server.stage, address=server.address)
     if ready_file is not None:
-        partial = ready_file.with_name(f".{ready_file.name}.partial")
-        partial.write_text(server.address + "\n", encoding="ascii")
-        partial.replace(ready_file)
+        write_whole(ready_file, f"{server.address}\n".encode("ascii"))
     # The stage goes on when its parent has closed stdout.
     with contextlib.suppress(BrokenPipeError):
         print(f"dubstage {server.stage} listening on {server.address}", flush=True)

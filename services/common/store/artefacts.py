@@ -19,19 +19,20 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
-from services.common.server.call_context import DEFAULT_TENANT, charge, current_caller
-from services.common.store.backends import open_backend
-from services.common.store.files import (
+from services.common.files import (
+    BLOB_MODE,
     PARTIAL,
     changed_meanwhile,
-    create_atomically,
+    create_whole,
     digest_and_size,
     pieces_of,
     sha256_of,
     time_of,
     unchanged,
-    write_atomically,
+    write_whole,
 )
+from services.common.server.call_context import DEFAULT_TENANT, charge, current_caller
+from services.common.store.backends import open_backend
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -150,7 +151,7 @@ class ArtefactStore:
         with self._backend.told():
             if not self._renew(path, ref):
                 if self._local:
-                    write_atomically(Path(path), [data])
+                    write_whole(Path(path), data, mode=BLOB_MODE, parents=True)
                 else:
                     with self._writing(path):
                         self._fs.pipe_file(path, data)
@@ -173,7 +174,8 @@ class ArtefactStore:
                 # The file is read a second time, and may have changed since.
                 if self._local:
                     with source.open("rb") as stream:
-                        write_atomically(Path(path), unchanged(pieces_of(stream), ref.sha256, source))
+                        pieces = unchanged(pieces_of(stream), ref.sha256, source)
+                        write_whole(Path(path), pieces, mode=BLOB_MODE, parents=True)
                 else:
                     self._upload(source, path, ref)
         return ref
@@ -358,9 +360,9 @@ class ArtefactStore:
                 return self._backend.write(path, owner, replace=replace)
         with self._backend.told():
             if replace:
-                write_atomically(Path(path), [owner])
+                write_whole(Path(path), owner, mode=BLOB_MODE, parents=True)
                 return True
-            return create_atomically(Path(path), owner)
+            return create_whole(Path(path), owner, mode=BLOB_MODE, parents=True)
 
     def keeps_old_versions(self) -> bool:
         """Return whether the store keeps the bytes of deleted blobs, as an S3 bucket with versioning. False where that is

@@ -13,7 +13,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK
 
 S3_ATTEMPTS: Final = 2
 """Attempts of one request. A whole operation is tried twice, so that a broken body is read again: four attempts, about a minute."""

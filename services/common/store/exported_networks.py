@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.files import write_whole
 
 CARD_ENDING: Final = ".card.md"
 """NAME.card.md beside NAME.onnx is the card of the training run that the network came from."""
@@ -78,21 +78,6 @@ def copy_card(run: Path, network: Path) -> Path | None:
 def card_of(network: Path) -> Path:
     """Return the path of the card that belongs to an ONNX file. There may be no such file."""
     return network.with_name(f"{network.stem}{CARD_ENDING}")
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name, then give it its own name, and return the path.
-
-    Raises:
-        OSError: the file cannot be written. An earlier file stays, and nothing of the new file is left.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 REMEDY: Final = "export the network into this folder again (`dubstage export`), or copy the file from its source again"

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from dubstage.client.arrays import DTYPES
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.common.v1alpha1 import common_pb2 as pb
 from services.common.array_types import Float32
@@ -28,28 +29,7 @@ from services.common.face.landmarks import NUM_LANDMARKS
 from services.common.store.artefacts import ArtefactRef, check_ref
 from services.common.wire.timeline import MAX_FRAMES, Timeline, check_rate, check_span, check_times
 
-_DTYPES: Final[dict[pb.DataType.ValueType, np.dtype[Any]]] = {
-    pb.DATA_TYPE_UINT8: np.dtype("u1"),
-    pb.DATA_TYPE_UINT16: np.dtype("<u2"),
-    pb.DATA_TYPE_INT32: np.dtype("<i4"),
-    pb.DATA_TYPE_INT64: np.dtype("<i8"),
-    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
-    pb.DATA_TYPE_FLOAT64: np.dtype("<f8"),
-    pb.DATA_TYPE_BOOL: np.dtype("?"),
-}
 _MAX_LENGTH: Final = 1 << 31
-_TYPES: Final = {dtype: number for number, dtype in _DTYPES.items()}
-
-
-def to_tensor(array: npt.NDArray[Any]) -> pb.Tensor:
-    """Return a Tensor message of an array of one of the contract's data types.
-
-    Raises:
-        TypeError: the contract has no such data type. Our own code is wrong.
-    """
-    if array.dtype not in _TYPES:
-        raise TypeError(f"no contract data type for {array.dtype}")
-    return pb.Tensor(data_type=_TYPES[array.dtype], shape=array.shape, data=np.ascontiguousarray(array).tobytes())
 
 
 def from_tensor(
@@ -76,7 +56,7 @@ def from_tensor(
             neither 0 nor 1.
     """
     required = np.dtype(dtype)
-    actual = _DTYPES.get(message.data_type)
+    actual = DTYPES.get(message.data_type)
     if actual != required:
         raise InvalidRequest(f"{field}: expected {required}, got {actual or 'no data type'}", field=field)
     got = tuple(message.shape)
@@ -101,18 +81,6 @@ def from_tensor(
     if required.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise InvalidRequest(f"{field}: a bool is a byte 0 or 1", field=field)
     return array
-
-
-def to_rgb_image(pixels: npt.NDArray[np.uint8]) -> pb.Image:
-    """Return an RGB8 Image of uint8 [H, W, 3]."""
-    height, width, _ = pixels.shape
-    return pb.Image(width=width, height=height, encoding=pb.IMAGE_ENCODING_RGB8, data=np.ascontiguousarray(pixels).tobytes())
-
-
-def to_gray_image(pixels: npt.NDArray[np.uint8]) -> pb.Image:
-    """Return a GRAY8 Image of uint8 [H, W]."""
-    height, width = pixels.shape
-    return pb.Image(width=width, height=height, encoding=pb.IMAGE_ENCODING_GRAY8, data=np.ascontiguousarray(pixels).tobytes())
 
 
 def from_image(message: pb.Image, field: str, *, channels: int, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:

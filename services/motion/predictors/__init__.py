@@ -1,1 +1,1 @@
-"""Motion predictors: one folder per method, and the registry."""
+"""Motion predictors: one folder each, and the registry, which finds the folders."""

@@ -1,44 +1,42 @@
-"""The motion predictors by name. A new method adds its PREDICTOR here."""
+"""The motion predictors of the table of methods, found by their places."""
 
 from __future__ import annotations
 
 from collections.abc import Container
+from importlib import import_module
 from typing import Final
 
 from services.common.errors import InvalidRequest
+from services.common.methods import PREDICTORS
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor, Shape
-from services.motion.predictors.everybody.predictor import PREDICTOR as EVERYBODY
-from services.motion.predictors.everybody.predictor import PREDICTOR_LIVE as EVERYBODY_LIVE
-from services.motion.predictors.everyone.predictor import PREDICTOR as EVERYONE
-from services.motion.predictors.headpose.predictor import PREDICTOR as HEADPOSE
-from services.motion.predictors.hetero.predictor import PREDICTOR as HETERO
-from services.motion.predictors.speech_map.predictor import PREDICTOR as SPEECH_MAP
-from services.motion.predictors.speech_map.predictor import PREDICTOR_LIVE as SPEECH_MAP_LIVE
-from services.motion.predictors.ugc.predictor import PREDICTOR as UGC
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING
 
-PREDICTORS: Final[dict[str, Predictor]] = {
-    predictor.name: predictor
-    for predictor in (SPEECH_MAP, SPEECH_MAP_LIVE, UGC, EVERYBODY, EVERYBODY_LIVE, HEADPOSE, HETERO, EVERYONE)
-}
+_FOLDER: Final = __name__.rpartition(".")[0]
 
 
-def predictor_named(name: str, field: str) -> Predictor:
-    """Return the predictor of a method.
+def predictor_named(name: str, field: str = "method") -> Predictor:
+    """Return the predictor of a row: the Predictor with this row in the module `predictor` of the row's package.
 
     Args:
-        name: the method's name.
+        name: the predictor's name.
         field: field of the request that holds the name.
 
     Raises:
-        InvalidRequest: the stage has no predictor of this name. The message lists the names that the stage has.
+        InvalidRequest: the table has no predictor of this name. The message lists the names.
     """
-    found = PREDICTORS.get(name)
-    if found is None:
+    row = PREDICTORS.get(name)
+    if row is None:
         known = ", ".join(PREDICTORS)
         raise InvalidRequest(f"{field}: this stage has no predictor {name[:80]!r}; the stage has: {known}", field=field)
+    module = import_module(f"{_FOLDER}.{row.package}.predictor")
+    (found,) = [each for each in vars(module).values() if isinstance(each, Predictor) and each.spec == row]
     return found
+
+
+def all_predictors() -> list[Predictor]:
+    """Return the predictors of all rows, in the order of the table."""
+    return [predictor_named(name) for name in PREDICTORS]
 
 
 def added_style_shapes(present: Container[str], models: MotionModels) -> dict[str, tuple[int, ...]]:
@@ -50,6 +48,6 @@ def added_style_shapes(present: Container[str], models: MotionModels) -> dict[st
         models: the shared networks.
     """
     declared: dict[str, Shape] = {WIDEST_OPENING: lambda _: (1,), FASTEST_STEP: lambda _: (1,)}
-    for predictor in PREDICTORS.values():
+    for predictor in all_predictors():
         declared.update(predictor.style_arrays)
     return {name: shape(models) for name, shape in declared.items() if name in present}

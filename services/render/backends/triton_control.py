@@ -5,7 +5,6 @@ Shared memory for a server on the same host: arrays are written once instead of 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import mmap
 import os
@@ -22,6 +21,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from services.common.errors import AcceleratorOutOfMemory, BackendUnavailable, ContractBroken, ModelNotFound, StorageFull
+from services.common.locks import try_lock
 from services.render.backends.base import Arrays, TritonOptions, error_summary
 from services.render.backends.model_files import ModelFile
 from services.render.triton.repository import DIGEST
@@ -159,10 +159,9 @@ class SharedRegion:
             self.name = f"{PREFIX}{secrets.token_hex(8)}"
             self._path = _FOLDER / self.name
             self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-            if os.fstat(self._file).st_nlink:
+            if try_lock(self._file) and os.fstat(self._file).st_nlink:
                 break
-            # Before the file was locked, another process took it for abandoned and removed it.
+            # Before the file was locked, another process took it for abandoned and removes it.
             os.close(self._file)
         try:
             # Reserve the space now: without space, a later write would end the process by a signal.
@@ -204,10 +203,10 @@ def remove_abandoned() -> None:
         except OSError:
             continue  # removed meanwhile, or another user's file
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink(missing_ok=True)
+            if try_lock(file):  # its owner does not live
+                path.unlink(missing_ok=True)
         except OSError:
-            continue  # its owner lives
+            continue  # another user's file
         finally:
             os.close(file)
 

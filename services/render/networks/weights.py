@@ -15,7 +15,7 @@ from torch import nn
 
 from services.common.array_types import UInt8
 from services.common.errors import ModelNotFound
-from services.common.store.exported_networks import write_whole
+from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
 

@@ -1,33 +1,24 @@
-"""All renderers by name: one line a method."""
+"""The renderers of the table of methods, found by their places."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Final
 
 from services.common.errors import ModelNotFound
+from services.common.methods import RENDERERS
 from services.render.renderer import Renderer
-from services.render.renderers.everybody import RENDERER as EVERYBODY
-from services.render.renderers.everyone import RENDERER as EVERYONE
-from services.render.renderers.headpose import RENDERER as HEADPOSE
-from services.render.renderers.hetero import RENDERER as HETERO
-from services.render.renderers.ugc import RENDERER as UGC
 
-RENDERERS: Final[dict[str, Renderer]] = {
-    "ugc": UGC,
-    "everybody": EVERYBODY,
-    "headpose": HEADPOSE,
-    "hetero": HETERO,
-    "everyone": EVERYONE,
-}
-"""Looked up when a name is needed, never copied: a test adds a renderer of its own."""
+_FOLDER: Final = __name__.rpartition(".")[0]
 
 
 def renderer_named(name: str) -> Renderer:
-    """Return the renderer of a name.
+    """Return the renderer of a row: RENDERER of the package that has the renderer's name.
 
     Raises:
-        ModelNotFound: there is no renderer of this name; the message lists the names.
+        ModelNotFound: the table has no renderer of this name; the message lists the names.
     """
     if name not in RENDERERS:
         raise ModelNotFound(f"no renderer {name[:80]!r}: there are {', '.join(sorted(RENDERERS))}", resource=name[:80])
-    return RENDERERS[name]
+    renderer: Renderer = import_module(f"{_FOLDER}.{name}").RENDERER
+    return renderer

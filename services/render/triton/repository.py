@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from services.common.errors import DubstageError, InvalidRequest
+from services.common.files import write_whole
 from services.render.backends.base import PLAIN_CHOICE
 from services.render.backends.model_files import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
 from services.render.types import Precision
@@ -105,7 +105,7 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
         version = _version_with(target, contents)
         kept = sorted(_versions(target))[-_KEPT_VERSIONS:]
         digests = {number: file_sha256(target / str(number) / "model.onnx") for number in {*kept, version}}
-        _replace(target / "config.pbtxt", config_text(facts, spec, version, digests))
+        write_whole(target / "config.pbtxt", config_text(facts, spec, version, digests).encode())
         for number in _versions(target) - digests.keys():
             shutil.rmtree(target / str(number))
         written.append(target)
@@ -193,12 +193,6 @@ def _version_with(model: Path, contents: dict[str, Path]) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return number
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from charts.play.replicas import PORTS, STEP, Document
 from charts.play.shots import MANIFEST, write_shots
 from gateway.batch.manifest import shots_by_line
 from gateway.cli.demo import SPEECH
-from gateway.methods import DEFAULT_METHOD
+from services.common.methods import DEFAULT_METHOD
 from tests.charts.images.dockerfile import SERVICE, SERVICES, read
 from tests.integration.films import write_short_clip
 

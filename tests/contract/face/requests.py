@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dubstage.client import to_image
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
-from services.common.wire.messages import ref_to_proto, to_rgb_image
+from services.common.wire.messages import ref_to_proto
 from services.face.convert import FitOrder, face_from_proto
 from services.face.types import FrameFaces, TrackOptions
 
@@ -30,7 +31,7 @@ def options_to_proto(
 
 
 def picture_to_proto(frame_index: int, picture: npt.NDArray[np.uint8]) -> pb.TrackRequest:
-    return pb.TrackRequest(frame=pb.FrameChunk(frame_index=frame_index, image=to_rgb_image(picture)))
+    return pb.TrackRequest(frame=pb.FrameChunk(frame_index=frame_index, image=to_image(picture)))
 
 
 def frames_from_proto(response: pb.TrackResponse) -> list[FrameFaces]:

@@ -11,11 +11,12 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Float32
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import ref_from_proto, to_tensor
+from services.common.wire.messages import ref_from_proto
 from services.common.wire.timeline import Timeline
 from services.motion.convert import FeatureBlock
 from services.motion.types import SpeechFeatures

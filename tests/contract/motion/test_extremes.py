@@ -19,16 +19,17 @@ import pytest_asyncio
 from google.protobuf.message import Message
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceStub
+from services.common.methods import PREDICTORS
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import ref_from_proto, ref_to_proto, to_tensor
+from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.__main__ import compose
 from services.motion.convert import FeatureBlock
-from services.motion.predictors.registry import PREDICTORS
 from services.motion.settings import MotionSettings
 from services.motion.types import EXTRA_FEATURES
 from tests.contract.finite import finite_or_refused
@@ -148,7 +149,7 @@ async def test_head_styles_of_any_poses_are_finite_or_refused(service: Service) 
 @pytest.mark.parametrize("method", METHODS)
 async def test_motion_of_any_features_is_finite(service: Service, method: str) -> None:
     (made,) = await service.style(method)
-    heard = {"mel", "posteriorgram", "speech_probability", *PREDICTORS[method].features}
+    heard = {"mel", "posteriorgram", "speech_probability", *PREDICTORS[method].tensors}
     for name in ("mel", "posteriorgram", "speech_probability", *EXTRA_FEATURES.keys() - {"mfcc"}):
         for value, taken in (
             (0.0, True),

@@ -10,8 +10,9 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from services.common.wire.messages import ref_from_proto, ref_to_proto, to_tensor
+from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.convert import FeatureBlock, PredictConfig, motion_to_proto
 from services.motion.models import MotionModels
 from services.motion.predictors.headpose.predictor import HeadposeGrid, encode_head_style

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.face.landmarks import mouth_opening
-from services.common.wire.messages import ref_from_proto, ref_to_proto, to_tensor
+from services.common.wire.messages import ref_from_proto, ref_to_proto
 from services.motion.constraints import WHOLE
 from services.motion.convert import FeatureBlock, PredictConfig
 from services.motion.features import silence

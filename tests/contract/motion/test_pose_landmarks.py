@@ -9,10 +9,10 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.face.landmarks import NUM_UPPER
-from services.common.wire.messages import to_tensor
 from tests.unit.motion.synthesised import mouths
 
 if TYPE_CHECKING:

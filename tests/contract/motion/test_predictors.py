@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import grpc
@@ -11,10 +13,13 @@ import numpy as np
 import pytest
 
 from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Float32
-from services.common.wire.messages import from_tensor, to_tensor
+from services.common.methods import PREDICTORS, SHARED_FEATURES, PredictorSpec
+from services.common.wire.messages import from_tensor
+from services.motion import predictors
 from services.motion.constraints import CONTEXT_PAST, ConstraintConfig
 from services.motion.convert import FeatureBlock
 from services.motion.features import silence
@@ -22,9 +27,8 @@ from services.motion.grid import Grid
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor, encode_mouths
-from services.motion.predictors.registry import PREDICTORS
 from services.motion.style import Style
-from services.motion.types import NUM_POINTS, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
 from tests.contract.motion.requests import block_to_proto
 from tests.unit.motion.synthesised import mouths, random_features
 
@@ -68,15 +72,21 @@ def toy_personalize(style: Style, features: SpeechFeatures, footage: Footage, mo
 
 
 TOY = Predictor(
-    name="toy",
-    frames_ahead=3,
+    spec=PredictorSpec(name="toy", package="toy", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_MFCC), frames_ahead=3),
     version=lambda _: "toy-1",
     open=ToyGrid,
     personalize=toy_personalize,
-    features=(*SHARED_FEATURES, "mfcc"),
     style_arrays={"toy_shift": lambda _: (1,)},
     encode_style=toy_style,
 )
+
+
+def register_toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the toy's row to the table, and a module to the packages of predictors."""
+    module = ModuleType(f"{predictors.__name__}.toy.predictor")
+    monkeypatch.setattr(module, "PREDICTOR", TOY, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(PREDICTORS, "toy", TOY.spec)
 
 
 def style_request(method: str) -> pb.EncodeStyleRequest:
@@ -155,7 +165,7 @@ async def test_models_are_listed_with_their_needs_and_abilities(stub: MotionServ
 
 
 async def test_a_predictor_that_is_registered_is_served(stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PREDICTORS, "toy", TOY)
+    register_toy(monkeypatch)
     (listed,) = [model for model in (await stub.ListModels(pb.ListModelsRequest())).models if model.name == "toy"]
     assert listed.version == "toy-1"
     assert audio_pb2.FEATURE_KIND_MFCC in listed.features
@@ -176,7 +186,7 @@ async def test_a_predictor_that_is_registered_is_served(stub: MotionServiceAsync
 async def test_a_predictor_that_is_registered_needs_its_features(
     stub: MotionServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PREDICTORS, "toy", TOY)
+    register_toy(monkeypatch)
     request = personalize_request("toy", (await stub.EncodeStyle(style_request("toy"))).style)
     request.features.ClearField("mfcc")
     with pytest.raises(grpc.aio.AioRpcError, match=r"features\.mfcc"):

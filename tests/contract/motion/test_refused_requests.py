@@ -10,9 +10,9 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from services.common.wire.messages import to_tensor
 from services.motion.convert import FeatureBlock, PredictConfig
 from tests.contract.motion.calls import (
     PAL,

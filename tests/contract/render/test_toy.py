@@ -13,6 +13,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
@@ -21,7 +22,6 @@ from services.common.errors import ModelNotFound
 from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import to_rgb_image, to_tensor
 from services.render.__main__ import compose
 from services.render.convert import frame_to_proto
 from services.render.settings import RenderSettings
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceAsyncStub
 
 CONFIG = pb.RenderRequest(config=pb.RenderConfig(model=NAME))
-INPUTS = ("texture", "speech_features", "neural_features", "reference")
+INPUTS = ("texture", "speech_features", "reference")
 
 
 @asynccontextmanager
@@ -111,7 +111,7 @@ async def test_every_input_an_actor_and_a_larger_box(tmp_path: Path, monkeypatch
         (model,) = (await stub.ListModels(pb.ListModelsRequest())).models
         store = ArtefactStore(tmp_path / "artefacts")
         reports = await personalised(stub, store, bank, NAME)
-        config = pb.RenderConfig(model=NAME, actor=reports[-1].actor, reference=to_rgb_image(reference))
+        config = pb.RenderConfig(model=NAME, actor=reports[-1].actor, reference=to_image(reference))
         made = await rendered(stub, [pb.RenderRequest(config=config), *map(frame_to_proto, frames)])
     assert (model.frames_before, model.frames_after, model.box_multiple) == (1, 2, 2)
     assert list(model.inputs) == list(INPUTS)
@@ -137,7 +137,7 @@ async def test_a_missing_input_is_refused_by_its_name(tmp_path: Path, monkeypatc
 async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = Toy(inputs=("speech_features", "neural_features", "reference"), multiple=2)
     (frame,) = toy.frames([0])
-    reference = to_rgb_image(np.zeros((320, 320, 3), np.uint8))
+    reference = to_image(np.zeros((320, 320, 3), np.uint8))
 
     def requests(picture: common_pb2.Image | None, **changes: Array) -> list[pb.RenderRequest]:
         message = frame_to_proto(frame)
@@ -147,7 +147,7 @@ async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: p
 
     small = frame_to_proto(Toy().frames([0])[0])
     cases = [
-        (requests(to_rgb_image(np.zeros((160, 160, 3), np.uint8))), "config.reference: expected 320 x 320 pixels"),
+        (requests(to_image(np.zeros((160, 160, 3), np.uint8))), "config.reference: expected 320 x 320 pixels"),
         (requests(reference, speech_features=np.zeros((4, 7), np.float32)), r"frame.speech_features: expected shape [4, 6]"),
         (requests(reference, speech_features=np.zeros(SPEECH)), "frame.speech_features: expected float32, got float64"),
         (requests(reference, speech_features=np.full(SPEECH, np.nan, np.float32)), "is not a finite number"),
@@ -168,7 +168,7 @@ async def test_inputs_that_a_model_does_not_list_are_ignored(tmp_path: Path, mon
     (frame,) = toy.frames([0])
     more = frame_to_proto(frame)
     more.frame.speech_features.CopyFrom(to_tensor(np.zeros((1, 1), np.float32)))
-    more.frame.texture.CopyFrom(to_rgb_image(np.zeros((8, 8, 3), np.uint8)))
+    more.frame.texture.CopyFrom(to_image(np.zeros((8, 8, 3), np.uint8)))
     async with serving(toy, tmp_path, monkeypatch) as stub:
         (one,), (other,) = [await rendered(stub, [CONFIG, message]) for message in (frame_to_proto(frame), more)]
     assert np.array_equal(one.box, other.box)

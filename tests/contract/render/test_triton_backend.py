@@ -108,9 +108,9 @@ def test_frames_keep_their_picture_whatever_batch_they_come_in(
 def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProcess, connect: Connect) -> None:
     models = connect(triton)
     *others, info = models.info()
-    assert [other.name for other in others] == ["everybody", "everyone", "headpose", "hetero"]
+    assert [other.spec.name for other in others] == ["everybody", "everyone", "headpose", "hetero"]
     assert {other.backend for other in others} == {"triton/onnxruntime"}
-    assert (info.name, info.backend, info.precision, info.num_threads) == ("ugc", "triton/onnxruntime", Precision.INT8, 1)
+    assert (info.spec.name, info.backend, info.precision, info.num_threads) == ("ugc", "triton/onnxruntime", Precision.INT8, 1)
     assert info.sha256 == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
 
 
@@ -265,7 +265,9 @@ def test_a_renderer_gets_the_version_of_its_own_weights_and_an_upgrade_unloads_t
     before = boxes(render(old.backend, old.files["ugc"], footage[:2], state))
     new = connect(server, weights=newer)
     assert served_versions(server) == ["2"]
-    assert [info.sha256 for info in new.info() if info.name == "ugc"] != [info.sha256 for info in old.info() if info.name == "ugc"]
+    assert [info.sha256 for info in new.info() if info.spec.name == "ugc"] != [
+        info.sha256 for info in old.info() if info.spec.name == "ugc"
+    ]
     # The newer file differs in its notes alone.
     assert boxes(render(new.backend, new.files["ugc"], footage[:2], state)) == before
 

@@ -8,12 +8,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.face.crops import BOX_SIZE, HeadPose
 from services.common.face.landmarks import NUM_MOUTH_AREA
-from services.common.wire.messages import from_image, from_tensor, pose_to_proto, to_rgb_image, to_tensor
+from services.common.wire.messages import from_image, from_tensor, pose_to_proto
 from services.texture.types import BankFrame, PortraitFrame, TargetFrame, WarpedFrame, WarpMode
 
 Request = TypeVar("Request")
@@ -28,7 +29,7 @@ def bank_frame_to_proto(frame: BankFrame) -> pb.BuildBankRequest:
     return pb.BuildBankRequest(
         frame=pb.BankFrame(
             frame_index=frame.frame_index,
-            box=to_rgb_image(frame.box),
+            box=to_image(frame.box),
             landmarks=to_tensor(frame.landmarks),
             pose=pose_to_proto(frame.pose),
             speech=None if frame.speech is None else to_tensor(frame.speech),
@@ -74,7 +75,7 @@ def portrait_to_proto(
 ) -> pb.RotatePortraitRequest:
     return pb.RotatePortraitRequest(
         config=pb.RotatePortraitConfig(
-            portrait=to_rgb_image(picture), landmarks=to_tensor(landmarks), pose=pose_to_proto(pose), identity=identity
+            portrait=to_image(picture), landmarks=to_tensor(landmarks), pose=pose_to_proto(pose), identity=identity
         )
     )
 

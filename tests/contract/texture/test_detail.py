@@ -10,11 +10,12 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_image
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.native_pictures import encoded
-from services.common.wire.messages import from_image, to_gray_image
+from services.common.wire.messages import from_image
 from services.texture.bank import build_bank
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
@@ -46,7 +47,7 @@ def footage(count: int) -> list[BankFrame]:
 
 def message(frame: BankFrame, picture: np.ndarray) -> pb.BuildBankRequest:
     request = bank_frame_to_proto(frame)
-    request.frame.native.CopyFrom(to_gray_image(picture))
+    request.frame.native.CopyFrom(to_image(picture))
     return request
 
 

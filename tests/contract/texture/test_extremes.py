@@ -12,6 +12,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, MAX_SCALE, MIN_SCALE, HeadPose, pose_vectors, to_frame
@@ -19,7 +20,7 @@ from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import FORMAT, bank_arrays
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import pose_to_proto, ref_to_proto, to_rgb_image, to_tensor
+from services.common.wire.messages import pose_to_proto, ref_to_proto
 from services.texture.bank import build_bank
 from services.texture.types import BankFrame
 from tests.contract.finite import finite_or_refused
@@ -268,6 +269,6 @@ async def test_backgrounds_of_poses_out_of_range_are_refused_and_those_in_range_
 
 async def test_a_picture_whose_size_and_bytes_differ_is_refused(service: Service) -> None:
     asked = bank_frame_to_proto(FRAMES[0])
-    asked.frame.box.CopyFrom(to_rgb_image(PICTURE))
+    asked.frame.box.CopyFrom(to_image(PICTURE))
     asked.frame.box.width = 4294967295
     assert not await finite_or_refused(service.built([pb.BuildBankRequest(config=pb.BuildBankConfig()), asked]))

@@ -12,13 +12,14 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.face.crops import HeadPose, pose_vectors
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.store.artefacts import ArtefactStore
-from services.common.wire.messages import from_image, from_tensor, ref_to_proto, to_tensor
+from services.common.wire.messages import from_image, from_tensor, ref_to_proto
 from services.texture.backgrounds import match_backgrounds
 from services.texture.portrait import PortraitRotation
 from services.texture.retrieve_warp import IdentityStream

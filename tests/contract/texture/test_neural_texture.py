@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dubstage.client import texture as texture_client
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
@@ -19,7 +20,7 @@ from services.common.face.crops import HeadPose
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE, NeuralSurface, sample
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
-from services.common.wire.messages import from_tensor, pose_to_proto, ref_to_proto, to_tensor
+from services.common.wire.messages import from_tensor, pose_to_proto, ref_to_proto
 from tests.contract.texture.requests import sent
 from tests.unit.texture.people import HEAD, MODEL, POSE, a_person, turned
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord
-from services.common.store.files import PARTIAL
+from services.common.files import PARTIAL
 from tests.unit.batch.test_store import SHOTS, folder, store
 
 __all__ = ["folder", "store"]

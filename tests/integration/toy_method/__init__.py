@@ -1,1 +1,1 @@
-"""A whole method in two small rooms. test_toy_method.py copies this package to a temporary folder and registers its parts there."""
+"""A whole method in small packages. test_toy_method.py adds their folders to those of the stages, and their rows to the table."""

@@ -19,8 +19,8 @@ from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.stills import is_still
-from gateway.methods import FeatureKinds, method_named
 from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.methods import FeatureKinds, method_named
 from tests.unit.media.made_footage import Clip, make_clip
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED

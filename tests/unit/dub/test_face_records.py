@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.dub.analysis import track_footage
@@ -22,7 +23,7 @@ from gateway.stages import calls
 from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest
 from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
 from services.common.server.retries import RetryPolicy
-from services.common.wire.messages import pose_to_proto, to_tensor
+from services.common.wire.messages import pose_to_proto
 from tests.unit.media.made_footage import Clip, make_clip
 
 

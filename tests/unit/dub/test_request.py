@@ -29,8 +29,8 @@ from gateway.dub.request import (
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from gateway.methods import method_named
 from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.methods import method_named
 from services.common.server.bounds import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 

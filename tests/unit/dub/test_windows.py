@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import FACE_RECORD, pose_of
 from gateway.dub.windows import FrameSpan, WindowConfig, render_window, textured_frames, window_config, with_context
-from gateway.methods import METHODS, Renderer, TextureInput, method_named
 from services.common.errors import ContractBroken
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
-from services.common.wire.messages import from_image, from_tensor, to_gray_image, to_rgb_image, to_tensor
+from services.common.methods import METHODS, RendererSpec, TextureInput, method_named
+from services.common.wire.messages import from_image, from_tensor
 
 WARP = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
 REF = common_pb2.ArtefactRef(uri="file:///a", sha256="a" * 64, size_bytes=1)
@@ -39,7 +39,7 @@ def actor(geometry: ActorGeometry) -> EnrolledActor:
     return EnrolledActor(REF, REF, REF, geometry, 200, np.zeros(6), identity=REF)
 
 
-def config_of(renderer: Renderer | None, geometry: ActorGeometry) -> WindowConfig:
+def config_of(renderer: RendererSpec | None, geometry: ActorGeometry) -> WindowConfig:
     return WindowConfig(bank=REF, geometry=geometry, renderer=renderer, state=REF, mode=WARP)
 
 
@@ -54,7 +54,7 @@ class RecordingStages:
         self.lost: int | None = None
 
     async def stream(self, rpc: Any, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        grey, mask = to_rgb_image(np.full((160, 160, 3), 90, np.uint8)), to_gray_image(np.zeros((160, 160), np.uint8))
+        grey, mask = to_image(np.full((160, 160, 3), 90, np.uint8)), to_image(np.zeros((160, 160), np.uint8))
         async for request in requests:
             if request.HasField("config"):
                 self.configs.append(request.config)
@@ -125,23 +125,23 @@ def test_context_reaches_to_the_next_frame_that_cannot_be_rendered(
     before: int, after: int, seen: range, geometry: ActorGeometry
 ) -> None:
     usable = np.array([False] * 4 + [True] * 10 + [False] * 2)
-    renderer = Renderer(name="toy", frames_before=before, frames_after=after, texture=TextureInput.WARPED)
+    renderer = RendererSpec(name="toy", frames_before=before, frames_after=after, texture=TextureInput.WARPED)
     assert with_context(range(10, 12), usable, config_of(renderer, geometry)) == seen
 
 
 @pytest.mark.parametrize("texture", [TextureInput.NONE, TextureInput.NEURAL])
 def test_without_retrieval_the_context_is_the_renderers_alone(texture: TextureInput, geometry: ActorGeometry) -> None:
-    renderer = Renderer(name="toy", frames_before=2, frames_after=1, texture=texture, needs_actor=True, needs_identity=True)
+    renderer = RendererSpec(name="toy", frames_before=2, frames_after=1, texture=texture, needs_actor=True, needs_identity=True)
     assert with_context(range(10, 12), np.ones(20, np.bool_), config_of(renderer, geometry)) == range(8, 13)
 
 
 def test_a_film_ends_the_context(geometry: ActorGeometry) -> None:
-    config = config_of(Renderer(name="toy", frames_before=6, frames_after=6), geometry)
+    config = config_of(RendererSpec(name="toy", frames_before=6, frames_after=6), geometry)
     assert with_context(range(2, 4), np.ones(5, np.bool_), config) == range(5)
 
 
 async def test_frames_after_the_wanted_ones_are_sent_as_context(geometry: ActorGeometry) -> None:
-    renderer = Renderer(name="toy", frames_before=2, frames_after=1, texture=TextureInput.WARPED)
+    renderer = RendererSpec(name="toy", frames_before=2, frames_after=1, texture=TextureInput.WARPED)
     stages: Any = RecordingStages()
     wanted = np.array([False] * 5 + [True] * 3 + [False])
     window = await render_window(stages, config_of(renderer, geometry), stretch_of(range(20, 29), wanted))
@@ -161,7 +161,7 @@ async def test_frames_after_the_wanted_ones_are_sent_as_context(geometry: ActorG
 async def test_a_renderer_without_texture_is_shown_landmarks_without_asking_the_texture_stage(geometry: ActorGeometry) -> None:
     stages: Any = RecordingStages()
     wanted = np.array([False] * 2 + [True] * 2 + [False] * 2)
-    config = config_of(Renderer(name="toy", frames_before=1, frames_after=2), geometry)
+    config = config_of(RendererSpec(name="toy", frames_before=1, frames_after=2), geometry)
     stretch = stretch_of(range(6), wanted)
     window = await render_window(stages, config, stretch)
     assert stages.warped == stages.sampled == []
@@ -205,7 +205,7 @@ async def test_a_frame_without_features_breaks_the_contract(geometry: ActorGeome
 async def test_the_reference_is_sent_once_for_the_whole_stream(geometry: ActorGeometry) -> None:
     stages: Any = RecordingStages()
     reference = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
-    config = replace(config_of(Renderer(name="toy", reference=True), geometry), reference=reference)
+    config = replace(config_of(RendererSpec(name="toy", reference=True), geometry), reference=reference)
     await render_window(stages, config, stretch_of(range(3), np.ones(3, np.bool_)))
     (rendering,) = stages.configs
     np.testing.assert_array_equal(from_image(rendering.reference, "reference", channels=3, size=(160, 160)), reference)

@@ -17,8 +17,8 @@ from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
 from gateway.dub.request import DubRequest, check_reference, consents
-from gateway.methods import METHODS, combined, method_named
 from services.common.errors import InvalidRequest
+from services.common.methods import METHODS, combined, method_named
 from tests.unit.cli.test_commands import CONSENT, FILM
 from tests.unit.consent.records import of_footage
 

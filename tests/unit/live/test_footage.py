@@ -35,8 +35,8 @@ from gateway.live.footage import (
 )
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
-from gateway.methods import METHODS, combined, method_named
 from services.common.errors import ActorNotReady, MediaUnsupported
+from services.common.methods import METHODS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
 

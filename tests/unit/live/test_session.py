@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from dubstage.audio.v1alpha1 import audio_pb2
-from dubstage.client import rpcs
+from dubstage.client import rpcs, to_image, to_tensor
 from dubstage.client.gateway import live_first_sample
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
@@ -40,7 +40,6 @@ from gateway.live.session import (
 from gateway.media.pixels import ColourTags
 from services.common.errors import BackendUnavailable
 from services.common.face.crops import HeadPose
-from services.common.wire.messages import to_gray_image, to_rgb_image, to_tensor
 
 RATE = 1000
 SECOND = np.zeros(RATE, "<f4").tobytes()
@@ -130,8 +129,8 @@ def test_client_and_gateway_agree_where_the_sound_of_a_later_frame_begins(rate: 
     assert all(first_sample(frame, rate) == live_first_sample(frame, rate) for frame in range(100))
 
 
-BOX = to_rgb_image(np.zeros((160, 160, 3), np.uint8))
-MASK = to_gray_image(np.zeros((160, 160), np.uint8))
+BOX = to_image(np.zeros((160, 160, 3), np.uint8))
+MASK = to_image(np.zeros((160, 160), np.uint8))
 LANDMARKS = to_tensor(np.zeros((59, 2), np.float32))
 SHOW: Any = SimpleNamespace(
     colour=ColourTags(),

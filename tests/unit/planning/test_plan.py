@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.methods import METHODS
 from gateway.planning.plan import FIGURES, Load, needs, read_figures
 from services.common.errors import InvalidRequest
+from services.common.methods import METHODS
 
 NIGHT = Load(live_streams=0, film_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
 

@@ -12,11 +12,11 @@ import pytest
 
 from services.common.array_types import Float32
 from services.common.errors import ModelNotFound
+from services.common.methods import RENDERERS
 from services.render.backends.model_files import WEIGHTS_FOLDER
-from services.render.renderer import FrameWindow, Renderer, without_dots
-from services.render.renderers.registry import RENDERERS, renderer_named
-from services.render.types import RenderFrame, TextureInput
-from tests.unit.render.toy import NAME, Toy, personalize
+from services.render.renderer import FrameWindow, without_dots
+from services.render.renderers.registry import renderer_named
+from services.render.types import RenderFrame
 
 SIDE = 160
 
@@ -96,30 +96,9 @@ def test_no_more_frames_are_kept_than_windows_need() -> None:
     assert all(after[1] == before[1] + 1 for before, after in pairwise(window._run))
 
 
-@pytest.mark.parametrize(
-    ("inputs", "texture"),
-    [(("audio",), TextureInput.NONE), (("texture",), TextureInput.NONE), ((), TextureInput.DRAWN)],
-)
-def test_a_renderer_that_contradicts_itself_is_refused(inputs: tuple[str, ...], texture: TextureInput) -> None:
-    with pytest.raises(ValueError, match="renderer 'toy'"):
-        Renderer(
-            name=NAME,
-            inputs=inputs,
-            texture=texture,
-            open=Toy().renderer().open,
-            personalize=personalize,
-        )
-
-
 def test_every_model_that_comes_with_dubstage_has_a_renderer() -> None:
     names = {path.name.removesuffix(".export.json") for path in WEIGHTS_FOLDER.glob("*.export.json")}
-    assert names == set(RENDERERS) == {renderer.name for renderer in RENDERERS.values()}
-    assert {name: (row.frames_before, row.frames_after, row.inputs, row.texture) for name, row in RENDERERS.items()} == {
-        "ugc": (0, 0, ("texture",), TextureInput.WARPED),
-        "everybody": (6, 0, (), TextureInput.NONE),
-        "headpose": (2, 0, ("texture",), TextureInput.DRAWN),
-        "hetero": (2, 2, ("reference",), TextureInput.NONE),
-        "everyone": (1, 1, ("neural_features", "speech_features"), TextureInput.NONE),
-    }
+    assert names == set(RENDERERS) == {row.name for row in RENDERERS.values()}
+    assert all(renderer_named(name).spec is row for name, row in RENDERERS.items())
     with pytest.raises(ModelNotFound, match="no renderer 'ugly'"):
         renderer_named("ugly")

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.errors import InvalidRequest
-from services.common.wire.messages import to_gray_image, to_rgb_image, to_tensor
 from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.convert import frame_from_proto
 from services.render.renderers.registry import renderer_named
@@ -26,13 +26,13 @@ def read(request: pb.RenderRequest, previous: int | None) -> RenderFrame:
 
 
 def frame(index: int) -> pb.RenderRequest:
-    picture: common_pb2.Image = to_rgb_image(np.zeros((160, 160, 3), np.uint8))
+    picture: common_pb2.Image = to_image(np.zeros((160, 160, 3), np.uint8))
     return pb.RenderRequest(
         frame=pb.RenderFrame(
             frame_index=index,
             background=picture,
             texture=picture,
-            mask=to_gray_image(np.zeros((160, 160), np.uint8)),
+            mask=to_image(np.zeros((160, 160), np.uint8)),
             box_landmarks=to_tensor(np.zeros((59, 2), np.float32)),
         )
     )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -20,10 +22,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from services.common.array_types import Array, Float32, UInt8
+from services.common.methods import RENDERERS, RendererSpec, TextureInput
+from services.render import renderers
 from services.render.backends.model_files import ModelFile, read_models
 from services.render.renderer import NetworkInputs, PersonalizeJob, Renderer, StreamSetup, Window
-from services.render.renderers.registry import RENDERERS
-from services.render.types import PersonalizeProgress, Precision, RenderFrame, TextureInput
+from services.render.types import PersonalizeProgress, Precision, RenderFrame
 
 NAME: Final = "toy"
 SPEECH: Final = (4, 6)
@@ -40,7 +43,7 @@ class Toy:
     Attributes:
         before: frames before.
         after: frames after.
-        inputs: optional inputs, names of services.render.renderer.INPUTS without `texture`.
+        inputs: optional inputs, names of RendererSpec.inputs; not both `texture` and `neural_features`.
         state_size: length of the actor's state.
         state_batched: whether the network takes the state with a batch axis.
         multiple: side of the render box in units of 160 pixels.
@@ -69,20 +72,28 @@ class Toy:
         places = np.arange(self.window, dtype=np.float32)
         return np.stack([(places + 1.0) / 8.0, (self.window - places) / 8.0, np.full(self.window, 0.125)], 1).astype(np.float32)
 
-    def renderer(self) -> Renderer:
-        return Renderer(
+    @property
+    def spec(self) -> RendererSpec:
+        neural = "neural_features" in self.inputs
+        own = TextureInput.WARPED if "texture" in self.inputs else TextureInput.NONE
+        return RendererSpec(
             name=NAME,
             frames_before=self.before,
             frames_after=self.after,
-            inputs=self.inputs,
-            texture=TextureInput.WARPED if "texture" in self.inputs else TextureInput.NONE,
-            needs_actor=self.state_size > 0,
-            open=lambda setup: ToyRenderer(self, setup),
-            personalize=personalize,
+            texture=TextureInput.NEURAL if neural else own,
+            speech="speech_features" in self.inputs,
+            reference="reference" in self.inputs,
+            needs_actor=neural or self.state_size > 0,
+            needs_identity=neural,
         )
 
     def register(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(RENDERERS, NAME, self.renderer())
+        """Add the toy's row to the table, and a module to the packages of renderers."""
+        package = ModuleType(f"{renderers.__name__}.{NAME}")
+        renderer = Renderer(spec=self.spec, open=lambda setup: ToyRenderer(self, setup), personalize=personalize)
+        monkeypatch.setattr(package, "RENDERER", renderer, raising=False)
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+        monkeypatch.setitem(RENDERERS, NAME, self.spec)
 
     def write(self, folder: Path) -> ModelFile:
         """Build the network and write it with its export sheet, as an export does."""

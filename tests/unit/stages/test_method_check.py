@@ -11,38 +11,22 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
-from gateway.methods import METHODS, method_named
 from gateway.stages.method_check import check_methods, models_for
 from services.common.errors import ContractBroken, ModelNotFound
+from services.common.methods import METHODS, RENDERERS, method_named
+from services.common.wire.models import predictor_to_proto, renderer_to_proto
 
 
 def motion_models() -> motion_pb2.ListModelsResponse:
-    predictors = {row.name: row for method in METHODS.values() for row in (method.motion, method.streamed.motion)}
-    return motion_pb2.ListModelsResponse(
-        models=[
-            motion_pb2.Model(name=row.name, features=row.features, frames_ahead=row.look_ahead_ms // 40, moves_head=row.moves_head)
-            for row in predictors.values()
-        ]
-    )
+    rows = [row for method in METHODS.values() for row in dict.fromkeys((method.motion, method.streamed.motion))]
+    return motion_pb2.ListModelsResponse(models=[predictor_to_proto(row, version="1") for row in rows])
 
 
 def render_models() -> render_pb2.ListModelsResponse:
-    renderers = {method.renderer.name: method.renderer for method in METHODS.values()}
-    return render_pb2.ListModelsResponse(
-        models=[
-            render_pb2.Model(
-                name=row.name,
-                frames_before=row.frames_before,
-                frames_after=row.frames_after,
-                inputs=row.inputs,
-                texture=render_pb2.TextureInput.Value(f"TEXTURE_INPUT_{row.picture.name}"),
-                needs_actor=row.needs_actor,
-                needs_identity=row.needs_identity,
-                box_multiple=1,
-            )
-            for row in renderers.values()
-        ]
-    )
+    models = [renderer_to_proto(row) for row in RENDERERS.values()]
+    for model in models:
+        model.box_multiple, model.sha256, model.backend = 1, "0", "onnxruntime"
+    return render_pb2.ListModelsResponse(models=models)
 
 
 class ListingStages:
@@ -65,7 +49,7 @@ def test_stages_that_say_what_the_table_says_are_all_right() -> None:
     ("field", "change"),
     [
         ("features", {"features": [audio_pb2.FEATURE_KIND_MFCC]}),
-        ("look_ahead_ms", {"frames_ahead": 9}),
+        ("frames_ahead", {"frames_ahead": 9}),
         ("moves_head", {"moves_head": True}),
     ],
 )

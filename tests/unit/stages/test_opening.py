@@ -13,12 +13,12 @@ import pytest
 
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
-from gateway.methods import METHODS
 from gateway.settings import GatewaySettings
 from gateway.stages import local
 from gateway.stages.local import LocalStages, compose_stages
 from gateway.stages.opening import check_face_model, open_stages
 from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound, StageDeadlineExceeded
+from services.common.methods import METHODS
 from services.common.server.process import StageParts
 from tests.unit.common.geometry.small_models import small_model
 
@@ -77,7 +77,7 @@ async def test_a_stage_that_differs_from_the_table_is_refused(settings: GatewayS
     name = next(iter(METHODS))
     answer = motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=METHODS[name].motion.name, frames_ahead=99)])
     monkeypatch.setattr(local, "compose_stages", lambda url: composed(answer))
-    with pytest.raises(ContractBroken, match=f"the motion stage and the gateway differ on method '{name}'.*look_ahead_ms is 3960"):
+    with pytest.raises(ContractBroken, match=f"the motion stage and the gateway differ on method '{name}'.*frames_ahead is 99"):
         async with open_stages(settings):
             pass
 

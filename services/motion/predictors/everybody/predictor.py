@@ -41,6 +41,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
+from services.common.methods import PREDICTORS
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
 from services.motion.expression import ExpressionGrid, ExpressionModel, expression_spread
@@ -53,7 +54,7 @@ from services.motion.runtime import run
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import NUM_STATES, beside_states, neighbours, silent_states, states_of
 from services.motion.style import Style
-from services.motion.types import EXTRA_FEATURES, NUM_PHONES, ROWS_PER_FRAME, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from services.motion.types import EXTRA_FEATURES, NUM_PHONES, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
 FEATURE: Final = "identity_removed"
 """Tensor of AudioFeatureBlock that this predictor needs: cepstra of the global speaker."""
@@ -242,12 +243,10 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         return f"{EverybodyModel.version_of(models)}-{SpeechMapModel.of(models).maps[hearing.feature].version}"
 
     return Predictor(
-        name=name,
-        frames_ahead=WINDOW_AHEAD,
+        spec=PREDICTORS[name],
         version=version,
         open=open_grid,
         personalize=personalize,
-        features=(*SHARED_FEATURES, FEATURE, hearing.feature),
         style_arrays={CORRECTION: correction_shape},
     )
 

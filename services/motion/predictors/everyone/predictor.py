@@ -49,6 +49,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from services.common.array_types import Float32, Float64
+from services.common.methods import PREDICTORS
 from services.common.server.call_context import check_not_cancelled
 from services.motion.constraints import WHOLE, ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction, remaining_error
@@ -63,7 +64,6 @@ from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (
     NUM_POOLED_STATES,
     NUM_STATES,
-    STATES,
     Heard,
     pooled_states,
     silence_with_states,
@@ -71,7 +71,7 @@ from services.motion.speech_states import (
     states_of,
 )
 from services.motion.style import Style
-from services.motion.types import ROWS_PER_FRAME, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from services.motion.types import ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
 WINDOW_PAST: Final = 25
 """Frames of features before the predicted frame: 1 s."""
@@ -259,12 +259,10 @@ def _num_coefficients(models: MotionModels) -> int:
 
 
 PREDICTOR: Final = Predictor(
-    name="everyone",
-    frames_ahead=WINDOW_AHEAD,
+    spec=PREDICTORS["everyone"],
     version=EveryoneModel.version_of,
     open=EveryoneGrid,
     personalize=personalize,
-    features=(*SHARED_FEATURES, STATES),
     style_arrays={
         PERSON_LAYER: lambda models: (2, _num_coefficients(models)),
         CORRECTION: lambda models: (_num_coefficients(models), NUM_POOLED_STATES),

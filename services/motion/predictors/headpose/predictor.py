@@ -66,6 +66,7 @@ from services.common.array_types import Bool, Float32, Float64
 from services.common.errors import InvalidRequest, NoUsableFootage
 from services.common.face.crops import MAX_SCALE, MIN_SCALE, POSE_SIZE
 from services.common.face.landmarks import mouth_opening, shut_lips
+from services.common.methods import PREDICTORS
 from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 from services.common.wire.timeline import MOTION_RATE
@@ -98,7 +99,7 @@ from services.motion.runtime import run
 from services.motion.speech_map import FILES, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import NUM_STATES, beside_states, neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
-from services.motion.types import NUM_MELS, ROWS_PER_FRAME, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
 SEED: Final = 20
 SPAN_FRAMES: Final = 100
@@ -639,13 +640,10 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
 
 
 PREDICTOR: Final = Predictor(
-    name="headpose",
-    frames_ahead=MOUTH.ahead,
+    spec=PREDICTORS["headpose"],
     version=HeadposeModel.version_of,
     open=HeadposeGrid,
     personalize=personalize,
-    features=(*SHARED_FEATURES, MOUTH.feature),
-    moves_head=True,
     style_arrays=STYLE_ARRAYS,
     encode_style=encode_head_style,
     mean_style=mean_head_speaker,

@@ -45,6 +45,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
+from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
@@ -58,14 +59,13 @@ from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (
     NUM_POOLED_STATES,
     NUM_STATES,
-    STATES,
     pooled_states,
     silence_with_states,
     silent_states,
     states_of,
 )
 from services.motion.style import Style
-from services.motion.types import NUM_MELS, ROWS_PER_FRAME, SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
 Heard = Literal["paper", "states"]
 """Input of the generator: the paper's mel spectrogram, or states of the speech encoder."""
@@ -279,12 +279,10 @@ def _vector_shape(models: MotionModels) -> tuple[int, ...]:
 
 
 PREDICTOR: Final = Predictor(
-    name="hetero",
-    frames_ahead=WINDOW_AHEAD,
+    spec=PREDICTORS["hetero"],
     version=HeteroModel.version_of,
     open=HeteroGrid,
     personalize=personalize,
-    features=(*SHARED_FEATURES, STATES),
     style_arrays={
         REFERENCE: _vector_shape,
         POSE: _vector_shape,

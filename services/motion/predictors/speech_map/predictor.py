@@ -43,6 +43,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.face.landmarks import lip_width, mouth_opening
+from services.common.methods import PREDICTORS
 from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_weights
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.grid import Grid, MotionGrid, motion_of_windows
@@ -52,7 +53,7 @@ from services.motion.predictor import Predictor
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
-from services.motion.types import SHARED_FEATURES, Footage, Motion, SpeechFeatures
+from services.motion.types import Footage, Motion, SpeechFeatures
 
 CORRECTION: Final = "speech_map_correction"
 """Name of the style's array C, float32 [K, 49 + K]. A style has this array once it is personalised for `speech_map`."""
@@ -173,12 +174,10 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
 
     return Predictor(
-        name=name,
-        frames_ahead=hearing.ahead,
+        spec=PREDICTORS[name],
         version=lambda models: SpeechMapModel.of(models).maps[hearing.feature].version,
         open=open_grid,
         personalize=personalize,
-        features=(*SHARED_FEATURES, hearing.feature),
         style_arrays={CORRECTION: correction_shape, GAINS: lambda _: (2,)},
     )
 

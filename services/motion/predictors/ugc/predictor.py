@@ -45,6 +45,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from services.common.array_types import Float32, Float64
+from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
@@ -278,8 +279,7 @@ def _version(models: MotionModels) -> str:
 
 
 PREDICTOR: Final = Predictor(
-    name="ugc",
-    frames_ahead=WINDOW_AHEAD,
+    spec=PREDICTORS["ugc"],
     version=_version,
     open=UgcGrid,
     personalize=personalize,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from services.common.methods import RENDERERS
 from services.render.renderer import PersonalizeJob, Renderer
-from services.render.renderers.everybody.renderer import WINDOW_FRAMES, EverybodyRenderer
+from services.render.renderers.everybody.renderer import EverybodyRenderer
 from services.render.types import PersonalizeProgress
 
 
@@ -17,10 +18,4 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     return personalize_everybody(job)
 
 
-RENDERER: Final = Renderer(
-    name="everybody",
-    frames_before=WINDOW_FRAMES - 1,
-    needs_actor=True,
-    open=EverybodyRenderer,
-    personalize=_personalize,
-)
+RENDERER: Final = Renderer(spec=RENDERERS["everybody"], open=EverybodyRenderer, personalize=_personalize)

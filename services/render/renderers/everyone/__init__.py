@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from services.common.methods import RENDERERS
 from services.render.renderer import PersonalizeJob, Renderer
 from services.render.renderers.everyone.renderer import EveryoneRenderer
 from services.render.types import PersonalizeProgress
@@ -17,13 +18,4 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     return personalize_everyone(job)
 
 
-RENDERER: Final = Renderer(
-    name="everyone",
-    frames_before=1,
-    frames_after=1,
-    inputs=("neural_features", "speech_features"),
-    needs_actor=True,
-    needs_identity=True,
-    open=EveryoneRenderer,
-    personalize=_personalize,
-)
+RENDERER: Final = Renderer(spec=RENDERERS["everyone"], open=EveryoneRenderer, personalize=_personalize)

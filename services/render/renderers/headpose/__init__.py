@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from services.common.methods import RENDERERS
 from services.render.renderer import PersonalizeJob, Renderer
-from services.render.renderers.headpose.renderer import DRAWN_WINDOW, HeadposeRenderer
-from services.render.types import PersonalizeProgress, TextureInput
+from services.render.renderers.headpose.renderer import HeadposeRenderer
+from services.render.types import PersonalizeProgress
 
 
 def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
@@ -17,13 +18,4 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     return personalize_headpose(job)
 
 
-RENDERER: Final = Renderer(
-    name="headpose",
-    frames_before=DRAWN_WINDOW - 1,
-    inputs=("texture",),
-    texture=TextureInput.DRAWN,
-    needs_actor=True,
-    needs_identity=True,
-    open=HeadposeRenderer,
-    personalize=_personalize,
-)
+RENDERER: Final = Renderer(spec=RENDERERS["headpose"], open=HeadposeRenderer, personalize=_personalize)

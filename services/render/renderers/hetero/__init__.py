@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from services.common.methods import RENDERERS
 from services.render.renderer import PersonalizeJob, Renderer
-from services.render.renderers.hetero.renderer import REACH, HeteroRenderer
+from services.render.renderers.hetero.renderer import HeteroRenderer
 from services.render.types import PersonalizeProgress
 
 
@@ -17,12 +18,4 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     return personalize_hetero(job)
 
 
-RENDERER: Final = Renderer(
-    name="hetero",
-    frames_before=REACH,
-    frames_after=REACH,
-    inputs=("reference",),
-    needs_actor=True,
-    open=HeteroRenderer,
-    personalize=_personalize,
-)
+RENDERER: Final = Renderer(spec=RENDERERS["hetero"], open=HeteroRenderer, personalize=_personalize)

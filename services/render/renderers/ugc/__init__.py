@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from services.common.methods import RENDERERS
 from services.render.renderer import PersonalizeJob, Renderer
 from services.render.renderers.ugc.renderer import UgcRenderer
-from services.render.types import PersonalizeProgress, TextureInput
+from services.render.types import PersonalizeProgress
 
 
 def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
@@ -17,10 +18,4 @@ def _personalize(job: PersonalizeJob) -> Iterator[PersonalizeProgress]:
     return personalize_ugc(job)
 
 
-RENDERER: Final = Renderer(
-    name="ugc",
-    inputs=("texture",),
-    texture=TextureInput.WARPED,
-    open=UgcRenderer,
-    personalize=_personalize,
-)
+RENDERER: Final = Renderer(spec=RENDERERS["ugc"], open=UgcRenderer, personalize=_personalize)

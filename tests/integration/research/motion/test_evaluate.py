@@ -10,8 +10,9 @@ import pytest
 from research.motion import evaluate as command
 from research.motion.clips import Clips
 from research.motion.evaluate import evaluate, variants
+from services.common.methods import PREDICTORS
 from services.motion.models import MotionModels
-from services.motion.predictors.registry import PREDICTORS
+from services.motion.predictors.registry import predictor_named
 from tests.unit.motion.made_clips import in_memory, made_clip
 
 
@@ -22,7 +23,7 @@ def clips() -> Clips:
 
 @pytest.mark.parametrize("name", sorted(PREDICTORS))
 def test_every_predictor_is_evaluated_in_every_variant(models: MotionModels, clips: Clips, name: str) -> None:
-    predictor = PREDICTORS[name]
+    predictor = predictor_named(name)
     report = evaluate(predictor, models, {"known": clips}, variants(predictor, models))
     assert report["version"] == predictor.version(models)
     scores = [report[f"{variant}/known"] for variant in ("network", "full", "personalized", "no_style")]

@@ -12,6 +12,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.common.v1alpha1 import common_pb2 as pb
 from services.common.errors import InvalidRequest
@@ -26,8 +27,6 @@ from services.common.wire.messages import (
     rate_from_proto,
     timeline_from_proto,
     timeline_to_proto,
-    to_gray_image,
-    to_tensor,
 )
 from services.common.wire.timeline import MAX_FRAMES, Timeline
 
@@ -76,7 +75,7 @@ def test_a_bool_that_is_neither_0_nor_1_is_refused() -> None:
 
 @pytest.mark.parametrize("encoding", [0, 2, 77])
 def test_an_unknown_encoding_is_named(encoding: int) -> None:
-    image = to_gray_image(np.zeros((4, 4), np.uint8))
+    image = to_image(np.zeros((4, 4), np.uint8))
     image.encoding = encoding  # type: ignore[assignment]
     with pytest.raises(InvalidRequest, match=r"expected IMAGE_ENCODING_GRAY8, got \w+") as caught:
         from_image(image, "mask", channels=1)

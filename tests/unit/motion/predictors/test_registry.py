@@ -1,4 +1,4 @@
-"""The declarations of the predictors against their code."""
+"""The rows of the predictors against their code."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pytest
 
 from services.common.errors import InvalidRequest
 from services.common.face.landmarks import mouth_opening
+from services.common.methods import PREDICTORS
 from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
 from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
 from services.motion.personalization import Step
 from services.motion.predictor import Predictor
-from services.motion.predictors.registry import PREDICTORS, added_style_shapes, predictor_named
+from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
-from services.motion.types import EXTRA_FEATURES, SHARED_FEATURES, Footage, SpeechFeatures
+from services.motion.types import EXTRA_FEATURES, Footage, SpeechFeatures
 from tests.unit.motion.synthesised import head_poses, mouths, random_features, with_identity_removed, with_states
 
 FRAMES = 60
@@ -29,7 +30,7 @@ OPEN_IN_SILENCE = replace(WHOLE, pause=1000, presence_low=-1.0, presence_high=-0
 
 @pytest.fixture(params=sorted(PREDICTORS))
 def predictor(request: pytest.FixtureRequest) -> Predictor:
-    return PREDICTORS[request.param]
+    return predictor_named(request.param)
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ def footage() -> Footage:
 def heard(predictor: Predictor, num_frames: int) -> SpeechFeatures:
     """Features with no other tensors than those that the predictor declares."""
     features = random_features(num_frames)
-    if "identity_removed" in predictor.features:
+    if "identity_removed" in predictor.spec.tensors:
         features = with_identity_removed(features)
-    states = [name for name in predictor.features if name.startswith("speech_states")]
+    states = [name for name in predictor.spec.tensors if name.startswith("speech_states")]
     return with_states(features, *states) if states else features
 
 
@@ -58,7 +59,7 @@ def refined(predictor: Predictor, footage: Footage, models: MotionModels) -> Sty
 
 
 def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
-    assert predictor_named(predictor.name, "method") is predictor
+    assert predictor_named(predictor.spec.name, "method") is predictor
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "x" * 1000])
@@ -71,21 +72,21 @@ def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(name: str) 
 
 
 def test_a_predictor_hears_tensors_that_there_are(predictor: Predictor) -> None:
-    assert set(SHARED_FEATURES) <= set(predictor.features) <= {*SHARED_FEATURES, *EXTRA_FEATURES}
+    assert {"mel", "posteriorgram"} <= set(predictor.spec.tensors) <= {"mel", "posteriorgram", *EXTRA_FEATURES}
 
 
 def test_a_frame_waits_for_as_many_frames_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     grid = predictor.open(models, predictor.encode_style(footage, models), None)
-    num_frames = predictor.frames_ahead + 4
+    num_frames = predictor.spec.frames_ahead + 4
     features = heard(predictor, num_frames)
     counts = [len(grid.push(features[frame : frame + 1]).mouth_landmarks) for frame in range(num_frames)]
-    assert counts == [0] * predictor.frames_ahead + [1] * 4
+    assert counts == [0] * predictor.spec.frames_ahead + [1] * 4
 
 
 def test_poses_are_answered_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
     grid = predictor.open(models, predictor.encode_style(footage, models), None)
     motion = grid.push(heard(predictor, 8))
-    assert (motion.poses is not None) == (motion.blink is not None) == predictor.moves_head
+    assert (motion.poses is not None) == (motion.blink is not None) == predictor.spec.moves_head
 
 
 def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
@@ -101,9 +102,9 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
 
 def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, models: MotionModels) -> None:
     """Live speech takes the correction that was learned from files, under the same name."""
-    own = {name: each for name, each in PREDICTORS.items() if not name.endswith("_live")}
+    own = {each.spec.name: each for each in all_predictors() if not each.spec.live}
     alone = {name: refined(each, footage, models) for name, each in own.items()}
-    style = PREDICTORS["headpose"].encode_style(footage, models)
+    style = own["headpose"].encode_style(footage, models)
     for each in own.values():
         *_, last = each.personalize(style, heard(each, FRAMES), footage, models)
         assert last.style is not None
@@ -116,7 +117,7 @@ def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, mo
 
 
 def test_predictors_with_networks_of_their_own_share_no_array() -> None:
-    own = [predictor for name, predictor in PREDICTORS.items() if not name.endswith("_live")]
+    own = [predictor for predictor in all_predictors() if not predictor.spec.live]
     names = [name for predictor in own for name in predictor.style_arrays]
     assert len(names) == len(set(names))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.methods import METHODS
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
@@ -15,6 +14,7 @@ from research.evaluation.results import KeptResults, clip_document, evaluation_k
 from research.evaluation.table import TableRun, better_of, check_table_place, figures_of, labels_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
 from services.common.errors import InvalidRequest
+from services.common.methods import METHODS
 from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
 A, B = Configuration(method="ugc"), Configuration(method="headpose", weights="other")

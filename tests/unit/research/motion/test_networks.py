@@ -9,7 +9,7 @@ import pytest
 from research.motion.networks import NETWORKS, PREPARATIONS
 from research.training.command import with_settings
 from research.training.networks import TrainableNetwork
-from services.motion.predictors.registry import PREDICTORS
+from services.common.methods import PREDICTORS
 
 
 def test_there_is_the_sync_network_and_one_network_a_predictor_that_is_trained_in_steps() -> None:

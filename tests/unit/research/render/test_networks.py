@@ -9,7 +9,7 @@ from research.render.networks import NETWORKS, PREPARATIONS
 from research.render.training import model_names, training_named
 from research.training.training import LoopSettings
 from services.common.errors import ModelNotFound
-from services.render.renderers.registry import RENDERERS
+from services.common.methods import RENDERERS
 
 
 def test_every_renderer_can_be_trained() -> None:

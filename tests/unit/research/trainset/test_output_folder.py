@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.trainset.output_folder import ClipFiles
-from services.common.store.files import FULL_DISK
+from services.common.files import FULL_DISK
 from tests.file_limit import files_of_at_most
 
 

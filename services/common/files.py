@@ -1,14 +1,13 @@
-"""Files that are written as a whole or not at all, folders that one process at a time writes to, and errors of a full disk."""
+"""Files that are written as a whole or not at all, and errors of a full disk."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import errno
-import fcntl
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +40,8 @@ def translating_full_disk(message: str, subject: Path) -> Iterator[None]:
 
 PARTIAL: Final = ".partial-"
 """Beginning of the name of a file that is still being written."""
+BLOB_MODE: Final = 0o640
+"""Permissions of files in stores, whatever the umask."""
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -58,48 +59,71 @@ def time_of(facts: Mapping[str, Any]) -> float | None:
     return None
 
 
-def write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file and its folder. A reader sees the whole file or no file; a failure leaves nothing behind."""
-    with _written(path, pieces) as temporary:
-        os.replace(temporary, path)
+def write_whole(path: Path, content: bytes | Iterable[bytes], *, mode: int | None = None, parents: bool = False) -> Path:
+    """Write a file under a temporary name, then give it its own name, and return the path.
+
+    A reader sees the earlier file or the whole new one. Several processes may write the same file at the same time.
+
+    Args:
+        path: the file.
+        content: the bytes of the file, or pieces of them.
+        mode: permissions of the file, whatever the umask; None: those that the umask leaves.
+        parents: whether the folders above are created.
+
+    Raises:
+        OSError: the file cannot be written. An earlier file stays, and nothing of the new file is left; the same holds for errors
+            of the iteration over `content`.
+    """
+    with _written(path, content, mode, parents) as partial:
+        os.replace(partial, path)
+    return path
 
 
-def create_atomically(path: Path, content: bytes) -> bool:
-    """Write a file and its folder as `write_atomically` does, unless there is a file, and return whether the file was written.
+def create_whole(path: Path, content: bytes, *, mode: int | None = None, parents: bool = False) -> bool:
+    """Write a file as `write_whole` does, unless there is a file, and return whether the file was written.
 
     Of several processes that call at the same time, one writes the file.
+
+    Raises:
+        OSError: the file cannot be written.
     """
-    with _written(path, [content]) as temporary:
+    with _written(path, content, mode, parents) as partial:
         try:
             try:
-                os.link(temporary, path)
+                os.link(partial, path)
             except FileExistsError:
                 raise
             except OSError:  # a file system without links
-                with path.open("xb") as stream:
+                with _new_file(path, mode) as stream:
                     stream.write(content)
         except FileExistsError:
             return False
     return True
 
 
-@contextlib.contextmanager
-def _written(path: Path, pieces: Iterable[bytes]) -> Iterator[str]:
+@contextmanager
+def _written(path: Path, content: bytes | Iterable[bytes], mode: int | None, parents: bool) -> Iterator[Path]:
     """Give a temporary file with the content beside `path`. If the block fails, or leaves the file there, the file is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL)
+    if parents:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            for piece in pieces:
-                stream.write(piece)
+        with _new_file(partial, mode) as stream:
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             # Without fsync, a machine that loses power could keep the name and lose the bytes.
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o640)
-        yield temporary
+        yield partial
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        with contextlib.suppress(OSError):  # the folder may be none
+            partial.unlink()
+
+
+def _new_file(path: Path, mode: int | None) -> IO[bytes]:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else mode)
+    if mode is not None:
+        os.fchmod(handle, mode)
+    return os.fdopen(handle, "wb")
 
 
 def pieces_of(stream: IO[bytes]) -> Iterator[bytes]:
@@ -147,11 +171,6 @@ def sha256_of(stream: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-_LOCK: Final = ".lock"
-_held: Final[set[int]] = set()
-"""Descriptors of the locks that this process holds."""
-
-
 def make_folder(folder: Path) -> None:
     """Create a folder and the folders above, unless they are there.
 
@@ -166,52 +185,11 @@ def make_folder(folder: Path) -> None:
             f"{folder} cannot be written: it is a file, and a folder was expected; choose another path", field="output"
         ) from problem
     except OSError as problem:
-        raise _not_writable(folder, problem) from problem
+        raise folder_not_writable(folder, problem) from problem
 
 
-@contextmanager
-def locked_folder(folder: Path, in_use: str) -> Iterator[None]:
-    """Create a folder, and keep other processes out for as long as the context is open. The lock ends with this process.
-
-    Args:
-        folder: the folder. Its lock file stays.
-        in_use: what the user is told if another process is in the folder.
-
-    Raises:
-        InvalidRequest: the folder cannot be written, or another process holds the lock.
-        StorageFull: no space is left.
-    """
-    make_folder(folder)
-    try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as problem:
-        raise _not_writable(folder, problem) from problem
-    try:
-        _held.add(lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            raise InvalidRequest(in_use, field="output") from problem
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        if lock in _held:
-            _held.remove(lock)
-            os.close(lock)
-
-
-def _not_writable(folder: Path, problem: OSError) -> DubstageError:
+def folder_not_writable(folder: Path, problem: OSError) -> DubstageError:
+    """Return the error for a folder that cannot be written."""
     if problem.errno in FULL_DISK:
         return StorageFull(f"no space left in {folder}: free some, or choose another folder", subject=str(folder))
     return InvalidRequest(f"{folder} cannot be written: {problem.strerror}; choose another folder", field="output")
-
-
-def _let_go() -> None:
-    for lock in _held:
-        os.close(lock)
-    _held.clear()
-
-
-# A forked worker that outlives this process for some seconds would hold the lock against the process that goes on.
-os.register_at_fork(after_in_child=_let_go)

@@ -6,19 +6,20 @@ from typing import Any
 
 import pytest
 
-from gateway.methods import (
+from services.common.errors import InvalidRequest
+from services.common.methods import (
     DEFAULT_METHOD,
     LAG_FEATURES,
     METHODS,
+    PREDICTORS,
     SHARED_FEATURES,
     Method,
-    Predictor,
-    Renderer,
+    PredictorSpec,
+    RendererSpec,
     TextureInput,
     combined,
     method_named,
 )
-from services.common.errors import InvalidRequest
 
 
 def test_a_method_without_changes_is_itself() -> None:
@@ -133,8 +134,9 @@ def test_the_default_is_a_row() -> None:
 
 
 def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    motion = Predictor(name="toy", features=(), look_ahead_ms=0)
-    toy = Method(name="toy", motion=motion, renderer=Renderer(name="toy", frames_after=2))
+    motion = PredictorSpec(name="toy", package="toy", features=(), frames_ahead=0)
+    monkeypatch.setitem(PREDICTORS, "toy", motion)
+    toy = Method(name="toy", motion=motion, renderer=RendererSpec(name="toy", frames_after=2))
     monkeypatch.setitem(METHODS, "toy", toy)
     assert method_named("toy") is toy
     assert (toy.features, toy.footage_features) == (SHARED_FEATURES, LAG_FEATURES)
@@ -163,4 +165,4 @@ def test_a_row_with_parts_of_other_rows_is_found_by_its_parts(monkeypatch: pytes
 )
 def test_a_row_that_contradicts_itself_is_refused(fields: dict[str, Any], missing: str) -> None:
     with pytest.raises(ValueError, match=f"'toy'.*{missing}"):
-        Renderer(name="toy", **fields)
+        RendererSpec(name="toy", **fields)

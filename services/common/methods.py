@@ -1,7 +1,7 @@
 """The table of methods: which motion predictor and which renderer make a method, what each needs, and what each can do.
 
-A new method is one row here, one package in each stage that it needs, and one line in that stage's registry. The gateway compares
-this table with the stages' own ListModels answers when it opens the stages (gateway/stages/method_check.py).
+A new method is its rows here and its package in each stage. The stages find a package by the row, and list the row in ListModels.
+The gateway compares the lists with its own table when it opens the stages, which may be of another version of dubstage.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from services.common.errors import InvalidRequest
 FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]
 
 SHARED_FEATURES: Final[FeatureKinds] = (audio_pb2.FEATURE_KIND_MEL, audio_pb2.FEATURE_KIND_POSTERIORGRAM)
-"""Features that every motion predictor needs. The gateway extracts these kinds for every method."""
+"""Features that every motion predictor hears, because the constraints read them. The gateway extracts them for every method."""
 LAG_FEATURES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
 """Features that EstimateLag needs. The gateway extracts these kinds from the sound of footage."""
+_FRAME_MS: Final = 40
 
 
 class TextureInput(StrEnum):
@@ -27,42 +28,56 @@ class TextureInput(StrEnum):
     NONE = "none"
     """Nothing: the texture stage is not asked."""
     WARPED = "warped"
-    """A mouth texture of the actor's bank, warped to the wanted landmarks."""
+    """A mouth texture of the actor's bank, warped to the target landmarks."""
     DRAWN = "drawn"
-    """The person's face, drawn from the morphable model with the wanted mouth. Needs the person's identity."""
+    """The person's face, drawn from the morphable model with the target mouth; black outside. Needs the person's identity."""
     NEURAL = "neural"
     """Features of the actor's neural texture at every pixel of the render box. Needs the person's identity and an actor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Predictor:
-    """Declaration of a motion predictor.
+class PredictorSpec:
+    """Row of a motion predictor.
 
     Attributes:
         name: name of the predictor in the motion stage (PredictMotionConfig.method).
-        features: kinds of audio features that the predictor hears.
-        look_ahead_ms: milliseconds of features after a frame that the predictor hears before it answers the frame, at 25 frames/s.
-        moves_head: whether the predictor answers head poses. Its films have a timeline and background frames of their own.
+        package: folder of services/motion/predictors that holds the predictor.
+        features: kinds of audio features that the predictor hears, besides the speech probability.
+        frames_ahead: frames of features (25 per second) after a frame that the predictor hears before it answers the frame.
+        moves_head: whether the predictor answers head poses, for which it needs the head poses of the footage. Its films have a
+            timeline and background frames of their own.
         live: whether the predictor can be used in a live stream.
-        streamed: predictor of live streams in place of this one, for the same style. None: there is no other.
+        streamed: name of the predictor of live streams in place of this one, for the same style. Empty: there is no other.
     """
 
     name: str
-    features: FeatureKinds
-    look_ahead_ms: int
+    package: str
+    features: FeatureKinds = SHARED_FEATURES
+    frames_ahead: int
     moves_head: bool = False
     live: bool = False
-    streamed: Predictor | None = None
+    streamed: str = ""
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the features' tensors in AudioFeatureBlock."""
+        return tuple(audio_pb2.FeatureKind.Name(kind).removeprefix("FEATURE_KIND_").lower() for kind in self.features)
+
+    @property
+    def look_ahead_ms(self) -> int:
+        """`frames_ahead` in milliseconds."""
+        return self.frames_ahead * _FRAME_MS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Renderer:
-    """Declaration of a renderer. All renderers take target landmarks, so every motion predictor goes with every renderer.
+class RendererSpec:
+    """Row of a renderer. All renderers take target landmarks, so every motion predictor goes with every renderer.
 
     Attributes:
-        name: name of the renderer in the render stage (RenderConfig.model).
-        frames_before: frames before a wanted frame that the renderer sees.
-        frames_after: frames after a wanted frame that the renderer sees.
+        name: name of the renderer in the render stage (RenderConfig.model), of its exported network, and of the renderer's folder
+            in services/render/renderers.
+        frames_before: frames before a frame that its picture depends on.
+        frames_after: frames after a frame that its picture depends on.
         texture: what the renderer takes from the texture stage.
         speech: whether the renderer takes speech features with every frame.
         reference: whether the renderer can take the appearance from a reference picture. Without one, it takes the actor's own.
@@ -96,7 +111,8 @@ class Renderer:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Optional fields of RenderFrame, and of RenderConfig, that the gateway sends to the renderer."""
+        """Optional fields that the renderer takes: of RenderFrame, each of them required; of RenderConfig `reference`, which may be
+        unset."""
         sent = {
             "texture": self.texture in {TextureInput.WARPED, TextureInput.DRAWN},
             "neural_features": self.texture is TextureInput.NEURAL,
@@ -121,8 +137,8 @@ class Method:
     """
 
     name: str
-    motion: Predictor
-    renderer: Renderer
+    motion: PredictorSpec
+    renderer: RendererSpec
 
     @property
     def features(self) -> FeatureKinds:
@@ -157,7 +173,7 @@ class Method:
     @property
     def streamed(self) -> Method:
         """The method as live streams use it: with the predictor of live streams."""
-        return replace(self, motion=self.motion.streamed or self.motion)
+        return replace(self, motion=PREDICTORS[self.motion.streamed or self.motion.name])
 
     @property
     def live(self) -> bool:
@@ -182,60 +198,49 @@ def _union(first: FeatureKinds, second: FeatureKinds) -> FeatureKinds:
     return (*first, *(kind for kind in second if kind not in first))
 
 
-def _hears(motion: Predictor) -> str:
+def _hears(motion: PredictorSpec) -> str:
     return f"needs {motion.look_ahead_ms} ms of speech after a frame"
 
 
-METHODS: Final[dict[str, Method]] = {
-    "ugc": Method(
-        name="ugc",
-        motion=Predictor(
-            name="speech_map",
-            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
-            look_ahead_ms=120,
-            streamed=Predictor(
-                name="speech_map_live",
-                features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
-                look_ahead_ms=80,
-                live=True,
-            ),
-        ),
-        renderer=Renderer(name="ugc", texture=TextureInput.WARPED, live=True),
-    ),
-    "everybody": Method(
-        name="everybody",
-        motion=Predictor(
+_STATES: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES)
+_STATES_LIVE: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE)
+_REMOVED: Final[FeatureKinds] = (*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED)
+
+PREDICTORS: Final[dict[str, PredictorSpec]] = {
+    row.name: row
+    for row in (
+        PredictorSpec(name="speech_map", package="speech_map", features=_STATES, frames_ahead=3, streamed="speech_map_live"),
+        PredictorSpec(name="speech_map_live", package="speech_map", features=_STATES_LIVE, frames_ahead=2, live=True),
+        PredictorSpec(name="ugc", package="ugc", frames_ahead=2),
+        PredictorSpec(
             name="everybody",
-            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
-            look_ahead_ms=160,
-            streamed=Predictor(
-                name="everybody_live",
-                features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_IDENTITY_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
-                look_ahead_ms=160,
-                live=True,
-            ),
+            package="everybody",
+            features=(*_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES),
+            frames_ahead=4,
+            streamed="everybody_live",
         ),
-        renderer=Renderer(name="everybody", frames_before=6, needs_actor=True, live=True),
-    ),
-    "headpose": Method(
-        name="headpose",
-        motion=Predictor(
-            name="headpose",
-            features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES),
-            look_ahead_ms=120,
-            moves_head=True,
+        PredictorSpec(
+            name="everybody_live",
+            package="everybody",
+            features=(*_REMOVED, audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE),
+            frames_ahead=4,
+            live=True,
         ),
-        renderer=Renderer(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
-    ),
-    "hetero": Method(
-        name="hetero",
-        motion=Predictor(name="hetero", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=200),
-        renderer=Renderer(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
-    ),
-    "everyone": Method(
-        name="everyone",
-        motion=Predictor(name="everyone", features=(*SHARED_FEATURES, audio_pb2.FEATURE_KIND_SPEECH_STATES), look_ahead_ms=400),
-        renderer=Renderer(
+        PredictorSpec(name="headpose", package="headpose", features=_STATES, frames_ahead=3, moves_head=True),
+        PredictorSpec(name="hetero", package="hetero", features=_STATES, frames_ahead=5),
+        PredictorSpec(name="everyone", package="everyone", features=_STATES, frames_ahead=10),
+    )
+}
+"""Rows of the motion predictors by name."""
+
+RENDERERS: Final[dict[str, RendererSpec]] = {
+    row.name: row
+    for row in (
+        RendererSpec(name="ugc", texture=TextureInput.WARPED, live=True),
+        RendererSpec(name="everybody", frames_before=6, needs_actor=True, live=True),
+        RendererSpec(name="headpose", frames_before=2, texture=TextureInput.DRAWN, needs_actor=True, needs_identity=True),
+        RendererSpec(name="hetero", frames_before=2, frames_after=2, reference=True, needs_actor=True),
+        RendererSpec(
             name="everyone",
             frames_before=1,
             frames_after=1,
@@ -244,9 +249,21 @@ METHODS: Final[dict[str, Method]] = {
             needs_actor=True,
             needs_identity=True,
         ),
-    ),
+    )
 }
-"""Rows by method name."""
+"""Rows of the renderers by name."""
+
+METHODS: Final[dict[str, Method]] = {
+    name: Method(name=name, motion=PREDICTORS[motion], renderer=RENDERERS[renderer])
+    for name, motion, renderer in (
+        ("ugc", "speech_map", "ugc"),
+        ("everybody", "everybody", "everybody"),
+        ("headpose", "headpose", "headpose"),
+        ("hetero", "hetero", "hetero"),
+        ("everyone", "everyone", "everyone"),
+    )
+}
+"""Methods by the name that users write: name, motion predictor, renderer."""
 
 DEFAULT_METHOD: Final = "ugc"
 """Method of commands and API requests that name none."""

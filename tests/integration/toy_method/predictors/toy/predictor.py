@@ -9,6 +9,7 @@ import numpy as np
 
 from services.common.array_types import Float32
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, mouth_area_positions
+from services.common.methods import PREDICTORS
 from services.motion.constraints import CONTEXT_AHEAD, CONTEXT_PAST, ConstraintConfig
 from services.motion.features import silence
 from services.motion.grid import Grid
@@ -45,8 +46,7 @@ def _personalize(style: Style, features: SpeechFeatures, footage: Footage, model
 
 
 PREDICTOR: Final = Predictor(
-    name="toy",
-    frames_ahead=CONTEXT_AHEAD,
+    spec=PREDICTORS["toy"],
     version=lambda _: "toy-1",
     open=ToyGrid,
     personalize=_personalize,

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from services.common.array_types import Array, UInt8
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS, TEXTURE_SHAPE
+from services.common.methods import RENDERERS
 from services.render.backends.model_files import INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.renderer import NetworkInputs, PersonalizeJob, Renderer, StreamSetup, Window, with_residual
 from services.render.types import PersonalizeProgress, RenderFrame
@@ -114,13 +115,4 @@ def write_network(folder: Path) -> Path:
     return path
 
 
-RENDERER: Final = Renderer(
-    name=NAME,
-    frames_before=1,
-    frames_after=1,
-    inputs=("neural_features", "speech_features", "reference"),
-    needs_actor=True,
-    needs_identity=True,
-    open=AllInputsRenderer,
-    personalize=_personalize,
-)
+RENDERER: Final = Renderer(spec=RENDERERS[NAME], open=AllInputsRenderer, personalize=_personalize)

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 
 from services.common.array_types import Array, Float32, UInt8
 from services.common.face.landmarks import NUM_LIPS, mouth_opening
+from services.common.methods import RENDERERS
 from services.render.backends.model_files import INPUT_STATE, OUTPUT_RESIDUAL
 from services.render.renderer import NetworkInputs, PersonalizeJob, Renderer, StreamSetup, Window, with_residual
 from services.render.types import PersonalizeProgress, RenderFrame
@@ -80,4 +81,4 @@ def write_network(folder: Path) -> Path:
     return path
 
 
-RENDERER: Final = Renderer(name="toy", needs_actor=True, open=ToyRenderer, personalize=_personalize)
+RENDERER: Final = Renderer(spec=RENDERERS["toy"], open=ToyRenderer, personalize=_personalize)

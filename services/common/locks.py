@@ -1,0 +1,108 @@
+"""Locks of open files. A lock ends when its handle is closed, or with the process, however the process ends.
+
+The package `filelock` locks a file of its own by its name. Here, the locked file often is the content itself (a film, a backup or a
+region of shared memory that is still being written, so that a later process recognises what a killed process left), is opened
+through a folder's handle, is locked by several readers, or is removed under the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from services.common.errors import InvalidRequest
+from services.common.files import folder_not_writable, make_folder
+
+
+def try_lock(handle: int, *, shared: bool = False) -> bool | None:
+    """Lock an open file, without waiting, and return whether the handle has the lock.
+
+    Args:
+        handle: descriptor of the file or of the folder.
+        shared: several handles may have the lock together, and none alone.
+
+    Returns:
+        True: the handle has the lock. False: another handle has it. None: the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def unlock(handle: int) -> None:
+    """Release the lock of a handle that stays open. On a file system without locks, nothing happens."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    except OSError:
+        return
+
+
+def open_locked(path: Path, *, shared: bool = False, mode: int = 0o600) -> int | None:
+    """Open and lock a lock file, and return its handle; None: another handle has the lock. The file is created, and stays.
+
+    On a file system without locks, the handle is returned without a lock.
+
+    Args:
+        path: the lock file.
+        shared: several handles may have the lock together.
+        mode: permissions of a new file.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    if try_lock(handle, shared=shared) is False:
+        os.close(handle)
+        return None
+    return handle
+
+
+_LOCK: Final = ".lock"
+_held: Final[set[int]] = set()
+"""Descriptors of the locks of folders that this process holds."""
+
+
+@contextmanager
+def locked_folder(folder: Path, in_use: str) -> Iterator[None]:
+    """Create a folder, and keep other processes out for as long as the context is open. The lock ends with this process.
+
+    Args:
+        folder: the folder. Its lock file stays.
+        in_use: what the user is told if another process is in the folder.
+
+    Raises:
+        InvalidRequest: the folder cannot be written, or another process holds the lock.
+        StorageFull: no space is left.
+    """
+    make_folder(folder)
+    try:
+        lock = open_locked(folder / _LOCK, mode=0o640)
+    except OSError as problem:
+        raise folder_not_writable(folder, problem) from problem
+    if lock is None:
+        raise InvalidRequest(in_use, field="output")
+    _held.add(lock)
+    try:
+        yield
+    finally:
+        if lock in _held:
+            _held.remove(lock)
+            os.close(lock)
+
+
+def _let_go() -> None:
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+# A forked worker that outlives this process for some seconds would hold the lock against the process that goes on.
+os.register_at_fork(after_in_child=_let_go)
