@@ -41,7 +41,6 @@ def render_chart(helm: str, chart: Path, values: Sequence[Path], settings: Seque
 
     Args:
         helm: the program.
-        chart: its folder.
         values: files, later ones win.
         settings: `path=value` pairs, which win over the files.
         release: name of it.

@@ -66,8 +66,6 @@ async def track_footage(
     """Find all faces of a film, and return where their records are.
 
     Args:
-        stages: the stages.
-        info: the film.
         workspace: gets the records.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
@@ -145,7 +143,6 @@ class FootageAnalysis:
     """One person in one footage: `open`, `track`, `select` and `enrol`, in this order. What is done once is kept in the workspace.
 
     Attributes:
-        stages: the stages.
         method: method that the person is enrolled for.
         info: the footage. Of a still picture: the film of one frame that `open` writes.
         workspace: record files of the job.
@@ -277,7 +274,6 @@ class FootageAnalysis:
 
         Args:
             rows: record rows of the selected face.
-            clip: motion of these rows.
             features: FEATURE_RECORDs of the footage's own sound, of the frames of the clip.
 
         Raises:

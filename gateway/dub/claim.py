@@ -31,10 +31,8 @@ def film_claim(
     """Return what the manifest of a dub says, without the watermark.
 
     Args:
-        request: the dub request.
         film: film that is dubbed in place.
         plan: what happens to every frame of the film.
-        models: models of the stages.
         digests: SHA-256 of files of the request, hexadecimal, as far as they are known.
         job: key of the job, SHA-256, hexadecimal.
     """

@@ -62,8 +62,6 @@ async def fitted_expressions(
     takes the interpolation of its neighbours.
 
     Args:
-        stages: the stages.
-        info: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person, F of them, in the order of the footage.
         identity: artefact of FitIdentity.
@@ -192,7 +190,6 @@ class TrackedPerson:
     """A person in footage.
 
     Attributes:
-        info: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person, N of them, in the order of the footage.
         max_frames: most frames that a bank of the person keeps; 0: the texture stage's own number.
@@ -210,7 +207,6 @@ async def bank_extras(
     """Return what the bank holds of a person's frames beside their pictures.
 
     Args:
-        stages: the stages.
         seen: the person.
         identity: the person on the morphable model.
         spoken: the footage's own sound; None: the footage has no sound.

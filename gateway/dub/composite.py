@@ -47,10 +47,6 @@ def composite_frame(
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
     Args:
-        frame: the decoded frame.
-        info: the film.
-        pose: head pose in the frame.
-        mouth: the mouth.
         mark: watermark of the frame; None: the film gets none.
     """
     video, side = info.video, len(mouth.detail)
@@ -86,7 +82,6 @@ class TrackedFilm:
     """A film that is dubbed in place: the footage, or a background film.
 
     Attributes:
-        info: the film.
         index: where the records of its faces are.
         faces: FACE_RECORDs of its faces.
     """

@@ -62,7 +62,6 @@ async def build_bank(
     If the footage shows the face with more pixels than a render box has, the footage is decoded again for the fine detail.
 
     Args:
-        stages: the stages.
         seen: the person in the footage.
         on_step: called with every frame.
         extras: what the bank holds of these frames beside their pictures.
@@ -101,8 +100,6 @@ async def fit_identity(
     """Return the identity of the person whom the face records `rows` show, on the face model of this installation.
 
     Args:
-        stages: the stages.
-        info: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person.
         on_step: called with every sent frame.
@@ -181,9 +178,7 @@ async def personalize_motion(
     """Return a style that is adapted to the person, or `style` if the footage is too short to adapt to.
 
     Args:
-        stages: the stages.
         method: method that the person is enrolled for.
-        heard: the person.
         style: speaking style of the person.
         seed: random seed.
         on_step: called with every step.
@@ -320,7 +315,6 @@ class Enrolment:
     """One enrolment of one person.
 
     Attributes:
-        stages: the stages.
         method: method that the person is enrolled for.
         seen: the frames that the bank is made from. Enrolment decodes the footage again, because face records hold the lower face
             only, at 160 x 160 pixels.
@@ -328,7 +322,6 @@ class Enrolment:
         num_frames: number of frames that enrolment uses.
         clip: motion of the person.
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
-        lag: lag of the footage's sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
         options: which parts are done.

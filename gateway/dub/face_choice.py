@@ -68,7 +68,6 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
 
     Args:
         index: faces of the footage.
-        choice: the user's choice.
         score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
             largest face is also taken if no face can be scored.
 
@@ -105,7 +104,6 @@ def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]
     Args:
         index: faces of the footage.
         face_id: face that is dubbed.
-        choice: the user's choice.
     """
     others = [face for face in main_faces(index) if face != face_id]
     if choice.kind != "largest" or not others:

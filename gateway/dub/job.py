@@ -119,7 +119,6 @@ def records_need(
 
     Args:
         folder: the job's folder.
-        num_frames: frames of the footage.
         motion_frames: frames of the motion grid in the film.
         own_sound: whether the footage has sound.
         keeps_expression: whether the film keeps the slow expression of the footage.
@@ -226,10 +225,8 @@ class DubPasses:
     """Passes of one run of a dub. Each pass takes finished work of an earlier run from the workspace or the journal.
 
     Attributes:
-        request: the dub request.
         analysis: the footage, tracked.
         journal: finished steps of the job.
-        key: key of the job.
         store: artefacts of the journal.
         ledger: counts the artefacts of the job.
         on_progress: called with every frame and step.
@@ -448,10 +445,6 @@ class DubJob:
     process works in the folder or removes the folder until the block ends.
 
     Args:
-        request: the dub request.
-        stages: the stages.
-        store: artefact store of the stages.
-        jobs: folder of all jobs.
         ledger: counts the artefacts of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
         sealer: signs the film and marks the dubbed mouths; None: the film gets no manifest and no watermark.
@@ -604,11 +597,8 @@ class DubJob:
         """Check that there is room for all that the dub will write.
 
         Args:
-            workspace: the job's folder.
             journal: finished steps of the job.
-            info: the footage.
             duration: length of the film, seconds.
-            codec: codec of the film.
             own: whether the film has a timeline of its own.
 
         Raises:

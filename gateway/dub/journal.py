@@ -135,8 +135,6 @@ class Journal:
         redone: number of finished steps of an earlier run whose result cannot be used.
 
     Args:
-        folder: folder of the journal.
-        store: artefact store of the results.
         hold: called with each result's artefact before the entry is written; returns False if the artefact is to be stored again,
             and raises an error if the job must stop.
     """

@@ -237,7 +237,6 @@ async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> Sou
     The lag is unknown if the clip is too short, the mouth never opens, or hardly anybody is heard.
 
     Args:
-        stages: the stages.
         clip: motion of the person.
         features: FEATURE_RECORDs of the footage's sound, of the same frames of the motion grid.
 

@@ -24,7 +24,6 @@ def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int])
     """Yield each face record with its frame, uint8 RGB [H, W, 3], upright.
 
     Args:
-        reader: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows, at least one, one per frame, in the order of the footage.
 
@@ -68,7 +67,6 @@ def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:
 
     Args:
         luma: luma of the upright frame, uint8 [H, W].
-        pose: head pose in the frame.
         scale: native pixels per box pixel.
     """
     side = scale * BOX_SIZE

@@ -39,7 +39,6 @@ class DubOutcome:
 
     Attributes:
         written: the output.
-        info: the footage.
         film: film that was dubbed in place: the footage, or the background film of a dub with its own timeline.
         plan: what happened to each frame of the film.
         actor: actor that was used; None: the footage shows no usable face.
@@ -48,9 +47,7 @@ class DubOutcome:
         windows_computed: number of windows that this run rendered.
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
-        watermark: watermark of the film.
         undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
-        warnings: warnings for the user.
     """
 
     written: WriteReport

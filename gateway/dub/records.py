@@ -157,7 +157,6 @@ class RecordFile:
 
     Args:
         path: the file. Existing records stay.
-        dtype: dtype of the records.
         allowance: disk space of the job; None: no limit.
         in_folder: returns the context of code that writes to the file's folder, which says what to do if the disk is full.
     """

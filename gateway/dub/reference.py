@@ -106,7 +106,6 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
     """Return the first usable face in a file. If a frame shows several, the largest. Of a film, the best picture of this face.
 
     Args:
-        stages: the stages.
         path: a picture or a film.
         folder: folder for a temporary file.
         threads: threads of the decoder.

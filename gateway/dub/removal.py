@@ -30,7 +30,6 @@ class RemovalReport:
     """What a removal freed.
 
     Attributes:
-        folder_bytes: bytes in the job's folder.
         blobs: number of deleted artefacts.
         blob_bytes: bytes of the deleted artefacts.
     """

@@ -27,7 +27,6 @@ class FilmInputs:
     """What the windows of a film are rendered from.
 
     Attributes:
-        stages: the stages.
         config: what the windows are rendered with.
         usable: bool [T], frames whose mouth can be rendered.
         rows: int64 [T], face record of the target in each frame; -1: none.
@@ -74,7 +73,6 @@ async def rendered_windows(
 
     Args:
         inputs: what the windows are rendered from; None: nothing is dubbed, and all windows are empty.
-        num_frames: frames of the film.
         journal: finished windows of the job.
         job_key: key of what all windows depend on.
 
@@ -118,9 +116,7 @@ def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_sca
     """Return the window that a journal's arrays hold.
 
     Args:
-        stored: the arrays.
         usable: bool [T], frames of the film that can be rendered.
-        span: frames of the window.
         detail_scale: pixels of the detail per box pixel; 0: the windows have no detail.
 
     Raises:

@@ -43,7 +43,6 @@ class ActorRecord:
     """Facts that the store holds of the actor of a dub, for the consent checks.
 
     Attributes:
-        actor_id: id of the actor.
         consent: the actor's own consent record; None: there is none.
         footage_sha256: digest of the footage that the actor was enrolled from.
         faces: face records of the stored footage; None: the actor was enrolled without.
@@ -64,9 +63,7 @@ class DubRequest:
     Attributes:
         footage: video file, or a picture for methods that take one.
         speech: sound file; None: the sound of the footage.
-        output: file to write.
         method: name of the method (gateway.methods).
-        face: face to dub.
         actor: enrolled actor; None: the person is learned from this footage.
         own: what the store says of the actor; None: the person is learned from this footage.
         consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
@@ -135,7 +132,6 @@ def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
     """Return the sentence that says which parts of a film are synthetic, without its full stop.
 
     Args:
-        request: the dub request.
         dubbed: whether the mouth of any frame is rendered.
     """
     if method_named(request.method).motion.moves_head:
@@ -251,9 +247,7 @@ def open_writer(
     """Return the writer of a dub's output. The output is checked and not begun.
 
     Args:
-        request: the dub request.
         film: film that is dubbed in place.
-        speech: speech of the dub.
         dubbed: whether the mouth of any frame is rendered, for the mark in the output.
         takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
         seal: signs the film; None: the film gets no manifest.
@@ -318,7 +312,6 @@ def refuse_input(output: Path, file: Path, what: str) -> None:
     """Raise InvalidRequest if the output is an input file, also through links.
 
     Args:
-        output: file to write.
         file: the input file.
         what: what the input file is, for the message.
     """

@@ -19,11 +19,7 @@ ASIDE: Final = "fetched"
 
 
 class ScratchFolders:
-    """Folders for copies, below a folder that this process holds until `close`.
-
-    Args:
-        data_dir: data folder of the process.
-    """
+    """Folders for copies, below a folder that this process holds until `close`."""
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / ASIDE

@@ -273,7 +273,6 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
 
     Args:
         analysis: the footage, tracked, with its face selected.
-        actor: the person.
         on_step: called with the number of finished frames of each step: own speech, own motion, expression.
 
     Raises:

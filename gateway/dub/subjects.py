@@ -60,10 +60,7 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
     subject come here only where no record is required, and say nothing to compare.
 
     Args:
-        request: the dub request.
         people: whom the dub shows.
-        stages: the stages.
-        store: store of the actor's footage.
         folder: folder for temporary files.
 
     Raises:

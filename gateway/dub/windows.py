@@ -225,7 +225,6 @@ def window_config(
 
     Args:
         method: method that the actor is enrolled for.
-        actor: the actor.
         warp: how the texture stage warps, for renderers that take a warped texture.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
@@ -437,11 +436,6 @@ class _BlendTarget:
 
 async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -> RenderedWindow:
     """Render the wanted frames of a span of consecutive frames.
-
-    Args:
-        stages: the stages.
-        config: what to render with.
-        span: the frames.
 
     Raises:
         DubstageError: from the stages.

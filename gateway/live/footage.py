@@ -125,7 +125,6 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
     """Return the longest unbroken stretch of usable frames of an actor's footage, at MOTION_RATE, at most MAX_FRAMES.
 
     Args:
-        artefacts: store of the actor's footage.
         max_picture_bytes: largest size of a picture.
 
     Raises:
@@ -182,7 +181,6 @@ class FootageCache:
     """Decoded footage of the actors that are shown, and of those that were shown last.
 
     Args:
-        artefacts: artefact store of the stages.
         max_message_bytes: size limit of a message, which has to hold one frame.
     """
 

@@ -55,12 +55,7 @@ class StreamedActor:
         return f"{_SYNTHETIC} ({MARK}); {consent_line(self.consent)}"
 
     def claim(self, speech: Path, num_frames: int) -> Claim:
-        """Return what the manifest of the film says. The mouth is synthetic in every frame.
-
-        Args:
-            speech: file of the speech.
-            num_frames: frames of the film.
-        """
+        """Return what the manifest of the film says. The mouth is synthetic in every frame."""
         return Claim(
             version=version("dubstage-suite"),
             description=f"{_SYNTHETIC}.",
@@ -99,7 +94,6 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
     """Check before any work that an output can be written.
 
     Args:
-        output: film to write.
         speech: file of the speech, which must not be overwritten.
         overwrite: replace an existing file even if dubstage did not write the file.
 

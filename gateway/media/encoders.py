@@ -167,7 +167,6 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
     """Return encoder and muxer for an output.
 
     Args:
-        output: file to write.
         video: picture of the footage.
         codec: codec that the user asks for; None: the default of the table above.
         crf: quality of H.264 and HEVC; lower is better.

@@ -66,7 +66,6 @@ class CarriedStreams:
         """Add the streams to an output.
 
         Args:
-            info: the footage.
             output: the open output.
             container_format: FFmpeg's name of the muxer.
             skip: indices of streams that are not carried.
@@ -375,10 +374,8 @@ class VideoMuxer:
 
         Args:
             target: what FFmpeg writes to, as `OutputFile.target` returns it.
-            info: the footage.
             speech: new speech; None: there is none.
             settings: how the film is written.
-            choice: encoder and muxer.
             folder: folder of temporary files.
 
         Raises:

@@ -47,7 +47,6 @@ class WriteReport:
 
     Attributes:
         path: the film.
-        codec: codec of the picture.
         pixel_format: FFmpeg's name of the pixel format.
         frames: number of frames.
         changed_frames: number of frames with composited planes.
@@ -88,8 +87,6 @@ class VideoWriter:
         """Check that the film can be written as asked. Nothing is opened yet.
 
         Args:
-            output: file to write.
-            info: the footage.
             speech: new speech; None: there is none.
             speech_file: file that the speech is read from.
             settings: how the film is written; None: the defaults.
@@ -142,7 +139,6 @@ class VideoWriter:
         """Encode the next frame of the film.
 
         Args:
-            frame: the decoded frame.
             planes: planes in the footage's pixel format; None: the frame as it was decoded.
 
         Raises:

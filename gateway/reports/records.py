@@ -113,8 +113,6 @@ async def track_output(
     """Track the output of a dub, and return what is found of the dubbed face; None: the film is too long, or nothing is dubbed.
 
     Args:
-        result: the output.
-        outcome: result of the dub.
         boxes: face box of each chosen frame.
         chosen: frames that the report shows.
 

@@ -36,7 +36,6 @@ def load_network(module: nn.Module, run: Path) -> None:
 
     Args:
         module: module of the sizes that the run's configuration names.
-        run: folder of the run.
 
     Raises:
         InvalidRequest: the file is missing or damaged, or holds a network of other sizes.
@@ -121,7 +120,6 @@ def export_network(network: WindowNetwork, run: Path, folder: Path) -> Sequence[
 
     Args:
         network: what to export.
-        run: folder of the training run.
         folder: folder of weights.
 
     Raises:

@@ -412,7 +412,6 @@ class PosteriorgramConfig:
         optimiser: rates.
         network: sizes of the network.
         augmentation: recording conditions that are drawn anew for each draw of a recording.
-        batch_windows: windows of a batch.
         windows_of_a_recording: windows that a batch takes from one augmented recording.
         no_speech_share: share of windows of noise and music-like sound.
         excerpt_s: longest part of a recording that is augmented at once, seconds.
@@ -423,7 +422,6 @@ class PosteriorgramConfig:
         past_weight: weight of the rows before the answered rows.
         fine_tune: begin with the network that comes with dubstage, and not with random weights. The configuration
             must state the sizes of that network.
-        check_clips: held-out clips of a check.
         check_s: seconds of each of these clips.
     """
 

@@ -44,7 +44,6 @@ class FittingTimes:
     """Processor time on the default model, one face a frame.
 
     Attributes:
-        frames: of the film.
         track_ms: tracking a frame, without a model.
         fit_ms: what fitting every frame adds to it, the identity given; tracking and it share REAL_TIME_MS.
         landmark_error_px: mean over frames of the streamed fit, crop pixels.

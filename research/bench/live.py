@@ -51,7 +51,6 @@ async def measure_live(
         actor_id: enrolled.
         samples: speech, float32 [n, channels].
         rate: of it, Hz.
-        settings: of the gateway.
     """
     streams = LiveStreams(
         lambda: stages,

@@ -267,7 +267,6 @@ def join_pieces(pieces: list[RunMeasures], frame_s: float, closures: Closures | 
     """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames.
 
     Args:
-        pieces: the pieces.
         frame_s: mean length of a frame, seconds.
         closures: closures of the lips on the bilabials of the part; None: the transcript is not known.
     """
@@ -305,7 +304,6 @@ def with_phones(run: RunMeasures, seconds: Float64, phones: Mapping[Trigger, Flo
     """Return a run with its openings about the phones of its speech.
 
     Args:
-        run: the run.
         seconds: float64 [T], times of the frames on the clock of the speech.
         phones: centres of the phones by kind, float64 [E] each, seconds (mouth_curves.phone_times).
     """

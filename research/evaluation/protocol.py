@@ -238,7 +238,6 @@ def folds_of(
     enrolment are tested on the same frames, and none lies further from the test part than another.
 
     Args:
-        num_frames: frames of the clip.
         frame_rate: frames per second.
         enrol_seconds: seconds of the enrolment part; None: as above.
         only: number of the only split to return, from 0; None: all.

@@ -37,7 +37,6 @@ def check_writable(path: Path, field: str) -> None:
     """Check that a file can be written. Missing folders are no obstacle: `write_whole` creates them.
 
     Args:
-        path: the file.
         field: option that names the file.
 
     Raises:
@@ -57,8 +56,6 @@ def write_whole(path: Path, text: str, field: str) -> None:
     """Write a text file. Missing folders are created. The file is replaced as a whole, or keeps its old content.
 
     Args:
-        path: the file.
-        text: the content.
         field: option that names the file.
 
     Raises:
@@ -240,7 +237,6 @@ def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], network
     """Return the key of the evaluation of one clip.
 
     Args:
-        clip: the clip.
         of: the configuration.
         asked: further things that the figures depend on, as JSON values: variants, seed, number of foreign speeches, transcript,
             digests of the networks for LPIPS and FID.

@@ -102,7 +102,6 @@ class PipelineSession:
 
     Args:
         host: runs the stages.
-        path: the clip.
         name: name of the clip in the result.
         folder: folder for the record files of the clip.
         method: name of the method.

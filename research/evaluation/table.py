@@ -129,7 +129,6 @@ def figures_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     """Return FIGURES of one clip from its document (result_json.clip_document); what was not measured is left out.
 
     Args:
-        document: result of the clip.
         variant: variant whose figures are wanted.
     """
     variants = document["variants"]
@@ -231,10 +230,8 @@ class TableRun:
 
     Args:
         title: heading of the table.
-        rows: the rows.
         variants: variants that every row needs; a row needs its own variant too.
         path: Markdown file.
-        kept: file of results.
     """
 
     def __init__(self, title: str, rows: Sequence[TableRow], variants: Sequence[Variant], path: Path, kept: KeptResults) -> None:

@@ -106,7 +106,6 @@ class Speech:
     """Speech that replaces the speech of a clip.
 
     Attributes:
-        name: name in the report.
         samples: float32 [N], 16 kHz mono, sample 0 at the clip's first frame, as long as the clip.
     """
 
@@ -251,9 +250,6 @@ class SelfReenactment(Protocol[Handle]):
         Long ranges are rendered piece by piece, so the result must not depend on the cuts.
 
         Args:
-            actor: actor to dub.
-            frames: frames to dub.
-            variant: variant to render.
             speech: foreign speech (WRONG_AUDIO); None: the sound of the clip.
         """
         ...
@@ -332,7 +328,6 @@ class FoldResult:
     """A fold with the lag of its enrolment part.
 
     Attributes:
-        fold: the fold.
         lag_frames: lag of the sound, frames of 40 ms; 0 if unknown.
         lag_doubt: why the lag is not applied; empty: the lag is applied, or nothing was measured.
     """

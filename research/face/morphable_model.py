@@ -207,7 +207,6 @@ def read_people(data: TrainSet, clips: Path) -> Iterator[SpeakerShapes]:
     """Yield each speaker of each split. Speakers without usable, not strongly turned frames are left out.
 
     Args:
-        data: the training set.
         clips: folder of the videos.
 
     Raises:

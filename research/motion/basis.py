@@ -93,7 +93,6 @@ def check_style_basis(kept: NamedArrays, weights: Path, network: str) -> None:
 
     Args:
         kept: file of the run, whose metadata hold the digest of the basis.
-        weights: folder of weights.
         network: name of the run's network.
 
     Raises:

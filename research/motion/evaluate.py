@@ -49,7 +49,6 @@ class Variant:
     """A way to predict.
 
     Attributes:
-        name: name in the report.
         encode: measures the style of a fold.
         constraints: constraints on the mouths.
         control: whether to predict clips of further splits from wrong sounds too.
@@ -107,8 +106,6 @@ def evaluate(
     """Evaluate variants of a predictor, and print one line per variant and group of clips.
 
     Args:
-        predictor: the predictor.
-        models: the networks.
         groups: held-out clips by group.
         compared: the variants.
 
@@ -158,7 +155,6 @@ def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence
     """Evaluate a predictor with the arguments of an evaluation_parser, and return the exit code.
 
     Args:
-        predictor: the predictor.
         arguments: parsed arguments.
         ablations: names and style changes of further variants.
     """

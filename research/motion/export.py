@@ -141,7 +141,6 @@ def write_constants(path: Path, network: Path, kept: NamedArrays, **facts: objec
     """Write the constants that an expression_model.ExpressionModel reads beside its network; return the metadata.
 
     Args:
-        path: file to write.
         network: the ONNX file, whose digest is the version.
         kept: file of the run (train.run_files): constants beside the network, and the facts of the morphable model.
         facts: further metadata.
@@ -204,7 +203,6 @@ class RunExport:
     """A finished run that is exported.
 
     Attributes:
-        run: folder of the run.
         name: name of the network on the command line.
         kept: network and constants of the run.
         constants_file: name of the file of constants.
@@ -221,7 +219,6 @@ class RunExport:
         """Write the constants and the sheet, copy the card, and deliver all files; return their paths.
 
         Args:
-            delivery: folder with the exported networks.
             networks: paths of the ONNX files. The digest of the first is the version.
             measured: entries of the sheet: what was exported, and how far the files differ from PyTorch.
             numbers: further metadata of the constants.
@@ -242,7 +239,6 @@ def open_run(run: Path, out: Path, *, name: str, constants_file: str, sheet: str
     """Return a run to export.
 
     Args:
-        run: folder of the run.
         out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         name: name of the network on the command line.
         constants_file: name of the file of constants.
@@ -268,7 +264,6 @@ def export_expression(
     """Export a network with its constants, or nothing.
 
     Args:
-        run: folder of the run.
         out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         name: name of the network on the command line.
         model: what serves the network; gives the names of the files.

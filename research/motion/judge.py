@@ -86,7 +86,6 @@ class SpeechFigures:
     """Figures of a predictor on a recording without a picture.
 
     Attributes:
-        name: name of the recording.
         language: language of the recording (BCP 47), or UNKNOWN.
         person: speaker of the clip that the style was learned from.
         seconds: length of the recording, seconds.
@@ -143,8 +142,6 @@ def spoken(row: ClipRow, sound: SpeechFeatures, person: TrainingClip, style: Sty
     Args:
         row: the recording's row.
         sound: features of the recording.
-        person: clip of the person.
-        style: the person's style.
         predict: the predictor.
     """
     own = mouth_opening(person.mouth_landmarks[person.usable])
@@ -169,7 +166,6 @@ def people_of(data: TrainSet, names: Sequence[str], extra: Sequence[str]) -> lis
     """Return the longest clip of each of some people.
 
     Args:
-        data: the training set.
         names: speakers; empty: every speaker outside of the split `train`.
         extra: further tensors of the sound to read.
 

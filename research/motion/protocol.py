@@ -208,7 +208,6 @@ class ClipResult:
     """Scores over the test parts of one clip.
 
     Attributes:
-        name: name of the clip.
         speaker: name of the speaker.
         scores: means over the test parts.
         wrong_audio: mean r of opening over ten wrong sounds; NaN: not measured.
@@ -432,7 +431,6 @@ def scores_by_group(groups: Groups, basis: LandmarkBasis, encoder: StyleNetwork,
     Args:
         groups: clips by group.
         basis: landmark basis of the style.
-        encoder: style encoder.
         predict: the predictor under test.
     """
     encode = encoded_mouths(basis, encoder)

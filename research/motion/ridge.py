@@ -146,7 +146,6 @@ def fit_states_filter(
     """Fit the filter. All clips are read. What holds in a narrow corpus alone is learned apart (RidgeSums).
 
     Args:
-        clips: training clips with the states.
         target: returns what is predicted for all frames of a clip, [T, K]. Frames that are not usable do not count.
         num_outputs: K.
         past: frames of states before the predicted frame that the filter hears.

@@ -228,7 +228,6 @@ def long_enough(clips: Clips, frames: int, folder: Path) -> Clips:
     """Return the clips that hold a stretch of so many frames.
 
     Args:
-        clips: the clips.
         frames: frames of a stretch.
         folder: folder of the training set, for the message.
 

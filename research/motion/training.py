@@ -44,10 +44,8 @@ class MotionTraining(Supervised[BatchT]):
     """Training of one network of motion.
 
     Args:
-        config: configuration.
         device: where this process computes.
         clips: clips that the network learns from.
-        network: the network.
         sampler: sampler of batches.
     """
 

@@ -48,7 +48,6 @@ class BatchSource(ABC, Generic[SomeBatch_co]):
         """Return a batch of single examples, always the same for the same seed, step and index.
 
         Args:
-            step: step of the training.
             index: number of the batch within the step.
             size: number of examples.
         """

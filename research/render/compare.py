@@ -79,7 +79,6 @@ def opened(model: str, weights: Path, choice: BackendChoice, threads: int) -> Ru
 
     Args:
         model: name of the model.
-        weights: folder of exported models.
         choice: backend and precision.
         threads: threads of one inference.
 
@@ -99,8 +98,6 @@ def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames:
 
     Args:
         model: name of the model.
-        weights: folder of exported models.
-        held_out: the clips.
         num_frames: frames of each clip, evenly spread.
 
     Raises:

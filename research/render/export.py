@@ -198,7 +198,6 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
     """Export a network, compare the result with PyTorch, and write the files; return the path of the ONNX file.
 
     Args:
-        spec: the network.
         job: weights file, folder for the results, pictures to calibrate the int8 variant with.
 
     Raises:
@@ -389,9 +388,7 @@ def export_renderer(spec: ExportSpec, more_files: Callable[[Path], Sequence[str]
     """Export a run: NAME.onnx, NAME.int8.onnx, NAME.export.json, NAME.card.md, and the weights that personalisation needs.
 
     Args:
-        spec: export of the renderer's network.
         more_files: returns names of further files of the run that the stage serves.
-        run: folder of the run.
         folder: folder of weights.
 
     Raises:

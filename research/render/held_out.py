@@ -114,7 +114,6 @@ class Clip(NamedTuple):
     """Clip of a training set that is not trained on.
 
     Attributes:
-        data: the training set.
         row: the clip.
     """
 
@@ -147,7 +146,6 @@ class HeldOut:
     """Clip with frames to draw.
 
     Attributes:
-        name: name of the clip.
         bank: the enrolment part of the clip.
         pairs: frames of the rest.
         landmarks: float32 [N, 59, 2], landmarks of these frames, box pixels.

@@ -60,7 +60,6 @@ class PersonClips:
     """Clips of one person.
 
     Attributes:
-        name: the person's name.
         sharp: whether the footage has at least the resolution of the render box.
         rows: the clips, ordered by name.
     """
@@ -75,7 +74,6 @@ class TrainingPerson:
     """Frames of one person.
 
     Attributes:
-        name: the person's name.
         bank: the frames.
         number: place among all people of the training.
     """
@@ -187,7 +185,6 @@ class People:
     Who is in memory at a step depends on seed and step alone, so that a resumed training draws the same batches.
 
     Args:
-        data: the training set.
         settings: how many of them are in memory.
         seed: random seed of the pools.
         shares: float64 [P], how often each person is drawn, sum 1; None: as `person_shares` says.
@@ -263,7 +260,6 @@ def identified_rows(data: TrainSet, *, needs_still: bool = False) -> IdentifiedR
     """Return the training clips of the people who have an identity.
 
     Args:
-        data: the training set.
         needs_still: whether a person needs the identity fitted on a single frame as well.
 
     Raises:
@@ -285,7 +281,6 @@ def read_drawing(data: TrainSet, speaker: str, *, still: bool = False, models: M
     """Return the drawing of a person.
 
     Args:
-        data: the training set.
         speaker: name of the person.
         still: whether to read the identity fitted on a single frame. Otherwise it was fitted on many frames.
         models: the morphable models; None: a new object.

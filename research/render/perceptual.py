@@ -122,9 +122,7 @@ def draw_examples(
     """Return frames of random people, shifted, recoloured and blurred at random.
 
     Args:
-        people: the people to draw from.
         scale: float32 [2, 118], what `landmark_scale` returned.
-        recipe: all settings.
         rng: source of the draws.
         step: step of the training, which says who is in memory.
         augmented: False: pictures as filmed.
@@ -155,7 +153,6 @@ class PerceptualTraining(Supervised[Examples]):
     """Training of the perceptual network.
 
     Args:
-        recipe: all settings.
         device: where this process computes.
         people: the people to learn from.
         scale: float32 [2, 118], what `landmark_scale` returned.

@@ -86,9 +86,6 @@ def load_vgg(path: Path) -> VggFeatures:
 
     Layers beyond relu4_4 and the classifier are ignored.
 
-    Args:
-        path: the file.
-
     Raises:
         InvalidRequest: the file is missing, holds no state dict, or a state dict of another layout. The message says which.
     """
@@ -130,7 +127,6 @@ def renderer_network(
     """Return a renderer's network as `dubstage train` lists it, under the name NAME_renderer.
 
     Args:
-        spec: export of the renderer's network.
         summary: one sentence: what the network does.
         configs: presets by name.
         open_training: opens a training.
@@ -207,7 +203,6 @@ class Reenactment:
 
     Attributes:
         frames: number of frames to draw, consecutive; 0: all frames.
-        weights: folder of weights and exported models.
         backend: runtime with the models loaded.
         files: exported models by name.
         threads: threads of a personalisation.

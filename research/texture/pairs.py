@@ -178,7 +178,6 @@ class PairSource:
     """Pairs of the speakers of a training set. Banks are read when they are needed, and kept within bounded memory.
 
     Args:
-        data: the training set.
         rows: clips with a face. A clip of weight 0 is never drawn.
         config: how pairs are drawn.
         seed: seed of all draws.

@@ -199,7 +199,6 @@ class TemporalWarpTrainingConfig:
         optimiser: rates.
         network: size of the network.
         pairs: how pairs are drawn.
-        loss: weights of the energies.
         batch: pairs of a batch.
         num_held_out: pairs of held-out clips that the best step is selected on.
     """
@@ -360,7 +359,6 @@ def export(run: Path, folder: Path, spec: ExportSpec = ExportSpec()) -> Sequence
     """Write temporal_warp.onnx, its description and the card of the run into a folder; return the paths.
 
     Args:
-        run: folder of a training run.
         folder: folder of weights, which the texture stage serves.
         spec: form of the file, and the tolerance.
 

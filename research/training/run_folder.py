@@ -170,7 +170,6 @@ def read_config(run: Path, network: str) -> dict[str, Any]:
     """Return the configuration of a run.
 
     Args:
-        run: folder of the run.
         network: name of the network that the run must be of.
 
     Raises:

@@ -75,7 +75,6 @@ class Training(ABC, Generic[BatchT]):
     """Training of one network. The loop asks for batches, steps and checks, and writes checkpoints.
 
     Args:
-        settings: settings of the loop.
         device: where this process computes.
         clips: rows of the training set that the network learns from, for the card.
     """
@@ -129,7 +128,6 @@ class Supervised(Training[BatchT]):
     """Training of one module with one sum of losses: AdamW, warm-up and half a cosine, clipped gradients, averaged weights.
 
     Args:
-        settings: settings of the loop.
         device: where this process computes.
         clips: rows that the network learns from.
         module: the module, on the CPU. The training moves it to the device.

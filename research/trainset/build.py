@@ -102,7 +102,6 @@ def with_validation(rows: Iterable[ClipRow], movable: Callable[[ClipRow], bool])
     If a kind has no clip of the split `val`, the last clip of the largest speaker is held out.
 
     Args:
-        rows: rows of the manifest.
         movable: whether nothing states the split of a row.
     """
     found, notes = list(rows), []
@@ -145,7 +144,6 @@ def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], pho
     """Return the rows of the finished clips, in the order of the files.
 
     Args:
-        entries: all clips of the folder.
         records: finished clips, by file.
         phones: origin of phone labels, by name of the piece.
         with_lags: whether the rows have the lags of the records. Otherwise all lags are 0 and count as not measured.
@@ -294,9 +292,7 @@ class BuildTasks:
     Films come first: a film takes longer than a recording, and no process should wait for a last film.
 
     Args:
-        folder: folder of the clips.
         output: folder of the training set.
-        entries: the clips.
         refuse: called with the file of a clip that has a wrong side file, and the reason.
     """
 
@@ -386,7 +382,6 @@ class BuildOrder:
     """What a training set is made from, and how.
 
     Attributes:
-        folder: folder of the clips.
         output: folder of the training set.
         splits: splits to take in.
         corpus: corpus file; None: there is none.

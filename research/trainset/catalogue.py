@@ -92,11 +92,8 @@ class Source(_Table):
 
     Attributes:
         name: name of the corpus. Speakers are called NAME-SPEAKER.
-        files: patterns of the clips' paths.
-        licence: licence of the clips.
         speaker: regular expression with a group `speaker`, searched in a clip's path; empty: the folder names the speaker.
         transcripts: pattern of a text file beside each clip, or a table; empty: the clip's path with the ending .txt.
-        words: times of the words.
         weight: how often a clip is drawn, relative to clips of other sources.
         narrow: whether the corpus has one kind of sentence or of speaking, such as commands of six words with silence around them.
             The networks of motion then learn apart what holds in this corpus alone.
@@ -183,7 +180,6 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
 
     Args:
         path: the TOML file.
-        folder: folder of the clips.
 
     Raises:
         InvalidRequest: the file is missing or not TOML, a field is unknown, missing or wrong, or an archive is missing. The message
@@ -314,7 +310,6 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
     speaker is then what the corpus table says, otherwise the first sub-folder, or the file itself if there is no sub-folder.
 
     Args:
-        folder: folder of the clips.
         splits: splits to take. Clips for which nothing states a split are always taken.
         corpus: description of the folder.
 

@@ -264,7 +264,6 @@ async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, he
     """Return the lag of a clip. A clip of too few usable frames, of a mouth that never opens, or of hardly any speech has none.
 
     Args:
-        stages: the stages.
         mouth_landmarks: float32 [T, 59, 3], head space.
         usable: bool [T].
         heard: features of the same T frames.
@@ -347,8 +346,6 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
     """Track a film, and yield its largest face.
 
     Args:
-        stages: the stages.
-        info: the film.
         working: file that holds the records meanwhile, about 83 kB a frame and face.
 
     Raises:
@@ -382,7 +379,6 @@ class ClipTask:
     Attributes:
         file: path below the folder of the clips, with forward slashes.
         name: the clip's name in the training set.
-        shard: the clip's shard.
         is_film: whether the file is a film, otherwise it is a recording.
         source: name of the corpus.
         speaker: name of the person.
@@ -434,9 +430,7 @@ class ClipMaker:
     """Makes the files of clips.
 
     Args:
-        stages: the stages.
         networks: digests of their networks.
-        folder: folder of the clips.
         output: folder of the training set.
         working: folder for the records of faces while a film is tracked.
     """

@@ -48,8 +48,6 @@ class ClipFiles:
 
     Attributes:
         folder: folder of the training set.
-        shard: the clip's shard.
-        name: the clip's name.
     """
 
     folder: Path
@@ -113,7 +111,6 @@ class PieceFacts:
     """Facts of one piece.
 
     Attributes:
-        name: name of the piece's files.
         first_frame: frame of the footage at 25 frames/s at which the piece begins.
         frames: number of frames at 25 frames/s.
         usable_frames: number of these frames that show the mouth well; 0 without a face.
@@ -224,7 +221,6 @@ class Refusal:
 
     Attributes:
         file: path below the folder of the clips, or name of the piece.
-        reason: the reason.
     """
 
     file: str

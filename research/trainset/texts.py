@@ -50,11 +50,7 @@ class ClipText:
 
 
 class Texts:
-    """Transcripts and word times of the clips of a folder. Tables and archives are read once and kept.
-
-    Args:
-        folder: folder of the clips.
-    """
+    """Transcripts and word times of the clips of a folder. Tables and archives are read once and kept."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -73,7 +73,6 @@ class WindowPlan:
 
     Attributes:
         past: frames of 40 ms before the answered frames.
-        answered: answered frames.
         rows_ahead: rows of the acoustic grid (10 ms) after the answered frames; a multiple of STATE_ROWS.
     """
 

@@ -173,7 +173,6 @@ class MouthView:
 
     Attributes:
         confidence: confidence of the mesh network, 0 to 1.
-        pose: head pose.
         seen: share of the mouth area inside the picture.
         lips_seen: all lip points are inside the picture.
         foreign: share of the lower face with foreign colours.

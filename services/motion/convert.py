@@ -54,7 +54,6 @@ class PredictConfig:
 
     Attributes:
         method: name of the predictor.
-        style: the style artefact.
         timeline: times of the wanted motion frames.
         num_frames: number of motion frames to answer. 0: as many as the features cover.
         without_style: use the style of the mean speaker.
@@ -105,7 +104,6 @@ def features_from_proto(request: pb.PredictMotionRequest, features: Collection[s
     """Return the features in a later message of a stream.
 
     Args:
-        request: the message.
         features: tensors that the predictor hears (Predictor.features).
 
     Raises:
@@ -120,7 +118,6 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[st
     """Return a block of features from the audio stage.
 
     Args:
-        block: the message.
         features: tensors that the predictor hears (Predictor.features). Other tensors are ignored.
 
     Raises:

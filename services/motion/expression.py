@@ -64,7 +64,6 @@ def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: Landmar
     Args:
         spread: float32 [K], spread of the style.
         mouth: basis in which the spread was measured.
-        expression: the expression basis.
     """
     mixing = np.einsum("epd,kpd->ek", expression.dual.astype(np.float64), mouth.components.astype(np.float64))
     return np.asarray(np.sqrt((mixing**2) @ (spread.astype(np.float64) ** 2)), dtype=np.float32)
@@ -80,7 +79,6 @@ def movement_weights(spread: Float64, expression: LandmarkBasis) -> Float64:
 
     Args:
         spread: float64 [E], size of each coefficient of the person.
-        expression: the expression basis.
     """
     return np.asarray((spread * np.linalg.norm(expression.components.reshape(len(spread), -1), axis=1)) ** 2)
 
@@ -134,8 +132,6 @@ class ExpressionGrid(Grid):
 
         Args:
             model: the predictor's network.
-            models: the shared networks.
-            style: the person.
             constraints: see Grid.
             heard: see Grid.
             ahead: see Grid.

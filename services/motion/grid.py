@@ -52,7 +52,6 @@ def with_expressiveness(mouths: Float32, style: Style, expressiveness: Float32) 
 
     Args:
         mouths: float32 [T, 59, 3], head space.
-        style: the person.
         expressiveness: float32 [T], factor of the movement, > 0. 1: as the person speaks.
     """
     factor = np.asarray(expressiveness, np.float32)
@@ -147,7 +146,6 @@ class Grid(ABC):
         """Start at the first frame.
 
         Args:
-            style: the person.
             constraints: closure of the lips on p, b, m and in silence. None: constraints for live speech.
             heard: network inputs of the silence before the stream, float32 [P, 4, C], as many frames as the network needs before a
                 frame.

@@ -77,8 +77,6 @@ def true_coefficients(
     Args:
         footage: tracked footage of the person.
         frames: indices of the T frames.
-        style: style of the person.
-        basis: basis of the coefficients.
         spread: float [K], the person's spread of each coefficient.
     """
     offsets = footage.mouth_landmarks[frames] - style.rest_mouth

@@ -195,9 +195,6 @@ class MapMouth:
         coefficients = map(window) + voiced * C p(window, map(window))        in units of the person's spread; p: correction_inputs
 
     Then the person's gains, see Gains, which take the place of grid.amplified by the same share `voiced`.
-
-    Attributes:
-        map: the map.
     """
 
     map: LinearMap
@@ -214,10 +211,7 @@ class MapMouth:
         """Take a person.
 
         Args:
-            model: the maps.
             hearing: which map to use.
-            models: the shared networks.
-            style: the person.
             correction: the person's correction C, float32 [K, 49 + K]. None: the map alone.
             gains: gains of the opening and of the lip width, float32 [2]. None: none.
         """
@@ -258,7 +252,6 @@ class Gains:
 
         Args:
             gains: float32 [2], of the opening and of the lip width.
-            style: the person.
             basis: basis of the coefficients.
             spread: float32 [K], the person's spread of each coefficient.
         """

@@ -90,7 +90,6 @@ def portrait_depth(
     Args:
         size: its height and width, pixels.
         landmarks: float32 [478, 3], its pixels.
-        pose: of the head.
         identity: the person's shape.
         model: the morphable model of the identity.
         backend: rasteriser.
@@ -368,7 +367,6 @@ class PortraitRotation:
         Args:
             portrait: uint8 [H, W, 3], RGB, upright.
             landmarks: float32 [478, 3], pixels of the portrait.
-            pose: head pose in the portrait.
             identity: of FitIdentity on this picture: the depth of the face.
             model: the morphable model of the identity.
             backend: rasteriser.

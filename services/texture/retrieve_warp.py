@@ -88,7 +88,6 @@ class IdentityStream:
         """Prepare a stream.
 
         Args:
-            drawing: drawing of the identity.
             mode: one of ALBEDO_MODES.
 
         Raises:

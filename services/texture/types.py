@@ -79,7 +79,6 @@ class BankFrame:
         frame_index: place in the footage.
         box: uint8 [160, 160, 3], RGB render box.
         landmarks: float32 [478, 3], frame pixels.
-        pose: head pose.
         speech: float32 [20, 40], posteriorgram rows of the footage's own speech around the frame, 0..1; None: not given.
         expression: float32 [E], expression coefficients on the model of the person's identity; None: not given.
         native: luma of the box at the footage's own resolution; None: not given.

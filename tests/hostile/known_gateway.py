@@ -58,7 +58,6 @@ def _taken(world: World, speech: Callable[[], Iterator[bytes]]) -> Iterator[obje
     """Return the frames of a live stream after the first. A gateway that has no time for the stream at first is asked again.
 
     Args:
-        world: the servers.
         speech: returns the requests of a stream.
 
     Raises:

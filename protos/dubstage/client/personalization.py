@@ -13,7 +13,6 @@ class Step:
 
     Attributes:
         step: optimisation steps that are done.
-        num_steps: steps in all.
         loss: of the last step, unitless.
         artefact: the adapted state in the stages' artefact store; None in all steps but the last.
     """

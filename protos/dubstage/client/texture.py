@@ -39,7 +39,6 @@ class BankFrame:
         frame_index: number of the frame in the footage; neighbours in time make windows.
         box: the render box of the face crop, uint8 RGB [160, 160, 3].
         landmarks: of the face, float32 [478, 3] in frame pixels.
-        pose: of the head in the frame.
         speech: posteriorgram rows of the footage's own speech around the frame, float32 [20, 40]; all frames have it, or none.
         expression: expression coefficients on the model of the person's identity, float32 [E]; all frames have it, or none.
         native: luma of the render box at 2, 3 or 4 times its size, uint8 [320, 320] to [640, 640]; all frames have it, or none.
@@ -60,7 +59,6 @@ class Bank:
 
     Attributes:
         artefact: in the stages' artefact store, for `retrieve_warp` and `render.personalize`.
-        num_frames: frames in the bank.
         mean_mouth: mean mouth-area landmarks, float32 [59, 3] in head space.
         closed_mouth: the shut mouth, float32 [59, 3].
         jaw_envelope: the jaw line at its lowest, float32 [19, 3].
@@ -320,7 +318,6 @@ def rotate_portrait(
     Args:
         portrait: an upright picture, uint8 RGB [H, W, 3].
         landmarks: landmarks of the face, float32 [478, 3] in pixels of the portrait.
-        pose: pose of the head.
         identity: from `face.fit_identity` on this picture.
     """
 

@@ -202,12 +202,10 @@ class Excerpt(NamedTuple):
     """Speech of one speaker.
 
     Attributes:
-        name: name of the clip.
         source: name of the corpus. Speakers of `val` have a source of their own.
         speaker: name of the speaker.
         split: `train` or `val`.
         half: `train` or `held_out`, of the speaker's speech.
-        heard: the rows.
     """
 
     name: str
@@ -353,8 +351,6 @@ def evaluate(
     """Return the accuracies: `speakers` by set, kind of features and classifier, and `phones` by kind and classifier.
 
     Args:
-        model: the exported network.
-        data: the training set.
         sets: only these sets of speakers; empty: all.
         kinds: only these kinds of features; empty: all.
         steps: training steps of each classifier.

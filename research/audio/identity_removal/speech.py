@@ -120,11 +120,7 @@ def read_speech_rows(data: TrainSet, row: ClipRow, speed: float = 1.0) -> Speech
 
 
 class Speech:
-    """Rows of clips at all speeds, read when they are needed, with bounded memory.
-
-    Args:
-        data: the training set.
-    """
+    """Rows of clips at all speeds, read when they are needed, with bounded memory."""
 
     def __init__(self, data: TrainSet) -> None:
         self._held = BoundedCache[tuple[ClipRow, float], tuple[Float32, npt.NDArray[np.uint8]]](

@@ -200,7 +200,6 @@ class ExpressionSampler:
     """Sampler of seconds of speech with the expression.
 
     Args:
-        data: the training set.
         speech: rows of the clips.
         clips: clips with an expression, at least one.
     """
@@ -337,7 +336,6 @@ class IdRemovalTrainingConfig:
         speeds: speeds of the copies of the speech. Each copy counts as speech of another speaker.
         content_steps: number of first steps without L_norm. Critics learn from half of these steps on.
         ramp_steps: steps in which the weight of L_norm rises.
-        batch_segments: segments of a batch.
         segment_rows: rows of 10 ms of a segment, a multiple of 4.
         speaker_exponent: share of a speaker by the length of the speaker's speech: 1 draws every minute alike, 0 every speaker.
         learning_rate: the network's largest learning rate.
@@ -354,7 +352,6 @@ class IdRemovalTrainingConfig:
         output_noise: standard deviation of noise on x' in training, so that the network cannot beat critics by very small
             differences.
         table_parts: parts of recordings from which the global speaker is measured.
-        check_clips: held-out clips of a check.
     """
 
     loop: LoopSettings

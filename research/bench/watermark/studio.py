@@ -25,7 +25,6 @@ class Studio:
     """What dubs are made with.
 
     Attributes:
-        stages: the stages.
         folder: for jobs, artefacts and films.
         sealer: signs films and marks mouths, with the key of this installation.
         threads: threads of decoder and encoder.

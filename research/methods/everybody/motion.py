@@ -74,7 +74,6 @@ class EverybodyTrainingConfig:
 
     Attributes:
         network: sizes.
-        losses: weights of the losses.
         loop: length and pace.
         optimiser: rates.
         batch_size: pairs of neighbouring frames a batch.
@@ -153,7 +152,6 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> Eve
     """Prepare a clip with ID-removed cepstra.
 
     Args:
-        clip: the clip.
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
     """
@@ -171,7 +169,6 @@ def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: E
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
-        clips: training clips.
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
         config: exponent of the speakers' weights, and strength of the penalty.
@@ -232,7 +229,6 @@ class EverybodySampler:
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
         fitted: filters, of which the network corrects the shared one.
-        config: settings.
     """
 
     def __init__(
@@ -283,7 +279,6 @@ class EverybodyLoss:
     landmarks. Lips count twice as much as the jaw.
 
     Args:
-        expression: expression basis.
         weights: weights of the parts.
         device: device of the tensors.
     """

@@ -149,7 +149,6 @@ class EverybodyFullConfig:
     """Shape of table 7.
 
     Attributes:
-        frames: frames of the window.
         widths: channels of E1 to E7. Each level halves height and width, so both are multiples of 2 ** len(widths).
     """
 

@@ -109,7 +109,6 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
     """Fit the filter: of states if they are heard, otherwise of content rows. All clips are read.
 
     Args:
-        clips: training clips.
         space: bases of mouths and of expression.
         config: settings of the filter of content rows; the filter of states has those of states_filter.
         heard: input of the network.
@@ -178,7 +177,6 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: Fitted, heard: H
     """Prepare a clip.
 
     Args:
-        clip: the clip.
         space: bases of mouths and of expression.
         fitted: filters, see filter.fit_filter.
         heard: input of the network.
@@ -260,7 +258,6 @@ class BatchSampler:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
         fitted: filters, of which the network corrects the shared one.
-        config: settings.
         heard: input of the network.
     """
 
@@ -309,7 +306,6 @@ class EveryoneTrainingConfig:
     Attributes:
         network: sizes.
         batches: drawing and augmentation.
-        losses: weights of the losses.
         filter: settings of the closed-form filter.
         loop: length and pace.
         optimiser: rates.

@@ -71,7 +71,6 @@ def read_speech(data: TrainSet, parts: Sequence[FrameSpan]) -> Float32:
     The lag of a clip's sound is taken out. Rows outside the sound are zeros.
 
     Args:
-        data: the training set.
         parts: parts of clips of one person.
 
     Raises:
@@ -143,8 +142,6 @@ class TexturedPeople:
     """First textures and surfaces of the people, in the order of the people.
 
     Attributes:
-        data: the training set.
-        surfaces: surfaces of the people.
         firsts: uint8 [256, 256, 16] each, first textures.
     """
 
@@ -278,7 +275,6 @@ def read_windows(
 
     Args:
         num_frames: number of frames to draw, evenly spread; 0: all frames of the second part, one after the other.
-        surface: the person's surface.
         looks: looks of the actor; None: the first texture and the reference picture of the enrolment part.
         silent: leave the speech out.
     """

@@ -203,7 +203,6 @@ class EmbeddingTraining(Supervised[EmbeddingBatch]):
     """Training of the embedding, one class a person.
 
     Args:
-        recipe: all settings.
         device: where this process computes.
         people: the people to learn from.
         held_out: people of the checks; the embedding does not learn from them.

@@ -99,7 +99,6 @@ class HeadposeTrainingConfig:
     Attributes:
         network: sizes. A look-ahead `network.ahead` other than 2 is an ablation, which is not exported.
         heard: what the network hears: cepstra, content rows (phones and energies), or both. Only `both` is exported.
-        losses: weights of the losses.
         loop: length and pace.
         optimiser: rates.
         batch_size: sequences a batch.
@@ -177,7 +176,6 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> Head
     """Prepare a clip with its targets.
 
     Args:
-        clip: the clip.
         space: bases of mouths and of expression.
         spread: float64 [6], see pose_spread.
     """
@@ -206,7 +204,6 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
-        clips: training clips.
         space: bases of mouths and of expression.
         config: length of the window, exponent of the speakers' weights, strength of the penalty.
         channels: bool [64], channels that are heard. The other channels get the weight zero.
@@ -271,7 +268,6 @@ class HeadposeSampler:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
         linear: filters, of which the network corrects the shared one.
-        config: settings.
     """
 
     def __init__(self, clips: Clips, space: ExpressionSpace, linear: HeadposeFilter, config: HeadposeTrainingConfig) -> None:
@@ -366,7 +362,6 @@ def headpose_constants(clips: Clips, mouth: LandmarkBasis, poses: Poses) -> dict
     """Return the arrays of the constants' file by name, see HeadposeModel and RhythmConstants.
 
     Args:
-        clips: training clips.
         mouth: landmark basis of the style, in which rest mouths are measured.
         poses: the trained network's own head poses over a whole clip.
 
@@ -487,7 +482,6 @@ def angle_correlation(poses: Float64, clip: TrainingClip, part: slice) -> dict[s
 
     Args:
         poses: float64 [T, 6], predicted head poses of the whole clip.
-        clip: the clip.
         part: frames that count.
     """
     seen = clip.usable[part]
@@ -666,7 +660,6 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
     """Export the network with its constants, or nothing.
 
     Args:
-        run: folder of the run.
         out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         spec: description of the network. None: see spec_of.
 

@@ -81,7 +81,6 @@ class MouthInteriorTraining(Training[None]):
     """The mean over people, as a training without steps.
 
     Args:
-        recipe: all settings.
         device: not used: all is computed on the CPU.
     """
 

@@ -282,7 +282,6 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
     As footnote 5 says, memory and generator take turns: first the threshold triplet loss and the memory's items, then the GAN.
 
     Args:
-        recipe: all settings.
         inputs: device, source of batches, held-out clips and features.
         perceptual: network of the memory's queries.
         identity: the identity embedding.

@@ -112,7 +112,6 @@ class HeteroTrainingConfig:
     Attributes:
         network: sizes.
         batches: drawing and augmentation.
-        losses: weights of the losses.
         teacher: settings of the teacher of speech without pictures.
         loop: length and pace.
         optimiser: rates.

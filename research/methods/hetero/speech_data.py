@@ -127,7 +127,6 @@ class Teacher:
     Attributes:
         shared: filter of all footage, from [T, I] to [T, K] in units of the person's spread.
         apart: by narrow corpus, the filter to add, see RidgeSums.
-        config: settings.
         heard: input of the generator.
     """
 
@@ -316,7 +315,6 @@ def _phone_targets(features: SpeechFeatures, labels: UInt8 | None, begin: int) -
     """Return the target of each row with the silence around the clip, float32 [4 F, 40].
 
     Args:
-        features: of the clip.
         labels: phone labels of the clip's rows before its lag was taken out; None: there are none.
         begin: first frame of the labels that the features keep.
     """
@@ -418,12 +416,10 @@ class BatchSampler:
     """Sampler of batches. The same generator state gives the same batch.
 
     Args:
-        data: the training set.
         clips: training clips with a face. They are read when they are drawn.
         speech: rows of speech without a face; may be empty.
         basis: landmark basis of the style.
         teacher: teacher of speech without pictures.
-        config: settings.
     """
 
     def __init__(

@@ -106,7 +106,6 @@ def measure(part: Part, clips: Clips, held_out: dict[str, Sequence[TrainingClip]
     """Fit the map of files on a part, and return the scores by group.
 
     Args:
-        part: the part.
         clips: the clips of the split `train`.
         held_out: clips of the other splits, by split.
         models: the motion stage's networks, for styles and the basis.

@@ -90,7 +90,6 @@ class Prior:
         weight: float32 [K, 176, width] (channel = row * 44 + content channel).
         bias: float32 [K].
         apart: by narrow corpus, the filter to add, see RidgeSums.
-        config: settings.
     """
 
     weight: Float32
@@ -220,7 +219,6 @@ class BatchSampler:
         clips: training clips. They are read when they are drawn.
         basis: landmark basis of the style.
         prior: the prior that the network corrects.
-        config: settings.
     """
 
     def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: BatchConfig) -> None:
@@ -278,8 +276,6 @@ class UgcTrainingConfig:
     Attributes:
         network: sizes.
         batches: drawing and augmentation.
-        losses: weights of the losses.
-        prior: settings of the prior.
         loop: length and pace.
         optimiser: rates.
         statistics_clips: most clips that basis and prior are fitted to.

@@ -78,7 +78,6 @@ class UgcSource(BatchSource[UgcBatch]):
         """Return a batch of consecutive frames and single examples, always the same for the same seed, step and index.
 
         Args:
-            step: step of the training.
             index: number of the batch within the step.
             num_single: number of single examples.
             num_sequence: number of consecutive frames of one clip.

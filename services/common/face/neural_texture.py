@@ -72,7 +72,6 @@ class MouthFilm:
         """Find the inner lips and the chin.
 
         Args:
-            model: a morphable model.
             neutral: float64 [V, 3], the person's neutral face in head space.
 
         Raises:

@@ -156,7 +156,6 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
     """Serve metrics in threads. Return a function that ends the server.
 
     Args:
-        registry: the metrics.
         host: address to listen on.
         port: port to listen on.
 
@@ -202,7 +201,6 @@ class StageServer:
 
     Args:
         stage: `audio`, `face`, `motion`, `texture`, `render` or `gateway`.
-        settings: settings of the process.
         register: adds the servicers.
         services: full names of the services, such as `dubstage.render.v1alpha1.RenderService`, for health and
             reflection.

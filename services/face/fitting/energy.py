@@ -141,7 +141,6 @@ class PersonEnergy:
 
         Args:
             target: what the frame shows.
-            frame: the frame's unknowns.
             albedo: float64 [V, 3], albedo of the vertices.
         """
         rotation = matrix_from_axis_angle(frame.turn) @ target.rotation

@@ -59,7 +59,6 @@ class StreamFitter:
         """Take a face of the next frame, in the order of the stream, before `coefficients` is asked for the frame.
 
         Args:
-            face_id: id of the face.
             frame: index of the frame.
             raw: reading of the face.
             picture: the frame, uint8 RGB [H, W, 3].
@@ -79,7 +78,6 @@ class StreamFitter:
         """Return the coefficients of one face in one frame.
 
         Args:
-            face_id: id of the face.
             first_frame: index of the span's first frame.
             span: readings of the face around the frame, without a gap and within the shot.
             centre: position of the frame in the span.

@@ -219,7 +219,6 @@ class ThreeStageFit:
         """Stage 3: return one frame.
 
         Args:
-            frame: the frame's fit to landmarks.
             albedo: float64 [A], of stage 2, standard deviations.
             before: the frame before; None: there is none.
             light: float64 [9, 3], light to start from where there is no frame before; None: estimated from the frame.
@@ -367,7 +366,6 @@ class ColouredFrames:
         """Fit a face in the next frame.
 
         Args:
-            face_id: id of the face.
             frame: index of the frame.
             raw: reading of the face.
             picture: the frame, uint8 RGB [H, W, 3].

@@ -199,7 +199,6 @@ def unreadable(backend: str, model: ModelFile, error: Exception) -> ModelNotFoun
 
     Args:
         backend: name of the runtime.
-        model: the exported network.
         error: error of the runtime.
     """
     return ModelNotFound(

@@ -67,7 +67,6 @@ class TritonHealer:
     """Loads models, and reloads models that stop computing. Safe for several threads.
 
     Args:
-        options: options of the backend.
         monitor: receives failures and healings.
     """
 

@@ -82,7 +82,6 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
 
     Args:
         folder: the repository; created if missing. Other models in the folder stay.
-        weights: folder with exported models.
         spec: how Triton is to run the models.
 
     Raises:

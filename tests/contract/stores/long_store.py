@@ -60,7 +60,6 @@ class Dubs:
 
     Args:
         actors: store of actors, in which ANN is enrolled.
-        blobs: the artefact store.
     """
 
     def __init__(self, actors: ActorStore, blobs: ArtefactStore) -> None:

@@ -156,7 +156,6 @@ class EverybodyGrid(ExpressionGrid):
 
         Args:
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            style: the person.
             constraints: see Grid.
             hearing: which speech map answers the other part of the mouth.
         """
@@ -197,9 +196,7 @@ def personalized(
     Args:
         hearing: which speech map to correct. The correction of one map serves the other too.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        features: features of the footage.
         footage: the footage.
-        models: the networks.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks

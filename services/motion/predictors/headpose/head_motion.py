@@ -90,7 +90,6 @@ class SignalStream:
         Args:
             pose: float32 [6], the LSTM's answer for the frame.
             content: float32 [4, 44], content rows of the frame.
-            speech_probability: speech probability of the frame.
         """
         constants = self._constants
         row = content.astype(np.float64).mean(axis=0)

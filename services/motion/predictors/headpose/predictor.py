@@ -356,7 +356,6 @@ def encode_head_style(footage: Footage, models: MotionModels) -> Style:
 
     Args:
         footage: T frames with head poses. T = 1: the mean speaker's style about this mouth and pose.
-        models: the networks.
 
     Raises:
         NoUsableFootage: more than one frame, but fewer than 25 usable frames; or the only frame is not usable.
@@ -420,7 +419,6 @@ class Head:
         Args:
             pose: float32 [6], the LSTM's answer for the frame.
             content: float32 [4, 44], content rows of the frame.
-            speech_probability: speech probability of the frame.
         """
         row = self._signals.push(pose, content, speech_probability)
         return self._poses.pose(self._scores.push(row, speech_probability))
@@ -491,9 +489,7 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
     """Run map and network over the first frames of a clip.
 
     Args:
-        features: of the clip.
         num_frames: T, frames to run over.
-        models: the networks.
 
     Yields:
         One step per 50 frames; one more step is due after the last frame.
@@ -539,7 +535,6 @@ def fit_weights(heard: Float64, scores: Float64, steps: Float64, frames: Bool, m
         scores: float64 [T, 6], independent scores of the person's poses.
         steps: float64 [6], the person's pace.
         frames: bool [T], frames to learn from.
-        models: the networks.
     """
     constants = HeadposeModel.of(models).rhythm
     general = tuned(general_weights(), steps, constants)
@@ -570,10 +565,8 @@ def corrected_steps(
         heard: float64 [T, 13], signals.
         speech_probability: float32 [T].
         poses: float64 [T, 6], true head-pose vectors.
-        head: the person.
         weights: float64 [6, 13], weights of the signals.
         frames: bool [T], frames to learn from.
-        models: the networks.
     """
     stream, to_pose = ScoreStream(tuned(weights, head.steps, HeadposeModel.of(models).rhythm)), PoseMap(head)
     made = np.stack([to_pose.pose(stream.push(row, float(p))) for row, p in zip(heard, speech_probability, strict=True)])

@@ -169,7 +169,6 @@ def encode_hetero_style(footage: Footage, models: MotionModels) -> Style:
 
     Args:
         footage: T frames. Without pose landmarks, the pose landmarks are those of the mean face.
-        models: the networks.
 
     Raises:
         NoUsableFootage: fewer than 25 usable frames.

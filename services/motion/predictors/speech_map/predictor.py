@@ -70,10 +70,8 @@ class SpeechMapGrid(Grid):
         """Start at the first frame.
 
         Args:
-            model: the maps.
             hearing: which map to use.
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            style: the person.
             constraints: see Grid.
         """
         self._hearing = hearing
@@ -107,12 +105,9 @@ def personalized(
     """Refine a style.
 
     Args:
-        model: the maps.
         hearing: which map to use.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        features: features of the footage.
         footage: the footage.
-        models: the shared networks.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks

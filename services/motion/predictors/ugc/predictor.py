@@ -94,7 +94,6 @@ class UgcModel:
         """Load the network.
 
         Args:
-            folder: folder of the exported network.
             threads: threads inside one inference.
 
         Raises:
@@ -140,7 +139,6 @@ def remembered(pooled: Float32, style: Style) -> Float32 | None:
 
     Args:
         pooled: float32 [126], pooled speech of the frame; the last number is 1.
-        style: the person.
     """
     moments, weights = style.added.get(MOMENTS), style.added.get(MEMORY)
     if moments is None or weights is None:
@@ -205,8 +203,6 @@ def landmarks_of_frame(content: Float32, style: Style, models: MotionModels, voi
 
     Args:
         content: the rows.
-        style: the person.
-        models: the shared networks.
         voiced: share of the person's correction, 0 to 1.
     """
     coefficients = UgcModel.of(models).predict(content, style.modulation)

@@ -121,7 +121,6 @@ def window_example(bank: MouthBank, row: int, surface: NeuralSurface, look: Wind
     Args:
         bank: landmarks, poses and pictures of the person.
         row: row of frame t.
-        surface: the person's surface.
         look: reference, speech, noise and colours.
     """
     made: dict[int, tuple[UInt8, UInt8, UInt8, Float32]] = {}
@@ -238,7 +237,6 @@ def bank_texture(bank: MouthBank, surface: NeuralSurface, seed: int) -> UInt8:
 
     Args:
         bank: pictures, landmarks and poses of the person.
-        surface: the person's surface.
         seed: random seed of the channels that do not resemble RGB.
     """
 
@@ -255,7 +253,6 @@ def actor_windows(bank: MouthBank, surface: NeuralSurface, count: int, seed: int
 
     Args:
         bank: pictures, landmarks and poses of the person.
-        surface: the person's surface.
         count: largest number of windows.
         seed: random seed of noise, references and silence.
 
@@ -539,7 +536,6 @@ class TextureSearch:
     Args:
         network: the prior.
         texture: uint8 [256, 256, 16], the first texture.
-        recipe: settings.
         num_steps: steps of the optimiser.
         weights: folder with the perceptual network and the discriminator of frames.
 

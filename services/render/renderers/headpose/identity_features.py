@@ -101,7 +101,6 @@ def read_identity_features(path: Path, device: torch.device | None = None) -> Id
     ArcFace was trained on whole faces. Here ArcFace sees the render box, which holds the lower face only.
 
     Args:
-        path: the file.
         device: device that computes the features; None: the CPU. ArcFace is always computed on the CPU.
 
     Raises:

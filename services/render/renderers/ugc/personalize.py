@@ -69,7 +69,6 @@ def make_pair(bank: MouthBank, target: int, sources: Retrieved, wanted: Float32)
 
     Args:
         bank: textures and landmarks of the person.
-        target: row of the frame to make.
         sources: frames that the texture comes from.
         wanted: float32 [59, 3], the target's landmarks in head space, perturbed or not.
     """
