@@ -1,6 +1,6 @@
-"""One person in one footage, from opening the file to what the stages learn of the person.
+"""Analysis of one person in one footage, from opening the file to what the stages learn of the person.
 
-The first passes over a film and its speech: all faces of the film, and the features of the speech. Each is done once per job.
+The first passes find all faces of the film and the features of the speech. Each pass is done once per job.
 """
 
 from __future__ import annotations

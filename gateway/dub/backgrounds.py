@@ -1,6 +1,6 @@
-"""Background films of a still picture: the picture, with its head turned to the predicted poses by the texture stage.
+"""Background films of dubs with a timeline of their own. A background film is written first and then dubbed in place.
 
-Background films of dubs with a timeline of their own. A background film is written first and then dubbed in place.
+The background of a still picture is the picture, with its head turned to the predicted poses.
 
 | dub                        | background of a frame                                                | RPC of the texture stage |
 |----------------------------|----------------------------------------------------------------------|--------------------------|

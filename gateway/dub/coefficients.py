@@ -1,7 +1,4 @@
-"""A person in footage, and what a bank of the person holds beside pictures.
-
-Expression coefficients of a person's frames on the morphable model, fitted by the face stage to landmarks and colours.
-"""
+"""Identity coefficients of a person, and expression coefficients of the person's frames on the morphable model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Last pass: decode the film once more, put the rendered mouths into its own planes, encode once.
-
-One decoded frame with a rendered mouth in its own planes.
-"""
+"""Last pass: decode the film once more, put the rendered mouth of each frame into the frame's own planes, and encode once."""
 
 from __future__ import annotations
 

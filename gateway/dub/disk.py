@@ -1,7 +1,4 @@
-"""Disk space that one job may use, checked before a pass begins and while its records are written.
-
-Errors of a full disk in a job's folder.
-"""
+"""Disk space of a job: the check before a pass and while records are written, and the errors of a full disk."""
 
 from __future__ import annotations
 

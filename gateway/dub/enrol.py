@@ -1,12 +1,7 @@
-"""An enrolled actor as arrays and metadata, for the journal and the actor store.
+"""Enrolment: learn a person from at most five minutes of usable footage.
 
-The texture bank of a person, built by the texture stage from render boxes of the footage.
-
-The identity of a person on the morphable model, fitted by the face stage on frames of the footage.
-
-Learning of a person in the motion stage and the render stage: style, adapted style, state for the renderer.
-
-Enrolment: what the stages learn of a person from at most five minutes of usable footage.
+The texture stage builds the bank, the face stage fits the identity, and the motion and render stages learn the style and the state
+of the renderer. The result is an enrolled actor: arrays and metadata for the journal and for the actor store.
 """
 
 from __future__ import annotations

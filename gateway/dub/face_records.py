@@ -1,8 +1,6 @@
-"""Mean embedding of each face of a film, by which the consent checks compare people.
+"""Face records of a film: the tracker's data and the render box of each face, their index, and each face's mean embedding.
 
-Face records of a frame: what the tracker says of each face, and the render box that is cut from the frame.
-
-Index of the face records of a film: where the records of each face and each frame are.
+Consent checks compare people by the mean embeddings.
 """
 
 from __future__ import annotations

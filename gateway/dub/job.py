@@ -1,11 +1,10 @@
 """One dub, from files to a file: the order of the passes, the job's folder, and the result.
 
-Disk space that a dub will take, compared with the free space of each file system before the work begins.
+Before the work begins, the disk space that the dub will take is compared with the free space of each file system. The sizes of
+records and windows are exact for one face in every frame. The size of the film is the least that footage of many kinds took, so
+that a dub that would fit is not refused.
 
-The sizes of records and windows are exact for one face in every frame. The size of the film is the least that footage of many kinds
-took, so that a dub that would fit is not refused.
-
-The passes of one dub after its footage is tracked and its speech is heard: person, background, mouths, film.
+After the footage is tracked and the features of the speech are extracted, the passes are: person, background, mouths, film.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ from services.common.wire.messages import rational_to_proto, ref_from_proto
 _FILM_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04}
 """Bytes per luma sample of a film, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that films have."""
 _SPOOL_BYTES: Final = 1 << 30
-"""Most bytes of encoded pictures that lie beside the film while the film is muxed (packet_spool.py)."""
+"""Most bytes of encoded pictures that lie beside the film while the film is muxed (gateway/media/muxer.py)."""
 
 
 @dataclass(frozen=True, slots=True)

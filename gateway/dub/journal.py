@@ -3,7 +3,8 @@
 A step (an enrolment, a rendered window) has a key: the digest of everything that its result depends on. The result is an artefact
 in the artefact store. The journal has one small file per step, written after the artefact and renamed into place.
 
-Counting of artefacts. Equal footage gives equal artefacts, so several jobs and actors may use the same artefact.
+Equal footage gives equal artefacts, so several jobs and actors may use the same artefact. The journal counts the users of an
+artefact.
 """
 
 from __future__ import annotations

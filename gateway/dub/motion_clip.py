@@ -1,8 +1,7 @@
-"""Which frames of the footage a person's texture bank is made from.
+"""Motion of a person in their footage, and the frames that enrolment and the texture bank use.
 
-Motion of a person in their footage: which face records enrolment uses, and their mouths and head poses on the motion grid.
-
-Lag of the footage's sound, and whether the voice is that of the person. The lag of a foreign voice is not applied.
+Mouths and head poses are on the motion grid. The module also decides on the lag of the footage's sound: the lag is applied only if
+the voice is that of the person.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The lower face at the footage's own resolution: how fine it is, and its luma in the frames that a person is learned from.
+"""The lower face at the footage's own resolution, and whole frames of the footage.
 
-Whole frames of the footage for face records, which hold the lower face only.
+The module measures how fine the face is filmed, and reads the luma of the lower face in the frames that a person is learned from.
+Face records hold the lower face only, so whole frames are decoded again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files of fixed-size records, so that memory does not grow with the length of the film.
 
-Length and digest of a job's files. A file that does not match its checksum is made again.
+The module records the length and the digest of a job's files. A file that does not match its checksum is made again.
 """
 
 from __future__ import annotations

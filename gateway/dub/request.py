@@ -1,7 +1,4 @@
-"""Files of a dub: the speech, the output, and the checks of both before any computation.
-
-Request for a dub, and the checks of a request before any computation.
-"""
+"""Request for a dub, and the checks of the request and of its files before any computation."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The slow expression of the person in the footage, for every frame of the footage, kept on disk (slow_expression.py).
-
-The slow expression of a person in footage (a smile, tension), and a new mouth that keeps this expression.
+"""The slow expression of a person in footage (a smile, tension), kept on disk for every frame and added to the predicted mouth.
 
 A predictor hears the speech only, so a smiling person would lose the smile. What the footage's mouth shows beyond the prediction
 from the footage's own sound is averaged over about a second, and added to the mouth that is predicted from the new speech:
@@ -15,7 +13,7 @@ not moved, and only what exceeds SHUT_PX: lips that the prediction shuts stay sh
 The averages are normalised convolutions with Gaussian weights (Knutsson and Westin 1993): frames without a usable face have no
 weight, and frames of other shots have none. The averages look into past and future alike, so the expression has no delay.
 
-What the footage's own sound explains of the person's mouth: the motion that is predicted from it, frame by frame.
+The explained mouth is the motion that is predicted from the footage's own sound, frame by frame.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Speech of a film as renderers take it: the posteriorgram around the time of each frame.
-
-Speech: from samples to features on the motion grid, kept on disk, and from features to the motion of every frame.
-"""
+"""Speech of a dub: features on the motion grid, kept on disk, the motion of every frame, and posteriorgrams for renderers."""
 
 from __future__ import annotations
 

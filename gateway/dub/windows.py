@@ -1,14 +1,8 @@
-"""Second pass: rendered mouths of one window of frames, a pure function of artefacts and an absolute frame range.
+"""Second pass: render the mouths of one window of frames, a pure function of artefacts and an absolute frame range.
 
-Rendered mouths of one window of frames, and the mouth of one frame, ready to be composited.
-
-A span of frames that is rendered at once: the wanted frames, and the frames around them that the stages see.
-
-What the windows of an actor are rendered with, and which frames around a window the stages see.
-
-What the texture stage makes for the frames of a span: warped mouths, drawn faces, or features of the neural texture.
-
-Fine detail of finished boxes, from what the texture stage answered.
+A window is a span of frames that is rendered at once. The stages also see frames around the wanted frames. The texture stage makes
+warped mouths, drawn faces, or features of the neural texture for the span; the render stage makes mouths of these. Finished boxes
+get the fine detail of the footage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Stages with a clock: how long each call took, for reports and the bench.
-
-Time that each stage of a dub took: filled by the pipeline, shown by reports and the bench.
-"""
+"""Time that each stage of a dub took: filled by stages with a clock, shown by reports and benchmarks."""
 
 from __future__ import annotations
 

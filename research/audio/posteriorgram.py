@@ -1,6 +1,6 @@
 """The phonetic posteriorgram network: recording conditions, windows with labels, training, and export to weights/ppg.onnx.
 
-The network is a bidirectional LSTM from cepstra to phone probabilities:
+The network is a bidirectional LSTM from cepstra to phone probabilities.
 
 The paper's recurrent network (Song et al., Sec. III-A.1: MFCC -> DBLSTM -> phone posteriors), made for streaming: it sees fixed
 windows laid on the acoustic grid, PAST_ROWS before the four rows it answers and LOOK_AHEAD_ROWS after them, so its answer for

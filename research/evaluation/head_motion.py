@@ -14,7 +14,7 @@ normaliser; that score is never below 0.
 Compare each score with those of two controls: a still head (the person's mean pose), and the person's own poses shuffled in time.
 The shuffled angles have exactly the real distribution, but the shuffled velocities do not.
 
-Scores of the head motion of a method over the folds of a clip, and of the two controls (head_motion.py).
+The scores are computed for a method over the folds of a clip, and for the two controls.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Measures of each frame of a run (one variant, fold and speech). Runs are measured piece by piece, which bounds memory.
 
-Errors of expression coefficients and of the landmarks that follow from them (Everybody's Talkin', App. A, Eq. 5).
+The errors of expression coefficients and of the landmarks that follow from them are those of Everybody's Talkin', App. A, Eq. 5:
 
     E_exp  = 1 / N_exp  sum_i |e(i) - e'(i)|          N_exp coefficients, in standard deviations of the model
     E_ldmk = 1 / N_ldmk sum_i |l(i) - l'(i)|_2        N_ldmk mouth-area landmarks, projected, crop pixels
@@ -133,7 +133,7 @@ PICTURE_COLUMNS: Final = (
     "photometric_error",
 )
 EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
-"""See expression.py."""
+"""Columns of the errors of expression coefficients and of the landmarks that follow from them."""
 CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
 """Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")

@@ -1,15 +1,14 @@
 """Self-re-enactment: enrol the person on one part of a clip, dub the rest with its own sound, compare with the real film.
 
-Pictures and curves of a run that are kept for reports. All other pictures are measured and dropped.
+The module splits a clip into an enrolment part and a test part, and chooses the foreign speeches of the wrong-audio control.
+Pictures and curves that a report shows are kept. All other pictures are measured and dropped.
 
-Cost of a method on one clip: time to learn the person, time per frame, memory, and size of the actor.
+The cost of a method on one clip is: time to learn the person, time per frame, memory, and size of the actor.
 
 Wall time holds for the machine, its load, and the settings of threads. Processor time is that of this process with all its threads,
 and hardly depends on the load. Peak memory is the largest resident set of
 this process while it enrols and while it renders `full`. The process includes the stages unless they run behind gRPC, and it holds
 the pictures of the clip that the evaluation compares with. Where the kernel cannot begin a new peak, the peak is not measured.
-
-Split of a clip into an enrolment part and a test part, and the foreign speeches of the wrong-audio control.
 """
 
 from __future__ import annotations

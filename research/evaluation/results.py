@@ -3,9 +3,9 @@
 The file is a list of evaluations, each with a key. The key is a digest of all that the figures depend on: the clip, the
 configuration, the request with the words of the clip, and the networks. The file is replaced as a whole after each evaluation.
 
-Files of results: the check of their place before the work begins, and the writing as a whole.
+The place of the file is checked before the work begins.
 
-The result of an evaluation as JSON: {"clips": [{"clip", "lag_frames", "variants": {NAME: {metric: number}}}]}.
+An evaluation is written as JSON: {"clips": [{"clip", "lag_frames", "variants": {NAME: {metric: number}}}]}.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def to_json(results: Sequence[ClipResult], method: str) -> dict[str, Any]:
     """Return the results as dictionaries, lists, numbers and text.
 
     Each variant has METRICS, `intervals` (95 %, [low, high]), `paper` (the figures of the papers) and counts of frames.
-    Every clip and the top level have `cost` (cost.py). The top level has `means` (over clips) and `targets`. If the method moves
-    the head, every clip and the top level have `head_motion`, {row: {figure: number}} (head_scores.py).
+    Every clip and the top level have `cost`. The top level has `means` (over clips) and `targets`. If the method moves
+    the head, every clip and the top level have `head_motion`, {row: {figure: number}} (head_motion.py).
     """
     heads = head_means(results)
     return {

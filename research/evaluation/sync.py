@@ -1,6 +1,6 @@
 """Sync distance (Song et al. 2023, Sec. IV): distance between mouth and sound by the sync network of the motion stage.
 
-Tracking of faces in crops, for measures on rendered mouths.
+The module also tracks faces in crops, for measures on rendered mouths.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Table of evaluations: one row a method or configuration, the mean over clips and the worst clip, as JSON and as Markdown.
 
-A table that grows evaluation by evaluation: what its rows need, what is known of them, and the files of the table.
-
-Networks that replace the networks of an installation for a while, for example the networks of an ablation.
+A table grows evaluation by evaluation: the module knows what the rows need, what is known of them, and the files of the table. A
+row may replace networks of the installation for its evaluation, for example by the networks of an ablation.
 """
 
 from __future__ import annotations

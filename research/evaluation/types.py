@@ -172,7 +172,7 @@ class HeadMotionResult:
     """Head motion of one clip.
 
     Attributes:
-        scores: HEAD_FIGURES by HEAD_ROWS (head_scores.py).
+        scores: HEAD_FIGURES by HEAD_ROWS (head_motion.py).
         motion: head motion of the first fold, for the report.
         first_frame: first frame of that fold's test part.
     """
@@ -293,7 +293,7 @@ class VariantScores:
             variants but `full`).
         intervals: bootstrap intervals of the metrics that are not NaN.
         paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
-            sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_scores.py) if the
+            sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_motion.py) if the
             method moves the head.
         frames: measured frames over all folds. With several foreign speeches, a frame counts once.
         passed_through: frames of the test parts that were not dubbed, or whose truth has no tracked mouth.
@@ -338,7 +338,7 @@ class FoldResult:
 
 
 COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")
-"""What an evaluation says of a method's cost on one clip (cost.py)."""
+"""What an evaluation says of a method's cost on one clip."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
-"""The preparation `expression` of a training set.
+"""Bases and targets of the expression coefficients that trainings learn, and the preparation `expression` of a training set.
 
-It writes the targets of the joint training of the Audio ID-Removing Network and expression (Everybody's Talkin', Sec.
+The preparation writes the targets of the joint training of the Audio ID-Removing Network and expression (Everybody's Talkin', Sec.
 3.2.2). That network belongs to the audio stage, and these files are all that its training needs of faces.
 
-The landmark basis of training clips, and the landmark basis that a training builds on.
-
-The expression coefficients that trainings learn: bases, targets, and the facts that an export needs.
+The module also has the landmark basis of training clips, the landmark basis that a training builds on, and the facts that an export
+needs.
 """
 
 from __future__ import annotations

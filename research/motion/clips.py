@@ -1,8 +1,8 @@
 """Training clips: sound and picture of a clip on the same frames, read from a training set when they are needed.
 
-Augmentation of content rows: other moments, phones that look alike, sharpness, blur, and energy of other recordings.
+Content rows are augmented: other moments, phones that look alike, sharpness, blur, and energy of other recordings.
 
-Random choice of clips with balanced speakers, rows at another tempo, and batches on their way to a device.
+Batches have balanced speakers and rows at another tempo, and are copied to the device in advance.
 """
 
 from __future__ import annotations

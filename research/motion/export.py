@@ -1,14 +1,11 @@
-"""Export of the sync network, and of what several networks share: the constants and the sheet of the folder of weights.
+"""Export of motion networks: ONNX files, the constants and the sheet of the folder of weights, and delivery of the files.
 
 A folder of weights holds motion_constants.safetensors: the landmark basis of the style with the mean speaker, and, under names that
 start with `sync_`, the landmark basis of the sync network. An export replaces its own arrays and keeps the others. The version is
 the digest of the four networks that belong to these constants.
 
-What the exports of all predictors share: the description of a network, ONNX files and their admission, and delivery of files.
-
-Last step of the export of a run: constants, sheet and card beside the exported networks, and delivery of all files.
-
-Export of predictors of expression whose network gives coefficients for a window of speech: network, constants and sheet.
+Exports of all predictors share the description of a network and the parity check of ONNX files. The last step of an export writes
+constants, sheet and card beside the exported networks.
 """
 
 from __future__ import annotations

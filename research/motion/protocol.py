@@ -1,10 +1,7 @@
-"""The choice of a training's best step: scores of held-out clips by group, and one number to select on.
+"""The evaluation protocol on clips: enrol on one part, predict the other part, control with wrong sound.
 
-Scores of predicted mouths against the true mouths.
-
-Motion of whole clips as the serving code answers it.
-
-The evaluation protocol on clips: enrol on one part, predict the other part, control with wrong sound.
+The serving code predicts the motion of whole clips, which is scored against the true mouths. From the scores of held-out clips by
+group comes one number, on which a training selects its best step.
 """
 
 from __future__ import annotations

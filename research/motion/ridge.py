@@ -1,6 +1,6 @@
-"""The closed-form filter from states of the speech encoder to motion: the mean of two ridge regressions, one for each block.
+"""Ridge regression over clips in closed form, from windows of speech to motion.
 
-Ridge regression over clips in closed form, from windows of speech to motion.
+The filter from states of the speech encoder to motion is the mean of two ridge regressions, one for each block of the encoder.
 """
 
 from __future__ import annotations

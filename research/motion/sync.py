@@ -1,18 +1,12 @@
-"""Training of the sync network.
+"""Sync network: embeddings of sound and mouth in one space, where matching pairs are close (SyncNet, Chung & Zisserman 2016).
 
-The loss contrasts shifts: in a stretch of one clip, the sound at the right lag must score above the sound at all other lags. The
-lags that the training set states are taken out before.
-
-Sync network: embeddings of sound and mouth in one space, where matching pairs are close (SyncNet, Chung & Zisserman 2016).
+The training contrasts shifts: in a span of one clip, the sound at the right lag must score above the sound at all other lags. The
+lags that the training set states are taken out before. A check puts lags into clips, which the network must find again.
 
     sync rows [N, T, 4, 25]    -> AudioEncoder -> unit vectors [N, T, E]
     coefficients [N, T, K]     -> MouthEncoder -> unit vectors [N, T, E]
 
 Each vector sees about nine frames, with its own frame in the middle.
-
-Batches of the training of the sync network: stretches of sound and mouth, and the settings of the training.
-
-The check of the sync network: lags that were put into clips are found again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The registry of renderers is part of serving, which never reaches training code. So the training part of a renderer is found by
 its place: the module `research.methods.NAME.render`, with an object TRAINING.
 
-Features of VGG-19 (Simonyan and Zisserman 2014) from the user's own weights file, in place of
+A user may give features of VGG-19 (Simonyan and Zisserman 2014) as a weights file, in place of
 services/render/networks/perceptual.py.
 """
 

@@ -3,7 +3,7 @@
 As in the paper (Sec. III-C) both sequences are real footage of one speaker. Here the retrieved sequence is searched, not drawn,
 so that the errors are the same as in serving. The target sequence is disturbed like the output of a motion predictor.
 
-Banks of a training set's speakers: which clips, or parts of clips, make one bank, and the reading of a bank.
+A bank is made from clips, or parts of clips, of one speaker of the training set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Temporal-warp network in PyTorch (Song et al., Sec. III-B.2 and Fig. 4): training, and export to ONNX with a comparison of both
-implementations.
+"""Temporal-warp network in PyTorch (Song et al., Sec. III-B.2 and Fig. 4): energies, training, and export to ONNX.
 
-Shapes: B windows, 6 frames t - 5 .. t, M = 86 control points, 2 = x, y in box pixels.
+The network is trained alone and then frozen (Sec. III-C). The export compares PyTorch and ONNX Runtime.
+
+Shapes: B windows, 6 frames t - 5 .. t, M = 86 control points, 2 = x, y in box pixels. Energies: N sequences, T frames, 11 x 11 grid
+nodes 16 px apart over the render box.
 
 The residual of the parameters (a, w) goes through the spline's own linear system: the network moves the right side v, and since
 the solution is linear in v,
@@ -11,11 +13,7 @@ the solution is linear in v,
 So every residual that keeps the side conditions P^T w = 0 is possible, and no other. Raw residuals of w, whose basis values reach
 1e5, would need the paper's learning rate of 1e-6.
 
-The temporal warp's energies on thin-plate splines in PyTorch (Song et al., Eq. 5, 6, 8 and 9).
-
-Shapes: N sequences, T frames, M = 86 control points, 11 x 11 grid nodes 16 px apart over the render box.
-
-Training of the temporal-warp network. The network is trained alone and then frozen (Song et al., Sec. III-C).
+The energies on thin-plate splines are Eq. 5, 6, 8 and 9.
 """
 
 from __future__ import annotations

@@ -1,16 +1,9 @@
-"""A whole training set: every clip of a folder, in several processes, and the manifest.
+"""Build a whole training set: every clip of a folder, in several processes, the manifest, and the preparations of the stages.
 
-Clips held out for validation: whole speakers where there are enough, and single clips where there are few speakers.
+Clips are held out for validation: whole speakers where there are enough, and single clips where there are few speakers.
 
-Rows of the manifest, from what is listed and what is finished.
-
-What a build has made so far, and the manifest of that.
-
-The tasks of a build: one a clip, with its shard and with what is said in it.
-
-A process that makes clips: its stages, and what becomes of errors.
-
-The preparations of a training set: what the stages add before training.
+A task makes one clip. The task states the clip's shard and the words that are said in the clip. Each process that makes clips has
+stages of its own and reports its errors. Rows of the manifest come from the listed and the finished clips.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Choice of the clips of a training set: from a catalogue.csv, from a corpus file, or all films and recordings of a folder.
+"""The clips of a training set: from a catalogue.csv, from a corpus file, or all films and recordings of a folder.
 
-Descriptions of corpora: TOML files that say which files belong to a source, who speaks, and where the words are.
+Corpus files are TOML files that say which files belong to a source, who speaks, and where the words are.
 """
 
 from __future__ import annotations

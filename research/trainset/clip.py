@@ -1,12 +1,8 @@
-"""One clip of a training set: tracking, sound, features, lag, and the files. What is finished and still true is kept.
+"""Make one clip of a training set: tracking, sound, features, lag, and files. Finished files that still hold are kept.
 
-Tracks of any frame rate on the motion grid of 25 frames/s.
-
-A clip's sound: samples at 16 kHz in pieces of a minute, and features on the motion grid.
-
-The lag between sound and picture: of one clip by the motion stage, and of short clips by all clips of the speaker.
-
-The face of a film, in pieces of a minute on the motion grid.
+Tracks of any frame rate are put on the motion grid of 25 frames/s. Faces and sound (samples at 16 kHz) are read in pieces of a
+minute. The motion stage measures the lag between sound and picture: of one clip alone, and of short clips by all clips of the
+speaker.
 """
 
 from __future__ import annotations

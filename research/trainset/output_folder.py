@@ -1,10 +1,8 @@
-"""The folder of a training set while it is made: its lock, the shards of its clips, and the list of what was left out.
+"""The folder of a training set during a build: its lock, the shards of its clips, and the list of what was left out.
 
-The files of a clip in a training set, written as a whole or not at all.
-
-What is noted of each finished clip: the file that it was made from, the networks that made it, and facts of its pieces.
-
-A film or recording of more than a minute is cut into pieces. Each piece is a clip of the training set.
+The files of a clip are written as a whole or not at all. Notes of each finished clip state the file that the clip was made from,
+the networks that made the clip, and facts of its pieces. A film or recording of more than a minute is cut into pieces. Each piece
+is a clip of the training set.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@ The person's rest mouth stands for identity and neutral expression together. So 
 neutral shape is the person's own (`MorphableModel.with_neutral_shape`). Everything is linear, as the mouth landmarks are linear in
 the expression in Everybody's Talkin', Sec. 3.2.2.
 
-What the exported predictors of expression coefficients share.
-
-What the predictors of expression coefficients share on the 25 frames/s grid.
+The module has what the predictors of expression coefficients share: the exported networks, and the prediction on the grid of
+25 frames/s.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The energy of a vowel tells how far the jaw drops, but the level of the energy depends on microphone and voice. So the energies of a
 frame are measured against the four seconds before that frame. A stream needs none of its future for this.
 
-Pooled speech: a window of content rows, pooled over time to the input of a person's correction (correction.py).
+Pooled speech is a window of content rows, pooled over time to the input of a person's correction (correction.py).
 
     c' = c + C p,     p = 5 Gaussian means over time of 21 articulations and 4 band energies, and 1
 

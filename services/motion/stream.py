@@ -1,6 +1,6 @@
 """Motion on an output timeline: the frames of a predictor's grid, interpolated in time.
 
-Catmull-Rom interpolation in time: from the fixed 25 frames/s grid to any output timeline.
+The interpolation is Catmull-Rom, from the fixed 25 frames/s grid to any output timeline.
 """
 
 from __future__ import annotations

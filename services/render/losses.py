@@ -1,4 +1,5 @@
-"""Losses of the renderers (Song et al. 2023, Sec. III-B.3, Eq. 10-12). The training of priors and personalisation share them.
+"""Losses of the renderers (Song et al. 2023, Sec. III-B.3, Eq. 10-12) and the patch discriminator. Training and
+personalisation share them.
 
     L_r = b1 L_rec + b2 L_frame + b3 L_seq + b4 L_vgg + b5 L_tv,        b = 10, 1, 0.1, 1, 1
 
@@ -14,7 +15,7 @@ The paper does not say in which units its terms are, so the weights alone mean l
 
 In these units, the gradients of L_rec, L_vgg and (once the discriminator has learned) L_frame at the picture have the same size.
 
-Patch discriminator of frames or of sequences of frames (Isola et al. 2017). Training and personalisation use this network.
+The patch discriminator judges frames or sequences of frames (Isola et al. 2017).
 
 Beside a picture the discriminator sees the picture's fine detail, amplified (as in Denton et al. 2015). A drawn picture differs
 from footage in sharpness first, by a few grey levels. A picture in the range [-1, 1] all but hides such a difference.
@@ -174,7 +175,7 @@ def perceptual_loss(features: Features, pictures: Tensor, target: Tensor) -> Ten
     """Return L_vgg: the mean over scales of the mean absolute difference of features.
 
     Args:
-        features: returns features, by the network of networks/perceptual.py or by the user's VGG (train/vgg.py).
+        features: returns features, by the network of networks/perceptual.py or by the user's VGG (research/render/training.py).
         pictures: float [B, 3, h, w] in [0, 1], drawn.
         target: float [B, 3, h, w] in [0, 1], footage.
     """

@@ -1,20 +1,20 @@
-"""A still picture whose head turns and whose eyes shut.
+"""A still picture whose head turns (face profiling: Zhu et al. 2016, Sec. 4; Yi et al., Sec. 3.3.2) and whose eyes shut.
 
-Depth of a still picture, and the share by which each place follows the head (face profiling, Zhu et al. 2016, Sec. 4.1).
+**Depth** of the picture, and the share by which each place follows the head (Zhu et al., Sec. 4.1).
 
 Zhu et al. mesh the whole picture, with anchors of estimated depth around the face and at the border. Here depth and share are
 smooth functions on a coarse grid: inside the face, depth is the depth of the fitted mesh; outside, depth falls back to the middle
 of the skull, where the outline of the hair is. Face and hair follow the head wholly, neck and surroundings less and less, the
 border not at all.
 
-Shutting eyes of a picture: the upper lid comes down over the eye, and its skin unfolds.
+**Eyes.** To shut an eye, the upper lid comes down over the eye, and its skin unfolds.
 
 In coordinates along an eye (u from corner to corner, v across it) a column of skin is: brow side `fold`, lid margin `upper`, eye,
 lid margin `lower`, cheek side `cheek`. Shutting by c brings the upper margin down to the lower margin, which comes up a little.
 The skin between fold and margin stretches most in its middle, as a lid unfolds, and not at the margin, so lashes stay fine. The
 eye is covered from above, and is hidden at c = 1.
 
-Face profiling: a still picture's head turned to target poses (Yi et al., Sec. 3.3.2; Zhu et al. 2016, Sec. 4).
+**Head turns.**
 
 The picture becomes a surface with depth (`PortraitDepth`). Each point moves as the head moves a point of its depth, times the
 share by which the point follows the head. The inverse of this smooth displacement is found on a coarse grid by fixed-point

@@ -1,4 +1,4 @@
-"""A whole new method: two rooms in a temporary package, one line in each registry, one row in the gateway's table.
+"""A whole new method: two packages in a temporary folder, one line in each registry, one row in the gateway's table.
 
 A second renderer of the toy takes every optional input that the gateway makes: neural texture, speech and reference.
 """

@@ -1,24 +1,16 @@
-"""The network of `everybody` that can be trained.
+"""Training of `everybody`: configurations, batches, losses, the trainable network, and export.
 
-Configurations of the training of `everybody`.
-
-Windows of ID-removed speech with their expression, and the closed-form filter from windows to expression.
-
-Losses of the network of `everybody`.
+A batch has windows of ID-removed speech with their expression. The losses are
 
     L = L_exp + L_shape (Eq. 3) + w_velocity L_velocity
 
 L_exp is the squared error of the coefficients. L_shape is the squared error of the mouth landmarks that the coefficients move.
 L_velocity is the squared error of the landmarks' change from frame to frame (not in the paper).
 
-Networks of `everybody` in PyTorch over whole clips.
-
-Training of the network of `everybody`.
-
 The closed-form filter is fitted first: the filter is half of what is served, and the baseline that the whole must beat. The best
 step is selected on held-out clips.
 
-Export of `everybody`: audio_to_expression.onnx, expression_constants.safetensors and the sheet audio_to_expression.json.
+The export writes audio_to_expression.onnx, expression_constants.safetensors and the sheet audio_to_expression.json.
 """
 
 from __future__ import annotations

@@ -1,24 +1,16 @@
-"""The network of `everyone` that can be trained.
+"""Training of `everyone`: configurations, batches, the closed-form filter, the trainable network, and export.
 
-The closed-form filter of `everyone`: ridge regression from the speech around a frame to the frame's expression.
+The closed-form filter is a ridge regression from the speech around a frame to the frame's expression.
 
 A linear filter cannot learn a corpus by heart, and the network learns the rest. GRID and other narrow corpora have a filter of
 their own beside the shared filter (research.motion.ridge), so the shared filter does not learn what holds there alone.
 
-A training clip as the sampler of batches draws from it.
-
-Batches of stretches of speech with their mouths: speakers are balanced, speech and motion are augmented together.
-
-Configurations of the training of `everyone`.
-
-Networks of `everyone` in PyTorch over whole clips.
-
-Training of the network of `everyone`.
+A batch has spans of speech with their mouths: speakers are balanced, speech and motion are augmented together.
 
 The closed-form filter is fitted first: it is a part of what is served, and the baseline that the whole must beat. The best step is
 selected on held-out clips.
 
-Export of `everyone`: everyone_motion.onnx, everyone_motion_constants.safetensors and the sheet everyone_motion.json.
+The export writes everyone_motion.onnx, everyone_motion_constants.safetensors and the sheet everyone_motion.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Training of the renderer of `everyone`: batches, losses, recipes, held-out clips, re-enactment and export.
 
-Export of the network of `everyone`. The file computes the middle frame of the window only.
+The exported file computes the middle frame of the window only.
 """
 
 from __future__ import annotations

@@ -1,25 +1,16 @@
-"""The network of `headpose` that can be trained.
+"""Training of `headpose` (headpose paper, Sec. 3.2): configurations, batches, losses, the trainable network, and export.
 
-Configurations of the training of `headpose`.
-
-Sequences of speech with their expression and head pose, and the closed-form filter from windows to expression.
-
-Losses of headpose Eq. 2, over usable frames.
+A batch has sequences of speech with their expression and head pose. The losses over usable frames are Eq. 2:
 
 L = mean (beta - beta~)^2 + .2 mean (p - p~)^2 + .01 mean (p~(t+1) - p~(t))^2 + .0001 mean (beta~(t+1) - beta~(t))^2
 
-Constants of `headpose` beside the network: how the training speakers' heads and the signals of their speech move.
-
-Correlations of head poses: with the sound, and of predicted with true angles.
-
-The network of `headpose` in PyTorch over whole clips, and the correlation of its poses.
-
-Training of the network of `headpose` (headpose paper, Sec. 3.2).
+Constants beside the network tell how the training speakers' heads and the signals of their speech move. Reports have correlations
+of head poses: with the sound, and of predicted with true angles.
 
 The closed-form filter is fitted first and is the baseline that the network must beat: at step 0 the network answers little more
 than the filter. The best step is selected on held-out clips.
 
-Export of `headpose`: audio_to_head_motion.onnx, head_motion_constants.safetensors and the sheet audio_to_head_motion.json.
+The export writes audio_to_head_motion.onnx, head_motion_constants.safetensors and the sheet audio_to_head_motion.json.
 
 The exported network makes one step of the LSTM per call; the LSTM's state is an input and an output. The expression is not
 exported, because the mouth comes from the speech map. Parity of PyTorch and ONNX Runtime is measured over a sequence of steps.

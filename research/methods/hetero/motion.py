@@ -1,20 +1,14 @@
-"""The network of `hetero` that can be trained.
+"""Training of the landmark generator of `hetero` (Xie et al. 2021, Sec. 3.2) on heterogeneous sources, and its export.
 
-Losses of the landmark generator: of landmarks, the same on what the teacher names, and the names of the phones.
-
-Configurations of the training of `hetero`.
-
-The generator of `hetero` in PyTorch over whole clips, and the vectors of the mean speaker.
-
-Training of the landmark generator of `hetero` (Xie et al. 2021, Sec. 3.2) on heterogeneous sources.
+The losses are: of landmarks, of landmarks that the teacher of speech without pictures names, and of the names of the phones.
 
 One step sees clips with a face, whether their pixels are good or not, and speech without pictures. Clips with a face teach
 landmarks (Eq. 2). Both kinds teach the mel encoder the names of the phones, and the generator what a linear filter expects of these
-phones, or of the states (teacher.py).
+phones, or of the states (speech_data.py).
 
 The best step is selected on held-out clips by the correlation of opening and lip width.
 
-Export of `hetero`: hetero_generator.onnx, hetero_person.onnx, hetero_constants.safetensors and the sheet hetero.json.
+The export writes hetero_generator.onnx, hetero_person.onnx, hetero_constants.safetensors and the sheet hetero.json.
 """
 
 from __future__ import annotations

@@ -1,16 +1,14 @@
-"""Batches of stretches for the generator of `hetero`: clips with a face and speech without pictures, side by side.
+"""Data for the generator of `hetero`: clips with a face, with or without good pixels, and speech without pictures.
 
-Random changes of relative mel spectra: other voices, microphones, rooms and noise than the few of the training set.
+Relative mel spectra are changed at random: other voices, microphones, rooms and noise than the few of the training set.
 
-The teacher of speech without pictures: a linear filter from speech to landmark coefficients, in closed form.
+The teacher of speech without pictures is a linear filter from speech to landmark coefficients, in closed form.
 
 Heterogeneous sources are the point of Xie et al. 2021 (Sec. 1): the landmark generator also learns from data without good pictures.
 Speech alone has no landmarks, so a filter names them: a ridge regression over the training clips with a face, from the states of
 the speech encoder, or from the audio stage's posteriorgram and band energies if the generator hears the paper's spectrogram.
 Narrow corpora have a filter of their own beside the shared filter (research.motion.ridge), and only the shared filter
 teaches.
-
-What the generator learns from: clips with a track (with or without good pixels), and speech without pictures.
 """
 
 from __future__ import annotations

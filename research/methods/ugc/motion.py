@@ -1,24 +1,19 @@
-"""The network of `ugc` that can be trained.
+"""Training of `ugc`: the dominance prior, batches, style encoder, content encoder and decoder, and export.
 
-The dominance prior: what each phone does to the mouth over time, fitted in closed form.
+The dominance prior tells what each phone does to the mouth over time. It is fitted in closed form, and the networks are trained on
+top of the prior.
 
 Coarticulation by dominance functions (Cohen and Massaro 1993): every phone pulls the mouth towards its target with a time course
 that overlaps the neighbours' time courses. Here the time courses are free: a linear filter of nine frames per channel, from a
 ridge regression over the training clips with balanced speakers. Unlike a network, the filter cannot learn a corpus by heart. The
 network corrects the prior.
 
-Batches of windows for the network of `ugc`: speakers are balanced, speech and motion are augmented together.
-
-Configurations of the training of `ugc`.
-
-The network of `ugc` in PyTorch over whole clips, and the style code of the mean speaker.
-
-Training of the networks of `ugc`: style encoder, content encoder and decoder on top of a prior in closed form.
+Batches have balanced speakers, and speech and motion are augmented together.
 
 The best step is selected on held-out clips (other sentences, and speakers that were never trained on) by the correlation of opening
 and lip width.
 
-Export of `ugc`: motion.onnx, style_encoder.onnx, and the basis and the mean speaker in the shared constants.
+The export writes motion.onnx, style_encoder.onnx, and the basis and the mean speaker in the shared constants.
 
 Runs of other predictors are measured in this basis. So they are trained again on the run (`dubstage train NETWORK --using
 ugc_motion=RUN`), and exported into the folder after the run: their exports check the basis.

@@ -1,6 +1,6 @@
 """Context of a call: the caller's tenant, identity, deadline, memory, and reported values, for handlers and worker threads.
 
-A tenant is a customer of one installation. This module needs no gRPC.
+A tenant is a customer of one installation. The module imports no gRPC.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ From outside in: log context, trace span and metrics; error mapping; bearer toke
 bounds; the handler. All before the message is decided by the headers of the call, before gRPC reads a message from the caller.
 Health checks have rules of their own (`services.common.server.health`). Reflection has few slots of its own.
 
-The report of a call is its log context and one log line, a trace span, and metrics.
+For each call the interceptor reports a log context, one log line, a trace span, and metrics.
 """
 
 from __future__ import annotations

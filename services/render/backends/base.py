@@ -1,6 +1,6 @@
 """Interface of all backends, and the default backend of a machine. A loaded model takes arrays by name and returns arrays by name.
 
-Default backend of the networks: a committed table from the kind of processor to a backend and a precision.
+The default backend of the networks is a committed table from the kind of processor to a backend and a precision.
 
 The choice changes the bytes of the result. So it depends on the installation and the kind of processor only, never on a
 measurement at run time, and ListModels names it (docs/decisions/0011-backend-per-processor.md has the figures).

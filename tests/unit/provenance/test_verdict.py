@@ -1,6 +1,4 @@
-"""What is read of manifests that other people made, and of files that are no films.
-
-A process that reads a manifest and ends without an answer leaves a reason, and not an error of ours.
+"""Tests of the verdict on films: manifests of other people, files that are no films, a reader that ends early, and watermarks.
 
 A watermark proves something only together with a valid manifest of a trusted signer that the mark belongs to.
 """

@@ -1,7 +1,4 @@
-"""A still picture's head turned to other poses.
-
-Shutting eyes.
-"""
+"""Tests of a still picture whose head is turned to other poses and whose eyes shut."""
 
 from __future__ import annotations
 

@@ -1,26 +1,22 @@
-"""Declarations of the motion predictors `everybody` (Everybody's Talkin', Sec. 3.2.2) and `everybody_live`.
+"""The motion predictors `everybody` (Everybody's Talkin', Sec. 3.2.2) and `everybody_live`, and their personalisation.
 
 Both read the same style, and differ in the speech map that answers the larger part of the mouth.
 
-The second of ID-removed speech that the network of `everybody` hears for a frame.
+The network hears one second of ID-removed speech for a frame.
 
-Everybody's Talkin', Sec. 3.2.2: the window reaches from 0.8 s before a frame's time to 0.2 s after that time, which is 20 grid
-frames before the frame, the frame itself, and four frames after. Each row holds ID-removed cepstra and, beyond the paper, band
-energies relative to the speech just heard: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
+The window reaches from 0.8 s before a frame's time to 0.2 s after that time, which is 20 grid frames before the frame, the frame
+itself, and four frames after (Sec. 3.2.2). Each row holds ID-removed cepstra and, beyond the paper, band energies relative to the
+speech just heard: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
 
-The exported network of `everybody` in ONNX Runtime, with its constants.
-
-The predictors `everybody` (files) and `everybody_live` on the 25 frames/s grid.
-
-Each frame is a pure function of its window (inputs.py), so the same features in other pieces give the same bytes. The mouth is a
-mean of two mouths: of the network of Everybody's Talkin', Sec. 3.2.2, and of the speech map (speech_map.py), which a personalised
-style corrects (personalize.py):
+Each frame is a pure function of its window, so the same features in other pieces give the same bytes. The mouth is a mean of two
+mouths on the 25 frames/s grid: of the network, and of the speech map (services/motion/speech_map.py), which a personalised style
+corrects:
 
     mouth = SHARE * network(window) + (1 - SHARE) * map(states about the frame)
 
 Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's.
 
-Personalisation for `everybody`: a correction of the speech map from seconds of the person's footage.
+Personalisation learns a correction of the speech map from seconds of the person's footage:
 
     mouth = SHARE * network + (1 - SHARE) * (map + C p)        in the coefficients of the map, in units of the person's spread
 
@@ -134,7 +130,7 @@ class EverybodyModel(ExpressionModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [25, 4, 24], see inputs.heard_rows.
+            window: float32 [25, 4, 24], see heard_rows.
         """
         coefficients: Float32 = run(self._network, window=window[None])[0][0]
         return coefficients

@@ -13,7 +13,7 @@ differ, so their mean is better than either. The attention sees the whole window
 frames count more, as in Imitator's decoder.
 
 Coefficients are measured from the person's rest mouth, in units of the person's spread. The layer per person is in
-person_layer.py.
+predictor.py.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""Declaration of the motion predictor `everyone` (the paper's Sec. 3.6).
-
-The window of speech that `everyone` hears for a frame, and the pooled speech that a person's correction hears.
+"""The motion predictor `everyone` (the paper's Sec. 3.6), and its personalisation.
 
 The method dubs files, not live streams. So a frame hears 400 ms of speech after the frame, beside a second before the frame.
 
-The exported network of `everyone` in ONNX Runtime.
-
-The linear layer per person: a scale and an offset for each expression coefficient.
-
-Everyone's paper takes the speech-driven model from Imitator (Thambiraja et al. 2023). Its last layer transforms each expression
-parameter by itself, and only this layer is trained on a person:
+A personalised style holds a linear layer: a scale and an offset for each expression coefficient. Everyone's paper takes the
+speech-driven model from Imitator (Thambiraja et al. 2023). Its last layer transforms each expression parameter by itself, and only
+this layer is trained on a person:
 
     e'_k = s_k e_k + o_k
 
@@ -20,24 +15,18 @@ Here a ridge regression fits the layer in closed form. The prior is the layer th
 y are the person's true coefficients in units of the person's spread, V_k is the variance of e_k, and the ridge r counts frames.
 Cross-validation over blocks of about a second of the enrolment chooses r. All coefficients share r.
 
-The predictor `everyone` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the features of frames n - 25 .. n + 10, so the same features in other pieces give the same
-bytes. A personalised style adds the person's linear layer (person_layer.py) and a correction, with p the states of the speech
+Each frame n of the 25 frames/s grid is a pure function of the features of frames n - 25 .. n + 10, so the same features in other
+pieces give the same bytes. A personalised style adds the person's linear layer and a correction, with p the states of the speech
 encoder about frame n (speech_states.py):
 
     expression = scale * network(window) + offset + C p(window)        in units of the person's spread
 
 Beyond the paper, p, b, m and silence shut the lips (constraints.py), and the mouth opens from 400 ms before the speech.
 
-Personalisation for `everyone`: the person's linear layer, and a correction of what the layer leaves.
-
-    e' = scale * e + offset + C p
-
-The paper trains the layer alone (person_layer.py). The correction C is added here, because the layer alone reached less on
-strangers (docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame
-(speech_states.py) on what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both
-ridges. Both solutions have a closed form without random numbers.
+The paper trains the layer alone. The correction C is added here, because the layer alone reached less on strangers
+(docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame (speech_states.py) on
+what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both ridges. Both solutions
+have a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -119,7 +108,7 @@ class EveryoneModel(ExpressionModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [36, 192], see inputs.heard_clip.
+            speech: float32 [36, 192], see heard_clip.
         """
         coefficients: Float32 = run(self._network, speech=speech[None])[0][0]
         return coefficients

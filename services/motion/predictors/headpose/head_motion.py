@@ -1,4 +1,4 @@
-"""How a person holds and moves the head: distribution and pace of the head poses, and the way from scores back to poses.
+"""Head movement of a person: distribution and pace of the head poses, head scores from speech, and poses from scores.
 
 A relative pose is measured from the person's reference pose. Place and size of the head in the picture drop out:
 
@@ -8,7 +8,7 @@ Each number has its own distribution, stored as quantiles at 17 knots of the nor
 scores tells how the numbers move together (a Gaussian copula). The predictor moves six independent scores. The resulting poses have
 the person's distribution and never leave the 1st to 99th percentile, however long the stream is.
 
-Head scores from speech: thirteen signals of the speech, weighted and slowed down to the person's pace.
+Head scores come from thirteen signals of the speech, weighted and slowed down to the person's pace:
 
     z_k = F_{p_k}(w_k . r),     r = (6 poses of the LSTM, loudness, 6 drives),    F_p: three times y += (1 - p) (x - y)
 

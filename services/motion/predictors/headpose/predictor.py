@@ -1,46 +1,28 @@
-"""Declaration of the motion predictor `headpose` (headpose paper, Sec. 3.2).
+"""The motion predictor `headpose` (headpose paper, Sec. 3.2), its style, its blinks, and its personalisation.
 
-A natural schedule of blinks for still pictures, whose eyes would never move otherwise.
+**Blinks.** Still pictures get a natural schedule of blinks, because their eyes would never move otherwise.
 
 Each span of 4 s has one blink. The span's number and a fixed seed decide the blink's place in the span, so that two blinks lie
 1.2 to 6.8 s apart. A blink takes 0.28 s: the lids shut within 0.1 s and open more slowly (Caffier et al. 2003).
 
-Network inputs of `headpose`: content rows, and cepstra of the speech (MFCC) against the voice's own mean.
+**Network inputs** are content rows, and cepstra of the speech (MFCC) against the voice's own mean:
 
     c = DCT-II(mel), orthonormal, coefficients 1 to 20;   c' = (c - mean) / SCALE
 
 The mean covers the speech in the frame itself and at most 100 frames before the frame. So microphone and voice drop out, and a
 stream needs none of its future. Coefficient 0 is loudness, which `features.relative_energy` tells.
 
-The exported network of `headpose` in ONNX Runtime, with its constants.
+**Prediction.** An LSTM leads from audio features to expression and head pose, one step per frame of the 25 frames/s grid. The
+LSTM's state goes on from the first frame, so the same features in other pieces give the same bytes. The mouth is that of the speech
+map (services/motion/speech_map.py). The LSTM's expression added nothing to the map (docs/models/audio_to_head_motion.md), so the
+LSTM moves the head alone. Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's. Least
+squares learns the mean of the head's movement, which hardly moves; head_motion.py brings back the person's distribution and pace of
+head poses.
 
-The style of a person for `headpose`: the arrays that every style holds, and how the person holds and moves the head.
-
-The head of one person who speaks: signals of the speech, scores that follow the signals, and poses.
-
-The predictor `headpose` on the 25 frames/s grid.
-
-Headpose paper, Sec. 3.2: an LSTM from audio features to expression and head pose, one step per frame. The LSTM's state goes on from
-the first frame, so the same features in other pieces give the same bytes. The mouth is that of the speech map (speech_map.py). The
-LSTM's expression added nothing to the map (docs/models/audio_to_head_motion.md), so the LSTM moves the head alone. Beyond the
-paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's. Least squares learns the mean of the head's
-movement, which hardly moves; head_rhythm.py and head_style.py bring back the person's distribution and pace of head poses.
-
-A personalised style adds a correction of the mouth, as personalize.py describes.
-
-Answers of the speech map and of the network of `headpose` for a whole clip, for personalisation.
-
-What a person's speech tells of the person's head movement: weights of the signals and pace of the head, from tracked footage.
-
-For each of the six independent scores of the person (head_style.py), ridge regression on the signals of the speech after the
-filter of the person's pace (head_rhythm.py). Cross-validation over blocks measures how far the regression holds.
-
-Personalisation for `headpose`: what the person's speech tells of the person's head movement, from at most 300 frames.
-
-The paper fine-tunes its LSTM on 300 frames (Sec. 4.1). Here only the output layer is fitted, in closed form: for each of the six
-independent scores of the person (head_style.py), ridge regression on the signals of the speech after the filter of the person's
-pace (head_rhythm.py, head_fit.py). Cross-validation over blocks measures how far the regression holds, a correlation rho. A score
-then follows
+**Personalisation** learns what the person's speech tells of the person's head movement, from at most 300 frames. The paper
+fine-tunes its LSTM on 300 frames (Sec. 4.1). Here only the output layer is fitted, in closed form: for each of the six independent
+scores of the person, ridge regression on the signals of the speech after the filter of the person's pace (head_motion.py).
+Cross-validation over blocks measures how far the regression holds, a correlation rho. A score then follows
 
     rho * regression + sqrt(1 - rho^2) * signals of the general speaker
 
@@ -264,7 +246,7 @@ class HeadposeModel(ExpressionModel):
         Each call runs one frame: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [W, 4, 64], see inputs.heard_rows.
+            window: float32 [W, 4, 64], see heard_rows.
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """
@@ -310,8 +292,8 @@ STYLE_ARRAYS: Final[dict[str, Shape]] = {
     WEIGHTS_ARRAY: lambda _: (6, NUM_SIGNALS),
     CORRECTION: correction_shape,
 }
-"""Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights` (see
-head_rhythm.py) and `headpose_mouth_correction` (see personalize.py), and replaces `pose_steps`.
+"""Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights`
+(head_motion.py) and `headpose_mouth_correction`, and replaces `pose_steps`.
 """
 _HEAD_ARRAYS: Final = ("pose_reference", "pose_quantiles", "pose_mixing", "pose_steps")
 
@@ -476,7 +458,7 @@ class Heard:
 
     Attributes:
         coefficients: float64 [T, K], the map's answer in units of the person's spread.
-        signals: float64 [T, 13], see head_rhythm.
+        signals: float64 [T, 13], see head_motion.
         pooled: float64 [T, 49 + K], see speech_map.correction_inputs.
     """
 

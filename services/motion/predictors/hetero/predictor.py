@@ -1,38 +1,28 @@
-"""Declaration of the motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2).
+"""The motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2), its style, and its personalisation.
 
-The window of speech that `hetero` hears for a frame.
+**Window of speech.** Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame.
+The network that is served hears the states of the speech encoder in the place of the spectrum. Training can still take the
+spectrum, to measure what each tells: the audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms, and bands are
+relative to the speech of the four seconds before. The paper does not say how its spectrum is normalised.
 
-Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame. The network that is
-served hears the states of the speech encoder in the place of the spectrum. Training can still take the spectrum, to measure what
-each tells: the audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms, and bands are relative to the speech of
-the four seconds before. The paper does not say how its spectrum is normalised.
-
-The exported networks of `hetero` in ONNX Runtime, with their constants.
-
-The style of a person for `hetero`: the arrays that every style holds, and the vectors of reference mouths and pose landmarks.
-
-Xie et al. 2021, Sec. 3.2.1: the reference is a global condition, the mean over any number of landmark frames. Here the reference
-is the enrolment, so the vector is part of the style.
+**Style.** The style holds the vectors of reference mouths and pose landmarks. In Sec. 3.2.1 the reference is a global condition,
+the mean over any number of landmark frames. Here the reference is the enrolment, so the vector is part of the style.
 
 The paper's pose landmarks come from the frame that is dubbed, and show the head pose of this frame. All landmarks of this stage are
 in head space, where the head pose is taken out. What is left is the shape of the person's upper face. So we take the mean of the
 pose landmarks over the enrolment, and their vector is part of the style too.
 
-The predictor `hetero` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the states of frames n - 13 .. n + 5. So the same features in other pieces give the same
-bytes. A personalised style adds a correction (personalize.py), with p the states about frame n (speech_states.py):
+**Prediction.** Each frame n of the 25 frames/s grid is a pure function of the states of frames n - 13 .. n + 5. So the same
+features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n
+(speech_states.py):
 
     coefficients = generator(window, person) + C p(window)        in units of the person's spread
 
-Personalisation for `hetero`: a correction of the coefficients from seconds of the person's footage.
-
-    c' = c + C p
-
-The paper's generator needs no training on the person: the reference landmarks condition it, and EncodeStyle stores their vector in
-the style. The correction goes beyond the paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge
-regression from p on what the generator misses (correction.py). Cross-validation over blocks of a second of the footage chooses
-the ridge. The solution has a closed form without random numbers.
+**Personalisation** learns the correction from seconds of the person's footage. The paper's generator needs no training on the
+person: the reference landmarks condition it, and EncodeStyle stores their vector in the style. The correction goes beyond the
+paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge regression from p on what the generator
+misses (correction.py). Cross-validation over blocks of a second of the footage chooses the ridge. The solution has a closed form
+without random numbers.
 """
 
 from __future__ import annotations
@@ -150,7 +140,7 @@ class HeteroModel(PredictorModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [19, 192], see inputs.heard_clip.
+            speech: float32 [19, 192], see heard_clip.
             reference: float32 [C], vector of the person's reference mouths.
             pose: float32 [C], vector of the person's pose landmarks.
         """

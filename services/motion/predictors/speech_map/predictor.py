@@ -1,13 +1,11 @@
-"""Declarations of the motion predictors `speech_map` (files) and `speech_map_live`.
+"""The motion predictors `speech_map` (files) and `speech_map_live`, and their personalisation.
 
 Both read the same style. A person who was enrolled before these predictors has a style without a correction, and is predicted
 without one.
 
-The predictor `speech_map` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so the same features in
-other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n and the
-map's own answer:
+Each frame n of the 25 frames/s grid is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so
+the same features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n and
+the map's own answer:
 
     coefficients = map(window) + C p(window, map(window))        in units of the person's spread
 
@@ -15,13 +13,10 @@ and gains of the opening and of the lip width (speech_map.Gains).
 
 The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
 
-Personalisation for `speech_map`: a correction of the coefficients from seconds or minutes of the person's footage.
-
-    c' = c + C p
-
-p are states of the speech encoder about a frame and the map's answer c (speech_map.correction_inputs). C is a ridge regression from
-p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
-of the footage chooses the ridge. The solution has a closed form without random numbers.
+The correction is learned from seconds or minutes of the person's footage. p are states of the speech encoder about a frame and the
+map's answer c (speech_map.correction_inputs). C is a ridge regression from p on what the map of files misses (correction.py); the
+map of live speech takes the same C. Cross-validation over blocks of a second of the footage chooses the ridge. The solution has a
+closed form without random numbers.
 
 A prediction of least error moves less than the person does. So the style also gets a gain of the opening, in place of
 grid.amplified. o_n are openings that are predicted on held-out blocks, m is the opening of the mean mouth, w_n is how far the lips

@@ -1,35 +1,27 @@
-"""Declaration of the motion predictor `ugc` (UGC paper, Sec. III-A and III-C).
+"""The motion predictor `ugc` (UGC paper, Sec. III-A and III-C), and its personalisation.
 
-The window of speech that `ugc` hears for a frame, and the pooled speech that a person's correction hears.
-
-The exported motion network of `ugc` in ONNX Runtime.
-
-A memory of the person's own moments: a correction for minutes of footage, beside the linear correction of the coefficients.
+**Memory.** Minutes of footage add a memory of the person's own moments to the linear correction of the coefficients:
 
     c' = c + C p + W k,     k_m = exp(-|p - p_m|^2 / s)
 
-p is the pooled speech around the frame (pooled_speech.py), p_m that of NUM_MOMENTS frames of the person's footage. So the person's
-mouth at a sound is remembered together with the sounds around it, which a linear correction cannot. This is a kernel ridge
-regression on NUM_MOMENTS centres (Williams and Seeger 2000, Nystroem's method). In some seconds of footage no two moments are
-alike, so a memory of seconds holds nothing.
+p is the pooled speech around the frame, p_m that of NUM_MOMENTS frames of the person's footage. So the person's mouth at a sound is
+remembered together with the sounds around it, which a linear correction cannot. This is a kernel ridge regression on NUM_MOMENTS
+centres (Williams and Seeger 2000, Nystroem's method). In some seconds of footage no two moments are alike, so a memory of seconds
+holds nothing.
 
-The predictor `ugc` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the features of frames n - 32 .. n + 2, so the same features in other pieces give the same
-bytes. A personalised style adds a correction (personalize.py), with p the speech of frames n - 6 .. n + 2 pooled over time:
+**Prediction.** Each frame n of the 25 frames/s grid is a pure function of the features of frames n - 32 .. n + 2, so the same
+features in other pieces give the same bytes. A personalised style adds a correction, with p the speech of frames n - 6 .. n + 2
+pooled over time:
 
     coefficients = network(window) + C p(window)        in units of the person's spread
 
-A style that was personalised on minutes of footage also adds what the person's own moments tell (memory.py).
+A style that was personalised on minutes of footage also adds the memory.
 
-Personalisation for `ugc`: a correction of the coefficients from seconds or minutes of the person's footage.
-
-    c' = c + C p
-
-p is the speech around a frame, pooled over time (pooled_speech.py). C is a ridge regression from p on what the network misses
-(correction.py). Cross-validation over blocks of a second of the footage chooses the ridge: if the person's sound explains little of
-what the network misses, the correction is small. The solution has a closed form without random numbers. From 20 s of footage on, a
-memory of the person's moments (memory.py) is added if cross-validation finds that less is missed with the memory.
+**Personalisation** learns the correction from seconds or minutes of the person's footage. p is the speech around a frame, pooled
+over time. C is a ridge regression from p on what the network misses (correction.py). Cross-validation over blocks of a second of
+the footage chooses the ridge: if the person's sound explains little of what the network misses, the correction is small. The
+solution has a closed form without random numbers. From 20 s of footage on, a memory of the person's moments is added if
+cross-validation finds that less is missed with the memory.
 
 A gain and an offset per coefficient reached less, and added nothing to the correction. A ridge regression on the last hidden
 layer did not hold on other footage of the same person.

@@ -1,7 +1,4 @@
-"""`dubstage batch watch`.
-
-`dubstage batch status`, `list` and `report`.
-"""
+"""Tests of `dubstage batch watch`, `status`, `list` and `report`."""
 
 from __future__ import annotations
 

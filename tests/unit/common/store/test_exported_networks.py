@@ -1,7 +1,4 @@
-"""Networks of a folder of weights: what is written, read, compared and refused.
-
-Files that are written whole or not at all.
-"""
+"""Tests of the networks in a folder of weights: writing, reading, comparing and refusing; files are written whole or not at all."""
 
 from __future__ import annotations
 

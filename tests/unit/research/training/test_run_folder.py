@@ -1,7 +1,4 @@
-"""The card of a run.
-
-The folder of a run: whose run it is, its checkpoint and its curves.
-"""
+"""Tests of the folder of a training run: its owner, its checkpoint, its curves, and its card."""
 
 from __future__ import annotations
 

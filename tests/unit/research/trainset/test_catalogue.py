@@ -1,7 +1,4 @@
-"""Which clips a folder has, whose they are, and what their split is.
-
-Corpus files: patterns, speakers, and mistakes that are named.
-"""
+"""Tests of the choice of a training set's clips, and of corpus files: patterns, speakers, and mistakes."""
 
 from __future__ import annotations
 

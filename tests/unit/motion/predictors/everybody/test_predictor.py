@@ -1,11 +1,4 @@
-"""Personalisation of the expression.
-
-Motion with expression on output timelines.
-
-Network inputs of the predictor.
-
-The committed network.
-"""
+"""Tests of the predictor `everybody`: network inputs, committed network, motion on output timelines, and personalisation."""
 
 from __future__ import annotations
 

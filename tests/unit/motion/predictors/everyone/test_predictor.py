@@ -1,11 +1,4 @@
-"""Personalisation of the expression.
-
-Motion with expression on output timelines.
-
-The committed network.
-
-The linear layer per person.
-"""
+"""Tests of the predictor `everyone`: committed network, motion on output timelines, linear layer, and personalisation."""
 
 from __future__ import annotations
 

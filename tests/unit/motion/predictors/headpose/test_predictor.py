@@ -1,15 +1,4 @@
-"""Styles from footage and from one frame.
-
-The schedule of blinks.
-
-Motion with head poses on output timelines.
-
-Network inputs of the predictor.
-
-The committed network.
-
-Personalisation of mouth and head.
-"""
+"""Tests of the predictor `headpose`: styles, blinks, network inputs, committed network, head poses, and personalisation."""
 
 from __future__ import annotations
 

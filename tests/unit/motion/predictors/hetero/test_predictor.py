@@ -1,7 +1,4 @@
-"""The style carries what the generator knows of the person.
-
-Motion of the landmark generator on output timelines.
-"""
+"""Tests of the predictor `hetero`: a style holds the person's vectors for the generator, and motion on output timelines."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""
-
-Motion of the predictor, with and without a person's correction.
-
-What minutes of a person add to the correction of seconds.
-"""
+"""Tests of the predictor `ugc`: motion with and without a person's correction, and the memory of minutes of footage."""
 
 from __future__ import annotations
 

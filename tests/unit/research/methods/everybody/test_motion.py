@@ -1,7 +1,4 @@
-"""The losses.
-
-Windows and the closed-form filter.
-"""
+"""Tests of the training of `everybody`: losses, windows, and the closed-form filter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The closed-form filter.
-
-Batches of stretches.
-"""
+"""Tests of the training of `everyone`: the closed-form filter, and batches of spans."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The losses of Eq. 2.
-
-Targets, sequences and the closed-form filter.
-"""
+"""Tests of the training of `headpose`: the losses of Eq. 2, targets, sequences, and the closed-form filter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The dominance prior.
-
-Batches of windows.
-"""
+"""Tests of the training of `ugc`: the dominance prior, and batches of windows."""
 
 from __future__ import annotations
 
