@@ -21,7 +21,7 @@ SHARED_MEMORY: Final = "/dev/shm"
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """What is given to podman.
+    """Manifests for podman.
 
     Attributes:
         documents: in the chart's order.
@@ -78,7 +78,7 @@ def playable(documents: Sequence[Document], folder: Path, *, limit_memory: bool 
         if kind not in PLAYED or "helm.sh/hook" in document["metadata"].get("annotations", {}):
             result.skipped.setdefault(kind, []).append(name)
             continue
-        # Of the cluster, not of the machine.
+        # The namespace belongs to the cluster; podman has none.
         document["metadata"].pop("namespace", None)
         if kind != "Deployment":
             result.documents.append(document)

@@ -83,7 +83,7 @@ async def track_footage(
             return replace(index, embeddings=known or {})
         except ContractBroken as problem:
             workspace.redo("faces", problem.message)
-    # One face per frame: the number of faces is not known yet.
+    # This allows for one face per frame: the number of faces is not known yet.
     least = info.video.num_frames * FACE_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, least, f"the face records of {info.video.num_frames} frames")
     workspace.faces.clear()
@@ -294,7 +294,7 @@ class FootageAnalysis:
 
     @property
     def index(self) -> FaceIndex:
-        """Where the records of all faces are. `track` has to be done."""
+        """Index of the records of all faces. `track` has to be done."""
         assert self._index is not None, "the footage is not tracked"
         return self._index
 

@@ -1,4 +1,4 @@
-"""What the manifest of a dub says: from the request, the models and the plan to the claim of the film."""
+"""The claim of a film's manifest, made from the request, the models and the plan of the dub."""
 
 from __future__ import annotations
 

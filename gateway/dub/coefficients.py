@@ -166,7 +166,7 @@ def _expression(record: Any, answer: face_pb2.FrameFaces, scale: float) -> Float
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BankExtras:
-    """What some renderers are adapted with, beside the pictures of a bank. N frames.
+    """Inputs that some renderers are adapted with, beside the pictures of a bank. N frames.
 
     Attributes:
         speech: float32 [N, 20, 40], features of the footage's own sound at each frame; None: the footage has no sound.

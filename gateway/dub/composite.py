@@ -63,7 +63,7 @@ def composite_frame(
 
 @dataclass(slots=True)
 class FilmFacts:
-    """What the last pass saw.
+    """Facts of the film that the last pass gathers.
 
     Attributes:
         mask_area_px: int32 [T], mask area of every frame of the film, luma samples; 0: the frame is not rendered.

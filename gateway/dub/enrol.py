@@ -286,7 +286,7 @@ class EnrolledActor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolOptions:
-    """Which parts of an enrolment are done.
+    """Parts of an enrolment that are done.
 
     Attributes:
         personalize_renderer: train the renderer's state on the person.

@@ -87,7 +87,7 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     if choice.kind == "largest" or score_speaker is None or len(largest_first) == 1:
         return largest_first[0]
     scores = {face: await score_speaker(face) for face in largest_first}
-    # Of faces that fit equally well the largest one is taken. If no face can be compared with the sound, all fit equally.
+    # If several faces fit equally well, the largest face is taken. If no face can be compared with the sound, all fit equally.
     return max(largest_first, key=lambda face: scores[face])
 
 

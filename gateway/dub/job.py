@@ -202,7 +202,7 @@ def _either(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DubbedPerson:
-    """Who is dubbed.
+    """The person of a dub.
 
     Attributes:
         face_id: face to dub; None: the footage shows no face.

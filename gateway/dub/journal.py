@@ -90,27 +90,27 @@ class OwnBlobs:
         self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:
-        """As BlobLedger."""
+        """See BlobLedger."""
 
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:
-        """As BlobLedger."""
+        """See BlobLedger."""
         self._held.append(ref)
         return True
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """As BlobLedger."""
+        """See BlobLedger."""
         return [*refs, *self._held]
 
     def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
-        """As BlobLedger."""
+        """See BlobLedger."""
         return nullcontext(refs)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """As BlobLedger."""
+        """See BlobLedger."""
         return [*refs, *self._held]
 
     def confirm(self) -> None:
-        """As BlobLedger."""
+        """See BlobLedger."""
 
 
 T = TypeVar("T")

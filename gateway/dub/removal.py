@@ -27,7 +27,7 @@ _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """What a removal freed.
+    """Space and artefacts that a removal freed.
 
     Attributes:
         blobs: number of deleted artefacts.

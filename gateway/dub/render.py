@@ -24,7 +24,7 @@ WINDOWS_AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class FilmInputs:
-    """What the windows of a film are rendered from.
+    """Inputs that the windows of a film are rendered from.
 
     Attributes:
         config: what the windows are rendered with.

@@ -27,7 +27,7 @@ from services.common.errors import InvalidRequest
 from services.common.store.artefacts import ArtefactRef
 
 Expression = Literal["keep", "neutral"]
-"""What a dub does with the slow expression of the footage (slow_expression.py): keeps it, or shows the predicted mouths alone."""
+"""Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows the predicted mouths alone."""
 EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 
 LEAST_EXPRESSIVENESS: Final = 0.5

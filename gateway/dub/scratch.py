@@ -68,7 +68,7 @@ def _remove_left(root: Path) -> None:
     for left in root.iterdir():
         if left.is_symlink() or is_running(left):
             continue
-        # Under its lock: another process may have made it just now, and be about to lock it.
+        # The removal holds the lock: another process may have made the folder just now, and be about to lock it.
         with suppress(InvalidRequest, OSError):
             handle = lock_folder(left, make=False)
             shutil.rmtree(left, ignore_errors=True)

@@ -196,7 +196,7 @@ def feature_block(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionRequest:
-    """What motion is predicted from, beside the speech.
+    """Inputs that motion is predicted from, beside the speech.
 
     Attributes:
         style: speaking style of the person.

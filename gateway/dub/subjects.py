@@ -152,7 +152,7 @@ async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecor
             subject=actor.actor_id,
         )
     records = (await asyncio.to_thread(store.get_arrays, actor.faces)).arrays
-    # A file without a name: a process that is killed leaves nothing of the person.
+    # The file has no name: a process that is killed leaves nothing of the person.
     with tempfile.TemporaryFile(dir=folder) as film, tempfile.TemporaryDirectory(prefix="actor-", dir=folder) as scratch:
         await asyncio.to_thread(lambda ref: film.write(store.get_bytes(ref)), actor.footage)
         film.flush()

@@ -156,7 +156,7 @@ TEXTURE_CONTEXT_FRAMES: Final = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowConfig:
-    """What all windows of one actor are rendered with.
+    """Inputs and settings that all windows of one actor are rendered with.
 
     Attributes:
         bank: texture bank of the actor.
@@ -180,7 +180,7 @@ class WindowConfig:
 
     @property
     def texture(self) -> TextureInput:
-        """What the texture stage is asked for. Without a renderer, the warped texture is the picture."""
+        """Kind of texture that the texture stage is asked for. Without a renderer, the warped texture is the picture."""
         return self.renderer.texture if self.renderer is not None else TextureInput.WARPED
 
     def mask_of(self, record: Any) -> UInt8:
@@ -270,7 +270,7 @@ def textured_frames(config: WindowConfig, wanted: Bool) -> Bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameTexture:
-    """What the texture stage made for one frame.
+    """Answer of the texture stage for one frame.
 
     Attributes:
         landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
@@ -415,7 +415,7 @@ BOX: Final = (BOX_SIZE, BOX_SIZE)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _BlendTarget:
-    """What the mouth of one frame is rendered and blended onto.
+    """Picture and mask that the mouth of one frame is rendered and blended onto.
 
     Attributes:
         picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the place of the wanted jaw.
@@ -489,7 +489,7 @@ async def _rendered(
 
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
         yield made.config
-        # One message at a time: features of a neural texture take 1.6 MB per frame.
+        # Messages are made one at a time: features of a neural texture take 1.6 MB per frame.
         for place, ground in grounds.items():
             yield made.item(await asyncio.to_thread(_conditions, span, place, ground, textures.get(place)))
 

@@ -137,7 +137,7 @@ class LiveAdmission:
         self._measured: deque[tuple[float, float]] = deque(maxlen=MEASURED_FRAMES)
         self._waiting: dict[str, float] = {}
         self._number = 0
-        # Number of the stream that each tenant began last.
+        # This maps each tenant to the number of the stream that the tenant began last.
         self._taken: Counter[str] = Counter()
 
     @property

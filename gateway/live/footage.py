@@ -150,7 +150,7 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
     runs = unbroken_spans(faces)
     if not runs:
         raise ActorNotReady(f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id)
-    # A file without a name: a process that is killed leaves nothing of the person.
+    # The file has no name: a process that is killed leaves nothing of the person.
     with tempfile.TemporaryFile() as film:
         film.write(artefacts.get_bytes(actor.artefacts["footage"]))
         film.flush()

@@ -115,7 +115,7 @@ R = TypeVar("R", bound=Message)
 
 
 class CallLabel(NamedTuple):
-    """How a clock counts the calls of one RPC.
+    """Settings for a clock's count of the calls of one RPC.
 
     Attributes:
         name: of the row in reports.

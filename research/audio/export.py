@@ -67,7 +67,7 @@ class ExportSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParityReport:
-    """How closely the exported network follows its source, measured on random windows.
+    """Differences of the exported network from its source, measured on random windows.
 
     Attributes:
         largest_difference: largest absolute difference of a number of the output.

@@ -84,7 +84,7 @@ class PpgNetwork(nn.Module):
 
     def inputs(self, cepstra: Tensor) -> Tensor:
         """Return cepstra and deltas, both scaled to deviation 1: [N, W, 20] -> [N, W / 2, 80], two rows a step."""
-        # Deltas inside the window, its edge rows repeated: the look-ahead of the deltas costs no further rows.
+        # Deltas are taken inside the window, whose edge rows are repeated: the look-ahead of the deltas costs no further rows.
         padded = nn.functional.pad(cepstra.transpose(1, 2), (2, 2), mode="replicate")
         delta = nn.functional.conv1d(padded, self.delta_kernel, groups=NUM_CEPSTRA).transpose(1, 2)
         features = torch.cat([cepstra, delta], dim=2) * self.feature_scale

@@ -28,7 +28,7 @@ from services.common.face.native_pictures import MAX_SCALE, encoded, packed
 
 _RUNS: Final = 30
 _JAW_PX: Final = np.array([0.0, 6.0], np.float32)
-"""How far the filmed jaw is below the wanted jaw, box pixels."""
+"""Distance from the target jaw down to the filmed jaw, box pixels."""
 
 
 @dataclass(frozen=True, slots=True)

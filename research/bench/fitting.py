@@ -32,7 +32,7 @@ from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 
 FRAMES: Final = 250
-"""Of the film: ten seconds at 25 a second."""
+"""Frames of the film: ten seconds at 25 frames/s."""
 REAL_TIME_MS: Final = 40.0
 
 Picture = npt.NDArray[np.uint8]

@@ -37,7 +37,7 @@ _PART: Final = 1 / 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongResult:
-    """What was measured.
+    """Results of the measurement.
 
     Attributes:
         seconds: length of the long film.

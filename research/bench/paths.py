@@ -19,7 +19,7 @@ from services.texture.backgrounds import match_backgrounds
 from services.texture.select_frames import select_frames
 
 MINUTES: Final = 10.0
-"""Of footage, and of speech."""
+"""Minutes of footage, and of speech."""
 AIM_S: Final = 10.0
 _RATE: Final = 25
 

@@ -37,7 +37,7 @@ CODECS: Final = {"prores_ks": ("mov", "yuv422p10le", {"profile": "3"}), "libx264
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What something took: seconds on the clock, and seconds of processors."""
+    """Cost of a task: seconds on the clock, and seconds of processors."""
 
     wall_s: float
     cpu_s: float

@@ -1,4 +1,4 @@
-"""What the rows of a table of evaluations show: every method, or the ablation of one method."""
+"""Rows of a table of evaluations: every method, or the ablation of one method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FOLDER: Final = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Configuration:
-    """What is evaluated on a clip.
+    """One configuration that is evaluated on a clip.
 
     Attributes:
         method: name of the method.

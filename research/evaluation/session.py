@@ -83,7 +83,7 @@ class EnrolledClip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predicted:
-    """What one speech gives for every frame of a clip.
+    """Results of one speech for every frame of a clip.
 
     Attributes:
         records: MOTION_RECORDs [T], the predicted motion.

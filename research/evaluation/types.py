@@ -310,7 +310,7 @@ class VariantScores:
 
 @dataclass(frozen=True, slots=True)
 class VariantSample:
-    """What a report shows of a variant: a few evenly spread crops, and the opening curves of the first fold.
+    """Parts of a variant that a report shows: a few evenly spread crops, and the opening curves of the first fold.
 
     Attributes:
         crops: uint8 [S, 256, 256, 3], crops of the frames in `ClipResult.sample_frames`.
@@ -338,7 +338,7 @@ class FoldResult:
 
 
 COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")
-"""What an evaluation says of a method's cost on one clip."""
+"""Cost of a method on one clip."""
 
 
 @dataclass(frozen=True, slots=True)

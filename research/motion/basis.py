@@ -53,7 +53,7 @@ def basis_of(clips: Clips, num_coefficients: int) -> LandmarkBasis:
         for group in groups
     ]
     basis = fit_basis(offsets, num_coefficients)
-    # Two passes: the spread of a clip is measured along the basis, then the mean over speakers is the typical spread.
+    # There are two passes: the spread of a clip is measured along the basis, then the mean over speakers is the typical spread.
     spreads = [
         np.mean([measure_mouth(clip.mouth_landmarks[clip.usable], basis).spread for clip in group], axis=0) for group in groups
     ]

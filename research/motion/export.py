@@ -294,7 +294,7 @@ PARITY_RUNS: Final = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedExport:
-    """What one run gives to the files that several networks share.
+    """Part of one run in the files that several networks share.
 
     Attributes:
         name: name of the trained network.

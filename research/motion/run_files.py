@@ -1,4 +1,4 @@
-"""What a motion training writes for its export: the network and its constants in one safetensors file."""
+"""Files that a motion training writes for its export: the network and its constants in one safetensors file."""
 
 from __future__ import annotations
 

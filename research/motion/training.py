@@ -1,4 +1,4 @@
-"""What the trainings of motion share: batches from a sampler, the file of the run, the choice of the best step."""
+"""Parts that the trainings of motion share: batches from a sampler, the file of the run, the choice of the best step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DrawnT_co = TypeVar("DrawnT_co", covariant=True)
 
 
 class Config(Protocol):
-    """What the configurations of all trainings of motion have."""
+    """Base of the configurations of all trainings of motion."""
 
     @property
     def loop(self) -> LoopSettings:

@@ -97,7 +97,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
-            # Seven bits: with eight, CPUs without VNNI saturate when they add two products in 16 bits.
+            # Weights have seven bits: with eight, CPUs without VNNI saturate when they add two products in 16 bits.
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -150,7 +150,7 @@ def picture_and_state(num_channels: int) -> Callable[[UNetTrunk], tuple[TensorFo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportSpec:
-    """How one network is exported, and how far the ONNX file may be from PyTorch.
+    """Export of one network, and the allowed difference of the ONNX file from PyTorch.
 
     Attributes:
         name: name of the model in requests.

@@ -37,7 +37,7 @@ _TRACK: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmar
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeopleSettings:
-    """Which people are drawn how often, and how many of them are in memory.
+    """Rates at which people are drawn, and the number of people in memory.
 
     Attributes:
         max_clips: largest number of clips of one person in memory.

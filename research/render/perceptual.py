@@ -38,7 +38,7 @@ _CHECK_PEOPLE: Final = PeopleSettings(max_clips=2, max_frames=300, pool_people=1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PerceptualRecipe:
-    """How the network is trained.
+    """Recipe of the network's training.
 
     Attributes:
         loop: length, pace and machinery.

@@ -40,7 +40,7 @@ RecipeT = TypeVar("RecipeT", bound="Recipe")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How a prior is trained: a first phase without discriminators, then a second phase with discriminators.
+    """Recipe of a prior's training: a first phase without discriminators, then a second phase with discriminators.
 
     The recipe of a renderer adds its own settings. Its default values have the sizes of the committed prior.
 

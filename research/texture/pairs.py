@@ -270,7 +270,8 @@ def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) 
 
 
 def _shaken(mouth: Float32, geometry: ActorGeometry, config: PairConfig, random: np.random.Generator) -> Float32:
-    # Errors of a predictor: too large or too small a motion, a slow error that neighbouring points share, and a little jitter.
+    # These are errors of a predictor: too large or too small a motion, a slow error that neighbouring points share, and a little
+    # jitter.
     factor = 1.0 + config.scale_spread * random.standard_normal()
     phase = random.uniform(0, 2 * np.pi, mouth.shape[2])
     speed = random.uniform(0.1, 0.5)

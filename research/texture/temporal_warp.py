@@ -313,7 +313,7 @@ class ExportSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParityReport:
-    """How closely the export follows its source, measured on random windows of face-like points."""
+    """Differences of the export from its source, measured on random windows of face-like points."""
 
     largest_difference_px: float
     batch_invariant: bool

@@ -25,7 +25,7 @@ ends the others at once by SIGTERM."""
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where one process of a training computes.
+    """Device and rank of one process of a training.
 
     Attributes:
         torch_device: device of the tensors.

@@ -33,7 +33,7 @@ _UNREADABLE: Final = (OSError, RuntimeError, EOFError, ValueError, LookupError, 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         step: steps done.

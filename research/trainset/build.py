@@ -54,7 +54,7 @@ _KINDS: Final[tuple[tuple[str, Callable[[ClipRow], bool]], ...]] = (
     ("a face", lambda row: row.has_face),
     ("sound", lambda _: True),
 )
-"""What trainings ask of clips, from the rarest kind to the most common."""
+"""Requirements of trainings on clips, from the rarest kind to the most common."""
 
 
 def held_out(speakers: Collection[str], *, spared: Collection[str] = ()) -> set[str]:
@@ -372,7 +372,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOrder:
-    """What a training set is made from, and how.
+    """Sources and settings of a training set.
 
     Attributes:
         output: folder of the training set.
@@ -414,7 +414,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
                 made.add(task, Refusal(task.file, str(result)) if isinstance(result, WorkerDiedError) else result)
                 progress("clips", made.num_done, len(listing.entries))
         finally:
-            # What is finished can be used, even if an error or Ctrl-C ends the build.
+            # Finished clips can be used, even if an error or Ctrl-C ends the build.
             rows = made.write()
         if not rows:
             reason = made.refusals[0]

@@ -192,7 +192,7 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
     try:
         corpus = Corpus.model_validate(given)
     except ValidationError as error:
-        # Of a field that is a text or a table, the reason inside the table says more.
+        # If a field is a text or a table, the reason inside the table is more exact.
         fields = len(error.errors()[0]["loc"][:3])
         first = max((each for each in error.errors() if each["loc"][:fields] == error.errors()[0]["loc"][:3]), key=_depth)
         message = first["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""What is said in a clip: transcripts and times of words from side files, tables and archives."""
+"""Words of a clip: transcripts and times of words from side files, tables and archives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Word = tuple[str, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ClipText:
-    """What is said in a clip.
+    """Words of a clip.
 
     Attributes:
         transcript: spoken words; empty: unknown.

@@ -155,7 +155,7 @@ class SpeechStateRows:
     def __init__(self, model: SpeechStateModel) -> None:
         self._model = model
         self._spectral = SpectralStream(log_mel)
-        # Rows from the beginning of the next window on.
+        # The rows begin at the next window.
         self._rows: Float32 = np.full((model.plan.past * ROWS_PER_VIDEO_FRAME, NUM_MELS), SILENCE, np.float32)
         self._ready: deque[Float32] = deque()
         self._last_window = b""

@@ -1,4 +1,4 @@
-"""What all predictors share on the 25 frames/s grid: features around a frame are collected, mouths predicted and constrained.
+"""Parts that all predictors share on the 25 frames/s grid: features around a frame are collected, mouths predicted and constrained.
 
 A fixed number of frames of features before and after a grid frame decide that frame. Before the first and after the last features
 of a stream there is silence.

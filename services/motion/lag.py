@@ -1,7 +1,7 @@
 """The lag between sound and picture of a clip: the shift at which speech and mouth correlate best.
 
-A canonical correlation analysis of the training clips (Hotelling 1936; research/motion/lag.py) gives D pairs of filters whose outputs
-correlate most: one filter of each pair hears states of the speech encoder, the other sees mouth coefficients.
+A canonical correlation analysis of the training clips (Hotelling 1936; research/motion/lag.py) gives D pairs of filters whose
+outputs correlate most: one filter of each pair hears states of the speech encoder, the other sees mouth coefficients.
 
     a_n = A (s_{n-3}, ..., s_{n+3})          m_n = B (c_{n-4}, ..., c_{n+4})
     score of a lag = sum_d w_d r_d,          r_d = Pearson's r of a_{n + lag, d} and m_{n, d} over the clip

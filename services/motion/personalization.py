@@ -1,4 +1,4 @@
-"""What the personalisations of all predictors share: progress, the choice of frames, and what a network misses there."""
+"""Parts that the personalisations of all predictors share: progress, the choice of frames, and the errors of a network there."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WindowPrediction(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """What a network misses on footage: residual float64 [T, K] (true less predicted) and pooled speech float64 [T, P]."""
+    """Errors of a network on footage: residual float64 [T, K] (true less predicted) and pooled speech float64 [T, P]."""
 
     residual: Float64
     pooled: Float64

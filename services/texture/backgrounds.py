@@ -194,7 +194,7 @@ def match_backgrounds(
         return Backgrounds(np.zeros(0, np.int64), np.zeros(0, np.int64))
     chosen = _spans(usable, shot_cuts, len(predicted))
     keyframes = keyframes_of(predicted[:, :3])
-    # States: the spans one after another, with gaps that no step can cross.
+    # The states are the spans one after another, with gaps that no step can cross.
     frames = np.concatenate([np.concatenate([np.arange(begin, end), np.full(_GAP, -1)]) for begin, end in chosen])
     costs = _costs(footage, frames, predicted[keyframes], np.diff(keyframes))
     path = frames[cheapest_path(costs, still_wanted)]

@@ -430,7 +430,7 @@ class PortraitRotation:
             if not source[part].size:
                 continue
             shut = self._resampled(eye.opened(source[part].astype(np.float64), closure).astype(np.float32))
-            # What is seen of the eye gets less than a pixel high: finer, and averaged. That of a huge eye does not.
+            # The visible part of an eye becomes less than a pixel high, so it is enlarged and averaged. A huge eye needs neither.
             finer = _FINER if source[part].size <= _HUGE_EYE else 1
             fine = cv2.resize(source[part], None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR).astype(np.float64)
             size = (shut.shape[1], shut.shape[0])

@@ -9,7 +9,7 @@ from dubstage.common.v1alpha1 import common_pb2
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a personalisation is.
+    """Progress of a personalisation.
 
     Attributes:
         step: optimisation steps that are done.

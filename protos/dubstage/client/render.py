@@ -14,7 +14,7 @@ from dubstage.render.v1alpha1 import render_pb2 as pb
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """What one frame is rendered from. The render box has S = 160 * Model.box_multiple pixels a side.
+    """Inputs that one frame is rendered from. The render box has S = 160 * Model.box_multiple pixels a side.
 
     `Model.inputs` of `list_models` names the optional inputs that a renderer needs.
 

@@ -1,4 +1,4 @@
-"""What the watermark costs: processor time per frame of compositing with and without it, whole last passes, and reading."""
+"""Cost of the watermark: processor time per frame of compositing with and without it, whole last passes, and reading."""
 
 from __future__ import annotations
 

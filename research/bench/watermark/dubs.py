@@ -1,4 +1,4 @@
-"""What re-encoding leaves of the watermark of dubs."""
+"""Measure how much of the watermark of dubs is left after re-encoding."""
 
 from __future__ import annotations
 

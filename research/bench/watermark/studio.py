@@ -22,7 +22,7 @@ from services.common.store.artefacts import ArtefactStore
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """What dubs are made with.
+    """Stages, folders and settings that dubs are made with.
 
     Attributes:
         folder: for jobs, artefacts and films.

@@ -248,7 +248,7 @@ def read_windows(clip: Clip, num_frames: int, keys: KeyPictures | None = None) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EverybodyRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         penalty: weight of L_gp.
@@ -451,7 +451,7 @@ def reenact(task: Reenactment) -> Rows:
 
     def without_flicker() -> DrawnClip:
         shown = DrawnClip(clip, deflicker_clip(clip, personalised().faces))
-        # A strip of consecutive frames: flicker is not seen in single frames.
+        # The sheet has a strip of consecutive frames: flicker is not seen in single frames.
         begin = len(clip.pairs) // 2
         columns = [
             [*(blended(pair, face.astype(np.float32)) for face in faces), pair.target]

@@ -300,7 +300,7 @@ def read_held_out(clip: Clip, num_frames: int) -> HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EveryoneRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         texture_learning_rate: learning rate of the people's textures (Adam), unit: the full range. It follows the network's rate.

@@ -230,7 +230,7 @@ class HeadposeWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadposeRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         memory_learning_rate: learning rate of the spatial features' layer.

@@ -132,7 +132,7 @@ CONFIGS: Final = {
         losses=LossWeights(velocity=0.5, opening=0.0, correlation=0.0, closure=0.0, taught=1.0, phones=1.0),
         loop=LoopSettings(steps=2400, check_every=400),
     ),
-    # Wav2Lip (Prajwal et al. 2020), whose spectrum encoder the paper takes over: up to 512 channels.
+    # The paper takes over the spectrum encoder of Wav2Lip (Prajwal et al. 2020), which has up to 512 channels.
     "large": HeteroTrainingConfig(
         network=HeteroConfig(channels=(64, 128, 256), embedding=512, decoder_channels=64),
         batches=BatchConfig(seen=64, heard=64, frames=50, reference_frames=32),

@@ -233,7 +233,7 @@ class HeteroWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeteroRecipe(Recipe):
-    """How the prior is trained; see Recipe. In the second phase, `batch` counts sequences of consecutive frames.
+    """Recipe of the prior's training. In the second phase, `batch` counts sequences of consecutive frames.
 
     The landmark translator needs no sound, so the training takes all footage with sharp pixels, most of it close-ups.
 

@@ -287,7 +287,8 @@ class UgcTrainingConfig:
 
 CONFIGS: Final = {
     "default": UgcTrainingConfig(),
-    # AdaIN-VC (Chou et al. 2019): 128 channels, a style code of 128, a ConvBank of 128 channels each for the widths 1 to 8.
+    # The sizes are those of AdaIN-VC (Chou et al. 2019): 128 channels, a style code of 128, a ConvBank of 128 channels each for the
+    # widths 1 to 8.
     "large": UgcTrainingConfig(
         network=UgcConfig(channels=128, style_size=128, bank_channels=128, bank_widths=tuple(range(1, 9))),
         batches=BatchConfig(batch_size=256),

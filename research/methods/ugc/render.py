@@ -143,7 +143,7 @@ def read_textured(clip: Clip, num_frames: int) -> HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UgcRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         batch: single examples beside the sequence, per batch in the second phase.

@@ -36,7 +36,7 @@ MAX_REQUEST_BYTES: Final = 4 << 10
 REQUEST_S: Final = 5.0
 """Seconds within which the request of a health call must have arrived."""
 
-# The field's tag and length, then the name. Protobuf keeps fields that it does not know, and they count too.
+# The bytes are the field's tag and length, then the name. Protobuf keeps fields that it does not know, and they count too.
 _MAX_USED_BYTES: Final = 3 + MAX_NAME_BYTES
 # Requests of health calls that the port of the calls reads at the same time: of all callers, and of one client address. gRPC has
 # one largest message for all methods of a port, so a request that is being read may take as much memory as a message of frames.
@@ -49,7 +49,7 @@ _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-# In quotes: the class is generic in the type stubs only.
+# The type is in quotes: the class is generic in the type stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 

@@ -53,7 +53,7 @@ class Load:
         self._running = 0
         self._at = clock()
         self._total = Spent(0.0, 0.0)
-        # Totals at earlier times: at most one per second, and one from before the window.
+        # These are totals at earlier times: at most one per second, and one from before the window.
         self._history: deque[tuple[float, Spent]] = deque([(self._at, self._total)])
 
     @property

@@ -178,9 +178,9 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# Seconds for the last responses and statuses to leave.
+# The last responses and statuses get these seconds to leave.
 _FLUSH_S = 0.5
-# Seconds between two questions whether the stage serves.
+# The server asks at this interval, in seconds, whether the stage serves.
 _WATCH_S = 0.5
 LIVENESS = "liveness"
 """Health name that is SERVING from the start on. It says that the event loop runs, not that the stage serves."""

@@ -66,7 +66,7 @@ OFFSETS_S: Final[Float64] = np.asarray(np.arange(-round(REACH_S / SAMPLE_S), rou
 
 @dataclass(frozen=True, slots=True)
 class SpeakingMotion:
-    """How a person moves the mouth in footage, crop pixels. A dub of the person is compared with these numbers.
+    """Movement of a person's mouth in footage, crop pixels. A dub of the person is compared with these numbers.
 
     Attributes:
         rest_opening: opening at rest: 5th percentile of the opening.

@@ -100,7 +100,7 @@ CHOICE_OF_PROCESSOR: Final[dict[Processor, BackendChoice]] = {
     Processor.AMX: BackendChoice("openvino", Precision.BFLOAT16),
     Processor.AVX512_VNNI: PLAIN_CHOICE["cpu"],
     Processor.AVX2: PLAIN_CHOICE["cpu"],
-    # Not measured.
+    # The choices below were not measured.
     Processor.X86: PLAIN_CHOICE["cpu"],
     Processor.ARM: PLAIN_CHOICE["cpu"],
     Processor.OTHER: PLAIN_CHOICE["cpu"],
@@ -215,7 +215,7 @@ def error_summary(text: str, model: ModelFile) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonOptions:
-    """How to use a server.
+    """Address and options of a server.
 
     Attributes:
         url: HOST:PORT of the server's gRPC.

@@ -122,7 +122,8 @@ class AttentionLayer(nn.Module):
         self.enter, self.leave = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.wide, self.narrow = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
         self.dropout = nn.Dropout(dropout)
-        # A geometric row of slopes: half of the heads hear near frames, the others the whole window (ALiBi, Press et al. 2022).
+        # The slopes are a geometric row: half of the heads hear near frames, the others the whole window (ALiBi, Press et al.
+        # 2022).
         slopes = 2.0 ** -(torch.arange(heads) + 1.0)
         self.bias = nn.Parameter(-slopes[:, None] * torch.arange(1 - WINDOW, WINDOW).abs())
         self.distance: Tensor

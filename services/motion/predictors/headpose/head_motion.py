@@ -133,7 +133,7 @@ def advance(state: Float64, row: Float64, poles: Float64) -> Float64:
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How one person's scores follow the signals: weights float64 [6, 13], scaled to variance 1, and poles float64 [6]."""
+    """Relation of one person's scores to the signals: weights float64 [6, 13], scaled to variance 1, and poles float64 [6]."""
 
     weights: Float64
     poles: Float64
@@ -212,7 +212,7 @@ _MIN_RISE: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class HeadStyle:
-    """How a person holds and moves the head.
+    """Distribution and pace of a person's head poses.
 
     Attributes:
         reference: float64 [6], head-pose vector that relative poses are measured from, pixels of the footage.
@@ -283,7 +283,7 @@ def measure_head(poses: Float64, usable: Bool, general: HeadStyle) -> HeadStyle:
     independent = scores @ np.linalg.inv(mixing).T
     together = usable[1:] & usable[:-1]
     changes = np.abs(np.diff(independent, axis=0))[together]
-    # The mean instead of the root mean square: rare jumps come from the tracker, not from the person.
+    # The mean is taken instead of the root mean square: rare jumps come from the tracker, not from the person.
     found = changes.mean(axis=0) * math.sqrt(math.pi / 2.0) if len(changes) else general.steps
     steps = np.clip(share * found + (1.0 - share) * general.steps, *STEP_RANGE)
     return HeadStyle(reference, quantiles, mixing, steps)

@@ -569,7 +569,7 @@ class TextureSearch:
         Raises:
             Cancelled: the call that this is done for is over. The search looks before every step.
         """
-        # A generator of its own: searches of other calls take turns with this one.
+        # The search has a random generator of its own: searches of other calls take turns with this one.
         self._noise.manual_seed(seed)
         rng = np.random.default_rng((seed, 1))
         batches = shuffled_batches(len(windows), self._recipe.batch_size, self._num_steps, rng)
