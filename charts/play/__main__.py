@@ -19,7 +19,7 @@ from typing import Final
 
 import yaml
 
-from charts.play.alone import CHECKOUT, Alone
+from charts.play.alone import CHECKOUT, LocalInstallation
 from charts.play.batch import BatchPlay
 from charts.play.containers import show_security, wait_for_probes
 from charts.play.database import SECRET, database_url
@@ -98,7 +98,7 @@ def dub_and_compare(
         return True
     key = podman.output(podman.container(gateways[0].deployment, "gateway"), ("cat", KEY))
     settings = {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision, "DUBSTAGE_WATERMARK": "false"}
-    alone = Alone(folder / "alone", key, settings if given.triton else {}, log)
+    alone = LocalInstallation(folder / "alone", key, settings if given.triton else {}, log)
     for name in (MANIFEST, speech.name, *(Path(film).name for film in wanted)):
         shutil.copyfile(media / name, alone.media / name)
     expected = alone.batch(wanted) | {"dub.mp4": alone.dub(footage, speech, given.method, personalize=personalize)}

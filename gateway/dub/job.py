@@ -67,7 +67,7 @@ from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
 from gateway.methods import method_named
-from gateway.provenance.seal import Seal, Sealer
+from gateway.provenance.seal import FilmSeal, Sealer
 from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
@@ -545,8 +545,8 @@ class DubJob:
             film = await passes.background(person, duration) if own else await passes.in_place(person)
             plan = passes.plan(film, person)
             self._analysed = True
-            # 4. Claim: what the film's manifest and watermark say.
-            seal: Seal | None = None
+            # 4. The claim: contents of the film's manifest and watermark.
+            seal: FilmSeal | None = None
             mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
             if self._sealer is not None:

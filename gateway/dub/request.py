@@ -20,7 +20,7 @@ from gateway.media.output import MARK
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
-from gateway.media.writer import Seal, VideoWriter
+from gateway.media.writer import FilmSigner, VideoWriter
 from gateway.methods import METHODS, Method, method_named
 from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequest
@@ -239,7 +239,7 @@ def open_writer(
     *,
     dubbed: bool = True,
     takes_over: bool = False,
-    seal: Seal | None = None,
+    seal: FilmSigner | None = None,
 ) -> VideoWriter:
     """Return the writer of a dub's output. The output is checked and not begun.
 

@@ -23,7 +23,7 @@ from gateway.media.output import MARK, OutputFile, check_place, commit_with, out
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
-from gateway.media.writer import Seal
+from gateway.media.writer import FilmSigner
 from gateway.methods import method_named
 from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
@@ -151,7 +151,7 @@ class Recording:
         *,
         marking: str,
         overwrite: bool = False,
-        seal_of: Callable[[int], Seal] | None = None,
+        seal_of: Callable[[int], FilmSigner] | None = None,
     ) -> None:
         check_recording(output, speech, overwrite=overwrite)
         self._output, self._overwrite = output, overwrite

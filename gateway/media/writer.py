@@ -30,7 +30,7 @@ _TIDY_FRAMES: Final = 500
 60 MiB in an hour."""
 
 
-class Seal(Protocol):
+class FilmSigner(Protocol):
     """Signs a finished film before the film gets its name."""
 
     @property
@@ -82,7 +82,7 @@ class VideoWriter:
         speech: Speech | None = None,
         speech_file: Path | None = None,
         settings: WriteSettings | None = None,
-        seal: Seal | None = None,
+        seal: FilmSigner | None = None,
     ) -> None:
         """Check that the film can be written as asked. Nothing is opened yet.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from gateway.media.mp4 import BUFFER_BYTES
 from gateway.media.output import OutputFile, commit_with
-from gateway.media.writer import Seal
+from gateway.media.writer import FilmSigner
 from gateway.provenance.claim import Claim, SourceFile, definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
@@ -74,7 +74,7 @@ def make_film(film: Path, codec: str, frames: int) -> None:
         output.mux(stream.encode(None))
 
 
-def write(packets: Path, film: Path, seal: Seal | None) -> None:
+def write(packets: Path, film: Path, seal: FilmSigner | None) -> None:
     """Write the packets of a film to another film, as a dub writes its film, and sign the film."""
     file = OutputFile(film, overwrite=True)
     target = file.target(seal.padding if seal is not None else 0)

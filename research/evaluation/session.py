@@ -33,7 +33,7 @@ from gateway.stages.method_check import models_for
 from gateway.stages.opening import StageHost
 from research.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
 from research.evaluation.native import finished_box, insert_box
-from research.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
+from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
@@ -195,7 +195,7 @@ class PipelineSession:
         style = self._host.run(encode_style(self._host.stages, self._shot.method, still))
         return EnrolledClip(actor, style, (actor.lag_frames or 0) + actor.lag_fraction, frames)
 
-    def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+    def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `research.evaluation.types.Variant`)."""
         mouths = self._mouths(actor, variant, speech)
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
@@ -278,7 +278,7 @@ class PipelineSession:
             backgrounds=chosen,
         )
 
-    def _mouths(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> Float32:
+    def _mouths(self, actor: EnrolledClip, variant: Variant, speech: EvaluatedSpeech | None) -> Float32:
         """Return the wanted mouths of every frame of the clip, float32 [T, 59, 3], head space."""
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
@@ -289,7 +289,7 @@ class PipelineSession:
         explained = np.asarray(self._motion(actor, "full", None).records["mouth"], np.float32)
         return with_slow_expression(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
 
-    def _motion(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> _Predicted:
+    def _motion(self, actor: EnrolledClip, variant: Variant, speech: EvaluatedSpeech | None) -> _Predicted:
         """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""

@@ -102,7 +102,7 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
+class EvaluatedSpeech:
     """Speech that replaces the speech of a clip.
 
     Attributes:
@@ -182,7 +182,7 @@ class HeadMotionResult:
     first_frame: int
 
 
-class EnrolledActor(Protocol):
+class EvaluatedActor(Protocol):
     """An actor that was enrolled on one part of a clip. The evaluation reads lag, doubt of the lag, and size only."""
 
     @property
@@ -201,7 +201,7 @@ class EnrolledActor(Protocol):
         ...
 
 
-Handle = TypeVar("Handle", bound=EnrolledActor)
+Handle = TypeVar("Handle", bound=EvaluatedActor)
 
 
 class SelfReenactment(Protocol[Handle]):
@@ -244,7 +244,7 @@ class SelfReenactment(Protocol[Handle]):
         """
         ...
 
-    def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+    def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed frames of a range.
 
         Long ranges are rendered piece by piece, so the result must not depend on the cuts.
@@ -271,7 +271,7 @@ Retrack = Callable[[UInt8], Float32]
 """Face tracker for crops: uint8 [T, 256, 256, 3], consecutive frames, to landmarks float32 [T, 478, 3] in crop pixels, NaN where no
 face is found. Truth and result are both tracked, so that both have the same noise."""
 
-SyncDistance = Callable[[Float32, FrameRange, Speech | None], float]
+SyncDistance = Callable[[Float32, FrameRange, EvaluatedSpeech | None], float]
 """Distance of mouth and sound by a sync network. Arguments: tracked landmarks float32 [T, 478, 3] (crop pixels, NaN rows where not
 tracked), the frames of the landmarks, and the foreign speech or None."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from research.motion.clips import TrainingClip, footage_of, with_lag_fraction
-from research.motion.protocol import SELECTED_ON, Encode, Fold, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
+from research.motion.protocol import SELECTED_ON, ClipFold, Encode, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
 from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
 from services.motion.constraints import WHOLE, ConstraintConfig
@@ -63,7 +63,7 @@ class Variant:
 def encoded(predictor: Predictor, models: MotionModels, change: Ablation | None = None) -> Encode:
     """Return a function that encodes the style of a fold's enrolment part, and then changes the style if `change` is given."""
 
-    def encode(clip: TrainingClip, fold: Fold) -> Style:
+    def encode(clip: TrainingClip, fold: ClipFold) -> Style:
         style = predictor.encode_style(footage_of(clip, fold.enrolment), models)
         return style if change is None else change(style, models)
 
@@ -74,7 +74,7 @@ def personalized(predictor: Predictor, models: MotionModels) -> Encode:
     """Return a function that personalises on the enrolment part of a fold. Clips that enrol on themselves are only encoded."""
     encode = encoded(predictor, models)
 
-    def refine(clip: TrainingClip, fold: Fold) -> Style:
+    def refine(clip: TrainingClip, fold: ClipFold) -> Style:
         style, part = encode(clip, fold), fold.enrolment
         if part == fold.test:
             return style

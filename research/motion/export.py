@@ -44,7 +44,7 @@ _LENGTH: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
+class MotionExportSpec:
     """Description of an exported network.
 
     Attributes:
@@ -79,7 +79,7 @@ class ExportSpec:
             yield self.example(rng)
 
 
-def write_onnx(network: nn.Module, folder: Path, spec: ExportSpec) -> Path:
+def write_onnx(network: nn.Module, folder: Path, spec: MotionExportSpec) -> Path:
     """Write folder/<name>.onnx and return its path."""
     path = folder / f"{spec.name}.onnx"
     shapes = spec.inputs.values()
@@ -102,7 +102,7 @@ def write_onnx(network: nn.Module, folder: Path, spec: ExportSpec) -> Path:
     return path
 
 
-def measure_parity(network: nn.Module, path: Path, spec: ExportSpec, inputs: Iterator[dict[str, Float32]]) -> float:
+def measure_parity(network: nn.Module, path: Path, spec: MotionExportSpec, inputs: Iterator[dict[str, Float32]]) -> float:
     """Return the largest difference between PyTorch and ONNX Runtime.
 
     Args:
@@ -122,7 +122,7 @@ def measure_parity(network: nn.Module, path: Path, spec: ExportSpec, inputs: Ite
     return largest
 
 
-def admit(name: str, difference: float, spec: ExportSpec) -> None:
+def admit(name: str, difference: float, spec: MotionExportSpec) -> None:
     """Check an exported network.
 
     Raises:
@@ -274,7 +274,7 @@ def export_expression(
         InvalidRequest: the run is not finished, or the folder holds another landmark basis.
         ContractBroken: the exported network differs from its source.
     """
-    spec = ExportSpec(name=Path(model.network_file).stem, inputs=inputs, outputs=("expression",), parity_runs=32)
+    spec = MotionExportSpec(name=Path(model.network_file).stem, inputs=inputs, outputs=("expression",), parity_runs=32)
     opened = open_run(run, out, name=name, constants_file=model.constants_file, sheet=spec.name)
     network = make(read_config(run, name)["network"])
     load_network(network, opened.kept)
@@ -307,7 +307,7 @@ class SharedExport:
     name: str
     card: str
     part: str
-    modules: Sequence[tuple[nn.Module, ExportSpec]]
+    modules: Sequence[tuple[nn.Module, MotionExportSpec]]
     arrays: Callable[[], Mapping[str, Array]]
 
 
@@ -374,8 +374,8 @@ def export_sync(run: Path, out: Path) -> list[Path]:
     load_network(network, kept)
     embedding: dict[str, Any] = {"outputs": ("embedding",), "dynamic_outputs": ("embedding",)}
     limits: dict[str, Any] = {"tolerance": TOLERANCE, "parity_runs": PARITY_RUNS}
-    heard = ExportSpec(name="sync_audio", inputs={"heard": (1, None, ROWS_PER_FRAME, NUM_SYNC)}, **embedding, **limits)
-    seen = ExportSpec(name="sync_mouth", inputs={"coefficients": (1, None, config.num_coefficients)}, **embedding, **limits)
+    heard = MotionExportSpec(name="sync_audio", inputs={"heard": (1, None, ROWS_PER_FRAME, NUM_SYNC)}, **embedding, **limits)
+    seen = MotionExportSpec(name="sync_mouth", inputs={"coefficients": (1, None, config.num_coefficients)}, **embedding, **limits)
     own = {name: values for name, values in kept.arrays.items() if name.startswith("sync_")}
     modules = ((network.audio, heard), (network.mouth, seen))
     given = SharedExport(name="sync", card="sync", part="sync_training", modules=modules, arrays=lambda: own)

@@ -172,28 +172,28 @@ Predict = Callable[[SpeechFeatures, Style], Float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class ClipFold:
     """Enrolment and test part of a clip, as slices of its frames."""
 
     enrolment: slice
     test: slice
 
 
-Encode = Callable[[TrainingClip, Fold], Style]
+Encode = Callable[[TrainingClip, ClipFold], Style]
 """Function that measures the style of a clip's fold."""
 
 
-def folds(num_frames: int) -> list[Fold]:
+def folds(num_frames: int) -> list[ClipFold]:
     """Return the folds of a clip.
 
     Clips under 4 s are enrolled on themselves: only the face's rest and amplitude come from the enrolment, no motion.
     """
     if num_frames < SHORT_CLIP_FRAMES:
-        return [Fold(slice(0, num_frames), slice(0, num_frames))]
+        return [ClipFold(slice(0, num_frames), slice(0, num_frames))]
     if num_frames >= LONG_CLIP_FRAMES:
-        return [Fold(slice(0, 250), slice(250, num_frames))]
+        return [ClipFold(slice(0, 250), slice(250, num_frames))]
     cut, back = int(num_frames * 0.6), int(num_frames * 0.4)
-    return [Fold(slice(0, cut), slice(cut, num_frames)), Fold(slice(back, num_frames), slice(0, back))]
+    return [ClipFold(slice(0, cut), slice(cut, num_frames)), ClipFold(slice(back, num_frames), slice(0, back))]
 
 
 AroundPhones = tuple[Float64, Float64]
@@ -201,7 +201,7 @@ AroundPhones = tuple[Float64, Float64]
 
 
 @dataclass(frozen=True, slots=True)
-class ClipResult:
+class ClipScores:
     """Scores over the test parts of one clip.
 
     Attributes:
@@ -237,13 +237,13 @@ def closed_threshold(openings: Float32) -> float:
 def encoded_mouths(basis: LandmarkBasis, encoder: StyleNetwork) -> Encode:
     """Return a function that measures the style of a fold's enrolment part: the arrays that every style holds."""
 
-    def encode(clip: TrainingClip, fold: Fold) -> Style:
+    def encode(clip: TrainingClip, fold: ClipFold) -> Style:
         return encode_style(clip.mouth_landmarks[fold.enrolment], clip.usable[fold.enrolment], basis, encoder)
 
     return encode
 
 
-def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, control: bool = True) -> ClipResult:
+def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, control: bool = True) -> ClipScores:
     """Evaluate the self-re-enactment of one clip's landmarks.
 
     Frame n is compared with the mouth that is predicted for the sound at n + clip.lag_fraction.
@@ -273,7 +273,7 @@ def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, contr
         for sound in wrong_sounds(clip.features) if control else ():
             opening = mouth_opening(predict(sound, style)[fold.test])
             wrong.append(pearson(opening[usable], mouth_opening(truth)[usable]))
-    return ClipResult(
+    return ClipScores(
         clip.name,
         clip.speaker,
         mean_scores(scores),
@@ -287,12 +287,12 @@ def joined_phones(parts: Sequence[AroundPhones]) -> AroundPhones:
     return np.concatenate([before for before, _ in parts]), np.concatenate([after for _, after in parts])
 
 
-def phone_shift_ms(results: Sequence[ClipResult], kind: Trigger) -> float:
+def phone_shift_ms(results: Sequence[ClipScores], kind: Trigger) -> float:
     """Return how much later than the true mouths the predicted ones reach the extreme of a phone, over all clips (shift_ms)."""
     return shift_ms(*joined_phones([result.phones[kind] for result in results]), kind)
 
 
-def people_and_means(results: Sequence[ClipResult]) -> tuple[list[MotionScores], dict[str, float]]:
+def people_and_means(results: Sequence[ClipScores]) -> tuple[list[MotionScores], dict[str, float]]:
     """Return the scores of each person, whose clips count by their frames, and means of figures over people by name.
 
     Args:
@@ -409,7 +409,7 @@ def _scorable(clips: Clips) -> Clips:
     return clips.only(row for row, clip in zip(clips.rows, clips, strict=True) if fits(clip))
 
 
-def summary(results: list[ClipResult]) -> dict[str, float]:
+def summary(results: list[ClipScores]) -> dict[str, float]:
     """Return the means over clips."""
     scores = mean_scores([result.scores for result in results], by_frames=False)
     return {

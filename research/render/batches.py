@@ -15,7 +15,7 @@ from services.render.key_pictures import KeyPictures
 from services.render.pairs import LandmarkNoise
 
 
-class Batch(Protocol):
+class RenderBatch(Protocol):
     """Examples of a pass."""
 
     @property
@@ -27,7 +27,7 @@ class Batch(Protocol):
         """The footage, uint8 [B, 160, 160, 3]."""
 
 
-SomeBatch_co = TypeVar("SomeBatch_co", bound=Batch, covariant=True)
+SomeBatch_co = TypeVar("SomeBatch_co", bound=RenderBatch, covariant=True)
 
 
 class BatchSource(ABC, Generic[SomeBatch_co]):
@@ -57,7 +57,7 @@ class BatchSource(ABC, Generic[SomeBatch_co]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Colours:
+class ColourChange:
     """Change of colours that is the same for all pictures of one example.
 
     Attributes:
@@ -84,13 +84,13 @@ class Colours:
         return KeyPictures(np.stack([self.of(picture) for picture in keys.pictures]), keys.landmarks)
 
 
-def random_colours(rng: np.random.Generator) -> Colours:
+def random_colours(rng: np.random.Generator) -> ColourChange:
     """Return random gamma, gain, saturation and white balance."""
     gamma, gain = np.exp(rng.normal(0.0, 0.25)), np.exp(rng.normal(0.0, 0.12))
     levels = np.linspace(0.0, 1.0, 256) ** gamma * gain
     saturation = np.exp(rng.normal(0.0, 0.25))
     mixing = saturation * np.eye(3) + (1.0 - saturation) * np.array([0.299, 0.587, 0.114])
-    return Colours(
+    return ColourChange(
         np.asarray(np.clip(np.rint(levels * 255.0), 0, 255), dtype=np.uint8),
         np.asarray(np.exp(rng.normal(0.0, 0.06, 3))[:, None] * mixing, dtype=np.float32),
     )

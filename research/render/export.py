@@ -133,7 +133,7 @@ class ServedNetwork(nn.Module):
 
 
 def picture_and_state(num_channels: int) -> Callable[[UNetTrunk], tuple[TensorForm, ...]]:
-    """Return the `inputs` of an ExportSpec for a network behind ServedNetwork.
+    """Return the `inputs` of a RendererExportSpec for a network behind ServedNetwork.
 
     Args:
         num_channels: channels of the pictures.
@@ -149,7 +149,7 @@ def picture_and_state(num_channels: int) -> Callable[[UNetTrunk], tuple[TensorFo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
+class RendererExportSpec:
     """Export of one network, and the allowed difference of the ONNX file from PyTorch.
 
     Attributes:
@@ -194,7 +194,7 @@ class ExportJob:
     training: Mapping[str, Any] | None = None
 
 
-def export_network(spec: ExportSpec, job: ExportJob) -> Path:
+def export_network(spec: RendererExportSpec, job: ExportJob) -> Path:
     """Export a network, compare the result with PyTorch, and write the files; return the path of the ONNX file.
 
     Args:
@@ -249,7 +249,9 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
     return job.folder / f"{spec.name}.onnx"
 
 
-def _write_raw(served: nn.Module, inputs: Sequence[TensorForm], spec: ExportSpec, path: Path, rng: np.random.Generator) -> None:
+def _write_raw(
+    served: nn.Module, inputs: Sequence[TensorForm], spec: RendererExportSpec, path: Path, rng: np.random.Generator
+) -> None:
     example = tuple(torch.from_numpy(_random(form, 2, rng)) for form in inputs)
     batch = torch.export.Dim("batch", min=1, max=spec.max_batch_size)
     with warnings.catch_warnings():
@@ -270,7 +272,7 @@ def _write_raw(served: nn.Module, inputs: Sequence[TensorForm], spec: ExportSpec
 
 
 def _measured(
-    served: nn.Module, inputs: Sequence[TensorForm], path: Path, spec: ExportSpec, rng: np.random.Generator
+    served: nn.Module, inputs: Sequence[TensorForm], path: Path, spec: RendererExportSpec, rng: np.random.Generator
 ) -> tuple[tuple[int, ...], list[dict[str, Any]]]:
     """Return the output's shape without the batch axis, and a report of the difference from PyTorch for each batch size.
 
@@ -384,7 +386,7 @@ def read_calibration(run: Path) -> UInt8:
     return pictures
 
 
-def export_renderer(spec: ExportSpec, more_files: Callable[[Path], Sequence[str]], run: Path, folder: Path) -> list[Path]:
+def export_renderer(spec: RendererExportSpec, more_files: Callable[[Path], Sequence[str]], run: Path, folder: Path) -> list[Path]:
     """Export a run: NAME.onnx, NAME.int8.onnx, NAME.export.json, NAME.card.md, and the weights that personalisation needs.
 
     Args:

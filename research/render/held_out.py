@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from research.render.people import FrameSpan, read_bank
+from research.render.people import ClipSpan, read_bank
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
@@ -192,7 +192,7 @@ def held_out(clip: Clip, num_frames: int, pair: Callable[[TwoParts, int], Pair])
 
 def cut_in_two(clip: Clip, num_frames: int) -> TwoParts:
     """Return the enrolment part of a clip and the rows of the rest to draw; see `held_out`."""
-    whole = read_bank(clip.data, [FrameSpan(clip.row, 0, min(clip.row.usable_frames, MAX_BANK_FRAMES))])
+    whole = read_bank(clip.data, [ClipSpan(clip.row, 0, min(clip.row.usable_frames, MAX_BANK_FRAMES))])
     end = max(1, min(int(whole.num_frames * _ENROLMENT_SHARE), _MAX_BANK_FRAMES))
     # Copies, so that the bank does not keep the pictures of the whole clip in memory.
     bank = make_bank(whole.boxes[:end].copy(), whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)

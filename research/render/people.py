@@ -83,7 +83,7 @@ class TrainingPerson:
     number: int = 0
 
 
-class FrameSpan(NamedTuple):
+class ClipSpan(NamedTuple):
     """Part of a clip: usable frames `first` to `last` - 1, counted among the clip's usable frames."""
 
     row: ClipRow
@@ -132,7 +132,7 @@ def person_shares(people: Sequence[PersonClips], settings: PeopleSettings) -> Fl
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Generator) -> tuple[FrameSpan, ...]:
+def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Generator) -> tuple[ClipSpan, ...]:
     """Return the parts of a person's clips that are in memory at one time.
 
     A person with few and short clips always gets all of them. Otherwise clips are drawn at random by their weights, and long clips
@@ -144,13 +144,13 @@ def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Ge
         chosen = rng.choice(len(rows), settings.max_clips, replace=False, p=weights / weights.sum())
         rows = tuple(rows[place] for place in np.sort(chosen))
     if sum(row.usable_frames for row in rows) <= settings.max_frames:
-        return tuple(FrameSpan(row, 0, row.usable_frames) for row in rows)
+        return tuple(ClipSpan(row, 0, row.usable_frames) for row in rows)
     longest = max(MIN_FRAMES, settings.max_frames // len(rows))
     firsts = [int(rng.integers(max(1, row.usable_frames - longest + 1))) for row in rows]
-    return tuple(FrameSpan(row, first, min(first + longest, row.usable_frames)) for row, first in zip(rows, firsts, strict=True))
+    return tuple(ClipSpan(row, first, min(first + longest, row.usable_frames)) for row, first in zip(rows, firsts, strict=True))
 
 
-def read_bank(data: TrainSet, parts: Sequence[FrameSpan]) -> MouthBank:
+def read_bank(data: TrainSet, parts: Sequence[ClipSpan]) -> MouthBank:
     """Return a bank of parts of clips of one person.
 
     Raises:
@@ -203,7 +203,7 @@ class People:
         self._settings, self._seed = settings, seed
         self._shares = person_shares(people, settings) if shares is None else shares
         memory = settings.pool_people * settings.max_frames * _FRAME_BYTES
-        self._banks = BoundedCache[tuple[FrameSpan, ...], MouthBank](
+        self._banks = BoundedCache[tuple[ClipSpan, ...], MouthBank](
             lambda parts: read_bank(data, parts), lambda bank: bank.num_frames * _FRAME_BYTES, memory
         )
 
@@ -227,7 +227,7 @@ class People:
         rng = np.random.default_rng((self._seed, step // settings.pool_steps, 0, _POOL))
         return tuple(rng.choice(len(self.clips), settings.pool_people, p=self._shares).tolist())
 
-    def parts(self, number: int, step: int) -> tuple[FrameSpan, ...]:
+    def parts(self, number: int, step: int) -> tuple[ClipSpan, ...]:
         """Return the parts of a person's clips that are in memory at a step."""
         rng = np.random.default_rng((self._seed, step // self._settings.pool_steps, 1 + number, _POOL))
         return frame_spans(self.clips[number], self._settings, rng)

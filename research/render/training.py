@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.render.batches import BatchSource
-from research.render.export import ExportSpec, export_renderer
+from research.render.export import RendererExportSpec, export_renderer
 from research.render.held_out import Clip, DrawnClip, Faces, HeldOut
 from research.render.people import People, person_clips
 from research.render.trainer import HeldOutClips, Recipe, TrainerInputs, check_rows
@@ -116,7 +116,7 @@ STAGE: Final = "render"
 
 
 def renderer_network(
-    spec: ExportSpec,
+    spec: RendererExportSpec,
     *,
     summary: str,
     configs: Mapping[str, Recipe],

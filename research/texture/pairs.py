@@ -32,7 +32,7 @@ _NAMES: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmar
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClipPart:
     """Frames `begin` to `end` - 1 of a clip."""
 
     row: ClipRow
@@ -48,7 +48,7 @@ class BankPlan:
         parts: the parts, at least one.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ClipPart, ...]
 
     @property
     def rows(self) -> tuple[ClipRow, ...]:
@@ -72,7 +72,7 @@ def plan_banks(rows: Iterable[ClipRow], *, least_frames: int) -> dict[str, list[
     """
     plans: dict[str, list[BankPlan]] = {}
     for speaker, clips in by_speaker(row for row in rows if row.weight > 0).items():
-        banks: list[list[Part]] = [[]]
+        banks: list[list[ClipPart]] = [[]]
         for part in (part for row in clips for part in _parts(row)):
             if sum(each.end - each.begin for each in banks[-1]) + part.end - part.begin > BANK_FRAMES:
                 banks.append([])
@@ -114,16 +114,16 @@ def read_bank(data: TrainSet, plan: BankPlan) -> MouthBank:
     )
 
 
-def _parts(row: ClipRow) -> list[Part]:
+def _parts(row: ClipRow) -> list[ClipPart]:
     """Return the parts of a clip: one, or for a long clip as few as possible of nearly equal length."""
     if not row.usable_frames:
         return []
     count = math.ceil(row.frames / BANK_FRAMES)
     bounds = [round(place) for place in np.linspace(0, row.frames, count + 1)]
-    return [Part(row, begin, end) for begin, end in pairwise(bounds)]
+    return [ClipPart(row, begin, end) for begin, end in pairwise(bounds)]
 
 
-def _usable(part: Part) -> float:
+def _usable(part: ClipPart) -> float:
     return part.row.usable_frames * (part.end - part.begin) / part.row.frames
 
 

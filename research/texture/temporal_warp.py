@@ -300,7 +300,7 @@ def stream_energies(network: nn.Module, wanted: Tensor, source: Tensor) -> Energ
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
+class WarpExportSpec:
     """Form of the exported network, and how closely the export must follow its source."""
 
     inputs: tuple[str, ...] = ("wanted", "source")
@@ -312,7 +312,7 @@ class ExportSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ParityReport:
+class WarpParityReport:
     """Differences of the export from its source, measured on random windows of face-like points."""
 
     largest_difference_px: float
@@ -336,7 +336,7 @@ def load_network(run: Path) -> TemporalWarp:
     return network.eval()
 
 
-def measure_parity(network: TemporalWarp, path: Path, spec: ExportSpec) -> ParityReport:
+def measure_parity(network: TemporalWarp, path: Path, spec: WarpExportSpec) -> WarpParityReport:
     """Compare the serving class with PyTorch, and a run of one window with a run of all."""
     random = np.random.default_rng(spec.seed)
     model = TemporalWarpModel(path)
@@ -350,10 +350,10 @@ def measure_parity(network: TemporalWarp, path: Path, spec: ExportSpec) -> Parit
             expected = network(windows, torch.from_numpy(source)).numpy()
         largest = max(largest, float(np.abs(served - expected).max()))
         invariant = invariant and np.array_equal(model.residual(wanted, source[:1]), served[:1])
-    return ParityReport(largest_difference_px=largest, batch_invariant=invariant)
+    return WarpParityReport(largest_difference_px=largest, batch_invariant=invariant)
 
 
-def export(run: Path, folder: Path, spec: ExportSpec = ExportSpec()) -> Sequence[Path]:
+def export(run: Path, folder: Path, spec: WarpExportSpec = WarpExportSpec()) -> Sequence[Path]:
     """Write temporal_warp.onnx, its description and the card of the run into a folder; return the paths.
 
     Args:

@@ -84,7 +84,7 @@ class WordTimes(_Table):
     silence: tuple[str, ...] = ()
 
 
-class Source(_Table):
+class CorpusSource(_Table):
     """One table `[[source]]`.
 
     Patterns of paths take `*` (within a folder), `**` (any folders), `?` and `[...]`. Patterns of side files take `{folder}` and
@@ -115,7 +115,7 @@ class Source(_Table):
     splits: Mapping[str, tuple[_PathPattern, ...]] = {}
 
     @model_validator(mode="after")
-    def _known_places(self) -> Source:
+    def _known_places(self) -> CorpusSource:
         table = self.transcripts if isinstance(self.transcripts, TranscriptTable) else None
         patterns = {
             "transcripts.file" if table else "transcripts": table.file if table else str(self.transcripts),
@@ -168,9 +168,9 @@ class Source(_Table):
 class Corpus(_Table):
     """A corpus file: tables `[[source]]`. The first table that takes a path counts."""
 
-    source: tuple[Source, ...] = Field(min_length=1)
+    source: tuple[CorpusSource, ...] = Field(min_length=1)
 
-    def source_of(self, file: str) -> Source | None:
+    def source_of(self, file: str) -> CorpusSource | None:
         """Return the source of a path below the folder of clips; None: there is none."""
         return next((source for source in self.source if source.takes(file)), None)
 
@@ -270,7 +270,7 @@ class ClipEntry:
     weight: float = 1.0
     narrow: bool = False
     language: str = ""
-    rules: Source | None = None
+    rules: CorpusSource | None = None
 
     @property
     def is_film(self) -> bool:
@@ -411,7 +411,7 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
         )
 
 
-def _speaker(file: str, rules: Source | None) -> str:
+def _speaker(file: str, rules: CorpusSource | None) -> str:
     """Return the speaker that a corpus table states, otherwise the first folder, or the file itself if there is no folder.
 
     Raises:

@@ -305,7 +305,7 @@ FEWEST_LAST_FRAMES: Final = 25
 """Fewest frames of the last of several pieces. A shorter rest is left out."""
 
 
-class TrackedFilm:
+class LargestFace:
     """The largest face of a film whose records lie on disk.
 
     Args:
@@ -338,7 +338,7 @@ class TrackedFilm:
 
 
 @asynccontextmanager
-async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterator[TrackedFilm]:
+async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterator[LargestFace]:
     """Track a film, and yield its largest face.
 
     Args:
@@ -359,7 +359,7 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
             if face_id is None:
                 raise NoUsableFootage("no face in the film", subject=str(info.path))
             seconds = np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
-            yield TrackedFilm(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
+            yield LargestFace(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
         working.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from research.trainset.catalogue import ClipEntry, Source, TranscriptTable, WordTimes
+from research.trainset.catalogue import ClipEntry, CorpusSource, TranscriptTable, WordTimes
 from services.common.errors import InvalidRequest
 
 _MAX_TEXT_BYTES: Final = 1 << 20
@@ -103,7 +103,7 @@ class Texts:
 
 
 def _filled(entry: ClipEntry, pattern: str) -> str:
-    assert isinstance(entry.rules, Source)
+    assert isinstance(entry.rules, CorpusSource)
     return pattern.format_map(entry.rules.places(entry.file))
 
 

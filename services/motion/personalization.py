@@ -24,7 +24,7 @@ NUM_BLOCKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StyleStep:
     """Progress of a personalisation.
 
     Attributes:
@@ -85,7 +85,7 @@ def true_coefficients(
 
 def predict_in_blocks(
     frames: npt.NDArray[np.intp], target: Float64, predict: Callable[[int], WindowPrediction]
-) -> Generator[Step, None, Missed]:
+) -> Generator[StyleStep, None, Missed]:
     """Run a network over the frames of a clip.
 
     Args:
@@ -103,6 +103,6 @@ def predict_in_blocks(
     for block in np.array_split(frames, NUM_BLOCKS):
         check_not_cancelled()
         found += [predict(frame) for frame in block]
-        yield Step(len(found), len(frames) + 1, 1.0, None)
+        yield StyleStep(len(found), len(frames) + 1, 1.0, None)
     predicted, pooled = zip(*found, strict=True)
     return Missed(target - np.array(predicted, np.float64), np.array(pooled, np.float64))

@@ -9,7 +9,7 @@ from services.common.face.landmarks import never_open
 from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import StyleStep
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
 from services.motion.types import SHARED_FEATURES, Footage, SpeechFeatures
 
@@ -64,7 +64,7 @@ class Predictor:
     frames_ahead: int
     version: Callable[[MotionModels], str]
     open: Callable[[MotionModels, Style, ConstraintConfig | None], MotionGrid]
-    personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[Step]]
+    personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[StyleStep]]
     features: tuple[str, ...] = SHARED_FEATURES
     moves_head: bool = False
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)

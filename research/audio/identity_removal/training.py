@@ -40,8 +40,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from research.audio.export import ExportSpec, WindowNetwork, export_network, load_network, save_network
-from research.audio.identity_removal.speech import SegmentSampler, Speech, SpeechBatch, SpeechPart, divided, global_speaker
+from research.audio.export import AudioExportSpec, WindowNetwork, export_network, load_network, save_network
+from research.audio.identity_removal.speech import SegmentSampler, SpeechBatch, SpeechPart, TrainingSpeech, divided, global_speaker
 from research.audio.recordings import IGNORED, evenly, grouped
 from research.training.networks import Opening
 from research.training.run_folder import read_config
@@ -204,7 +204,7 @@ class ExpressionSampler:
         clips: clips with an expression, at least one.
     """
 
-    def __init__(self, data: TrainSet, speech: Speech, clips: Sequence[ClipRow]) -> None:
+    def __init__(self, data: TrainSet, speech: TrainingSpeech, clips: Sequence[ClipRow]) -> None:
         self._data, self._speech, self._clips = data, speech, tuple(clips)
         weights = np.array([max(row.weight, 1e-9) for row in clips])
         self._cumulative = np.cumsum(weights) / weights.sum()
@@ -417,7 +417,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         rows = data.of("train", phones=True)
         super().__init__(config.loop, opening.device, rows)
         self._config = config
-        self._speech = Speech(data)
+        self._speech = TrainingSpeech(data)
         parts = divided(rows, config.speeds)
         learned = [part for part in parts if part.half == "train" and part.num_rows >= config.segment_rows]
         if not learned:
@@ -601,7 +601,7 @@ def _of_phone(scores: Tensor) -> Tensor:
 
 
 def _sampler(
-    parts: Sequence[SpeechPart], learned: SegmentSampler, speech: Speech, config: IdRemovalTrainingConfig
+    parts: Sequence[SpeechPart], learned: SegmentSampler, speech: TrainingSpeech, config: IdRemovalTrainingConfig
 ) -> SegmentSampler | None:
     """Return the sampler of held-out speech of the learned speakers; None: there is none that is long enough."""
     known = set(learned.speakers)
@@ -629,7 +629,7 @@ ID_REMOVAL: Final = WindowNetwork(
     name="id_removal",
     served=load_served,
     windows=random_windows,
-    spec=ExportSpec(outputs=("removed",), tolerance=5e-5),
+    spec=AudioExportSpec(outputs=("removed",), tolerance=5e-5),
 )
 
 

@@ -30,7 +30,7 @@ from research.motion.basis import ExpressionSpace
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, clips_of, frame_weights, tensors
 from research.motion.export import export_expression
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
-from research.motion.ridge import Fitted, RidgeSums, distance_penalty
+from research.motion.ridge import RidgeFit, RidgeSums, distance_penalty
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import LoopSettings, OptimiserSettings
@@ -53,7 +53,7 @@ from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class EverybodyLossWeights:
     """Weights of L_shape and of L_velocity. The weight of L_exp is 1."""
 
     shape: float = 1.0
@@ -77,7 +77,7 @@ class EverybodyTrainingConfig:
     """
 
     network: EverybodyConfig = field(default_factory=EverybodyConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: EverybodyLossWeights = field(default_factory=EverybodyLossWeights)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, check_every=250, seed=1))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -151,13 +151,13 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> Eve
     return EverybodyClip(rows, target.coefficients, target.spread, np.flatnonzero(clip.usable), clip.apart)
 
 
-def without_its_corpus(clip: EverybodyClip, fitted: Fitted) -> EverybodyClip:
+def without_its_corpus(clip: EverybodyClip, fitted: RidgeFit) -> EverybodyClip:
     """Return a clip whose expression lacks what holds in the clip's narrow corpus alone, see RidgeSums."""
     alone = fitted.apart.get(clip.apart)
     return clip if alone is None else replace(clip, expression=clip.expression - alone(_inputs(windows_of(clip.rows))))
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> Fitted:
+def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> RidgeFit:
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
@@ -185,7 +185,7 @@ def _inputs(windows: Float32) -> Float32:
     return windows.reshape(len(windows), -1)
 
 
-def solved(sums: RidgeSums, strength: float) -> Fitted:
+def solved(sums: RidgeSums, strength: float) -> RidgeFit:
     """Return the filters of the sums.
 
     Args:
@@ -224,7 +224,7 @@ class EverybodySampler:
     """
 
     def __init__(
-        self, clips: Clips, space: ExpressionSpace, silence: Float32, fitted: Fitted, config: EverybodyTrainingConfig
+        self, clips: Clips, space: ExpressionSpace, silence: Float32, fitted: RidgeFit, config: EverybodyTrainingConfig
     ) -> None:
         def prepared(place: int) -> EverybodyClip:
             return without_its_corpus(prepare(clips[place], space, silence), fitted)
@@ -275,7 +275,7 @@ class EverybodyLoss:
         device: device of the tensors.
     """
 
-    def __init__(self, expression: LandmarkBasis, weights: LossWeights, device: torch.device = CPU) -> None:
+    def __init__(self, expression: LandmarkBasis, weights: EverybodyLossWeights, device: torch.device = CPU) -> None:
         root = np.sqrt(point_weights() / point_weights().mean())
         root[:, 2] = 0.0  # only the picture plane counts
         self._components = torch.tensor((expression.components * root).astype(np.float32), device=device)

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
     DrawnClip,
@@ -534,7 +534,7 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, W
         save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
 
 
-SPEC: Final = ExportSpec(
+SPEC: Final = RendererExportSpec(
     name="everybody", weights=WEIGHTS, load=load, inputs=picture_and_state(WINDOW_CHANNELS), extra_state=KEYS_STATE_SIZE
 )
 

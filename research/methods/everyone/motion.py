@@ -40,9 +40,9 @@ from research.motion.clips import (
     tensors,
 )
 from research.motion.export import export_expression
-from research.motion.losses import LandmarkLoss, LossWeights
+from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
-from research.motion.ridge import Fitted, RidgeSums, fit_states_filter, range_of_states
+from research.motion.ridge import RidgeFit, RidgeSums, fit_states_filter, range_of_states
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
@@ -63,7 +63,7 @@ from services.motion.predictors.everyone.network import (
     FilterAlone,
 )
 from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, heard_clip, heard_frames, num_channels
-from services.motion.speech_states import STATES, Heard, neighbours, silent_states, states_of
+from services.motion.speech_states import STATES, SpeechInput, neighbours, silent_states, states_of
 from services.motion.style import Style, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
@@ -82,7 +82,7 @@ class FilterConfig:
     """A speaker with m frames counts m to this power."""
 
 
-def filter_inputs(clip: TrainingClip, heard: Heard) -> Float32:
+def filter_inputs(clip: TrainingClip, heard: SpeechInput) -> Float32:
     """Return the filter's inputs for each frame of a clip in silence, float32 [T, I]."""
     if heard == "paper":
         return _content_inputs(clip.content)
@@ -97,7 +97,7 @@ def _content_inputs(content: Float32) -> Float32:
     return np.ascontiguousarray(windows.transpose(0, 2, 1), np.float32).reshape(len(content), -1)
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard: Heard) -> Fitted:
+def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard: SpeechInput) -> RidgeFit:
     """Fit the filter: of states if they are heard, otherwise of content rows. All clips are read.
 
     Args:
@@ -122,7 +122,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
     return sums.solve(np.repeat(_penalty(config, sums.input_variance()), FILTER_ROWS * NUM_CONTENT))
 
 
-def alone(clip: TrainingClip, fitted: Fitted, heard: Heard) -> Float32:
+def alone(clip: TrainingClip, fitted: RidgeFit, heard: SpeechInput) -> Float32:
     """Return the coefficients of a clip that hold in its corpus alone, float32 [T, E]: 0 outside of narrow corpora."""
     own = fitted.apart.get(clip.apart)
     return np.zeros((len(clip), len(fitted.shared.bias)), np.float32) if own is None else own(filter_inputs(clip, heard))
@@ -165,7 +165,7 @@ class PreparedClip:
     alone: Float32
 
 
-def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: Fitted, heard: Heard, margin: int) -> PreparedClip:
+def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard: SpeechInput, margin: int) -> PreparedClip:
     """Prepare a clip.
 
     Args:
@@ -204,7 +204,7 @@ MARGIN: Final = 2 * HEARD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig(ContentAugmentation):
+class EveryoneBatchConfig(ContentAugmentation):
     """Settings of drawing and augmenting stretches."""
 
     batch_size: Annotated[int, Field(ge=1)] = 48
@@ -215,7 +215,7 @@ class BatchConfig(ContentAugmentation):
     """Noise of the rest mouth, in units of the movement of each point."""
 
 
-class Batch(NamedTuple, Generic[ArrayT]):
+class EveryoneBatch(NamedTuple, Generic[ArrayT]):
     """N stretches of W = 36 frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
@@ -238,12 +238,12 @@ class Batch(NamedTuple, Generic[ArrayT]):
     closed_opening: ArrayT
     alone: ArrayT
 
-    def on(self, device: torch.device) -> Batch[Tensor]:
+    def on(self, device: torch.device) -> EveryoneBatch[Tensor]:
         """Return the batch as tensors on a device."""
-        return Batch(*tensors(self, device))
+        return EveryoneBatch(*tensors(self, device))
 
 
-class BatchSampler:
+class EveryoneBatchSampler:
     """Sampler of batches. The same generator state gives the same batch.
 
     Args:
@@ -253,7 +253,9 @@ class BatchSampler:
         heard: input of the network.
     """
 
-    def __init__(self, clips: Clips, space: ExpressionSpace, fitted: Fitted, config: BatchConfig, heard: Heard) -> None:
+    def __init__(
+        self, clips: Clips, space: ExpressionSpace, fitted: RidgeFit, config: EveryoneBatchConfig, heard: SpeechInput
+    ) -> None:
         self._clips: BoundedCache[int, PreparedClip] = BoundedCache(
             lambda place: prepare(clips[place], space, fitted, heard, MARGIN), array_bytes
         )
@@ -261,10 +263,10 @@ class BatchSampler:
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+    def draw(self, rng: np.random.Generator) -> EveryoneBatch[Float32]:
         """Draw one batch."""
         rows = [self._stretch(rng) for _ in range(self._config.batch_size)]
-        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+        return EveryoneBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
     def _stretch(self, rng: np.random.Generator) -> tuple[Array, ...]:
         """Draw a stretch that lies within the clip by half at least."""
@@ -305,8 +307,8 @@ class EveryoneTrainingConfig:
     """
 
     network: EveryoneConfig = field(default_factory=EveryoneConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    batches: EveryoneBatchConfig = field(default_factory=EveryoneBatchConfig)
+    losses: LandmarkLossWeights = field(default_factory=LandmarkLossWeights)
     filter: FilterConfig = field(default_factory=FilterConfig)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, check_every=100))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
@@ -324,7 +326,7 @@ CONFIGS: Final = {
         network=EveryoneConfig(
             channels=256, bank_channels=64, bank_widths=(1, 3, 5, 7, 9), conv_layers=6, attention_layers=4, heads=8
         ),
-        batches=BatchConfig(batch_size=256),
+        batches=EveryoneBatchConfig(batch_size=256),
         loop=LoopSettings(steps=100_000, check_every=2000, patience=10, workers=8, bfloat16=True),
         optimiser=OptimiserSettings(learning_rate=5e-4, warm_up_steps=1000, averaging=0.999),
         statistics_clips=2000,
@@ -341,7 +343,7 @@ class TorchEveryone:
         heard: input of the network.
     """
 
-    def __init__(self, network: nn.Module, space: ExpressionSpace, heard: Heard) -> None:
+    def __init__(self, network: nn.Module, space: ExpressionSpace, heard: SpeechInput) -> None:
         self._network, self._space, self._heard = network, space, heard
         self._device = next(network.parameters()).device
 
@@ -358,7 +360,7 @@ BUILT_ON: Final = "ugc_motion"
 """Network whose landmark basis the training uses."""
 
 
-class EveryoneTraining(PredictorTraining[Batch[Float32]]):
+class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
     """Training of the audio-to-expression network (the paper's Sec. 3.6)."""
 
     def __init__(self, opening: Opening) -> None:
@@ -376,10 +378,10 @@ class EveryoneTraining(PredictorTraining[Batch[Float32]]):
         network.set_filter(torch.from_numpy(fitted.shared.weight), torch.from_numpy(fitted.shared.bias))
         if heard != "paper":
             network.set_range(*map(torch.from_numpy, range_of_states(chosen)))
-        sampler = BatchSampler(clips, self._space, fitted, config.batches, heard)
+        sampler = EveryoneBatchSampler(clips, self._space, fitted, config.batches, heard)
         super().__init__(config, opening.device, clips, network, sampler)
 
-    def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
+    def losses(self, batch: EveryoneBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of LandmarkLoss, means over the branches. Each branch learns what the filter leaves by itself."""
         network = self.module
         assert isinstance(network, EveryoneNetwork)

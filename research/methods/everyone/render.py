@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
-from research.render.people import FrameSpan, People, identified_rows, person_clips, read_drawing
+from research.render.people import ClipSpan, People, identified_rows, person_clips, read_drawing
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -65,7 +65,7 @@ from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, REFERE
 _REACH = 2
 
 
-def read_speech(data: TrainSet, parts: Sequence[FrameSpan]) -> Float32:
+def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
     """Return the speech around the frames that `research.render.people.read_bank` reads: float32 [F, 20, 40].
 
     The lag of a clip's sound is taken out. Rows outside the sound are zeros.
@@ -162,7 +162,7 @@ class WindowSource(BatchSource[WindowBatch]):
     def __init__(self, people: People, textured: TexturedPeople, *, seed: int) -> None:
         super().__init__(people, seed=seed)
         self.textured = textured
-        self._speech = BoundedCache[tuple[FrameSpan, ...], Float32](
+        self._speech = BoundedCache[tuple[ClipSpan, ...], Float32](
             lambda parts: read_speech(textured.data, parts), lambda speech: speech.nbytes, _SPEECH_CACHE_BYTES
         )
 
@@ -278,7 +278,7 @@ def read_windows(
         looks: looks of the actor; None: the first texture and the reference picture of the enrolment part.
         silent: leave the speech out.
     """
-    speech = read_speech(clip.data, [FrameSpan(clip.row, 0, clip.row.usable_frames)])
+    speech = read_speech(clip.data, [ClipSpan(clip.row, 0, clip.row.usable_frames)])
     chosen = looks
 
     def pair(parts: TwoParts, row: int) -> Pair:
@@ -457,7 +457,7 @@ def reenact(task: Reenactment) -> Rows:
     drawing = read_drawing(task.clip.data, task.clip.row.speaker)
     surface = surface_of(drawing)
     bank = read_windows(task.clip, 2, surface).bank
-    speech = read_speech(task.clip.data, [FrameSpan(task.clip.row, 0, bank.num_frames)])
+    speech = read_speech(task.clip.data, [ClipSpan(task.clip.row, 0, bank.num_frames)])
     job = PersonalizeJob(bank=replace(bank, speech=speech), drawing=drawing, weights=task.weights, num_threads=task.threads)
 
     def actor(*, train: bool) -> tuple[Float32, ActorAppearance]:
@@ -494,7 +494,7 @@ def reenact(task: Reenactment) -> Rows:
     }
 
 
-SPEC: Final = ExportSpec(
+SPEC: Final = RendererExportSpec(
     name="everyone", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=REFERENCE_SIZE
 )
 

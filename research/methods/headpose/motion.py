@@ -35,9 +35,9 @@ from torch import Tensor
 
 from research.motion.basis import ExpressionSpace
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, clips_of, frame_weights, tensors
-from research.motion.export import Delivery, ExportSpec, admit, open_run, write_onnx
+from research.motion.export import Delivery, MotionExportSpec, admit, open_run, write_onnx
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, pearson, scores_by_group, selection_score
-from research.motion.ridge import Filter, Fitted, RidgeSums, distance_penalty
+from research.motion.ridge import Filter, RidgeFit, RidgeSums, distance_penalty
 from research.motion.run_files import load_network
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
@@ -61,7 +61,14 @@ from services.motion.predictors.headpose.head_motion import (
     relative_poses,
     symmetric_root,
 )
-from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD, Head, HeadposeConfig, HeadposeNetwork, HeadposeOutput
+from services.motion.predictors.headpose.network import (
+    CHANNELS,
+    NUM_HEARD,
+    HeadposeConfig,
+    HeadposeNetwork,
+    HeadposeOutput,
+    PoseNetwork,
+)
 from services.motion.predictors.headpose.predictor import (
     NUM_COEFFICIENTS,
     HeadposeModel,
@@ -75,7 +82,7 @@ from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class HeadposeLossWeights:
     """Weights of Eq. 2, as in the paper. The weight of the expression is 1."""
 
     pose: float = 0.2
@@ -101,7 +108,7 @@ class HeadposeTrainingConfig:
 
     network: HeadposeConfig = field(default_factory=HeadposeConfig)
     heard: Literal["mfcc", "phones", "both"] = "both"
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: HeadposeLossWeights = field(default_factory=HeadposeLossWeights)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=600, check_every=100, seed=1))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
     batch_size: Annotated[int, Field(ge=1)] = 12
@@ -179,7 +186,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> Head
 class HeadposeFilter:
     """Filters from windows to expression, over the channels that they hear (bool [64])."""
 
-    fitted: Fitted
+    fitted: RidgeFit
     channels: Bool
     config: HeadposeConfig
 
@@ -224,7 +231,7 @@ def _inputs(rows: Float32, config: HeadposeConfig) -> Float32:
     return windows.reshape(len(windows), -1)
 
 
-def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> Fitted:
+def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> RidgeFit:
     """Return the filters of the sums.
 
     Args:
@@ -313,7 +320,7 @@ class HeadposeLosses(NamedTuple):
     expression_step: Tensor
 
 
-def headpose_loss(expression: Tensor, pose: Tensor, batch: HeadposeBatch[Tensor], weights: LossWeights) -> HeadposeLosses:
+def headpose_loss(expression: Tensor, pose: Tensor, batch: HeadposeBatch[Tensor], weights: HeadposeLossWeights) -> HeadposeLosses:
     """Return the loss of Eq. 2: squared errors, and squared changes of the prediction from frame to frame, over usable frames.
 
     Args:
@@ -603,10 +610,10 @@ _SMALL: Final = 256
 """Arrays with fewer numbers stay float32."""
 
 
-def spec_of(config: HeadposeConfig) -> ExportSpec:
+def spec_of(config: HeadposeConfig) -> MotionExportSpec:
     """Return the description of a network."""
     state = (1, config.hidden)
-    return ExportSpec(
+    return MotionExportSpec(
         name=Path(HeadposeModel.network_file).stem,
         inputs={"window": (1, config.window, ROWS_PER_FRAME, NUM_HEARD), "h": state, "c": state},
         outputs=("pose", "next_h", "next_c"),
@@ -630,7 +637,7 @@ def store_as_half(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def measure_sequence(network: HeadposeNetwork, path: Path, spec: ExportSpec) -> float:
+def measure_sequence(network: HeadposeNetwork, path: Path, spec: MotionExportSpec) -> float:
     """Return the largest difference between PyTorch over a whole sequence and ONNX Runtime step by step, on random rows."""
     config = network.config
     rng = np.random.default_rng(spec.seed)
@@ -647,7 +654,7 @@ def measure_sequence(network: HeadposeNetwork, path: Path, spec: ExportSpec) -> 
     return largest
 
 
-def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
+def export(run: Path, out: Path, spec: MotionExportSpec | None = None) -> list[Path]:
     """Export the network with its constants, or nothing.
 
     Args:
@@ -676,7 +683,7 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
     load_network(network, opened.kept)
     _round_as_stored(network)
     with Delivery(out) as delivery:
-        path = write_onnx(Head(network), delivery.folder, spec)
+        path = write_onnx(PoseNetwork(network), delivery.folder, spec)
         store_as_half(path)
         onnx.checker.check_model(str(path))
         difference = measure_sequence(network, path, spec)

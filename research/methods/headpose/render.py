@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from research.methods.headpose import identity_embedding, mouth_interior
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
     DrawnClip,
@@ -529,7 +529,7 @@ def reenact(task: Reenactment) -> Rows:
     }
 
 
-SPEC: Final = ExportSpec(
+SPEC: Final = RendererExportSpec(
     name="headpose", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=KEYS_STATE_SIZE
 )
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
 from research.render.people import People, PeopleSettings
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
@@ -343,7 +343,9 @@ def reenact(task: Reenactment) -> Rows:
     }
 
 
-SPEC: Final = ExportSpec(name="hetero", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_CHANNELS), extra_state=STATE_SIZE)
+SPEC: Final = RendererExportSpec(
+    name="hetero", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_CHANNELS), extra_state=STATE_SIZE
+)
 
 
 def _open(opening: Opening) -> HeteroTrainer:

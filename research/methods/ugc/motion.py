@@ -45,8 +45,8 @@ from research.motion.clips import (
     rows_between,
     tensors,
 )
-from research.motion.export import PARITY_RUNS, TOLERANCE, ExportSpec, SharedExport, export_shared
-from research.motion.losses import LandmarkLoss, LossWeights
+from research.motion.export import PARITY_RUNS, TOLERANCE, MotionExportSpec, SharedExport, export_shared
+from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import Scores, checked_groups, scores_by_group
 from research.motion.ridge import Filter, RidgeSums
 from research.motion.run_files import load_network, read_best
@@ -127,7 +127,7 @@ ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig(ContentAugmentation):
+class UgcBatchConfig(ContentAugmentation):
     """Settings of drawing and augmenting windows."""
 
     batch_size: Annotated[int, Field(ge=1)] = 48
@@ -139,7 +139,7 @@ class BatchConfig(ContentAugmentation):
     """Noise of the rest mouth, in units of the spread."""
 
 
-class Batch(NamedTuple, Generic[ArrayT]):
+class UgcBatch(NamedTuple, Generic[ArrayT]):
     """N windows of W frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
@@ -164,9 +164,9 @@ class Batch(NamedTuple, Generic[ArrayT]):
     closed_opening: ArrayT
     alone: ArrayT
 
-    def on(self, device: torch.device) -> Batch[Tensor]:
+    def on(self, device: torch.device) -> UgcBatch[Tensor]:
         """Return the batch as tensors on a device."""
-        return Batch(*tensors(self, device))
+        return UgcBatch(*tensors(self, device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _prepare(clip: TrainingClip, basis: LandmarkBasis, prior: Prior) -> _Prepare
     )
 
 
-class BatchSampler:
+class UgcBatchSampler:
     """Sampler of batches. The same generator state gives the same batch.
 
     Args:
@@ -216,7 +216,7 @@ class BatchSampler:
         prior: the prior that the network corrects.
     """
 
-    def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: BatchConfig) -> None:
+    def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: UgcBatchConfig) -> None:
         self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda place: _prepare(clips[place], basis, prior), array_bytes)
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._speaker_of = [row.speaker for row in clips.rows]
@@ -225,10 +225,10 @@ class BatchSampler:
             self._places.setdefault(speaker, []).append(place)
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+    def draw(self, rng: np.random.Generator) -> UgcBatch[Float32]:
         """Draw one batch."""
         rows = [self._window(rng) for _ in range(self._config.batch_size)]
-        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+        return UgcBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
     def _window(self, rng: np.random.Generator) -> tuple[Array, ...]:
         config = self._config
@@ -277,8 +277,8 @@ class UgcTrainingConfig:
     """
 
     network: UgcConfig = field(default_factory=UgcConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    batches: UgcBatchConfig = field(default_factory=UgcBatchConfig)
+    losses: LandmarkLossWeights = field(default_factory=LandmarkLossWeights)
     prior: PriorConfig = field(default_factory=PriorConfig)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1200, check_every=200))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
@@ -291,7 +291,7 @@ CONFIGS: Final = {
     # widths 1 to 8.
     "large": UgcTrainingConfig(
         network=UgcConfig(channels=128, style_size=128, bank_channels=128, bank_widths=tuple(range(1, 9))),
-        batches=BatchConfig(batch_size=256),
+        batches=UgcBatchConfig(batch_size=256),
         loop=LoopSettings(steps=100_000, check_every=2000, patience=10, workers=8, bfloat16=True),
         optimiser=OptimiserSettings(learning_rate=1e-3, warm_up_steps=1000, averaging=0.999),
         statistics_clips=2000,
@@ -341,7 +341,7 @@ _CODE_CLIPS: Final = 200
 """Most clips that the mean speaker's style code is measured on."""
 
 
-class UgcTraining(PredictorTraining[Batch[Float32]]):
+class UgcTraining(PredictorTraining[UgcBatch[Float32]]):
     """Training of the style translation network (UGC paper, Sec. III-A)."""
 
     def __init__(self, opening: Opening) -> None:
@@ -355,9 +355,9 @@ class UgcTraining(PredictorTraining[Batch[Float32]]):
         torch.manual_seed(config.loop.seed)
         network, prior = UgcNetwork(config.network), fit_prior(chosen, self._basis, config.prior)
         network.set_prior(torch.from_numpy(prior.weight), torch.from_numpy(prior.bias))
-        super().__init__(config, opening.device, clips, network, BatchSampler(clips, self._basis, prior, config.batches))
+        super().__init__(config, opening.device, clips, network, UgcBatchSampler(clips, self._basis, prior, config.batches))
 
-    def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
+    def losses(self, batch: UgcBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of LandmarkLoss."""
         network = self.module
         assert isinstance(network, UgcNetwork)
@@ -410,15 +410,17 @@ class _Encode(nn.Module):
         return code, self.encoder.modulate(code)
 
 
-def specs(config: UgcConfig) -> tuple[ExportSpec, ExportSpec]:
+def specs(config: UgcConfig) -> tuple[MotionExportSpec, MotionExportSpec]:
     """Return the descriptions of the style encoder and of the motion network."""
     limits: dict[str, Any] = {"tolerance": TOLERANCE, "parity_runs": PARITY_RUNS}
     modulation = (1, config.num_modulated, 2, config.channels)
-    encoder = ExportSpec(
+    encoder = MotionExportSpec(
         name="style_encoder", inputs={"coefficients": (1, None, config.num_coefficients)}, outputs=("code", "modulation"), **limits
     )
     content = (1, WINDOW, ROWS_PER_FRAME, NUM_CONTENT)
-    motion = ExportSpec(name="motion", inputs={"content": content, "modulation": modulation}, outputs=("coefficients",), **limits)
+    motion = MotionExportSpec(
+        name="motion", inputs={"content": content, "modulation": modulation}, outputs=("coefficients",), **limits
+    )
     return encoder, motion
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out
 from research.render.people import PeopleSettings
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
@@ -265,7 +265,7 @@ def reenact(task: Reenactment) -> Rows:
     return {"texture": lambda: base_faces(clip), "prior": prior, PERSONALISED: personalised}
 
 
-SPEC: Final = ExportSpec(name="ugc", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_PICTURE_CHANNELS))
+SPEC: Final = RendererExportSpec(name="ugc", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_PICTURE_CHANNELS))
 
 
 def _open(opening: Opening) -> UgcTrainer:

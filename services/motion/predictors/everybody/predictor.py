@@ -43,7 +43,7 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import BANDS, ContentStream, content_before, content_rows, silence
 from services.motion.grid import MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
@@ -186,7 +186,7 @@ class EverybodyGrid(ExpressionGrid):
 
 def personalized(
     hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
-) -> Iterator[Step]:
+) -> Iterator[StyleStep]:
     """Refine a style for `everybody`.
 
     Args:
@@ -219,7 +219,7 @@ def personalized(
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread**2)
     correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
 
 
 def predictor_of(name: str, hearing: Hearing) -> Predictor:
@@ -228,7 +228,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     def open_grid(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> MotionGrid:
         return EverybodyGrid(models, style, constraints, hearing)
 
-    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(hearing, style, features, footage, models)
 
     def version(models: MotionModels) -> str:

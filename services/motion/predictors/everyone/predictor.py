@@ -45,7 +45,7 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import NUM_CONTENT, content_before, content_rows
 from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, SpeechMapModel
@@ -53,7 +53,7 @@ from services.motion.speech_states import (
     NUM_POOLED_STATES,
     NUM_STATES,
     STATES,
-    Heard,
+    SpeechInput,
     pooled_states,
     silence_with_states,
     silent_states,
@@ -69,22 +69,22 @@ WINDOW_AHEAD: Final = 10
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
 PAPER_CHANNELS: Final = ROWS_PER_FRAME * NUM_CONTENT
 """Count of numbers in the four content rows of a frame. Content rows are the input in place of the paper's own."""
-SERVED: Final[Heard] = "states"
+SERVED: Final[SpeechInput] = "states"
 """Input of the network that the stage serves. The training can measure the others."""
 
 
-def num_channels(heard: Heard) -> int:
+def num_channels(heard: SpeechInput) -> int:
     """Return H, the numbers of a frame that a network hears."""
     return {"paper": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
 
 
-def heard_frames(content: Float32, states: Float32, heard: Heard) -> Float32:
+def heard_frames(content: Float32, states: Float32, heard: SpeechInput) -> Float32:
     """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
     rows = content.reshape(len(content), -1)
     return {"paper": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
 
 
-def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
+def heard_clip(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
@@ -215,7 +215,7 @@ class EveryoneGrid(ExpressionGrid):
         return predicted + np.float32(voiced) * (personal - predicted)
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `everyone`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
@@ -240,7 +240,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     before = float((missed.residual**2 * weight).sum())
     kept = float((left**2 * weight).sum()) / max(before, 1e-9)
     loss = kept * remaining_error(missed.pooled, left, correction, weight)
-    yield Step(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
+    yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
 
 
 def _num_coefficients(models: MotionModels) -> int:

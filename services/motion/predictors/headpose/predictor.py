@@ -56,7 +56,7 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.expression import ExpressionGrid, ExpressionModel
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
 from services.motion.models import MotionModels
-from services.motion.personalization import NUM_BLOCKS, Step, frames_to_learn_from, true_coefficients
+from services.motion.personalization import NUM_BLOCKS, StyleStep, frames_to_learn_from, true_coefficients
 from services.motion.predictor import Predictor, Shape, encode_mouths
 from services.motion.predictors.headpose.head_motion import (
     NUM_KNOTS,
@@ -169,7 +169,7 @@ def content_of(rows: Float32) -> Float32:
     return rows[..., :NUM_CONTENT]
 
 
-class HeardStream:
+class SpeechInputStream:
     """Network inputs of a stream that comes in pieces: the same bytes as `heard_rows` of the whole stream."""
 
     def __init__(self) -> None:
@@ -382,7 +382,7 @@ def mean_head_speaker(style: Style, models: MotionModels) -> Style:
     return models.mean_speaker(style).adding(**head_style_arrays(general))
 
 
-class Head:
+class HeadStream:
     """Stream of head poses of one person."""
 
     def __init__(self, models: MotionModels, style: Style) -> None:
@@ -420,9 +420,9 @@ class HeadposeGrid(ExpressionGrid):
         before = beside_states(heard_before(past), silent_states(past))
         super().__init__(self._model, models, style, constraints, before, MOUTH.ahead)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, style, style.added.get(CORRECTION))
-        self._head = Head(models, style)
+        self._head = HeadStream(models, style)
         self._h, self._c = self._model.rest(), self._model.rest()
-        self._stream = HeardStream()
+        self._stream = SpeechInputStream()
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames)
@@ -453,7 +453,7 @@ _CHUNK: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SpeechOutputs:
     """Answers for frames 0 .. T - 1 of a clip.
 
     Attributes:
@@ -467,7 +467,7 @@ class Heard:
     pooled: Float64
 
 
-def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[Step, None, Heard]:
+def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[StyleStep, None, SpeechOutputs]:
     """Run map and network over the first frames of a clip.
 
     Args:
@@ -497,8 +497,8 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         content = content_of(rows[model.past + frame])
         found.append(stream.push(step.pose, content, float(features.speech_probability[frame])))
         if (frame + 1) % _CHUNK == 0:
-            yield Step(frame + 1, num_frames + 1, 1.0, None)
-    return Heard(np.array(coefficients, np.float64), np.array(found), np.array(pooled, np.float64))
+            yield StyleStep(frame + 1, num_frames + 1, 1.0, None)
+    return SpeechOutputs(np.array(coefficients, np.float64), np.array(found), np.array(pooled, np.float64))
 
 
 _RIDGE: Final = 0.3
@@ -585,7 +585,7 @@ MAX_FRAMES: Final = 300
 """Frames that are learned from, as in the paper: the first twelve seconds of usable frames."""
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `headpose`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
@@ -610,7 +610,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     choice = choose_ridge(pooled, residual, spread**2)
     correction = fit_correction(pooled, residual, choice.ridge)
     learned = {WEIGHTS_ARRAY: weights.astype(np.float32), "pose_steps": steps.astype(np.float32), CORRECTION: correction}
-    yield Step(last + 1, last + 1, min(choice.loss, 1.0), style.adding(**learned))
+    yield StyleStep(last + 1, last + 1, min(choice.loss, 1.0), style.adding(**learned))
 
 
 PREDICTOR: Final = Predictor(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from services.common.face.landmarks import NUM_LIPS, NUM_UPPER
-from services.motion.predictors.hetero.predictor import SERVED, WINDOW_AHEAD, WINDOW_PAST, Heard
+from services.motion.predictors.hetero.predictor import SERVED, WINDOW_AHEAD, WINDOW_PAST, SpeechInput
 from services.motion.speech_states import NUM_STATES
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME
 
@@ -42,7 +42,7 @@ PHONES_AFTER: Final = 1
 class HeteroConfig:
     """Sizes of the network."""
 
-    heard: Heard = SERVED
+    heard: SpeechInput = SERVED
     """Input."""
     num_coefficients: int = 16
     channels: tuple[int, int, int] = (16, 32, 64)

@@ -41,7 +41,7 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import relative_energy, silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels, PredictorModel
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor, encode_mouths
 from services.motion.runtime import read_constants, run
 from services.motion.speech_map import FILES, SpeechMapModel
@@ -57,9 +57,9 @@ from services.motion.speech_states import (
 from services.motion.style import Style
 from services.motion.types import NUM_MELS, ROWS_PER_FRAME, SHARED_FEATURES, Footage, Motion, SpeechFeatures
 
-Heard = Literal["paper", "states"]
+SpeechInput = Literal["paper", "states"]
 """Input of the generator: the paper's mel spectrogram, or states of the speech encoder."""
-SERVED: Final[Heard] = "states"
+SERVED: Final[SpeechInput] = "states"
 """Input of the generator that the stage serves."""
 WINDOW_AHEAD: Final = 5
 """Frames of features after the predicted frame: 200 ms of look-ahead."""
@@ -70,7 +70,7 @@ QUIET: Final = -1.5
 """Relative mel power of the silence before a stream: the typical value of quiet frames in speech."""
 
 
-def heard_shape(heard: Heard) -> tuple[int, ...]:
+def heard_shape(heard: SpeechInput) -> tuple[int, ...]:
     """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
     return (ROWS_PER_FRAME, NUM_MELS) if heard == "paper" else (NUM_STATES,)
 
@@ -80,7 +80,7 @@ def relative_mel(features: SpeechFeatures) -> Float32:
     return relative_energy(features.mel, features.speech_probability)
 
 
-def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
+def heard_clip(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *heard_shape].
 
     Raises:
@@ -237,7 +237,7 @@ class HeteroGrid(Grid):
         return amplified(self._style.rest_mouth + offsets, self._style)
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `hetero`. Arguments and errors: see services.motion.predictor.Predictor.
 
     If the style was encoded for another method, the footage is the reference.
@@ -260,7 +260,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)
     refined = style.adding(**{CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)})
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
 def _vector_shape(models: MotionModels) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_wei
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.grid import Grid, MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
@@ -96,7 +96,7 @@ _PRIOR_FRAMES: Final = 50.0
 
 def personalized(
     model: SpeechMapModel, hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
-) -> Iterator[Step]:
+) -> Iterator[StyleStep]:
     """Refine a style.
 
     Args:
@@ -130,7 +130,7 @@ def personalized(
         for measure, closing in ((mouth_opening, closed_lips_weights(closed, WHOLE)), (lip_width, np.zeros_like(closed)))
     ]
     refined = style.adding(**{CORRECTION: correction, GAINS: np.array(gains, np.float32)})
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
 def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32) -> float:
@@ -159,7 +159,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     def open_grid(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> MotionGrid:
         return SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, constraints)
 
-    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
 
     return Predictor(

@@ -45,7 +45,7 @@ from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.personalization import (
     Missed,
-    Step,
+    StyleStep,
     WindowPrediction,
     frames_to_learn_from,
     predict_in_blocks,
@@ -231,7 +231,7 @@ MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `ugc`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
@@ -257,7 +257,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     loss = choice.loss if memory is None else memory.loss
     kept = {name: array for name, array in style.added.items() if name not in (CORRECTION, MOMENTS, MEMORY)}
     refined = replace(style, added={**kept, **learned})
-    yield Step(len(frames) + 1, len(frames) + 1, min(loss, 1.0), refined)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(loss, 1.0), refined)
 
 
 def _version(models: MotionModels) -> str:

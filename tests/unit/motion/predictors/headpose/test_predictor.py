@@ -26,8 +26,8 @@ from services.motion.predictors.headpose.predictor import (
     SPAN_FRAMES,
     HeadposeGrid,
     HeadposeModel,
-    Heard,
-    HeardStream,
+    SpeechInputStream,
+    SpeechOutputs,
     blink_start,
     blinks,
     cepstra,
@@ -200,7 +200,7 @@ def test_cepstra_are_the_cosine_transform_of_the_mel_rows() -> None:
 
 def test_what_is_heard_in_pieces_is_what_is_heard_at_once() -> None:
     features = SpeechFeatures.joined([random_features(130), silence(10)])
-    stream = HeardStream()
+    stream = SpeechInputStream()
     pieces = np.concatenate([stream.push(features[begin : begin + 7]) for begin in range(0, 140, 7)])
     assert pieces.tobytes() == heard_rows(features).tobytes()
 
@@ -217,13 +217,13 @@ def test_the_lstm_is_no_larger_than_serving_can_bear(models: MotionModels) -> No
     assert HeadposeModel.of(models).hidden <= 256
 
 
-def everything_heard(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Heard:
+def everything_heard(features: SpeechFeatures, num_frames: int, models: MotionModels) -> SpeechOutputs:
     steps = hear(features, num_frames, models)
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            answers: Heard = end.value
+            answers: SpeechOutputs = end.value
             return answers
 
 

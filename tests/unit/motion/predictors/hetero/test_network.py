@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS, HeteroNetwork
-from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, Heard, heard_shape
+from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, SpeechInput, heard_shape
 from tests.unit.motion.predictors.hetero.made import TINY
 
 
-@pytest.fixture(scope="module", params=get_args(Heard))
+@pytest.fixture(scope="module", params=get_args(SpeechInput))
 def network(request: pytest.FixtureRequest) -> HeteroNetwork:
     torch.manual_seed(1)
     network = HeteroNetwork(replace(TINY.network, heard=request.param)).eval()

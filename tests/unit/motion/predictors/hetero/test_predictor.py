@@ -24,9 +24,9 @@ from services.motion.predictors.hetero.predictor import (
     WINDOW,
     WINDOW_AHEAD,
     WINDOW_PAST,
-    Heard,
     HeteroGrid,
     HeteroModel,
+    SpeechInput,
     heard_clip,
     heard_shape,
     personalize,
@@ -106,8 +106,8 @@ def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, pers
     np.testing.assert_allclose(found, plain + np.float32(AMPLITUDE) * models.basis.reconstruct(shift * person.spread), atol=1e-4)
 
 
-@pytest.mark.parametrize("heard", get_args(Heard))
-def test_a_clip_is_heard_in_silence(heard: Heard) -> None:
+@pytest.mark.parametrize("heard", get_args(SpeechInput))
+def test_a_clip_is_heard_in_silence(heard: SpeechInput) -> None:
     features = with_states(random_features(30), STATES)
     rows = heard_clip(features, heard)
     assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *heard_shape(heard))
