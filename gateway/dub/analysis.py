@@ -232,7 +232,7 @@ class FootageAnalysis:
         spoken: AlignedSpeech | None = None
         lag = SoundLag()
         if self.info.audio:
-            sound = await self.hear()
+            sound = await self.extract_sound()
             features = sound.read_rows(heard)
             lag = await self.lag(rows, clip, features)
             # A renderer does not learn from a foreign voice either.
@@ -253,7 +253,7 @@ class FootageAnalysis:
         )
         return await enrolment.run()
 
-    async def hear(self) -> RecordFile:
+    async def extract_sound(self) -> RecordFile:
         """Return the features of the footage's own sound, at most SOUND_SECONDS.
 
         Raises:
@@ -290,7 +290,7 @@ class FootageAnalysis:
         if len(together) < MIN_ENROLMENT_FRAMES:
             return SoundLag()
         clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
-        return await measured_lag(self.stages, clip, (await self.hear()).read_rows(heard))
+        return await measured_lag(self.stages, clip, (await self.extract_sound()).read_rows(heard))
 
     @property
     def index(self) -> FaceIndex:
@@ -331,7 +331,7 @@ class FootageAnalysis:
 
     async def _fit_to_sound(self, face_id: int) -> float:
         """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
-        sound, faces = await self.hear(), self.workspace.faces
+        sound, faces = await self.extract_sound(), self.workspace.faces
         try:
             rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
         except NoUsableFootage:

@@ -104,15 +104,15 @@ def spans_of(frames: Int64) -> list[_FrameSpan]:
     return [_FrameSpan(int(part[0]), int(part[-1]) + 1, step) for part in np.split(frames, breaks)]
 
 
-def interpolated(known: Int64, values: Float32, wanted: Int64) -> Float32:
-    """Return values at the wanted frames, float32 [F, E]: linear between known frames, constant outside.
+def interpolated(known: Int64, values: Float32, frames: Int64) -> Float32:
+    """Return values at the target frames, float32 [F, E]: linear between known frames, constant outside.
 
     Args:
         known: int64 [K], ascending, K >= 1.
         values: float32 [K, E].
-        wanted: int64 [F].
+        frames: int64 [F].
     """
-    columns = [np.interp(wanted, known, column) for column in values.T.astype(np.float64)]
+    columns = [np.interp(frames, known, column) for column in values.T.astype(np.float64)]
     return np.asarray(np.stack(columns, 1), np.float32)
 
 

@@ -112,7 +112,7 @@ def records_need(
     own_sound: bool,
     keeps_expression: bool,
     background: VideoInfo | None,
-    taken: int,
+    used: int,
 ) -> DiskNeed:
     """Return the space that the records of a dub will take.
 
@@ -122,7 +122,7 @@ def records_need(
         own_sound: whether the footage has sound.
         keeps_expression: whether the film keeps the slow expression of the footage.
         background: picture of the background film of a dub with its own timeline; None: the footage is dubbed in place.
-        taken: bytes of records that an earlier run has written.
+        used: bytes of records that an earlier run has written.
     """
     needed = num_frames * FACE_RECORD.itemsize + motion_frames * FEATURE_RECORD.itemsize
     shown = num_frames if background is None else background.num_frames
@@ -131,7 +131,7 @@ def records_need(
         needed += motion_frames * FEATURE_RECORD.itemsize + num_frames * (MOTION_RECORD.itemsize + EXPRESSION_RECORD.itemsize)
     if background is not None:
         needed += shown * FACE_RECORD.itemsize + _film_bytes("ffv1", background, shown)
-    return DiskNeed(folder, needed - taken, "the job's records", "DUBSTAGE_DATA_DIR")
+    return DiskNeed(folder, needed - used, "the job's records", "DUBSTAGE_DATA_DIR")
 
 
 def windows_need(folder: Path, num_frames: int, scale: int, journalled: int) -> DiskNeed:
@@ -613,7 +613,7 @@ class DubJob:
             own_sound=bool(info.audio),
             keeps_expression=request.keeps_expression,
             background=film if own else None,
-            taken=workspace.allowance.taken,
+            used=workspace.allowance.used,
         )
         needs = [records, film_need(request.output, codec, film)]
         if self._store.folder is not None:

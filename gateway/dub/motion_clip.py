@@ -281,7 +281,7 @@ MOST_FRAMES: Final = 900
 """Most frames of a bank that is made from more than ten seconds: 36 s at 25 frames per second. More frames gain little, and cost
 time in every frame of a dub."""
 STRETCH_FRAMES: Final = 50
-"""Neighbours that are chosen together. Retrieval finds no window in the first five frames of a stretch. Short stretches also hold
+"""Neighbours that are chosen together. Retrieval finds no window in the first five frames of a span. Short stretches also hold
 mostly rare mouths, and the ordinary mouths are missed. The texture stage gives each stretch one exposure."""
 
 

@@ -178,7 +178,7 @@ class RecordFile:
         self._digest = new_digest() if self._size == 0 else None
         self.num_rows = self._size // dtype.itemsize
         if allowance is not None:
-            allowance.taken += self._size
+            allowance.used += self._size
 
     def append(self, rows: Array) -> None:
         """Append rows of the file's dtype.
@@ -204,9 +204,9 @@ class RecordFile:
         """Return length and digest of all records."""
         if self._digest is not None:
             return Checksum(self._size, self._digest.hexdigest())
-        return self.seal_on_disk()
+        return self.checksum_on_disk()
 
-    def seal_on_disk(self) -> Checksum:
+    def checksum_on_disk(self) -> Checksum:
         """Return length and digest of the file, read from beginning to end."""
         with self._in_folder(self.path.parent):
             self._file.flush()

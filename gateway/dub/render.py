@@ -31,7 +31,7 @@ class FilmInputs:
         usable: bool [T], frames whose mouth can be rendered.
         rows: int64 [T], face record of the target in each frame; -1: none.
         faces: FACE_RECORDs of the film.
-        mouths: returns the wanted mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
+        mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
     """
 
@@ -53,9 +53,9 @@ class FilmInputs:
         records = await asyncio.to_thread(self.faces.read_rows, self.rows[seen.start : seen.stop].tolist())
         mouths = await asyncio.to_thread(self.mouths, seen.start, seen.stop)
         frames = np.arange(seen.start, seen.stop)
-        wanted = (frames >= run.start) & (frames < run.stop)
+        targets = (frames >= run.start) & (frames < run.stop)
         speech = await asyncio.to_thread(self.speech, frames) if self.speech is not None else None
-        return await render_window(self.stages, self.config, FrameSpan(records, mouths, wanted, speech))
+        return await render_window(self.stages, self.config, FrameSpan(records, mouths, targets, speech))
 
     async def render_span(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span, whose usable frames may have gaps.

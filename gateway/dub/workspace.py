@@ -279,4 +279,4 @@ def _path(file: RecordFile | Path) -> Path:
 
 
 def _checksum_of(file: RecordFile | Path) -> Checksum | None:
-    return file.seal_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)
+    return file.checksum_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)

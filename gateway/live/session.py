@@ -169,8 +169,8 @@ class StageChain:
         yield requests.config
         async for reply in warps:
             index = self._sound.begins + reply.frame_index
-            wanted = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
-            shift = await asyncio.to_thread(performance.shift, index, wanted)
+            target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
+            shift = await asyncio.to_thread(performance.shift, index, target)
             self._shifts.append(shift)
             yield requests.item(
                 render_client.Conditions(

@@ -143,7 +143,7 @@ class PipelineSession:
         await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
         if await shot.select(FaceChoice("largest")) is None:
             raise NoUsableFootage(f"{path} shows no face", subject=str(path))
-        await shot.hear()
+        await shot.extract_sound()
         return shot
 
     @property
@@ -230,7 +230,7 @@ class PipelineSession:
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
     def phone_times(self) -> dict[Trigger, Float64]:
-        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound (Shot.hear), seconds."""
+        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound, seconds."""
         sound = self._shot.workspace.sound
         posteriorgram = sound.read(0, sound.num_rows)["posteriorgram"]
         return {kind: phone_times(posteriorgram, phones) for kind, phones in TRIGGERS.items()}
@@ -279,7 +279,7 @@ class PipelineSession:
         )
 
     def _mouths(self, actor: EnrolledClip, variant: Variant, speech: EvaluatedSpeech | None) -> Float32:
-        """Return the wanted mouths of every frame of the clip, float32 [T, 59, 3], head space."""
+        """Return the target mouths of every frame of the clip, float32 [T, 59, 3], head space."""
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
             return np.asarray(self._shot.workspace.faces.read_rows(rows)["mouth"], np.float32)

@@ -124,7 +124,7 @@ def better_of(name: str) -> Better:
     return "lower" if name in _LOWER else "higher"
 
 
-def figures_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
+def metrics_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     """Return FIGURES of one clip from its document (result_json.clip_document); what was not measured is left out.
 
     Args:
@@ -273,7 +273,7 @@ class TableRun:
         return tuple(
             FilledRow(
                 row=row,
-                per_clip={clip: figures_of(found, row.variant) for clip, found in self._documents.get(row.of, {}).items()},
+                per_clip={clip: metrics_of(found, row.variant) for clip, found in self._documents.get(row.of, {}).items()},
                 refused=tuple(self._refused.get(row.of, ())),
                 missing=self._missing.get(row.of.weights, ""),
             )

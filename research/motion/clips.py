@@ -46,7 +46,7 @@ def augmented(content: Float32, rows: Float32, settings: ContentAugmentation, rn
     """Return augmented content rows, float32 [R, 44].
 
     Args:
-        content: float32 [R, 44], rows of a stretch of speech, see features.content_rows.
+        content: float32 [R, 44], rows of a span of speech, see features.content_rows.
         rows: float32 [S, 44], S > R, all rows of the clip.
         settings: strength of the augmentation.
         rng: random numbers. The same state gives the same rows.

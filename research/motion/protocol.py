@@ -44,7 +44,7 @@ from services.motion.types import Motion, SpeechFeatures
 
 @dataclass(frozen=True, slots=True)
 class MotionScores:
-    """Scores of one stretch of footage; lengths in crop pixels.
+    """Scores of one span of footage; lengths in crop pixels.
 
     Attributes:
         frames: number of frames that count.
@@ -446,6 +446,6 @@ def selected_on(scores: Scores) -> Scores:
     return {name: score for name, score in scores.items() if name in SELECTED_ON}
 
 
-def figures(scores: Scores) -> dict[str, float]:
+def named_scores(scores: Scores) -> dict[str, float]:
     """Return the scores as figures by name: `GROUP SCORE`."""
     return {f"{group} {name}": value for group, values in scores.items() for name, value in values.items()}

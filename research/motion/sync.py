@@ -201,10 +201,10 @@ class SyncSampler:
 
     def draw(self, rng: np.random.Generator) -> SyncBatch[Float32]:
         """Draw a batch."""
-        contents, mouths, usables = zip(*(self._stretch(rng) for _ in range(self._config.batch_size)), strict=True)
+        contents, mouths, usables = zip(*(self._span(rng) for _ in range(self._config.batch_size)), strict=True)
         return SyncBatch(np.stack(contents), np.stack(mouths), np.stack(usables))
 
-    def _stretch(self, rng: np.random.Generator) -> tuple[Float32, Float32, Float32]:
+    def _span(self, rng: np.random.Generator) -> tuple[Float32, Float32, Float32]:
         clip = self._clips[self._draw(rng)]
         begin = int(rng.integers(len(clip.usable) - self._config.frames + 1))
         part = slice(begin, begin + self._config.frames)
@@ -222,7 +222,7 @@ def long_enough(clips: Clips, frames: int, folder: Path) -> Clips:
     """Return the clips that hold a stretch of so many frames.
 
     Args:
-        frames: frames of a stretch.
+        frames: frames of a span.
         folder: folder of the training set, for the message.
 
     Raises:
@@ -302,7 +302,7 @@ PREFIX: Final = "sync_"
 
 
 def contrastive_loss(audio: Tensor, mouth: Tensor, usable: Tensor, scale: Tensor) -> Tensor:
-    """Return the cross entropy of lag 0 among all lags of a stretch, plus that of each frame's own sound among all sounds.
+    """Return the cross entropy of lag 0 among all lags of a span, plus that of each frame's own sound among all sounds.
 
     Args:
         audio: [N, T, E], unit vectors of sound.

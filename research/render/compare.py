@@ -147,9 +147,9 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _mouth_db(clips: Sequence[HeldOut], made: Pictures, target: Pictures) -> float:
+def _mouth_db(clips: Sequence[HeldOut], drawn: Pictures, target: Pictures) -> float:
     points = [point for clip in clips for point in clip.landmarks]
-    return float(np.mean([frame_quality(*frame).psnr_db for frame in zip(made, target, points, strict=True)]))
+    return float(np.mean([frame_quality(*frame).psnr_db for frame in zip(drawn, target, points, strict=True)]))
 
 
 if __name__ == "__main__":

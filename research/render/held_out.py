@@ -58,16 +58,16 @@ def mouth_slices(box_landmarks: npt.NDArray[np.floating]) -> tuple[slice, slice]
     return slice(top, top + MOUTH_BOX[1]), slice(left, left + MOUTH_BOX[0])
 
 
-def frame_quality(made: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
+def frame_quality(drawn: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
     """Return the metrics of one frame.
 
     Args:
-        made: uint8 [160, 160, 3], the drawn face, blended.
+        drawn: uint8 [160, 160, 3], the drawn face, blended.
         truth: uint8 [160, 160, 3], the footage.
         box_landmarks: float [59, 2], landmarks of the footage, box pixels.
     """
     rows, columns = mouth_slices(box_landmarks)
-    got, want = made[rows, columns], truth[rows, columns]
+    got, want = drawn[rows, columns], truth[rows, columns]
     error = float(np.mean((got.astype(np.float64) - want) ** 2))
     grey_got, grey_want = (cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float64) for part in (got, want))
     return Quality(

@@ -166,11 +166,11 @@ class Pairs:
     """Control points of N pairs of sequences.
 
     Attributes:
-        wanted: float32 [N, 13, 86, 2], box pixels.
+        target: float32 [N, 13, 86, 2], box pixels.
         source: float32 [N, 13, 86, 2], box pixels.
     """
 
-    wanted: Float32
+    target: Float32
     source: Float32
 
 

@@ -118,7 +118,7 @@ class RunFolder:
         torch.save(dict(state), content)
         write_whole(self.path / _CHECKPOINT, content.getvalue())
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append figures to curves.csv: one line a figure, with the columns step, figure and value."""
         path = self.path / _CURVES
         is_new = not path.is_file()
@@ -126,7 +126,7 @@ class RunFolder:
             writer = csv.writer(stream)
             if is_new:
                 writer.writerow(("step", "figure", "value"))
-            writer.writerows((step, name, repr(float(value))) for name, value in figures.items())
+            writer.writerows((step, name, repr(float(value))) for name, value in metrics.items())
 
     def draw_curves(self) -> None:
         """Draw curves.png from curves.csv: one small plot a figure."""

@@ -111,9 +111,9 @@ class PosteriorgramRows:
         self._last_window = b""
         self._last_block: Float32 = np.zeros((0, NUM_PHONES), np.float32)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._cepstra = np.concatenate([self._cepstra, heard.cepstra])
+        self._cepstra = np.concatenate([self._cepstra, sound.cepstra])
 
     @property
     def num_known(self) -> int:

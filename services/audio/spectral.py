@@ -153,9 +153,9 @@ class MelRows:
     def __init__(self) -> None:
         self._rows: Float32 = np.zeros((0, NUM_MELS), np.float32)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, heard.mel])
+        self._rows = np.concatenate([self._rows, sound.mel])
 
     @property
     def num_known(self) -> int:
@@ -176,9 +176,9 @@ class MfccRows:
         # The cepstra begin two rows before the next block.
         self._rows = silent_rows(DELTA_CONTEXT_ROWS)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, heard.cepstra])
+        self._rows = np.concatenate([self._rows, sound.cepstra])
 
     @property
     def num_known(self) -> int:

@@ -161,9 +161,9 @@ class SpeechStateRows:
         self._last_window = b""
         self._last_answer: Float32 = np.zeros((0, ROWS_PER_VIDEO_FRAME, NUM_STATES), np.float32)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, self._spectral.push(heard.samples)])
+        self._rows = np.concatenate([self._rows, self._spectral.push(sound.samples)])
 
     @property
     def num_known(self) -> int:

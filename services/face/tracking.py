@@ -194,18 +194,18 @@ class IdentityBook:
     def __init__(self) -> None:
         self._persons: list[_KnownPerson] = []
 
-    def recognise(self, face: RawFace, shot: int, taken: set[int], *, whole: bool) -> int:
+    def recognise(self, face: RawFace, shot: int, assigned: set[int], *, whole: bool) -> int:
         """Return the id of a new face: the id of the absent person with the best fit, else a new id.
 
         Args:
             face: the reading.
             shot: number of the shot.
-            taken: ids of faces in this frame.
+            assigned: ids of faces in this frame.
             whole: whether the mouth area is inside the picture. The place alone decides for a cut-off face.
         """
         best: tuple[float, int] | None = None
         for face_id, person in enumerate(self._persons):
-            if face_id in taken:
+            if face_id in assigned:
                 continue
             shape = float(np.sqrt(((_shape(face) - person.shape) ** 2).sum(axis=-1).mean()))
             width = _FACE_WIDTH_PX * max(face.pose.scale, person.scale)

@@ -54,7 +54,7 @@ class PredictConfig:
 
     Attributes:
         method: name of the predictor.
-        timeline: times of the wanted motion frames.
+        timeline: times of the target motion frames.
         num_frames: number of motion frames to answer. 0: as many as the features cover.
         without_style: use the style of the mean speaker.
         whole_speech: the speech is there as a whole, so answers may wait for later features.

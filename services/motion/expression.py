@@ -124,7 +124,7 @@ class ExpressionGrid(Grid):
         models: MotionModels,
         style: Style,
         constraints: ConstraintConfig | None,
-        heard: Float32,
+        inputs: Float32,
         ahead: int,
     ) -> None:
         """Start at the first frame.
@@ -132,10 +132,10 @@ class ExpressionGrid(Grid):
         Args:
             model: the predictor's network.
             constraints: see Grid.
-            heard: see Grid.
+            inputs: see Grid.
             ahead: see Grid.
         """
-        super().__init__(style, constraints, heard, ahead)
+        super().__init__(style, constraints, inputs, ahead)
         self._basis, self._coefficients = model.basis, model.coefficients
         self._spread = expression_spread(style.spread, models.basis, model.basis)
 

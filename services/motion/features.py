@@ -92,7 +92,7 @@ def relative_energy(energy: Float32, speech_probability: Float32, begin: int = 0
     Args:
         energy: float32 [T, 4, 4] from the start of the stream, or from 100 frames before `begin`.
         speech_probability: float32 [T].
-        begin: first wanted frame.
+        begin: first target frame.
 
     Returns:
         float32 [T - begin, 4, 4], within [-3, 3].

@@ -89,7 +89,7 @@ class MotionStream:
 
         Args:
             grid: the predictor of one person on the 25 frames/s grid.
-            timeline: times of the wanted motion frames.
+            timeline: times of the target motion frames.
             num_frames: number of motion frames to answer. 0: as many as the features cover.
 
         Raises:

@@ -339,7 +339,7 @@ MAX_TURN_DEGREES: Final = 18.0
 DEPTH_GAIN: Final = 1.4
 """Depth of the picture's surface divided by the depth of the mesh. A turned picture shows no new side of the nose and no new
 shadow,
-so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the wanted yaw and .67 of the pitch
+so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the target yaw and .67 of the pitch
 with the mesh's own depth, and by .92 and .89 with this factor (means)."""
 _ITERATIONS: Final = 16
 _EYE_MARGIN_PX: Final = 2.0
@@ -388,7 +388,7 @@ class PortraitRotation:
         """Return the portrait with its head in another pose.
 
         Args:
-            pose: wanted, in the portrait's pixels.
+            pose: target pose, in the portrait's pixels.
             blink: closure of the eyes, 0 as in the portrait to 1 shut.
         """
         check_not_cancelled()

@@ -181,7 +181,7 @@ class PortraitFrame:
 
     Attributes:
         frame_index: place in the stream.
-        pose: wanted, in the portrait's pixels.
+        pose: target pose, in the portrait's pixels.
         blink: closure of the eyes, 0 as in the portrait to 1 shut.
     """
 

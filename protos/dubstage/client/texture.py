@@ -75,11 +75,11 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A wanted mouth in a background frame.
+    """A target mouth in a background frame.
 
     Attributes:
         frame_index: number of the output frame. The first frame of a stream may have any number.
-        motion: the wanted mouth, from `motion.predict_motion` or `motion.motion_frame`.
+        motion: the target mouth, from `motion.predict_motion` or `motion.motion_frame`.
         pose: of the head in the background frame.
         context_only: the frame is context of other frames and gets no answer.
     """
@@ -92,14 +92,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WarpedMouth:
-    """A texture of the bank, warped to a wanted mouth.
+    """A texture of the bank, warped to a target mouth.
 
     Attributes:
         frame_index: number of the output frame.
         picture: uint8 RGB [160, 160, 3].
-        box_landmarks: the wanted landmarks, float32 [59, 2] in box pixels.
+        box_landmarks: the target landmarks, float32 [59, 2] in box pixels.
         bank_frame_index: number of the retrieved frame in the footage.
-        distance: mean L1 distance of retrieved and wanted landmarks, head-space pixels.
+        distance: mean L1 distance of retrieved and target landmarks, head-space pixels.
         fitting_error: of the spline, box pixels; 0 if there is no spline.
         bending_energy: of the spline; 0 if there is no spline.
         detail: fine band of the retrieved frame's luma plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
@@ -130,11 +130,11 @@ class Backgrounds:
 
 @dataclass(frozen=True, slots=True)
 class PortraitFrame:
-    """A wanted pose of a portrait.
+    """A target pose of a portrait.
 
     Attributes:
         frame_index: number of the output frame.
-        pose: the wanted pose, in the portrait's pixels.
+        pose: the target pose, in the portrait's pixels.
         blink: closure of the eyes, 0 as in the portrait to 1 shut.
     """
 
@@ -298,7 +298,7 @@ def match_backgrounds(
     Args:
         footage_poses: head-pose vectors of the footage, float64 [F, 6] (docs/coordinates.md).
         usable: footage frames that may be a background, bool [F].
-        predicted_poses: the wanted head poses, float64 [T, 6].
+        predicted_poses: the target head poses, float64 [T, 6].
         shot_cuts: footage frames that begin a shot; no path crosses a cut.
     """
     return pb.MatchBackgroundsRequest(

@@ -46,7 +46,7 @@ from services.motion.predictors.everybody.predictor import (
     WINDOW,
     WINDOW_PAST,
     EverybodyModel,
-    heard_clip,
+    network_input,
 )
 from services.motion.style import Style
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
@@ -147,7 +147,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> Eve
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
     """
-    target, rows = space.target(clip.mouth_landmarks, clip.usable), heard_clip(clip.features, silence)
+    target, rows = space.target(clip.mouth_landmarks, clip.usable), network_input(clip.features, silence)
     return EverybodyClip(rows, target.coefficients, target.spread, np.flatnonzero(clip.usable), clip.apart)
 
 
@@ -306,7 +306,7 @@ class TorchEverybody:
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = np.ascontiguousarray(windows_of(heard_clip(features, self._silence)))
+        windows = np.ascontiguousarray(windows_of(network_input(features, self._silence)))
         coefficients = self._network(torch.from_numpy(windows).to(self._device)).cpu().numpy()
         spread = expression_spread(style.spread, self._space.mouth, self._space.expression)
         return expressed(coefficients * spread, self._space.expression, style)

@@ -62,7 +62,7 @@ from services.motion.predictors.everyone.network import (
     EveryoneNetwork,
     FilterAlone,
 )
-from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, heard_clip, heard_frames, num_channels
+from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, input_frames, network_input, num_channels
 from services.motion.speech_states import STATES, SpeechInput, neighbours, silent_states, states_of
 from services.motion.style import Style, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
@@ -198,7 +198,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard:
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 HEARD: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
-"""Frames of speech of a stretch: a window, and what the filter hears around the window."""
+"""Frames of speech of a span: a window, and what the filter hears around the window."""
 MARGIN: Final = 2 * HEARD
 """Frames of silence around a clip, from which stretches may be drawn."""
 
@@ -265,10 +265,10 @@ class EveryoneBatchSampler:
 
     def draw(self, rng: np.random.Generator) -> EveryoneBatch[Float32]:
         """Draw one batch."""
-        rows = [self._stretch(rng) for _ in range(self._config.batch_size)]
+        rows = [self._span(rng) for _ in range(self._config.batch_size)]
         return EveryoneBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
-    def _stretch(self, rng: np.random.Generator) -> tuple[Array, ...]:
+    def _span(self, rng: np.random.Generator) -> tuple[Array, ...]:
         """Draw a stretch that lies within the clip by half at least."""
         clip = self._clips[self._draw(rng)]
         speed = float(np.exp(rng.uniform(*np.log(self._config.speed_range))))
@@ -282,7 +282,7 @@ class EveryoneBatchSampler:
         states = rows_between(clip.states, start - speed * FILTER_PAST + speed * np.arange(HEARD))
         jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
         return (
-            heard_frames(content, states, self._heard),
+            input_frames(content, states, self._heard),
             rows_between(clip.offsets, frames) - jitter,
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
@@ -350,7 +350,7 @@ class TorchEveryone:
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = torch.from_numpy(heard_clip(features, self._heard)).to(self._device).unfold(0, WINDOW, 1).permute(0, 2, 1)
+        windows = torch.from_numpy(network_input(features, self._heard)).to(self._device).unfold(0, WINDOW, 1).permute(0, 2, 1)
         coefficients = self._network(windows.contiguous()).cpu().numpy()
         spread = expression_spread(style.spread, self._space.mouth, self._space.expression)
         return expressed(np.asarray(coefficients * spread, np.float32), self._space.expression, style)

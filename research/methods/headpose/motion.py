@@ -73,9 +73,9 @@ from services.motion.predictors.headpose.predictor import (
     NUM_COEFFICIENTS,
     HeadposeModel,
     cepstra,
-    heard_before,
-    heard_clip,
-    heard_rows,
+    input_before,
+    input_rows,
+    network_input,
 )
 from services.motion.style import Style, measure_mouth
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
@@ -143,7 +143,7 @@ class HeadposeClip:
     """One clip, ready to be drawn from.
 
     Attributes:
-        rows: float32 [T, 4, 64], see inputs.heard_rows.
+        rows: float32 [T, 4, 64], see inputs.input_rows.
         expression: float32 [T, E], see expression_space.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
@@ -179,7 +179,7 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> Head
     """
     target = space.target(clip.mouth_landmarks, clip.usable)
     pose = np.clip(clip_poses(clip) / spread, -3.0, 3.0)
-    return HeadposeClip(heard_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
+    return HeadposeClip(input_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
     sums = RidgeSums(CHANNELS * config.network.window, len(space.expression.typical_spread))
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         target = space.target(clip.mouth_landmarks, clip.usable)
-        rows = heard_rows(clip.features) * channels
+        rows = input_rows(clip.features) * channels
         add_to(sums, rows, target.coefficients, clip.usable, float(weight), config.network, apart=clip.apart)
     return HeadposeFilter(solved(sums, config.filter_strength, config.network, channels), channels, config.network)
 
@@ -304,7 +304,7 @@ class HeadposeSampler:
             pose.append(clip.pose[part])
             usable.append(clip.usable[part].astype(np.float32))
             held += len(rows[-1])
-        window = np.concatenate([heard_before(config.past), *rows])
+        window = np.concatenate([input_before(config.past), *rows])
         ends = [np.concatenate(parts)[:length] for parts in (expression, pose, usable)]
         assert ends[1].shape == (length, POSE_SIZE)
         return window, ends[0], ends[1], ends[2]
@@ -507,7 +507,7 @@ class TorchHeadpose:
     def raw(self, features: SpeechFeatures) -> HeadposeOutput:
         """Return the network's own answer for a clip of T frames, on the CPU: [1, T, ...]."""
         config = self._network.config
-        rows = heard_clip(features, config.past, config.ahead) * self._channels
+        rows = network_input(features, config.past, config.ahead) * self._channels
         zero = torch.zeros(1, config.hidden, device=self._device)
         answer = self._network(torch.from_numpy(rows.astype(np.float32))[None].to(self._device), zero, zero)
         return HeadposeOutput(*(value.cpu() for value in answer))

@@ -57,8 +57,8 @@ from services.motion.predictors.hetero.predictor import (
     REFERENCE_FRAMES,
     SERVED,
     WINDOW,
-    heard_clip,
-    heard_shape,
+    input_shape,
+    network_input,
     person_of,
 )
 from services.motion.speech_states import STATES
@@ -184,7 +184,7 @@ class TorchHetero:
     @torch.no_grad()
     def coefficients(self, features: SpeechFeatures, person: tuple[Float32, Float32]) -> Float32:
         """Return the generator's answer to a clip, float32 [T, K] in units of the spread; `person` is as `person` returns it."""
-        inputs = (heard_clip(features, self._network.config.heard), *person)
+        inputs = (network_input(features, self._network.config.heard), *person)
         speech, reference, pose = (torch.from_numpy(each)[None].to(self._device) for each in inputs)
         answer: Float32 = self._network(speech, reference, pose)[0].cpu().numpy()
         return answer
@@ -299,7 +299,7 @@ def specs(config: HeteroConfig) -> tuple[MotionExportSpec, MotionExportSpec]:
     """Return the descriptions of the generator and of the encoders of the person."""
     limits: dict[str, Any] = {"tolerance": _TOLERANCE, "parity_runs": _PARITY_RUNS}
     vector = (1, config.embedding)
-    speech = (1, WINDOW, *heard_shape(config.heard))
+    speech = (1, WINDOW, *input_shape(config.heard))
     generator = MotionExportSpec(
         name=GENERATOR, inputs={"speech": speech, "reference": vector, "pose": vector}, outputs=("coefficients",), **limits
     )

@@ -82,14 +82,14 @@ def discriminator_outputs(discriminator: PatchDiscriminator, pictures: Tensor) -
     return DiscriminatorOutputs(scores, features)
 
 
-def feature_matching_loss(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+def feature_matching_loss(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Return the mean over layers of the mean absolute difference of features, in units of the real features' mean magnitude.
 
     Args:
-        made: features of drawn pictures.
+        drawn: features of drawn pictures.
         real: features of footage, without gradient.
     """
-    pairs = zip(made, real, strict=True)
+    pairs = zip(drawn, real, strict=True)
     return torch.stack([(got - want).abs().mean() / want.abs().mean().clamp_min(1e-3) for got, want in pairs]).mean()
 
 

@@ -345,8 +345,8 @@ class HeteroBatchConfig:
 
     Attributes:
         seen: stretches of clips with a face.
-        heard: stretches of speech without pictures; 0 is the ablation without heterogeneous sources.
-        frames: frames of a stretch that are answered.
+        heard: spans of speech without pictures; 0 is the ablation without heterogeneous sources.
+        frames: frames of a span that are answered.
         reference_frames: mouths that the reference encoder sees.
         speaker_exponent: a speaker with m frames is drawn in proportion to m to this power.
         speed_range: factors on the tempo.
@@ -445,14 +445,14 @@ class HeteroBatchSampler:
 
     def draw(self, rng: np.random.Generator) -> HeteroBatch[Float32]:
         """Draw one batch."""
-        rows = [self._stretch(rng, self._seen[place], place) for place in (self._draw_seen(rng) for _ in range(self._config.seen))]
+        rows = [self._span(rng, self._seen[place], place) for place in (self._draw_seen(rng) for _ in range(self._config.seen))]
         if self._draw_heard is not None:
             for _ in range(self._config.heard):
                 # Speech without pictures is shown with any person, because the teacher answers for everyone alike.
-                rows.append(self._stretch(rng, self._heard[self._draw_heard(rng)], self._draw_seen(rng)))
+                rows.append(self._span(rng, self._heard[self._draw_heard(rng)], self._draw_seen(rng)))
         return HeteroBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
-    def _stretch(self, rng: np.random.Generator, source: PaddedClip, person: int) -> tuple[Array, ...]:
+    def _span(self, rng: np.random.Generator, source: PaddedClip, person: int) -> tuple[Array, ...]:
         config = self._config
         length = config.frames + SHRINKS
         speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))

@@ -60,7 +60,7 @@ from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT, bilabial_probability, content_before
 from services.motion.predictors.ugc.network import StyleEncoder, UgcConfig, UgcNetwork
-from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD, WINDOW_PAST, heard_clip
+from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD, WINDOW_PAST, network_input
 from services.motion.style import Style, StyleCode, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
@@ -315,7 +315,7 @@ class TorchUgc:
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = torch.from_numpy(heard_clip(features)).to(self._device).unfold(0, WINDOW, 1).permute(0, 3, 1, 2)
+        windows = torch.from_numpy(network_input(features)).to(self._device).unfold(0, WINDOW, 1).permute(0, 3, 1, 2)
         modulation = torch.tensor(style.modulation, device=self._device)[None].expand(len(windows), -1, -1, -1)
         coefficients = self._network(windows, modulation)
         offsets = self._basis.reconstruct(coefficients[:, WINDOW_PAST].cpu().numpy() * style.spread)

@@ -354,7 +354,7 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int,
         mouth: float32 [F, 59, 3], head space.
         index: int64 [F], strictly increasing; neighbours in time differ by 1.
         max_frames: largest number of frames to keep.
-        length: frames of a stretch, at least 1.
+        length: frames of a span, at least 1.
 
     Raises:
         Cancelled: the current call is over.

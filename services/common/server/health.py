@@ -99,7 +99,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """
         await self._check_size(request, context)
         host = _host(context)
-        await self._check_room(host, context)
+        await self._check_space(host, context)
         changed = asyncio.Event()
         self._watches[changed] = host
         shown = None
@@ -122,7 +122,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if (num_bytes := request.ByteSize()) > _MAX_USED_BYTES:
             await _refuse(_too_long(num_bytes), context, self._stage)
 
-    async def _check_room(self, host: str, context: Context) -> None:
+    async def _check_space(self, host: str, context: Context) -> None:
         if len(self._watches) >= MAX_WATCHES:
             text = f"{MAX_WATCHES} callers watch the health of this server, and no more may; ask with Check, or watch later"
             await _refuse(Overloaded(text, retry_after_s=_RETRY_S), context, self._stage)

@@ -246,7 +246,7 @@ def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: fl
 
         mean over stretches of max_t max(0, o_t - rest) / range
 
-    The largest opening of a stretch counts, because the mouth has to be at rest and to stay there. So the length of the silence
+    The largest opening of a span counts, because the mouth has to be at rest and to stay there. So the length of the silence
     does not matter.
 
     Args:

@@ -77,7 +77,7 @@ def identity_removed(features: SpeechFeatures) -> Float32:
     return found
 
 
-def heard_rows(removed: Float32, content: Float32) -> Float32:
+def input_rows(removed: Float32, content: Float32) -> Float32:
     """Return network inputs, float32 [T, 4, 24].
 
     Args:
@@ -87,10 +87,10 @@ def heard_rows(removed: Float32, content: Float32) -> Float32:
     return np.concatenate([removed, np.float32(ENERGY_SCALE) * content[..., NUM_PHONES:]], axis=-1)
 
 
-def heard_silence(num_frames: int, row: Float32) -> Float32:
+def silent_input(num_frames: int, row: Float32) -> Float32:
     """Return network inputs of the silence before a stream, float32 [T, 4, 24]; `row` [20] is the ID-removed row of silence."""
     removed = np.broadcast_to(row, (num_frames, ROWS_PER_FRAME, len(row))).astype(np.float32)
-    return heard_rows(removed, content_before(num_frames))
+    return input_rows(removed, content_before(num_frames))
 
 
 def silent_speech(num_frames: int, row: Float32) -> SpeechFeatures:
@@ -99,14 +99,14 @@ def silent_speech(num_frames: int, row: Float32) -> SpeechFeatures:
     return replace(silence(num_frames), extra={FEATURE: rows})
 
 
-def heard_clip(features: SpeechFeatures, row: Float32) -> Float32:
+def network_input(features: SpeechFeatures, row: Float32) -> Float32:
     """Return network inputs of a whole clip of T frames with the silence around the clip: float32 [20 + T + 4, 4, 24].
 
     Raises:
         InvalidRequest: the features have no ID-removed cepstra.
     """
     rows = SpeechFeatures.joined([features, silent_speech(WINDOW_AHEAD, row)])
-    return np.concatenate([heard_silence(WINDOW_PAST, row), heard_rows(identity_removed(rows), content_rows(rows))])
+    return np.concatenate([silent_input(WINDOW_PAST, row), input_rows(identity_removed(rows), content_rows(rows))])
 
 
 class EverybodyModel(ExpressionModel):
@@ -130,7 +130,7 @@ class EverybodyModel(ExpressionModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [25, 4, 24], see heard_rows.
+            window: float32 [25, 4, 24], see input_rows.
         """
         coefficients: Float32 = run(self._network, window=window[None])[0][0]
         return coefficients
@@ -156,7 +156,7 @@ class EverybodyGrid(ExpressionGrid):
             hearing: which speech map answers the other part of the mouth.
         """
         self._model, self._hearing = EverybodyModel.of(models), hearing
-        heard = beside_states(heard_silence(WINDOW_PAST, self._model.silence), silent_states(WINDOW_PAST))
+        heard = beside_states(silent_input(WINDOW_PAST, self._model.silence), silent_states(WINDOW_PAST))
         super().__init__(self._model, models, style, constraints, heard, WINDOW_AHEAD)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
         self._contents = ContentStream()
@@ -168,7 +168,7 @@ class EverybodyGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         """Return the network's inputs and the states of the speech encoder, float32 [T, 96 + 192]."""
         states = states_of(features, self._hearing.feature)
-        return beside_states(heard_rows(identity_removed(features), self._contents.push(features)), states)
+        return beside_states(input_rows(identity_removed(features), self._contents.push(features)), states)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._spoken)
@@ -203,7 +203,7 @@ def personalized(
     """
     frames = frames_to_learn_from(footage.usable)
     model, speech_map = EverybodyModel.of(models), SpeechMapModel.of(models)
-    rows = heard_clip(features, model.silence)
+    rows = network_input(features, model.silence)
     states = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     network_spread = expression_spread(style.spread, models.basis, model.basis)
     spread = speech_map.spread(style.spread, models).astype(np.float64)
@@ -213,8 +213,8 @@ def personalized(
         offsets = model.basis.reconstruct(network_spread * model.predict(rows[frame : frame + WINDOW]))
         network = speech_map.basis.project(offsets) / spread
         mapped = speech_map.maps[hearing.feature].predict(states[frame])
-        wanted_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
-        return WindowPrediction(np.asarray(wanted_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
+        target_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
+        return WindowPrediction(np.asarray(target_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread**2)

@@ -78,13 +78,13 @@ def num_channels(heard: SpeechInput) -> int:
     return {"paper": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
 
 
-def heard_frames(content: Float32, states: Float32, heard: SpeechInput) -> Float32:
+def input_frames(content: Float32, states: Float32, heard: SpeechInput) -> Float32:
     """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
     rows = content.reshape(len(content), -1)
     return {"paper": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
 
 
-def heard_clip(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
+def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
@@ -93,7 +93,7 @@ def heard_clip(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])
     states = silent_states(len(rows)) if heard == "paper" else states_of(rows)
-    return heard_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)
+    return input_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)
 
 
 class EveryoneModel(ExpressionModel):
@@ -108,7 +108,7 @@ class EveryoneModel(ExpressionModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [36, 192], see heard_clip.
+            speech: float32 [36, 192], see network_input.
         """
         coefficients: Float32 = run(self._network, speech=speech[None])[0][0]
         return coefficients
@@ -223,7 +223,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         footage, relative to the network alone. A coefficient counts by how far the coefficient moves the mouth.
     """
     frames = frames_to_learn_from(footage.usable)
-    rows, model = heard_clip(features), EveryoneModel.of(models)
+    rows, model = network_input(features), EveryoneModel.of(models)
     spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
     weight = movement_weights(spread, model.basis)
     target = true_coefficients(footage, frames, style, model.basis, spread)

@@ -136,7 +136,7 @@ def relative_cepstra(rows: Float32, speech_probability: Float32, begin: int = 0)
     Args:
         rows: float32 [T, 4, 20] from the start of the stream, or from 100 frames before `begin`.
         speech_probability: float32 [T].
-        begin: first wanted frame.
+        begin: first target frame.
     """
     result = np.empty((len(rows) - begin, *rows.shape[1:]), np.float32)
     weight = speech_probability.astype(np.float64) + _PAUSE_WEIGHT
@@ -148,20 +148,20 @@ def relative_cepstra(rows: Float32, speech_probability: Float32, begin: int = 0)
     return np.clip(result, -_LIMIT, _LIMIT)
 
 
-def heard_rows(features: SpeechFeatures) -> Float32:
+def input_rows(features: SpeechFeatures) -> Float32:
     """Return network inputs of a whole stream: float32 [T, 4, 64], content rows (features.content_rows) and relative cepstra."""
     return np.concatenate([content_rows(features), relative_cepstra(cepstra(features.mel), features.speech_probability)], axis=-1)
 
 
-def heard_before(num_frames: int) -> Float32:
+def input_before(num_frames: int) -> Float32:
     """Return network inputs of the silence before a stream, float32 [T, 4, 64]."""
     silent = np.zeros((num_frames, ROWS_PER_FRAME, NUM_COEFFICIENTS), np.float32)
     return np.concatenate([content_before(num_frames), silent], axis=-1)
 
 
-def heard_clip(features: SpeechFeatures, past: int, ahead: int) -> Float32:
+def network_input(features: SpeechFeatures, past: int, ahead: int) -> Float32:
     """Return network inputs of a whole clip of T frames with the silence around the clip: float32 [past + T + ahead, 4, 64]."""
-    return np.concatenate([heard_before(past), heard_rows(SpeechFeatures.joined([features, silence(ahead)]))])
+    return np.concatenate([input_before(past), input_rows(SpeechFeatures.joined([features, silence(ahead)]))])
 
 
 def content_of(rows: Float32) -> Float32:
@@ -170,7 +170,7 @@ def content_of(rows: Float32) -> Float32:
 
 
 class SpeechInputStream:
-    """Network inputs of a stream that comes in pieces: the same bytes as `heard_rows` of the whole stream."""
+    """Network inputs of a stream that comes in pieces: the same bytes as `input_rows` of the whole stream."""
 
     def __init__(self) -> None:
         self._content = ContentStream()
@@ -246,7 +246,7 @@ class HeadposeModel(ExpressionModel):
         Each call runs one frame: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [W, 4, 64], see heard_rows.
+            window: float32 [W, 4, 64], see input_rows.
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """
@@ -417,7 +417,7 @@ class HeadposeGrid(ExpressionGrid):
         """
         self._model = HeadposeModel.of(models)
         past = max(self._model.past, MOUTH.past)
-        before = beside_states(heard_before(past), silent_states(past))
+        before = beside_states(input_before(past), silent_states(past))
         super().__init__(self._model, models, style, constraints, before, MOUTH.ahead)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, style, style.added.get(CORRECTION))
         self._head = HeadStream(models, style)
@@ -467,7 +467,7 @@ class SpeechOutputs:
     pooled: Float64
 
 
-def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[StyleStep, None, SpeechOutputs]:
+def speech_outputs(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[StyleStep, None, SpeechOutputs]:
     """Run map and network over the first frames of a clip.
 
     Args:
@@ -480,7 +480,7 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         The answers.
     """
     model = HeadposeModel.of(models)
-    rows = heard_clip(features, model.past, model.ahead)
+    rows = network_input(features, model.past, model.ahead)
     each = SpeechMapModel.of(models).maps[MOUTH.feature]
     windows = neighbours(states_of(features), MOUTH.past, MOUTH.ahead)
     h, c, stream = model.rest(), model.rest(), SignalStream(model.rhythm)
@@ -599,7 +599,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     head = head_style_of(style)
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     last = int(frames[-1]) + 1
-    heard = yield from hear(features, last, models)
+    heard = yield from speech_outputs(features, last, models)
     chosen, poses = np.isin(np.arange(last), frames), footage.head_poses[:last]
     weights = fit_weights(heard.signals, independent_scores(poses, head), head.steps, chosen, models)
     steps = corrected_steps(heard.signals, features.speech_probability[:last], poses, head, weights, chosen, models)

@@ -70,7 +70,7 @@ QUIET: Final = -1.5
 """Relative mel power of the silence before a stream: the typical value of quiet frames in speech."""
 
 
-def heard_shape(heard: SpeechInput) -> tuple[int, ...]:
+def input_shape(heard: SpeechInput) -> tuple[int, ...]:
     """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
     return (ROWS_PER_FRAME, NUM_MELS) if heard == "paper" else (NUM_STATES,)
 
@@ -80,8 +80,8 @@ def relative_mel(features: SpeechFeatures) -> Float32:
     return relative_energy(features.mel, features.speech_probability)
 
 
-def heard_clip(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
-    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *heard_shape].
+def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
+    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
 
     Raises:
         InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
@@ -140,7 +140,7 @@ class HeteroModel(PredictorModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [19, 192], see heard_clip.
+            speech: float32 [19, 192], see network_input.
             reference: float32 [C], vector of the person's reference mouths.
             pose: float32 [C], vector of the person's pose landmarks.
         """
@@ -249,7 +249,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     frames = frames_to_learn_from(footage.usable)
     if not knows_person(style):
         style = with_person(style, footage, models)
-    rows, model = heard_clip(features), HeteroModel.of(models)
+    rows, model = network_input(features), HeteroModel.of(models)
     reference, pose = person_of(style)
     target = true_coefficients(footage, frames, style, models.basis, style.spread)
 

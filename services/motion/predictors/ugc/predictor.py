@@ -65,7 +65,7 @@ _POOLED_PAST: Final = 6
 """Frames before the predicted frame that a person's correction hears."""
 
 
-def heard_clip(features: SpeechFeatures) -> Float32:
+def network_input(features: SpeechFeatures) -> Float32:
     """Return content rows of a whole clip of T frames with the silence around the clip: float32 [32 + T + 2, 4, 44]."""
     content = content_rows(SpeechFeatures.joined([features, silence(WINDOW_AHEAD)]))
     return np.concatenate([content_before(WINDOW_PAST), content])
@@ -239,7 +239,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         (correction.choose_ridge).
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
-    rows, model = heard_clip(features), UgcModel.of(models)
+    rows, model = network_input(features), UgcModel.of(models)
     target = true_coefficients(footage, frames, style, models.basis, style.spread)
 
     def predict(frame: int) -> WindowPrediction:

@@ -33,10 +33,10 @@ from services.motion.predictors.headpose.predictor import (
     cepstra,
     encode_head_style,
     head_style_of,
-    hear,
-    heard_rows,
+    input_rows,
     mean_head_speaker,
     personalize,
+    speech_outputs,
 )
 from services.motion.predictors.registry import added_style_shapes
 from services.motion.speech_map import MapMouth, SpeechMapModel, num_correction_inputs
@@ -202,7 +202,7 @@ def test_what_is_heard_in_pieces_is_what_is_heard_at_once() -> None:
     features = SpeechFeatures.joined([random_features(130), silence(10)])
     stream = SpeechInputStream()
     pieces = np.concatenate([stream.push(features[begin : begin + 7]) for begin in range(0, 140, 7)])
-    assert pieces.tobytes() == heard_rows(features).tobytes()
+    assert pieces.tobytes() == input_rows(features).tobytes()
 
 
 def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
@@ -218,7 +218,7 @@ def test_the_lstm_is_no_larger_than_serving_can_bear(models: MotionModels) -> No
 
 
 def everything_heard(features: SpeechFeatures, num_frames: int, models: MotionModels) -> SpeechOutputs:
-    steps = hear(features, num_frames, models)
+    steps = speech_outputs(features, num_frames, models)
     while True:
         try:
             next(steps)

@@ -27,8 +27,8 @@ from services.motion.predictors.hetero.predictor import (
     HeteroGrid,
     HeteroModel,
     SpeechInput,
-    heard_clip,
-    heard_shape,
+    input_shape,
+    network_input,
     personalize,
     relative_mel,
 )
@@ -109,8 +109,8 @@ def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, pers
 @pytest.mark.parametrize("heard", get_args(SpeechInput))
 def test_a_clip_is_heard_in_silence(heard: SpeechInput) -> None:
     features = with_states(random_features(30), STATES)
-    rows = heard_clip(features, heard)
-    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *heard_shape(heard))
+    rows = network_input(features, heard)
+    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *input_shape(heard))
     quiet = QUIET if heard == "paper" else 0.0
     assert (rows[:WINDOW_PAST] == quiet).all()
     own = relative_mel(features) if heard == "paper" else features.extra[STATES]

@@ -12,7 +12,7 @@ from research.motion.clips import Clips, clips_of
 from research.motion.protocol import pearson
 from research.training.trainset import TrainSet
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS
-from services.motion.predictors.hetero.predictor import SpeechInput, heard_shape
+from services.motion.predictors.hetero.predictor import SpeechInput, input_shape
 from services.motion.speech_states import STATES
 from services.motion.style import measure_mouth
 from tests.unit.motion.predictors.hetero.made import TINY, heterogeneous_set
@@ -53,7 +53,7 @@ def test_a_batch_has_stretches_with_a_face_and_stretches_of_speech_alone(sampler
 
 def test_shapes_fit_the_network(sampler: HeteroBatchSampler) -> None:
     batch, frames = sampler.draw(np.random.default_rng(0)), TINY.batches.frames
-    assert batch.speech.shape in {(4, frames + SHRINKS, *heard_shape(heard)) for heard in get_args(SpeechInput)}
+    assert batch.speech.shape in {(4, frames + SHRINKS, *input_shape(heard)) for heard in get_args(SpeechInput)}
     assert batch.phones.shape == (4, PHONES_BEFORE + frames + PHONES_AFTER, 4, 40)
     assert batch.offsets.shape == (4, frames, 59, 3)
     np.testing.assert_allclose(batch.phones.sum(axis=-1), 1.0, atol=1e-3)
