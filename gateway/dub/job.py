@@ -545,7 +545,7 @@ class DubJob:
             film = await passes.background(person, duration) if own else await passes.in_place(person)
             plan = passes.plan(film, person)
             self._analysed = True
-            # 4. The claim: contents of the film's manifest and watermark.
+            # 4. Claim: contents of the film's manifest and watermark.
             seal: FilmSeal | None = None
             mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
