@@ -1,4 +1,4 @@
-"""What a gateway once did to people, to films and to its callers while other work ran."""
+"""Past faults of a gateway that concerned people, films or callers while other work ran."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Tenant:
 
 @dataclass
 class Told:
-    """What one caller saw.
+    """Results of one caller.
 
     Attributes:
         tenant: whose caller.

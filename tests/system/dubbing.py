@@ -1,4 +1,4 @@
-"""What system tests share: the demo's speech, dubs in this process, cuts of clips, and looks at what came out."""
+"""Parts that system tests share: the demo's speech, dubs in this process, cuts of clips, and checks of the films."""
 
 from __future__ import annotations
 

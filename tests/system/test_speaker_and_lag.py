@@ -1,4 +1,4 @@
-"""Whose mouth is dubbed where two people are in the picture, and how far the sound lags behind it."""
+"""Tests of the choice of the speaker among two people, and of the lag of the sound."""
 
 from __future__ import annotations
 

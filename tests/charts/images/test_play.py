@@ -1,4 +1,4 @@
-"""What `charts/play` makes of the chart's output; the run itself needs podman and the images (docs/images.md)."""
+"""Tests of how `charts/play` changes the chart's output; the run itself needs podman and the images (docs/images.md)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pods(documents: list[Document]) -> dict[str, Document]:
 
 
 def variables(pod: Document) -> dict[str, str]:
-    """What the first container finds in its environment; of a variable that stands twice, the last value."""
+    """Return the environment of the first container; a variable that stands twice has its last value."""
     return {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
 
 

@@ -56,7 +56,7 @@ def enrol(actors: ActorStore, blobs: ArtefactStore, enrolled: EnrolledActor, con
 
 
 class Dubs:
-    """What dubs give the database to do.
+    """Work of dubs in the database.
 
     Args:
         actors: store of actors, in which ANN is enrolled.

@@ -1,4 +1,4 @@
-"""What a job keeps on disk: another run goes on from what is whole, and makes anew what is not."""
+"""Tests of a job's files on disk: another run goes on from whole files, and makes damaged files anew."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_each_index_knows_its_row() -> None:
 
 
 def action_of(exit_code: int, *, disrupted: bool = False) -> str:
-    """What the controller of Jobs does after a pod with an exit code: the first rule that matches; Count if none does."""
+    """Return the action of the Job controller after a pod with an exit code: the first rule that matches; Count if none does."""
     for rule in job()["spec"]["podFailurePolicy"]["rules"]:
         conditions = rule.get("onPodConditions", ())
         if disrupted and any(item["type"] == "DisruptionTarget" for item in conditions):

@@ -1,4 +1,4 @@
-"""What the health service tells callers that ask and callers that watch, and whom it refuses."""
+"""Tests of the health service: answers to Check and Watch, and refused callers."""
 
 from __future__ import annotations
 

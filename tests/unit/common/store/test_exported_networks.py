@@ -36,7 +36,7 @@ def test_a_file_that_does_not_fit_leaves_the_earlier_file_and_no_part(tmp_path: 
 
 @dataclass(frozen=True)
 class Facts:
-    """What an export says about itself."""
+    """Return the description of an export."""
 
     tolerance: float = 1e-4
 

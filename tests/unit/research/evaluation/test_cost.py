@@ -1,4 +1,4 @@
-"""What an evaluation says of a method's cost."""
+"""Tests of the cost of a method in an evaluation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPa
         work(100.0, 100.0)
     with meter.rendering(4):
         work(2.0, 3.0)
-    # What is rendered for another variant does not count.
+    # Frames that are rendered for another variant do not count.
     with meter.rendering(0):
         work(50.0, 50.0)
     with meter.rendering(6):
@@ -75,7 +75,7 @@ except OSError:
     peaks.append(None)
 print(json.dumps(peaks))
 """
-"""What a peak is before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
+"""Program that prints the peak before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
 
 
 def test_the_peak_is_that_of_what_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""What the generator is punished for."""
+"""Tests of the generator's losses."""
 
 from __future__ import annotations
 
