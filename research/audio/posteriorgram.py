@@ -490,10 +490,10 @@ class PosteriorgramTraining(Supervised[Windows]):
 
     def losses(self, batch: Windows) -> dict[str, Tensor]:
         """Return the cross-entropy, weighted mean over labelled rows."""
-        place = self.device.torch_device
-        labels = torch.from_numpy(batch.labels).to(place).long()
+        device = self.device.torch_device
+        labels = torch.from_numpy(batch.labels).to(device).long()
         targets = soft_targets(labels, self._config.neighbour_target, self._config.label_smoothing)
-        log_probabilities: Tensor = self.module(torch.from_numpy(batch.cepstra).to(place))
+        log_probabilities: Tensor = self.module(torch.from_numpy(batch.cepstra).to(device))
         weights = self._row_weights * (labels != IGNORED).float()
         per_row = -(targets * log_probabilities.float()).sum(dim=2) * weights
         return {"total": per_row.sum() / weights.sum().clamp(min=1.0)}

@@ -42,8 +42,8 @@ class TableRow:
 
     Attributes:
         label: name of the row.
-        of: the configuration whose figures it shows.
-        variant: the variant whose figures it shows.
+        of: the configuration whose metrics it shows.
+        variant: the variant whose metrics it shows.
     """
 
     label: str

@@ -137,7 +137,7 @@ EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
 CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
 """Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
-"""Columns whose means are figures of the papers."""
+"""Columns whose means are metrics of the papers."""
 _ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
 
 
@@ -180,7 +180,7 @@ class RunMeasures:
         measured: bool [T].
         lost_faces: measured frames on which the tracker found no face in the result.
         closures: closures of the lips on the bilabials of the part; None without a transcript.
-        extras: figures of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
+        extras: metrics of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
         phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
             (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
     """

@@ -162,7 +162,7 @@ class CostMeter:
         self._rendering = _ProcessCost(self._rendering.wall_s + spent.wall_s, self._rendering.cpu_s + spent.cpu_s)
         self._frames += num_frames
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return COSTS: means an enrolment (seconds), a frame of `full` (milliseconds), and MiB; NaN where not measured."""
         enrolments, frames = len(self._enrolments), self._frames
         values = (
@@ -194,7 +194,7 @@ def _share(total: float, count: int) -> float:
 def _forget_peak() -> bool:
     """Begin a new peak of the resident set. False: the kernel cannot, and its peak is that of all since the process began.
 
-    Such a peak may be that of another clip or method. So it is no figure of this one.
+    Such a peak may be that of another clip or method. So it is not measured for this one.
     """
     try:
         _CLEAR.write_text(_RESET_PEAK)
@@ -421,7 +421,7 @@ def evaluate_clip(
         truth=keeper.sample(None),
         samples={variant: sample for variant, sample in samples.items() if sample is not None},
         head_motion=head_motion,
-        cost=evaluation.cost.figures(),
+        cost=evaluation.cost.metrics(),
         video=keeper.video(),
     )
 

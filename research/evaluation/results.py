@@ -100,7 +100,7 @@ _DIGITS = 5
 
 
 def _number(value: float) -> float | None:
-    """Return a rounded number; None for NaN, which JSON does not have: the figure could not be measured."""
+    """Return a rounded number; None for NaN, which JSON does not have: the metric could not be measured."""
     return round(float(value), _DIGITS) if math.isfinite(value) else None
 
 
@@ -145,9 +145,9 @@ def clip_document(result: ClipResult) -> dict[str, Any]:
 def to_json(results: Sequence[ClipResult], method: str) -> dict[str, Any]:
     """Return the results as dictionaries, lists, numbers and text.
 
-    Each variant has METRICS, `intervals` (95 %, [low, high]), `paper` (the figures of the papers) and counts of frames.
+    Each variant has METRICS, `intervals` (95 %, [low, high]), `paper` (the metrics of the papers) and counts of frames.
     Every clip and the top level have `cost`. The top level has `means` (over clips) and `targets`. If the method moves
-    the head, every clip and the top level have `head_motion`, {row: {figure: number}} (head_motion.py).
+    the head, every clip and the top level have `head_motion`, {row: {metric: number}} (head_motion.py).
     """
     heads = head_means(results)
     return {
@@ -238,7 +238,7 @@ def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], network
 
     Args:
         of: the configuration.
-        asked: further things that the figures depend on, as JSON values: variants, seed, number of foreign speeches, transcript,
+        asked: further things that the metrics depend on, as JSON values: variants, seed, number of foreign speeches, transcript,
             digests of the networks for LPIPS and FID.
         networks: digest of the networks.
     """

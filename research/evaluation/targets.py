@@ -96,7 +96,7 @@ def _value(result: ClipResult, variant: Variant, metric: str) -> float:
 
 
 def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, float]:
-    """Return the mean over clips of every metric and paper figure of a variant that was measured."""
+    """Return the mean over clips of every metric, and every metric of the papers, of a variant that was measured."""
     names = {name for result in results if variant in result.variants for name in result.variants[variant].metrics}
     names |= {name for result in results if variant in result.variants for name in result.variants[variant].paper}
     means: dict[str, float] = {}
@@ -134,7 +134,7 @@ def check_targets(results: Sequence[ClipResult]) -> tuple[TargetCheck, ...]:
 
 
 def cost_means(results: Sequence[ClipResult]) -> dict[str, float]:
-    """Return the mean over clips of each figure of COSTS that was measured."""
+    """Return the mean over clips of each metric of COSTS that was measured."""
     means: dict[str, float] = {}
     for name in COSTS:
         values = np.array([result.cost.get(name, float("nan")) for result in results])
@@ -145,7 +145,7 @@ def cost_means(results: Sequence[ClipResult]) -> dict[str, float]:
 
 
 def head_means(results: Sequence[ClipResult]) -> dict[str, dict[str, float]]:
-    """Return the mean over clips of the scores of head motion, by row and figure; empty if the method does not move the head."""
+    """Return the mean over clips of the scores of head motion, by row and metric; empty if the method does not move the head."""
     scores = [result.head_motion.scores for result in results if result.head_motion is not None]
     if not scores:
         return {}

@@ -123,7 +123,7 @@ class Rendered:
         commanded: float32 [T], mouth opening that the renderer was asked for, crop pixels; None: the variant has none.
         native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution (native.py); None: not
             measured.
-        diagnostics: figures of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
+        diagnostics: metrics of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
     """
 
     crops: UInt8 = field(repr=False)
@@ -292,7 +292,7 @@ class VariantScores:
         metrics: value of each name of METRICS; NaN if it cannot be measured (closure without a transcript, silence_opening of all
             variants but `full`).
         intervals: bootstrap intervals of the metrics that are not NaN.
-        paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
+        paper: further metrics: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
             sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_motion.py) if the
             method moves the head.
         frames: measured frames over all folds. With several foreign speeches, a frame counts once.

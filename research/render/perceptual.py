@@ -173,10 +173,10 @@ class PerceptualTraining(Supervised[Examples]):
 
     def losses(self, batch: Examples) -> dict[str, Tensor]:
         """Return the losses of landmarks, blur and speaker, their weighted sum, and errors in pixels."""
-        recipe, place = self._recipe, self.device.torch_device
+        recipe, device = self._recipe, self.device.torch_device
         recognised = self.module(self._pictures(batch))
         values, logits = recognised.values.float(), recognised.speakers.float()
-        target, speakers = torch.from_numpy(batch.values).to(place), torch.from_numpy(batch.speakers).to(place)
+        target, speakers = torch.from_numpy(batch.values).to(device), torch.from_numpy(batch.speakers).to(device)
         landmark = F.smooth_l1_loss(values[:, :-1], target[:, :-1])
         blur = F.smooth_l1_loss(values[:, -1], target[:, -1])
         speaker = F.cross_entropy(logits, speakers)

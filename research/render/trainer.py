@@ -237,11 +237,11 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
     def __init__(self, recipe: RecipeT, inputs: TrainerInputs, network: NetworkT, judges: Mapping[str, nn.Module]) -> None:
         super().__init__(recipe.loop, inputs.device, inputs.source.people.rows)
         self.recipe, self._inputs = recipe, inputs
-        place = inputs.device.torch_device
-        self.network: NetworkT = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        device = inputs.device.torch_device
+        self.network: NetworkT = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.Adam(parameter_groups(self._trained()), recipe.learning_rate, betas=(0.9, 0.99))
-        self.judges = nn.ModuleDict(dict(judges)).to(place)
+        self.judges = nn.ModuleDict(dict(judges)).to(device)
         self.judge_optimiser = torch.optim.Adam(self.judges.parameters(), recipe.discriminator_learning_rate, betas=(0.5, 0.99))
         with self._only(self._trained()):
             self._objective = inputs.device.parallel(self.network, self._losses)

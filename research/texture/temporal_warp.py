@@ -273,8 +273,8 @@ class TemporalWarpTraining(Supervised[Pairs]):
         write_whole(folder / RUN_FILE, save(state))
 
     def _energies(self, network: nn.Module, pairs: Pairs) -> Energies:
-        place = self.device.torch_device
-        return stream_energies(network, torch.from_numpy(pairs.target).to(place), torch.from_numpy(pairs.source).to(place))
+        device = self.device.torch_device
+        return stream_energies(network, torch.from_numpy(pairs.target).to(device), torch.from_numpy(pairs.source).to(device))
 
     def _parts(self, energies: Energies) -> dict[str, Tensor]:
         return {

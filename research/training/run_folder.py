@@ -40,7 +40,7 @@ class Progress:
         best_step: step whose network is kept.
         best_score: score of that step; None: no check had a score.
         worse: checks without a better score since then.
-        figures: figures of the kept step's check.
+        figures: metrics of the kept step's check.
     """
 
     step: int = 0
@@ -119,7 +119,7 @@ class RunFolder:
         write_whole(self.path / _CHECKPOINT, content.getvalue())
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append figures to curves.csv: one line a figure, with the columns step, figure and value."""
+        """Append metrics to curves.csv: one line a metric, with the columns step, figure and value."""
         path = self.path / _CURVES
         is_new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as stream:
@@ -129,7 +129,7 @@ class RunFolder:
             writer.writerows((step, name, repr(float(value))) for name, value in metrics.items())
 
     def draw_curves(self) -> None:
-        """Draw curves.png from curves.csv: one small plot a figure."""
+        """Draw curves.png from curves.csv: one small plot a metric."""
         import matplotlib as mpl
 
         mpl.use("Agg")

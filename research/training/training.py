@@ -63,11 +63,11 @@ class Check:
     """Result of a check on held-out clips.
 
     Attributes:
-        figures: figures by name, for curves and card.
-        score: number to select the best step by, larger is better; None: the last step is kept, whatever the figures.
+        metrics: metrics by name, for curves and card.
+        score: number to select the best step by, larger is better; None: the last step is kept, whatever the metrics.
     """
 
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     score: float | None = None
 
 
@@ -97,7 +97,7 @@ class Training(ABC, Generic[BatchT]):
 
     @abstractmethod
     def learn(self, step: int, batches: Sequence[BatchT]) -> Mapping[str, float]:
-        """Make one step with this process's batches, and return figures for the curves.
+        """Make one step with this process's batches, and return metrics for the curves.
 
         Call `seed_pass` before each pass over a batch, so that noise does not depend on the number of processes.
         """

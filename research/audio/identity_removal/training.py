@@ -413,7 +413,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
 
     def __init__(self, opening: Opening) -> None:
         config: IdRemovalTrainingConfig = opening.config
-        data, place = opening.data, opening.device.torch_device
+        data, device = opening.data, opening.device.torch_device
         rows = data.of("train", phones=True)
         super().__init__(config.loop, opening.device, rows)
         self._config = config
@@ -441,9 +441,9 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         self._head = None if self._moves is None or shape is None else ExpressionHead(shape)
         if self._head is not None:
             learner["head"] = self._head
-        self._learner = nn.ModuleDict(learner).to(place)
-        self._critics = nn.ModuleList(self._new_critic() for _ in range(_NUM_CRITICS)).to(place)
-        self._table = torch.from_numpy(table).to(place)
+        self._learner = nn.ModuleDict(learner).to(device)
+        self._critics = nn.ModuleList(self._new_critic() for _ in range(_NUM_CRITICS)).to(device)
+        self._table = torch.from_numpy(table).to(device)
         self._rates = OptimiserSettings(learning_rate=config.learning_rate, last_share=_LAST_SHARE)
         self._optimiser = torch.optim.AdamW(self._learner.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY)
         self._critic_optimisers = [
@@ -498,14 +498,14 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         """
         self._learner.eval()
         self._critics.eval()
-        place = self.device.torch_device
+        device = self.device.torch_device
         values: list[tuple[str, float]] = []
         for row in self._held_out:
             rows, labels = self._speech.of(SpeechPart(row, "held_out"))
             rows = rows[: min(len(rows), _CHECK_ROWS) // 4 * 4]
             if len(rows) <= WARM_ROWS:
                 continue
-            scores = self.network.scores(torch.from_numpy(rows[None]).to(place))[0, WARM_ROWS:]
+            scores = self.network.scores(torch.from_numpy(rows[None]).to(device))[0, WARM_ROWS:]
             guess = _of_phone(scores).argmax(dim=-1).cpu().numpy()
             truth = labels[WARM_ROWS : WARM_ROWS + len(guess)]
             if (truth != IGNORED).any():
@@ -515,7 +515,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
             figures["phone_accuracy"] = float(np.mean([np.mean(some) for some in grouped(values).values()]))
         if self._told is not None:
             held = self._told.draw(np.random.default_rng(self.settings.seed), _CHECK_SEGMENTS)
-            told = self._critics[0](self.network(torch.from_numpy(held.rows).to(place))[:, WARM_ROWS:]).pooled.argmax(dim=-1)
+            told = self._critics[0](self.network(torch.from_numpy(held.rows).to(device))[:, WARM_ROWS:]).pooled.argmax(dim=-1)
             names = np.asarray(self._told.speakers)[held.speakers]
             figures["speaker_told"] = float((np.asarray(self._segments.speakers)[told.cpu().numpy()] == names).mean())
             figures["speaker_chance"] = 1.0 / len(self._segments.speakers)
@@ -545,9 +545,9 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
 
     def _losses(self, batch: IdRemovalBatch, ramp: float) -> dict[str, Tensor]:
         """Return the parts of the loss, their `total`, and `removed`: rows [N, R, 20] for the critics."""
-        config, place = self._config, self.device.torch_device
-        rows = torch.from_numpy(batch.speech.rows).to(place)
-        labels = torch.from_numpy(batch.speech.labels).to(place)
+        config, device = self._config, self.device.torch_device
+        rows = torch.from_numpy(batch.speech.rows).to(device)
+        labels = torch.from_numpy(batch.speech.labels).to(device)
         scores = self.network.scores(rows).float()
         removed = self.network.transform(rows, self.network.weights(scores)).float()
         inner = (removed + config.output_noise * torch.randn_like(removed))[:, WARM_ROWS:]
@@ -565,8 +565,8 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
             total = total + config.norm * ramp * norm
             losses["norm"] = norm.detach()
         if self._head is not None and batch.moving is not None:
-            clean = self.network(torch.from_numpy(batch.moving.rows).to(place))
-            trans = self._head.loss(clean, torch.from_numpy(batch.moving.expression).to(place))
+            clean = self.network(torch.from_numpy(batch.moving.rows).to(device))
+            trans = self._head.loss(clean, torch.from_numpy(batch.moving.expression).to(device))
             total = total + config.trans * trans
             losses["trans"] = trans.detach()
         return {**losses, "total": total, "removed": inner.detach()}

@@ -234,8 +234,8 @@ class PersonTextures(nn.Module):
         """Average the gradients over all processes. People whom no process has shown have none."""
         if device.num_processes == 1:
             return
-        place = device.torch_device
-        shown = torch.tensor([[texture.grad is not None for texture in self.people]], dtype=torch.float32, device=place)
+        torch_device = device.torch_device
+        shown = torch.tensor([[texture.grad is not None for texture in self.people]], dtype=torch.float32, device=torch_device)
         anywhere = device.gathered(shown).sum(dim=0) > 0
         for texture, is_shown in zip(self.people, anywhere.tolist(), strict=True):
             if is_shown:
@@ -362,12 +362,12 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         self.texture_optimiser = torch.optim.Adam(self.textures.parameters(), recipe.texture_learning_rate, betas=(0.9, 0.99))
 
     def _drawn(self, batch: WindowBatch) -> WindowDrawn:
-        place = self.device.torch_device
+        device = self.device.torch_device
         textures = [
-            as_parameter(first).detach().to(place) if is_fresh else self.textures.of(number)
+            as_parameter(first).detach().to(device) if is_fresh else self.textures.of(number)
             for number, first, is_fresh in zip(batch.people, batch.firsts, batch.fresh, strict=True)
         ]
-        seen = textured_windows(batch.windows, textures, place, batch.colours)
+        seen = textured_windows(batch.windows, textures, device, batch.colours)
         pictures = seen.pictures.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             residuals = self.network.window(pictures, self._default_states(len(textures)))

@@ -240,9 +240,9 @@ class EmbeddingTraining(Supervised[EmbeddingBatch]):
 
     def losses(self, batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the cross-entropy of the angular margin."""
-        place = self.device.torch_device
-        labels = torch.from_numpy(batch.labels).to(place)
-        features = self.module.get_submodule("network")(to_tensor(batch.pictures, place))
+        device = self.device.torch_device
+        labels = torch.from_numpy(batch.labels).to(device)
+        features = self.module.get_submodule("network")(to_tensor(batch.pictures, device))
         # The loss is computed in float32: a cosine near 1 has too few digits in bfloat16.
         with self.device.autocast(bfloat16=False):
             logits = self.module.get_submodule("head")(features.float(), labels)
