@@ -42,7 +42,7 @@ KEY: Final = "/data/gateway/provenance.pem"
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Make the folders that stand for the chart's volumes, writable for the containers' user, whoever that is on this machine."""
+    """Make the folders that stand for the chart's volumes, writable for the containers' user, who may be any user."""
     volumes = {name: folder / "volumes" / name for name in ("artefacts", "data", "media")}
     for path in volumes.values():
         path.mkdir(parents=True)

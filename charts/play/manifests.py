@@ -1,4 +1,4 @@
-"""The chart's own output, and what of it `podman kube play` can run."""
+"""The chart's own output, and the part of the output that `podman kube play` can run."""
 
 from __future__ import annotations
 

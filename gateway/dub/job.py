@@ -154,7 +154,7 @@ def film_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
 
 
 def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
-    """Check that each file system has room for what will be written to it. Blocks.
+    """Check that each file system has room for the files that will be written to the file system. Blocks.
 
     Raises:
         StorageFull: a file system has too little free space. The message has the figures and the remedies.

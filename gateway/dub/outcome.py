@@ -84,7 +84,7 @@ def about_no_frame(plan: Plan, unlearned: str) -> str:
 
 
 def about_silence(plan: Plan) -> list[str]:
-    """Return a warning if nobody speaks in the new speech, so that the mouth is shut in every dubbed frame."""
+    """Return a warning if the new speech holds no voice, so that the mouth is shut in every dubbed frame."""
     reasons = plan.reason[plan.rendered()]
     if not len(reasons) or (reasons != SILENT).any():
         return []

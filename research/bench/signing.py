@@ -104,7 +104,7 @@ def claim_of(footage: Path, frames: int) -> Claim:
 
 
 def sign_by_c2pa(film: Path, signed: Path, claim: Claim, credential: Credential) -> None:
-    """Sign a film by c2pa alone, which reads the film and writes copies of it."""
+    """Sign a film by c2pa alone; c2pa reads the film and writes copies."""
     import c2pa
 
     info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, None)

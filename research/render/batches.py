@@ -78,7 +78,7 @@ class ColourChange:
         return np.asarray(cv2.LUT(mixed, self.table), dtype=np.uint8)
 
     def of_keys(self, keys: KeyPictures) -> KeyPictures:
-        """Return key pictures in these colours. Key pictures of nobody, which have no landmarks, stay as they are."""
+        """Return key pictures in these colours. Empty key pictures, which have no landmarks, stay as they are."""
         if not keys.landmarks.any():
             return keys
         return KeyPictures(np.stack([self.of(picture) for picture in keys.pictures]), keys.landmarks)

@@ -104,7 +104,7 @@ CONFIGS: Final = {
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 _QUIET: Final = 0.02
-"""Speech probability below which nobody speaks."""
+"""Speech probability below which a frame is silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class EverybodyClip:
 
 
 def silent_row(clips: Clips) -> Float32:
-    """Return the mean ID-removed row of frames in which nobody speaks, float32 [20]: the silence around a clip.
+    """Return the mean ID-removed row of silent frames, float32 [20]: the silence around a clip.
 
     If there is no such frame, the quietest frame of each clip counts.
     """

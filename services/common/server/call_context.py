@@ -66,7 +66,7 @@ def fingerprint_of(token: str, key: bytes) -> str:
 
 
 def current_caller() -> Caller:
-    """Return who calls. Outside of calls, and for work that belongs to nobody: the default tenant without a token."""
+    """Return the caller. Outside of calls, and for work of no caller: the default tenant without a token."""
     return _current_caller.get()
 
 
