@@ -240,7 +240,7 @@ class FootageAnalysis:
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
-            seen=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
+            bank_person=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
             first=first[:most],
             num_frames=len(rows[:most]),
             clip=clip,

@@ -199,12 +199,12 @@ class TrackedPerson:
 
 
 async def bank_extras(
-    stages: Stages, seen: TrackedPerson, identity: common_pb2.ArtefactRef, spoken: AlignedSpeech | None, on_step: OnProgress
+    stages: Stages, person: TrackedPerson, identity: common_pb2.ArtefactRef, spoken: AlignedSpeech | None, on_step: OnProgress
 ) -> BankExtras:
     """Return what the bank holds of a person's frames beside their pictures.
 
     Args:
-        seen: the person.
+        person: the person.
         identity: the person on the morphable model.
         spoken: the footage's own sound; None: the footage has no sound.
         on_step: called with every fitted frame.
@@ -214,8 +214,8 @@ async def bank_extras(
         MediaUnsupported: the footage breaks off.
         DubstageError: from the face stage.
     """
-    expression = await fitted_expressions(stages, seen.info, seen.faces, seen.rows, identity, on_step)
+    expression = await fitted_expressions(stages, person.info, person.faces, person.rows, identity, on_step)
     speech: Float32 | None = None
     if spoken is not None:
-        speech = await asyncio.to_thread(lambda: spoken.around(seen.faces.read_rows(seen.rows)["frame"]))
+        speech = await asyncio.to_thread(lambda: spoken.around(person.faces.read_rows(person.rows)["frame"]))
     return BankExtras(speech=speech, expression=expression)

@@ -50,14 +50,14 @@ from services.common.wire.timeline import MOTION_RATE
 
 
 async def build_bank(
-    stages: Stages, seen: TrackedPerson, on_step: OnProgress, extras: BankExtras = BankExtras()
+    stages: Stages, person: TrackedPerson, on_step: OnProgress, extras: BankExtras = BankExtras()
 ) -> tuple[common_pb2.ArtefactRef, ActorGeometry]:
     """Return the texture bank and the lower face of a person.
 
     If the footage shows the face with more pixels than a render box has, the footage is decoded again for the fine detail.
 
     Args:
-        seen: the person in the footage.
+        person: the person in the footage.
         on_step: called with every frame.
         extras: what the bank holds of these frames beside their pictures.
 
@@ -65,13 +65,13 @@ async def build_bank(
         MediaUnsupported: the footage breaks off.
         DubstageError: from the texture stage.
     """
-    faces, rows = seen.faces, seen.rows
+    faces, rows = person.faces, person.rows
     scale = await asyncio.to_thread(scale_of, faces, rows)
 
     async def requests() -> AsyncIterator[texture_pb2.BuildBankRequest]:
-        made = texture_client.build_bank.requests(max_frames=seen.max_frames)
+        made = texture_client.build_bank.requests(max_frames=person.max_frames)
         yield made.config
-        with VideoReader(seen.info) as reader:  # which opens the footage with the first picture that is asked for
+        with VideoReader(person.info) as reader:  # which opens the footage with the first picture that is asked for
             natives = native_boxes(reader, faces, rows, scale) if scale > 1 else None
             for done, row in enumerate(rows):
                 (record,) = faces.read(row, row + 1)
@@ -311,8 +311,8 @@ class Enrolment:
 
     Attributes:
         method: method that the person is enrolled for.
-        seen: the frames that the bank is made from. Enrolment decodes the footage again, because face records hold the lower face
-            only, at 160 x 160 pixels.
+        bank_person: the frames that the bank is made from. Enrolment decodes the footage again, because face records hold the lower
+            face only, at 160 x 160 pixels.
         first: record rows of the first seconds, for the identity, which minutes of footage do not improve.
         num_frames: number of frames that enrolment uses.
         clip: motion of the person.
@@ -326,7 +326,7 @@ class Enrolment:
 
     stages: Stages
     method: Method
-    seen: TrackedPerson
+    bank_person: TrackedPerson
     first: list[int]
     num_frames: int
     clip: MotionClip
@@ -357,8 +357,8 @@ class Enrolment:
         # A bank that holds coefficients comes after the identity that these depend on.
         identity = await self._identity() if method.adapts_neural_texture else None
         extras = await self._extras(identity) if identity is not None else BankExtras()
-        self.on_step("bank", 0, len(self.seen.rows))
-        bank, geometry = await build_bank(self.stages, self.seen, self.on_step, extras)
+        self.on_step("bank", 0, len(self.bank_person.rows))
+        bank, geometry = await build_bank(self.stages, self.bank_person, self.on_step, extras)
         await self._count(bank)
         if method.needs_identity and identity is None:
             identity = await self._identity()
@@ -395,7 +395,9 @@ class Enrolment:
     async def _identity(self) -> common_pb2.ArtefactRef:
         """Return the person on the morphable model."""
         staged = self.method.adapts_neural_texture
-        identity = await fit_identity(self.stages, self.seen.info, self.seen.faces, self.first, self.on_step, three_stage=staged)
+        identity = await fit_identity(
+            self.stages, self.bank_person.info, self.bank_person.faces, self.first, self.on_step, three_stage=staged
+        )
         await self._count(identity)
         return identity
 
@@ -404,7 +406,7 @@ class Enrolment:
         spoken = self.spoken
         if spoken is not None and self.lag.frames is not None:
             spoken = replace(spoken, lag_frames=self.lag.frames)
-        return await bank_extras(self.stages, self.seen, identity, spoken, self.on_step)
+        return await bank_extras(self.stages, self.bank_person, identity, spoken, self.on_step)
 
     async def _adapted(self, style: common_pb2.ArtefactRef, heard: AudioContext) -> common_pb2.ArtefactRef:
         """Return the style with the motion networks adapted to the person."""

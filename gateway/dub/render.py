@@ -49,10 +49,10 @@ class FilmInputs:
         Raises:
             DubstageError: from the stages.
         """
-        seen = with_context(run, self.usable, self.config)
-        records = await asyncio.to_thread(self.faces.read_rows, self.rows[seen.start : seen.stop].tolist())
-        mouths = await asyncio.to_thread(self.mouths, seen.start, seen.stop)
-        frames = np.arange(seen.start, seen.stop)
+        context = with_context(run, self.usable, self.config)
+        records = await asyncio.to_thread(self.faces.read_rows, self.rows[context.start : context.stop].tolist())
+        mouths = await asyncio.to_thread(self.mouths, context.start, context.stop)
+        frames = np.arange(context.start, context.stop)
         targets = (frames >= run.start) & (frames < run.stop)
         speech = await asyncio.to_thread(self.speech, frames) if self.speech is not None else None
         return await render_window(self.stages, self.config, FrameSpan(records, mouths, targets, speech))

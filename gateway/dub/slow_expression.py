@@ -83,14 +83,14 @@ class FootageMouths:
     """Mouths of M consecutive frames of footage.
 
     Attributes:
-        seen: float32 [M, 59, 3], mouth-area landmarks of the footage, head space; any numbers where not usable.
+        filmed: float32 [M, 59, 3], mouth-area landmarks of the footage, head space; any numbers where not usable.
         explained: float32 [M, 59, 3], mouths that the person's own sound explains; or [59, 3], the mean mouth: there is no sound.
         usable: bool [M], frames whose face can be used.
         seconds: float64 [M], presentation times, ascending.
         shot: int64 [M], number of the shot of each frame.
     """
 
-    seen: Float32
+    filmed: Float32
     explained: Float32
     usable: Bool
     seconds: Float64
@@ -106,14 +106,14 @@ def slow_expression(mouths: FootageMouths, answered: slice = slice(None)) -> Slo
         mouths: the target frames, and all frames at most REACH_S before and after them.
         answered: frames to answer.
     """
-    explained = np.broadcast_to(mouths.explained, mouths.seen.shape)
+    explained = np.broadcast_to(mouths.explained, mouths.filmed.shape)
     usable = mouths.usable
-    beyond: Float64 = np.zeros(mouths.seen.shape, np.float64)
-    beyond[usable] = _shut(mouths.seen[usable]) - _shut(explained[usable])
+    beyond: Float64 = np.zeros(mouths.filmed.shape, np.float64)
+    beyond[usable] = _shut(mouths.filmed[usable]) - _shut(explained[usable])
     weights, enough = _weights(mouths, answered, EXPRESSION_S)
     average = np.tensordot(weights, beyond, axes=1) / np.maximum(weights.sum(axis=1), 1e-12)[:, None, None]
     gain: Float64 = np.ones(len(average), np.float64)
-    if mouths.explained.ndim == mouths.seen.ndim:
+    if mouths.explained.ndim == mouths.filmed.ndim:
         gain = _gain(mouths, answered)
     return SlowExpression(np.asarray(average * enough[:, None, None], np.float32), np.asarray(gain, np.float32))
 
@@ -136,11 +136,11 @@ def with_slow_expression(mouths: Float32, slow: SlowExpression) -> Float32:
 
 def _gain(mouths: FootageMouths, answered: slice) -> Float64:
     """Return the gain of the opening, float64 [N]. Frames on which the sound explains shut lips do not count."""
-    seen, explained = (np.asarray(mouth_opening(each), np.float64) for each in (mouths.seen, mouths.explained))
+    filmed, explained = (np.asarray(mouth_opening(each), np.float64) for each in (mouths.filmed, mouths.explained))
     weights, _ = _weights(mouths, answered, OPENING_S, every=True)
     speaks = mouths.usable & (explained > SHUT_PX)
     # Sums, and not averages over the speaking frames, so that a frame amid silence has a gain near 1.
-    before, after = (weights @ np.where(speaks, each, 0.0) for each in (explained, seen))
+    before, after = (weights @ np.where(speaks, each, 0.0) for each in (explained, filmed))
     return np.clip((after + _CALM_PX) / (before + _CALM_PX), 1.0 / LARGEST_GAIN, LARGEST_GAIN)
 
 
@@ -314,13 +314,13 @@ def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: F
     """
     rows, index, faces = analysis.rows[begin:end], analysis.index, analysis.workspace.faces
     usable = (rows >= 0) & (index.reason[rows] == DUBBED)
-    seen = np.zeros((len(rows), *explained.shape[-2:]), np.float32)
+    filmed = np.zeros((len(rows), *explained.shape[-2:]), np.float32)
     (places,) = np.nonzero(usable)
     for first in range(0, len(places), _READ):
         some = places[first : first + _READ]
-        seen[some] = faces.read_rows(rows[some].tolist())["mouth"]
+        filmed[some] = faces.read_rows(rows[some].tolist())["mouth"]
     shots = np.searchsorted(np.array(index.shot_cuts, np.int64), np.arange(begin, end), side="right")
-    return FootageMouths(seen, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
+    return FootageMouths(filmed, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
 
 
 def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32) -> Any:

@@ -335,14 +335,14 @@ async def _warped(
     detail_scale: int = 0,
 ) -> list[FrameTexture]:
     # Context after the last picture is the renderer's alone.
-    seen, answered = range(places[-1] + 1 if places else 0), set(places)
+    context, answered = range(places[-1] + 1 if places else 0), set(places)
 
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
         made = texture_client.retrieve_warp.requests(
             bank=config.bank, mode=mode, identity=config.identity, detail_scale=detail_scale
         )
         yield made.config
-        for place in seen:
+        for place in context:
             yield made.item(span.target(place, context_only=place not in answered))
 
     replies = await all_replies(lambda: stages.stream(rpcs.texture.RETRIEVE_WARP, requests()))

@@ -259,11 +259,11 @@ def score_heads(motions: Sequence[HeadMotion], frame_rate: float, first_frame: i
 
 
 def _rows(motion: HeadMotion, frame_rate: float) -> dict[str, dict[str, float]]:
-    seen = np.asarray(np.isfinite(motion.real).all(axis=1), np.bool_)
-    real = np.where(seen[:, None], motion.real, 0.0)
+    tracked = np.asarray(np.isfinite(motion.real).all(axis=1), np.bool_)
+    real = np.where(tracked[:, None], motion.real, 0.0)
 
     def metrics(poses: Float64) -> dict[str, float]:
-        found: HeadMotionScore = head_motion_score(poses, real, frame_rate=frame_rate, real_usable=seen)
+        found: HeadMotionScore = head_motion_score(poses, real, frame_rate=frame_rate, real_usable=tracked)
         values = (found.pose.score, found.pose.own_range, found.velocity.score, found.velocity.own_range)
         return dict(zip(HEAD_FIGURES, values, strict=True))
 

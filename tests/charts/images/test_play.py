@@ -11,8 +11,8 @@ import yaml
 
 from charts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python
 from charts.play.__main__ import main as play_main
-from charts.play.alone import CHECKOUT
 from charts.play.database import SECRET
+from charts.play.local_installation import CHECKOUT
 from charts.play.manifests import PLAYED, playable, probes, render_chart, servers
 from charts.play.podman import Podman
 from charts.play.replicas import PORTS, STEP, Document
