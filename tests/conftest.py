@@ -124,7 +124,7 @@ class Clips:
 
 
 def clips_root() -> Path:
-    """Where the clips lie: DUBSTAGE_CLIPS, else ../shared/clips beside the checkout."""
+    """Return the folder of the clips: DUBSTAGE_CLIPS, else ../shared/clips beside the checkout."""
     return Path(os.environ.get("DUBSTAGE_CLIPS") or _CHECKOUT.parent / "shared" / "clips")
 
 

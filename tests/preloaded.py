@@ -1,4 +1,4 @@
-"""What the fork server of the tests imports before the first command: the command line and the stages, which start no threads."""
+"""Modules that the tests' fork server imports before the first command: the command line and the stages, which start no threads."""
 
 import importlib
 

@@ -19,11 +19,11 @@ from typing import Final
 
 import yaml
 
-from charts.play.alone import CHECKOUT, Alone
 from charts.play.batch import BatchPlay
 from charts.play.containers import show_security, wait_for_probes
 from charts.play.database import SECRET, database_url
 from charts.play.film import dub_by_api
+from charts.play.local_installation import CHECKOUT, LocalInstallation
 from charts.play.log import Log
 from charts.play.manifests import playable, render_chart, servers
 from charts.play.podman import Podman, belongs
@@ -42,7 +42,7 @@ KEY: Final = "/data/gateway/provenance.pem"
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Make the folders that stand for the chart's volumes, writable for the containers' user, whoever that is on this machine."""
+    """Make the folders that stand for the chart's volumes, writable for the containers' user, who may be any user."""
     volumes = {name: folder / "volumes" / name for name in ("artefacts", "data", "media")}
     for path in volumes.values():
         path.mkdir(parents=True)
@@ -98,10 +98,10 @@ def dub_and_compare(
         return True
     key = podman.output(podman.container(gateways[0].deployment, "gateway"), ("cat", KEY))
     settings = {"DUBSTAGE_BACKEND": "onnxruntime", "DUBSTAGE_PRECISION": given.triton_precision, "DUBSTAGE_WATERMARK": "false"}
-    alone = Alone(folder / "alone", key, settings if given.triton else {}, log)
+    local = LocalInstallation(folder / "alone", key, settings if given.triton else {}, log)
     for name in (MANIFEST, speech.name, *(Path(film).name for film in wanted)):
-        shutil.copyfile(media / name, alone.media / name)
-    expected = alone.batch(wanted) | {"dub.mp4": alone.dub(footage, speech, given.method, personalize=personalize)}
+        shutil.copyfile(media / name, local.media / name)
+    expected = local.batch(wanted) | {"dub.mp4": local.dub(footage, speech, given.method, personalize=personalize)}
     different = sorted(name for name, digest in made.items() if expected[name] != digest)
     log(
         f"THESE FILMS DIFFER: {', '.join(different)}" if different else f"all {len(made)} films are the same bytes, manifests aside"

@@ -39,7 +39,7 @@ class BatchPlay:
         self._podman, self._documents, self._media, self._log = podman, documents, media, log
         self._asked, self._other = gateways
         self._begun = time.monotonic()
-        # Before the batch: podman takes seconds to answer on a busy machine.
+        # The containers are looked up before the batch: podman takes seconds to answer on a busy machine.
         self._containers = {server.deployment: podman.container(server.deployment, server.container) for server in gateways}
 
     def run(self, films: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is asked of the containers: the chart's own probes, and what the containers may do."""
+"""Checks of the containers: the chart's own probes, and the rights of each container."""
 
 from __future__ import annotations
 

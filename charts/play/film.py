@@ -20,7 +20,6 @@ def dub_by_api(address: str, media: Path, footage: str, speech: str, method: str
         media: the media folder, as this machine sees it.
         footage: file of the media folder.
         speech: file of the media folder.
-        method: method to dub with.
         personalize: whether the networks are adapted to the person.
         log: gets the steps, and the digest.
 

@@ -1,4 +1,4 @@
-"""The chart's own output, and what of it `podman kube play` can run."""
+"""The chart's own output, and the part of the output that `podman kube play` can run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHARED_MEMORY: Final = "/dev/shm"
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """What is given to podman.
+    """Manifests for podman.
 
     Attributes:
         documents: in the chart's order.
@@ -41,7 +41,6 @@ def render_chart(helm: str, chart: Path, values: Sequence[Path], settings: Seque
 
     Args:
         helm: the program.
-        chart: its folder.
         values: files, later ones win.
         settings: `path=value` pairs, which win over the files.
         release: name of it.
@@ -79,7 +78,7 @@ def playable(documents: Sequence[Document], folder: Path, *, limit_memory: bool 
         if kind not in PLAYED or "helm.sh/hook" in document["metadata"].get("annotations", {}):
             result.skipped.setdefault(kind, []).append(name)
             continue
-        # Of the cluster, not of the machine.
+        # The namespace belongs to the cluster; podman has none.
         document["metadata"].pop("namespace", None)
         if kind != "Deployment":
             result.documents.append(document)

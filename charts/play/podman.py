@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What podman says of a running container."""
+    """Facts of a running container, as podman reports them."""
 
     user: str
     read_only: bool
@@ -22,7 +22,7 @@ class Facts:
 
 
 def belongs(pod: str, deployments: Collection[str]) -> bool:
-    """Whether a pod is of one of the Deployments; versions of podman number the pods of one differently."""
+    """Return whether a pod is of one of the Deployments; versions of podman number the pods of one differently."""
     return any(pod.startswith(f"{deployment}-pod") for deployment in deployments)
 
 
@@ -128,7 +128,7 @@ class Podman:
         return named
 
     def succeeds(self, container: str, command: tuple[str, ...]) -> tuple[bool, str]:
-        """Whether a command in a container ends with 0, and what it says."""
+        """Return whether a command in a container ends with 0, and the command's output."""
         done = self._run("exec", container, *command, check=False)
         return done.returncode == 0, (done.stdout + done.stderr).strip()
 
@@ -141,7 +141,7 @@ class Podman:
         return self._run("exec", container, *command).stdout
 
     def facts(self, container: str) -> Facts:
-        """Of a container."""
+        """Return the facts of a running container."""
         one = json.loads(self._run("inspect", container).stdout)[0]
         return Facts(
             user=str(one["Config"]["User"]),

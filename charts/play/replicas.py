@@ -10,7 +10,7 @@ Document = dict[str, Any]
 PORTS: Final = ("DUBSTAGE_PORT", "DUBSTAGE_METRICS_PORT", "DUBSTAGE_HEALTH_PORT")
 """Variables with the ports that a server of ours opens."""
 STEP: Final = 100
-"""What is added to the ports of each further replica."""
+"""Offset that is added to the ports of each further replica."""
 
 
 def split_replicas(deployment: Document, changes: list[str]) -> list[Document]:

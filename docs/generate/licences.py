@@ -29,7 +29,7 @@ _GRID: Final = "CC BY 4.0 (GRID corpus, Cooke et al. 2006, doi 10.5281/zenodo.36
 _FILMED: Final = "Apache-2.0 (filmed by contracted models, says the publisher)"
 
 
-class Part(NamedTuple):
+class LearnedSource(NamedTuple):
     """One row of a table: what a network learned from one source under one licence."""
 
     network: str
@@ -40,9 +40,9 @@ class Part(NamedTuple):
     minutes: str
 
 
-def _earlier() -> Iterator[Part]:
+def _earlier() -> Iterator[LearnedSource]:
     made = "synthesised with flite 2.2 (Carnegie Mellon University) from sentences written for dubstage: free to use"
-    yield Part("posteriorgram, before it was trained further", "flite voices slt, rms, awb", made, "", "3", "22.9")
+    yield LearnedSource("posteriorgram, before it was trained further", "flite voices slt, rms, awb", made, "", "3", "22.9")
     for source, licence, speakers, minutes in (
         ("flite voices slt, rms, awb", made, "3", "22.9"),
         ("grid", _GRID, "13", "22.1"),
@@ -52,15 +52,15 @@ def _earlier() -> Iterator[Part]:
         ("jfk", "public domain", "1", "0.2"),
         ("ls_demo2", _FILMED, "1", "0.3"),
     ):
-        yield Part("id_removal (two of three recordings)", source, licence, "", speakers, minutes)
+        yield LearnedSource("id_removal (two of three recordings)", source, licence, "", speakers, minutes)
     pictures = "perceptual, identity_embedding, mouth_interior, ugc_renderer, everybody_renderer, headpose_renderer"
     for network, clips in (
         ("temporal_warp (no pixels)", "428"),
         (pictures, "at most 16 a person"),
         ("the default face model", "428"),
     ):
-        yield Part(network, "grid", _GRID, clips, "13", "")
-        yield Part(network, "ls_demo2", _FILMED, "1", "1", "0.3")
+        yield LearnedSource(network, "grid", _GRID, clips, "13", "")
+        yield LearnedSource(network, "ls_demo2", _FILMED, "1", "1", "0.3")
 
 
 EARLIER: Final = tuple(_earlier())
@@ -74,7 +74,7 @@ PRETRAINED: Final = (
 """Network, origin, licence, and what is known of the data of the networks that others trained."""
 
 
-def read_card(path: Path) -> list[Part]:
+def read_card(path: Path) -> list[LearnedSource]:
     """Return the rows of the licence table of a card.
 
     Raises:
@@ -88,7 +88,7 @@ def read_card(path: Path) -> list[Part]:
         if not line.startswith("|"):
             break
         source, licence, clips, speakers, minutes = (cell.strip() for cell in line.strip("|").split("|"))
-        rows.append(Part(lines[0].removeprefix("# "), source, licence, clips, speakers, minutes))
+        rows.append(LearnedSource(lines[0].removeprefix("# "), source, licence, clips, speakers, minutes))
     return rows
 
 
@@ -97,7 +97,7 @@ def cards() -> list[Path]:
     return sorted(CHECKOUT.glob(f"services/*/weights/*{_ENDING}"), key=lambda path: path.name)
 
 
-def page(parts: Iterable[Part], earlier: Iterable[Part]) -> str:
+def page(parts: Iterable[LearnedSource], earlier: Iterable[LearnedSource]) -> str:
     """Return the page as Markdown."""
     head = ["| network | source | licence | clips | speakers | minutes |", "|---|---|---|---|---|---|"]
     lines = [_INTRODUCTION, *head, *(f"| {' | '.join(part)} |" for part in parts)]

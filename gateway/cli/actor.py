@@ -55,8 +55,6 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
     """Erase a person, and print the signed receipt.
 
     Args:
-        settings: settings of the command.
-        actor_id: id of the person.
         save: new file for the receipt; None: the receipt is only printed.
 
     Raises:

@@ -48,8 +48,6 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
     """Read and check a manifest. If rows have mistakes, print them, at most `SHOWN_MISTAKES`.
 
     Args:
-        settings: settings of the command.
-        path: file of the manifest.
         name: name of the batch; None: made from the name of the file.
         check: whether to look for the files and the actors of the rows.
 
@@ -77,9 +75,7 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
     """Dub the shots of a batch that are left by worker processes of this machine, with progress, and return the exit code.
 
     Args:
-        settings: settings of the command.
         store: store of batches.
-        facts: the batch.
         workers: worker processes; 0: one for each `compute_threads` cores.
     """
     from gateway.batch.local import run_local
@@ -255,10 +251,7 @@ def retry_shots(
     The audit log gets an entry when the shots are reset.
 
     Args:
-        settings: settings of the command.
         store: store of batches.
-        name: name of the batch.
-        ids: ids of the shots.
         workers: shots at the same time; 0: the engine decides.
         stages: host of running stages that the user gave, for workers of this machine.
 
@@ -299,9 +292,7 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, for
     """Remove a batch whose shots have all ended. The films stay.
 
     Args:
-        settings: settings of the command.
         store: store of batches.
-        name: name of the batch.
         force: as for `remove`.
 
     Raises:
@@ -342,7 +333,6 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
     """Dub one shot of a batch, print its result, and return the exit code.
 
     Args:
-        settings: settings of the command.
         store: store of batches.
         batch: name of a batch; or file of a manifest, whose batch is created if there is none.
         index: row of the shot, from 0.

@@ -77,7 +77,6 @@ def show_status(store: BatchStore, name: str, states: frozenset[str]) -> None:
 
     Args:
         store: store of batches.
-        name: name of the batch.
         states: names of the states whose shots are shown; `look`: shots that the quality gate wants a person to look at.
     """
     facts = store.facts(name)
@@ -177,7 +176,6 @@ class BatchProgress:
     """Shows how many shots of a batch have ended, the speed and the time left: a bar on a terminal, otherwise lines.
 
     Args:
-        name: name of the batch.
         line_s: least seconds between two lines if stderr is not a terminal. A line is printed only if something changed.
     """
 

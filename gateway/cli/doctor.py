@@ -102,7 +102,7 @@ READ_ARTEFACTS = ("motion", "texture", "render")
 
 """Digits of a digest that are shown."""
 _NO_ARRAYS = "artefact"
-"""Field of the error about an artefact that was read and does not hold the wanted arrays."""
+"""Field of the error about an artefact that was read and does not hold the target arrays."""
 
 
 def check_store(url: str) -> str:

@@ -41,11 +41,7 @@ async def save_report(
     """Write the report of a dub to a folder. If that fails, print that the film was written nevertheless.
 
     Args:
-        request: the dub request.
-        outcome: its result.
         workspace: the open folder of the job, which has the records.
-        artefacts: artefact store of the stages.
-        folder: folder of the report.
 
     Raises:
         DubstageError: the report cannot be written.
@@ -92,7 +88,6 @@ async def run_dub(
     """Dub the footage, write the report, and print the result.
 
     Args:
-        settings: settings of the command.
         request: the dub request of the command line.
         actor_id: actor to dub; None: the dub learns the person from the footage.
         method: method that the command line names; None: the method that the actor was enrolled for.

@@ -49,7 +49,6 @@ class WatermarkResult:
     """The likeliest watermark of this installation in a film.
 
     Attributes:
-        finding: the watermark.
         standing: what the watermark proves beside the film's manifest; None: no watermark was found.
         state: whether the film's manifest holds.
     """

@@ -139,7 +139,7 @@ def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: boo
         say(f"{len(found)} blobs of {shown_size(size)} older than {shown_age(older_than_s)} belong to no actor and no job")
         if dry_run or not found or not _agreed(f"remove {len(found)} blobs from {store.url}", yes=yes):
             return
-        # Counted again: somebody may have thought about the answer for an hour.
+        # The jobs are counted again: somebody may have thought about the answer for an hour.
         deleted, refs = 0, [blob.ref for blob in found]
         for begin in range(0, len(refs), AT_ONCE):
             with actors.jobs.unused(refs[begin : begin + AT_ONCE]) as unused:

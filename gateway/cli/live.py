@@ -70,8 +70,6 @@ class LiveFilm:
     """Place of the film of a stream.
 
     Attributes:
-        output: film to write.
-        speech: file of the speech.
         overwrite: replace an existing file even if dubstage did not write the file.
     """
 
@@ -184,7 +182,6 @@ async def run_live(settings: GatewaySettings, request: LiveRequest) -> None:
     """Stream a speech file, record the frames, and print their latencies.
 
     Args:
-        settings: settings of the command.
         request: what is streamed.
 
     Raises:

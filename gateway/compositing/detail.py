@@ -70,8 +70,8 @@ def box_with_detail(box: UInt8, detail: UInt8, mask: UInt8, skin: UInt8, own: Fl
     film_middle, box_middle = middle_of(film_small - film_coarse), middle_of(box_small - box_coarse)
     film_smooth = film_coarse + film_middle
     fine = _raised(_thinned_fine(person, person_middle), _thinned_fine(own, film_smooth), skin)
-    wanted = _raised(person_middle, film_middle, skin) * _strength(person_middle, mask)
-    gain = min(max(_ratio(wanted, _strength(box_middle, mask)), 1.0), _MOST_GAIN)
+    target = _raised(person_middle, film_middle, skin) * _strength(person_middle, mask)
+    gain = min(max(_ratio(target, _strength(box_middle, mask)), 1.0), _MOST_GAIN)
     large = enlarged(box, scale)
     # One smooth picture holds all that is not the fine band of the person, and is enlarged once.
     smooth = box_coarse + np.float32(1.0 + _STRENGTHENED * (gain - 1.0)) * box_middle - np.float32(fine) * person_middle

@@ -44,7 +44,7 @@ _PIXELS: Final = np.stack(np.meshgrid(np.arange(BOX_SIZE), np.arange(BOX_SIZE)),
 _RIM: Final = np.clip((BOX_SIZE - 1 - _PIXELS[..., 1]) / _RIM_PX, 0.0, 1.0)
 
 
-def jaw_shift(filmed: Float32, wanted: Float32, mask: UInt8) -> Float32:
+def jaw_shift(filmed: Float32, target: Float32, mask: UInt8) -> Float32:
     """Return how the footage is moved: float32 [160, 160, 2], x and y, box pixels.
 
     The shift is 0 where neither the pixel nor any pixel above it in its column is under the mask, and 0 everywhere if both jaws
@@ -52,10 +52,10 @@ def jaw_shift(filmed: Float32, wanted: Float32, mask: UInt8) -> Float32:
 
     Args:
         filmed: float32 [59, 2], mouth-area landmarks of the footage, box pixels.
-        wanted: float32 [59, 2], mouth-area landmarks of the dub, box pixels.
+        target: float32 [59, 2], mouth-area landmarks of the dub, box pixels.
         mask: uint8 [160, 160], lower-face mask.
     """
-    contour = wanted[_CONTOUR]
+    contour = target[_CONTOUR]
     padded = np.pad(filmed[_CONTOUR] - contour, ((1, 1), (0, 0)), mode="edge")
     offsets = 0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:]
     furthest = float((offsets * offsets).sum(axis=1).max())

@@ -1,6 +1,6 @@
-"""One person in one footage, from opening the file to what the stages learn of the person.
+"""Analysis of one person in one footage, from opening the file to what the stages learn of the person.
 
-The first passes over a film and its speech: all faces of the film, and the features of the speech. Each is done once per job.
+The first passes find all faces of the film and the features of the speech. Each pass is done once per job.
 """
 
 from __future__ import annotations
@@ -66,8 +66,6 @@ async def track_footage(
     """Find all faces of a film, and return where their records are.
 
     Args:
-        stages: the stages.
-        info: the film.
         workspace: gets the records.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
@@ -85,7 +83,7 @@ async def track_footage(
             return replace(index, embeddings=known or {})
         except ContractBroken as problem:
             workspace.redo("faces", problem.message)
-    # One face per frame: the number of faces is not known yet.
+    # This allows for one face per frame: the number of faces is not known yet.
     least = info.video.num_frames * FACE_RECORD.itemsize
     await asyncio.to_thread(workspace.allowance.check, least, f"the face records of {info.video.num_frames} frames")
     workspace.faces.clear()
@@ -145,7 +143,6 @@ class FootageAnalysis:
     """One person in one footage: `open`, `track`, `select` and `enrol`, in this order. What is done once is kept in the workspace.
 
     Attributes:
-        stages: the stages.
         method: method that the person is enrolled for.
         info: the footage. Of a still picture: the film of one frame that `open` writes.
         workspace: record files of the job.
@@ -235,7 +232,7 @@ class FootageAnalysis:
         spoken: AlignedSpeech | None = None
         lag = SoundLag()
         if self.info.audio:
-            sound = await self.hear()
+            sound = await self.extract_sound()
             features = sound.read_rows(heard)
             lag = await self.lag(rows, clip, features)
             # A renderer does not learn from a foreign voice either.
@@ -243,7 +240,7 @@ class FootageAnalysis:
         enrolment = Enrolment(
             stages=self.stages,
             method=self.method,
-            seen=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
+            bank_person=await asyncio.to_thread(self._seen, first[:most] if self.method.adapts_neural_texture else rows[:most]),
             first=first[:most],
             num_frames=len(rows[:most]),
             clip=clip,
@@ -256,7 +253,7 @@ class FootageAnalysis:
         )
         return await enrolment.run()
 
-    async def hear(self) -> RecordFile:
+    async def extract_sound(self) -> RecordFile:
         """Return the features of the footage's own sound, at most SOUND_SECONDS.
 
         Raises:
@@ -277,7 +274,6 @@ class FootageAnalysis:
 
         Args:
             rows: record rows of the selected face.
-            clip: motion of these rows.
             features: FEATURE_RECORDs of the footage's own sound, of the frames of the clip.
 
         Raises:
@@ -294,11 +290,11 @@ class FootageAnalysis:
         if len(together) < MIN_ENROLMENT_FRAMES:
             return SoundLag()
         clip, heard = await asyncio.to_thread(clip_of, self.workspace.faces, together[:_COMPARED_ROWS], self.seconds)
-        return await measured_lag(self.stages, clip, (await self.hear()).read_rows(heard))
+        return await measured_lag(self.stages, clip, (await self.extract_sound()).read_rows(heard))
 
     @property
     def index(self) -> FaceIndex:
-        """Where the records of all faces are. `track` has to be done."""
+        """Index of the records of all faces. `track` has to be done."""
         assert self._index is not None, "the footage is not tracked"
         return self._index
 
@@ -335,7 +331,7 @@ class FootageAnalysis:
 
     async def _fit_to_sound(self, face_id: int) -> float:
         """Return how well the mouth of a face fits the footage's sound; higher is better, -inf: unknown."""
-        sound, faces = await self.hear(), self.workspace.faces
+        sound, faces = await self.extract_sound(), self.workspace.faces
         try:
             rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
         except NoUsableFootage:

@@ -1,6 +1,6 @@
-"""Background films of a still picture: the picture, with its head turned to the predicted poses by the texture stage.
+"""Background films of dubs with a timeline of their own. A background film is written first and then dubbed in place.
 
-Background films of dubs with a timeline of their own. A background film is written first and then dubbed in place.
+The background of a still picture is the picture, with its head turned to the predicted poses.
 
 | dub                        | background of a frame                                                | RPC of the texture stage |
 |----------------------------|----------------------------------------------------------------------|--------------------------|
@@ -123,7 +123,7 @@ async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame
     """
     workspace, path = analysis.workspace, background_path(analysis)
     if await in_thread(workspace.finished, "background", path, workspace.backgrounds) is None:
-        await in_thread(check_room, analysis, len(chosen))
+        await in_thread(check_disk_space, analysis, len(chosen))
         with job_folder(workspace.folder):
             await in_thread(
                 write_frames,
@@ -154,7 +154,7 @@ def background_path(analysis: FootageAnalysis) -> Path:
     return analysis.workspace.folder / f"background{BACKGROUND_SUFFIX}"
 
 
-def check_room(analysis: FootageAnalysis, num_frames: int) -> None:
+def check_disk_space(analysis: FootageAnalysis, num_frames: int) -> None:
     """Raise an error if a background film and its records do not fit on the disk. FFV1 takes at least one bit per luma sample."""
     film = num_frames * analysis.info.video.width * analysis.info.video.height // 8
     analysis.workspace.allowance.check(film + num_frames * FACE_RECORD.itemsize, f"a background film of {num_frames} frames")
@@ -233,7 +233,7 @@ async def show_rotated(
     workspace, path = analysis.workspace, background_path(analysis)
     film = own_timeline(analysis.info, len(poses))
     if await in_thread(workspace.finished, "background", path, workspace.backgrounds) is None:
-        await in_thread(check_room, analysis, len(poses))
+        await in_thread(check_disk_space, analysis, len(poses))
         await _rotate(_Portrait.of(analysis, identity), analysis, film, poses, blink, on_frame)
         workspace.backgrounds.sync()
         await in_thread(workspace.finish, "background", {}, path, workspace.backgrounds)
@@ -308,7 +308,7 @@ def _portrait_record(still: Any, number: int, reply: texture_pb2.RotatePortraitR
     row[0] = still
     row["frame"] = number
     landmarks = from_tensor(reply.landmarks, "landmarks", dtype=np.float32, shape=(NUM_LANDMARKS, 3))
-    # A picture can be turned by a limited angle, so the pose is that of the answer and not the wanted pose.
+    # A picture can be turned by a limited angle, so the pose is that of the answer and not the target pose.
     pose = fit_head_pose(landmarks)
     low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
     row["box"] = [*low, *(high - low)]

@@ -1,4 +1,4 @@
-"""What the manifest of a dub says: from the request, the models and the plan to the claim of the film."""
+"""The claim of a film's manifest, made from the request, the models and the plan of the dub."""
 
 from __future__ import annotations
 
@@ -31,10 +31,8 @@ def film_claim(
     """Return what the manifest of a dub says, without the watermark.
 
     Args:
-        request: the dub request.
         film: film that is dubbed in place.
         plan: what happens to every frame of the film.
-        models: models of the stages.
         digests: SHA-256 of files of the request, hexadecimal, as far as they are known.
         job: key of the job, SHA-256, hexadecimal.
     """

@@ -1,7 +1,4 @@
-"""A person in footage, and what a bank of the person holds beside pictures.
-
-Expression coefficients of a person's frames on the morphable model, fitted by the face stage to landmarks and colours.
-"""
+"""Identity coefficients of a person, and expression coefficients of the person's frames on the morphable model."""
 
 from __future__ import annotations
 
@@ -62,8 +59,6 @@ async def fitted_expressions(
     takes the interpolation of its neighbours.
 
     Args:
-        stages: the stages.
-        info: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person, F of them, in the order of the footage.
         identity: artefact of FitIdentity.
@@ -109,15 +104,15 @@ def spans_of(frames: Int64) -> list[_FrameSpan]:
     return [_FrameSpan(int(part[0]), int(part[-1]) + 1, step) for part in np.split(frames, breaks)]
 
 
-def interpolated(known: Int64, values: Float32, wanted: Int64) -> Float32:
-    """Return values at the wanted frames, float32 [F, E]: linear between known frames, constant outside.
+def interpolated(known: Int64, values: Float32, frames: Int64) -> Float32:
+    """Return values at the target frames, float32 [F, E]: linear between known frames, constant outside.
 
     Args:
         known: int64 [K], ascending, K >= 1.
         values: float32 [K, E].
-        wanted: int64 [F].
+        frames: int64 [F].
     """
-    columns = [np.interp(wanted, known, column) for column in values.T.astype(np.float64)]
+    columns = [np.interp(frames, known, column) for column in values.T.astype(np.float64)]
     return np.asarray(np.stack(columns, 1), np.float32)
 
 
@@ -171,7 +166,7 @@ def _expression(record: Any, answer: face_pb2.FrameFaces, scale: float) -> Float
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BankExtras:
-    """What some renderers are adapted with, beside the pictures of a bank. N frames.
+    """Inputs that some renderers are adapted with, beside the pictures of a bank. N frames.
 
     Attributes:
         speech: float32 [N, 20, 40], features of the footage's own sound at each frame; None: the footage has no sound.
@@ -192,7 +187,6 @@ class TrackedPerson:
     """A person in footage.
 
     Attributes:
-        info: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person, N of them, in the order of the footage.
         max_frames: most frames that a bank of the person keeps; 0: the texture stage's own number.
@@ -205,13 +199,12 @@ class TrackedPerson:
 
 
 async def bank_extras(
-    stages: Stages, seen: TrackedPerson, identity: common_pb2.ArtefactRef, spoken: AlignedSpeech | None, on_step: OnProgress
+    stages: Stages, person: TrackedPerson, identity: common_pb2.ArtefactRef, spoken: AlignedSpeech | None, on_step: OnProgress
 ) -> BankExtras:
     """Return what the bank holds of a person's frames beside their pictures.
 
     Args:
-        stages: the stages.
-        seen: the person.
+        person: the person.
         identity: the person on the morphable model.
         spoken: the footage's own sound; None: the footage has no sound.
         on_step: called with every fitted frame.
@@ -221,8 +214,8 @@ async def bank_extras(
         MediaUnsupported: the footage breaks off.
         DubstageError: from the face stage.
     """
-    expression = await fitted_expressions(stages, seen.info, seen.faces, seen.rows, identity, on_step)
+    expression = await fitted_expressions(stages, person.info, person.faces, person.rows, identity, on_step)
     speech: Float32 | None = None
     if spoken is not None:
-        speech = await asyncio.to_thread(lambda: spoken.around(seen.faces.read_rows(seen.rows)["frame"]))
+        speech = await asyncio.to_thread(lambda: spoken.around(person.faces.read_rows(person.rows)["frame"]))
     return BankExtras(speech=speech, expression=expression)

@@ -1,7 +1,4 @@
-"""Last pass: decode the film once more, put the rendered mouths into its own planes, encode once.
-
-One decoded frame with a rendered mouth in its own planes.
-"""
+"""Last pass: decode the film once more, put the rendered mouth of each frame into the frame's own planes, and encode once."""
 
 from __future__ import annotations
 
@@ -47,10 +44,6 @@ def composite_frame(
     """Return the planes of a frame with a rendered mouth in them, and the mask's area in luma samples.
 
     Args:
-        frame: the decoded frame.
-        info: the film.
-        pose: head pose in the frame.
-        mouth: the mouth.
         mark: watermark of the frame; None: the film gets none.
     """
     video, side = info.video, len(mouth.detail)
@@ -70,7 +63,7 @@ def composite_frame(
 
 @dataclass(slots=True)
 class FilmFacts:
-    """What the last pass saw.
+    """Facts of the film that the last pass gathers.
 
     Attributes:
         mask_area_px: int32 [T], mask area of every frame of the film, luma samples; 0: the frame is not rendered.
@@ -86,7 +79,6 @@ class TrackedFilm:
     """A film that is dubbed in place: the footage, or a background film.
 
     Attributes:
-        info: the film.
         index: where the records of its faces are.
         faces: FACE_RECORDs of its faces.
     """

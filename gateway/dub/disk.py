@@ -1,7 +1,4 @@
-"""Disk space that one job may use, checked before a pass begins and while its records are written.
-
-Errors of a full disk in a job's folder.
-"""
+"""Disk space of a job: the check before a pass and while records are written, and the errors of a full disk."""
 
 from __future__ import annotations
 
@@ -41,12 +38,12 @@ class Allowance:
     Attributes:
         folder: the job's folder.
         max_bytes: most bytes of all records together.
-        taken: bytes of all records so far.
+        used: bytes of all records so far.
     """
 
     folder: Path
     max_bytes: int = MAX_JOB_BYTES
-    taken: int = 0
+    used: int = 0
     _unseen: int = field(default=0, repr=False)
 
     def check(self, num_bytes: int, what: str) -> None:
@@ -60,7 +57,7 @@ class Allowance:
             InvalidRequest: the job would be larger than the setting allows.
             StorageFull: the disk has too little free space.
         """
-        if self.taken + num_bytes > self.max_bytes:
+        if self.used + num_bytes > self.max_bytes:
             raise InvalidRequest(
                 f"{what} would take {shown_bytes(num_bytes)} on disk, a job may take {shown_bytes(self.max_bytes)}: is the length "
                 "of the footage and of the speech right? Otherwise raise DUBSTAGE_MAX_JOB_BYTES",
@@ -75,7 +72,7 @@ class Allowance:
             InvalidRequest: the job becomes larger than the setting allows.
             StorageFull: the disk is nearly full.
         """
-        if self.taken + num_bytes > self.max_bytes:
+        if self.used + num_bytes > self.max_bytes:
             raise InvalidRequest(
                 f"the job's records are longer than the {shown_bytes(self.max_bytes)} that a job may take: cut the footage, or "
                 "raise DUBSTAGE_MAX_JOB_BYTES",
@@ -85,11 +82,11 @@ class Allowance:
         if self._unseen >= _LOOK_EVERY:
             self._unseen = 0
             self._check_free(num_bytes, "the next records")
-        self.taken += num_bytes
+        self.used += num_bytes
 
     def give_back(self, num_bytes: int) -> None:
         """Count bytes that were removed."""
-        self.taken -= num_bytes
+        self.used -= num_bytes
 
     def _check_free(self, num_bytes: int, what: str) -> None:
         free = fillable_bytes(self.folder)

@@ -1,12 +1,7 @@
-"""An enrolled actor as arrays and metadata, for the journal and the actor store.
+"""Enrolment: learn a person from at most five minutes of usable footage.
 
-The texture bank of a person, built by the texture stage from render boxes of the footage.
-
-The identity of a person on the morphable model, fitted by the face stage on frames of the footage.
-
-Learning of a person in the motion stage and the render stage: style, adapted style, state for the renderer.
-
-Enrolment: what the stages learn of a person from at most five minutes of usable footage.
+The texture stage builds the bank, the face stage fits the identity, and the motion and render stages learn the style and the state
+of the renderer. The result is an enrolled actor: arrays and metadata for the journal and for the actor store.
 """
 
 from __future__ import annotations
@@ -55,15 +50,14 @@ from services.common.wire.timeline import MOTION_RATE
 
 
 async def build_bank(
-    stages: Stages, seen: TrackedPerson, on_step: OnProgress, extras: BankExtras = BankExtras()
+    stages: Stages, person: TrackedPerson, on_step: OnProgress, extras: BankExtras = BankExtras()
 ) -> tuple[common_pb2.ArtefactRef, ActorGeometry]:
     """Return the texture bank and the lower face of a person.
 
     If the footage shows the face with more pixels than a render box has, the footage is decoded again for the fine detail.
 
     Args:
-        stages: the stages.
-        seen: the person in the footage.
+        person: the person in the footage.
         on_step: called with every frame.
         extras: what the bank holds of these frames beside their pictures.
 
@@ -71,13 +65,13 @@ async def build_bank(
         MediaUnsupported: the footage breaks off.
         DubstageError: from the texture stage.
     """
-    faces, rows = seen.faces, seen.rows
+    faces, rows = person.faces, person.rows
     scale = await asyncio.to_thread(scale_of, faces, rows)
 
     async def requests() -> AsyncIterator[texture_pb2.BuildBankRequest]:
-        made = texture_client.build_bank.requests(max_frames=seen.max_frames)
+        made = texture_client.build_bank.requests(max_frames=person.max_frames)
         yield made.config
-        with VideoReader(seen.info) as reader:  # which opens the footage with the first picture that is asked for
+        with VideoReader(person.info) as reader:  # which opens the footage with the first picture that is asked for
             natives = native_boxes(reader, faces, rows, scale) if scale > 1 else None
             for done, row in enumerate(rows):
                 (record,) = faces.read(row, row + 1)
@@ -101,8 +95,6 @@ async def fit_identity(
     """Return the identity of the person whom the face records `rows` show, on the face model of this installation.
 
     Args:
-        stages: the stages.
-        info: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows of the person.
         on_step: called with every sent frame.
@@ -181,9 +173,7 @@ async def personalize_motion(
     """Return a style that is adapted to the person, or `style` if the footage is too short to adapt to.
 
     Args:
-        stages: the stages.
         method: method that the person is enrolled for.
-        heard: the person.
         style: speaking style of the person.
         seed: random seed.
         on_step: called with every step.
@@ -296,7 +286,7 @@ class EnrolledActor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnrolOptions:
-    """Which parts of an enrolment are done.
+    """Parts of an enrolment that are done.
 
     Attributes:
         personalize_renderer: train the renderer's state on the person.
@@ -320,15 +310,13 @@ class Enrolment:
     """One enrolment of one person.
 
     Attributes:
-        stages: the stages.
         method: method that the person is enrolled for.
-        seen: the frames that the bank is made from. Enrolment decodes the footage again, because face records hold the lower face
-            only, at 160 x 160 pixels.
+        bank_person: the frames that the bank is made from. Enrolment decodes the footage again, because face records hold the lower
+            face only, at 160 x 160 pixels.
         first: record rows of the first seconds, for the identity, which minutes of footage do not improve.
         num_frames: number of frames that enrolment uses.
         clip: motion of the person.
         features: FEATURE_RECORDs of the footage's sound on the same frames of the motion grid; None: the footage has no sound.
-        lag: lag of the footage's sound.
         spoken: the footage's sound at the frames of the footage, without the lag; None: the footage has no sound, or the method's
             renderer is not adapted with speech.
         options: which parts are done.
@@ -338,7 +326,7 @@ class Enrolment:
 
     stages: Stages
     method: Method
-    seen: TrackedPerson
+    bank_person: TrackedPerson
     first: list[int]
     num_frames: int
     clip: MotionClip
@@ -369,8 +357,8 @@ class Enrolment:
         # A bank that holds coefficients comes after the identity that these depend on.
         identity = await self._identity() if method.adapts_neural_texture else None
         extras = await self._extras(identity) if identity is not None else BankExtras()
-        self.on_step("bank", 0, len(self.seen.rows))
-        bank, geometry = await build_bank(self.stages, self.seen, self.on_step, extras)
+        self.on_step("bank", 0, len(self.bank_person.rows))
+        bank, geometry = await build_bank(self.stages, self.bank_person, self.on_step, extras)
         await self._count(bank)
         if method.needs_identity and identity is None:
             identity = await self._identity()
@@ -407,7 +395,9 @@ class Enrolment:
     async def _identity(self) -> common_pb2.ArtefactRef:
         """Return the person on the morphable model."""
         staged = self.method.adapts_neural_texture
-        identity = await fit_identity(self.stages, self.seen.info, self.seen.faces, self.first, self.on_step, three_stage=staged)
+        identity = await fit_identity(
+            self.stages, self.bank_person.info, self.bank_person.faces, self.first, self.on_step, three_stage=staged
+        )
         await self._count(identity)
         return identity
 
@@ -416,7 +406,7 @@ class Enrolment:
         spoken = self.spoken
         if spoken is not None and self.lag.frames is not None:
             spoken = replace(spoken, lag_frames=self.lag.frames)
-        return await bank_extras(self.stages, self.seen, identity, spoken, self.on_step)
+        return await bank_extras(self.stages, self.bank_person, identity, spoken, self.on_step)
 
     async def _adapted(self, style: common_pb2.ArtefactRef, heard: AudioContext) -> common_pb2.ArtefactRef:
         """Return the style with the motion networks adapted to the person."""

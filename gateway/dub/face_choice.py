@@ -68,7 +68,6 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
 
     Args:
         index: faces of the footage.
-        choice: the user's choice.
         score_speaker: scores a face, for the choice `speaker`; None: the footage has no sound, and the largest face is taken. The
             largest face is also taken if no face can be scored.
 
@@ -88,7 +87,7 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
     if choice.kind == "largest" or score_speaker is None or len(largest_first) == 1:
         return largest_first[0]
     scores = {face: await score_speaker(face) for face in largest_first}
-    # Of faces that fit equally well the largest one is taken. If no face can be compared with the sound, all fit equally.
+    # If several faces fit equally well, the largest face is taken. If no face can be compared with the sound, all fit equally.
     return max(largest_first, key=lambda face: scores[face])
 
 
@@ -105,7 +104,6 @@ def about_faces(index: FaceIndex, face_id: int, choice: FaceChoice) -> list[str]
     Args:
         index: faces of the footage.
         face_id: face that is dubbed.
-        choice: the user's choice.
     """
     others = [face for face in main_faces(index) if face != face_id]
     if choice.kind != "largest" or not others:

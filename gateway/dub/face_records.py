@@ -1,8 +1,6 @@
-"""Mean embedding of each face of a film, by which the consent checks compare people.
+"""Face records of a film: the tracker's data and the render box of each face, their index, and each face's mean embedding.
 
-Face records of a frame: what the tracker says of each face, and the render box that is cut from the frame.
-
-Index of the face records of a film: where the records of each face and each frame are.
+Consent checks compare people by the mean embeddings.
 """
 
 from __future__ import annotations
@@ -73,7 +71,6 @@ class FaceIndex:
         area: float32 [R], box area in frame pixels.
         centre: float32 [R, 2], box centre in frame pixels.
         shot_cuts: frames that begin a shot.
-        num_frames: number of frames of the film.
         embeddings: mean embedding of each face by face id, if the faces were measured.
     """
 
@@ -100,7 +97,6 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
     Args:
         faces: FACE_RECORDs in the order of their frames.
         shot_cuts: list of the frames that begin a shot, in order.
-        num_frames: number of frames of the footage.
 
     Raises:
         ContractBroken: the records or the shot cuts do not fit such footage.
@@ -166,7 +162,6 @@ class FaceMeans:
         """Count a face of a frame, if its embedding was asked for.
 
         Args:
-            face: the face.
             face_id: whose face it is; None: the tracker's id says so.
 
         Raises:

@@ -70,8 +70,6 @@ async def analyse_footage(
     replica tracks the film from the beginning, and records are appended from the first frame that has none.
 
     Args:
-        stages: the stages.
-        info: the footage.
         faces: gets the records.
         threads: threads of the decoder.
         on_progress: called with the number of tracked frames.
@@ -111,8 +109,6 @@ async def tracked_frames(
     """Yield every frame of the footage with its faces, in order. Closing the generator ends decoding and tracking.
 
     Args:
-        stages: the stages.
-        info: the footage.
         threads: threads of the decoder.
         first: first frame that is tracked.
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.

@@ -1,11 +1,10 @@
 """One dub, from files to a file: the order of the passes, the job's folder, and the result.
 
-Disk space that a dub will take, compared with the free space of each file system before the work begins.
+Before the work begins, the disk space that the dub will take is compared with the free space of each file system. The sizes of
+records and windows are exact for one face in every frame. The size of the film is the least that footage of many kinds took, so
+that a dub that would fit is not refused.
 
-The sizes of records and windows are exact for one face in every frame. The size of the film is the least that footage of many kinds
-took, so that a dub that would fit is not refused.
-
-The passes of one dub after its footage is tracked and its speech is heard: person, background, mouths, film.
+After the footage is tracked and the features of the speech are extracted, the passes are: person, background, mouths, film.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
-from gateway.provenance.seal import Seal, Sealer
+from gateway.provenance.seal import FilmSeal, Sealer
 from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
@@ -85,7 +84,7 @@ from services.common.wire.messages import rational_to_proto, ref_from_proto
 _FILM_BYTES: Final = {"h264": 0.006, "hevc": 0.006, "ffv1": 0.12, "prores": 0.2, "mpeg2video": 0.04}
 """Bytes per luma sample of a film, by codec: the least of 15 clips of 256 to 1920 pixels, with the quality that films have."""
 _SPOOL_BYTES: Final = 1 << 30
-"""Most bytes of encoded pictures that lie beside the film while the film is muxed (packet_spool.py)."""
+"""Most bytes of encoded pictures that lie beside the film while the film is muxed (gateway/media/muxer.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +112,17 @@ def records_need(
     own_sound: bool,
     keeps_expression: bool,
     background: VideoInfo | None,
-    taken: int,
+    used: int,
 ) -> DiskNeed:
     """Return the space that the records of a dub will take.
 
     Args:
         folder: the job's folder.
-        num_frames: frames of the footage.
         motion_frames: frames of the motion grid in the film.
         own_sound: whether the footage has sound.
         keeps_expression: whether the film keeps the slow expression of the footage.
         background: picture of the background film of a dub with its own timeline; None: the footage is dubbed in place.
-        taken: bytes of records that an earlier run has written.
+        used: bytes of records that an earlier run has written.
     """
     needed = num_frames * FACE_RECORD.itemsize + motion_frames * FEATURE_RECORD.itemsize
     shown = num_frames if background is None else background.num_frames
@@ -133,7 +131,7 @@ def records_need(
         needed += motion_frames * FEATURE_RECORD.itemsize + num_frames * (MOTION_RECORD.itemsize + EXPRESSION_RECORD.itemsize)
     if background is not None:
         needed += shown * FACE_RECORD.itemsize + _film_bytes("ffv1", background, shown)
-    return DiskNeed(folder, needed - taken, "the job's records", "DUBSTAGE_DATA_DIR")
+    return DiskNeed(folder, needed - used, "the job's records", "DUBSTAGE_DATA_DIR")
 
 
 def windows_need(folder: Path, num_frames: int, scale: int, journalled: int) -> DiskNeed:
@@ -156,7 +154,7 @@ def film_need(output: Path, codec: str, video: VideoInfo) -> DiskNeed:
 
 
 def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
-    """Check that each file system has room for what will be written to it. Blocks.
+    """Check that each file system has room for the files that will be written to the file system. Blocks.
 
     Raises:
         StorageFull: a file system has too little free space. The message has the figures and the remedies.
@@ -204,7 +202,7 @@ def _either(names: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DubbedPerson:
-    """Who is dubbed.
+    """The person of a dub.
 
     Attributes:
         face_id: face to dub; None: the footage shows no face.
@@ -226,10 +224,8 @@ class DubPasses:
     """Passes of one run of a dub. Each pass takes finished work of an earlier run from the workspace or the journal.
 
     Attributes:
-        request: the dub request.
         analysis: the footage, tracked.
         journal: finished steps of the job.
-        key: key of the job.
         store: artefacts of the journal.
         ledger: counts the artefacts of the job.
         on_progress: called with every frame and step.
@@ -448,10 +444,6 @@ class DubJob:
     process works in the folder or removes the folder until the block ends.
 
     Args:
-        request: the dub request.
-        stages: the stages.
-        store: artefact store of the stages.
-        jobs: folder of all jobs.
         ledger: counts the artefacts of the job; None: no other job shares them.
         max_bytes: most bytes of the job's folder.
         sealer: signs the film and marks the dubbed mouths; None: the film gets no manifest and no watermark.
@@ -553,8 +545,8 @@ class DubJob:
             film = await passes.background(person, duration) if own else await passes.in_place(person)
             plan = passes.plan(film, person)
             self._analysed = True
-            # 4. Claim: what the film's manifest and watermark say.
-            seal: Seal | None = None
+            # 4. Claim: contents of the film's manifest and watermark.
+            seal: FilmSeal | None = None
             mark: Mark | None = None
             dubbed = bool(plan.rendered().any())
             if self._sealer is not None:
@@ -604,11 +596,8 @@ class DubJob:
         """Check that there is room for all that the dub will write.
 
         Args:
-            workspace: the job's folder.
             journal: finished steps of the job.
-            info: the footage.
             duration: length of the film, seconds.
-            codec: codec of the film.
             own: whether the film has a timeline of its own.
 
         Raises:
@@ -624,7 +613,7 @@ class DubJob:
             own_sound=bool(info.audio),
             keeps_expression=request.keeps_expression,
             background=film if own else None,
-            taken=workspace.allowance.taken,
+            used=workspace.allowance.used,
         )
         needs = [records, film_need(request.output, codec, film)]
         if self._store.folder is not None:

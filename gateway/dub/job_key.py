@@ -31,9 +31,6 @@ def job_key(request: DubRequest, method: Method, models: ListedModels, digests: 
     """Return the key of a dub. Requests with the same key give the same mouths.
 
     Args:
-        request: the dub request.
-        method: its method.
-        models: the models of the stages.
         digests: what `file_digests` returns of the request.
         face_model: face model that people are fitted on.
     """
@@ -59,9 +56,7 @@ def enrolment_key(footage_sha256: str, actor_id: str, method: Method, models: Li
 
     Args:
         footage_sha256: digest of the footage.
-        actor_id: id of the new actor.
         method: method that the person is enrolled for.
-        models: the models of the stages.
         face_model: face model that people are fitted on.
     """
     return step_key("enrol", **_made_with(method, models, face_model), footage=footage_sha256, actor=actor_id)

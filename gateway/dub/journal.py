@@ -3,7 +3,8 @@
 A step (an enrolment, a rendered window) has a key: the digest of everything that its result depends on. The result is an artefact
 in the artefact store. The journal has one small file per step, written after the artefact and renamed into place.
 
-Counting of artefacts. Equal footage gives equal artefacts, so several jobs and actors may use the same artefact.
+Equal footage gives equal artefacts, so several jobs and actors may use the same artefact. The journal counts the users of an
+artefact.
 """
 
 from __future__ import annotations
@@ -89,27 +90,27 @@ class OwnBlobs:
         self._held: deque[ArtefactRef] = deque(maxlen=_NEWEST)
 
     def begin(self, folder: Path) -> None:
-        """As BlobLedger."""
+        """See BlobLedger."""
 
     def hold(self, folder: Path, ref: ArtefactRef) -> bool:
-        """As BlobLedger."""
+        """See BlobLedger."""
         self._held.append(ref)
         return True
 
     def only_here(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """As BlobLedger."""
+        """See BlobLedger."""
         return [*refs, *self._held]
 
     def unused(self, folder: Path, refs: Sequence[ArtefactRef]) -> AbstractContextManager[Sequence[ArtefactRef]]:
-        """As BlobLedger."""
+        """See BlobLedger."""
         return nullcontext(refs)
 
     def release(self, folder: Path, refs: Sequence[ArtefactRef]) -> Sequence[ArtefactRef]:
-        """As BlobLedger."""
+        """See BlobLedger."""
         return [*refs, *self._held]
 
     def confirm(self) -> None:
-        """As BlobLedger."""
+        """See BlobLedger."""
 
 
 T = TypeVar("T")
@@ -135,8 +136,6 @@ class Journal:
         redone: number of finished steps of an earlier run whose result cannot be used.
 
     Args:
-        folder: folder of the journal.
-        store: artefact store of the results.
         hold: called with each result's artefact before the entry is written; returns False if the artefact is to be stored again,
             and raises an error if the job must stop.
     """

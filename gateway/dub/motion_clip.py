@@ -1,8 +1,7 @@
-"""Which frames of the footage a person's texture bank is made from.
+"""Motion of a person in their footage, and the frames that enrolment and the texture bank use.
 
-Motion of a person in their footage: which face records enrolment uses, and their mouths and head poses on the motion grid.
-
-Lag of the footage's sound, and whether the voice is that of the person. The lag of a foreign voice is not applied.
+Mouths and head poses are on the motion grid. The module also decides on the lag of the footage's sound: the lag is applied only if
+the voice is that of the person.
 """
 
 from __future__ import annotations
@@ -237,7 +236,6 @@ async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> Sou
     The lag is unknown if the clip is too short, the mouth never opens, or hardly anybody is heard.
 
     Args:
-        stages: the stages.
         clip: motion of the person.
         features: FEATURE_RECORDs of the footage's sound, of the same frames of the motion grid.
 
@@ -283,7 +281,7 @@ MOST_FRAMES: Final = 900
 """Most frames of a bank that is made from more than ten seconds: 36 s at 25 frames per second. More frames gain little, and cost
 time in every frame of a dub."""
 STRETCH_FRAMES: Final = 50
-"""Neighbours that are chosen together. Retrieval finds no window in the first five frames of a stretch. Short stretches also hold
+"""Neighbours that are chosen together. Retrieval finds no window in the first five frames of a span. Short stretches also hold
 mostly rare mouths, and the ordinary mouths are missed. The texture stage gives each stretch one exposure."""
 
 

@@ -1,6 +1,7 @@
-"""The lower face at the footage's own resolution: how fine it is, and its luma in the frames that a person is learned from.
+"""The lower face at the footage's own resolution, and whole frames of the footage.
 
-Whole frames of the footage for face records, which hold the lower face only.
+The module measures how fine the face is filmed, and reads the luma of the lower face in the frames that a person is learned from.
+Face records hold the lower face only, so whole frames are decoded again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int])
     """Yield each face record with its frame, uint8 RGB [H, W, 3], upright.
 
     Args:
-        reader: the footage.
         faces: FACE_RECORDs of the footage.
         rows: record rows, at least one, one per frame, in the order of the footage.
 
@@ -68,7 +68,6 @@ def native_luma(luma: UInt8, pose: HeadPose, scale: int) -> UInt8:
 
     Args:
         luma: luma of the upright frame, uint8 [H, W].
-        pose: head pose in the frame.
         scale: native pixels per box pixel.
     """
     side = scale * BOX_SIZE

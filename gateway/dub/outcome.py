@@ -39,7 +39,6 @@ class DubOutcome:
 
     Attributes:
         written: the output.
-        info: the footage.
         film: film that was dubbed in place: the footage, or the background film of a dub with its own timeline.
         plan: what happened to each frame of the film.
         actor: actor that was used; None: the footage shows no usable face.
@@ -48,9 +47,7 @@ class DubOutcome:
         windows_computed: number of windows that this run rendered.
         windows_reused: number of windows that an earlier run had finished.
         times: seconds of each stage.
-        watermark: watermark of the film.
         undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
-        warnings: warnings for the user.
     """
 
     written: WriteReport
@@ -87,7 +84,7 @@ def about_no_frame(plan: Plan, unlearned: str) -> str:
 
 
 def about_silence(plan: Plan) -> list[str]:
-    """Return a warning if nobody speaks in the new speech, so that the mouth is shut in every dubbed frame."""
+    """Return a warning if the new speech holds no voice, so that the mouth is shut in every dubbed frame."""
     reasons = plan.reason[plan.rendered()]
     if not len(reasons) or (reasons != SILENT).any():
         return []

@@ -24,7 +24,7 @@ SILENT_BELOW: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What happens to every frame of a film.
+    """Plan of every frame of a film.
 
     Attributes:
         reason: int32 [T], FrameReason.

@@ -1,4 +1,4 @@
-"""How a job reports its progress."""
+"""Reports of a job's progress."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files of fixed-size records, so that memory does not grow with the length of the film.
 
-Length and digest of a job's files. A file that does not match its checksum is made again.
+The module records the length and the digest of a job's files. A file that does not match its checksum is made again.
 """
 
 from __future__ import annotations
@@ -156,7 +156,6 @@ class RecordFile:
 
     Args:
         path: the file. Existing records stay.
-        dtype: dtype of the records.
         allowance: disk space of the job; None: no limit.
         in_folder: returns the context of code that writes to the file's folder, which says what to do if the disk is full.
     """
@@ -178,7 +177,7 @@ class RecordFile:
         self._digest = new_digest() if self._size == 0 else None
         self.num_rows = self._size // dtype.itemsize
         if allowance is not None:
-            allowance.taken += self._size
+            allowance.used += self._size
 
     def append(self, rows: Array) -> None:
         """Append rows of the file's dtype.
@@ -204,9 +203,9 @@ class RecordFile:
         """Return length and digest of all records."""
         if self._digest is not None:
             return Checksum(self._size, self._digest.hexdigest())
-        return self.seal_on_disk()
+        return self.checksum_on_disk()
 
-    def seal_on_disk(self) -> Checksum:
+    def checksum_on_disk(self) -> Checksum:
         """Return length and digest of the file, read from beginning to end."""
         with self._in_folder(self.path.parent):
             self._file.flush()

@@ -1,6 +1,6 @@
-"""The reference picture of a dub: the face in a file whose appearance the film takes.
+"""The reference picture of a dub: the face whose appearance the film takes, warped to the shape of the person in the film.
 
-The face of a reference picture, and this face in the shape of another person: a thin-plate spline moves one onto the other.
+A thin-plate spline moves the face of the picture onto the face of the person.
 
 A renderer that takes a reference picture has learned from pictures of the person in the film. Nostrils, lips and outline of another
 person lie elsewhere in the render box. So the picture is warped: its mouth area, nose base and cheeks come to where they are in a
@@ -106,7 +106,6 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
     """Return the first usable face in a file. If a frame shows several, the largest. Of a film, the best picture of this face.
 
     Args:
-        stages: the stages.
         path: a picture or a film.
         folder: folder for a temporary file.
         threads: threads of the decoder.

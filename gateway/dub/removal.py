@@ -27,10 +27,9 @@ _log = structlog.stdlib.get_logger("dubstage.jobs")
 
 @dataclass(frozen=True, slots=True)
 class RemovalReport:
-    """What a removal freed.
+    """Space and artefacts that a removal freed.
 
     Attributes:
-        folder_bytes: bytes in the job's folder.
         blobs: number of deleted artefacts.
         blob_bytes: bytes of the deleted artefacts.
     """
@@ -79,9 +78,9 @@ def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger,
         The artefacts that nothing else uses, and whether each was deleted: an artefact that is gone or in another store was not.
     """
     found: dict[ArtefactRef, bool] = {}
-    wanted = list(dict.fromkeys(refs))
-    for begin in range(0, len(wanted), AT_ONCE):
-        with ledger.unused(folder, wanted[begin : begin + AT_ONCE]) as unused:
+    distinct = list(dict.fromkeys(refs))
+    for begin in range(0, len(distinct), AT_ONCE):
+        with ledger.unused(folder, distinct[begin : begin + AT_ONCE]) as unused:
             for ref in unused:
                 found[ref] = _delete(ref, folder, store)
     return found

@@ -24,15 +24,14 @@ WINDOWS_AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class FilmInputs:
-    """What the windows of a film are rendered from.
+    """Inputs that the windows of a film are rendered from.
 
     Attributes:
-        stages: the stages.
         config: what the windows are rendered with.
         usable: bool [T], frames whose mouth can be rendered.
         rows: int64 [T], face record of the target in each frame; -1: none.
         faces: FACE_RECORDs of the film.
-        mouths: returns the wanted mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
+        mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
     """
 
@@ -50,13 +49,13 @@ class FilmInputs:
         Raises:
             DubstageError: from the stages.
         """
-        seen = with_context(run, self.usable, self.config)
-        records = await asyncio.to_thread(self.faces.read_rows, self.rows[seen.start : seen.stop].tolist())
-        mouths = await asyncio.to_thread(self.mouths, seen.start, seen.stop)
-        frames = np.arange(seen.start, seen.stop)
-        wanted = (frames >= run.start) & (frames < run.stop)
+        context = with_context(run, self.usable, self.config)
+        records = await asyncio.to_thread(self.faces.read_rows, self.rows[context.start : context.stop].tolist())
+        mouths = await asyncio.to_thread(self.mouths, context.start, context.stop)
+        frames = np.arange(context.start, context.stop)
+        targets = (frames >= run.start) & (frames < run.stop)
         speech = await asyncio.to_thread(self.speech, frames) if self.speech is not None else None
-        return await render_window(self.stages, self.config, FrameSpan(records, mouths, wanted, speech))
+        return await render_window(self.stages, self.config, FrameSpan(records, mouths, targets, speech))
 
     async def render_span(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span, whose usable frames may have gaps.
@@ -74,7 +73,6 @@ async def rendered_windows(
 
     Args:
         inputs: what the windows are rendered from; None: nothing is dubbed, and all windows are empty.
-        num_frames: frames of the film.
         journal: finished windows of the job.
         job_key: key of what all windows depend on.
 
@@ -118,9 +116,7 @@ def journalled_window(stored: NamedArrays, usable: Bool, span: range, detail_sca
     """Return the window that a journal's arrays hold.
 
     Args:
-        stored: the arrays.
         usable: bool [T], frames of the film that can be rendered.
-        span: frames of the window.
         detail_scale: pixels of the detail per box pixel; 0: the windows have no detail.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Files of a dub: the speech, the output, and the checks of both before any computation.
-
-Request for a dub, and the checks of a request before any computation.
-"""
+"""Request for a dub, and the checks of the request and of its files before any computation."""
 
 from __future__ import annotations
 
@@ -23,14 +20,14 @@ from gateway.media.output import MARK
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
-from gateway.media.writer import Seal, VideoWriter
+from gateway.media.writer import FilmSigner, VideoWriter
 from gateway.safe_paths import open_media_file
 from services.common.errors import InvalidRequest
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 
 Expression = Literal["keep", "neutral"]
-"""What a dub does with the slow expression of the footage (slow_expression.py): keeps it, or shows the predicted mouths alone."""
+"""Use of the footage's slow expression (slow_expression.py): the dub keeps the expression, or shows the predicted mouths alone."""
 EXPRESSIONS: Final[tuple[Expression, ...]] = get_args(Expression)
 
 LEAST_EXPRESSIVENESS: Final = 0.5
@@ -43,7 +40,6 @@ class ActorRecord:
     """Facts that the store holds of the actor of a dub, for the consent checks.
 
     Attributes:
-        actor_id: id of the actor.
         consent: the actor's own consent record; None: there is none.
         footage_sha256: digest of the footage that the actor was enrolled from.
         faces: face records of the stored footage; None: the actor was enrolled without.
@@ -64,9 +60,7 @@ class DubRequest:
     Attributes:
         footage: video file, or a picture for methods that take one.
         speech: sound file; None: the sound of the footage.
-        output: file to write.
         method: name of the method (services.common.methods).
-        face: face to dub.
         actor: enrolled actor; None: the person is learned from this footage.
         own: what the store says of the actor; None: the person is learned from this footage.
         consent: consent record that comes with the request. It narrows the actor's own record. None: none comes.
@@ -135,7 +129,6 @@ def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
     """Return the sentence that says which parts of a film are synthetic, without its full stop.
 
     Args:
-        request: the dub request.
         dubbed: whether the mouth of any frame is rendered.
     """
     if method_named(request.method).motion.moves_head:
@@ -246,14 +239,12 @@ def open_writer(
     *,
     dubbed: bool = True,
     takes_over: bool = False,
-    seal: Seal | None = None,
+    seal: FilmSigner | None = None,
 ) -> VideoWriter:
     """Return the writer of a dub's output. The output is checked and not begun.
 
     Args:
-        request: the dub request.
         film: film that is dubbed in place.
-        speech: speech of the dub.
         dubbed: whether the mouth of any frame is rendered, for the mark in the output.
         takes_over: whether the unfinished file of a process that did this dub before is removed, even if the process holds it.
         seal: signs the film; None: the film gets no manifest.
@@ -318,7 +309,6 @@ def refuse_input(output: Path, file: Path, what: str) -> None:
     """Raise InvalidRequest if the output is an input file, also through links.
 
     Args:
-        output: file to write.
         file: the input file.
         what: what the input file is, for the message.
     """

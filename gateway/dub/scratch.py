@@ -19,11 +19,7 @@ ASIDE: Final = "fetched"
 
 
 class ScratchFolders:
-    """Folders for copies, below a folder that this process holds until `close`.
-
-    Args:
-        data_dir: data folder of the process.
-    """
+    """Folders for copies, below a folder that this process holds until `close`."""
 
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / ASIDE
@@ -72,7 +68,7 @@ def _remove_left(root: Path) -> None:
     for left in root.iterdir():
         if left.is_symlink() or is_running(left):
             continue
-        # Under its lock: another process may have made it just now, and be about to lock it.
+        # The removal holds the lock: another process may have made the folder just now, and be about to lock it.
         with suppress(InvalidRequest, OSError):
             handle = lock_folder(left, make=False)
             shutil.rmtree(left, ignore_errors=True)

@@ -1,6 +1,4 @@
-"""The slow expression of the person in the footage, for every frame of the footage, kept on disk (slow_expression.py).
-
-The slow expression of a person in footage (a smile, tension), and a new mouth that keeps this expression.
+"""The slow expression of a person in footage (a smile, tension), kept on disk for every frame and added to the predicted mouth.
 
 A predictor hears the speech only, so a smiling person would lose the smile. What the footage's mouth shows beyond the prediction
 from the footage's own sound is averaged over about a second, and added to the mouth that is predicted from the new speech:
@@ -15,7 +13,7 @@ not moved, and only what exceeds SHUT_PX: lips that the prediction shuts stay sh
 The averages are normalised convolutions with Gaussian weights (Knutsson and Westin 1993): frames without a usable face have no
 weight, and frames of other shots have none. The averages look into past and future alike, so the expression has no delay.
 
-What the footage's own sound explains of the person's mouth: the motion that is predicted from it, frame by frame.
+The explained mouth is the motion that is predicted from the footage's own sound, frame by frame.
 """
 
 from __future__ import annotations
@@ -85,38 +83,38 @@ class FootageMouths:
     """Mouths of M consecutive frames of footage.
 
     Attributes:
-        seen: float32 [M, 59, 3], mouth-area landmarks of the footage, head space; any numbers where not usable.
+        filmed: float32 [M, 59, 3], mouth-area landmarks of the footage, head space; any numbers where not usable.
         explained: float32 [M, 59, 3], mouths that the person's own sound explains; or [59, 3], the mean mouth: there is no sound.
         usable: bool [M], frames whose face can be used.
         seconds: float64 [M], presentation times, ascending.
         shot: int64 [M], number of the shot of each frame.
     """
 
-    seen: Float32
+    filmed: Float32
     explained: Float32
     usable: Bool
     seconds: Float64
     shot: Int64
 
 
-def slow_expression(mouths: FootageMouths, wanted: slice = slice(None)) -> SlowExpression:
-    """Return the slow expression of the frames `wanted`.
+def slow_expression(mouths: FootageMouths, answered: slice = slice(None)) -> SlowExpression:
+    """Return the slow expression of the frames `answered`.
 
     Without sound, the openings of the footage cannot be told from the opening of its words: the gain is 1.
 
     Args:
-        mouths: the wanted frames, and all frames at most REACH_S before and after them.
-        wanted: frames to answer.
+        mouths: the target frames, and all frames at most REACH_S before and after them.
+        answered: frames to answer.
     """
-    explained = np.broadcast_to(mouths.explained, mouths.seen.shape)
+    explained = np.broadcast_to(mouths.explained, mouths.filmed.shape)
     usable = mouths.usable
-    beyond: Float64 = np.zeros(mouths.seen.shape, np.float64)
-    beyond[usable] = _shut(mouths.seen[usable]) - _shut(explained[usable])
-    weights, enough = _weights(mouths, wanted, EXPRESSION_S)
+    beyond: Float64 = np.zeros(mouths.filmed.shape, np.float64)
+    beyond[usable] = _shut(mouths.filmed[usable]) - _shut(explained[usable])
+    weights, enough = _weights(mouths, answered, EXPRESSION_S)
     average = np.tensordot(weights, beyond, axes=1) / np.maximum(weights.sum(axis=1), 1e-12)[:, None, None]
     gain: Float64 = np.ones(len(average), np.float64)
-    if mouths.explained.ndim == mouths.seen.ndim:
-        gain = _gain(mouths, wanted)
+    if mouths.explained.ndim == mouths.filmed.ndim:
+        gain = _gain(mouths, answered)
     return SlowExpression(np.asarray(average * enough[:, None, None], np.float32), np.asarray(gain, np.float32))
 
 
@@ -136,22 +134,22 @@ def with_slow_expression(mouths: Float32, slow: SlowExpression) -> Float32:
     return np.asarray(mouths + slow.offset + scaled[:, None, None] * opens, np.float32)
 
 
-def _gain(mouths: FootageMouths, wanted: slice) -> Float64:
+def _gain(mouths: FootageMouths, answered: slice) -> Float64:
     """Return the gain of the opening, float64 [N]. Frames on which the sound explains shut lips do not count."""
-    seen, explained = (np.asarray(mouth_opening(each), np.float64) for each in (mouths.seen, mouths.explained))
-    weights, _ = _weights(mouths, wanted, OPENING_S, every=True)
+    filmed, explained = (np.asarray(mouth_opening(each), np.float64) for each in (mouths.filmed, mouths.explained))
+    weights, _ = _weights(mouths, answered, OPENING_S, every=True)
     speaks = mouths.usable & (explained > SHUT_PX)
     # Sums, and not averages over the speaking frames, so that a frame amid silence has a gain near 1.
-    before, after = (weights @ np.where(speaks, each, 0.0) for each in (explained, seen))
+    before, after = (weights @ np.where(speaks, each, 0.0) for each in (explained, filmed))
     return np.clip((after + _CALM_PX) / (before + _CALM_PX), 1.0 / LARGEST_GAIN, LARGEST_GAIN)
 
 
-def _weights(mouths: FootageMouths, wanted: slice, width_s: float, *, every: bool = False) -> tuple[Float64, Float64]:
-    """Return the weight of every frame in the averages around the wanted frames, and how far usable frames are enough.
+def _weights(mouths: FootageMouths, answered: slice, width_s: float, *, every: bool = False) -> tuple[Float64, Float64]:
+    """Return the weight of every frame in the averages around the target frames, and how far usable frames are enough.
 
     Args:
         mouths: see `slow_expression`.
-        wanted: frames to answer.
+        answered: frames to answer.
         width_s: width of the averages, seconds.
         every: divide the weights by the sum over all frames around, usable or not.
 
@@ -159,9 +157,9 @@ def _weights(mouths: FootageMouths, wanted: slice, width_s: float, *, every: boo
         float64 [N, M], 0 for frames that are not usable and for other shots; and float64 [N], 0 to 1.
     """
     seconds, shot = mouths.seconds, mouths.shot
-    apart = np.abs(seconds[wanted, None] - seconds[None])
+    apart = np.abs(seconds[answered, None] - seconds[None])
     around = np.exp(-0.5 * np.square(apart * (_WIDTH_PER_DEVIATION / width_s))) * (apart <= REACH_S)
-    weights = around * (mouths.usable[None] & (shot[wanted, None] == shot[None]))
+    weights = around * (mouths.usable[None] & (shot[answered, None] == shot[None]))
     total = around.sum(axis=1)
     share = weights.sum(axis=1) / total
     return (weights / total[:, None] if every else weights), np.minimum(share / _ENOUGH, 1.0)
@@ -231,7 +229,7 @@ async def _lag(analysis: FootageAnalysis) -> Fraction | None:
     except NoUsableFootage:
         return None
     clip, frames = await asyncio.to_thread(clip_of, analysis.workspace.faces, rows, analysis.seconds)
-    sound = await analysis.hear()
+    sound = await analysis.extract_sound()
     lag = await analysis.lag(rows, clip, sound.read_rows(frames))
     return None if lag.frames is None else lag.frames + Fraction(lag.fraction)
 
@@ -273,7 +271,6 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
 
     Args:
         analysis: the footage, tracked, with its face selected.
-        actor: the person.
         on_step: called with the number of finished frames of each step: own speech, own motion, expression.
 
     Raises:
@@ -297,7 +294,7 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
 
 
 def target_mouths(workspace: Workspace, begin: int, end: int) -> Float32:
-    """Return the wanted mouths of the frames begin to end - 1 of the film, as far as they exist, float32 [N, 59, 3], head space.
+    """Return the target mouths of the frames begin to end - 1 of the film, as far as they exist, float32 [N, 59, 3], head space.
 
     They are the predicted mouths, with the slow expression of the footage if the dub keeps the expression.
     """
@@ -317,13 +314,13 @@ def footage_mouths(analysis: FootageAnalysis, begin: int, end: int, explained: F
     """
     rows, index, faces = analysis.rows[begin:end], analysis.index, analysis.workspace.faces
     usable = (rows >= 0) & (index.reason[rows] == DUBBED)
-    seen = np.zeros((len(rows), *explained.shape[-2:]), np.float32)
+    filmed = np.zeros((len(rows), *explained.shape[-2:]), np.float32)
     (places,) = np.nonzero(usable)
     for first in range(0, len(places), _READ):
         some = places[first : first + _READ]
-        seen[some] = faces.read_rows(rows[some].tolist())["mouth"]
+        filmed[some] = faces.read_rows(rows[some].tolist())["mouth"]
     shots = np.searchsorted(np.array(index.shot_cuts, np.int64), np.arange(begin, end), side="right")
-    return FootageMouths(seen, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
+    return FootageMouths(filmed, explained, usable, analysis.seconds[begin:end], np.asarray(shots, np.int64))
 
 
 def _block(analysis: FootageAnalysis, begin: int, explained: RecordFile | Float32) -> Any:

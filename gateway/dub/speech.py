@@ -1,7 +1,4 @@
-"""Speech of a film as renderers take it: the posteriorgram around the time of each frame.
-
-Speech: from samples to features on the motion grid, kept on disk, and from features to the motion of every frame.
-"""
+"""Speech of a dub: features on the motion grid, kept on disk, the motion of every frame, and posteriorgrams for renderers."""
 
 from __future__ import annotations
 
@@ -94,12 +91,10 @@ async def extract_features(
     """Fill `features` with FEATURE_RECORDs of `num_frames` frames of the motion grid.
 
     Args:
-        stages: the stages.
         speech: what is said.
         features: gets the records; records that are there already are removed.
         num_frames: frames of the motion grid.
         film: length of the film, seconds. Speech after this time is not heard.
-        kinds: kinds of features to extract.
         on_frames: called with the number of finished frames.
 
     Raises:
@@ -201,13 +196,11 @@ def feature_block(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionRequest:
-    """What motion is predicted from, beside the speech.
+    """Inputs that motion is predicted from, beside the speech.
 
     Attributes:
-        predictor: the motion predictor.
         style: speaking style of the person.
         timeline: frame times of the film.
-        num_frames: frames of the film.
         without_style: use the style of the mean speaker (an ablation).
         block: feature frames per message; changes no byte of the answer.
         expressiveness: factor of the mouth's movement.
@@ -233,7 +226,6 @@ async def predict_motion(
     """Fill `motion` with a MOTION_RECORD for every frame of the film; records that are there already are removed.
 
     Args:
-        stages: the stages.
         request: what the motion is predicted from.
         features: FEATURE_RECORDs of the speech.
         motion: gets the records.

@@ -60,10 +60,7 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
     subject come here only where no record is required, and say nothing to compare.
 
     Args:
-        request: the dub request.
         people: whom the dub shows.
-        stages: the stages.
-        store: store of the actor's footage.
         folder: folder for temporary files.
 
     Raises:
@@ -155,7 +152,7 @@ async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecor
             subject=actor.actor_id,
         )
     records = (await asyncio.to_thread(store.get_arrays, actor.faces)).arrays
-    # A file without a name: a process that is killed leaves nothing of the person.
+    # The file has no name: a process that is killed leaves nothing of the person.
     with tempfile.TemporaryFile(dir=folder) as film, tempfile.TemporaryDirectory(prefix="actor-", dir=folder) as scratch:
         await asyncio.to_thread(lambda ref: film.write(store.get_bytes(ref)), actor.footage)
         film.flush()

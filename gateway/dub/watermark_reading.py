@@ -37,8 +37,6 @@ async def find_watermark(
     """Return the likeliest watermark of a key in the faces of a film; None: no face is seen for a second or longer.
 
     Args:
-        stages: the stages.
-        info: the film.
         key: key of the watermarks, 32 bytes.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
@@ -70,8 +68,6 @@ async def responses_of_faces(
     Memory grows with the length of the film: 2 kB per face and frame.
 
     Args:
-        stages: the stages.
-        info: the film.
         threads: threads of the decoder.
         on_frame: called with the number of tracked frames.
 

@@ -1,14 +1,8 @@
-"""Second pass: rendered mouths of one window of frames, a pure function of artefacts and an absolute frame range.
+"""Second pass: render the mouths of one window of frames, a pure function of artefacts and an absolute frame range.
 
-Rendered mouths of one window of frames, and the mouth of one frame, ready to be composited.
-
-A span of frames that is rendered at once: the wanted frames, and the frames around them that the stages see.
-
-What the windows of an actor are rendered with, and which frames around a window the stages see.
-
-What the texture stage makes for the frames of a span: warped mouths, drawn faces, or features of the neural texture.
-
-Fine detail of finished boxes, from what the texture stage answered.
+A window is a span of frames that is rendered at once. The stages also see frames around the wanted frames. The texture stage makes
+warped mouths, drawn faces, or features of the neural texture for the span; the render stage makes mouths of these. Finished boxes
+get the fine detail of the footage.
 """
 
 from __future__ import annotations
@@ -74,7 +68,7 @@ class RenderedWindow:
         mask: uint8 [N, 160, 160], weight of the box; 255 = the box, 0 = the footage.
         fitting_error: float32 [N], of the texture stage's warp; 0 where nothing was warped.
         bending_energy: float32 [N], of the texture stage's warp; 0 where nothing was warped.
-        landmarks: float32 [N, 59, 2], wanted mouth-area landmarks, box pixels.
+        landmarks: float32 [N, 59, 2], target mouth-area landmarks, box pixels.
         filmed: float32 [N, 59, 2], the footage's own mouth-area landmarks, box pixels.
         detail: uint8 [N, 160 S, 160 S], detail of the mouths at S pixels per box pixel (mouth_detail.py); S = 0: no detail.
     """
@@ -93,7 +87,7 @@ class RenderedWindow:
         return RenderedMouth(self.box[place], self.mask[place], self.skin(place), self.detail[place], self.shift(place), strength)
 
     def skin(self, place: int) -> UInt8:
-        """Return the mask of the frame at a place without the filmed lips and the wanted lips, uint8 [160, 160]."""
+        """Return the mask of the frame at a place without the filmed lips and the target lips, uint8 [160, 160]."""
         return skin_under(self.mask[place], self.filmed[place], self.landmarks[place])
 
     def shift(self, place: int) -> Float32:
@@ -103,18 +97,18 @@ class RenderedWindow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameSpan:
-    """Consecutive frames of a film: context frames before, wanted frames, context frames after.
+    """Consecutive frames of a film: context frames before, target frames, context frames after.
 
     Attributes:
         records: FACE_RECORDs [N] of the target, one per frame.
-        mouths: float32 [N, 59, 3], the wanted mouths in head space.
-        wanted: bool [N]; False: the frame is context only.
+        mouths: float32 [N, 59, 3], the target mouths in head space.
+        targets: bool [N]; False: the frame is context only.
         speech: float32 [N, 20, 40], speech features of the frames; None: the renderer takes none.
     """
 
     records: Array
     mouths: Float32
-    wanted: Bool
+    targets: Bool
     speech: Float32 | None = None
 
     def __len__(self) -> int:
@@ -130,7 +124,7 @@ class FrameSpan:
         return [int(frame) for frame in self.records[chosen]["frame"]]
 
     def landmarks(self, place: int) -> Float32:
-        """Return the wanted mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
+        """Return the target mouth-area landmarks of a frame, float32 [59, 2], box pixels."""
         return head_to_box(self.mouths[place], pose_of(self.records[place]))
 
     def filmed(self, place: int) -> Float32:
@@ -138,15 +132,15 @@ class FrameSpan:
         record = self.records[place]
         return head_to_box(record["mouth"], pose_of(record))
 
-    def background(self, place: int, wanted: Float32, mask: UInt8) -> UInt8:
-        """Return the footage's own box of a frame with the jaw moved to the wanted jaw, uint8 [160, 160, 3], RGB.
+    def background(self, place: int, target: Float32, mask: UInt8) -> UInt8:
+        """Return the footage's own box of a frame with the jaw moved to the target jaw, uint8 [160, 160, 3], RGB.
 
         Args:
             place: of the frame.
-            wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+            target: float32 [59, 2], target mouth-area landmarks, box pixels.
             mask: uint8 [160, 160], lower-face mask.
         """
-        shift = jaw_shift(self.filmed(place), wanted, mask)
+        shift = jaw_shift(self.filmed(place), target, mask)
         return warp_footage(np.ascontiguousarray(self.records[place]["pixels"]), shift)
 
     def target(self, place: int, *, context_only: bool) -> texture_client.Target:
@@ -162,7 +156,7 @@ TEXTURE_CONTEXT_FRAMES: Final = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowConfig:
-    """What all windows of one actor are rendered with.
+    """Inputs and settings that all windows of one actor are rendered with.
 
     Attributes:
         bank: texture bank of the actor.
@@ -186,7 +180,7 @@ class WindowConfig:
 
     @property
     def texture(self) -> TextureInput:
-        """What the texture stage is asked for. Without a renderer, the warped texture is the picture."""
+        """Kind of texture that the texture stage is asked for. Without a renderer, the warped texture is the picture."""
         return self.renderer.texture if self.renderer is not None else TextureInput.WARPED
 
     def mask_of(self, record: Any) -> UInt8:
@@ -195,7 +189,7 @@ class WindowConfig:
 
     @property
     def renderer_before(self) -> int:
-        """Frames before a wanted frame that the renderer sees."""
+        """Frames before a target frame that the renderer sees."""
         return self.renderer.frames_before if self.renderer is not None else 0
 
     @property
@@ -225,7 +219,6 @@ def window_config(
 
     Args:
         method: method that the actor is enrolled for.
-        actor: the actor.
         warp: how the texture stage warps, for renderers that take a warped texture.
         reference: uint8 [160, 160, 3], RGB: render box whose appearance the film takes; None: the actor's own appearance.
         detail_scale: pixels of the mouth's fine detail per box pixel, 1 to 4; 0: no detail.
@@ -248,7 +241,7 @@ def with_context(run: range, usable: Bool, config: WindowConfig) -> range:
     """Return a run of frames with the context frames that the stages see before and after the run.
 
     Args:
-        run: the wanted frames, all of them usable.
+        run: the target frames, all of them usable.
         usable: bool [T], frames of the film that can be rendered. Context never reaches across a frame that cannot.
         config: says how many context frames there are at most.
     """
@@ -260,27 +253,27 @@ def with_context(run: range, usable: Bool, config: WindowConfig) -> range:
     return range(first, stop)
 
 
-def textured_frames(config: WindowConfig, wanted: Bool) -> Bool:
+def textured_frames(config: WindowConfig, targets: Bool) -> Bool:
     """Return the frames that the texture stage answers, bool [N].
 
-    These are the wanted frames and the context frames that the renderer sees. None, if the renderer takes nothing of the texture
+    These are the target frames and the context frames that the renderer sees. None, if the renderer takes nothing of the texture
     stage.
     """
     if config.texture is TextureInput.NONE:
-        return np.zeros_like(wanted)
-    textured = wanted.copy()
-    if wanted.any():
-        (places,) = np.nonzero(wanted)
+        return np.zeros_like(targets)
+    textured = targets.copy()
+    if targets.any():
+        (places,) = np.nonzero(targets)
         textured[max(0, places[0] - config.renderer_before) : places[-1] + 1 + config.frames_after] = True
     return textured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameTexture:
-    """What the texture stage made for one frame.
+    """Answer of the texture stage for one frame.
 
     Attributes:
-        landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
         picture: Image message, uint8 [160, 160, 3]: the warped mouth or the drawn face; None: the renderer takes no picture.
         features: Tensor message, float32 [160, 160, C]: features of the neural texture; None: the renderer takes none.
         fitting_error: of the warp, box pixels; 0 where no spline was used.
@@ -299,18 +292,18 @@ class FrameTexture:
 async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> dict[int, FrameTexture]:
     """Return what the texture stage makes for a span, by the place of the frame in the span.
 
-    The wanted frames have a texture, and the context frames that the renderer sees. If the renderer takes nothing of the texture
-    stage, the stage is not asked, and the wanted frames have landmarks only.
+    The target frames have a texture, and the context frames that the renderer sees. If the renderer takes nothing of the texture
+    stage, the stage is not asked, and the target frames have landmarks only.
 
     Raises:
         ContractBroken: the stage answered other frames.
         DubstageError: from the stage.
     """
-    textured = textured_frames(config, span.wanted)
+    textured = textured_frames(config, span.targets)
     places = np.nonzero(textured)[0].tolist()
     match config.texture:
         case TextureInput.NONE:
-            places = np.nonzero(span.wanted)[0].tolist()
+            places = np.nonzero(span.targets)[0].tolist()
             made = [FrameTexture(span.landmarks(place)) for place in places]
         case TextureInput.NEURAL:
             made = await _sampled(stages, config, span, places)
@@ -325,8 +318,8 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
 
 
 async def _add_detail(stages: Stages, config: WindowConfig, span: FrameSpan, textures: dict[int, FrameTexture]) -> None:
-    """Add the detail of the bank to the textures of the wanted frames, for renderers that take no warped texture."""
-    places = np.nonzero(span.wanted)[0].tolist()
+    """Add the detail of the bank to the textures of the target frames, for renderers that take no warped texture."""
+    places = np.nonzero(span.targets)[0].tolist()
     mode = texture_pb2.WARP_MODE_TEMPORAL_WARP_NETWORK
     warped = await _warped(stages, config, span, places, mode, config.detail_scale)
     for place, texture in zip(places, warped, strict=True):
@@ -342,14 +335,14 @@ async def _warped(
     detail_scale: int = 0,
 ) -> list[FrameTexture]:
     # Context after the last picture is the renderer's alone.
-    seen, answered = range(places[-1] + 1 if places else 0), set(places)
+    context, answered = range(places[-1] + 1 if places else 0), set(places)
 
     async def requests() -> AsyncIterator[texture_pb2.RetrieveWarpRequest]:
         made = texture_client.retrieve_warp.requests(
             bank=config.bank, mode=mode, identity=config.identity, detail_scale=detail_scale
         )
         yield made.config
-        for place in seen:
+        for place in context:
             yield made.item(span.target(place, context_only=place not in answered))
 
     replies = await all_replies(lambda: stages.stream(rpcs.texture.RETRIEVE_WARP, requests()))
@@ -422,12 +415,12 @@ BOX: Final = (BOX_SIZE, BOX_SIZE)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _BlendTarget:
-    """What the mouth of one frame is rendered and blended onto.
+    """Picture and mask that the mouth of one frame is rendered and blended onto.
 
     Attributes:
-        picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the place of the wanted jaw.
+        picture: uint8 [160, 160, 3], RGB: the footage's own box, with the jaw at the place of the target jaw.
         mask: uint8 [160, 160], lower-face mask.
-        landmarks: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+        landmarks: float32 [59, 2], target mouth-area landmarks, box pixels.
     """
 
     picture: UInt8
@@ -436,19 +429,14 @@ class _BlendTarget:
 
 
 async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -> RenderedWindow:
-    """Render the wanted frames of a span of consecutive frames.
-
-    Args:
-        stages: the stages.
-        config: what to render with.
-        span: the frames.
+    """Render the target frames of a span of consecutive frames.
 
     Raises:
         DubstageError: from the stages.
     """
     textures = await textures_of(stages, config, span)
     grounds = await asyncio.to_thread(_grounds, config, span, textures)
-    places = np.nonzero(span.wanted)[0].tolist()
+    places = np.nonzero(span.targets)[0].tolist()
     wanted = [textures[place] for place in places]
     if config.renderer is not None:
         rendered = await _rendered(stages, config, span, textures, grounds)
@@ -460,7 +448,7 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
     )
     count = len(wanted)
     return RenderedWindow(
-        frame=np.array(span.frames(span.wanted), np.int64),
+        frame=np.array(span.frames(span.targets), np.int64),
         box=np.stack(blended) if count else np.empty((0, *BOX, 3), np.uint8),
         mask=np.stack([mask for _, mask in rendered]) if count else np.empty((0, *BOX), np.uint8),
         fitting_error=np.array([texture.fitting_error for texture in wanted], np.float32),
@@ -472,8 +460,8 @@ async def render_window(stages: Stages, config: WindowConfig, span: FrameSpan) -
 
 
 def _grounds(config: WindowConfig, span: FrameSpan, textures: Mapping[int, FrameTexture]) -> dict[int, _BlendTarget]:
-    """Return the grounds of the wanted frames and of all context frames that the renderer sees, by their places in the span."""
-    begin = int(np.argmax(span.wanted)) if span.wanted.any() else len(span)
+    """Return the grounds of the target frames and of all context frames that the renderer sees, by their places in the span."""
+    begin = int(np.argmax(span.targets)) if span.targets.any() else len(span)
     grounds: dict[int, _BlendTarget] = {}
     for place in range(max(0, begin - config.renderer_before), len(span)):
         texture = textures.get(place)
@@ -490,7 +478,7 @@ async def _rendered(
     textures: Mapping[int, FrameTexture],
     grounds: Mapping[int, _BlendTarget],
 ) -> list[tuple[UInt8, UInt8]]:
-    """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every wanted frame.
+    """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every target frame.
 
     Raises:
         ContractBroken: the render stage answered other frames.
@@ -501,12 +489,12 @@ async def _rendered(
 
     async def requests() -> AsyncIterator[render_pb2.RenderRequest]:
         yield made.config
-        # One message at a time: features of a neural texture take 1.6 MB per frame.
+        # Messages are made one at a time: features of a neural texture take 1.6 MB per frame.
         for place, ground in grounds.items():
             yield made.item(await asyncio.to_thread(_conditions, span, place, ground, textures.get(place)))
 
     replies = await all_replies(lambda: stages.stream(rpcs.render.RENDER, requests()))
-    answered, expected = [reply.frame_index for reply in replies], span.frames(span.wanted)
+    answered, expected = [reply.frame_index for reply in replies], span.frames(span.targets)
     if answered != expected:
         raise ContractBroken(f"the render stage answered frames {answered}, not {expected}")
     return [
@@ -524,5 +512,5 @@ def _conditions(span: FrameSpan, place: int, ground: _BlendTarget, texture: Fram
         box_landmarks=ground.landmarks,
         neural_features=texture.features if texture is not None else None,
         speech_features=span.speech[place] if span.speech is not None else None,
-        context_only=not span.wanted[place],
+        context_only=not span.targets[place],
     )

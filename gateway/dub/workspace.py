@@ -93,7 +93,6 @@ class Workspace:
         A pass does not count as finished if its note is damaged, or if a file does not match its checksum in the note.
 
         Args:
-            name: name of the pass.
             files: files of the pass that the caller will read.
         """
         path = self.folder / f"{name}{_NOTE}"
@@ -121,7 +120,6 @@ class Workspace:
         """Mark a pass as finished, so that a restart does not do the pass again.
 
         Args:
-            name: name of the pass.
             said: note, JSON values that `finished` returns.
             files: files of the pass, synced to the disk.
         """
@@ -265,4 +263,4 @@ def _path(file: RecordFile | Path) -> Path:
 
 
 def _checksum_of(file: RecordFile | Path) -> Checksum | None:
-    return file.seal_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)
+    return file.checksum_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)

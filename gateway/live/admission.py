@@ -23,7 +23,7 @@ frame takes 0.3 s and more.
 MEASURED_FRAMES: Final = 50
 """Frames, of all streams together, that the mean is over."""
 MEASURED_S: Final = 5.0
-"""Seconds for which the time of a frame counts. A stream that shows no frame any more keeps nobody out."""
+"""Seconds for which the time of a frame counts. A stream that shows no frame any more keeps no other stream out."""
 SHOWN_FRAMES: Final = 15
 """Frames after which a stream has shown what it costs."""
 SHOWN_S: Final = 3.0
@@ -137,7 +137,7 @@ class LiveAdmission:
         self._measured: deque[tuple[float, float]] = deque(maxlen=MEASURED_FRAMES)
         self._waiting: dict[str, float] = {}
         self._number = 0
-        # Number of the stream that each tenant began last.
+        # This maps each tenant to the number of the stream that the tenant began last.
         self._taken: Counter[str] = Counter()
 
     @property

@@ -47,7 +47,7 @@ def unbroken_spans(faces: Array) -> list[Array]:
 
 
 def at_motion_rate(run: Array, video: VideoInfo) -> Array:
-    """Return, for each 1 / MOTION_RATE s of a stretch, the frame that is nearest in time, at most MAX_FRAMES.
+    """Return, for each 1 / MOTION_RATE s of a span, the frame that is nearest in time, at most MAX_FRAMES.
 
     Footage at MOTION_RATE stays as it is. Other footage keeps its speed: frames are left out or repeated.
     """
@@ -60,11 +60,11 @@ def at_motion_rate(run: Array, video: VideoInfo) -> Array:
 
 
 def pictures_of(info: MediaInfo, run: Array) -> tuple[UInt8, ...]:
-    """Return the picture of every frame of a stretch, uint8 [H, W, 3], RGB. A repeated frame is one picture in memory."""
+    """Return the picture of every frame of a span, uint8 [H, W, 3], RGB. A repeated frame is one picture in memory."""
     numbers = run["frame"].tolist()
-    wanted = set(numbers)
+    needed = set(numbers)
     with VideoReader(info) as reader:
-        found = {frame.index: to_rgb(frame) for frame in reader.frames(min(wanted), max(wanted) + 1) if frame.index in wanted}
+        found = {frame.index: to_rgb(frame) for frame in reader.frames(min(needed), max(needed) + 1) if frame.index in needed}
     return tuple(found[number] for number in numbers)
 
 
@@ -94,15 +94,15 @@ class LiveFootage:
         place = index % period
         return place if place < len(self.frames) else period - place
 
-    def shift(self, index: int, wanted: Float32) -> Float32:
+    def shift(self, index: int, target: Float32) -> Float32:
         """Return how the footage of a frame of the stream is moved with the jaw, float32 [160, 160, 2], box pixels.
 
         Args:
             index: frame of the stream.
-            wanted: float32 [59, 2], wanted mouth-area landmarks, box pixels.
+            target: float32 [59, 2], target mouth-area landmarks, box pixels.
         """
         place = self.at(index)
-        return jaw_shift(self.filmed[place], wanted, self.masks[place])
+        return jaw_shift(self.filmed[place], target, self.masks[place])
 
     def background(self, index: int, shift: Float32) -> UInt8:
         """Return the render box of a frame of the stream after the move, uint8 [160, 160, 3], RGB."""
@@ -125,7 +125,6 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
     """Return the longest unbroken stretch of usable frames of an actor's footage, at MOTION_RATE, at most MAX_FRAMES.
 
     Args:
-        artefacts: store of the actor's footage.
         max_picture_bytes: largest size of a picture.
 
     Raises:
@@ -151,7 +150,7 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
     runs = unbroken_spans(faces)
     if not runs:
         raise ActorNotReady(f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id)
-    # A file without a name: a process that is killed leaves nothing of the person.
+    # The file has no name: a process that is killed leaves nothing of the person.
     with tempfile.TemporaryFile() as film:
         film.write(artefacts.get_bytes(actor.artefacts["footage"]))
         film.flush()
@@ -182,7 +181,6 @@ class FootageCache:
     """Decoded footage of the actors that are shown, and of those that were shown last.
 
     Args:
-        artefacts: artefact store of the stages.
         max_message_bytes: size limit of a message, which has to hold one frame.
     """
 

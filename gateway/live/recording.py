@@ -23,7 +23,7 @@ from gateway.media.output import MARK, OutputFile, check_place, commit_with, out
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
 from gateway.media.reader import from_rgb
 from gateway.media.types import VideoInfo
-from gateway.media.writer import Seal
+from gateway.media.writer import FilmSigner
 from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
 from gateway.stages.method_check import models_for
@@ -55,12 +55,7 @@ class StreamedActor:
         return f"{_SYNTHETIC} ({MARK}); {consent_line(self.consent)}"
 
     def claim(self, speech: Path, num_frames: int) -> Claim:
-        """Return what the manifest of the film says. The mouth is synthetic in every frame.
-
-        Args:
-            speech: file of the speech.
-            num_frames: frames of the film.
-        """
+        """Return what the manifest of the film says. The mouth is synthetic in every frame."""
         return Claim(
             version=version("dubstage-suite"),
             description=f"{_SYNTHETIC}.",
@@ -99,7 +94,6 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
     """Check before any work that an output can be written.
 
     Args:
-        output: film to write.
         speech: file of the speech, which must not be overwritten.
         overwrite: replace an existing file even if dubstage did not write the file.
 
@@ -157,7 +151,7 @@ class Recording:
         *,
         marking: str,
         overwrite: bool = False,
-        seal_of: Callable[[int], Seal] | None = None,
+        seal_of: Callable[[int], FilmSigner] | None = None,
     ) -> None:
         check_recording(output, speech, overwrite=overwrite)
         self._output, self._overwrite = output, overwrite

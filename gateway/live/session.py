@@ -54,7 +54,6 @@ class LiveSound:
     Attributes:
         chunks: consecutive pieces of the speech. The first piece begins with sample 0.
         sample_rate_hz: samples per second and channel.
-        channels: number of channels.
         begins: frame of the stream at which the speech begins.
         first_frame: first frame of the stream that is shown.
         shown_until: returns the instant of `time.monotonic()` until which a frame, counted from the beginning of the speech, may be
@@ -170,8 +169,8 @@ class StageChain:
         yield requests.config
         async for reply in warps:
             index = self._sound.begins + reply.frame_index
-            wanted = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
-            shift = await asyncio.to_thread(performance.shift, index, wanted)
+            target = np.frombuffer(reply.box_landmarks.data, "<f4").reshape(-1, 2)
+            shift = await asyncio.to_thread(performance.shift, index, target)
             self._shifts.append(shift)
             yield requests.item(
                 render_client.Conditions(
@@ -242,7 +241,6 @@ def live_sound(
     Args:
         chunks: consecutive pieces, from sample 0 on.
         sample_rate_hz: samples per second and channel.
-        channels: number of channels.
         first_frame: first frame of the stream that is shown. The sound begins at `first_frame_of_sound(first_frame)`.
         max_late_s: seconds after the arrival of its sound until which a frame is shown; None: every frame is shown, and no sound is
             taken before the stages ask for it.
@@ -262,7 +260,6 @@ class SoundArrivals:
     Args:
         chunks: consecutive pieces, from sample 0 on.
         sample_rate_hz: samples per second and channel.
-        channels: number of channels.
         now: returns the present time, seconds.
     """
 

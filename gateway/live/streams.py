@@ -137,7 +137,6 @@ class LiveStreams:
     Args:
         stages: returns the stages, once they are open.
         actors: store of actors.
-        artefacts: artefact store of the stages.
         max_message_bytes: size limit of a message, which has to hold one frame.
         admission: decides which streams run, together with the streams of other tenants; None: one stream at a time.
     """

@@ -79,16 +79,16 @@ class FrameCache:
         Raises:
             MediaUnsupported: the film breaks off before the last one.
         """
-        wanted = sorted(set(frames))
-        self._place = {frame: place for place, frame in enumerate(wanted)}
+        indices = sorted(set(frames))
+        self._place = {frame: place for place, frame in enumerate(indices)}
         self._video = info.video
         self._picture = blank_picture(info.video)
         with path.open("wb") as file, VideoReader(info, threads=threads) as reader:
-            for frame in reader.frames(wanted[0], wanted[-1] + 1):
+            for frame in reader.frames(indices[0], indices[-1] + 1):
                 if frame.index in self._place:
                     for plane in frame.planes:
                         file.write(np.ascontiguousarray(plane).tobytes())
-        self._bytes = np.memmap(path, np.uint8, mode="r").reshape(len(wanted), -1)
+        self._bytes = np.memmap(path, np.uint8, mode="r").reshape(len(indices), -1)
 
     def planes(self, frame: int) -> tuple[Plane, ...]:
         """Return the planes of one of the frames, read-only."""

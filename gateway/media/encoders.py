@@ -167,7 +167,6 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
     """Return encoder and muxer for an output.
 
     Args:
-        output: file to write.
         video: picture of the footage.
         codec: codec that the user asks for; None: the default of the table above.
         crf: quality of H.264 and HEVC; lower is better.
@@ -311,13 +310,13 @@ def _options(codec: str, pixel_format: str, crf: int, preset: str, *, whole_cell
     if codec == "h264":
         return {"preset": preset, "crf": str(crf), **_x264_without_avx512()}
     if codec == "hevc":
-        # One frame thread: with several, x265 is deterministic only on equal machines.
+        # x265 gets one frame thread: with several, x265 is deterministic only on equal machines.
         return {"preset": preset, "crf": str(crf), "x265-params": "log-level=error:frame-threads=1"}
     if codec == "ffv1":
         # FFmpeg divides not every odd size into four slices. It chooses a number that fits if it is given none.
         return {"level": "3", **({"slices": "4"} if whole_cells else {}), "slicecrc": "1", "g": "1"}
     if codec == "prores":
-        # 4444 or 422 HQ. The encoder `prores` gives the picture of `prores_ks` in a fifth of its time.
+        # The profile is 4444 or 422 HQ. The encoder `prores` gives the picture of `prores_ks` in a fifth of its time.
         return {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"}
     return {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000", "qmin": "1"}
 

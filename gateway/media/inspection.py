@@ -98,7 +98,6 @@ class _Inspection:
 
     Args:
         question: what is asked.
-        path: the file.
         field: option or field that names the file, for errors.
     """
 

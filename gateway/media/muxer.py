@@ -66,7 +66,6 @@ class CarriedStreams:
         """Add the streams to an output.
 
         Args:
-            info: the footage.
             output: the open output.
             container_format: FFmpeg's name of the muxer.
             skip: indices of streams that are not carried.
@@ -239,7 +238,7 @@ _BIT_RATE_PER_CHANNEL: Final = 128_000
 _PIECE: Final = 4096
 
 
-class SpeechEncoder:
+class SpeechTrack:
     """A sound track of an output with new speech, which is cut at the film's end or followed by silence until then."""
 
     def __init__(
@@ -375,10 +374,8 @@ class VideoMuxer:
 
         Args:
             target: what FFmpeg writes to, as `OutputFile.target` returns it.
-            info: the footage.
             speech: new speech; None: there is none.
             settings: how the film is written.
-            choice: encoder and muxer.
             folder: folder of temporary files.
 
         Raises:
@@ -485,7 +482,7 @@ class VideoMuxer:
             stream.set_display_matrix(video.orientation.display_matrix)
         return stream
 
-    def _sound(self, speech: Speech | None) -> tuple[SpeechEncoder | None, set[int]]:
+    def _sound(self, speech: Speech | None) -> tuple[SpeechTrack | None, set[int]]:
         """Return the encoder of new sound, and the streams of the footage that the new sound replaces.
 
         None is returned if there is no new sound.
@@ -499,7 +496,7 @@ class VideoMuxer:
         if speech is None:
             return None, set()
         start, language = info.video.start + self._shift, own.metadata.get("language") if own else None
-        encoder = SpeechEncoder(
+        encoder = SpeechTrack(
             speech, choice.sound_codec, self._container, start=start, duration=info.video.duration, language=language
         )
         return encoder, {own.index} if own else set()

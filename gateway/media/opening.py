@@ -138,7 +138,6 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
     file cannot be exchanged between check and use. Formats that open other files are refused.
 
     Args:
-        path: the file.
         field: option or field that names the file, for errors.
         only: what the caller reads; None: all. Of long films the other tracks are hidden, so streams may have other numbers.
 

@@ -51,7 +51,6 @@ def check_place(
     """Check that `output` can be written, before any work is done.
 
     Args:
-        output: file to write.
         footage, speech, reference: files that are read meanwhile.
         overwrite: whether an existing file of any kind may be replaced. Otherwise only a film that dubstage wrote may be.
 
@@ -153,7 +152,6 @@ class OutputFile:
         Files that killed runs left of this output are removed, and files older than a day that killed runs left of other outputs.
 
         Args:
-            output: file to write.
             overwrite: replace any file of this name.
             takes_over: remove the temporary files of this output that other processes hold too. These processes cannot finish.
 

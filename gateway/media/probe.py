@@ -51,7 +51,7 @@ def side_data(picture: av.VideoFrame, kind: Type) -> bytes | None:
     Call this for single frames only. PyAV ties a frame whose side data was read into a reference cycle, so the frame's memory stays
     until the garbage collector runs.
     """
-    # By number: looking a kind up raises for frames that carry kinds unknown to the library's table.
+    # Kinds are compared by number: looking a kind up raises for frames that carry kinds unknown to the library's table.
     items = cast(Any, picture.side_data)
     _leave_metadata_to_the_frame(items)
     for number in range(len(items)):

@@ -33,7 +33,6 @@ class VideoReader:
         """Prepare a reader.
 
         Args:
-            info: the film.
             threads: threads of the decoder. Their number changes no sample.
         """
         self._info = info
@@ -145,7 +144,6 @@ def from_rgb(picture: UInt8, pixel: PixelFormat, colour: ColourModel) -> av.Vide
     Args:
         picture: uint8 RGB [height, width, 3].
         pixel: pixel format of the film.
-        colour: colour model of the film.
     """
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
         format=pixel.name,

@@ -36,7 +36,6 @@ class SoundInfo:
     Attributes:
         index: index of the stream.
         sample_rate_hz: sample rate.
-        channels: number of channels.
         layout: FFmpeg's name of the channel layout.
     """
 
@@ -65,7 +64,6 @@ class Speech:
 
     Attributes:
         sample_rate_hz: sample rate.
-        channels: number of channels.
         chunks: float32 [samples, channels] each, of any length. Every iteration begins with the first sample.
     """
 
@@ -85,7 +83,6 @@ class SoundReader:
         """Open a sound track.
 
         Args:
-            path: the file.
             track: number of the sound track; 0: the first.
             origin: time of sample 0 in the container, seconds: `info.video.start` for a film's own sound. Earlier sound is cut off.
                 Silence fills the time before later sound, and pauses. None: sample 0 is the first sample of the track.

@@ -39,7 +39,6 @@ class Take:
     """A part of the joined film.
 
     Attributes:
-        info: the take.
         num_frames: frames of the take that the film shows, the first ones.
         begin_s: time of the take's first frame in the film, seconds.
         end_s: time at which the take ends in the film, seconds.

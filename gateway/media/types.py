@@ -85,7 +85,8 @@ class Orientation:
 
     def upright(self, coded: UInt8) -> UInt8:
         """Return a coded picture [height, width, 3] upright. If nothing is to be done, the same array is returned."""
-        # Here and not above: the process that inspects a file turns no picture, and starts a quarter faster without OpenCV.
+        # The import is here and not above: the process that inspects a file turns no picture, and starts a quarter faster without
+        # OpenCV.
         import cv2
 
         picture = coded

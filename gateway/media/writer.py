@@ -30,7 +30,7 @@ _TIDY_FRAMES: Final = 500
 60 MiB in an hour."""
 
 
-class Seal(Protocol):
+class FilmSigner(Protocol):
     """Signs a finished film before the film gets its name."""
 
     @property
@@ -47,7 +47,6 @@ class WriteReport:
 
     Attributes:
         path: the film.
-        codec: codec of the picture.
         pixel_format: FFmpeg's name of the pixel format.
         frames: number of frames.
         changed_frames: number of frames with composited planes.
@@ -83,13 +82,11 @@ class VideoWriter:
         speech: Speech | None = None,
         speech_file: Path | None = None,
         settings: WriteSettings | None = None,
-        seal: Seal | None = None,
+        seal: FilmSigner | None = None,
     ) -> None:
         """Check that the film can be written as asked. Nothing is opened yet.
 
         Args:
-            output: file to write.
-            info: the footage.
             speech: new speech; None: there is none.
             speech_file: file that the speech is read from.
             settings: how the film is written; None: the defaults.
@@ -142,7 +139,6 @@ class VideoWriter:
         """Encode the next frame of the film.
 
         Args:
-            frame: the decoded frame.
             planes: planes in the footage's pixel format; None: the frame as it was decoded.
 
         Raises:

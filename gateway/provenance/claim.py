@@ -47,7 +47,6 @@ class ModelFacts(_Facts):
 
     Attributes:
         stage: stage that ran the model.
-        name: name of the model.
         version: what tells this model from others of the name: the SHA-256 of its files, hexadecimal, where the stage says it.
     """
 
@@ -70,7 +69,6 @@ class DubFacts(_Facts):
         version: version of this assertion.
         method: name of the method.
         models: models of the method.
-        frames: frames of the film.
         frame_rate: frames per second of the film, on average, as NUMERATOR/DENOMINATOR.
         dubbed: spans of frames whose mouth is synthetic, [begin, end) each, in order.
         sources: files that the film was made of.
@@ -113,7 +111,6 @@ class SourceFile:
 
     Attributes:
         role: what the file was to the film.
-        path: the file.
         sha256: digest of the file, hexadecimal; empty: the file is read for its digest when the film is signed.
     """
 
@@ -137,7 +134,6 @@ class Claim:
         synthetic: whether any picture of the film is synthetic.
         method: name of the method.
         models: models of the method.
-        num_frames: frames of the film.
         frame_rate: frames per second of the film, on average.
         dubbed: spans of frames whose mouth is synthetic, in order.
         consents: SHA-256 of the consent records, hexadecimal, by `person`, `reference`, and `actor` where the record of the person

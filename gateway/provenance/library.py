@@ -76,7 +76,6 @@ def sign(
     Args:
         definition: what the manifest says, with the digest of the file that the manifest is for (`gateway.provenance.binding`).
         ingredients: files that the file was made of.
-        credential: what signs.
         time_stamp_url: time stamp authority; empty: the manifest has no time.
         before_authority: called when all files are read and the command has signed. After this call, only the authority is waited
             for.

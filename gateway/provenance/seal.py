@@ -106,7 +106,7 @@ class Sealer:
         facts = dub_facts(claim, {source.role: source.sha256 for source in claim.sources})
         return Mark(key, Payload.of_film(key, facts.statement))
 
-    def seal(self, claim: Claim, film: Path, *, takes_over: bool = False) -> Seal:
+    def seal(self, claim: Claim, film: Path, *, takes_over: bool = False) -> FilmSeal:
         """Return the seal of a film.
 
         Args:
@@ -114,11 +114,11 @@ class Sealer:
             film: name that the film gets.
             takes_over: whether the unfinished sidecar of another process is removed, as in `OutputFile`.
         """
-        return Seal(self, claim, film, takes_over)
+        return FilmSeal(self, claim, film, takes_over)
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class FilmSeal:
     """Puts the manifest of one film into the film, or beside it. `Sealer.seal` makes it.
 
     Attributes:

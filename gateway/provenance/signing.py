@@ -103,7 +103,7 @@ def _sign(
     files = [each.file.fileno() for each in ingredients]
     longest_s = limit_s(_BASE_S + time_stamp_limit_s, files)
     try:
-        # Started here: the command has the gateway's environment and none of the limits of the process that signs.
+        # The command is started here: it has the gateway's environment and none of the limits of the process that signs.
         with signer_process(credential.command) as connection:
             if connection is not None:
                 request["signer"] = connection.fileno()

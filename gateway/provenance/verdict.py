@@ -254,7 +254,7 @@ class Standing(StrEnum):
     THIS_FILM = "this_film"
     """The manifest is valid, its signer is trusted, and the mark belongs to what the manifest says."""
     FOOTAGE = "footage"
-    """As THIS_FILM, but the mark belongs to what the manifest of a source says: a dub was dubbed again or edited."""
+    """The manifest is valid and trusted, and the mark belongs to the manifest of a source: a dub was dubbed again or edited."""
     ANOTHER_FILM = "another_film"
     """The mark does not belong to what the manifest says: the mark was copied, the manifest was, or the footage had a mark."""
     CLUE = "clue"

@@ -212,8 +212,6 @@ async def write_outcome_report(
     """Write the report of a dub to `folder`/index.html, and return the path of the page.
 
     Args:
-        request: the dub request.
-        outcome: its result.
         workspace: the open folder of the job, which has the records.
         stages: the stages, which track the output.
         store: holds the actor's identity.

@@ -74,7 +74,6 @@ def plot_head_motion(path: Path, motions: Mapping[str, npt.NDArray[np.floating]]
     """Write plots of pitch, yaw and roll over time, one under the other, to one SVG file.
 
     Args:
-        path: the file.
         motions: head-pose vectors by the name of their curve, float [T, 6], NaN rows where unknown; the first one is grey and wide.
         frame_rate: frames per second.
         start_frame: number of the first frame.

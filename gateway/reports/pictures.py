@@ -115,12 +115,12 @@ MOST_FRAMES: Final = 750
 VIDEO_HEIGHT: Final = 360
 
 
-def pictures_of(info: MediaInfo, wanted: set[int]) -> dict[int, UInt8]:
-    """Return the wanted frames of a film, uint8 [H, W, 3] each, RGB, by index."""
-    if not wanted:
+def pictures_of(info: MediaInfo, indices: set[int]) -> dict[int, UInt8]:
+    """Return the target frames of a film, uint8 [H, W, 3] each, RGB, by index."""
+    if not indices:
         return {}
     with VideoReader(info) as reader:
-        return {frame.index: to_rgb(frame) for frame in reader.frames(0, max(wanted) + 1) if frame.index in wanted}
+        return {frame.index: to_rgb(frame) for frame in reader.frames(0, max(indices) + 1) if frame.index in indices}
 
 
 def cut_around(picture: UInt8, box: tuple[int, int, int, int]) -> UInt8:

@@ -84,7 +84,7 @@ def motion_of(outcome: DubOutcome, workspace: Workspace) -> MotionMetrics | None
 
 
 def commanded_opening(outcome: DubOutcome, workspace: Workspace) -> Float32:
-    """Return the opening of the wanted mouths, float32 [T], crop pixels; NaN: the mouth of the frame is not rendered."""
+    """Return the opening of the target mouths, float32 [T], crop pixels; NaN: the mouth of the frame is not rendered."""
     opening = np.full(outcome.plan.num_frames, np.nan, np.float32)
     if outcome.actor is None:
         return opening
@@ -113,8 +113,6 @@ async def track_output(
     """Track the output of a dub, and return what is found of the dubbed face; None: the film is too long, or nothing is dubbed.
 
     Args:
-        result: the output.
-        outcome: result of the dub.
         boxes: face box of each chosen frame.
         chosen: frames that the report shows.
 

@@ -74,7 +74,6 @@ class DubReport:
         motion: the wanted motion compared with the person's own; None: not measured.
         video: the footage and the film side by side.
         undubbed: why no frame of the film is dubbed, and what to do; empty: at least one frame is dubbed.
-        warnings: warnings for the user.
     """
 
     title: str

@@ -1,9 +1,10 @@
-"""Foresees that a call cannot end before its deadline, from the speed of its first answers.
+"""Calls to stages: refuse a call that cannot end before its deadline, and repeat a unit of work on another replica.
 
 Some calls answer a whole film: tracking, features of speech, predicted motion. A stage that is a server ends every call at a
-deadline. The next attempt would begin anew, so a film that is too long is refused as soon as its own speed is known.
+deadline. The next attempt would begin anew, so a film that is too long is refused as soon as the speed of the first answers is
+known.
 
-Second attempts of a unit of work (a pass, a window, a bank, a personalisation) on another replica, if a replica goes away.
+A unit of work (a pass, a window, a bank, a personalisation) gets a second attempt on another replica if its replica goes away.
 
 Stages are pure, so a second attempt gives the same bytes on a replica of the same kind (docs/determinism.md). The second attempt
 begins anew: all requests of the stream are made and sent again.

@@ -1,4 +1,4 @@
-"""What the gateway asks of the stages: any RPC of `dubstage.client.rpcs`, by its kind."""
+"""Interface of the stages for the gateway: any RPC of `dubstage.client.rpcs`, by its kind."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class LocalStages:
 
     @property
     def busy(self) -> bool:
-        """Whether a worker still computes, even if nobody waits for the result any more."""
+        """Whether a worker still computes, even if no caller waits for the result any more."""
         return any(pool.pending for part in self._parts.values() for pool in part.workers)
 
     async def __aenter__(self) -> Self:

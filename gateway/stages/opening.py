@@ -1,12 +1,7 @@
 """The stages that the settings name: remote if endpoints are given, otherwise in this process.
 
-The networks that the stages of this machine serve: their folders, and what computes them.
-
-Check of the face model that the settings name: the face stage must have the model and be able to fit it.
-
-The stages for callers that are not asynchronous.
-
-One stage of the settings, for commands that need no other. A stage in this process starts without the others.
+Opening checks that the face stage has the face model of the settings and can fit it. The module also opens the stages for callers
+that are not asynchronous, and one stage alone for commands that need no other.
 """
 
 from __future__ import annotations

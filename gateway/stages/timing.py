@@ -1,7 +1,4 @@
-"""Stages with a clock: how long each call took, for reports and the bench.
-
-Time that each stage of a dub took: filled by the pipeline, shown by reports and the bench.
-"""
+"""Time that each stage of a dub took: filled by stages with a clock, shown by reports and benchmarks."""
 
 from __future__ import annotations
 
@@ -53,7 +50,6 @@ class StageTimes:
 
     Attributes:
         stages: in the order of the chain.
-        frames: frames of the film.
         end_to_end_s: wall-clock seconds from the first packet read to the film's file closed, without personalisation.
         personalize_s: wall-clock seconds of making and personalising the actor; 0 if an actor was reused.
         cpu_s: processor seconds of the process over the whole run, personalisation included; 0 if unknown.
@@ -119,7 +115,7 @@ R = TypeVar("R", bound=Message)
 
 
 class CallLabel(NamedTuple):
-    """How a clock counts the calls of one RPC.
+    """Settings for a clock's count of the calls of one RPC.
 
     Attributes:
         name: of the row in reports.

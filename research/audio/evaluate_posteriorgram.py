@@ -118,7 +118,6 @@ def evaluate(
     """Return the figures by source and by recogniser, `network` and `allphone`.
 
     Args:
-        data: the training set.
         weights: folder with ppg.onnx.
         baseline: whether to measure pocketsphinx too, which takes minutes.
         sources: only these sources; empty: all.

@@ -37,7 +37,6 @@ def load_network(module: nn.Module, run: Path) -> None:
 
     Args:
         module: module of the sizes that the run's configuration names.
-        run: folder of the run.
 
     Raises:
         InvalidRequest: the file is missing or damaged, or holds a network of other sizes.
@@ -53,7 +52,7 @@ def load_network(module: nn.Module, run: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
+class AudioExportSpec:
     """Form of an exported network, and how closely the export must follow its source."""
 
     inputs: tuple[str, ...] = ("cepstra",)
@@ -68,8 +67,8 @@ class ExportSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ParityReport:
-    """How closely the exported network follows its source, measured on random windows.
+class AudioParityReport:
+    """Differences of the exported network from its source, measured on random windows.
 
     Attributes:
         largest_difference: largest absolute difference of a number of the output.
@@ -94,10 +93,10 @@ class WindowNetwork:
     name: str
     served: Callable[[Path], nn.Module]
     windows: Callable[[np.random.Generator, int], Float32]
-    spec: ExportSpec = ExportSpec()
+    spec: AudioExportSpec = AudioExportSpec()
 
 
-def measure_parity(served: nn.Module, path: Path, windows: Float32, spec: ExportSpec) -> ParityReport:
+def measure_parity(served: nn.Module, path: Path, windows: Float32, spec: AudioExportSpec) -> AudioParityReport:
     """Compare ONNX Runtime with PyTorch, and ONNX Runtime at the batch sizes of `spec` with one run of all windows."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
@@ -111,7 +110,7 @@ def measure_parity(served: nn.Module, path: Path, windows: Float32, spec: Export
     whole = run(len(windows))
     with torch.inference_mode():
         expected = served(torch.from_numpy(windows)).numpy()
-    return ParityReport(
+    return AudioParityReport(
         largest_difference=float(np.abs(whole - expected).max()),
         batch_invariant=all(np.array_equal(run(batch), whole) for batch in spec.batches),
     )
@@ -122,7 +121,6 @@ def export_network(network: WindowNetwork, run: Path, folder: Path) -> Sequence[
 
     Args:
         network: what to export.
-        run: folder of the training run.
         folder: folder of weights.
 
     Raises:

@@ -1,6 +1,6 @@
 """The phonetic posteriorgram network: recording conditions, windows with labels, training, and export to weights/ppg.onnx.
 
-The network is a bidirectional LSTM from cepstra to phone probabilities:
+The network is a bidirectional LSTM from cepstra to phone probabilities.
 
 The paper's recurrent network (Song et al., Sec. III-A.1: MFCC -> DBLSTM -> phone posteriors), made for streaming: it sees fixed
 windows laid on the acoustic grid, PAST_ROWS before the four rows it answers and LOOK_AHEAD_ROWS after them, so its answer for
@@ -84,7 +84,7 @@ class PpgNetwork(nn.Module):
 
     def inputs(self, cepstra: Tensor) -> Tensor:
         """Return cepstra and deltas, both scaled to deviation 1: [N, W, 20] -> [N, W / 2, 80], two rows a step."""
-        # Deltas inside the window, its edge rows repeated: the look-ahead of the deltas costs no further rows.
+        # Deltas are taken inside the window, whose edge rows are repeated: the look-ahead of the deltas costs no further rows.
         padded = nn.functional.pad(cepstra.transpose(1, 2), (2, 2), mode="replicate")
         delta = nn.functional.conv1d(padded, self.delta_kernel, groups=NUM_CEPSTRA).transpose(1, 2)
         features = torch.cat([cepstra, delta], dim=2) * self.feature_scale
@@ -412,7 +412,6 @@ class PosteriorgramConfig:
         optimiser: rates.
         network: sizes of the network.
         augmentation: recording conditions that are drawn anew for each draw of a recording.
-        batch_windows: windows of a batch.
         windows_of_a_recording: windows that a batch takes from one augmented recording.
         no_speech_share: share of windows of noise and music-like sound.
         excerpt_s: longest part of a recording that is augmented at once, seconds.
@@ -423,7 +422,6 @@ class PosteriorgramConfig:
         past_weight: weight of the rows before the answered rows.
         fine_tune: begin with the network that comes with dubstage, and not with random weights. The configuration
             must state the sizes of that network.
-        check_clips: held-out clips of a check.
         check_s: seconds of each of these clips.
     """
 
@@ -492,10 +490,10 @@ class PosteriorgramTraining(Supervised[Windows]):
 
     def losses(self, batch: Windows) -> dict[str, Tensor]:
         """Return the cross-entropy, weighted mean over labelled rows."""
-        place = self.device.torch_device
-        labels = torch.from_numpy(batch.labels).to(place).long()
+        device = self.device.torch_device
+        labels = torch.from_numpy(batch.labels).to(device).long()
         targets = soft_targets(labels, self._config.neighbour_target, self._config.label_smoothing)
-        log_probabilities: Tensor = self.module(torch.from_numpy(batch.cepstra).to(place))
+        log_probabilities: Tensor = self.module(torch.from_numpy(batch.cepstra).to(device))
         weights = self._row_weights * (labels != IGNORED).float()
         per_row = -(targets * log_probabilities.float()).sum(dim=2) * weights
         return {"total": per_row.sum() / weights.sum().clamp(min=1.0)}

@@ -32,7 +32,6 @@ def relabel(data: TrainSet, weights: Path) -> int:
     """Label the clips whose labels are guessed, and return their number.
 
     Args:
-        data: the training set.
         weights: folder with ppg.onnx.
 
     Raises:

@@ -254,7 +254,7 @@ _LEVELS: Final = 127
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
-    """How closely the converted network follows PyTorch, over windows of speech.
+    """Differences of the converted network from PyTorch, over windows of speech.
 
     Attributes:
         cosine: mean cosine of states about their mean, of the int8 network with the float32 network.

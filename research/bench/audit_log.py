@@ -30,7 +30,7 @@ ACTOR = "bench"
 
 @dataclass(frozen=True, slots=True)
 class EntryCost:
-    """What one entry takes, on average.
+    """Mean cost of one entry.
 
     Attributes:
         stored_bytes: in the database, with its indices.

@@ -153,7 +153,6 @@ async def under_load(name: str, address: str, streams: int, seconds: float, proc
     """Load a stage with a number of streams, and measure one row.
 
     Args:
-        name: name of the backend.
         address: HOST:PORT of the stage.
         streams: streams at once.
         seconds: measured time, seconds.

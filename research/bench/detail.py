@@ -28,7 +28,7 @@ from services.common.face.native_pictures import MAX_SCALE, encoded, packed
 
 _RUNS: Final = 30
 _JAW_PX: Final = np.array([0.0, 6.0], np.float32)
-"""How far the filmed jaw is below the wanted jaw, box pixels."""
+"""Distance from the target jaw down to the filmed jaw, box pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,9 @@ def measure(scale: int, runs: int = _RUNS) -> DetailTime:
 def measure_jaw(runs: int = _RUNS) -> float:
     """Return the milliseconds of processor time that finding the jaw's shift and moving a render box take."""
     mouth = head_template()[list(MOUTH_AREA)]
-    wanted = head_to_box(mouth, HeadPose(1.0, np.eye(3), np.zeros(3)))
+    target = head_to_box(mouth, HeadPose(1.0, np.eye(3), np.zeros(3)))
     box, mask = np.zeros((BOX_SIZE, BOX_SIZE, 3), np.uint8), np.full((BOX_SIZE, BOX_SIZE), 255, np.uint8)
-    return _best_ms(lambda: warp_footage(box, jaw_shift(wanted + _JAW_PX, wanted, mask)), runs)
+    return _best_ms(lambda: warp_footage(box, jaw_shift(target + _JAW_PX, target, mask)), runs)
 
 
 def _bank(scale: int) -> MouthBank:

@@ -32,7 +32,7 @@ from services.face.tracking import FaceTracker, Networks
 from services.face.types import TrackedFace, TrackOptions
 
 FRAMES: Final = 250
-"""Of the film: ten seconds at 25 a second."""
+"""Frames of the film: ten seconds at 25 frames/s."""
 REAL_TIME_MS: Final = 40.0
 
 Picture = npt.NDArray[np.uint8]
@@ -44,7 +44,6 @@ class FittingTimes:
     """Processor time on the default model, one face a frame.
 
     Attributes:
-        frames: of the film.
         track_ms: tracking a frame, without a model.
         fit_ms: what fitting every frame adds to it, the identity given; tracking and it share REAL_TIME_MS.
         landmark_error_px: mean over frames of the streamed fit, crop pixels.

@@ -1,6 +1,6 @@
 """How fast a stage answers health checks: `python -m research.bench.health HOST:PORT SECONDS`, one JSON list of milliseconds.
 
-A process of its own, as a kubelet is: what the bench's clients do with their interpreter must not count.
+The command is a process of its own, as a kubelet is: the work of the benchmark's clients in their interpreter must not count.
 """
 
 from __future__ import annotations

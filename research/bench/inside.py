@@ -41,7 +41,7 @@ class Inside:
 
 
 def read_inside(path: Path) -> Inside:
-    """What `main` wrote."""
+    """Results that `main` wrote."""
     document = json.loads(path.read_text(encoding="utf-8"))
     return Inside(
         stages=tuple(StageTime(**row) for row in document["stages"]),

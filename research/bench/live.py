@@ -17,7 +17,7 @@ from gateway.stages.interface import Stages
 from services.common.store.artefacts import ArtefactStore
 
 SPOKEN_SECONDS: Final = 4.0
-"""Of speech that is fed as fast as it is spoken."""
+"""Seconds of speech that is sent at the rate at which it is spoken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,6 @@ async def measure_live(
         actor_id: enrolled.
         samples: speech, float32 [n, channels].
         rate: of it, Hz.
-        settings: of the gateway.
     """
     streams = LiveStreams(
         lambda: stages,

@@ -37,11 +37,10 @@ _PART: Final = 1 / 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongResult:
-    """What was measured.
+    """Results of the measurement.
 
     Attributes:
         seconds: length of the long film.
-        frames: frames of the long film.
         wall_s: time of the whole command for the long film, seconds.
         minute_peak_mib, long_peak_mib: peak memory of the process tree, MiB.
         first_ms, last_ms: time per frame of the first and of the last twelfth of the film's windows, ms.

@@ -19,7 +19,6 @@ class MethodTime:
     """One row.
 
     Attributes:
-        method: its name.
         frames: of the film that was written.
         end_to_end_s: decode to mux, actor enrolled before, models loaded.
         cpu_s: processor time over the same span.
@@ -48,7 +47,6 @@ def measure_method(method: str, actor: str, film: Path, work: Path, environment:
         actor: id of the new actor; its data stay.
         film: shows one face.
         work: for logs, the report and the dub.
-        environment: of the commands.
 
     Raises:
         CommandFailedError: one of the commands failed.

@@ -19,7 +19,7 @@ from services.texture.backgrounds import match_backgrounds
 from services.texture.select_frames import select_frames
 
 MINUTES: Final = 10.0
-"""Of footage, and of speech."""
+"""Minutes of footage, and of speech."""
 AIM_S: Final = 10.0
 _RATE: Final = 25
 
@@ -62,7 +62,7 @@ def head_poses(frames: int, seed: int) -> npt.NDArray[np.float64]:
 
 
 def pauses(frames: int, seed: int) -> npt.NDArray[np.bool_]:
-    """Speech of 1 to 5 s with pauses of .2 to 1.5 s: bool [frames], True where nobody speaks."""
+    """Return speech of 1 to 5 s with pauses of .2 to 1.5 s: bool [frames], True in pauses."""
     generator = np.random.default_rng(seed)
     silent = np.zeros(frames, np.bool_)
     place = 0

@@ -69,5 +69,5 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | 
     if process.returncode != 0:
         end = log.read_text(encoding="utf-8", errors="replace").strip()[-800:]
         raise CommandFailedError(f"{' '.join(command)} ended with code {process.returncode}:\n{end}")
-    # Not ru_maxrss: it starts at the size of the process that forked.
+    # ru_maxrss is not used: it starts at the size of the process that forked.
     return Measured(wall, usage.ru_utime + usage.ru_stime, peak)

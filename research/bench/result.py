@@ -22,7 +22,7 @@ from research.bench.renderer import lines_of_models
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchResult:
-    """What was measured.
+    """Results of the benchmark.
 
     Attributes:
         frames: of the short film.

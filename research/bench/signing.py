@@ -22,7 +22,7 @@ import numpy as np
 
 from gateway.media.mp4 import BUFFER_BYTES
 from gateway.media.output import OutputFile, commit_with
-from gateway.media.writer import Seal
+from gateway.media.writer import FilmSigner
 from gateway.provenance.claim import Claim, SourceFile, definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
@@ -37,7 +37,7 @@ CODECS: Final = {"prores_ks": ("mov", "yuv422p10le", {"profile": "3"}), "libx264
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What something took: seconds on the clock, and seconds of processors."""
+    """Cost of a task: seconds on the clock, and seconds of processors."""
 
     wall_s: float
     cpu_s: float
@@ -74,7 +74,7 @@ def make_film(film: Path, codec: str, frames: int) -> None:
         output.mux(stream.encode(None))
 
 
-def write(packets: Path, film: Path, seal: Seal | None) -> None:
+def write(packets: Path, film: Path, seal: FilmSigner | None) -> None:
     """Write the packets of a film to another film, as a dub writes its film, and sign the film."""
     file = OutputFile(film, overwrite=True)
     target = file.target(seal.padding if seal is not None else 0)
@@ -104,7 +104,7 @@ def claim_of(footage: Path, frames: int) -> Claim:
 
 
 def sign_by_c2pa(film: Path, signed: Path, claim: Claim, credential: Credential) -> None:
-    """Sign a film by c2pa alone, which reads the film and writes copies of it."""
+    """Sign a film by c2pa alone; c2pa reads the film and writes copies."""
     import c2pa
 
     info = c2pa.C2paSignerInfo(credential.algorithm.encode(), credential.chain, credential.key, None)

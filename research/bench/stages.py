@@ -108,9 +108,9 @@ async def measure_stages(stages: Stages, actor: StoredActor, film: Path, folder:
     with meter.measure(_AROUND, count):
         for begin in range(0, count, WINDOW_FRAMES):
             part = slice(begin, min(begin + WINDOW_FRAMES, count))
-            wanted = np.ones(part.stop - part.start, np.bool_)
+            targets = np.ones(part.stop - part.start, np.bool_)
             spoken = heard[part] if method.renderer.speech else None
-            windows.append(await render_window(metered, config, FrameSpan(records[part], mouths[part], wanted, spoken)))
+            windows.append(await render_window(metered, config, FrameSpan(records[part], mouths[part], targets, spoken)))
     _composite_and_encode(meter, info, frames, records, windows, folder / "film.mp4", threads)
     return _without_inner(meter.clock.stages())
 

@@ -34,7 +34,7 @@ _COUNTED_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ServedTimes:
-    """What Triton's statistics say of some rounds.
+    """Numbers of some rounds from Triton's statistics.
 
     Attributes:
         frames: frames computed.

@@ -1,4 +1,4 @@
-"""What the commands of the bench share: the options that name the footage, a folder to work in, and a line of progress."""
+"""Parts that the benchmark commands share: the options that name the footage, a folder to work in, and a line of progress."""
 
 from __future__ import annotations
 

@@ -172,7 +172,6 @@ def run_evaluation(settings: GatewaySettings, request: EvaluationRequest) -> lis
     """Evaluate all clips, and return one result per clip. All clips are checked before the first clip is evaluated.
 
     Args:
-        settings: settings of the command.
         request: what is evaluated.
 
     Raises:
@@ -239,7 +238,6 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
     A clip on which a row cannot be evaluated is named below the table, with the reason.
 
     Args:
-        settings: settings of the command.
         each: what every evaluation has in common; its `json_file` keeps the results.
         choice: the rows.
         table: Markdown file.

@@ -27,7 +27,7 @@ def export(
 
     A stage serves the folder that its setting names: DUBSTAGE_AUDIO_WEIGHTS=OUTPUT/audio, and so on.
     """
-    # PyTorch takes a second to import: not before an export is wanted.
+    # PyTorch takes a second to import, so it is imported only for an export.
     with training_packages():
         from research.training.command import export_all, export_run
 

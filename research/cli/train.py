@@ -35,7 +35,7 @@ def train(
     ] = None,
 ) -> None:
     """Train NETWORK from a training set, show the progress, and write curves, checkpoints, weights and a card."""
-    # PyTorch takes a second to import: not before a training is wanted.
+    # PyTorch takes a second to import, so it is imported only for a training.
     with training_packages():
         from research.training.command import TrainOrder, describe_networks, train_all, train_one
 

@@ -59,7 +59,7 @@ def trainset(
     try:
         with StepProgress() as progress:
             build(order, progress, say)
-            # PyTorch takes a second to import: not before there is something to prepare.
+            # PyTorch takes a second to import, so it is imported only for a preparation.
             with training_packages():
                 from research.training.networks import preparations
 

@@ -73,7 +73,6 @@ class _Drawn:
     """A choice of what a run is measured on, which may repeat.
 
     Attributes:
-        run: the run.
         frames: int [N], frames.
         phones: int [E] for each kind of phone.
     """

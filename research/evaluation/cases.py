@@ -1,4 +1,4 @@
-"""What the rows of a table of evaluations show: every method, or the ablation of one method."""
+"""Rows of a table of evaluations: every method, or the ablation of one method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FOLDER: Final = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Configuration:
-    """What is evaluated on a clip.
+    """One configuration that is evaluated on a clip.
 
     Attributes:
         method: name of the method.
@@ -42,8 +42,8 @@ class TableRow:
 
     Attributes:
         label: name of the row.
-        of: the configuration whose figures it shows.
-        variant: the variant whose figures it shows.
+        of: the configuration whose metrics it shows.
+        variant: the variant whose metrics it shows.
     """
 
     label: str

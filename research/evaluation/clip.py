@@ -1,8 +1,6 @@
-"""The real film of an evaluation: its face crops, its head poses, and its lower faces at the footage's own resolution.
+"""The clips of an evaluation: the films, their face crops, head poses, sound, and lower faces at the footage's own resolution.
 
-The sound of a clip that is evaluated.
-
-The clips of an evaluation: films by name, and the films of a catalogue by their use.
+Clips are films by name, or films of a catalogue by their use.
 """
 
 from __future__ import annotations

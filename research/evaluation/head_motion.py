@@ -14,7 +14,7 @@ normaliser; that score is never below 0.
 Compare each score with those of two controls: a still head (the person's mean pose), and the person's own poses shuffled in time.
 The shuffled angles have exactly the real distribution, but the shuffled velocities do not.
 
-Scores of the head motion of a method over the folds of a clip, and of the two controls (head_motion.py).
+The scores are computed for a method over the folds of a clip, and for the two controls.
 """
 
 from __future__ import annotations
@@ -252,18 +252,18 @@ def score_heads(motions: Sequence[HeadMotion], frame_rate: float, first_frame: i
     weights = np.array([len(motion.real) for motion in motions], np.float64)
     per_fold = [_rows(motion, frame_rate) for motion in motions]
     scores = {
-        row: {name: float(np.average([figures[row][name] for figures in per_fold], weights=weights)) for name in HEAD_FIGURES}
+        row: {name: float(np.average([metrics[row][name] for metrics in per_fold], weights=weights)) for name in HEAD_FIGURES}
         for row in HEAD_ROWS
     }
     return HeadMotionResult(scores, motions[0], first_frame)
 
 
 def _rows(motion: HeadMotion, frame_rate: float) -> dict[str, dict[str, float]]:
-    seen = np.asarray(np.isfinite(motion.real).all(axis=1), np.bool_)
-    real = np.where(seen[:, None], motion.real, 0.0)
+    tracked = np.asarray(np.isfinite(motion.real).all(axis=1), np.bool_)
+    real = np.where(tracked[:, None], motion.real, 0.0)
 
-    def figures(poses: Float64) -> dict[str, float]:
-        found: HeadMotionScore = head_motion_score(poses, real, frame_rate=frame_rate, real_usable=seen)
+    def metrics(poses: Float64) -> dict[str, float]:
+        found: HeadMotionScore = head_motion_score(poses, real, frame_rate=frame_rate, real_usable=tracked)
         values = (found.pose.score, found.pose.own_range, found.velocity.score, found.velocity.own_range)
         return dict(zip(HEAD_FIGURES, values, strict=True))
 
@@ -273,4 +273,4 @@ def _rows(motion: HeadMotion, frame_rate: float) -> dict[str, dict[str, float]]:
         "still": still_head(motion.known),
         "shuffled": shuffled_head(motion.known),
     }
-    return {row: figures(made[row]) for row in HEAD_ROWS}
+    return {row: metrics(made[row]) for row in HEAD_ROWS}

@@ -1,6 +1,6 @@
 """Measures of each frame of a run (one variant, fold and speech). Runs are measured piece by piece, which bounds memory.
 
-Errors of expression coefficients and of the landmarks that follow from them (Everybody's Talkin', App. A, Eq. 5).
+The errors of expression coefficients and of the landmarks that follow from them are those of Everybody's Talkin', App. A, Eq. 5:
 
     E_exp  = 1 / N_exp  sum_i |e(i) - e'(i)|          N_exp coefficients, in standard deviations of the model
     E_ldmk = 1 / N_ldmk sum_i |l(i) - l'(i)|_2        N_ldmk mouth-area landmarks, projected, crop pixels
@@ -133,11 +133,11 @@ PICTURE_COLUMNS: Final = (
     "photometric_error",
 )
 EXPRESSION_COLUMNS: Final = ("expression_error", "landmark_error_px")
-"""See expression.py."""
+"""Columns of the errors of expression coefficients and of the landmarks that follow from them."""
 CURVE_COLUMNS: Final = ("truth_width_quick", "result_width_quick", "truth_opening_step", "result_opening_step")
 """Columns of a whole run, which join_pieces makes from its curves (services/common/wire/mouth_curves.py)."""
 PAPER_COLUMNS: Final = ("photometric_error", *EXPRESSION_COLUMNS, "nme")
-"""Columns whose means are figures of the papers."""
+"""Columns whose means are metrics of the papers."""
 _ENERGY_COLUMNS: Final = tuple(f"{of}_{what}" for what in ("gradient", "step", "skin_step", "native") for of in ("truth", "result"))
 
 
@@ -180,7 +180,7 @@ class RunMeasures:
         measured: bool [T].
         lost_faces: measured frames on which the tracker found no face in the result.
         closures: closures of the lips on the bilabials of the part; None without a transcript.
-        extras: figures of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
+        extras: metrics of the whole run: diagnostics of the method, sync distance, LPIPS, FID.
         phones: opening of truth and result about the phones that the run follows, float64 [E, W] each, by the kind of phone
             (mouth_curves.around_phones). Empty: the run follows other speech than the truth.
     """
@@ -267,7 +267,6 @@ def join_pieces(pieces: list[RunMeasures], frame_s: float, closures: Closures | 
     """Return one run of its consecutive pieces (at least one). Diagnostics are averaged, weighted by measured frames.
 
     Args:
-        pieces: the pieces.
         frame_s: mean length of a frame, seconds.
         closures: closures of the lips on the bilabials of the part; None: the transcript is not known.
     """
@@ -305,7 +304,6 @@ def with_phones(run: RunMeasures, seconds: Float64, phones: Mapping[Trigger, Flo
     """Return a run with its openings about the phones of its speech.
 
     Args:
-        run: the run.
         seconds: float64 [T], times of the frames on the clock of the speech.
         phones: centres of the phones by kind, float64 [E] each, seconds (mouth_curves.phone_times).
     """

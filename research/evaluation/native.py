@@ -101,7 +101,6 @@ def footage_patch(luma: UInt8, pose: HeadPose, scale: int) -> FootagePatch:
 
     Args:
         luma: uint8 [H, W], luma of the upright frame.
-        pose: head pose in the frame.
         scale: native pixels per box pixel.
     """
     frame_from_native = invert(native_affine(box_from_frame(pose), scale))

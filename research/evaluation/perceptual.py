@@ -81,7 +81,7 @@ class SuppliedNetworks:
     """Networks that the user supplied. `lpips` and `fid` are measured if their file was given.
 
     Attributes:
-        sha256: digest of each file, by the name of its figure.
+        sha256: digest of each file, by the name of its metric.
 
     Raises:
         InvalidRequest: a file is missing, is not TorchScript, or holds another network.

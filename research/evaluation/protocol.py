@@ -1,15 +1,14 @@
 """Self-re-enactment: enrol the person on one part of a clip, dub the rest with its own sound, compare with the real film.
 
-Pictures and curves of a run that are kept for reports. All other pictures are measured and dropped.
+The module splits a clip into an enrolment part and a test part, and chooses the foreign speeches of the wrong-audio control.
+Pictures and curves that a report shows are kept. All other pictures are measured and dropped.
 
-Cost of a method on one clip: time to learn the person, time per frame, memory, and size of the actor.
+The cost of a method on one clip is: time to learn the person, time per frame, memory, and size of the actor.
 
 Wall time holds for the machine, its load, and the settings of threads. Processor time is that of this process with all its threads,
 and hardly depends on the load. Peak memory is the largest resident set of
 this process while it enrols and while it renders `full`. The process includes the stages unless they run behind gRPC, and it holds
 the pictures of the clip that the evaluation compares with. Where the kernel cannot begin a new peak, the peak is not measured.
-
-Split of a clip into an enrolment part and a test part, and the foreign speeches of the wrong-audio control.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from research.evaluation.types import (
     DEFAULT_VARIANTS,
     WRONG_AUDIO,
     ClipResult,
+    EvaluatedSpeech,
     Fold,
     FoldResult,
     FramedMotion,
@@ -46,7 +46,6 @@ from research.evaluation.types import (
     Rendered,
     Retrack,
     SelfReenactment,
-    Speech,
     SyncDistance,
     Variant,
     VariantSample,
@@ -115,7 +114,7 @@ _RESET_PEAK: Final = "5"
 _KIB: Final = 1024.0
 
 
-class _Spent(NamedTuple):
+class _ProcessCost(NamedTuple):
     """Wall time and processor time, seconds."""
 
     wall_s: float
@@ -134,8 +133,8 @@ class CostMeter:
     """Stopwatch of the enrolments and of the variant `full` of one clip."""
 
     def __init__(self) -> None:
-        self._enrolments: list[_Spent] = []
-        self._rendering = _Spent(0.0, 0.0)
+        self._enrolments: list[_ProcessCost] = []
+        self._rendering = _ProcessCost(0.0, 0.0)
         self._frames = 0
         self._peak_mib = float("nan")
         self._actor_bytes: list[int] = []
@@ -160,10 +159,10 @@ class CostMeter:
         begin = self._begin()
         yield
         spent = self._spent_since(begin)
-        self._rendering = _Spent(self._rendering.wall_s + spent.wall_s, self._rendering.cpu_s + spent.cpu_s)
+        self._rendering = _ProcessCost(self._rendering.wall_s + spent.wall_s, self._rendering.cpu_s + spent.cpu_s)
         self._frames += num_frames
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return COSTS: means an enrolment (seconds), a frame of `full` (milliseconds), and MiB; NaN where not measured."""
         enrolments, frames = len(self._enrolments), self._frames
         values = (
@@ -180,8 +179,8 @@ class CostMeter:
         new_peak = _forget_peak()
         return _Begin(time.perf_counter(), time.process_time(), new_peak)
 
-    def _spent_since(self, begin: _Begin) -> _Spent:
-        spent = _Spent(time.perf_counter() - begin.wall_s, time.process_time() - begin.cpu_s)
+    def _spent_since(self, begin: _Begin) -> _ProcessCost:
+        spent = _ProcessCost(time.perf_counter() - begin.wall_s, time.process_time() - begin.cpu_s)
         if begin.new_peak:
             # max() keeps its first argument if a comparison with NaN is false.
             self._peak_mib = max(_peak_mib(), self._peak_mib)
@@ -195,7 +194,7 @@ def _share(total: float, count: int) -> float:
 def _forget_peak() -> bool:
     """Begin a new peak of the resident set. False: the kernel cannot, and its peak is that of all since the process began.
 
-    Such a peak may be that of another clip or method. So it is no figure of this one.
+    Such a peak may be that of another clip or method. So it is not measured for this one.
     """
     try:
         _CLEAR.write_text(_RESET_PEAK)
@@ -238,7 +237,6 @@ def folds_of(
     enrolment are tested on the same frames, and none lies further from the test part than another.
 
     Args:
-        num_frames: frames of the clip.
         frame_rate: frames per second.
         enrol_seconds: seconds of the enrolment part; None: as above.
         only: number of the only split to return, from 0; None: all.
@@ -274,7 +272,9 @@ def folds_of(
     return (folds[only],)
 
 
-def wrong_speeches(own: Float32, others: Sequence[Speech] = (), count: int = MIN_WRONG_SPEECHES) -> tuple[Speech, ...]:
+def wrong_speeches(
+    own: Float32, others: Sequence[EvaluatedSpeech] = (), count: int = MIN_WRONG_SPEECHES
+) -> tuple[EvaluatedSpeech, ...]:
     """Return speeches that do not belong to the clip, each as long as the clip's own speech.
 
     The others come first, looped or cut to length. Circular shifts of the clip's own speech, spread evenly over its length, fill up
@@ -292,11 +292,11 @@ def wrong_speeches(own: Float32, others: Sequence[Speech] = (), count: int = MIN
         raise InvalidRequest(f"the wrong-audio control is a mean over at least {MIN_WRONG_SPEECHES}", field="count")
     if not len(own) or any(not len(other.samples) for other in others):
         raise InvalidRequest("a speech has no samples", field="speech")
-    chosen = [Speech(other.name, np.resize(other.samples, len(own)).astype(np.float32)) for other in others[:count]]
+    chosen = [EvaluatedSpeech(other.name, np.resize(other.samples, len(own)).astype(np.float32)) for other in others[:count]]
     missing = count - len(chosen)
     nearest = min(NEAREST_SHIFT, len(own) // 3)
     for shift in np.linspace(nearest, len(own) - nearest, missing).astype(int).tolist():
-        chosen.append(Speech(f"shifted by {shift / 16_000:.2f} s", np.roll(own, shift)))
+        chosen.append(EvaluatedSpeech(f"shifted by {shift / 16_000:.2f} s", np.roll(own, shift)))
     return tuple(chosen)
 
 
@@ -354,7 +354,7 @@ def evaluate_clip(
     *,
     settings: EvaluationSettings | None = None,
     transcript: str = "",
-    other_speeches: Sequence[Speech] = (),
+    other_speeches: Sequence[EvaluatedSpeech] = (),
     sync_distance: SyncDistance | None = None,
     perceptual: Callable[[], PerceptualDistance] | None = None,
     progress: Progress | None = None,
@@ -380,7 +380,7 @@ def evaluate_clip(
     if transcript:
         evaluation.events_s = bilabial_times(session.speech, transcript)
     folds = folds_of(session.num_frames, session.frame_rate, settings.enrol_seconds, only=settings.only_fold)
-    speeches: dict[Variant, tuple[Speech | None, ...]] = dict.fromkeys(settings.variants, (None,))
+    speeches: dict[Variant, tuple[EvaluatedSpeech | None, ...]] = dict.fromkeys(settings.variants, (None,))
     for variant in WRONG_AUDIO:
         if variant in speeches:
             speeches[variant] = wrong_speeches(session.speech, other_speeches, settings.wrong_count)
@@ -421,7 +421,7 @@ def evaluate_clip(
         truth=keeper.sample(None),
         samples={variant: sample for variant, sample in samples.items() if sample is not None},
         head_motion=head_motion,
-        cost=evaluation.cost.figures(),
+        cost=evaluation.cost.metrics(),
         video=keeper.video(),
     )
 
@@ -470,7 +470,7 @@ class _Evaluation(Generic[Handle]):
         self,
         actor: Handle,
         fold: Fold,
-        speeches: Mapping[Variant, Sequence[Speech | None]],
+        speeches: Mapping[Variant, Sequence[EvaluatedSpeech | None]],
         keeper: SampleCollector | None,
     ) -> dict[Variant, list[RunMeasures]]:
         """Return all runs of one fold: a list per variant, with one run per speech."""
@@ -515,7 +515,7 @@ class _Evaluation(Generic[Handle]):
         frames: FrameRange,
         truth: TruthPiece,
         rendered: Rendered,
-        speech: Speech | None,
+        speech: EvaluatedSpeech | None,
         *,
         keeper: SampleCollector | None,
     ) -> RunMeasures:

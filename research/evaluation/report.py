@@ -70,7 +70,6 @@ class EvaluationReport:
     Attributes:
         title: title of the page.
         method: name of the method.
-        clips: results of all clips.
         facts: facts of the run: seconds, versions, weights.
     """
 

@@ -3,9 +3,9 @@
 The file is a list of evaluations, each with a key. The key is a digest of all that the figures depend on: the clip, the
 configuration, the request with the words of the clip, and the networks. The file is replaced as a whole after each evaluation.
 
-Files of results: the check of their place before the work begins, and the writing as a whole.
+The place of the file is checked before the work begins.
 
-The result of an evaluation as JSON: {"clips": [{"clip", "lag_frames", "variants": {NAME: {metric: number}}}]}.
+An evaluation is written as JSON: {"clips": [{"clip", "lag_frames", "variants": {NAME: {metric: number}}}]}.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def check_writable(path: Path, field: str) -> None:
     """Check that a file can be written. Missing folders are no obstacle: `write_text` creates them.
 
     Args:
-        path: the file.
         field: option that names the file.
 
     Raises:
@@ -58,8 +57,6 @@ def write_text(path: Path, text: str, field: str) -> None:
     """Write a text file. Missing folders are created. The file is replaced as a whole, or keeps its old content.
 
     Args:
-        path: the file.
-        text: the content.
         field: option that names the file.
 
     Raises:
@@ -88,7 +85,7 @@ _DIGITS = 5
 
 
 def _number(value: float) -> float | None:
-    """Return a rounded number; None for NaN, which JSON does not have: the figure could not be measured."""
+    """Return a rounded number; None for NaN, which JSON does not have: the metric could not be measured."""
     return round(float(value), _DIGITS) if math.isfinite(value) else None
 
 
@@ -133,9 +130,9 @@ def clip_document(result: ClipResult) -> dict[str, Any]:
 def to_json(results: Sequence[ClipResult], method: str) -> dict[str, Any]:
     """Return the results as dictionaries, lists, numbers and text.
 
-    Each variant has METRICS, `intervals` (95 %, [low, high]), `paper` (the figures of the papers) and counts of frames.
-    Every clip and the top level have `cost` (cost.py). The top level has `means` (over clips) and `targets`. If the method moves
-    the head, every clip and the top level have `head_motion`, {row: {figure: number}} (head_scores.py).
+    Each variant has METRICS, `intervals` (95 %, [low, high]), `paper` (the metrics of the papers) and counts of frames.
+    Every clip and the top level have `cost`. The top level has `means` (over clips) and `targets`. If the method moves
+    the head, every clip and the top level have `head_motion`, {row: {metric: number}} (head_motion.py).
     """
     heads = head_means(results)
     return {
@@ -225,9 +222,8 @@ def evaluation_key(clip: Path, of: Configuration, asked: dict[str, Any], network
     """Return the key of the evaluation of one clip.
 
     Args:
-        clip: the clip.
         of: the configuration.
-        asked: further things that the figures depend on, as JSON values: variants, seed, number of foreign speeches, transcript,
+        asked: further things that the metrics depend on, as JSON values: variants, seed, number of foreign speeches, transcript,
             digests of the networks for LPIPS and FID.
         networks: digest of the networks.
     """

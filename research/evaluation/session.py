@@ -32,7 +32,7 @@ from gateway.stages.method_check import models_for
 from gateway.stages.opening import StageHost
 from research.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
 from research.evaluation.native import finished_box, insert_box
-from research.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
+from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage
 from services.common.face.landmarks import mouth_opening
@@ -83,7 +83,7 @@ class EnrolledClip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predicted:
-    """What one speech gives for every frame of a clip.
+    """Results of one speech for every frame of a clip.
 
     Attributes:
         records: MOTION_RECORDs [T], the predicted motion.
@@ -102,7 +102,6 @@ class PipelineSession:
 
     Args:
         host: runs the stages.
-        path: the clip.
         name: name of the clip in the result.
         folder: folder for the record files of the clip.
         method: name of the method.
@@ -144,7 +143,7 @@ class PipelineSession:
         await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
         if await shot.select(FaceChoice("largest")) is None:
             raise NoUsableFootage(f"{path} shows no face", subject=str(path))
-        await shot.hear()
+        await shot.extract_sound()
         return shot
 
     @property
@@ -196,7 +195,7 @@ class PipelineSession:
         style = self._host.run(encode_style(self._host.stages, self._shot.method, still))
         return EnrolledClip(actor, style, (actor.lag_frames or 0) + actor.lag_fraction, frames)
 
-    def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+    def render(self, actor: EnrolledClip, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed face crops of a range of frames (see `research.evaluation.types.Variant`)."""
         mouths = self._mouths(actor, variant, speech)
         heard = self._motion(actor, variant, speech).heard if self._shot.method.renderer.speech else None
@@ -231,7 +230,7 @@ class PipelineSession:
         return Rendered(crops, self._truth.reasons[frames.start : frames.stop], commanded, energy, diagnostics)
 
     def phone_times(self) -> dict[Trigger, Float64]:
-        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound (Shot.hear), seconds."""
+        """Return the centres of open vowels and of p, b, m in the first minutes of the clip's sound, seconds."""
         sound = self._shot.workspace.sound
         posteriorgram = sound.read(0, sound.num_rows)["posteriorgram"]
         return {kind: phone_times(posteriorgram, phones) for kind, phones in TRIGGERS.items()}
@@ -279,8 +278,8 @@ class PipelineSession:
             backgrounds=chosen,
         )
 
-    def _mouths(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> Float32:
-        """Return the wanted mouths of every frame of the clip, float32 [T, 59, 3], head space."""
+    def _mouths(self, actor: EnrolledClip, variant: Variant, speech: EvaluatedSpeech | None) -> Float32:
+        """Return the target mouths of every frame of the clip, float32 [T, 59, 3], head space."""
         if variant == "oracle_full":
             rows = np.maximum(self._rows, 0).tolist()
             return np.asarray(self._shot.workspace.faces.read_rows(rows)["mouth"], np.float32)
@@ -290,7 +289,7 @@ class PipelineSession:
         explained = np.asarray(self._motion(actor, "full", None).records["mouth"], np.float32)
         return with_slow_expression(mouths, slow_expression(footage_mouths(self._shot, 0, self.num_frames, explained)))
 
-    def _motion(self, actor: EnrolledClip, variant: Variant, speech: Speech | None) -> _Predicted:
+    def _motion(self, actor: EnrolledClip, variant: Variant, speech: EvaluatedSpeech | None) -> _Predicted:
         """Return the predicted motion of every frame of the clip, and the speech that it was predicted from."""
         style = actor.single_frame_style if variant == "single_frame" else actor.actor.style
         name = speech.name if speech is not None else ""

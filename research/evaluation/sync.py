@@ -1,6 +1,6 @@
 """Sync distance (Song et al. 2023, Sec. IV): distance between mouth and sound by the sync network of the motion stage.
 
-Tracking of faces in crops, for measures on rendered mouths.
+The module also tracks faces in crops, for measures on rendered mouths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.dub.records import FEATURE_RECORD, RecordFile
 from gateway.dub.speech import extract_features, feature_block, motion_frames_for
 from gateway.media import sound
 from gateway.stages.opening import StageHost
-from research.evaluation.types import FrameRange, Speech
+from research.evaluation.types import EvaluatedSpeech, FrameRange
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
 from services.common.errors import NoUsableFootage
 from services.common.face.crops import fit_head_pose, to_head_space
@@ -107,12 +107,12 @@ class StageSyncDistance:
 
     def __init__(self, host: StageHost, speech: Float32, seconds: Float64, folder: Path) -> None:
         self._host = host
-        self._own = Speech("", speech)
+        self._own = EvaluatedSpeech("", speech)
         self._seconds = seconds
         self._file = folder / "sync.features"
         self._features: dict[str, Array] = {}
 
-    def __call__(self, landmarks: Float32, frames: FrameRange, speech: Speech | None) -> float:
+    def __call__(self, landmarks: Float32, frames: FrameRange, speech: EvaluatedSpeech | None) -> float:
         """Return the distance over one range of frames; NaN: too few of the frames are tracked."""
         first, mouths, usable = mouths_on_grid(landmarks, self._seconds[frames.start : frames.stop])
         features = self._features_of(speech or self._own)[first : first + len(mouths)]
@@ -127,7 +127,7 @@ class StageSyncDistance:
         except NoUsableFootage:
             return float("nan")
 
-    def _features_of(self, speech: Speech) -> Array:
+    def _features_of(self, speech: EvaluatedSpeech) -> Array:
         if speech.name not in self._features:
             self._features[speech.name] = self._host.run(self._extract(speech.samples))
         return self._features[speech.name]

@@ -1,8 +1,7 @@
 """Table of evaluations: one row a method or configuration, the mean over clips and the worst clip, as JSON and as Markdown.
 
-A table that grows evaluation by evaluation: what its rows need, what is known of them, and the files of the table.
-
-Networks that replace the networks of an installation for a while, for example the networks of an ablation.
+A table grows evaluation by evaluation: the module knows what the rows need, what is known of them, and the files of the table. A
+row may replace networks of the installation for its evaluation, for example by the networks of an ablation.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _PAPER: Final = (
 )
 CONTROLS: Final = ("wrong_audio_r", "oracle_psnr_minus_m")
 FIGURES: Final[tuple[str, ...]] = (*METRICS, *_AGAINST_M, *CONTROLS, *_PAPER, *COSTS)
-"""Figures of a row in their order; a figure that no clip has is left out of the Markdown."""
+"""Metrics of a row in their order; a metric that no clip has is left out of the Markdown."""
 
 _LOWER: Final = frozenset(
     {
@@ -80,13 +79,13 @@ class RefusedClip:
 
 @dataclass(frozen=True, slots=True)
 class FilledRow:
-    """A row with its figures.
+    """A row with its metrics.
 
     Attributes:
         row: what it shows.
-        per_clip: figures by name, by clip; NaN is left out.
-        refused: clips without figures.
-        missing: why the row has no figures at all, such as weights that were not given; "": it has some.
+        per_clip: metrics by name, by clip; NaN is left out.
+        refused: clips without metrics.
+        missing: why the row has no metrics at all, such as weights that were not given; "": it has some.
     """
 
     row: TableRow
@@ -95,12 +94,12 @@ class FilledRow:
     missing: str = ""
 
     def mean(self, name: str) -> float:
-        """Return the mean of a figure over the clips that have it; NaN: none has it."""
+        """Return the mean of a metric over the clips that have it; NaN: none has it."""
         values = self._values(name)
         return sum(values) / len(values) if values else math.nan
 
     def worst(self, name: str) -> float:
-        """Return a figure of its worst clip; NaN: no clip has the figure."""
+        """Return a metric of its worst clip; NaN: no clip has the metric."""
         values = self._values(name)
         if not values:
             return math.nan
@@ -117,7 +116,7 @@ class FilledRow:
 
 
 def better_of(name: str) -> Better:
-    """Return which values of a figure are good."""
+    """Return which values of a metric are good."""
     if name in _ONE:
         return "one"
     if name in _ZERO:
@@ -125,12 +124,11 @@ def better_of(name: str) -> Better:
     return "lower" if name in _LOWER else "higher"
 
 
-def figures_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
+def metrics_of(document: Mapping[str, Any], variant: str) -> dict[str, float]:
     """Return FIGURES of one clip from its document (result_json.clip_document); what was not measured is left out.
 
     Args:
-        document: result of the clip.
-        variant: variant whose figures are wanted.
+        variant: variant to read the metrics of.
     """
     variants = document["variants"]
     shown = variants.get(variant, {})
@@ -166,7 +164,7 @@ def rows_document(rows: Sequence[FilledRow]) -> list[dict[str, Any]]:
 
 
 def markdown(title: str, rows: Sequence[FilledRow]) -> str:
-    """Return the table as Markdown: means with the worst clip in brackets, what could not be evaluated, and the papers' figures."""
+    """Return the table as Markdown: means with the worst clip in brackets, what could not be evaluated, and the papers' metrics."""
     return "\n".join((*_lines(title, rows), ""))
 
 
@@ -231,10 +229,8 @@ class TableRun:
 
     Args:
         title: heading of the table.
-        rows: the rows.
         variants: variants that every row needs; a row needs its own variant too.
         path: Markdown file.
-        kept: file of results.
     """
 
     def __init__(self, title: str, rows: Sequence[TableRow], variants: Sequence[Variant], path: Path, kept: KeptResults) -> None:
@@ -269,15 +265,15 @@ class TableRun:
         self._refused.setdefault(of, []).append(RefusedClip(clip, reason))
 
     def lack(self, weights: str, reason: str) -> None:
-        """Say why rows with these weights have no figures."""
+        """Say why rows with these weights have no metrics."""
         self._missing[weights] = reason
 
     def filled(self) -> tuple[FilledRow, ...]:
-        """Return the rows with their figures."""
+        """Return the rows with their metrics."""
         return tuple(
             FilledRow(
                 row=row,
-                per_clip={clip: figures_of(found, row.variant) for clip, found in self._documents.get(row.of, {}).items()},
+                per_clip={clip: metrics_of(found, row.variant) for clip, found in self._documents.get(row.of, {}).items()},
                 refused=tuple(self._refused.get(row.of, ())),
                 missing=self._missing.get(row.of.weights, ""),
             )

@@ -14,7 +14,7 @@ Kind = Literal["at_least", "at_most", "between"]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class MetricTarget:
     """One target.
 
     Attributes:
@@ -44,30 +44,30 @@ class Target:
         return f"{self.variant} {self.metric} {sign} {prefix}{bound:g}{where}"
 
 
-TARGETS: Final[tuple[Target, ...]] = (
-    Target("oracle_full", "mouth_psnr_db", low=4.0, against="difference"),
-    Target("oracle_full", "mouth_ssim", low=0.87),
-    Target("oracle_full", "mouth_lmd_px", high=1.1),
-    Target("oracle_full", "mouth_opening_correlation", low=0.96),
-    Target("oracle_full", "sharpness_ratio", low=0.7, high=1.3),
-    Target("full", "mouth_psnr_db", low=1.5, against="difference"),
-    Target("full", "mouth_psnr_db", low=0.5, against="difference", worst_clip=True),
-    Target("full", "mouth_lmd_px", high=0.85, against="ratio"),
-    Target("full", "mouth_opening_correlation", low=0.55),
-    Target("wrong_audio", "mouth_opening_correlation", high=0.15),
-    Target("full", "opening_spread_ratio", low=0.6, high=1.3),
-    Target("full", "sharpness_ratio", low=0.7, high=1.3),
-    Target("full", "frame_difference_ratio", low=0.85, high=1.2),
-    Target("full", "closure", low=0.8),
-    Target("full", "silence_opening", high=0.1),
-    Target("full", "lip_width_spread_ratio", low=0.85),
-    Target("full", "vowel_shift_ms", low=-10.0, high=10.0),
-    Target("full", "closure_shift_ms", low=-10.0, high=10.0),
-    Target("full", "fastest_step_ratio", high=1.0),
-    Target("wrong_audio", "commanded_opening_correlation", low=0.9),
+TARGETS: Final[tuple[MetricTarget, ...]] = (
+    MetricTarget("oracle_full", "mouth_psnr_db", low=4.0, against="difference"),
+    MetricTarget("oracle_full", "mouth_ssim", low=0.87),
+    MetricTarget("oracle_full", "mouth_lmd_px", high=1.1),
+    MetricTarget("oracle_full", "mouth_opening_correlation", low=0.96),
+    MetricTarget("oracle_full", "sharpness_ratio", low=0.7, high=1.3),
+    MetricTarget("full", "mouth_psnr_db", low=1.5, against="difference"),
+    MetricTarget("full", "mouth_psnr_db", low=0.5, against="difference", worst_clip=True),
+    MetricTarget("full", "mouth_lmd_px", high=0.85, against="ratio"),
+    MetricTarget("full", "mouth_opening_correlation", low=0.55),
+    MetricTarget("wrong_audio", "mouth_opening_correlation", high=0.15),
+    MetricTarget("full", "opening_spread_ratio", low=0.6, high=1.3),
+    MetricTarget("full", "sharpness_ratio", low=0.7, high=1.3),
+    MetricTarget("full", "frame_difference_ratio", low=0.85, high=1.2),
+    MetricTarget("full", "closure", low=0.8),
+    MetricTarget("full", "silence_opening", high=0.1),
+    MetricTarget("full", "lip_width_spread_ratio", low=0.85),
+    MetricTarget("full", "vowel_shift_ms", low=-10.0, high=10.0),
+    MetricTarget("full", "closure_shift_ms", low=-10.0, high=10.0),
+    MetricTarget("full", "fastest_step_ratio", high=1.0),
+    MetricTarget("wrong_audio", "commanded_opening_correlation", low=0.9),
 )
 
-HEAD_TARGETS: Final[tuple[Target, ...]] = (Target("full", "hs", low=0.85),)
+HEAD_TARGETS: Final[tuple[MetricTarget, ...]] = (MetricTarget("full", "hs", low=0.85),)
 """Further targets of methods that move the head."""
 
 
@@ -75,7 +75,7 @@ HEAD_TARGETS: Final[tuple[Target, ...]] = (Target("full", "hs", low=0.85),)
 class TargetCheck:
     """A target with the measured value. `reached` is None if nothing was measured."""
 
-    target: Target
+    target: MetricTarget
     value: float
     reached: bool | None
 
@@ -96,7 +96,7 @@ def _value(result: ClipResult, variant: Variant, metric: str) -> float:
 
 
 def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, float]:
-    """Return the mean over clips of every metric and paper figure of a variant that was measured."""
+    """Return the mean over clips of every metric, and every metric of the papers, of a variant that was measured."""
     names = {name for result in results if variant in result.variants for name in result.variants[variant].metrics}
     names |= {name for result in results if variant in result.variants for name in result.variants[variant].paper}
     means: dict[str, float] = {}
@@ -108,7 +108,7 @@ def variant_means(results: Sequence[ClipResult], variant: Variant) -> dict[str, 
     return means
 
 
-def check_target(results: Sequence[ClipResult], target: Target) -> TargetCheck:
+def check_target(results: Sequence[ClipResult], target: MetricTarget) -> TargetCheck:
     """Compare results with one target. A ratio is the ratio of means; a difference is the mean of differences."""
     values = np.array([_value(result, target.variant, target.metric) for result in results])
     references = np.array([_value(result, "mean_mouth", target.metric) for result in results])
@@ -134,7 +134,7 @@ def check_targets(results: Sequence[ClipResult]) -> tuple[TargetCheck, ...]:
 
 
 def cost_means(results: Sequence[ClipResult]) -> dict[str, float]:
-    """Return the mean over clips of each figure of COSTS that was measured."""
+    """Return the mean over clips of each metric of COSTS that was measured."""
     means: dict[str, float] = {}
     for name in COSTS:
         values = np.array([result.cost.get(name, float("nan")) for result in results])
@@ -145,7 +145,7 @@ def cost_means(results: Sequence[ClipResult]) -> dict[str, float]:
 
 
 def head_means(results: Sequence[ClipResult]) -> dict[str, dict[str, float]]:
-    """Return the mean over clips of the scores of head motion, by row and figure; empty if the method does not move the head."""
+    """Return the mean over clips of the scores of head motion, by row and metric; empty if the method does not move the head."""
     scores = [result.head_motion.scores for result in results if result.head_motion is not None]
     if not scores:
         return {}

@@ -102,11 +102,10 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
-class Speech:
+class EvaluatedSpeech:
     """Speech that replaces the speech of a clip.
 
     Attributes:
-        name: name in the report.
         samples: float32 [N], 16 kHz mono, sample 0 at the clip's first frame, as long as the clip.
     """
 
@@ -124,7 +123,7 @@ class Rendered:
         commanded: float32 [T], mouth opening that the renderer was asked for, crop pixels; None: the variant has none.
         native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution (native.py); None: not
             measured.
-        diagnostics: figures of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
+        diagnostics: metrics of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
     """
 
     crops: UInt8 = field(repr=False)
@@ -173,7 +172,7 @@ class HeadMotionResult:
     """Head motion of one clip.
 
     Attributes:
-        scores: HEAD_FIGURES by HEAD_ROWS (head_scores.py).
+        scores: HEAD_FIGURES by HEAD_ROWS (head_motion.py).
         motion: head motion of the first fold, for the report.
         first_frame: first frame of that fold's test part.
     """
@@ -183,7 +182,7 @@ class HeadMotionResult:
     first_frame: int
 
 
-class EnrolledActor(Protocol):
+class EvaluatedActor(Protocol):
     """An actor that was enrolled on one part of a clip. The evaluation reads lag, doubt of the lag, and size only."""
 
     @property
@@ -202,7 +201,7 @@ class EnrolledActor(Protocol):
         ...
 
 
-Handle = TypeVar("Handle", bound=EnrolledActor)
+Handle = TypeVar("Handle", bound=EvaluatedActor)
 
 
 class SelfReenactment(Protocol[Handle]):
@@ -245,15 +244,12 @@ class SelfReenactment(Protocol[Handle]):
         """
         ...
 
-    def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+    def render(self, actor: Handle, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         """Return the dubbed frames of a range.
 
         Long ranges are rendered piece by piece, so the result must not depend on the cuts.
 
         Args:
-            actor: actor to dub.
-            frames: frames to dub.
-            variant: variant to render.
             speech: foreign speech (WRONG_AUDIO); None: the sound of the clip.
         """
         ...
@@ -275,7 +271,7 @@ Retrack = Callable[[UInt8], Float32]
 """Face tracker for crops: uint8 [T, 256, 256, 3], consecutive frames, to landmarks float32 [T, 478, 3] in crop pixels, NaN where no
 face is found. Truth and result are both tracked, so that both have the same noise."""
 
-SyncDistance = Callable[[Float32, FrameRange, Speech | None], float]
+SyncDistance = Callable[[Float32, FrameRange, EvaluatedSpeech | None], float]
 """Distance of mouth and sound by a sync network. Arguments: tracked landmarks float32 [T, 478, 3] (crop pixels, NaN rows where not
 tracked), the frames of the landmarks, and the foreign speech or None."""
 
@@ -296,8 +292,8 @@ class VariantScores:
         metrics: value of each name of METRICS; NaN if it cannot be measured (closure without a transcript, silence_opening of all
             variants but `full`).
         intervals: bootstrap intervals of the metrics that are not NaN.
-        paper: further figures: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
-            sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_scores.py) if the
+        paper: further metrics: photometric_error, ssiou, expression_error, landmark_error_px, nme, commanded_opening_correlation,
+            sync_distance, lpips, fid, and the diagnostics of the method. `full` also has HEAD_FIGURES (head_motion.py) if the
             method moves the head.
         frames: measured frames over all folds. With several foreign speeches, a frame counts once.
         passed_through: frames of the test parts that were not dubbed, or whose truth has no tracked mouth.
@@ -314,7 +310,7 @@ class VariantScores:
 
 @dataclass(frozen=True, slots=True)
 class VariantSample:
-    """What a report shows of a variant: a few evenly spread crops, and the opening curves of the first fold.
+    """Parts of a variant that a report shows: a few evenly spread crops, and the opening curves of the first fold.
 
     Attributes:
         crops: uint8 [S, 256, 256, 3], crops of the frames in `ClipResult.sample_frames`.
@@ -332,7 +328,6 @@ class FoldResult:
     """A fold with the lag of its enrolment part.
 
     Attributes:
-        fold: the fold.
         lag_frames: lag of the sound, frames of 40 ms; 0 if unknown.
         lag_doubt: why the lag is not applied; empty: the lag is applied, or nothing was measured.
     """
@@ -343,7 +338,7 @@ class FoldResult:
 
 
 COSTS: Final = ("personalize_s", "personalize_cpu_s", "ms_per_frame", "cpu_ms_per_frame", "peak_memory_mib", "actor_mib")
-"""What an evaluation says of a method's cost on one clip (cost.py)."""
+"""Cost of a method on one clip."""
 
 
 @dataclass(frozen=True, slots=True)

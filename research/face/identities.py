@@ -91,7 +91,6 @@ def fit_person(data: TrainSet, clips: Path, person: TrainingPerson) -> str:
     """Fit and write both identities of a person; return why that is not possible, or an empty text.
 
     Args:
-        data: the training set.
         clips: folder of the videos.
     """
     problems: list[str] = []

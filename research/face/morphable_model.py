@@ -150,7 +150,7 @@ def filled_from_seen(colours: Float64, weights: Float64, triangles: Int32) -> Fl
     for colour, weight in zip(filled, weights, strict=True):
         hidden = weight < LEAST_SEEN
         hidden[list(FACE_OVAL)] = True
-        # Harmonic: every hidden vertex is the mean of its neighbours.
+        # The fill is harmonic: every hidden vertex is the mean of its neighbours.
         inside = np.eye(hidden.sum()) - near[np.ix_(hidden, hidden)]
         colour[hidden] = np.linalg.solve(inside, near[np.ix_(hidden, ~hidden)] @ colour[~hidden])
     return filled
@@ -207,7 +207,6 @@ def read_people(data: TrainSet, clips: Path) -> Iterator[SpeakerShapes]:
     """Yield each speaker of each split. Speakers without usable, not strongly turned frames are left out.
 
     Args:
-        data: the training set.
         clips: folder of the videos.
 
     Raises:

@@ -1,11 +1,10 @@
-"""The preparation `expression` of a training set.
+"""Bases and targets of the expression coefficients that trainings learn, and the preparation `expression` of a training set.
 
-It writes the targets of the joint training of the Audio ID-Removing Network and expression (Everybody's Talkin', Sec.
+The preparation writes the targets of the joint training of the Audio ID-Removing Network and expression (Everybody's Talkin', Sec.
 3.2.2). That network belongs to the audio stage, and these files are all that its training needs of faces.
 
-The landmark basis of training clips, and the landmark basis that a training builds on.
-
-The expression coefficients that trainings learn: bases, targets, and the facts that an export needs.
+The module also has the landmark basis of training clips, the landmark basis that a training builds on, and the facts that an export
+needs.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def basis_of(clips: Clips, num_coefficients: int) -> LandmarkBasis:
         for group in groups
     ]
     basis = fit_basis(offsets, num_coefficients)
-    # Two passes: the spread of a clip is measured along the basis, then the mean over speakers is the typical spread.
+    # There are two passes: the spread of a clip is measured along the basis, then the mean over speakers is the typical spread.
     spreads = [
         np.mean([measure_mouth(clip.mouth_landmarks[clip.usable], basis).spread for clip in group], axis=0) for group in groups
     ]
@@ -93,7 +92,6 @@ def check_style_basis(kept: NamedArrays, weights: Path, network: str) -> None:
 
     Args:
         kept: file of the run, whose metadata hold the digest of the basis.
-        weights: folder of weights.
         network: name of the run's network.
 
     Raises:

@@ -1,8 +1,8 @@
 """Training clips: sound and picture of a clip on the same frames, read from a training set when they are needed.
 
-Augmentation of content rows: other moments, phones that look alike, sharpness, blur, and energy of other recordings.
+Content rows are augmented: other moments, phones that look alike, sharpness, blur, and energy of other recordings.
 
-Random choice of clips with balanced speakers, rows at another tempo, and batches on their way to a device.
+Batches have balanced speakers and rows at another tempo, and are copied to the device in advance.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def augmented(content: Float32, rows: Float32, settings: ContentAugmentation, rn
     """Return augmented content rows, float32 [R, 44].
 
     Args:
-        content: float32 [R, 44], rows of a stretch of speech, see features.content_rows.
+        content: float32 [R, 44], rows of a span of speech, see features.content_rows.
         rows: float32 [S, 44], S > R, all rows of the clip.
         settings: strength of the augmentation.
         rng: random numbers. The same state gives the same rows.
@@ -72,7 +72,6 @@ def frame_weights(rows: Sequence[ClipRow], exponent: float) -> Float64:
 
     Args:
         rows: the clips' rows. A row's weight is w_i.
-        exponent: the exponent.
     """
     frames: dict[str, int] = {}
     for row in rows:
@@ -201,7 +200,6 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
     """Return a clip without its lag.
 
     Args:
-        data: the training set.
         row: the clip's row.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
 
@@ -237,7 +235,6 @@ def read_sound(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Speec
     """Return the features of a clip's sound, with its lag.
 
     Args:
-        data: the training set.
         row: the clip's row.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
 
@@ -265,7 +262,6 @@ class Clips(Sequence[TrainingClip]):
     """Clips that are read when they are asked for. A bounded number of bytes stays in memory.
 
     Args:
-        rows: the clips' rows.
         held: the clips by their rows. Parts of a sequence share this memory.
     """
 
@@ -322,8 +318,6 @@ def clips_of(data: TrainSet, split: str, extra: Sequence[str] = (), max_bytes: i
     """Return the clips of a split that show the mouth well.
 
     Args:
-        data: the training set.
-        split: the split.
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
         max_bytes: most memory of the clips that were read.
 
@@ -395,7 +389,6 @@ def footage_of(clip: TrainingClip, part: slice) -> Footage:
     """Return a part of a clip as footage.
 
     Args:
-        clip: the clip.
         part: frames to take.
     """
     return Footage(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part])

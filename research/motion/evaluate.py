@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from research.motion.clips import TrainingClip, footage_of, with_lag_fraction
-from research.motion.protocol import SELECTED_ON, Encode, Fold, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
+from research.motion.protocol import SELECTED_ON, ClipFold, Encode, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
 from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
 from services.common.methods import PREDICTORS
@@ -50,7 +50,6 @@ class Variant:
     """A way to predict.
 
     Attributes:
-        name: name in the report.
         encode: measures the style of a fold.
         constraints: constraints on the mouths.
         control: whether to predict clips of further splits from wrong sounds too.
@@ -65,7 +64,7 @@ class Variant:
 def encoded(predictor: Predictor, models: MotionModels, change: Ablation | None = None) -> Encode:
     """Return a function that encodes the style of a fold's enrolment part, and then changes the style if `change` is given."""
 
-    def encode(clip: TrainingClip, fold: Fold) -> Style:
+    def encode(clip: TrainingClip, fold: ClipFold) -> Style:
         style = predictor.encode_style(footage_of(clip, fold.enrolment), models)
         return style if change is None else change(style, models)
 
@@ -76,7 +75,7 @@ def personalized(predictor: Predictor, models: MotionModels) -> Encode:
     """Return a function that personalises on the enrolment part of a fold. Clips that enrol on themselves are only encoded."""
     encode = encoded(predictor, models)
 
-    def refine(clip: TrainingClip, fold: Fold) -> Style:
+    def refine(clip: TrainingClip, fold: ClipFold) -> Style:
         style, part = encode(clip, fold), fold.enrolment
         if part == fold.test:
             return style
@@ -108,8 +107,6 @@ def evaluate(
     """Evaluate variants of a predictor, and print one line per variant and group of clips.
 
     Args:
-        predictor: the predictor.
-        models: the networks.
         groups: held-out clips by group.
         compared: the variants.
 
@@ -159,7 +156,6 @@ def run(predictor: Predictor, arguments: argparse.Namespace, ablations: Sequence
     """Evaluate a predictor with the arguments of an evaluation_parser, and return the exit code.
 
     Args:
-        predictor: the predictor.
         arguments: parsed arguments.
         ablations: names and style changes of further variants.
     """

@@ -1,14 +1,11 @@
-"""Export of the sync network, and of what several networks share: the constants and the sheet of the folder of weights.
+"""Export of motion networks: ONNX files, the constants and the sheet of the folder of weights, and delivery of the files.
 
 A folder of weights holds motion_constants.safetensors: the landmark basis of the style with the mean speaker, and, under names that
 start with `sync_`, the landmark basis of the sync network. An export replaces its own arrays and keeps the others. The version is
 the digest of the four networks that belong to these constants.
 
-What the exports of all predictors share: the description of a network, ONNX files and their admission, and delivery of files.
-
-Last step of the export of a run: constants, sheet and card beside the exported networks, and delivery of all files.
-
-Export of predictors of expression whose network gives coefficients for a window of speech: network, constants and sheet.
+Exports of all predictors share the description of a network and the parity check of ONNX files. The last step of an export writes
+constants, sheet and card beside the exported networks.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ _LENGTH: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
+class MotionExportSpec:
     """Description of an exported network.
 
     Attributes:
@@ -82,7 +79,7 @@ class ExportSpec:
             yield self.example(rng)
 
 
-def write_onnx(network: nn.Module, folder: Path, spec: ExportSpec) -> Path:
+def write_onnx(network: nn.Module, folder: Path, spec: MotionExportSpec) -> Path:
     """Write folder/<name>.onnx and return its path."""
     path = folder / f"{spec.name}.onnx"
     shapes = spec.inputs.values()
@@ -105,7 +102,7 @@ def write_onnx(network: nn.Module, folder: Path, spec: ExportSpec) -> Path:
     return path
 
 
-def measure_parity(network: nn.Module, path: Path, spec: ExportSpec, inputs: Iterator[dict[str, Float32]]) -> float:
+def measure_parity(network: nn.Module, path: Path, spec: MotionExportSpec, inputs: Iterator[dict[str, Float32]]) -> float:
     """Return the largest difference between PyTorch and ONNX Runtime.
 
     Args:
@@ -125,7 +122,7 @@ def measure_parity(network: nn.Module, path: Path, spec: ExportSpec, inputs: Ite
     return largest
 
 
-def admit(name: str, difference: float, spec: ExportSpec) -> None:
+def admit(name: str, difference: float, spec: MotionExportSpec) -> None:
     """Check an exported network.
 
     Raises:
@@ -141,7 +138,6 @@ def write_constants(path: Path, network: Path, kept: NamedArrays, **facts: objec
     """Write the constants that an expression_model.ExpressionModel reads beside its network; return the metadata.
 
     Args:
-        path: file to write.
         network: the ONNX file, whose digest is the version.
         kept: file of the run (train.run_files): constants beside the network, and the facts of the morphable model.
         facts: further metadata.
@@ -204,7 +200,6 @@ class RunExport:
     """A finished run that is exported.
 
     Attributes:
-        run: folder of the run.
         name: name of the network on the command line.
         kept: network and constants of the run.
         constants_file: name of the file of constants.
@@ -221,7 +216,6 @@ class RunExport:
         """Write the constants and the sheet, copy the card, and deliver all files; return their paths.
 
         Args:
-            delivery: folder with the exported networks.
             networks: paths of the ONNX files. The digest of the first is the version.
             measured: entries of the sheet: what was exported, and how far the files differ from PyTorch.
             numbers: further metadata of the constants.
@@ -242,7 +236,6 @@ def open_run(run: Path, out: Path, *, name: str, constants_file: str, sheet: str
     """Return a run to export.
 
     Args:
-        run: folder of the run.
         out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         name: name of the network on the command line.
         constants_file: name of the file of constants.
@@ -268,7 +261,6 @@ def export_expression(
     """Export a network with its constants, or nothing.
 
     Args:
-        run: folder of the run.
         out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         name: name of the network on the command line.
         model: what serves the network; gives the names of the files.
@@ -282,7 +274,7 @@ def export_expression(
         InvalidRequest: the run is not finished, or the folder holds another landmark basis.
         ContractBroken: the exported network differs from its source.
     """
-    spec = ExportSpec(name=Path(model.network_file).stem, inputs=inputs, outputs=("expression",), parity_runs=32)
+    spec = MotionExportSpec(name=Path(model.network_file).stem, inputs=inputs, outputs=("expression",), parity_runs=32)
     opened = open_run(run, out, name=name, constants_file=model.constants_file, sheet=spec.name)
     network = make(read_config(run, name)["network"])
     load_network(network, opened.kept)
@@ -302,7 +294,7 @@ PARITY_RUNS: Final = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedExport:
-    """What one run gives to the files that several networks share.
+    """Part of one run in the files that several networks share.
 
     Attributes:
         name: name of the trained network.
@@ -315,7 +307,7 @@ class SharedExport:
     name: str
     card: str
     part: str
-    modules: Sequence[tuple[nn.Module, ExportSpec]]
+    modules: Sequence[tuple[nn.Module, MotionExportSpec]]
     arrays: Callable[[], Mapping[str, Array]]
 
 
@@ -382,8 +374,8 @@ def export_sync(run: Path, out: Path) -> list[Path]:
     load_network(network, kept)
     embedding: dict[str, Any] = {"outputs": ("embedding",), "dynamic_outputs": ("embedding",)}
     limits: dict[str, Any] = {"tolerance": TOLERANCE, "parity_runs": PARITY_RUNS}
-    heard = ExportSpec(name="sync_audio", inputs={"heard": (1, None, ROWS_PER_FRAME, NUM_SYNC)}, **embedding, **limits)
-    seen = ExportSpec(name="sync_mouth", inputs={"coefficients": (1, None, config.num_coefficients)}, **embedding, **limits)
+    heard = MotionExportSpec(name="sync_audio", inputs={"heard": (1, None, ROWS_PER_FRAME, NUM_SYNC)}, **embedding, **limits)
+    seen = MotionExportSpec(name="sync_mouth", inputs={"coefficients": (1, None, config.num_coefficients)}, **embedding, **limits)
     own = {name: values for name, values in kept.arrays.items() if name.startswith("sync_")}
     modules = ((network.audio, heard), (network.mouth, seen))
     given = SharedExport(name="sync", card="sync", part="sync_training", modules=modules, arrays=lambda: own)

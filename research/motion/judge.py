@@ -24,7 +24,15 @@ import numpy as np
 
 from research.motion.clips import TrainingClip, read_clip, read_sound, shows_the_mouth, with_lag_fraction
 from research.motion.evaluate import evaluation_parser, extra_features, personalized
-from research.motion.protocol import ClipResult, Fold, Predict, ServedPredictor, closed_threshold, evaluate_clip, people_and_means
+from research.motion.protocol import (
+    ClipFold,
+    ClipScores,
+    Predict,
+    ServedPredictor,
+    closed_threshold,
+    evaluate_clip,
+    people_and_means,
+)
 from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
 from services.common.errors import InvalidRequest
@@ -45,8 +53,8 @@ _MIN_FRAMES: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Figures of a predictor on one clip, or means over the people of a language.
+class PredictorMetrics:
+    """Metrics of a predictor on one clip, or means over the people of a language.
 
     Attributes:
         name: name of the clip or of the language.
@@ -83,11 +91,10 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechFigures:
-    """Figures of a predictor on a recording without a picture.
+class SpeechMetrics:
+    """Metrics of a predictor on a recording without a picture.
 
     Attributes:
-        name: name of the recording.
         language: language of the recording (BCP 47), or UNKNOWN.
         person: speaker of the clip that the style was learned from.
         seconds: length of the recording, seconds.
@@ -107,11 +114,11 @@ class SpeechFigures:
     spread: float
 
 
-def judged(results: Sequence[tuple[ClipRow, ClipResult]], name: str, language: str) -> Figures:
-    """Return the figures of clips (at least one): the clips of a person count by their frames, people count equally."""
+def judged(results: Sequence[tuple[ClipRow, ClipScores]], name: str, language: str) -> PredictorMetrics:
+    """Return the metrics of clips (at least one): the clips of a person count by their frames, people count equally."""
     people, means = people_and_means([result for _, result in results])
     closures = sum(each.closure_events for each in people)
-    return Figures(
+    return PredictorMetrics(
         name=name,
         language=language,
         split=" ".join(sorted({row.split for row, _ in results})),
@@ -123,8 +130,8 @@ def judged(results: Sequence[tuple[ClipRow, ClipResult]], name: str, language: s
     )
 
 
-def by_language(results: Sequence[tuple[ClipRow, ClipResult]]) -> Iterator[Figures]:
-    """Yield the figures of each language, ordered by name: people of other splits, then those of `train`."""
+def by_language(results: Sequence[tuple[ClipRow, ClipScores]]) -> Iterator[PredictorMetrics]:
+    """Yield the metrics of each language, ordered by name: people of other splits, then those of `train`."""
 
     def group_of(row: ClipRow) -> tuple[str, bool]:
         return language_of(row), row.split == "train"
@@ -138,14 +145,12 @@ def language_of(row: ClipRow) -> str:
     return row.language or UNKNOWN
 
 
-def spoken(row: ClipRow, sound: SpeechFeatures, person: TrainingClip, style: Style, predict: Predict) -> SpeechFigures:
-    """Return the figures of a recording that a person speaks.
+def spoken(row: ClipRow, sound: SpeechFeatures, person: TrainingClip, style: Style, predict: Predict) -> SpeechMetrics:
+    """Return the metrics of a recording that a person speaks.
 
     Args:
         row: the recording's row.
         sound: features of the recording.
-        person: clip of the person.
-        style: the person's style.
         predict: the predictor.
     """
     own = mouth_opening(person.mouth_landmarks[person.usable])
@@ -154,7 +159,7 @@ def spoken(row: ClipRow, sound: SpeechFeatures, person: TrainingClip, style: Sty
     closed = [opening[max(0, begin - 1) : end + 1].min() < threshold for begin, end in runs(bilabial_probability(sound) > 0.5)]
     voiced = sound.speech_probability >= SPOKEN_FROM
     rest, extent = rest_and_range(own)
-    return SpeechFigures(
+    return SpeechMetrics(
         name=row.name,
         language=language_of(row),
         person=person.speaker,
@@ -170,7 +175,6 @@ def people_of(data: TrainSet, names: Sequence[str], extra: Sequence[str]) -> lis
     """Return the longest clip of each of some people.
 
     Args:
-        data: the training set.
         names: speakers; empty: every speaker outside of the split `train`.
         extra: further tensors of the sound to read.
 
@@ -190,8 +194,8 @@ def people_of(data: TrainSet, names: Sequence[str], extra: Sequence[str]) -> lis
     return found
 
 
-def table(rows: Sequence[Figures] | Sequence[SpeechFigures]) -> str:
-    """Return rows as a table in Markdown; `-` for a figure that could not be measured."""
+def table(rows: Sequence[PredictorMetrics] | Sequence[SpeechMetrics]) -> str:
+    """Return rows as a table in Markdown; `-` for a metric that could not be measured."""
     names = list(asdict(rows[0]))
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     lines += [f"| {' | '.join(_cell(name, value) for name, value in asdict(row).items())} |" for row in rows]
@@ -206,7 +210,7 @@ def _cell(name: str, value: object) -> str:
     return f"{value:.0f}" if name.endswith("_ms") else f"{value:.1f}" if name == "seconds" else f"{value:.3f}"
 
 
-def _plain(rows: Sequence[Figures] | Sequence[SpeechFigures]) -> list[dict[str, object]]:
+def _plain(rows: Sequence[PredictorMetrics] | Sequence[SpeechMetrics]) -> list[dict[str, object]]:
     """Return rows for JSON, which has no NaN."""
     return [
         {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in asdict(row).items()}
@@ -234,7 +238,7 @@ def main() -> int:
     encode, predict = personalized(predictor, models), ServedPredictor(predictor, models, LIVE if arguments.live else WHOLE)
     report: dict[str, list[dict[str, object]]] = {"clips": [], "languages": [], "speech": []}
 
-    def show(part: str, title: str, rows: Sequence[Figures] | Sequence[SpeechFigures]) -> None:
+    def show(part: str, title: str, rows: Sequence[PredictorMetrics] | Sequence[SpeechMetrics]) -> None:
         if rows:
             report[part] = _plain(rows)
             print(f"\n{title}\n\n{table(rows)}", flush=True)
@@ -249,7 +253,7 @@ def main() -> int:
     recordings = [row for row in data.rows if not row.has_face and row.frames >= _MIN_FRAMES]
     people = people_of(data, arguments.person, extra) if recordings else []
     # A fold whose parts differ is personalised.
-    styles = [(person, encode(person, Fold(slice(0, len(person)), slice(0, 0)))) for person in people]
+    styles = [(person, encode(person, ClipFold(slice(0, len(person)), slice(0, 0)))) for person in people]
     sounds = ((row, read_sound(data, row, extra)) for row in recordings)
     figures = [spoken(row, sound, person, style, predict) for row, sound in sounds for person, style in styles]
     show("speech", "Recordings without a picture", figures)

@@ -68,7 +68,6 @@ class LagSums:
         """Read the clips. Each clip is measured about its own mean.
 
         Args:
-            clips: the clips.
             weights: weight of a frame of each clip, float64 [N].
             basis: landmark basis of the coefficients.
         """

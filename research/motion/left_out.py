@@ -34,7 +34,6 @@ def left_out_sets(data: TrainSet, folds: int) -> Iterator[tuple[list[str], Train
     """Yield the speakers of each fold, and the training set in which their clips are the split `val`.
 
     Args:
-        data: the training set.
         folds: number of folds, 2 or more. More than there are speakers count as one a speaker.
 
     Raises:

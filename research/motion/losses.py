@@ -23,7 +23,7 @@ _WIDTH_SHARE: Final = 0.4
 """Shares of the opening and of the width of the lips in the part `correlation`."""
 
 
-class Stretches(Protocol):
+class FrameSpans(Protocol):
     """N stretches of W frames of speech with their mouths, float32."""
 
     @property
@@ -56,7 +56,7 @@ class Stretches(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class LandmarkLossWeights:
     """Weights of the parts of the loss."""
 
     landmarks: float = 1.0
@@ -88,7 +88,7 @@ class LandmarkLoss:
         device: device of the tensors.
     """
 
-    def __init__(self, basis: LandmarkBasis, weights: LossWeights, device: torch.device = CPU) -> None:
+    def __init__(self, basis: LandmarkBasis, weights: LandmarkLossWeights, device: torch.device = CPU) -> None:
         self._components = torch.tensor(basis.components, device=device)
         self._point_weights = torch.tensor(point_weights() / point_weights().mean(), device=device)
         self._typical = torch.tensor(basis.typical_spread, device=device)
@@ -107,7 +107,7 @@ class LandmarkLoss:
         gap = mouths[..., self._corners[1], :2] - mouths[..., self._corners[0], :2]
         return torch.sqrt((gap * gap).sum(-1) + 1e-4)
 
-    def __call__(self, coefficients: Tensor, batch: Stretches) -> Losses:
+    def __call__(self, coefficients: Tensor, batch: FrameSpans) -> Losses:
         """Return the loss of coefficients [N, W, K] in units of the person's spread."""
         scaled = (coefficients + batch.alone) * batch.spread[:, None]
         offsets = torch.einsum("nwk,kpd->nwpd", scaled, self._components)

@@ -1,10 +1,7 @@
-"""The choice of a training's best step: scores of held-out clips by group, and one number to select on.
+"""The evaluation protocol on clips: enrol on one part, predict the other part, control with wrong sound.
 
-Scores of predicted mouths against the true mouths.
-
-Motion of whole clips as the serving code answers it.
-
-The evaluation protocol on clips: enrol on one part, predict the other part, control with wrong sound.
+The serving code predicts the motion of whole clips, which is scored against the true mouths. From the scores of held-out clips by
+group comes one number, on which a training selects its best step.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ from services.motion.types import Motion, SpeechFeatures
 
 @dataclass(frozen=True, slots=True)
 class MotionScores:
-    """Scores of one stretch of footage; lengths in crop pixels.
+    """Scores of one span of footage; lengths in crop pixels.
 
     Attributes:
         frames: number of frames that count.
@@ -175,28 +172,28 @@ Predict = Callable[[SpeechFeatures, Style], Float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class ClipFold:
     """Enrolment and test part of a clip, as slices of its frames."""
 
     enrolment: slice
     test: slice
 
 
-Encode = Callable[[TrainingClip, Fold], Style]
+Encode = Callable[[TrainingClip, ClipFold], Style]
 """Function that measures the style of a clip's fold."""
 
 
-def folds(num_frames: int) -> list[Fold]:
+def folds(num_frames: int) -> list[ClipFold]:
     """Return the folds of a clip.
 
     Clips under 4 s are enrolled on themselves: only the face's rest and amplitude come from the enrolment, no motion.
     """
     if num_frames < SHORT_CLIP_FRAMES:
-        return [Fold(slice(0, num_frames), slice(0, num_frames))]
+        return [ClipFold(slice(0, num_frames), slice(0, num_frames))]
     if num_frames >= LONG_CLIP_FRAMES:
-        return [Fold(slice(0, 250), slice(250, num_frames))]
+        return [ClipFold(slice(0, 250), slice(250, num_frames))]
     cut, back = int(num_frames * 0.6), int(num_frames * 0.4)
-    return [Fold(slice(0, cut), slice(cut, num_frames)), Fold(slice(back, num_frames), slice(0, back))]
+    return [ClipFold(slice(0, cut), slice(cut, num_frames)), ClipFold(slice(back, num_frames), slice(0, back))]
 
 
 AroundPhones = tuple[Float64, Float64]
@@ -204,11 +201,10 @@ AroundPhones = tuple[Float64, Float64]
 
 
 @dataclass(frozen=True, slots=True)
-class ClipResult:
+class ClipScores:
     """Scores over the test parts of one clip.
 
     Attributes:
-        name: name of the clip.
         speaker: name of the speaker.
         scores: means over the test parts.
         wrong_audio: mean r of opening over ten wrong sounds; NaN: not measured.
@@ -241,13 +237,13 @@ def closed_threshold(openings: Float32) -> float:
 def encoded_mouths(basis: LandmarkBasis, encoder: StyleNetwork) -> Encode:
     """Return a function that measures the style of a fold's enrolment part: the arrays that every style holds."""
 
-    def encode(clip: TrainingClip, fold: Fold) -> Style:
+    def encode(clip: TrainingClip, fold: ClipFold) -> Style:
         return encode_style(clip.mouth_landmarks[fold.enrolment], clip.usable[fold.enrolment], basis, encoder)
 
     return encode
 
 
-def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, control: bool = True) -> ClipResult:
+def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, control: bool = True) -> ClipScores:
     """Evaluate the self-re-enactment of one clip's landmarks.
 
     Frame n is compared with the mouth that is predicted for the sound at n + clip.lag_fraction.
@@ -277,7 +273,7 @@ def evaluate_clip(clip: TrainingClip, encode: Encode, predict: Predict, *, contr
         for sound in wrong_sounds(clip.features) if control else ():
             opening = mouth_opening(predict(sound, style)[fold.test])
             wrong.append(pearson(opening[usable], mouth_opening(truth)[usable]))
-    return ClipResult(
+    return ClipScores(
         clip.name,
         clip.speaker,
         mean_scores(scores),
@@ -291,12 +287,12 @@ def joined_phones(parts: Sequence[AroundPhones]) -> AroundPhones:
     return np.concatenate([before for before, _ in parts]), np.concatenate([after for _, after in parts])
 
 
-def phone_shift_ms(results: Sequence[ClipResult], kind: Trigger) -> float:
+def phone_shift_ms(results: Sequence[ClipScores], kind: Trigger) -> float:
     """Return how much later than the true mouths the predicted ones reach the extreme of a phone, over all clips (shift_ms)."""
     return shift_ms(*joined_phones([result.phones[kind] for result in results]), kind)
 
 
-def people_and_means(results: Sequence[ClipResult]) -> tuple[list[MotionScores], dict[str, float]]:
+def people_and_means(results: Sequence[ClipScores]) -> tuple[list[MotionScores], dict[str, float]]:
     """Return the scores of each person, whose clips count by their frames, and means of figures over people by name.
 
     Args:
@@ -413,7 +409,7 @@ def _scorable(clips: Clips) -> Clips:
     return clips.only(row for row, clip in zip(clips.rows, clips, strict=True) if fits(clip))
 
 
-def summary(results: list[ClipResult]) -> dict[str, float]:
+def summary(results: list[ClipScores]) -> dict[str, float]:
     """Return the means over clips."""
     scores = mean_scores([result.scores for result in results], by_frames=False)
     return {
@@ -432,7 +428,6 @@ def scores_by_group(groups: Groups, basis: LandmarkBasis, encoder: StyleNetwork,
     Args:
         groups: clips by group.
         basis: landmark basis of the style.
-        encoder: style encoder.
         predict: the predictor under test.
     """
     encode = encoded_mouths(basis, encoder)
@@ -451,6 +446,6 @@ def selected_on(scores: Scores) -> Scores:
     return {name: score for name, score in scores.items() if name in SELECTED_ON}
 
 
-def figures(scores: Scores) -> dict[str, float]:
+def named_scores(scores: Scores) -> dict[str, float]:
     """Return the scores as figures by name: `GROUP SCORE`."""
     return {f"{group} {name}": value for group, values in scores.items() for name, value in values.items()}

@@ -1,6 +1,6 @@
-"""The closed-form filter from states of the speech encoder to motion: the mean of two ridge regressions, one for each block.
+"""Ridge regression over clips in closed form, from windows of speech to motion.
 
-Ridge regression over clips in closed form, from windows of speech to motion.
+The filter from states of the speech encoder to motion is the mean of two ridge regressions, one for each block of the encoder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class RidgeFit:
     """Result of a regression.
 
     Attributes:
@@ -89,7 +89,7 @@ class RidgeSums:
         mean = gram[-1, :-1] / gram[-1, -1]
         return float((np.diag(gram)[:-1] / gram[-1, -1] - mean**2).mean() * gram[-1, -1])
 
-    def solve(self, penalty: Float64) -> Fitted:
+    def solve(self, penalty: Float64) -> RidgeFit:
         """Return the filters for a penalty of each input, float64 [I]. The own bias of a corpus has the mean penalty."""
         own = np.diag(np.append(penalty, penalty.mean()))
         gram, moment = np.diag(np.append(penalty, 0.0)), np.zeros(self._shape)
@@ -99,7 +99,7 @@ class RidgeSums:
             gram, moment = gram + g - kept[:, : len(g)], moment + m - kept[:, len(g) :]
         shared = np.linalg.solve(gram, moment)
         apart = {name: _filter(np.linalg.solve(g + own, m - g @ shared)) for name, (g, m) in sorted(self._sums.items()) if name}
-        return Fitted(_filter(shared), apart)
+        return RidgeFit(_filter(shared), apart)
 
 
 def _filter(solution: Floating) -> Filter:
@@ -142,11 +142,10 @@ def fit_states_filter(
     past: int,
     ahead: int,
     feature: str = STATES,
-) -> Fitted:
+) -> RidgeFit:
     """Fit the filter. All clips are read. What holds in a narrow corpus alone is learned apart (RidgeSums).
 
     Args:
-        clips: training clips with the states.
         target: returns what is predicted for all frames of a clip, [T, K]. Frames that are not usable do not count.
         num_outputs: K.
         past: frames of states before the predicted frame that the filter hears.
@@ -166,7 +165,7 @@ def fit_states_filter(
             sums.add(heard.reshape(len(heard), -1).astype(np.float64), target(clip)[clip.usable], float(share), clip.apart)
         parts.append(sums.solve(np.full(inputs, STRENGTH * sums.input_variance())))
     apart = {name: _mean([part.apart[name] for part in parts], width) for name in parts[0].apart}
-    return Fitted(_mean([part.shared for part in parts], width), apart)
+    return RidgeFit(_mean([part.shared for part in parts], width), apart)
 
 
 def _mean(filters: list[Filter], width: int) -> Filter:

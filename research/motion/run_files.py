@@ -1,4 +1,4 @@
-"""What a motion training writes for its export: the network and its constants in one safetensors file."""
+"""Files that a motion training writes for its export: the network and its constants in one safetensors file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def write_best(folder: Path, network: nn.Module, arrays: Mapping[str, Array], **
 
     Args:
         folder: folder of the run.
-        network: the network.
         arrays: constants by name.
         metadata: further facts by name.
     """
@@ -38,10 +37,6 @@ def write_best(folder: Path, network: nn.Module, arrays: Mapping[str, Array], **
 
 def read_best(run: Path, name: str) -> NamedArrays:
     """Return the network and the constants of a finished run.
-
-    Args:
-        run: folder of the run.
-        name: name of the network.
 
     Raises:
         InvalidRequest: the folder holds no run of this network, the run is not finished, or its file is missing or damaged.
@@ -96,7 +91,6 @@ def origin_of(run: Path, name: str, card: Path) -> dict[str, Any]:
 
     Args:
         run: folder of a finished run.
-        name: name of the network.
         card: path of the copy, beside the exported files.
 
     Returns:

@@ -1,18 +1,12 @@
-"""Training of the sync network.
+"""Sync network: embeddings of sound and mouth in one space, where matching pairs are close (SyncNet, Chung & Zisserman 2016).
 
-The loss contrasts shifts: in a stretch of one clip, the sound at the right lag must score above the sound at all other lags. The
-lags that the training set states are taken out before.
-
-Sync network: embeddings of sound and mouth in one space, where matching pairs are close (SyncNet, Chung & Zisserman 2016).
+The training contrasts shifts: in a span of one clip, the sound at the right lag must score above the sound at all other lags. The
+lags that the training set states are taken out before. A check puts lags into clips, which the network must find again.
 
     sync rows [N, T, 4, 25]    -> AudioEncoder -> unit vectors [N, T, E]
     coefficients [N, T, K]     -> MouthEncoder -> unit vectors [N, T, E]
 
 Each vector sees about nine frames, with its own frame in the middle.
-
-Batches of the training of the sync network: stretches of sound and mouth, and the settings of the training.
-
-The check of the sync network: lags that were put into clips are found again.
 """
 
 from __future__ import annotations
@@ -207,10 +201,10 @@ class SyncSampler:
 
     def draw(self, rng: np.random.Generator) -> SyncBatch[Float32]:
         """Draw a batch."""
-        contents, mouths, usables = zip(*(self._stretch(rng) for _ in range(self._config.batch_size)), strict=True)
+        contents, mouths, usables = zip(*(self._span(rng) for _ in range(self._config.batch_size)), strict=True)
         return SyncBatch(np.stack(contents), np.stack(mouths), np.stack(usables))
 
-    def _stretch(self, rng: np.random.Generator) -> tuple[Float32, Float32, Float32]:
+    def _span(self, rng: np.random.Generator) -> tuple[Float32, Float32, Float32]:
         clip = self._clips[self._draw(rng)]
         begin = int(rng.integers(len(clip.usable) - self._config.frames + 1))
         part = slice(begin, begin + self._config.frames)
@@ -228,8 +222,7 @@ def long_enough(clips: Clips, frames: int, folder: Path) -> Clips:
     """Return the clips that hold a stretch of so many frames.
 
     Args:
-        clips: the clips.
-        frames: frames of a stretch.
+        frames: frames of a span.
         folder: folder of the training set, for the message.
 
     Raises:
@@ -309,7 +302,7 @@ PREFIX: Final = "sync_"
 
 
 def contrastive_loss(audio: Tensor, mouth: Tensor, usable: Tensor, scale: Tensor) -> Tensor:
-    """Return the cross entropy of lag 0 among all lags of a stretch, plus that of each frame's own sound among all sounds.
+    """Return the cross entropy of lag 0 among all lags of a span, plus that of each frame's own sound among all sounds.
 
     Args:
         audio: [N, T, E], unit vectors of sound.

@@ -1,4 +1,4 @@
-"""What the trainings of motion share: batches from a sampler, the file of the run, the choice of the best step."""
+"""Parts that the trainings of motion share: batches from a sampler, the file of the run, the choice of the best step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from research.motion.clips import Clips, batch_rng
-from research.motion.protocol import Groups, Scores, figures, may_choose, selected_on, selection_score
+from research.motion.protocol import Groups, Scores, may_choose, named_scores, selected_on, selection_score
 from research.motion.run_files import load_network, read_arrays, write_best
 from research.training.device import Device
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
@@ -22,7 +22,7 @@ DrawnT_co = TypeVar("DrawnT_co", covariant=True)
 
 
 class Config(Protocol):
-    """What the configurations of all trainings of motion have."""
+    """Base of the configurations of all trainings of motion."""
 
     @property
     def loop(self) -> LoopSettings:
@@ -44,10 +44,8 @@ class MotionTraining(Supervised[BatchT]):
     """Training of one network of motion.
 
     Args:
-        config: configuration.
         device: where this process computes.
         clips: clips that the network learns from.
-        network: the network.
         sampler: sampler of batches.
     """
 
@@ -102,7 +100,7 @@ class PredictorTraining(MotionTraining[BatchT]):
     def check(self, step: int, folder: Path) -> Check:
         """Score the averaged network on held-out clips."""
         scores = self.scores()
-        shown = figures(scores)
+        shown = named_scores(scores)
         if step == 0:
-            shown |= {f"baseline {name}": value for name, value in figures(self.baseline()).items()}
+            shown |= {f"baseline {name}": value for name, value in named_scores(self.baseline()).items()}
         return Check(shown, self.selection_score(selected_on(scores)) if may_choose(self.groups) else None)

@@ -15,7 +15,7 @@ from services.render.key_pictures import KeyPictures
 from services.render.pairs import LandmarkNoise
 
 
-class Batch(Protocol):
+class RenderBatch(Protocol):
     """Examples of a pass."""
 
     @property
@@ -27,7 +27,7 @@ class Batch(Protocol):
         """The footage, uint8 [B, 160, 160, 3]."""
 
 
-SomeBatch_co = TypeVar("SomeBatch_co", bound=Batch, covariant=True)
+SomeBatch_co = TypeVar("SomeBatch_co", bound=RenderBatch, covariant=True)
 
 
 class BatchSource(ABC, Generic[SomeBatch_co]):
@@ -48,7 +48,6 @@ class BatchSource(ABC, Generic[SomeBatch_co]):
         """Return a batch of single examples, always the same for the same seed, step and index.
 
         Args:
-            step: step of the training.
             index: number of the batch within the step.
             size: number of examples.
         """
@@ -58,7 +57,7 @@ class BatchSource(ABC, Generic[SomeBatch_co]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Colours:
+class ColourChange:
     """Change of colours that is the same for all pictures of one example.
 
     Attributes:
@@ -79,19 +78,19 @@ class Colours:
         return np.asarray(cv2.LUT(mixed, self.table), dtype=np.uint8)
 
     def of_keys(self, keys: KeyPictures) -> KeyPictures:
-        """Return key pictures in these colours. Key pictures of nobody, which have no landmarks, stay as they are."""
+        """Return key pictures in these colours. Empty key pictures, which have no landmarks, stay as they are."""
         if not keys.landmarks.any():
             return keys
         return KeyPictures(np.stack([self.of(picture) for picture in keys.pictures]), keys.landmarks)
 
 
-def random_colours(rng: np.random.Generator) -> Colours:
+def random_colours(rng: np.random.Generator) -> ColourChange:
     """Return random gamma, gain, saturation and white balance."""
     gamma, gain = np.exp(rng.normal(0.0, 0.25)), np.exp(rng.normal(0.0, 0.12))
     levels = np.linspace(0.0, 1.0, 256) ** gamma * gain
     saturation = np.exp(rng.normal(0.0, 0.25))
     mixing = saturation * np.eye(3) + (1.0 - saturation) * np.array([0.299, 0.587, 0.114])
-    return Colours(
+    return ColourChange(
         np.asarray(np.clip(np.rint(levels * 255.0), 0, 255), dtype=np.uint8),
         np.asarray(np.exp(rng.normal(0.0, 0.06, 3))[:, None] * mixing, dtype=np.float32),
     )

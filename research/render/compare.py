@@ -79,7 +79,6 @@ def opened(model: str, weights: Path, choice: BackendChoice, threads: int) -> Ru
 
     Args:
         model: name of the model.
-        weights: folder of exported models.
         choice: backend and precision.
         threads: threads of one inference.
 
@@ -99,8 +98,6 @@ def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames:
 
     Args:
         model: name of the model.
-        weights: folder of exported models.
-        held_out: the clips.
         num_frames: frames of each clip, evenly spread.
 
     Raises:
@@ -150,9 +147,9 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _mouth_db(clips: Sequence[HeldOut], made: Pictures, target: Pictures) -> float:
+def _mouth_db(clips: Sequence[HeldOut], drawn: Pictures, target: Pictures) -> float:
     points = [point for clip in clips for point in clip.landmarks]
-    return float(np.mean([frame_quality(*frame).psnr_db for frame in zip(made, target, points, strict=True)]))
+    return float(np.mean([frame_quality(*frame).psnr_db for frame in zip(drawn, target, points, strict=True)]))
 
 
 if __name__ == "__main__":

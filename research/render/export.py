@@ -98,7 +98,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
-            # Seven bits: with eight, CPUs without VNNI saturate when they add two products in 16 bits.
+            # Weights have seven bits: with eight, CPUs without VNNI saturate when they add two products in 16 bits.
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -134,7 +134,7 @@ class ServedNetwork(nn.Module):
 
 
 def picture_and_state(num_channels: int) -> Callable[[UNetTrunk], tuple[TensorForm, ...]]:
-    """Return the `inputs` of an ExportSpec for a network behind ServedNetwork.
+    """Return the `inputs` of a RendererExportSpec for a network behind ServedNetwork.
 
     Args:
         num_channels: channels of the pictures.
@@ -150,8 +150,8 @@ def picture_and_state(num_channels: int) -> Callable[[UNetTrunk], tuple[TensorFo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
-    """How one network is exported, and how far the ONNX file may be from PyTorch.
+class RendererExportSpec:
+    """Export of one network, and the allowed difference of the ONNX file from PyTorch.
 
     Attributes:
         name: name of the model in requests.
@@ -195,11 +195,10 @@ class ExportJob:
     training: Mapping[str, Any] | None = None
 
 
-def export_network(spec: ExportSpec, job: ExportJob) -> Path:
+def export_network(spec: RendererExportSpec, job: ExportJob) -> Path:
     """Export a network, compare the result with PyTorch, and write the files; return the path of the ONNX file.
 
     Args:
-        spec: the network.
         job: weights file, folder for the results, pictures to calibrate the int8 variant with.
 
     Raises:
@@ -251,7 +250,9 @@ def export_network(spec: ExportSpec, job: ExportJob) -> Path:
     return job.folder / f"{spec.name}.onnx"
 
 
-def _write_raw(served: nn.Module, inputs: Sequence[TensorForm], spec: ExportSpec, path: Path, rng: np.random.Generator) -> None:
+def _write_raw(
+    served: nn.Module, inputs: Sequence[TensorForm], spec: RendererExportSpec, path: Path, rng: np.random.Generator
+) -> None:
     example = tuple(torch.from_numpy(_random(form, 2, rng)) for form in inputs)
     batch = torch.export.Dim("batch", min=1, max=spec.max_batch_size)
     with warnings.catch_warnings():
@@ -272,7 +273,7 @@ def _write_raw(served: nn.Module, inputs: Sequence[TensorForm], spec: ExportSpec
 
 
 def _measured(
-    served: nn.Module, inputs: Sequence[TensorForm], path: Path, spec: ExportSpec, rng: np.random.Generator
+    served: nn.Module, inputs: Sequence[TensorForm], path: Path, spec: RendererExportSpec, rng: np.random.Generator
 ) -> tuple[tuple[int, ...], list[dict[str, Any]]]:
     """Return the output's shape without the batch axis, and a report of the difference from PyTorch for each batch size.
 
@@ -385,13 +386,11 @@ def read_calibration(run: Path) -> UInt8:
     return pictures
 
 
-def export_renderer(spec: ExportSpec, more_files: Callable[[Path], Sequence[str]], run: Path, folder: Path) -> list[Path]:
+def export_renderer(spec: RendererExportSpec, more_files: Callable[[Path], Sequence[str]], run: Path, folder: Path) -> list[Path]:
     """Export a run: NAME.onnx, NAME.int8.onnx, NAME.export.json, NAME.card.md, and the weights that personalisation needs.
 
     Args:
-        spec: export of the renderer's network.
         more_files: returns names of further files of the run that the stage serves.
-        run: folder of the run.
         folder: folder of weights.
 
     Raises:

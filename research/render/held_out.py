@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from research.render.people import FrameSpan, read_bank
+from research.render.people import ClipSpan, read_bank
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
@@ -58,16 +58,16 @@ def mouth_slices(box_landmarks: npt.NDArray[np.floating]) -> tuple[slice, slice]
     return slice(top, top + MOUTH_BOX[1]), slice(left, left + MOUTH_BOX[0])
 
 
-def frame_quality(made: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
+def frame_quality(drawn: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
     """Return the metrics of one frame.
 
     Args:
-        made: uint8 [160, 160, 3], the drawn face, blended.
+        drawn: uint8 [160, 160, 3], the drawn face, blended.
         truth: uint8 [160, 160, 3], the footage.
         box_landmarks: float [59, 2], landmarks of the footage, box pixels.
     """
     rows, columns = mouth_slices(box_landmarks)
-    got, want = made[rows, columns], truth[rows, columns]
+    got, want = drawn[rows, columns], truth[rows, columns]
     error = float(np.mean((got.astype(np.float64) - want) ** 2))
     grey_got, grey_want = (cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float64) for part in (got, want))
     return Quality(
@@ -114,7 +114,6 @@ class Clip(NamedTuple):
     """Clip of a training set that is not trained on.
 
     Attributes:
-        data: the training set.
         row: the clip.
     """
 
@@ -147,7 +146,6 @@ class HeldOut:
     """Clip with frames to draw.
 
     Attributes:
-        name: name of the clip.
         bank: the enrolment part of the clip.
         pairs: frames of the rest.
         landmarks: float32 [N, 59, 2], landmarks of these frames, box pixels.
@@ -194,7 +192,7 @@ def held_out(clip: Clip, num_frames: int, pair: Callable[[TwoParts, int], Pair])
 
 def cut_in_two(clip: Clip, num_frames: int) -> TwoParts:
     """Return the enrolment part of a clip and the rows of the rest to draw; see `held_out`."""
-    whole = read_bank(clip.data, [FrameSpan(clip.row, 0, min(clip.row.usable_frames, MAX_BANK_FRAMES))])
+    whole = read_bank(clip.data, [ClipSpan(clip.row, 0, min(clip.row.usable_frames, MAX_BANK_FRAMES))])
     end = max(1, min(int(whole.num_frames * _ENROLMENT_SHARE), _MAX_BANK_FRAMES))
     # Copies, so that the bank does not keep the pictures of the whole clip in memory.
     bank = make_bank(whole.boxes[:end].copy(), whole.mouth[:end], whole.rotation[:end], whole.frame_index[:end], whole.geometry)

@@ -37,7 +37,7 @@ _TRACK: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmar
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeopleSettings:
-    """Which people are drawn how often, and how many of them are in memory.
+    """Rates at which people are drawn, and the number of people in memory.
 
     Attributes:
         max_clips: largest number of clips of one person in memory.
@@ -60,7 +60,6 @@ class PersonClips:
     """Clips of one person.
 
     Attributes:
-        name: the person's name.
         sharp: whether the footage has at least the resolution of the render box.
         rows: the clips, ordered by name.
     """
@@ -75,7 +74,6 @@ class TrainingPerson:
     """Frames of one person.
 
     Attributes:
-        name: the person's name.
         bank: the frames.
         number: place among all people of the training.
     """
@@ -85,7 +83,7 @@ class TrainingPerson:
     number: int = 0
 
 
-class FrameSpan(NamedTuple):
+class ClipSpan(NamedTuple):
     """Part of a clip: usable frames `first` to `last` - 1, counted among the clip's usable frames."""
 
     row: ClipRow
@@ -134,7 +132,7 @@ def person_shares(people: Sequence[PersonClips], settings: PeopleSettings) -> Fl
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
-def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Generator) -> tuple[FrameSpan, ...]:
+def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Generator) -> tuple[ClipSpan, ...]:
     """Return the parts of a person's clips that are in memory at one time.
 
     A person with few and short clips always gets all of them. Otherwise clips are drawn at random by their weights, and long clips
@@ -146,13 +144,13 @@ def frame_spans(person: PersonClips, settings: PeopleSettings, rng: np.random.Ge
         chosen = rng.choice(len(rows), settings.max_clips, replace=False, p=weights / weights.sum())
         rows = tuple(rows[place] for place in np.sort(chosen))
     if sum(row.usable_frames for row in rows) <= settings.max_frames:
-        return tuple(FrameSpan(row, 0, row.usable_frames) for row in rows)
+        return tuple(ClipSpan(row, 0, row.usable_frames) for row in rows)
     longest = max(MIN_FRAMES, settings.max_frames // len(rows))
     firsts = [int(rng.integers(max(1, row.usable_frames - longest + 1))) for row in rows]
-    return tuple(FrameSpan(row, first, min(first + longest, row.usable_frames)) for row, first in zip(rows, firsts, strict=True))
+    return tuple(ClipSpan(row, first, min(first + longest, row.usable_frames)) for row, first in zip(rows, firsts, strict=True))
 
 
-def read_bank(data: TrainSet, parts: Sequence[FrameSpan]) -> MouthBank:
+def read_bank(data: TrainSet, parts: Sequence[ClipSpan]) -> MouthBank:
     """Return a bank of parts of clips of one person.
 
     Raises:
@@ -187,7 +185,6 @@ class People:
     Who is in memory at a step depends on seed and step alone, so that a resumed training draws the same batches.
 
     Args:
-        data: the training set.
         settings: how many of them are in memory.
         seed: random seed of the pools.
         shares: float64 [P], how often each person is drawn, sum 1; None: as `person_shares` says.
@@ -206,7 +203,7 @@ class People:
         self._settings, self._seed = settings, seed
         self._shares = person_shares(people, settings) if shares is None else shares
         memory = settings.pool_people * settings.max_frames * _FRAME_BYTES
-        self._banks = BoundedCache[tuple[FrameSpan, ...], MouthBank](
+        self._banks = BoundedCache[tuple[ClipSpan, ...], MouthBank](
             lambda parts: read_bank(data, parts), lambda bank: bank.num_frames * _FRAME_BYTES, memory
         )
 
@@ -230,7 +227,7 @@ class People:
         rng = np.random.default_rng((self._seed, step // settings.pool_steps, 0, _POOL))
         return tuple(rng.choice(len(self.clips), settings.pool_people, p=self._shares).tolist())
 
-    def parts(self, number: int, step: int) -> tuple[FrameSpan, ...]:
+    def parts(self, number: int, step: int) -> tuple[ClipSpan, ...]:
         """Return the parts of a person's clips that are in memory at a step."""
         rng = np.random.default_rng((self._seed, step // self._settings.pool_steps, 1 + number, _POOL))
         return frame_spans(self.clips[number], self._settings, rng)
@@ -263,7 +260,6 @@ def identified_rows(data: TrainSet, *, needs_still: bool = False) -> IdentifiedR
     """Return the training clips of the people who have an identity.
 
     Args:
-        data: the training set.
         needs_still: whether a person needs the identity fitted on a single frame as well.
 
     Raises:
@@ -285,7 +281,6 @@ def read_drawing(data: TrainSet, speaker: str, *, still: bool = False, models: M
     """Return the drawing of a person.
 
     Args:
-        data: the training set.
         speaker: name of the person.
         still: whether to read the identity fitted on a single frame. Otherwise it was fitted on many frames.
         models: the morphable models; None: a new object.

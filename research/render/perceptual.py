@@ -38,7 +38,7 @@ _CHECK_PEOPLE: Final = PeopleSettings(max_clips=2, max_frames=300, pool_people=1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PerceptualRecipe:
-    """How the network is trained.
+    """Recipe of the network's training.
 
     Attributes:
         loop: length, pace and machinery.
@@ -122,9 +122,7 @@ def draw_examples(
     """Return frames of random people, shifted, recoloured and blurred at random.
 
     Args:
-        people: the people to draw from.
         scale: float32 [2, 118], what `landmark_scale` returned.
-        recipe: all settings.
         rng: source of the draws.
         step: step of the training, which says who is in memory.
         augmented: False: pictures as filmed.
@@ -155,7 +153,6 @@ class PerceptualTraining(Supervised[Examples]):
     """Training of the perceptual network.
 
     Args:
-        recipe: all settings.
         device: where this process computes.
         people: the people to learn from.
         scale: float32 [2, 118], what `landmark_scale` returned.
@@ -176,10 +173,10 @@ class PerceptualTraining(Supervised[Examples]):
 
     def losses(self, batch: Examples) -> dict[str, Tensor]:
         """Return the losses of landmarks, blur and speaker, their weighted sum, and errors in pixels."""
-        recipe, place = self._recipe, self.device.torch_device
+        recipe, device = self._recipe, self.device.torch_device
         recognised = self.module(self._pictures(batch))
         values, logits = recognised.values.float(), recognised.speakers.float()
-        target, speakers = torch.from_numpy(batch.values).to(place), torch.from_numpy(batch.speakers).to(place)
+        target, speakers = torch.from_numpy(batch.values).to(device), torch.from_numpy(batch.speakers).to(device)
         landmark = F.smooth_l1_loss(values[:, :-1], target[:, :-1])
         blur = F.smooth_l1_loss(values[:, -1], target[:, -1])
         speaker = F.cross_entropy(logits, speakers)

@@ -40,7 +40,7 @@ RecipeT = TypeVar("RecipeT", bound="Recipe")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """How a prior is trained: a first phase without discriminators, then a second phase with discriminators.
+    """Recipe of a prior's training: a first phase without discriminators, then a second phase with discriminators.
 
     The recipe of a renderer adds its own settings. Its default values have the sizes of the committed prior.
 
@@ -51,7 +51,6 @@ class Recipe:
         batch: examples of a batch in the second phase.
         learning_rate: learning rate of the first phase (Adam).
         adversarial_learning_rate: learning rate at the beginning of the second phase. It falls by half a cosine.
-        discriminator_learning_rate: learning rate of all discriminators.
         average_decay: decay of the moving average of the weights.
         people: which people are drawn how often, and how many of them are in memory.
         vgg: path of your own VGG-19 file (research.render.training) for the perceptual loss; empty: the perceptual network.
@@ -116,7 +115,6 @@ def check_rows(data: TrainSet, count: int, *, without: Collection[str] = ()) -> 
     """Return at most `count` clips of split `val`, spread over the speakers.
 
     Args:
-        data: the training set.
         count: largest number of clips.
         without: speakers whose clips are left out.
 
@@ -144,8 +142,6 @@ class HeldOutClips:
     """Held-out clips of a training, read at the first check.
 
     Args:
-        rows: rows of the clips.
-        data: the training set.
         known: names of the people that the network learns from.
         read: returns a clip with a number of pairs, evenly spread.
     """
@@ -163,7 +159,6 @@ class HeldOutClips:
         one, and the footage.
 
         Args:
-            draw: draws with the network to check.
             path: file of the contact sheet.
         """
         values: dict[str, list[float]] = {}
@@ -231,7 +226,6 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
     """Network, discriminators and optimisers of a training.
 
     Args:
-        recipe: all settings.
         inputs: device, source of batches, held-out clips and features.
         network: the network to train. Its pictures are drawn from a default state.
         judges: discriminators by the names under which a checkpoint holds them.
@@ -243,11 +237,11 @@ class Trainer(Training[BatchT], Generic[RecipeT, NetworkT, BatchT, DrawnT]):
     def __init__(self, recipe: RecipeT, inputs: TrainerInputs, network: NetworkT, judges: Mapping[str, nn.Module]) -> None:
         super().__init__(recipe.loop, inputs.device, inputs.source.people.rows)
         self.recipe, self._inputs = recipe, inputs
-        place = inputs.device.torch_device
-        self.network: NetworkT = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        device = inputs.device.torch_device
+        self.network: NetworkT = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.Adam(parameter_groups(self._trained()), recipe.learning_rate, betas=(0.9, 0.99))
-        self.judges = nn.ModuleDict(dict(judges)).to(place)
+        self.judges = nn.ModuleDict(dict(judges)).to(device)
         self.judge_optimiser = torch.optim.Adam(self.judges.parameters(), recipe.discriminator_learning_rate, betas=(0.5, 0.99))
         with self._only(self._trained()):
             self._objective = inputs.device.parallel(self.network, self._losses)

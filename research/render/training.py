@@ -3,7 +3,7 @@
 The registry of renderers is part of serving, which never reaches training code. So the training part of a renderer is found by
 its place: the module `research.methods.NAME.render`, with an object TRAINING.
 
-Features of VGG-19 (Simonyan and Zisserman 2014) from the user's own weights file, in place of
+A user may give features of VGG-19 (Simonyan and Zisserman 2014) as a weights file, in place of
 services/render/networks/perceptual.py.
 """
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.render.batches import BatchSource
-from research.render.export import ExportSpec, export_renderer
+from research.render.export import RendererExportSpec, export_renderer
 from research.render.held_out import Clip, DrawnClip, Faces, HeldOut
 from research.render.people import People, person_clips
 from research.render.trainer import HeldOutClips, Recipe, TrainerInputs, check_rows
@@ -87,9 +87,6 @@ def load_vgg(path: Path) -> VggFeatures:
 
     Layers beyond relu4_4 and the classifier are ignored.
 
-    Args:
-        path: the file.
-
     Raises:
         InvalidRequest: the file is missing, holds no state dict, or a state dict of another layout. The message says which.
     """
@@ -120,7 +117,7 @@ STAGE: Final = "render"
 
 
 def renderer_network(
-    spec: ExportSpec,
+    spec: RendererExportSpec,
     *,
     summary: str,
     configs: Mapping[str, Recipe],
@@ -131,7 +128,6 @@ def renderer_network(
     """Return a renderer's network as `dubstage train` lists it, under the name NAME_renderer.
 
     Args:
-        spec: export of the renderer's network.
         summary: one sentence: what the network does.
         configs: presets by name.
         open_training: opens a training.
@@ -208,7 +204,6 @@ class Reenactment:
 
     Attributes:
         frames: number of frames to draw, consecutive; 0: all frames.
-        weights: folder of weights and exported models.
         backend: runtime with the models loaded.
         files: exported models by name.
         threads: threads of a personalisation.

@@ -3,7 +3,7 @@
 As in the paper (Sec. III-C) both sequences are real footage of one speaker. Here the retrieved sequence is searched, not drawn,
 so that the errors are the same as in serving. The target sequence is disturbed like the output of a motion predictor.
 
-Banks of a training set's speakers: which clips, or parts of clips, make one bank, and the reading of a bank.
+A bank is made from clips, or parts of clips, of one speaker of the training set.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMES: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmar
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClipPart:
     """Frames `begin` to `end` - 1 of a clip."""
 
     row: ClipRow
@@ -48,7 +48,7 @@ class BankPlan:
         parts: the parts, at least one.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ClipPart, ...]
 
     @property
     def rows(self) -> tuple[ClipRow, ...]:
@@ -72,7 +72,7 @@ def plan_banks(rows: Iterable[ClipRow], *, least_frames: int) -> dict[str, list[
     """
     plans: dict[str, list[BankPlan]] = {}
     for speaker, clips in by_speaker(row for row in rows if row.weight > 0).items():
-        banks: list[list[Part]] = [[]]
+        banks: list[list[ClipPart]] = [[]]
         for part in (part for row in clips for part in _parts(row)):
             if sum(each.end - each.begin for each in banks[-1]) + part.end - part.begin > BANK_FRAMES:
                 banks.append([])
@@ -114,16 +114,16 @@ def read_bank(data: TrainSet, plan: BankPlan) -> MouthBank:
     )
 
 
-def _parts(row: ClipRow) -> list[Part]:
+def _parts(row: ClipRow) -> list[ClipPart]:
     """Return the parts of a clip: one, or for a long clip as few as possible of nearly equal length."""
     if not row.usable_frames:
         return []
     count = math.ceil(row.frames / BANK_FRAMES)
     bounds = [round(place) for place in np.linspace(0, row.frames, count + 1)]
-    return [Part(row, begin, end) for begin, end in pairwise(bounds)]
+    return [ClipPart(row, begin, end) for begin, end in pairwise(bounds)]
 
 
-def _usable(part: Part) -> float:
+def _usable(part: ClipPart) -> float:
     return part.row.usable_frames * (part.end - part.begin) / part.row.frames
 
 
@@ -166,11 +166,11 @@ class Pairs:
     """Control points of N pairs of sequences.
 
     Attributes:
-        wanted: float32 [N, 13, 86, 2], box pixels.
+        target: float32 [N, 13, 86, 2], box pixels.
         source: float32 [N, 13, 86, 2], box pixels.
     """
 
-    wanted: Float32
+    target: Float32
     source: Float32
 
 
@@ -178,7 +178,6 @@ class PairSource:
     """Pairs of the speakers of a training set. Banks are read when they are needed, and kept within bounded memory.
 
     Args:
-        data: the training set.
         rows: clips with a face. A clip of weight 0 is never drawn.
         config: how pairs are drawn.
         seed: seed of all draws.
@@ -271,7 +270,8 @@ def draw_pair(bank: MouthBank, config: PairConfig, random: np.random.Generator) 
 
 
 def _shaken(mouth: Float32, geometry: ActorGeometry, config: PairConfig, random: np.random.Generator) -> Float32:
-    # Errors of a predictor: too large or too small a motion, a slow error that neighbouring points share, and a little jitter.
+    # These are errors of a predictor: too large or too small a motion, a slow error that neighbouring points share, and a little
+    # jitter.
     factor = 1.0 + config.scale_spread * random.standard_normal()
     phase = random.uniform(0, 2 * np.pi, mouth.shape[2])
     speed = random.uniform(0.1, 0.5)

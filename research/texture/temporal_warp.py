@@ -1,7 +1,9 @@
-"""Temporal-warp network in PyTorch (Song et al., Sec. III-B.2 and Fig. 4): training, and export to ONNX with a comparison of both
-implementations.
+"""Temporal-warp network in PyTorch (Song et al., Sec. III-B.2 and Fig. 4): energies, training, and export to ONNX.
 
-Shapes: B windows, 6 frames t - 5 .. t, M = 86 control points, 2 = x, y in box pixels.
+The network is trained alone and then frozen (Sec. III-C). The export compares PyTorch and ONNX Runtime.
+
+Shapes: B windows, 6 frames t - 5 .. t, M = 86 control points, 2 = x, y in box pixels. Energies: N sequences, T frames, 11 x 11 grid
+nodes 16 px apart over the render box.
 
 The residual of the parameters (a, w) goes through the spline's own linear system: the network moves the right side v, and since
 the solution is linear in v,
@@ -11,11 +13,7 @@ the solution is linear in v,
 So every residual that keeps the side conditions P^T w = 0 is possible, and no other. Raw residuals of w, whose basis values reach
 1e5, would need the paper's learning rate of 1e-6.
 
-The temporal warp's energies on thin-plate splines in PyTorch (Song et al., Eq. 5, 6, 8 and 9).
-
-Shapes: N sequences, T frames, M = 86 control points, 11 x 11 grid nodes 16 px apart over the render box.
-
-Training of the temporal-warp network. The network is trained alone and then frozen (Song et al., Sec. III-C).
+The energies on thin-plate splines are Eq. 5, 6, 8 and 9.
 """
 
 from __future__ import annotations
@@ -81,16 +79,16 @@ class TemporalWarp(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, wanted: Tensor, source: Tensor) -> Tensor:
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
         """Return delta [B, M, 2] of the window's last frame, box pixels; 0 at the border points.
 
         Args:
-            wanted: float32 [B, 6, M, 2].
+            target: float32 [B, 6, M, 2].
             source: float32 [B, 6, M, 2].
         """
-        displacement = source - wanted
+        displacement = source - target
         filtered = self.filter(displacement.permute(0, 3, 1, 2).flatten(2))
-        shape = (wanted - BOX_SIZE / 2) / _SHAPE_SCALE
+        shape = (target - BOX_SIZE / 2) / _SHAPE_SCALE
         known = torch.cat([displacement / _DISPLACEMENT_SCALE, shape], dim=3).flatten(1)
         bent: Tensor = self.perceptron(known).unflatten(1, (_MOVABLE, 2))
         moved = filtered.transpose(1, 2) + bent
@@ -135,22 +133,22 @@ class Energies:
         return weights.fitting * self.fitting + weights.bending * self.bending + weights.temporal * self.temporal
 
 
-def spline_energies(wanted: Tensor, source: Tensor, moved: Tensor) -> Energies:
-    """Return the energies of the splines f that map `wanted` to `moved`.
+def spline_energies(target: Tensor, source: Tensor, moved: Tensor) -> Energies:
+    """Return the energies of the splines f that map `target` to `moved`.
 
     Args:
-        wanted: float64 [N, T, M, 2], centres, box pixels.
+        target: float64 [N, T, M, 2], centres, box pixels.
         source: float64 [N, T, M, 2], retrieved points, box pixels: targets of f at the mouth-area points and the anchors. Without
             the anchors the network would lower Ef and Et by moving nose and cheeks.
         moved: float64 [N, T, M, 2], values of f at the centres, box pixels: `source` plus the network's delta.
     """
-    weights, affine = _solve(wanted, moved)
-    at_points = _evaluate(wanted, weights, affine, wanted[..., :_MEASURED, :])
+    weights, affine = _solve(target, moved)
+    at_points = _evaluate(target, weights, affine, target[..., :_MEASURED, :])
     fitting = (at_points - source[..., :_MEASURED, :]).abs().sum(-1).mean()
-    axis = torch.arange(_SIDE, dtype=wanted.dtype, device=wanted.device) * STEP
+    axis = torch.arange(_SIDE, dtype=target.dtype, device=target.device) * STEP
     nodes = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).reshape(-1, 2)
-    nodes = nodes.expand(*wanted.shape[:2], -1, -1)
-    field = _evaluate(wanted, weights, affine, nodes).reshape(*wanted.shape[:2], _SIDE, _SIDE, 2)
+    nodes = nodes.expand(*target.shape[:2], -1, -1)
+    field = _evaluate(target, weights, affine, nodes).reshape(*target.shape[:2], _SIDE, _SIDE, 2)
     xx = field[:, :, 1:-1, 2:] - 2 * field[:, :, 1:-1, 1:-1] + field[:, :, 1:-1, :-2]
     yy = field[:, :, 2:, 1:-1] - 2 * field[:, :, 1:-1, 1:-1] + field[:, :, :-2, 1:-1]
     xy = (field[:, :, 2:, 2:] - field[:, :, 2:, :-2] - field[:, :, :-2, 2:] + field[:, :, :-2, :-2]) / 4
@@ -200,7 +198,6 @@ class TemporalWarpTrainingConfig:
         optimiser: rates.
         network: size of the network.
         pairs: how pairs are drawn.
-        loss: weights of the energies.
         batch: pairs of a batch.
         num_held_out: pairs of held-out clips that the best step is selected on.
     """
@@ -262,13 +259,13 @@ class TemporalWarpTraining(Supervised[Pairs]):
     def check(self, step: int, folder: Path) -> Check:
         """Return the energies of the averaged network on the held-out pairs. At step 0 they are those of the plain spline."""
         sums: dict[str, float] = {}
-        count = len(self._held_out.wanted)
+        count = len(self._held_out.target)
         with torch.inference_mode():
             for start in range(0, count, _HELD_OUT_BATCH):
                 rows = slice(start, start + _HELD_OUT_BATCH)
-                some = Pairs(self._held_out.wanted[rows], self._held_out.source[rows])
+                some = Pairs(self._held_out.target[rows], self._held_out.source[rows])
                 for name, value in self._parts(self._energies(self.average, some)).items():
-                    sums[name] = sums.get(name, 0.0) + float(value) * len(some.wanted) / count
+                    sums[name] = sums.get(name, 0.0) + float(value) * len(some.target) / count
         return Check({f"held_out_{name}": value for name, value in sums.items()}, score=-sums["total"])
 
     def write(self, folder: Path) -> None:
@@ -277,8 +274,8 @@ class TemporalWarpTraining(Supervised[Pairs]):
         write_whole(folder / RUN_FILE, save(state))
 
     def _energies(self, network: nn.Module, pairs: Pairs) -> Energies:
-        place = self.device.torch_device
-        return stream_energies(network, torch.from_numpy(pairs.wanted).to(place), torch.from_numpy(pairs.source).to(place))
+        device = self.device.torch_device
+        return stream_energies(network, torch.from_numpy(pairs.target).to(device), torch.from_numpy(pairs.source).to(device))
 
     def _parts(self, energies: Energies) -> dict[str, Tensor]:
         return {
@@ -289,22 +286,22 @@ class TemporalWarpTraining(Supervised[Pairs]):
         }
 
 
-def stream_energies(network: nn.Module, wanted: Tensor, source: Tensor) -> Energies:
+def stream_energies(network: nn.Module, target: Tensor, source: Tensor) -> Energies:
     """Return the energies of the 8 frames with a full window, as a stream answers these frames.
 
     Args:
         network: the temporal-warp network.
-        wanted: float32 [N, 13, 86, 2], box pixels.
+        target: float32 [N, 13, 86, 2], box pixels.
         source: float32 [N, 13, 86, 2], box pixels.
     """
-    windows = torch.from_numpy(np.arange(CHAIN - WINDOW + 1)[:, None] + np.arange(WINDOW)).to(wanted.device)
-    delta = network(wanted[:, windows].flatten(0, 1), source[:, windows].flatten(0, 1)).unflatten(0, (len(wanted), -1))
-    last_wanted, last_source = wanted[:, WINDOW - 1 :].double(), source[:, WINDOW - 1 :].double()
-    return spline_energies(last_wanted, last_source, last_source + delta.double())
+    windows = torch.from_numpy(np.arange(CHAIN - WINDOW + 1)[:, None] + np.arange(WINDOW)).to(target.device)
+    delta = network(target[:, windows].flatten(0, 1), source[:, windows].flatten(0, 1)).unflatten(0, (len(target), -1))
+    last_target, last_source = target[:, WINDOW - 1 :].double(), source[:, WINDOW - 1 :].double()
+    return spline_energies(last_target, last_source, last_source + delta.double())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportSpec:
+class WarpExportSpec:
     """Form of the exported network, and how closely the export must follow its source."""
 
     inputs: tuple[str, ...] = ("wanted", "source")
@@ -316,8 +313,8 @@ class ExportSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ParityReport:
-    """How closely the export follows its source, measured on random windows of face-like points."""
+class WarpParityReport:
+    """Differences of the export from its source, measured on random windows of face-like points."""
 
     largest_difference_px: float
     batch_invariant: bool
@@ -340,28 +337,27 @@ def load_network(run: Path) -> TemporalWarp:
     return network.eval()
 
 
-def measure_parity(network: TemporalWarp, path: Path, spec: ExportSpec) -> ParityReport:
+def measure_parity(network: TemporalWarp, path: Path, spec: WarpExportSpec) -> WarpParityReport:
     """Compare the serving class with PyTorch, and a run of one window with a run of all."""
     random = np.random.default_rng(spec.seed)
     model = TemporalWarpModel(path)
     largest, invariant = 0.0, True
     for _ in range(spec.parity_runs):
-        wanted = random.uniform(0, BOX_SIZE, (WINDOW, NUM_CONTROL_POINTS, 2)).astype(np.float32)
-        source = (wanted + random.normal(0, 3, (MAX_WINDOWS, *wanted.shape))).astype(np.float32)
-        served = model.residual(wanted, source)
+        target = random.uniform(0, BOX_SIZE, (WINDOW, NUM_CONTROL_POINTS, 2)).astype(np.float32)
+        source = (target + random.normal(0, 3, (MAX_WINDOWS, *target.shape))).astype(np.float32)
+        served = model.residual(target, source)
         with torch.inference_mode():
-            windows = torch.from_numpy(wanted).expand(MAX_WINDOWS, -1, -1, -1)
+            windows = torch.from_numpy(target).expand(MAX_WINDOWS, -1, -1, -1)
             expected = network(windows, torch.from_numpy(source)).numpy()
         largest = max(largest, float(np.abs(served - expected).max()))
-        invariant = invariant and np.array_equal(model.residual(wanted, source[:1]), served[:1])
-    return ParityReport(largest_difference_px=largest, batch_invariant=invariant)
+        invariant = invariant and np.array_equal(model.residual(target, source[:1]), served[:1])
+    return WarpParityReport(largest_difference_px=largest, batch_invariant=invariant)
 
 
-def export(run: Path, folder: Path, spec: ExportSpec = ExportSpec()) -> Sequence[Path]:
+def export(run: Path, folder: Path, spec: WarpExportSpec = WarpExportSpec()) -> Sequence[Path]:
     """Write temporal_warp.onnx, its description and the card of the run into a folder; return the paths.
 
     Args:
-        run: folder of a training run.
         folder: folder of weights, which the texture stage serves.
         spec: form of the file, and the tolerance.
 

@@ -73,7 +73,6 @@ def with_settings(base: ConfigT, given: Mapping[str, Any], *, source: str) -> Co
     """Return a configuration with some settings changed.
 
     Args:
-        base: the configuration.
         given: new values by the names of the fields; a mapping for a field that is itself a dataclass.
         source: name of the place of the values, for messages.
 
@@ -168,8 +167,6 @@ def train_one(order: TrainOrder, name: str, output: Path) -> None:
     """Train one network.
 
     Args:
-        order: what to train with.
-        name: the network's name.
         output: folder of the run.
 
     Raises:
@@ -211,8 +208,6 @@ def export_run(name: str, run: Path, output: Path) -> Sequence[Path]:
     The folder of weights begins as a copy of the stage's own, so that a stage can serve it at once.
 
     Args:
-        name: the network's name.
-        run: folder of the training run.
         output: folder that gets one folder of weights a stage.
 
     Raises:

@@ -25,7 +25,7 @@ ends the others at once by SIGTERM."""
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where one process of a training computes.
+    """Device and rank of one process of a training.
 
     Attributes:
         torch_device: device of the tensors.
@@ -121,17 +121,17 @@ def open_device(kind: str) -> Iterator[Device]:
         )
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    place = torch.device("cuda", local) if kind == "cuda" else torch.device("cpu")
+    torch_device = torch.device("cuda", local) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(torch_device)
     if num_processes == 1:
-        yield Device(place)
+        yield Device(torch_device)
         return
     # A process that waits for the others is ended by SIGTERM. Python would notice the signal after the wait only.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     try:
-        yield Device(place, distributed.get_rank(), num_processes)
+        yield Device(torch_device, distributed.get_rank(), num_processes)
         # A process that ends early closes connections that others still read.
         distributed.barrier()
     finally:

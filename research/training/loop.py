@@ -96,14 +96,14 @@ def _check(training: Training[Any], folder: RunFolder, progress: Progress, conso
     """Check, keep the network if it is the best, write the checkpoint; return whether the training ends early."""
     if training.device.is_first:
         found = training.check(progress.step, folder.path)
-        folder.log(progress.step, found.figures if found.score is None else {**found.figures, "score": found.score})
+        folder.log(progress.step, found.metrics if found.score is None else {**found.metrics, "score": found.score})
         if found.score is None or progress.best_score is None or found.score > progress.best_score:
             progress.best_step, progress.best_score, progress.worse = progress.step, found.score, 0
-            progress.figures = dict(found.figures)
+            progress.figures = dict(found.metrics)
             training.write(folder.path)
         else:
             progress.worse += 1
-        line = "  ".join(f"{name} {value:.4g}" for name, value in found.figures.items())
+        line = "  ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
         console.print(f"step {progress.step}  {line}", markup=False, highlight=False)
         if progress.step:  # a curve of one point shows nothing
             # Before the checkpoint, so that a run that is killed after its last checkpoint has all its curves.

@@ -26,7 +26,6 @@ class Opening:
 
     Attributes:
         config: the configuration, of the type of the network's presets.
-        data: the training set.
         device: where this process computes.
         runs: folders of runs of other networks, by name of the network. A network that is not among them is the one that
             comes with dubstage.

@@ -34,14 +34,14 @@ _UNREADABLE: Final = (OSError, RuntimeError, EOFError, ValueError, LookupError, 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         step: steps done.
         best_step: step whose network is kept.
         best_score: score of that step; None: no check had a score.
         worse: checks without a better score since then.
-        figures: figures of the kept step's check.
+        figures: metrics of the kept step's check.
     """
 
     step: int = 0
@@ -119,18 +119,18 @@ class RunFolder:
         torch.save(dict(state), content)
         write_whole(self.path / _CHECKPOINT, content.getvalue())
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append figures to curves.csv: one line a figure, with the columns step, figure and value."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append metrics to curves.csv: one line a metric, with the columns step, figure and value."""
         path = self.path / _CURVES
         is_new = not path.is_file()
         with path.open("a", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
             if is_new:
                 writer.writerow(("step", "figure", "value"))
-            writer.writerows((step, name, repr(float(value))) for name, value in figures.items())
+            writer.writerows((step, name, repr(float(value))) for name, value in metrics.items())
 
     def draw_curves(self) -> None:
-        """Draw curves.png from curves.csv: one small plot a figure."""
+        """Draw curves.png from curves.csv: one small plot a metric."""
         import matplotlib as mpl
 
         mpl.use("Agg")
@@ -171,7 +171,6 @@ def read_config(run: Path, network: str) -> dict[str, Any]:
     """Return the configuration of a run.
 
     Args:
-        run: folder of the run.
         network: name of the network that the run must be of.
 
     Raises:

@@ -63,11 +63,11 @@ class Check:
     """Result of a check on held-out clips.
 
     Attributes:
-        figures: figures by name, for curves and card.
-        score: number to select the best step by, larger is better; None: the last step is kept, whatever the figures.
+        metrics: metrics by name, for curves and card.
+        score: number to select the best step by, larger is better; None: the last step is kept, whatever the metrics.
     """
 
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     score: float | None = None
 
 
@@ -75,7 +75,6 @@ class Training(ABC, Generic[BatchT]):
     """Training of one network. The loop asks for batches, steps and checks, and writes checkpoints.
 
     Args:
-        settings: settings of the loop.
         device: where this process computes.
         clips: rows of the training set that the network learns from, for the card.
     """
@@ -98,7 +97,7 @@ class Training(ABC, Generic[BatchT]):
 
     @abstractmethod
     def learn(self, step: int, batches: Sequence[BatchT]) -> Mapping[str, float]:
-        """Make one step with this process's batches, and return figures for the curves.
+        """Make one step with this process's batches, and return metrics for the curves.
 
         Call `seed_pass` before each pass over a batch, so that noise does not depend on the number of processes.
         """
@@ -129,7 +128,6 @@ class Supervised(Training[BatchT]):
     """Training of one module with one sum of losses: AdamW, warm-up and half a cosine, clipped gradients, averaged weights.
 
     Args:
-        settings: settings of the loop.
         device: where this process computes.
         clips: rows that the network learns from.
         module: the module, on the CPU. The training moves it to the device.

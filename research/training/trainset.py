@@ -85,7 +85,6 @@ class ClipRow:
     """One clip.
 
     Attributes:
-        name: name of the clip's files.
         shard: name of the clip's shard.
         file: path of the footage or recording below the folder that the set was made from, with forward slashes.
         sha256: SHA-256 of that file, hexadecimal.
@@ -222,9 +221,6 @@ class BoundedCache(Generic[KeyT, ValueT]):
 class TrainSet:
     """A training set on disk.
 
-    Args:
-        folder: folder of the training set.
-
     Raises:
         InvalidRequest: the folder holds no manifest, or the manifest is damaged.
     """
@@ -271,7 +267,6 @@ class TrainSet:
         Args:
             row: the clip.
             part: file of the clip.
-            names: names of the arrays.
             rows: first and last row of the arrays to read, both inside the arrays; None: all rows.
 
         Raises:

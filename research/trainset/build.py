@@ -1,16 +1,9 @@
-"""A whole training set: every clip of a folder, in several processes, and the manifest.
+"""Build a whole training set: every clip of a folder, in several processes, the manifest, and the preparations of the stages.
 
-Clips held out for validation: whole speakers where there are enough, and single clips where there are few speakers.
+Clips are held out for validation: whole speakers where there are enough, and single clips where there are few speakers.
 
-Rows of the manifest, from what is listed and what is finished.
-
-What a build has made so far, and the manifest of that.
-
-The tasks of a build: one a clip, with its shard and with what is said in it.
-
-A process that makes clips: its stages, and what becomes of errors.
-
-The preparations of a training set: what the stages add before training.
+A task makes one clip. The task states the clip's shard and the words that are said in the clip. Each process that makes clips has
+stages of its own and reports its errors. Rows of the manifest come from the listed and the finished clips.
 """
 
 from __future__ import annotations
@@ -61,7 +54,7 @@ _KINDS: Final[tuple[tuple[str, Callable[[ClipRow], bool]], ...]] = (
     ("a face", lambda row: row.has_face),
     ("sound", lambda _: True),
 )
-"""What trainings ask of clips, from the rarest kind to the most common."""
+"""Requirements of trainings on clips, from the rarest kind to the most common."""
 
 
 def held_out(speakers: Collection[str], *, spared: Collection[str] = ()) -> set[str]:
@@ -102,7 +95,6 @@ def with_validation(rows: Iterable[ClipRow], movable: Callable[[ClipRow], bool])
     If a kind has no clip of the split `val`, the last clip of the largest speaker is held out.
 
     Args:
-        rows: rows of the manifest.
         movable: whether nothing states the split of a row.
     """
     found, notes = list(rows), []
@@ -145,7 +137,6 @@ def rows_of(entries: Sequence[ClipEntry], records: Mapping[str, ClipRecord], pho
     """Return the rows of the finished clips, in the order of the files.
 
     Args:
-        entries: all clips of the folder.
         records: finished clips, by file.
         phones: origin of phone labels, by name of the piece.
         with_lags: whether the rows have the lags of the records. Otherwise all lags are 0 and count as not measured.
@@ -294,9 +285,7 @@ class BuildTasks:
     Films come first: a film takes longer than a recording, and no process should wait for a last film.
 
     Args:
-        folder: folder of the clips.
         output: folder of the training set.
-        entries: the clips.
         refuse: called with the file of a clip that has a wrong side file, and the reason.
     """
 
@@ -383,10 +372,9 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOrder:
-    """What a training set is made from, and how.
+    """Sources and settings of a training set.
 
     Attributes:
-        folder: folder of the clips.
         output: folder of the training set.
         splits: splits to take in.
         corpus: corpus file; None: there is none.
@@ -426,7 +414,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
                 made.add(task, Refusal(task.file, str(result)) if isinstance(result, WorkerDiedError) else result)
                 progress("clips", made.num_done, len(listing.entries))
         finally:
-            # What is finished can be used, even if an error or Ctrl-C ends the build.
+            # Finished clips can be used, even if an error or Ctrl-C ends the build.
             rows = made.write()
         if not rows:
             reason = made.refusals[0]

@@ -1,6 +1,6 @@
-"""Choice of the clips of a training set: from a catalogue.csv, from a corpus file, or all films and recordings of a folder.
+"""The clips of a training set: from a catalogue.csv, from a corpus file, or all films and recordings of a folder.
 
-Descriptions of corpora: TOML files that say which files belong to a source, who speaks, and where the words are.
+Corpus files are TOML files that say which files belong to a source, who speaks, and where the words are.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class WordTimes(_Table):
     silence: tuple[str, ...] = ()
 
 
-class Source(_Table):
+class CorpusSource(_Table):
     """One table `[[source]]`.
 
     Patterns of paths take `*` (within a folder), `**` (any folders), `?` and `[...]`. Patterns of side files take `{folder}` and
@@ -92,11 +92,8 @@ class Source(_Table):
 
     Attributes:
         name: name of the corpus. Speakers are called NAME-SPEAKER.
-        files: patterns of the clips' paths.
-        licence: licence of the clips.
         speaker: regular expression with a group `speaker`, searched in a clip's path; empty: the folder names the speaker.
         transcripts: pattern of a text file beside each clip, or a table; empty: the clip's path with the ending .txt.
-        words: times of the words.
         weight: how often a clip is drawn, relative to clips of other sources.
         narrow: whether the corpus has one kind of sentence or of speaking, such as commands of six words with silence around them.
             The networks of motion then learn apart what holds in this corpus alone.
@@ -118,7 +115,7 @@ class Source(_Table):
     splits: Mapping[str, tuple[_PathPattern, ...]] = {}
 
     @model_validator(mode="after")
-    def _known_places(self) -> Source:
+    def _known_places(self) -> CorpusSource:
         table = self.transcripts if isinstance(self.transcripts, TranscriptTable) else None
         patterns = {
             "transcripts.file" if table else "transcripts": table.file if table else str(self.transcripts),
@@ -171,9 +168,9 @@ class Source(_Table):
 class Corpus(_Table):
     """A corpus file: tables `[[source]]`. The first table that takes a path counts."""
 
-    source: tuple[Source, ...] = Field(min_length=1)
+    source: tuple[CorpusSource, ...] = Field(min_length=1)
 
-    def source_of(self, file: str) -> Source | None:
+    def source_of(self, file: str) -> CorpusSource | None:
         """Return the source of a path below the folder of clips; None: there is none."""
         return next((source for source in self.source if source.takes(file)), None)
 
@@ -183,7 +180,6 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
 
     Args:
         path: the TOML file.
-        folder: folder of the clips.
 
     Raises:
         InvalidRequest: the file is missing or not TOML, a field is unknown, missing or wrong, or an archive is missing. The message
@@ -196,7 +192,7 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
     try:
         corpus = Corpus.model_validate(given)
     except ValidationError as error:
-        # Of a field that is a text or a table, the reason inside the table says more.
+        # If a field is a text or a table, the reason inside the table is more exact.
         fields = len(error.errors()[0]["loc"][:3])
         first = max((each for each in error.errors() if each["loc"][:fields] == error.errors()[0]["loc"][:3]), key=_depth)
         message = first["msg"].removeprefix("Value error, ")
@@ -274,7 +270,7 @@ class ClipEntry:
     weight: float = 1.0
     narrow: bool = False
     language: str = ""
-    rules: Source | None = None
+    rules: CorpusSource | None = None
 
     @property
     def is_film(self) -> bool:
@@ -314,7 +310,6 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
     speaker is then what the corpus table says, otherwise the first sub-folder, or the file itself if there is no sub-folder.
 
     Args:
-        folder: folder of the clips.
         splits: splits to take. Clips for which nothing states a split are always taken.
         corpus: description of the folder.
 
@@ -416,7 +411,7 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
         )
 
 
-def _speaker(file: str, rules: Source | None) -> str:
+def _speaker(file: str, rules: CorpusSource | None) -> str:
     """Return the speaker that a corpus table states, otherwise the first folder, or the file itself if there is no folder.
 
     Raises:

@@ -1,12 +1,8 @@
-"""One clip of a training set: tracking, sound, features, lag, and the files. What is finished and still true is kept.
+"""Make one clip of a training set: tracking, sound, features, lag, and files. Finished files that still hold are kept.
 
-Tracks of any frame rate on the motion grid of 25 frames/s.
-
-A clip's sound: samples at 16 kHz in pieces of a minute, and features on the motion grid.
-
-The lag between sound and picture: of one clip by the motion stage, and of short clips by all clips of the speaker.
-
-The face of a film, in pieces of a minute on the motion grid.
+Tracks of any frame rate are put on the motion grid of 25 frames/s. Faces and sound (samples at 16 kHz) are read in pieces of a
+minute. The motion stage measures the lag between sound and picture: of one clip alone, and of short clips by all clips of the
+speaker.
 """
 
 from __future__ import annotations
@@ -264,7 +260,6 @@ async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, he
     """Return the lag of a clip. A clip of too few usable frames, of a mouth that never opens, or of hardly any speech has none.
 
     Args:
-        stages: the stages.
         mouth_landmarks: float32 [T, 59, 3], head space.
         usable: bool [T].
         heard: features of the same T frames.
@@ -310,7 +305,7 @@ FEWEST_LAST_FRAMES: Final = 25
 """Fewest frames of the last of several pieces. A shorter rest is left out."""
 
 
-class TrackedFilm:
+class LargestFace:
     """The largest face of a film whose records lie on disk.
 
     Args:
@@ -343,12 +338,10 @@ class TrackedFilm:
 
 
 @asynccontextmanager
-async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterator[TrackedFilm]:
+async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterator[LargestFace]:
     """Track a film, and yield its largest face.
 
     Args:
-        stages: the stages.
-        info: the film.
         working: file that holds the records meanwhile, about 83 kB a frame and face.
 
     Raises:
@@ -366,7 +359,7 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
             if face_id is None:
                 raise NoUsableFootage("no face in the film", subject=str(info.path))
             seconds = np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
-            yield TrackedFilm(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
+            yield LargestFace(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
         working.unlink(missing_ok=True)
 
@@ -382,7 +375,6 @@ class ClipTask:
     Attributes:
         file: path below the folder of the clips, with forward slashes.
         name: the clip's name in the training set.
-        shard: the clip's shard.
         is_film: whether the file is a film, otherwise it is a recording.
         source: name of the corpus.
         speaker: name of the person.
@@ -434,9 +426,7 @@ class ClipMaker:
     """Makes the files of clips.
 
     Args:
-        stages: the stages.
         networks: digests of their networks.
-        folder: folder of the clips.
         output: folder of the training set.
         working: folder for the records of faces while a film is tracked.
     """

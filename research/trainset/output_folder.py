@@ -1,10 +1,8 @@
-"""The folder of a training set while it is made: its lock, the shards of its clips, and the list of what was left out.
+"""The folder of a training set during a build: its lock, the shards of its clips, and the list of what was left out.
 
-The files of a clip in a training set, written as a whole or not at all.
-
-What is noted of each finished clip: the file that it was made from, the networks that made it, and facts of its pieces.
-
-A film or recording of more than a minute is cut into pieces. Each piece is a clip of the training set.
+The files of a clip are written as a whole or not at all. Notes of each finished clip state the file that the clip was made from,
+the networks that made the clip, and facts of its pieces. A film or recording of more than a minute is cut into pieces. Each piece
+is a clip of the training set.
 """
 
 from __future__ import annotations
@@ -48,8 +46,6 @@ class ClipFiles:
 
     Attributes:
         folder: folder of the training set.
-        shard: the clip's shard.
-        name: the clip's name.
     """
 
     folder: Path
@@ -107,7 +103,6 @@ class PieceFacts:
     """Facts of one piece.
 
     Attributes:
-        name: name of the piece's files.
         first_frame: frame of the footage at 25 frames/s at which the piece begins.
         frames: number of frames at 25 frames/s.
         usable_frames: number of these frames that show the mouth well; 0 without a face.
@@ -215,7 +210,6 @@ class Refusal:
 
     Attributes:
         file: path below the folder of the clips, or name of the piece.
-        reason: the reason.
     """
 
     file: str

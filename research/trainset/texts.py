@@ -1,4 +1,4 @@
-"""What is said in a clip: transcripts and times of words from side files, tables and archives."""
+"""Words of a clip: transcripts and times of words from side files, tables and archives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from research.trainset.catalogue import ClipEntry, Source, TranscriptTable, WordTimes
+from research.trainset.catalogue import ClipEntry, CorpusSource, TranscriptTable, WordTimes
 from services.common.errors import InvalidRequest
 
 _MAX_TEXT_BYTES: Final = 1 << 20
@@ -27,7 +27,7 @@ Word = tuple[str, float, float]
 
 @dataclass(frozen=True, slots=True)
 class ClipText:
-    """What is said in a clip.
+    """Words of a clip.
 
     Attributes:
         transcript: spoken words; empty: unknown.
@@ -50,11 +50,7 @@ class ClipText:
 
 
 class Texts:
-    """Transcripts and word times of the clips of a folder. Tables and archives are read once and kept.
-
-    Args:
-        folder: folder of the clips.
-    """
+    """Transcripts and word times of the clips of a folder. Tables and archives are read once and kept."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,15 +75,15 @@ class Texts:
         path = self._path(entry, told) if told else self._folder / PurePosixPath(entry.file).with_suffix(".txt")
         return _one_line(_read(path, _MAX_TEXT_BYTES)) if path.is_file() else ""
 
-    def _words(self, entry: ClipEntry, told: WordTimes) -> tuple[Word, ...] | None:
-        if told.archive:
-            name = os.path.normpath(_filled(entry, told.file))
-            held = self._archive(self._folder / told.archive, PurePosixPath(name).suffix).get(name)
-            where, text = f"{told.archive}: {name}", None if held is None else _decoded(held, f"{told.archive}: {name}")
+    def _words(self, entry: ClipEntry, times: WordTimes) -> tuple[Word, ...] | None:
+        if times.archive:
+            name = os.path.normpath(_filled(entry, times.file))
+            held = self._archive(self._folder / times.archive, PurePosixPath(name).suffix).get(name)
+            where, text = f"{times.archive}: {name}", None if held is None else _decoded(held, f"{times.archive}: {name}")
         else:
-            path = self._path(entry, told.file)
+            path = self._path(entry, times.file)
             where, text = str(path), _read(path, _MAX_TEXT_BYTES) if path.is_file() else None
-        return None if text is None else tuple(_timed(text, told, where))
+        return None if text is None else tuple(_timed(text, times, where))
 
     def _path(self, entry: ClipEntry, pattern: str) -> Path:
         return self._folder / _filled(entry, pattern)
@@ -107,22 +103,22 @@ class Texts:
 
 
 def _filled(entry: ClipEntry, pattern: str) -> str:
-    assert isinstance(entry.rules, Source)
+    assert isinstance(entry.rules, CorpusSource)
     return pattern.format_map(entry.rules.places(entry.file))
 
 
-def _timed(text: str, told: WordTimes, where: str) -> Iterator[Word]:
+def _timed(text: str, timing: WordTimes, where: str) -> Iterator[Word]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             start, end, word = line.split()
-            times = float(start) / told.units_per_second, float(end) / told.units_per_second
+            times = float(start) / timing.units_per_second, float(end) / timing.units_per_second
         except ValueError as problem:
             raise InvalidRequest(f"{where}, line {number}: start, end and word were expected", field="corpus") from problem
         if not 0 <= times[0] <= times[1] < float("inf"):
             raise InvalidRequest(f"{where}, line {number}: a word starts at 0 or later, and ends after its start", field="corpus")
-        if word not in told.silence:
+        if word not in timing.silence:
             yield (word, round(times[0], 4), round(times[1], 4))
 
 

@@ -88,7 +88,7 @@ class _Pool(Generic[T, R]):
 
     def give(self, worker: _Worker, task: T) -> None:
         self.busy[worker] = task
-        # Of a process that is dead `finished` tells.
+        # `finished` reports a dead process.
         with suppress(OSError):
             worker.connection.send(task)
 

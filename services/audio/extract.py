@@ -180,9 +180,9 @@ class RowStream:
     def push(self, samples: Float32) -> list[RowBlock]:
         """Return the blocks that new 16 kHz samples complete. A block is complete once all its kinds are known."""
         mel = self._spectral.push(samples)
-        heard = SoundRows(samples, mel, cepstra(mel))
+        sound = SoundRows(samples, mel, cepstra(mel))
         for source in self._sources.values():
-            source.push(heard)
+            source.push(sound)
         count = min(source.num_known for source in self._sources.values()) // ROWS_PER_VIDEO_FRAME
         if count <= 0:
             return []

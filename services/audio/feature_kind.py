@@ -33,7 +33,7 @@ class SoundRows:
 class RowSource(Protocol):
     """Rows of one kind of feature in one stream. Rows are taken in blocks of four, in order and without gap."""
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
 
     @property

@@ -109,9 +109,9 @@ class IdentityRemovedRows:
         # Normalised rows from IDENTITY_PAST_ROWS before the next block on.
         self._rows = normal_silence(IDENTITY_PAST_ROWS)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, self._normaliser.push(heard.cepstra)])
+        self._rows = np.concatenate([self._rows, self._normaliser.push(sound.cepstra)])
 
     @property
     def num_known(self) -> int:

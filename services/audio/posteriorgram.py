@@ -72,7 +72,7 @@ def normalise(context: Float32, window_rows: int = WINDOW_ROWS) -> Float32:
     """
     level = context[:, 0] / np.sqrt(float(NUM_MELS))
     loud = (level > max(float(level.max()) - _GATE, _QUIETEST)).astype(np.float64)
-    # An elementwise product and a sum over rows: the order of additions in a matrix product could vary.
+    # This is an elementwise product and a sum over rows: the order of additions in a matrix product could vary.
     total = (context.astype(np.float64) * loud[:, None]).sum(axis=0) + _PRIOR_ROWS * _PRIOR_MEAN
     mean = total / (loud.sum() + _PRIOR_ROWS)
     mean[0] = 0.0
@@ -106,14 +106,14 @@ class PosteriorgramRows:
 
     def __init__(self, model: PosteriorgramModel) -> None:
         self._model = model
-        # Cepstra from MEAN_CONTEXT_ROWS before the next block on.
+        # The cepstra begin MEAN_CONTEXT_ROWS before the next block.
         self._cepstra = silent_rows(MEAN_CONTEXT_ROWS)
         self._last_window = b""
         self._last_block: Float32 = np.zeros((0, NUM_PHONES), np.float32)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._cepstra = np.concatenate([self._cepstra, heard.cepstra])
+        self._cepstra = np.concatenate([self._cepstra, sound.cepstra])
 
     @property
     def num_known(self) -> int:

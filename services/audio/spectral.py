@@ -90,7 +90,8 @@ def cepstra(mel: Float32) -> Float32:
     from scipy.fft import dct
 
     found = np.empty((len(mel), NUM_CEPSTRA), np.float32)
-    # One row at a time: scipy transforms groups of rows with vector instructions and the remaining rows without them.
+    # Rows are transformed one at a time: scipy transforms groups of rows with vector instructions and the remaining rows without
+    # them.
     for index, row in enumerate(mel.astype(np.float64)):
         found[index] = dct(row, type=2, norm="ortho")[:NUM_CEPSTRA]
     return found
@@ -152,9 +153,9 @@ class MelRows:
     def __init__(self) -> None:
         self._rows: Float32 = np.zeros((0, NUM_MELS), np.float32)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, heard.mel])
+        self._rows = np.concatenate([self._rows, sound.mel])
 
     @property
     def num_known(self) -> int:
@@ -172,12 +173,12 @@ class MfccRows:
     """Cepstra and deltas of one stream. A row's delta hears two rows beyond the row."""
 
     def __init__(self) -> None:
-        # Cepstra from two rows before the next block on.
+        # The cepstra begin two rows before the next block.
         self._rows = silent_rows(DELTA_CONTEXT_ROWS)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, heard.cepstra])
+        self._rows = np.concatenate([self._rows, sound.cepstra])
 
     @property
     def num_known(self) -> int:

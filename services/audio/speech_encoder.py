@@ -73,7 +73,6 @@ class WindowPlan:
 
     Attributes:
         past: frames of 40 ms before the answered frames.
-        answered: answered frames.
         rows_ahead: rows of the acoustic grid (10 ms) after the answered frames; a multiple of STATE_ROWS.
     """
 
@@ -156,15 +155,15 @@ class SpeechStateRows:
     def __init__(self, model: SpeechStateModel) -> None:
         self._model = model
         self._spectral = SpectralStream(log_mel)
-        # Rows from the beginning of the next window on.
+        # The rows begin at the next window.
         self._rows: Float32 = np.full((model.plan.past * ROWS_PER_VIDEO_FRAME, NUM_MELS), SILENCE, np.float32)
         self._ready: deque[Float32] = deque()
         self._last_window = b""
         self._last_answer: Float32 = np.zeros((0, ROWS_PER_VIDEO_FRAME, NUM_STATES), np.float32)
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._rows = np.concatenate([self._rows, self._spectral.push(heard.samples)])
+        self._rows = np.concatenate([self._rows, self._spectral.push(sound.samples)])
 
     @property
     def num_known(self) -> int:

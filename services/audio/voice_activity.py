@@ -56,9 +56,9 @@ class VoiceRows:
         self._chunks = 0
         self._next_row = 0
 
-    def push(self, heard: SoundRows) -> None:
+    def push(self, sound: SoundRows) -> None:
         """Take in new sound."""
-        self._pending = np.concatenate([self._pending, heard.samples])
+        self._pending = np.concatenate([self._pending, sound.samples])
         whole = len(self._pending) // CHUNK_SAMPLES
         if not whole:
             return

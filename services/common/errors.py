@@ -372,7 +372,7 @@ class ConsentOtherSubject(ConsentRefused):
 
 
 class ConsentFaceUncertain(ConsentRefused):
-    """Whether the footage shows the person of the consent record cannot be told. A person has to decide."""
+    """The comparison cannot decide whether the footage shows the person of the consent record. A person has to decide."""
 
     reason = "CONSENT_FACE_UNCERTAIN"
 
@@ -387,13 +387,13 @@ class TenantLimitReached(TransientError):
 
 
 class TenantDubsReached(TenantLimitReached):
-    """As many dubs and enrolments of the tenant run or wait as may."""
+    """The largest number of dubs and enrolments of the tenant run or wait."""
 
     reason = "TENANT_CONCURRENT_DUBS"
 
 
 class TenantStreamsReached(TenantLimitReached):
-    """As many live streams of the tenant run as may."""
+    """The largest number of live streams of the tenant runs."""
 
     reason = "TENANT_LIVE_STREAMS"
 

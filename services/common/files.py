@@ -136,9 +136,7 @@ def unchanged(pieces: Iterable[bytes], sha256: str, source: Path) -> Iterator[by
     """Yield the pieces of a file, and check at the end that they are the bytes of a digest.
 
     Args:
-        pieces: the bytes of the file.
         sha256: digest of the whole file.
-        source: the file.
 
     Raises:
         InvalidRequest: the bytes are others.

@@ -118,7 +118,6 @@ def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None)
     """Return one frame.
 
     Args:
-        request: the message.
         before: the frame before it.
 
     Raises:

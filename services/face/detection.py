@@ -384,7 +384,6 @@ class MeshReading(NamedTuple):
 
     Attributes:
         landmarks: float32 [478, 3], frame pixels, not smoothed.
-        pose: head pose of these landmarks.
         score: the network's confidence that there is a face, 0 to 1.
     """
 

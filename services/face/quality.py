@@ -74,14 +74,14 @@ _SLOPE_PRIOR: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Appearance:
+class SkinColours:
     """Colours (CIE Lab, 8-bit units) of one reading: float32 [LOWER, 3] and [UPPER, 3]."""
 
     lower: Float32
     upper: Float32
 
 
-def sample_appearance(picture: npt.NDArray[np.uint8], landmarks: Float32, pose: HeadPose) -> Appearance:
+def sample_appearance(picture: npt.NDArray[np.uint8], landmarks: Float32, pose: HeadPose) -> SkinColours:
     """Return the colours at the vertices of a face in uint8 RGB [H, W, 3]; landmarks float32 [478, 3], frame pixels."""
     shrink = _PATCH / CROP_SIZE
     affine = crop_from_frame(pose)
@@ -93,7 +93,7 @@ def sample_appearance(picture: npt.NDArray[np.uint8], landmarks: Float32, pose: 
     colours = cv2.remap(
         patch.astype(np.float32), points[None, :, 0], points[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )[0]
-    return Appearance(colours[LOWER], colours[UPPER])
+    return SkinColours(colours[LOWER], colours[UPPER])
 
 
 class AppearanceMemory:
@@ -106,7 +106,7 @@ class AppearanceMemory:
         self._yaw = 0.0
         self._readings = 0
 
-    def measure(self, seen: Appearance, yaw_degrees: float) -> float:
+    def measure(self, seen: SkinColours, yaw_degrees: float) -> float:
         """Return the share of the lower face, 0 to 1, that looks covered compared with earlier frames; 0 in the first frame.
 
         A colour is foreign if the difference from the mean exceeds the person's own variation and a tolerance. The tolerance grows
@@ -173,7 +173,6 @@ class MouthView:
 
     Attributes:
         confidence: confidence of the mesh network, 0 to 1.
-        pose: head pose.
         seen: share of the mouth area inside the picture.
         lips_seen: all lip points are inside the picture.
         foreign: share of the lower face with foreign colours.
@@ -207,14 +206,14 @@ def first_reason(view: MouthView, covered: bool) -> Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FrameVerdict:
     """Reason of a frame, and whether the lower face is covered in the frame."""
 
     reason: Reason
     covered: bool
 
 
-def decide(before: Verdict | None, views: Sequence[MouthView]) -> Verdict:
+def decide(before: FrameVerdict | None, views: Sequence[MouthView]) -> FrameVerdict:
     """Return the verdict on one frame, with hysteresis.
 
     Args:
@@ -226,8 +225,8 @@ def decide(before: Verdict | None, views: Sequence[MouthView]) -> Verdict:
     if reason is Reason.DUBBED and before is not None and before.reason is not Reason.DUBBED:
         for view in views[1 : _BRIDGE_FRAMES + 1]:
             if first_reason(view, covered=view.foreign >= COVER_BEGINS) is not Reason.DUBBED:
-                return Verdict(before.reason, covered)
-    return Verdict(reason, covered)
+                return FrameVerdict(before.reason, covered)
+    return FrameVerdict(reason, covered)
 
 
 def _is_covered(before: bool, foreign: Sequence[float]) -> bool:

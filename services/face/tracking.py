@@ -49,8 +49,8 @@ from services.face.detection import (
 from services.face.fitting.streaming import StreamFitter
 from services.face.quality import (
     AppearanceMemory,
+    FrameVerdict,
     MouthView,
-    Verdict,
     decide,
     eye_closure,
     mouth_in_picture,
@@ -180,7 +180,7 @@ _SIZE_RATIO: Final = 2.0
 
 
 @dataclass(slots=True)
-class _Person:
+class _KnownPerson:
     shape: npt.NDArray[np.float64]
     readings: int
     place: npt.NDArray[np.float64]
@@ -192,20 +192,20 @@ class IdentityBook:
     """All persons of a stream. Memory grows by 9 kB per person."""
 
     def __init__(self) -> None:
-        self._persons: list[_Person] = []
+        self._persons: list[_KnownPerson] = []
 
-    def recognise(self, face: RawFace, shot: int, taken: set[int], *, whole: bool) -> int:
+    def recognise(self, face: RawFace, shot: int, assigned: set[int], *, whole: bool) -> int:
         """Return the id of a new face: the id of the absent person with the best fit, else a new id.
 
         Args:
             face: the reading.
             shot: number of the shot.
-            taken: ids of faces in this frame.
+            assigned: ids of faces in this frame.
             whole: whether the mouth area is inside the picture. The place alone decides for a cut-off face.
         """
         best: tuple[float, int] | None = None
         for face_id, person in enumerate(self._persons):
-            if face_id in taken:
+            if face_id in assigned:
                 continue
             shape = float(np.sqrt(((_shape(face) - person.shape) ** 2).sum(axis=-1).mean()))
             width = _FACE_WIDTH_PX * max(face.pose.scale, person.scale)
@@ -220,7 +220,7 @@ class IdentityBook:
                     best = (cost, face_id)
         if best is not None:
             return best[1]
-        self._persons.append(_Person(_shape(face), 0, face.pose.translation[:2], face.pose.scale, shot))
+        self._persons.append(_KnownPerson(_shape(face), 0, face.pose.translation[:2], face.pose.scale, shot))
         return len(self._persons) - 1
 
     def observe(self, face_id: int, face: RawFace, shot: int, *, whole: bool) -> None:
@@ -294,7 +294,7 @@ class FaceTracker:
         self._shots = ShotDetector()
         self._people = IdentityBook()
         self._looks: dict[int, AppearanceMemory] = {}
-        self._verdicts: dict[int, Verdict] = {}
+        self._verdicts: dict[int, FrameVerdict] = {}
         self._active: dict[int, FaceRegion] = {}
         self._times_read: Counter[int] = Counter()
         self._window: deque[_Frame] = deque()

@@ -53,8 +53,7 @@ class PredictConfig:
 
     Attributes:
         method: name of the predictor.
-        style: the style artefact.
-        timeline: times of the wanted motion frames.
+        timeline: times of the target motion frames.
         num_frames: number of motion frames to answer. 0: as many as the features cover.
         without_style: use the style of the mean speaker.
         whole_speech: the speech is there as a whole, so answers may wait for later features.
@@ -104,7 +103,6 @@ def features_from_proto(request: pb.PredictMotionRequest, features: Collection[s
     """Return the features in a later message of a stream.
 
     Args:
-        request: the message.
         features: tensors that the predictor hears (PredictorSpec.tensors).
 
     Raises:
@@ -119,7 +117,6 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[st
     """Return a block of features from the audio stage.
 
     Args:
-        block: the message.
         features: tensors that the predictor hears (PredictorSpec.tensors). Other tensors are ignored.
 
     Raises:

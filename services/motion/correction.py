@@ -108,7 +108,7 @@ def remaining_error(pooled: Float64, residual: Float64, correction: Float32, wei
 
 
 class _NormalEquations(NamedTuple):
-    """What a correction of some frames is solved from, for any ridge.
+    """Sums that a correction of some frames is solved from, for any ridge.
 
     Attributes:
         gram: float64 [P - 1, P - 1], products of the pooled speech's deviations.

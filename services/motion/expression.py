@@ -6,9 +6,8 @@ The person's rest mouth stands for identity and neutral expression together. So 
 neutral shape is the person's own (`MorphableModel.with_neutral_shape`). Everything is linear, as the mouth landmarks are linear in
 the expression in Everybody's Talkin', Sec. 3.2.2.
 
-What the exported predictors of expression coefficients share.
-
-What the predictors of expression coefficients share on the 25 frames/s grid.
+The module has what the predictors of expression coefficients share: the exported networks, and the prediction on the grid of
+25 frames/s.
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ def expression_spread(spread: Float32, mouth: LandmarkBasis, expression: Landmar
     Args:
         spread: float32 [K], spread of the style.
         mouth: basis in which the spread was measured.
-        expression: the expression basis.
     """
     mixing = np.einsum("epd,kpd->ek", expression.dual.astype(np.float64), mouth.components.astype(np.float64))
     return np.asarray(np.sqrt((mixing**2) @ (spread.astype(np.float64) ** 2)), dtype=np.float32)
@@ -80,7 +78,6 @@ def movement_weights(spread: Float64, expression: LandmarkBasis) -> Float64:
 
     Args:
         spread: float64 [E], size of each coefficient of the person.
-        expression: the expression basis.
     """
     return np.asarray((spread * np.linalg.norm(expression.components.reshape(len(spread), -1), axis=1)) ** 2)
 
@@ -127,20 +124,18 @@ class ExpressionGrid(Grid):
         models: MotionModels,
         style: Style,
         constraints: ConstraintConfig | None,
-        heard: Float32,
+        inputs: Float32,
         ahead: int,
     ) -> None:
         """Start at the first frame.
 
         Args:
             model: the predictor's network.
-            models: the shared networks.
-            style: the person.
             constraints: see Grid.
-            heard: see Grid.
+            inputs: see Grid.
             ahead: see Grid.
         """
-        super().__init__(style, constraints, heard, ahead)
+        super().__init__(style, constraints, inputs, ahead)
         self._basis, self._coefficients = model.basis, model.coefficients
         self._spread = expression_spread(style.spread, models.basis, model.basis)
 

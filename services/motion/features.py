@@ -3,7 +3,7 @@
 The energy of a vowel tells how far the jaw drops, but the level of the energy depends on microphone and voice. So the energies of a
 frame are measured against the four seconds before that frame. A stream needs none of its future for this.
 
-Pooled speech: a window of content rows, pooled over time to the input of a person's correction (correction.py).
+Pooled speech is a window of content rows, pooled over time to the input of a person's correction (correction.py).
 
     c' = c + C p,     p = 5 Gaussian means over time of 21 articulations and 4 band energies, and 1
 
@@ -92,7 +92,7 @@ def relative_energy(energy: Float32, speech_probability: Float32, begin: int = 0
     Args:
         energy: float32 [T, 4, 4] from the start of the stream, or from 100 frames before `begin`.
         speech_probability: float32 [T].
-        begin: first wanted frame.
+        begin: first target frame.
 
     Returns:
         float32 [T - begin, 4, 4], within [-3, 3].

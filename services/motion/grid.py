@@ -1,4 +1,4 @@
-"""What all predictors share on the 25 frames/s grid: features around a frame are collected, mouths predicted and constrained.
+"""Parts that all predictors share on the 25 frames/s grid: features around a frame are collected, mouths predicted and constrained.
 
 A fixed number of frames of features before and after a grid frame decide that frame. Before the first and after the last features
 of a stream there is silence.
@@ -52,7 +52,6 @@ def with_expressiveness(mouths: Float32, style: Style, expressiveness: Float32) 
 
     Args:
         mouths: float32 [T, 59, 3], head space.
-        style: the person.
         expressiveness: float32 [T], factor of the movement, > 0. 1: as the person speaks.
     """
     factor = np.asarray(expressiveness, np.float32)
@@ -86,16 +85,16 @@ def without_snaps(mouths: Float32, before: Float32 | None, largest: float) -> Fl
 
 
 def motion_of_windows(
-    first: int, heard: Float32, speaking: Float32, voiced: Float32, length: int, mouth_of: Callable[[Float32, float], Float32]
+    first: int, inputs: Float32, speaking: Float32, voiced: Float32, length: int, mouth_of: Callable[[Float32, float], Float32]
 ) -> Motion:
     """Return the motion of frames that each depend on a window of network inputs alone, see Grid._predict.
 
     Args:
         first: as Grid._predict takes it.
-        heard: as Grid._predict takes it.
+        inputs: as Grid._predict takes it.
         speaking: as Grid._predict takes it.
         voiced: as Grid._predict takes it.
-        length: frames of a window. The first window begins with `heard`.
+        length: frames of a window. The first window begins with `inputs`.
         mouth_of: returns the mouth of a window and of the share of the person's correction, float32 [59, 3].
 
     Raises:
@@ -104,7 +103,7 @@ def motion_of_windows(
     mouths = []
     for frame in range(len(speaking)):
         check_not_cancelled()
-        mouths.append(mouth_of(heard[frame : frame + length], float(voiced[frame])))
+        mouths.append(mouth_of(inputs[frame : frame + length], float(voiced[frame])))
     return Motion(first, np.stack(mouths), speaking)
 
 
@@ -143,22 +142,21 @@ class MotionGrid(Protocol):
 class Grid(ABC):
     """Predictor of one person's mouths on the 25 frames/s grid. Each frame is answered as soon as the frames after it are there."""
 
-    def __init__(self, style: Style, constraints: ConstraintConfig | None, heard: Float32, ahead: int) -> None:
+    def __init__(self, style: Style, constraints: ConstraintConfig | None, inputs: Float32, ahead: int) -> None:
         """Start at the first frame.
 
         Args:
-            style: the person.
             constraints: closure of the lips on p, b, m and in silence. None: constraints for live speech.
-            heard: network inputs of the silence before the stream, float32 [P, 4, C], as many frames as the network needs before a
+            inputs: network inputs of the silence before the stream, float32 [P, 4, C], as many frames as the network needs before a
                 frame.
             ahead: frames of features that the network needs after a frame. A frame is answered when these frames, and the frames
                 that the constraints need, are there.
         """
         self._style, self._constraints = style, constraints or LIVE
-        self._heard = heard
+        self._heard = inputs
         # The constraints look further back than some networks do.
         self._speaking, self._bilabial = np.zeros(CONTEXT_PAST, np.float32), np.zeros(CONTEXT_PAST, np.float32)
-        self._past, self._ahead = len(heard), max(ahead, self._constraints.frames_ahead)
+        self._past, self._ahead = len(inputs), max(ahead, self._constraints.frames_ahead)
         self._next = 0
         self._num_features = 0
         self._sound_at_once = False
@@ -197,25 +195,25 @@ class Grid(ABC):
         """Return the network inputs of the next frames of the stream, float32 [T, 4, C]."""
 
     @abstractmethod
-    def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
+    def _predict(self, first: int, inputs: Float32, speaking: Float32, voiced: Float32) -> Motion:
         """Return the motion of the grid frames `first` .. first + R - 1, before constraints.
 
         Args:
             first: the next frame of the grid.
-            heard: network inputs, float32 [P + R + A, 4, C], with the P frames before these R frames, and at least the frames after
-                them that the network needs.
+            inputs: network inputs, float32 [P + R + A, 4, C], with the P frames before these R frames, and at least the frames
+                after them that the network needs.
             speaking: float32 [R], speech probability of the R frames; R >= 1.
             voiced: float32 [R] in [0, 1], the share of the person's correction (constraints.voiced_share).
         """
 
-    def _closing(self, count: int, heard: Float32) -> Float32:
+    def _closing(self, count: int, inputs: Float32) -> Float32:
         """Return how far the network's input closes the lips at the next `count` frames, float32 [count] in [0, 1].
 
         The lips also close on the sure p, b, m of the posteriorgram (constraints.closure_weights).
 
         Args:
             count: R, number of frames.
-            heard: as _predict takes it.
+            inputs: as _predict takes it.
         """
         return np.zeros(count, np.float32)
 
@@ -223,22 +221,22 @@ class Grid(ABC):
         if len(self._speaking) == CONTEXT_PAST and self._next == 0 and len(features):
             # New speech that is laid under a film begins with digital silence: the person is silent before.
             self._sound_at_once = bool((features.mel[0] > silence(1).mel[0]).any())
-        heard = np.concatenate([self._heard, self._hear(features)])
+        inputs = np.concatenate([self._heard, self._hear(features)])
         speaking = np.concatenate([self._speaking, features.speech_probability])
         bilabial = np.concatenate([self._bilabial, bilabial_probability(features)])
-        ready = max(len(heard) - self._past - self._ahead, 0)
+        ready = max(len(inputs) - self._past - self._ahead, 0)
         first = self._next
         if ready and first == 0 and self._sound_at_once and begins_within_speech(speaking[CONTEXT_PAST:], self._constraints):
             speaking[:CONTEXT_PAST] = 1.0
-        self._heard = heard[ready:]
+        self._heard = inputs[ready:]
         self._speaking, self._bilabial = speaking[ready:], bilabial[ready:]
         self._next += ready
         if not ready:
             return Motion(first, np.zeros((0, NUM_POINTS, 3), np.float32), np.zeros(0, np.float32))
         around = slice(CONTEXT_PAST + ready + self._constraints.frames_ahead)
         voiced = voiced_share(speaking[around], self._constraints)
-        motion = self._predict(first, heard, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
-        closing = np.maximum(closure_weights(bilabial[around], self._constraints), self._closing(ready, heard))
+        motion = self._predict(first, inputs, speaking[CONTEXT_PAST : CONTEXT_PAST + ready], voiced)
+        closing = np.maximum(closure_weights(bilabial[around], self._constraints), self._closing(ready, inputs))
         factor = np.float32(self.expressiveness) - np.float32(max(self.expressiveness - 1.0, 0.0)) * closing
         constrained = apply_constraints(
             with_expressiveness(motion.mouth_landmarks, self._style, np.asarray(factor, np.float32)),

@@ -1,7 +1,7 @@
 """The lag between sound and picture of a clip: the shift at which speech and mouth correlate best.
 
-A canonical correlation analysis of the training clips (Hotelling 1936; train/lag.py) gives D pairs of filters whose outputs
-correlate most: one filter of each pair hears states of the speech encoder, the other sees mouth coefficients.
+A canonical correlation analysis of the training clips (Hotelling 1936; research/motion/lag.py) gives D pairs of filters whose
+outputs correlate most: one filter of each pair hears states of the speech encoder, the other sees mouth coefficients.
 
     a_n = A (s_{n-3}, ..., s_{n+3})          m_n = B (c_{n-4}, ..., c_{n+4})
     score of a lag = sum_d w_d r_d,          r_d = Pearson's r of a_{n + lag, d} and m_{n, d} over the clip
@@ -125,18 +125,18 @@ def paired_at(lag: int, length: int) -> tuple[slice, slice]:
     return slice(begin + lag, end + lag), slice(begin, end)
 
 
-def correlations_at_lags(heard: Floating, seen: Floating, usable: Bool) -> Float64:
+def correlations_at_lags(sound_signals: Floating, mouth_signals: Floating, usable: Bool) -> Float64:
     """Return Pearson's r of sound at n + lag and mouth at n, for lags -15..15: [T, D], [T, D], bool [T] -> float64 [31, D].
 
     The r of a lag covers the usable mouths whose sound lies inside the clip; r is 0 if there are fewer than two.
     """
-    found = np.zeros((2 * MAX_LAG + 1, seen.shape[1]))
+    found = np.zeros((2 * MAX_LAG + 1, mouth_signals.shape[1]))
     for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
-        of_sound, of_picture = paired_at(lag, len(seen))
+        of_sound, of_picture = paired_at(lag, len(mouth_signals))
         keep = usable[of_picture]
         if keep.sum() < 2:
             continue
-        sound, mouth = (part[keep].astype(np.float64) for part in (heard[of_sound], seen[of_picture]))
+        sound, mouth = (part[keep].astype(np.float64) for part in (sound_signals[of_sound], mouth_signals[of_picture]))
         sound, mouth = sound - sound.mean(axis=0), mouth - mouth.mean(axis=0)
         norm = np.sqrt((sound**2).sum(axis=0) * (mouth**2).sum(axis=0))
         found[index] = (sound * mouth).sum(axis=0) / np.maximum(norm, 1e-9)

@@ -30,7 +30,6 @@ class MotionModels:
         version: digest of the networks that were exported together with `motion_constants.safetensors`.
         basis: landmark basis of the style.
         lag: filters that the lag of a clip is measured with.
-        sync_basis: landmark basis of the sync network.
         mean_code: float32 [S], style code of the mean training speaker.
         mean_modulation: float32 [L, 2, C], modulation of the mean training speaker.
     """
@@ -39,7 +38,6 @@ class MotionModels:
         """Load the shared networks.
 
         Args:
-            folder: folder of the exported models.
             threads: threads inside one inference.
 
         Raises:
@@ -132,7 +130,6 @@ class PredictorModel:
         """Load the networks.
 
         Args:
-            folder: folder of the exported networks.
             threads: threads inside one inference.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What the personalisations of all predictors share: progress, the choice of frames, and what a network misses there."""
+"""Parts that the personalisations of all predictors share: progress, the choice of frames, and the errors of a network there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUM_BLOCKS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StyleStep:
     """Progress of a personalisation.
 
     Attributes:
@@ -48,7 +48,7 @@ class WindowPrediction(NamedTuple):
 
 
 class Missed(NamedTuple):
-    """What a network misses on footage: residual float64 [T, K] (true less predicted) and pooled speech float64 [T, P]."""
+    """Errors of a network on footage: residual float64 [T, K] (true less predicted) and pooled speech float64 [T, P]."""
 
     residual: Float64
     pooled: Float64
@@ -77,8 +77,6 @@ def true_coefficients(
     Args:
         footage: tracked footage of the person.
         frames: indices of the T frames.
-        style: style of the person.
-        basis: basis of the coefficients.
         spread: float [K], the person's spread of each coefficient.
     """
     offsets = footage.mouth_landmarks[frames] - style.rest_mouth
@@ -87,7 +85,7 @@ def true_coefficients(
 
 def predict_in_blocks(
     frames: npt.NDArray[np.intp], target: Float64, predict: Callable[[int], WindowPrediction]
-) -> Generator[Step, None, Missed]:
+) -> Generator[StyleStep, None, Missed]:
     """Run a network over the frames of a clip.
 
     Args:
@@ -105,6 +103,6 @@ def predict_in_blocks(
     for block in np.array_split(frames, NUM_BLOCKS):
         check_not_cancelled()
         found += [predict(frame) for frame in block]
-        yield Step(len(found), len(frames) + 1, 1.0, None)
+        yield StyleStep(len(found), len(frames) + 1, 1.0, None)
     predicted, pooled = zip(*found, strict=True)
     return Missed(target - np.array(predicted, np.float64), np.array(pooled, np.float64))

@@ -10,7 +10,7 @@ from services.common.methods import PredictorSpec
 from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import StyleStep
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style, encode_style, fastest_step, widest_opening
 from services.motion.types import Footage, SpeechFeatures
 
@@ -61,7 +61,7 @@ class Predictor:
     spec: PredictorSpec
     version: Callable[[MotionModels], str]
     open: Callable[[MotionModels, Style, ConstraintConfig | None], MotionGrid]
-    personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[Step]]
+    personalize: Callable[[Style, SpeechFeatures, Footage, MotionModels], Iterator[StyleStep]]
     style_arrays: Mapping[str, Shape] = field(default_factory=dict)
     encode_style: Callable[[Footage, MotionModels], Style] = encode_mouths
     mean_style: Callable[[Style, MotionModels], Style] = mean_speaker

@@ -40,7 +40,7 @@ def shaped(
 
     Args:
         arrays: arrays of the file (read_constants).
-        shapes: shape of each wanted array.
+        shapes: shape of each target array.
         path: the file, which errors name.
         remedy: what to do about a damaged file: the end of the message.
         prefix: beginning of the names in the file.

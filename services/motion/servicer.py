@@ -26,7 +26,7 @@ from services.motion.convert import (
 )
 from services.motion.lag import LAG_STATES, estimate_lag
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import StyleStep
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream
@@ -145,6 +145,6 @@ def _lag_of(features: SpeechFeatures, footage: Footage, models: MotionModels) ->
     return lag_to_proto(estimate, sync_distance(features, footage.mouth_landmarks, footage.usable, models.sync_basis, models))
 
 
-def _next_step(steps: Iterator[Step]) -> Step | None:
+def _next_step(steps: Iterator[StyleStep]) -> StyleStep | None:
     check_not_cancelled()
     return next(steps, None)

@@ -104,16 +104,16 @@ class LinearMap:
         score = float(self.closed_weight @ np.ascontiguousarray(window).reshape(-1)) + float(self.closed_bias[0])
         return 1.0 / (1.0 + math.exp(-min(max(score, -30.0), 30.0)))
 
-    def closing(self, heard: Float32, past: int, count: int, constraints: ConstraintConfig) -> Float32:
+    def closing(self, network_input: Float32, past: int, count: int, constraints: ConstraintConfig) -> Float32:
         """Return how far the lips close at frames of a grid, float32 [count] in [0, 1], see constraints.closed_lips_weights.
 
         Args:
-            heard: inputs of a grid's network, float32 [T, C], of which the last 192 numbers are the states.
+            network_input: inputs of a grid's network, float32 [T, C], of which the last 192 numbers are the states.
             past: frames before the first of the frames.
             count: number of frames.
             constraints: strength of the constraints.
         """
-        states = heard[past - self.hearing.past :, -NUM_STATES:]
+        states = network_input[past - self.hearing.past :, -NUM_STATES:]
         windows = (states[frame : frame + self.hearing.width] for frame in range(count))
         return closed_lips_weights(np.array([self.closed(window) for window in windows], np.float32), constraints)
 
@@ -195,9 +195,6 @@ class MapMouth:
         coefficients = map(window) + voiced * C p(window, map(window))        in units of the person's spread; p: correction_inputs
 
     Then the person's gains, see Gains, which take the place of grid.amplified by the same share `voiced`.
-
-    Attributes:
-        map: the map.
     """
 
     map: LinearMap
@@ -214,10 +211,7 @@ class MapMouth:
         """Take a person.
 
         Args:
-            model: the maps.
             hearing: which map to use.
-            models: the shared networks.
-            style: the person.
             correction: the person's correction C, float32 [K, 49 + K]. None: the map alone.
             gains: gains of the opening and of the lip width, float32 [2]. None: none.
         """
@@ -258,7 +252,6 @@ class Gains:
 
         Args:
             gains: float32 [2], of the opening and of the lip width.
-            style: the person.
             basis: basis of the coefficients.
             spread: float32 [K], the person's spread of each coefficient.
         """
@@ -277,17 +270,17 @@ class Gains:
             voiced: share of the gain, 0 to 1.
         """
         touching = -max(_gap(mouth), np.float32(0.0)) / self._parts
-        wanted = np.float32(voiced) * self._opening * (opening - self._mean)
-        return np.asarray(mouth + max(wanted, touching) * self._unit, np.float32)
+        target = np.float32(voiced) * self._opening * (opening - self._mean)
+        return np.asarray(mouth + max(target, touching) * self._unit, np.float32)
 
     def widened(self, mouth: Float32, voiced: float) -> Float32:
         """Return a mouth, float32 [59, 3], with the gain of the lip width; jaw and chin stay. Arguments: see opened."""
         width = max(np.float32(lip_width(mouth)), np.float32(1e-3))
-        wanted = width + np.float32(voiced) * self._width * (width - self._mean_width)
+        target = width + np.float32(voiced) * self._width * (width - self._mean_width)
         found = mouth.copy()
         lips = found[:NUM_LIPS, 0]
         middle = lips.mean()
-        found[:NUM_LIPS, 0] = middle + (lips - middle) * (wanted / width)
+        found[:NUM_LIPS, 0] = middle + (lips - middle) * (target / width)
         return found
 
 

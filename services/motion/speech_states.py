@@ -24,7 +24,7 @@ STATES: Final = "speech_states"
 NUM_STATES: Final = EXTRA_FEATURES[STATES][0]
 BLOCKS: Final = (slice(0, NUM_STATES // 2), slice(NUM_STATES // 2, NUM_STATES))
 """Components of the encoder's block 2 and of block 3."""
-Heard = Literal["paper", "states", "both"]
+SpeechInput = Literal["paper", "states", "both"]
 """Input of a method's network: the paper's own, the states in place of the paper's own, or both."""
 _POOLED: Final = slice(96, 144)
 """Components that a correction hears."""

@@ -1,6 +1,6 @@
 """Motion on an output timeline: the frames of a predictor's grid, interpolated in time.
 
-Catmull-Rom interpolation in time: from the fixed 25 frames/s grid to any output timeline.
+The interpolation is Catmull-Rom, from the fixed 25 frames/s grid to any output timeline.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class MotionStream:
 
         Args:
             grid: the predictor of one person on the 25 frames/s grid.
-            timeline: times of the wanted motion frames.
+            timeline: times of the target motion frames.
             num_frames: number of motion frames to answer. 0: as many as the features cover.
 
         Raises:

@@ -189,7 +189,6 @@ def encode_style(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, n
     Args:
         mouth_landmarks: float32 [T, 59, 3], head space.
         usable: bool [T].
-        basis: the landmark basis of the networks.
         network: the style encoder.
 
     Raises:

@@ -39,7 +39,6 @@ def embeddings(
         mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
         usable: bool [T], with at least one usable frame.
         basis: landmark basis of the sync network.
-        model: the sync network.
     """
     return model.embed_audio(sync_rows(features)), model.embed_mouth(standardised(mouth_landmarks, usable, basis))
 

@@ -26,7 +26,6 @@ class ActorStore:
     """Actors' states, banks and identities in an artefact store. Safe for several threads.
 
     Args:
-        store: artefact store.
         cache: cache of actors' states before the store.
         models: morphable models on which faces are drawn, for renderers that need the person's identity.
     """

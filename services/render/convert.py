@@ -76,7 +76,6 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None, model: Mod
     """Return a frame, checked; its arrays are read-only. Optional inputs that the renderer does not take are not read.
 
     Args:
-        request: the message.
         previous: index of the frame before, or None.
         model: the exported network; gives the sizes.
         renderer: the model's renderer; says which optional inputs there are.

@@ -1,4 +1,5 @@
-"""Losses of the renderers (Song et al. 2023, Sec. III-B.3, Eq. 10-12). The training of priors and personalisation share them.
+"""Losses of the renderers (Song et al. 2023, Sec. III-B.3, Eq. 10-12) and the patch discriminator. Training and
+personalisation share them.
 
     L_r = b1 L_rec + b2 L_frame + b3 L_seq + b4 L_vgg + b5 L_tv,        b = 10, 1, 0.1, 1, 1
 
@@ -14,7 +15,7 @@ The paper does not say in which units its terms are, so the weights alone mean l
 
 In these units, the gradients of L_rec, L_vgg and (once the discriminator has learned) L_frame at the picture have the same size.
 
-Patch discriminator of frames or of sequences of frames (Isola et al. 2017). Training and personalisation use this network.
+The patch discriminator judges frames or sequences of frames (Isola et al. 2017).
 
 Beside a picture the discriminator sees the picture's fine detail, amplified (as in Denton et al. 2015). A drawn picture differs
 from footage in sharpness first, by a few grey levels. A picture in the range [-1, 1] all but hides such a difference.
@@ -131,36 +132,36 @@ def compose(inputs: Tensor, residual: Tensor, target: Tensor) -> ComposedPicture
     return ComposedPictures(pictures, target, mask, mask * (1.0 + _LIP_WEIGHT * near_lips))
 
 
-def reconstruction_loss(made: ComposedPictures) -> Tensor:
+def reconstruction_loss(composed: ComposedPictures) -> Tensor:
     """Return L_rec: the weighted mean absolute error inside the mask."""
-    error = (made.pictures - made.target).abs() * made.weights
-    return error.sum() / (3.0 * made.weights.sum())
+    error = (composed.pictures - composed.target).abs() * composed.weights
+    return error.sum() / (3.0 * composed.weights.sum())
 
 
-def total_variation_loss(made: ComposedPictures) -> Tensor:
+def total_variation_loss(composed: ComposedPictures) -> Tensor:
     """Return L_tv: the mean absolute difference of neighbouring pixels inside the mask."""
-    pictures, mask = made.pictures, made.mask
+    pictures, mask = composed.pictures, composed.mask
     across = ((pictures[..., 1:] - pictures[..., :-1]).abs() * mask[..., 1:]).sum()
     down = ((pictures[..., 1:, :] - pictures[..., :-1, :]).abs() * mask[..., 1:, :]).sum()
     return (across + down) / (6.0 * mask.sum())
 
 
-def reconstruction_terms(made: ComposedPictures, weights: RenderLossWeights) -> dict[str, Tensor]:
+def reconstruction_terms(composed: ComposedPictures, weights: RenderLossWeights) -> dict[str, Tensor]:
     """Return the weighted losses that need no other network: reconstruction and total variation."""
     return {
-        "reconstruction": weights.reconstruction * reconstruction_loss(made),
-        "total_variation": weights.total_variation * total_variation_loss(made),
+        "reconstruction": weights.reconstruction * reconstruction_loss(composed),
+        "total_variation": weights.total_variation * total_variation_loss(composed),
     }
 
 
-def detail_loss(made: ComposedPictures) -> Tensor:
+def detail_loss(composed: ComposedPictures) -> Tensor:
     """Return the mean absolute difference of the strength of fine detail inside the mask. Eq. 10 has no such term.
 
     The strength is the root mean square of the Laplacian over 9 x 9 px. The loss asks for as much detail as the footage has, even
     if the detail lies a pixel beside the footage's. L1 alone would prefer no detail.
     """
-    got, target = (F.avg_pool2d(_laplacian(part).square(), 9, 4).add(1e-6).sqrt() for part in (made.pictures, made.target))
-    weight = F.avg_pool2d(made.mask[..., 1:-1, 1:-1], 9, 4)
+    got, target = (F.avg_pool2d(_laplacian(part).square(), 9, 4).add(1e-6).sqrt() for part in (composed.pictures, composed.target))
+    weight = F.avg_pool2d(composed.mask[..., 1:-1, 1:-1], 9, 4)
     return ((got - target).abs() * weight).sum() / (3.0 * weight.sum())
 
 
@@ -174,37 +175,37 @@ def perceptual_loss(features: Features, pictures: Tensor, target: Tensor) -> Ten
     """Return L_vgg: the mean over scales of the mean absolute difference of features.
 
     Args:
-        features: returns features, by the network of networks/perceptual.py or by the user's VGG (train/vgg.py).
+        features: returns features, by the network of networks/perceptual.py or by the user's VGG (research/render/training.py).
         pictures: float [B, 3, h, w] in [0, 1], drawn.
         target: float [B, 3, h, w] in [0, 1], footage.
     """
     with torch.no_grad():
-        wanted = features(target)
-    pairs = zip(features(pictures), wanted, strict=True)
+        target_features = features(target)
+    pairs = zip(features(pictures), target_features, strict=True)
     terms = [(got - want).abs().mean() for got, want in pairs]
     return torch.stack(terms).mean()
 
 
 def adversarial_loss(scores: Tensor) -> Tensor:
-    """Return the renderer's part of L_frame or L_seq, mean (D(made) - 1)^2, from scores of any shape."""
+    """Return the renderer's part of L_frame or L_seq, mean (D(drawn) - 1)^2, from scores of any shape."""
     return (scores - 1.0).square().mean()
 
 
-def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
-    """Return the discriminator's part of L_frame or L_seq: half of mean (D(real) - 1)^2 + mean D(made)^2."""
-    return 0.5 * ((real - 1.0).square().mean() + made.square().mean())
+def discriminator_loss(real: Tensor, drawn: Tensor) -> Tensor:
+    """Return the discriminator's part of L_frame or L_seq: half of mean (D(real) - 1)^2 + mean D(drawn)^2."""
+    return 0.5 * ((real - 1.0).square().mean() + drawn.square().mean())
 
 
-def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, shares: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, drawn: Tensor, shares: Tensor) -> Tensor:
     """Return L_gp (Gulrajani et al. 2017): mean (|gradient of the score at a mixture| - 1)^2.
 
     Args:
         discriminator: the discriminator. The scores of one picture are added up.
         real: float [B, C, H, W], footage.
-        made: float [B, C, H, W], drawn, without gradient.
+        drawn: float [B, C, H, W], drawn, without gradient.
         shares: float [B, 1, 1, 1] in [0, 1], share of the real picture in each mixture.
     """
-    mixed = (made + shares * (real - made)).detach().requires_grad_(True)
+    mixed = (drawn + shares * (real - drawn)).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(mixed).sum(), mixed, create_graph=True)
     length: Tensor = gradient.square().flatten(1).sum(dim=1).add(1e-12).sqrt()
     return (length - 1.0).square().mean()

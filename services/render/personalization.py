@@ -75,7 +75,6 @@ def step_reports(losses: Iterable[float], num_steps: int, report_every: int) -> 
 
     Args:
         losses: loss of each step. A step is done when its loss is asked for.
-        num_steps: number of steps.
         report_every: steps between reports.
     """
     since: list[float] = []
@@ -191,7 +190,6 @@ class StateSearch:
         network: the prior.
         perceptual: network of the perceptual loss.
         discriminator: the frame discriminator as the prior's training left it; the search trains the discriminator further.
-        recipe: settings.
         num_steps: steps of the optimiser.
     """
 

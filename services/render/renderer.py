@@ -64,7 +64,7 @@ class FrameWindow(Generic[T]):
         self._run.append((frame, item))
         if self._done + self._after < len(self._run):
             complete.append(self._next())
-        # What no later window needs is let go; at the beginning of a run, the first frame must stay for its stand-ins.
+        # Frames that no later window needs are released; at the beginning of a run, the first frame must stay for its stand-ins.
         while self._done > self._before:
             del self._run[0]
             self._done -= 1

@@ -17,7 +17,7 @@ from services.render.types import Precision
 class RenderSettings(StageSettings):
     """Settings of the process. Environment variables start with DUBSTAGE_.
 
-    Without backend and precision, the table of backends/choice.py is asked for the device and its processor.
+    Without backend and precision, the table of backends/base.py is asked for the device and its processor.
     """
 
     port: int = Field(default=DEFAULT_PORTS["render"], ge=0, le=65535, description="port to listen on; 0 takes a free one")

@@ -79,7 +79,6 @@ def open_stream(backend: Backend, model: ModelFile, state: Float32, reference: U
 
     Args:
         backend: runtime that has `model` loaded.
-        model: the exported network.
         state: float32 [S], the actor's state.
         reference: uint8 [H, W, 3], a picture in place of the actor's own reference picture; None: the actor's own.
 
@@ -100,7 +99,6 @@ class FrameStream:
 
     Args:
         backend: runtime that has the model loaded.
-        renderer: the model's renderer.
         setup: model, actor's state, and the reference picture of the request.
     """
 
@@ -152,7 +150,6 @@ def infer_frames(
 
     Args:
         backend: runtime that has `model` loaded.
-        model: the exported network.
         frames: B mappings, B >= 1: arrays by input name, without the batch axis.
         actor: arrays by input name. An input with a batch axis is repeated for each frame; an input without one is given once.
 

@@ -88,7 +88,6 @@ class PersonalizeProgress:
 
     Attributes:
         step: steps done.
-        num_steps: steps in all.
         loss: mean absolute error inside the mask since the last report, grey levels.
         state: float32 [S], the actor's state so far; the state of the last report is the result.
         texture: uint8 [256, 256, 16], the actor's neural texture so far (services/common/face/neural_texture.py); None: the

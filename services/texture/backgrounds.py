@@ -152,20 +152,20 @@ class Costs(NamedTuple):
     """Costs of paths. States are footage frames. Stretches are further apart than a path can go.
 
     Attributes:
-        wanted: float64 [K, D], the keyframes' poses, in weighted spreads.
+        targets: float64 [K, D], the keyframes' poses, in weighted spreads.
         poses: float64 [S, D], poses of the states; infinite for states that are no frames.
         reversal: float64 [S], cost of turning round at each state.
         gaps: int64 [K - 1], output frames between the keyframes.
     """
 
-    wanted: Float64
+    targets: Float64
     poses: Float64
     reversal: Float64
     gaps: Int64
 
     def pose(self, keyframe: int) -> Float64:
         """Return squared distance of each state's pose from a keyframe's, float64 [S]."""
-        distance: Float64 = np.square(self.poses - self.wanted[keyframe]).sum(axis=1)
+        distance: Float64 = np.square(self.poses - self.targets[keyframe]).sum(axis=1)
         return distance
 
 
@@ -194,7 +194,7 @@ def match_backgrounds(
         return Backgrounds(np.zeros(0, np.int64), np.zeros(0, np.int64))
     chosen = _spans(usable, shot_cuts, len(predicted))
     keyframes = keyframes_of(predicted[:, :3])
-    # States: the spans one after another, with gaps that no step can cross.
+    # The states are the spans one after another, with gaps that no step can cross.
     frames = np.concatenate([np.concatenate([np.arange(begin, end), np.full(_GAP, -1)]) for begin, end in chosen])
     costs = _costs(footage, frames, predicted[keyframes], np.diff(keyframes))
     path = frames[cheapest_path(costs, still_wanted)]
@@ -203,7 +203,7 @@ def match_backgrounds(
 
 def cheapest_path(costs: Costs, still_wanted: Callable[[], None] = lambda: None) -> Int64:
     """Return the states of least total cost, int64 [K]."""
-    count, size = len(costs.wanted), len(costs.poses)
+    count, size = len(costs.targets), len(costs.poses)
     forwards = backwards = costs.pose(0)
     steps = np.zeros((count, 2, size), np.int8)
     turned = np.zeros((count, 2, (size + 7) // 8), np.uint8)

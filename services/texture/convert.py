@@ -42,7 +42,6 @@ def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
     """Return a target frame.
 
     Args:
-        frame: the message.
         field: name of the message in the request.
 
     Raises:
@@ -254,7 +253,6 @@ def portrait_frame_from_proto(request: pb.RotatePortraitRequest, last: int | Non
     """Return a target pose.
 
     Args:
-        request: the message.
         last: index of the frame before; None: there was none.
 
     Raises:

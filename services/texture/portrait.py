@@ -1,20 +1,20 @@
-"""A still picture whose head turns and whose eyes shut.
+"""A still picture whose head turns (face profiling: Zhu et al. 2016, Sec. 4; Yi et al., Sec. 3.3.2) and whose eyes shut.
 
-Depth of a still picture, and the share by which each place follows the head (face profiling, Zhu et al. 2016, Sec. 4.1).
+**Depth** of the picture, and the share by which each place follows the head (Zhu et al., Sec. 4.1).
 
 Zhu et al. mesh the whole picture, with anchors of estimated depth around the face and at the border. Here depth and share are
 smooth functions on a coarse grid: inside the face, depth is the depth of the fitted mesh; outside, depth falls back to the middle
 of the skull, where the outline of the hair is. Face and hair follow the head wholly, neck and surroundings less and less, the
 border not at all.
 
-Shutting eyes of a picture: the upper lid comes down over the eye, and its skin unfolds.
+**Eyes.** To shut an eye, the upper lid comes down over the eye, and its skin unfolds.
 
 In coordinates along an eye (u from corner to corner, v across it) a column of skin is: brow side `fold`, lid margin `upper`, eye,
 lid margin `lower`, cheek side `cheek`. Shutting by c brings the upper margin down to the lower margin, which comes up a little.
 The skin between fold and margin stretches most in its middle, as a lid unfolds, and not at the margin, so lashes stay fine. The
 eye is covered from above, and is hidden at c = 1.
 
-Face profiling: a still picture's head turned to target poses (Yi et al., Sec. 3.3.2; Zhu et al. 2016, Sec. 4).
+**Head turns.**
 
 The picture becomes a surface with depth (`PortraitDepth`). Each point moves as the head moves a point of its depth, times the
 share by which the point follows the head. The inverse of this smooth displacement is found on a coarse grid by fixed-point
@@ -90,7 +90,6 @@ def portrait_depth(
     Args:
         size: its height and width, pixels.
         landmarks: float32 [478, 3], its pixels.
-        pose: of the head.
         identity: the person's shape.
         model: the morphable model of the identity.
         backend: rasteriser.
@@ -340,7 +339,7 @@ MAX_TURN_DEGREES: Final = 18.0
 DEPTH_GAIN: Final = 1.4
 """Depth of the picture's surface divided by the depth of the mesh. A turned picture shows no new side of the nose and no new
 shadow,
-so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the wanted yaw and .67 of the pitch
+so its head looks less turned: tracked again, the heads of six portraits had turned by .69 of the target yaw and .67 of the pitch
 with the mesh's own depth, and by .92 and .89 with this factor (means)."""
 _ITERATIONS: Final = 16
 _EYE_MARGIN_PX: Final = 2.0
@@ -368,7 +367,6 @@ class PortraitRotation:
         Args:
             portrait: uint8 [H, W, 3], RGB, upright.
             landmarks: float32 [478, 3], pixels of the portrait.
-            pose: head pose in the portrait.
             identity: of FitIdentity on this picture: the depth of the face.
             model: the morphable model of the identity.
             backend: rasteriser.
@@ -390,7 +388,7 @@ class PortraitRotation:
         """Return the portrait with its head in another pose.
 
         Args:
-            pose: wanted, in the portrait's pixels.
+            pose: target pose, in the portrait's pixels.
             blink: closure of the eyes, 0 as in the portrait to 1 shut.
         """
         check_not_cancelled()
@@ -432,7 +430,7 @@ class PortraitRotation:
             if not source[part].size:
                 continue
             shut = self._resampled(eye.opened(source[part].astype(np.float64), closure).astype(np.float32))
-            # What is seen of the eye gets less than a pixel high: finer, and averaged. That of a huge eye does not.
+            # The visible part of an eye becomes less than a pixel high, so it is enlarged and averaged. A huge eye needs neither.
             finer = _FINER if source[part].size <= _HUGE_EYE else 1
             fine = cv2.resize(source[part], None, fx=finer, fy=finer, interpolation=cv2.INTER_LINEAR).astype(np.float64)
             size = (shut.shape[1], shut.shape[0])

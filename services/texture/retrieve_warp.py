@@ -1,11 +1,11 @@
 """Stream of RetrieveWarp: one target frame in, its texture out, from the frames t - 5 .. t.
 
-The inside of a mouth that the footage never shows open.
+**Mouths that the footage never shows open** get a drawn inside.
 
 A warp opens shut lips only by stretching the line between them, so such a person would never be seen to speak. The inside is
 drawn dark instead, with soft borders. Teeth are not drawn, because the footage does not show the person's teeth.
 
-Albedo modes of RetrieveWarp: the identity's face in the target pose and expression, in place of a retrieved texture.
+**Albedo modes** draw the identity's face in the target pose and expression, in place of a retrieved texture.
 
 services/common/face/drawing.py draws the face, in serving and in the renderer's training. The light is the identity's
 mean over the footage. The renderer adapts the face to the light of a frame.
@@ -88,7 +88,6 @@ class IdentityStream:
         """Prepare a stream.
 
         Args:
-            drawing: drawing of the identity.
             mode: one of ALBEDO_MODES.
 
         Raises:

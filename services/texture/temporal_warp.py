@@ -36,15 +36,15 @@ class TemporalWarpModel:
         """First 12 digits of the file's sha256."""
         self._session = open_network(path, threads)
 
-    def residual(self, wanted: Float32, source: Float32) -> Float32:
+    def residual(self, target: Float32, source: Float32) -> Float32:
         """Return the moves of the source points of the windows' last frames, float32 [K, 86, 2], box pixels.
 
         Args:
-            wanted: float32 [6, 86, 2], target control points t - 5 .. t, box pixels.
+            target: float32 [6, 86, 2], target control points t - 5 .. t, box pixels.
             source: float32 [K, 6, 86, 2], control points of K retrieved windows, 1 <= K <= 3.
         """
         count = len(source)
         filled = np.concatenate([source, np.repeat(source[-1:], MAX_WINDOWS - count, axis=0)])
-        windows = np.repeat(wanted[None], MAX_WINDOWS, axis=0)
+        windows = np.repeat(target[None], MAX_WINDOWS, axis=0)
         moved = self._session.run(["delta"], {"wanted": windows, "source": filled})[0]
         return np.asarray(moved[:count], dtype=np.float32)

@@ -32,14 +32,14 @@ def check_order(frame_index: int, last: int | None, field: str = "frame") -> Non
 
 
 class WarpMode(Enum):
-    """How textures are chosen and brought to the target landmarks."""
+    """Mode in which textures are chosen and brought to the target landmarks."""
 
     RETRIEVAL_ONLY = "retrieval_only"
     """The best texture, moved so that the mouth centres agree."""
     THIN_PLATE_SPLINE = "thin_plate_spline"
     """The best textures, each warped by its frame's own spline, blended."""
     TEMPORAL_WARP_NETWORK = "temporal_warp_network"
-    """As THIN_PLATE_SPLINE, with splines that the network corrects."""
+    """Thin-plate splines that the network corrects."""
     MEAN_MOUTH = "mean_mouth"
     """Always the medoid frame, warped to its own landmarks under the target head pose: a still mouth, a control."""
     SINGLE_FRAME = "single_frame"
@@ -47,7 +47,7 @@ class WarpMode(Enum):
     LOW_FREQUENCY_ALBEDO = "low_frequency_albedo"
     """No retrieval: the identity's face drawn with its low-frequency albedo."""
     DETAILED_ALBEDO = "detailed_albedo"
-    """As LOW_FREQUENCY_ALBEDO, with the detailed albedo."""
+    """LOW_FREQUENCY_ALBEDO with the detailed albedo instead."""
 
 
 ALBEDO_MODES: Final = frozenset({WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO})
@@ -79,7 +79,6 @@ class BankFrame:
         frame_index: place in the footage.
         box: uint8 [160, 160, 3], RGB render box.
         landmarks: float32 [478, 3], frame pixels.
-        pose: head pose.
         speech: float32 [20, 40], posteriorgram rows of the footage's own speech around the frame, 0..1; None: not given.
         expression: float32 [E], expression coefficients on the model of the person's identity; None: not given.
         native: luma of the box at the footage's own resolution; None: not given.
@@ -182,7 +181,7 @@ class PortraitFrame:
 
     Attributes:
         frame_index: place in the stream.
-        pose: wanted, in the portrait's pixels.
+        pose: target pose, in the portrait's pixels.
         blink: closure of the eyes, 0 as in the portrait to 1 shut.
     """
 

@@ -120,7 +120,7 @@ class Rendered:
 
 @cache
 def text_of(case: str, release: str = "dubstage", sets: tuple[str, ...] = ()) -> str:
-    """What `helm template` printed for a case."""
+    """Output of `helm template` for a case."""
     return template(case=case, release=release, sets=sets).stdout
 
 

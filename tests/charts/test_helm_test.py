@@ -1,4 +1,4 @@
-"""What `helm test` runs, taken from the rendered pod and run against real servers."""
+"""Tests of the command of `helm test`, taken from the rendered pod and run against real servers."""
 
 from __future__ import annotations
 

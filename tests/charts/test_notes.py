@@ -1,4 +1,4 @@
-"""What `helm install` tells its user: names that exist, and a script that Python takes."""
+"""Tests of the notes of `helm install`: names that exist, and a script that Python takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who writes films signs them with the certificate of the values."""
+"""Every process that writes films signs them with the certificate of the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every rendering: names, labels, probes, security, an orderly end, and nothing that depends on chance."""
+"""Tests of every rendering: names, labels, probes, security, an orderly end, and nothing that depends on chance."""
 
 from __future__ import annotations
 

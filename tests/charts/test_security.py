@@ -128,7 +128,7 @@ class Authority:
 
 
 def settings_in_pod(component: str, folder: Path, patch: pytest.MonkeyPatch, **changed: str) -> StageSettings:
-    """What a production pod's process would read, its secrets mounted below `folder`, its ports free ones of this machine."""
+    """Environment of a production pod's process, its secrets mounted below `folder`, its ports free ones of this machine."""
     for name, value in {**render("production").environment(component), **changed}.items():
         text = "sqlite://" if isinstance(value, dict) else str(value)
         patch.setenv(name, str(folder / text.removeprefix("/etc/dubstage/")) if text.startswith("/etc/dubstage/") else text)

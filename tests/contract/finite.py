@@ -1,4 +1,4 @@
-"""What every answer of every stage keeps: numbers are finite, or the call fails and names the field."""
+"""Check of every answer of every stage: numbers are finite, or the call fails and names the field."""
 
 from __future__ import annotations
 

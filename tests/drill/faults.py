@@ -1,4 +1,4 @@
-"""What goes wrong in the drill, one fault after the other."""
+"""Faults of the drill, one after the other."""
 
 from __future__ import annotations
 

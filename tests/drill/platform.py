@@ -1,4 +1,4 @@
-"""What a cluster would hold, as processes on 127.0.0.1: PostgreSQL, S3, Triton, the five stages, and two gateways."""
+"""The parts of a cluster as processes on 127.0.0.1: PostgreSQL, S3, Triton, the five stages, and two gateways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the drill found, as JSON and as a page to read."""
+"""Results of the drill, as JSON and as a page to read."""
 
 from __future__ import annotations
 

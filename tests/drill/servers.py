@@ -24,7 +24,6 @@ class Server:
     Args:
         name: name of the server in the report.
         command: command line.
-        environment: environment of the process.
         folder: gets the log and the file that says that the server is ready.
         waits: whether the server writes the file DUBSTAGE_READY_FILE.
     """

@@ -22,7 +22,6 @@ class Cut:
     Attributes:
         id: name of the shot.
         footage: file name below the media folder.
-        method: method that dubs the shot.
     """
 
     id: str

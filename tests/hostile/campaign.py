@@ -18,7 +18,7 @@ from tests.hostile.world import GOOD_MEDIA, World
 PEAK_GROWTH_BYTES = 1 << 30
 """Resident memory that the six servers together may take beyond what they have when warm, at any moment."""
 KEPT_GROWTH_BYTES = 640 << 20
-"""What of it they may keep at the end: pools of the allocator, caches, and work areas of the networks that were used."""
+"""Memory that they may keep at the end: pools of the allocator, caches, and work areas of the networks that were used."""
 BUSY_SHARE = 0.5
 """Share of one core: servers that use more than this after the last answer still compute for calls that are over."""
 QUIET_WITHIN_S = 60.0
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass
 class Result:
-    """What a campaign saw."""
+    """Results of a campaign."""
 
     seed: int
     cases: int = 0
@@ -178,7 +178,7 @@ class Campaign:
             self._found(Case("campaign", "at the end", _nothing), fault)
 
     def _faults_at_end(self) -> list[Fault]:
-        """What the servers still do and keep, seen over some seconds."""
+        """Return the work and memory of the servers, measured over some seconds."""
         world, result = self._world, self.result
         faults = []
         before = world.servers.processor_s()

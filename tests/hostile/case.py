@@ -1,4 +1,4 @@
-"""What a hostile case is, how it may end, and what counts as a fault."""
+"""Hostile cases: their parts, their allowed ends, and the ends that count as faults."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _said(folder: Path) -> str:
 
 
 def leftovers(folder: Path, outcome: Outcome, *, output: Path | None = None, kept: Sequence[Path] = ()) -> tuple[Fault, ...]:
-    """What a command line left in its sandbox, and should not have.
+    """Return the files that a command line wrongly left in its sandbox.
 
     Args:
         folder: the sandbox.

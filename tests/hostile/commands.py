@@ -122,7 +122,7 @@ def _changed(folder: Path, before: set[str]) -> set[str]:
 
 
 def _listing(folder: Path) -> set[str]:
-    # What an operation or a batch of another case writes is called "case-...".
+    # Files of an operation or a batch of another case are called "case-...".
     return {
         str(path.relative_to(folder)) for path in files_below(folder) if not path.relative_to(folder).parts[0].startswith("case-")
     }

@@ -48,7 +48,7 @@ def evaluation_case(rng: Random) -> Case:
 
 
 def _wrong(figures: Path, variants: Sequence[str]) -> list[Fault]:
-    """What is wrong with a file of figures."""
+    """Mistakes of a file of figures."""
     faults: list[Fault] = []
 
     def no_number(name: str) -> Any:

@@ -18,7 +18,7 @@ from tests.hostile.rpcs import OUR_BUGS, judged, told_by
 from tests.hostile.world import SETTLE_S, World
 
 FILMS = {"dubbed.mkv", "dubbed.mkv.c2pa"}
-"""What an operation writes: a film, and its manifest in a file of its own, which containers without room for one need."""
+"""Files that an operation writes: a film, and its manifest in a file of its own, which containers without room for one need."""
 
 
 def media_case(rng: Random) -> Case:

@@ -23,7 +23,7 @@ from tests.hostile.world import World
 
 
 def _overwritten() -> list[Case]:
-    """What lies where the output is to be written."""
+    """Files that lie at the path of the output."""
 
     def case(name: str, arguments: Callable[[World, Path], list[str]], kept: str, says: str) -> Case:
         def act(world: World) -> Outcome:

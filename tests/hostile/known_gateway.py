@@ -1,4 +1,4 @@
-"""What a gateway once did to people, to films and to its callers while other work ran."""
+"""Past faults of a gateway that concerned people, films or callers while other work ran."""
 
 from __future__ import annotations
 
@@ -58,7 +58,6 @@ def _taken(world: World, speech: Callable[[], Iterator[bytes]]) -> Iterator[obje
     """Return the frames of a live stream after the first. A gateway that has no time for the stream at first is asked again.
 
     Args:
-        world: the servers.
         speech: returns the requests of a stream.
 
     Raises:

@@ -183,7 +183,7 @@ def _uris() -> list[Case]:
 
 
 def _dubs() -> list[Case]:
-    """What can be known of a dub at the door."""
+    """Mistakes of a dub that a check before the work finds."""
     consent = "consent.date"
     return [
         _refused("gateway.CreateDub", "codec", "magic"),

@@ -35,7 +35,7 @@ WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
     "gone": lambda file: file.unlink(),
     "a folder": lambda file: file.mkdir(),
 }
-"""What happens to the file, in this order; then no token is accepted."""
+"""Changes of the file, in this order; then no token is accepted."""
 
 
 def emptied_while_it_serves(world: World) -> Outcome:
@@ -81,7 +81,7 @@ def emptied_while_it_serves(world: World) -> Outcome:
 
 
 def _refusals(world: World, channel: grpc.Channel, file: Path) -> Outcome:
-    """What a server answers while its token file holds tokens, holds none, and holds one again."""
+    """Check the answers of a server while its token file holds tokens, holds none, and holds one again."""
     faults: list[Fault] = []
 
     def ask(when: str, token: str, names: Sequence[str], code: str, says: str = "") -> Outcome:

@@ -1,4 +1,4 @@
-"""What named cases of the command line are made of."""
+"""Parts of named cases of the command line."""
 
 from __future__ import annotations
 

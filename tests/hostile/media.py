@@ -17,7 +17,7 @@ from tests.hostile.shelf import MediaShelf
 from tests.unit.media.made_footage import Clip, make_clip
 
 BOTH = ("clip.mp4", "clip.mkv", "clip.mov", "clip.avi", "clip.ts", "speech.wav", "speech.flac", "speech.mka")
-"""What is mutated byte by byte."""
+"""Files that are mutated byte by byte."""
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".wav", ".png", ".txt", ".m3u8", ".sdp", ".ffconcat", "")
 
 Recipe = Callable[[MediaShelf, Path, Random], Path]
@@ -91,7 +91,7 @@ def lying_header(shelf: MediaShelf, folder: Path, rng: Random) -> Path:
 
 
 def _box(data: bytearray, name: bytes) -> int:
-    """Where a box's content begins, behind its name."""
+    """Return the offset of a box's content, behind its name."""
     at = data.find(name)
     assert at >= 0, name
     return at + 4
@@ -276,7 +276,7 @@ RECIPES: dict[Recipe, float] = {
     special_file: 1.5,
     odd_name: 1.5,
 }
-"""What is made, and how often."""
+"""Kinds of files that are made, with their weights."""
 
 
 def hostile_file(shelf: MediaShelf, folder: Path, rng: Random) -> Path:

@@ -31,7 +31,7 @@ SURFACES: dict[Callable[[Random], Case], float] = {
     record_case: 3.0,
     evaluation_case: 0.1,
 }
-"""What makes cases, and how often."""
+"""Makers of cases, with their weights."""
 
 
 def case(number: int, seed: int) -> Case:

@@ -20,7 +20,7 @@ from tests.hostile.stores import damaged, with_bad_database, wrong_column
 from tests.hostile.world import World
 
 CHANGED = frozenset({"exit 3"})
-"""What was given to be checked was changed, cut or forged."""
+"""The file that was given to be checked was changed, cut or forged."""
 UNSIGNED = frozenset({"exit 4"})
 """`inspect` of a film without a manifest."""
 AUDIT_LINES: Sequence[Sequence[str]] = (
@@ -91,7 +91,7 @@ RECORDS: dict[str, Callable[[Random], str | bytes]] = {
 }
 """Receipts and exported logs that are none, or hardly one. Each is given to both commands."""
 PLACES = ("a pipe", "a folder", "a loop of links", "missing", "an endless device")
-"""What is no file with a record."""
+"""Paths that are no file with a record."""
 
 
 def hostile_record(path: Path, kind: str, rng: Random) -> Path:

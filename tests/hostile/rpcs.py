@@ -145,7 +145,7 @@ def rpc_case(rng: Random, rpcs: Sequence[str]) -> Case:
 
 
 def mutation_of(case_name: str, world: World) -> str:
-    """What a case of `rpc_case` does, for reports."""
+    """Return the description of a case of `rpc_case` for reports."""
     name, _, seed = case_name.split()
     own = Random(int(seed))
     return mutate(own.choice(world.bases[name]), own).what

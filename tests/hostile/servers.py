@@ -93,7 +93,7 @@ class Servers:
 
     @property
     def exit_code(self) -> int | None:
-        """Of a process that has ended."""
+        """Exit code of a process that has ended."""
         return None if self._child is None else self._child.poll()
 
     def resident_bytes(self) -> int:

@@ -15,9 +15,9 @@ from tests.unit.media.made_footage import Clip, make_clip, make_sound
 SPEECH = Path(__file__).parents[2] / "gateway" / "cli" / "demo_speech.wav"
 SHORT = tuple(range(0, 5 * 512, 512))
 NUM_FACE_FRAMES = 26
-"""Of the clip with a face: as few as a method needs to learn how a head moves."""
+"""Frames of the clip with a face: as few as a method needs to learn how a head moves."""
 NUM_TALKING_FRAMES = 70
-"""Of the clip with a face and sound: an evaluation enrols on two fifths of them, and an enrolment needs 25."""
+"""Frames of the clip with a face and sound: an evaluation enrols on two fifths of them, and an enrolment needs 25."""
 
 
 class MediaShelf:

@@ -208,7 +208,7 @@ def stream_case(rng: Random, rpcs: Sequence[str]) -> Case:
     def act(world: World) -> Outcome:
         own = Random(seed)
         rpc = world.rpcs[name]
-        # What a call began whose answer never came goes on: nothing here could end it.
+        # Work of a call whose answer never came goes on: nothing here could end it.
         begins = name.startswith("gateway.Create")
         abuse = own.choice(STREAM_ABUSES if rpc.requests_stream else UNARY_ABUSES) if not begins else too_large
         data = [part.SerializeToString() for part in own.choice(world.bases[name])]

@@ -1,4 +1,4 @@
-"""What the cases work on: the running servers, valid requests, and a folder of its own for each case."""
+"""The world that the cases work on: the running servers, valid requests, and a folder of its own for each case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_le
 OPERATIONS = "/google.longrunning.Operations/"
 SETTLE_S = 240.0
 GOOD_MEDIA = ("footage.mp4", "other.mp4", "speech.wav")
-"""What the media folder holds besides the files of cases."""
+"""Files of the media folder besides the files of cases."""
 
 
 class World:

@@ -1,4 +1,4 @@
-"""What tests ask of a gateway as a client, and how they wait for what they asked for."""
+"""Calls of tests to a gateway as a client, and waits for their results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.consent.records import of_footage
 def enrolment(
     actor_id: str, *, consent: bool = True, footage: str = "footage.mp4", method: str = "", of: Path | None = None
 ) -> dict[str, Any]:
-    """What the client's `enrol` is given for the man of the short clip. The record names him by the file `of`, if there is one."""
+    """Arguments of the client's `enrol` for the man of the short clip. The record names him by the file `of`, if there is one."""
     record: dict[str, Any] = {
         "subject": "driver",
         "granted_by": "driver",
@@ -34,7 +34,7 @@ def enrolment(
 
 
 def dubbing(output: str, /, **fields: Any) -> dict[str, Any]:
-    """What the client's `dub` is given for the short clip and the short speech."""
+    """Return the arguments of the client's `dub` for the short clip and the short speech."""
     return {"footage": "footage.mp4", "speech": "speech.wav", "output": output, "skip_personalization": True, **fields}
 
 

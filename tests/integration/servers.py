@@ -55,7 +55,7 @@ async def started(make: Callable[[], Server]) -> Server:
 
 @dataclass(frozen=True)
 class RunningStages:
-    """Where the five stages listen, and the store that they share."""
+    """Addresses of the five stages, and the store that they share."""
 
     ports: dict[str, int]
     artefacts: Path

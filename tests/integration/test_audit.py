@@ -64,7 +64,7 @@ def test_every_rpc_that_changes_something_leaves_an_entry(
     asked = [entry for entry in entries if entry["event"] != "settings.changed"]
     key = signing_key(running.settings.data_dir, running.settings.signing_key_file).derived(TOKEN_FINGERPRINTS)
     assert {entry["by"]["token"] for entry in asked} == {fingerprint_of(TOKEN, key)}
-    # Nobody without the key can tell by the log that a guess of the token is right.
+    # Without the key, the log does not show whether a guess of the token is right.
     assert hashlib.sha256(TOKEN.encode()).hexdigest()[:16] not in {entry["by"]["token"] for entry in entries}
     (ended,) = [entry for entry in entries if entry["outputs"] == [result.media_sha256]]
     (created,) = [entry for entry in entries if entry["event"] == "actor.created"]

@@ -87,7 +87,7 @@ def test_a_batch_of_a_killed_gateway_is_ended_by_the_other(pair: Pair, postgres:
     for name, shot in shots.items():
         film = (pair.media / shot.output_uri).read_bytes()
         assert shot.output_sha256 == hashlib.sha256(film).hexdigest(), name
-    # What was done stays untouched; what was in the dead gateway's hands was begun again.
+    # Finished shots stay untouched; the shots of the dead gateway were begun again.
     for name, stat in written.items():
         after = (pair.media / shots[name].output_uri).stat()
         assert (shots[name].attempts, after.st_ino, after.st_mtime_ns) == (1, stat.st_ino, stat.st_mtime_ns)
@@ -129,7 +129,7 @@ def test_a_batch_of_a_tenant_of_a_killed_gateway_ends_in_the_tenants_places(
     until(lambda: any((pair.data / "tenants" / "acme" / "jobs").glob("*/journal/[0-9a-f]*")), seconds=240)
     pair.first.send(signal.SIGKILL)
     assert not films[-1].exists()
-    # Nobody calls the other gateway in the tenant's name: it knows from the database that the tenant has work.
+    # No caller calls the other gateway in the tenant's name: it knows from the database that the tenant has work.
     postgres.execute("UPDATE dubstage_acme.operation_leases SET until = 0", DATABASE)
     until(films[-1].exists, seconds=240)
     progress = ended(pair.second.connect("acme"), "night")

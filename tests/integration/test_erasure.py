@@ -27,7 +27,7 @@ Samples = tuple[npt.NDArray[np.float32], int]
 
 
 def environment(data: Path, stages: RunningStages) -> dict[str, str]:
-    """Of a command that works in a gateway's data folder, with the running stages."""
+    """Environment of a command that works in a gateway's data folder, with the running stages."""
     settings = {"data_dir": str(data), "artefacts_url": str(stages.artefacts), **stages.endpoints()}
     return {**os.environ, **{f"DUBSTAGE_{name.upper()}": value for name, value in settings.items()}}
 

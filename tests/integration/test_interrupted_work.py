@@ -126,7 +126,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
         enrolment = Enrolment(
             stages=stages,
             method=method,
-            seen=TrackedPerson(info, faces, rows),
+            bank_person=TrackedPerson(info, faces, rows),
             first=rows,
             num_frames=len(rows),
             clip=clip,

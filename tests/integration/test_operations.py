@@ -113,7 +113,7 @@ def test_a_restarted_gateway_goes_on_with_what_was_interrupted(
     stop_gateway(second)
     third = start_gateway(data_dir=first.data)
     with third.connect() as connection:
-        # What has ended is known still; what concerned the erased person is not.
+        # Ended operations are still known, except those of the erased person.
         assert client.Operation(connection, dub.name, client.DUB).wait(timeout_s=60).num_frames == NUM_FRAMES - 8
         with pytest.raises(DubstageCallError, match="no operation"):
             client.get_operation(connection, enrolling.name)
@@ -138,7 +138,7 @@ def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
     stop_gateway(first)
     kept = {path.name for path in jobs.glob("*/")}
     assert len(kept) == 2
-    # What a gateway that was killed leaves beside the output.
+    # This is the state that a killed gateway leaves beside the output.
     of_output = OutputFile(media.root / "waits_1.mp4")
     (left,) = media.root.glob(".dubstage-*")
     of_output.discard()

@@ -52,7 +52,7 @@ def test_enrol_dub_and_erase_through_s3_and_postgresql(
         result = gateway_client.dub(connection, **dubbing("on_s3.mp4", actor_id="driver")).wait(timeout_s=300)
         assert result.num_frames >= NUM_FRAMES - 8
         assert os.path.getsize(media.root / "on_s3.mp4") > 1000
-        # What the job put is gone with it; what is the person's own stays.
+        # The job's artefacts are removed with the job; the person's own artefacts stay.
         assert blobs(s3) == held
         receipt = gateway_client.erase_actor(connection, "driver")
     assert {key.rpartition("/")[2] for key in held} == set(receipt.erased_sha256)

@@ -33,7 +33,7 @@ ENDS_S = 3
 """Lease of a gateway that is paused until its lease has ended, seconds."""
 DATABASE = "several_gateways"
 FRAMES = 144
-"""Of the film: several windows, so that a gateway may be lost between the windows, on a fast machine too."""
+"""Frames of the film: several windows, so that a gateway may be lost between the windows, on a fast machine too."""
 LONG = "long.mp4"
 """Footage of work that ends when another gateway says so: it is not done before, on a fast machine too."""
 TOKENS = {"default": "a-token-of-nobody-in-particular", "acme": "a-token-of-acme"}

@@ -30,7 +30,7 @@ FILM = "film.mp4"
 
 @dataclass(frozen=True)
 class Things:
-    """What a call may name: things of acme, or names that nothing has."""
+    """Names for calls: things of acme, or names that nothing has."""
 
     actor: str
     operation: str
@@ -253,7 +253,7 @@ def test_interrupted_work_goes_on_for_its_tenant(
         until(lambda: bool(list((first.data / "tenants" / "acme" / "jobs").iterdir())))
     stop_gateway(first)
     again = start_gateway(**given, data_dir=first.data)
-    # Nobody of acme has called: the gateway knows by itself that there is work.
+    # No caller of acme has called: the gateway knows by itself that there is work.
     until((home / "resumed.mp4").exists, seconds=900)
     with again.connect(token=TOKENS["acme"]) as connection:
         assert client.wait_operation(connection, dub.name, 60).error is None

@@ -26,7 +26,6 @@ class Tenant:
     """A tenant of the load run.
 
     Attributes:
-        name: name of the tenant.
         token: the tenant's bearer token.
         callers: number of streams that the tenant wants at the same time.
     """
@@ -38,7 +37,7 @@ class Tenant:
 
 @dataclass
 class Told:
-    """What one caller saw.
+    """Results of one caller.
 
     Attributes:
         tenant: whose caller.

@@ -1,4 +1,4 @@
-"""What the load run found, as JSON and as a page to read."""
+"""Results of the load run, as JSON and as a page to read."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ async def _read_signs(stages: Stages, marked: Path) -> Float64:
 
 
 def _light(signs: Float64, seconds: float) -> Float64:
-    """What is added to the luma of the render box, float64 [160, 160]."""
+    """Return the picture that is added to the luma of the render box, float64 [160, 160]."""
     down, across = bumps(BOX_SIZE)
     heights = AMPLITUDE * (bump(seconds / CHIP_S - np.arange(len(signs))) @ signs)
     return np.asarray(down @ heights.reshape(ROWS, COLUMNS) @ across.T, np.float64)

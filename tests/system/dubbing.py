@@ -1,4 +1,4 @@
-"""What system tests share: the demo's speech, dubs in this process, cuts of clips, and looks at what came out."""
+"""Parts that system tests share: the demo's speech, dubs in this process, cuts of clips, and checks of the films."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from services.face.types import FrameFaces, TrackOptions
 ROOT = Path(__file__).parents[2]
 SPEECH = ROOT / "gateway" / "cli" / "demo_speech.wav"
 UNPERSONALIZED = EnrolOptions(personalize_renderer=False, personalize_motion=False)
-"""What the picture looks like is measured by `dubstage evaluate`; these tests hold that the right frames are dubbed, exactly."""
+"""`dubstage evaluate` measures the look of the picture; these tests hold that the right frames are dubbed, exactly."""
 
 
 @dataclass(frozen=True)

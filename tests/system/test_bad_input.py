@@ -1,4 +1,4 @@
-"""What a user's mistake looks like: one clear line, an exit code, nothing half-written, no traceback."""
+"""Tests of a user's mistakes: one clear line, an exit code, nothing half-written, no traceback."""
 
 from __future__ import annotations
 

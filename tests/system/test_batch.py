@@ -220,7 +220,7 @@ async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_change
     assert (await run_shot(bench, store, "night", 0)).warnings[-1] == "the film of an earlier run was changed: it was made anew"
     assert media_sha256(film) == media
 
-    # What dubstage did not write is never replaced.
+    # Files that dubstage did not write are never replaced.
     film.write_bytes(b"somebody else's")
     record = await run_shot(bench, store, "night", 0)
     assert (record.state, record.exit_code, film.read_bytes()) == (ShotState.FAILED, 10, b"somebody else's")

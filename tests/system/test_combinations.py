@@ -72,7 +72,7 @@ class Dubs:
         return self.folder / f"{'+'.join(pair)}.nut"
 
     def clip(self, pair: Pair) -> Clip:
-        """What a pair dubs. Backgrounds of a moving head are chosen from the long footage: fewer frames are refused."""
+        """Files of a pair's dub. Backgrounds of a moving head are chosen from the long footage: fewer frames are refused."""
         if pair in LEARNED:
             return self.long
         return replace(self.short, footage=self.long.footage) if METHODS[pair[0]].own_timeline else self.short
@@ -126,7 +126,7 @@ def test_a_pair_dubs_every_frame(motion: str, renderer: str, dubs: Dubs) -> None
     assert probe(output).video.num_frames == outcome.plan.num_frames == expected
     assert outcome.actor is not None
     assert (outcome.actor.identity is not None) is METHODS[renderer].renderer.needs_identity
-    # What was dubbed in place is there until the job's folder goes: the mouth is another one, in the same picture.
+    # The background that was dubbed in place is there until the job's folder is removed: another mouth in the same picture.
     pairs = list(zip(decoded(outcome.film.path), decoded(output), strict=True))
     changed = np.array([np.abs(before[0].astype(int) - after[0]).max() for before, after in pairs])
     touched = np.array([(before[0] != after[0]).mean() for before, after in pairs])

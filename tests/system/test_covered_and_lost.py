@@ -15,7 +15,7 @@ from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
 
 
 def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
-    """Of 5.0 to 6.5 s out of the picture, 1.8 to 3.3 s of the cut."""
+    """The face is out of the picture from 5.0 to 6.5 s, which is 1.8 to 3.3 s of the cut."""
     footage, output = cut(clips.path("derived/d05_face_leaves_frame.mp4"), tmp_path / "footage.mp4", 2.4, 9.2), tmp_path / "dub.mp4"
     dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     plan = dub.outcome.plan

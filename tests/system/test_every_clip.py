@@ -16,7 +16,7 @@ from tests.system.dubbing import SPEECH, Dubber, first_seconds, frame_seconds
 CLIPS = Path(os.environ.get("DUBSTAGE_CLIPS", Path(__file__).parents[2].parent / "shared" / "clips"))
 
 MOST_S = 1.3
-"""Of a longer clip, the beginning is dubbed. What some clips show later (silence, cuts, an empty picture) has tests of its own."""
+"""The beginning of a longer clip is dubbed. Later parts of some clips (silence, cuts, an empty picture) have tests of their own."""
 
 
 def rows() -> list[dict[str, str]]:

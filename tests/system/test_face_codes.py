@@ -17,7 +17,7 @@ from services.face.types import FrameFaces, Reason, TrackOptions
 SPANS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "face_spans.json").read_text())["clips"]
 TOLERANCE = 2
 MOST_FRAMES = {"video/lp_s18.mp4": 100}
-"""Of this clip nothing changes after its beginning."""
+"""Nothing changes in this clip after its beginning."""
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ ADAPTED_A_LITTLE: Final = EnrolOptions(renderer_steps=12)
 
 @dataclass(frozen=True)
 class Figures:
-    """What a dub reaches: opening's correlation, LMD against the still mouth, PSNR above the still mouth, and both sharpnesses."""
+    """Metrics of a dub: opening's correlation, LMD against the still mouth, PSNR above the still mouth, and both sharpnesses."""
 
     correlation: float
     lmd_ratio: float

@@ -1,4 +1,4 @@
-"""Who speaks can be told from cepstra, and hardly from what the committed network makes of them."""
+"""Cepstra tell who speaks; the output of the committed network hardly does."""
 
 from __future__ import annotations
 

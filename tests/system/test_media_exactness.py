@@ -163,7 +163,7 @@ def test_the_upright_picture_of_turned_footage_is_portrait(clips: Any) -> None:
 
 
 def test_a_real_clip_of_every_encoding_can_be_read_to_its_last_frame(clips: Any) -> None:
-    """Of clips with the same container, codec, pixel format, rate and tick, the shortest is read."""
+    """The shortest of all clips with the same container, codec, pixel format, rate and tick is read."""
     shortest: dict[tuple[object, ...], MediaInfo] = {}
     for row in [*clips.rows(under="video"), *clips.rows(under="derived")]:
         info = probe(row.path)

@@ -112,11 +112,11 @@ def test_hidden_and_turned_points_do_not_count():
 
 
 def test_work_stops_when_nobody_waits():
-    class Gone(Exception):
+    class GoneError(Exception):
         pass
 
     def gone():
-        raise Gone
+        raise GoneError
 
-    with pytest.raises(Gone):
+    with pytest.raises(GoneError):
         problem(0.13).solve(gone)

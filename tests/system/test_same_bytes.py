@@ -102,7 +102,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Case:
-    """What is dubbed: a method, how the person is learned, and of how many seconds of footage and speech."""
+    """Case of a dub: a method, how the person is learned, and of how many seconds of footage and speech."""
 
     method: str
     enrol: EnrolOptions = UNPERSONALIZED

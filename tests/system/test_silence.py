@@ -1,4 +1,4 @@
-"""Where nobody speaks the mouth is shut: in silence, noise and music, and in sound of its own that holds no speech."""
+"""The mouth is shut while no person speaks: in silence, noise and music, and in sound of its own that holds no speech."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.system.dubbing import Dubber, cut, track, write_wav
 SECONDS = 2
 PEAK = 2.963
 MOST = 1.318
-"""What the tracker reads at most, and in 99 of 100 readings, on shut mouths that do not move.
+"""Largest reading of the tracker, and in 99 of 100 readings, on shut mouths that do not move.
 
 Crop pixels: the mouth is about 70 wide, and opens to 12 to 40 in talk. Measured with the raw tracker on the three most shut
 pictures of each of three people, each moved as a head moves between frames, with sensor noise, 40 times. As a rule the tracker
@@ -38,7 +38,7 @@ PICTURES = (("hp_31", 50), ("vr_face2", 92), ("vr_face5", 78))
 """Clips with a shut mouth, and a frame with a shut mouth. The second is of those with the highest readings."""
 COPIES = 20
 SMILE = 0.15
-"""What the tracker reads more on shut lips that keep the footage's smile, crop pixels: 1.39 instead of .80 on the woman below."""
+"""Excess of the tracker's reading on shut lips with the footage's smile, crop pixels: 1.39 instead of .80 on the woman below."""
 PERSONALIZED = EnrolOptions(renderer_steps=8)
 """All that an enrolment does. Whether a mouth is shut hangs little on the number of steps: it reads as much after the usual 120."""
 

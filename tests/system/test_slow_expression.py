@@ -22,7 +22,7 @@ EXPRESSION_STEPS = ["own speech", "own motion", "expression"]
 END_S = 4.88
 """End of the clip, in whose last seconds the woman begins to smile."""
 MAN_WIDENS_S = 1.4
-"""Begin of a stretch of the man without sound, at whose end his lips become 3 px wider. In his other seconds their width hardly
+"""Begin of a span of the man without sound, at whose end his lips become 3 px wider. In his other seconds their width hardly
 changes over a second."""
 
 

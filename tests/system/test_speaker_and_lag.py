@@ -1,4 +1,4 @@
-"""Whose mouth is dubbed where two people are in the picture, and how far the sound lags behind it."""
+"""Tests of the choice of the speaker among two people, and of the lag of the sound."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory
         await shot.track(lambda _: None)
         await shot.select(FaceChoice("largest"))
         clip, heard = clip_of(workspace.faces, enrolment_rows(workspace.faces, shot.rows, shot.seconds), shot.seconds)
-        return Person(host, clip, (await shot.hear()).read_rows(heard))
+        return Person(host, clip, (await shot.extract_sound()).read_rows(heard))
 
     with Workspace(tmp_path_factory.mktemp("person") / "job") as workspace:
         yield host.run(learn(workspace))

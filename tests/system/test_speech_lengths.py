@@ -108,7 +108,7 @@ def test_speech_of_any_rate_and_number_of_channels_is_heard(
     outcomes = [dubbed]
     for number, speech in enumerate((telephone, studio)):
         output = tmp_path / f"{number}.mp4"
-        # What was learned of the person is the same for all speech.
+        # The enrolment of the person is the same for all speech.
         request = DubRequest(footage=footage, speech=speech, output=output, method="ugc", actor=dubbed.actor)
         outcomes.append(dubber(request))
     openings = [_openings(outcome.written.path) for outcome in outcomes]

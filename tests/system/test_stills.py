@@ -30,7 +30,7 @@ SECONDS = 2.0
 PAUSE_S = 1.2
 """Silence after the speech. A mouth needs 0.6 s to shut."""
 MARKED = 5.0
-"""What `darkness_below_the_nose` reads more with a second pair of nostrils than without, percent."""
+"""Difference of `darkness_below_the_nose` with and without a second pair of nostrils, percent."""
 
 
 @pytest.fixture

@@ -191,11 +191,11 @@ def number_of(enum: Any, prefix: str, name: str | int) -> Any:
     """
     if isinstance(name, int):
         return name
-    wanted = prefix + name.upper()
-    if wanted not in enum.keys():  # noqa: SIM118 - an enum wrapper is no container
+    full_name = prefix + name.upper()
+    if full_name not in enum.keys():  # noqa: SIM118 - an enum wrapper is no container
         known = ", ".join(key.removeprefix(prefix).lower() for key in enum.keys()[1:])
         raise ValueError(f"no {name!r}; there are: {known}")
-    return enum.Value(wanted)
+    return enum.Value(full_name)
 
 
 def reason_name(reason: int) -> str:

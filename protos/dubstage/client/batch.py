@@ -144,7 +144,6 @@ def list_shots(batch_id: str, *, states: Sequence[State] = (), to_look_at: bool 
     """Yield the Shots of a batch in the order of the rows.
 
     Args:
-        batch_id: id of the batch.
         states: only shots in one of these states; empty: all.
         to_look_at: only shots that a person should look at: marked by the quality thresholds, or without a dubbed frame.
         page_size: shots per page, at most 1000; 0: 100.
@@ -182,7 +181,6 @@ def report(batch_id: str, *, file: Literal["all", "csv", "json"] = "all") -> pb.
     """Yield the files of the report in pieces (GetReportResponse: path, data). The pieces of one file follow each other.
 
     Args:
-        batch_id: id of the batch.
         file: the page with its pictures and both tables, shots.csv alone, or shots.json alone.
     """
     return pb.GetReportRequest(batch_id=batch_id, format=pb.ReportFormat.Value(f"REPORT_FORMAT_{file.upper()}"))

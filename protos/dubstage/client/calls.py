@@ -63,7 +63,7 @@ class Requests(Generic[I, Q]):
 
 
 class Call:
-    """What all typed calls have.
+    """Base of all typed calls.
 
     Attributes:
         rpc: the RPC that is called.

@@ -1,4 +1,4 @@
-"""What the connections for threads and for asyncio share: target, time and token of their calls."""
+"""Base of the connections for threads and for asyncio: target, time and token of their calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a channel to a server is made: options, TLS files, token."""
+"""Channels to a server: options, TLS files, token."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _RETRYABLE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
-# Text of gRPC for a message above the limit of the connection, or far above the limit of the server.
+# This is gRPC's text for a message above the limit of the connection, or far above the limit of the server.
 _TOO_LARGE = "message larger than max"
-# Texts of gRPC's load balancing, name resolver and transport for a call that found no connection.
+# These are the texts of gRPC's load balancing, name resolver and transport for a call that found no connection.
 _NO_CONNECTION = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 
 

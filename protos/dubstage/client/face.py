@@ -91,7 +91,6 @@ class TrackedFrame:
     Attributes:
         frame_index: number of the frame.
         shot_cut: whether a new shot begins with the frame.
-        faces: the faces.
     """
 
     frame_index: int
@@ -177,7 +176,6 @@ def track(
     Items are upright pictures without gaps, uint8 RGB [H, W, 3].
 
     Args:
-        timeline: of the frames.
         first_frame: index of the first frame.
         max_faces: largest number of faces in a frame, 1 to 8; 0: the stage's own number.
         smoothing_half_width: half width of the two-sided smoothing window, 0 to 4 frames, by which replies are late; None: 3.

@@ -87,7 +87,7 @@ def _models(reply: pb.ListModelsResponse) -> Sequence[pb.Model]:
 
 
 def motion_frame(frame_index: int, mouth_landmarks: Tensor) -> pb.MotionFrame:
-    """Return the MotionFrame message of wanted mouth landmarks, float32 [59, 3] in head space."""
+    """Return the MotionFrame message of target mouth landmarks, float32 [59, 3] in head space."""
     return pb.MotionFrame(frame_index=frame_index, mouth_landmarks=as_tensor(mouth_landmarks, "<f4"))
 
 

@@ -1,4 +1,4 @@
-"""How an operation of the gateway is begun and waited for, as generators of steps.
+"""Steps that begin an operation of the gateway and wait for its end, as generators.
 
 The requests and their order are written once, here. `run` carries the steps out over a Connection, `run_aio` over an
 AsyncConnection.

@@ -47,11 +47,7 @@ ENROLMENT: Final = Kind(pb.Actor, pb.ActorProgress)
 
 
 class Operation(Generic[M, G]):
-    """An operation of a gateway. A process that knows the name of an operation makes one by `Operation(connection, name, kind)`.
-
-    Attributes:
-        name: name of the operation.
-    """
+    """An operation of a gateway. A process that knows the name of an operation makes one by `Operation(connection, name, kind)`."""
 
     def __init__(self, connection: Connection, name: str, kind: Kind[M, G]) -> None:
         self.name = name
@@ -95,11 +91,7 @@ class Operation(Generic[M, G]):
 
 
 class AsyncOperation(Generic[M, G]):
-    """An operation of a gateway, for asyncio: the twin of `Operation`.
-
-    Attributes:
-        name: name of the operation.
-    """
+    """An operation of a gateway, for asyncio: the twin of `Operation`."""
 
     def __init__(self, connection: AsyncConnection, name: str, kind: Kind[M, G]) -> None:
         self.name = name
@@ -151,7 +143,6 @@ class OperationCall(Call, Generic[P, Q, M, G]):
         """Begin the operation of a ready-made request and return it.
 
         Args:
-            connection: to the gateway.
             request: such as `request(...)` makes.
             outage_s: how long the gateway may be away, seconds.
 

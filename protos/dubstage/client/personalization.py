@@ -9,11 +9,10 @@ from dubstage.common.v1alpha1 import common_pb2
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a personalisation is.
+    """Progress of a personalisation.
 
     Attributes:
         step: optimisation steps that are done.
-        num_steps: steps in all.
         loss: of the last step, unitless.
         artefact: the adapted state in the stages' artefact store; None in all steps but the last.
     """

@@ -14,7 +14,7 @@ from dubstage.render.v1alpha1 import render_pb2 as pb
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """What one frame is rendered from. The render box has S = 160 * Model.box_multiple pixels a side.
+    """Inputs that one frame is rendered from. The render box has S = 160 * Model.box_multiple pixels a side.
 
     `Model.inputs` of `list_models` names the optional inputs that a renderer needs.
 
@@ -23,7 +23,7 @@ class Conditions:
         background: the footage's own render box, uint8 RGB [S, S, 3]; the stage masks the box before the network sees it.
         mask: lower-face mask, uint8 [S, S], 255: to be replaced.
         texture: warped texture or drawn face, uint8 RGB [S, S, 3].
-        box_landmarks: wanted mouth-area landmarks, float32 [59, 2] in box pixels.
+        box_landmarks: target mouth-area landmarks, float32 [59, 2] in box pixels.
         neural_features: features sampled from the person's neural texture, float32 [S, S, C].
         speech_features: speech features of the frame, float32 [R, C].
         context_only: the frame is context of other frames and gets no answer.

@@ -39,7 +39,6 @@ class BankFrame:
         frame_index: number of the frame in the footage; neighbours in time make windows.
         box: the render box of the face crop, uint8 RGB [160, 160, 3].
         landmarks: of the face, float32 [478, 3] in frame pixels.
-        pose: of the head in the frame.
         speech: posteriorgram rows of the footage's own speech around the frame, float32 [20, 40]; all frames have it, or none.
         expression: expression coefficients on the model of the person's identity, float32 [E]; all frames have it, or none.
         native: luma of the render box at 2, 3 or 4 times its size, uint8 [320, 320] to [640, 640]; all frames have it, or none.
@@ -60,7 +59,6 @@ class Bank:
 
     Attributes:
         artefact: in the stages' artefact store, for `retrieve_warp` and `render.personalize`.
-        num_frames: frames in the bank.
         mean_mouth: mean mouth-area landmarks, float32 [59, 3] in head space.
         closed_mouth: the shut mouth, float32 [59, 3].
         jaw_envelope: the jaw line at its lowest, float32 [19, 3].
@@ -77,11 +75,11 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A wanted mouth in a background frame.
+    """A target mouth in a background frame.
 
     Attributes:
         frame_index: number of the output frame. The first frame of a stream may have any number.
-        motion: the wanted mouth, from `motion.predict_motion` or `motion.motion_frame`.
+        motion: the target mouth, from `motion.predict_motion` or `motion.motion_frame`.
         pose: of the head in the background frame.
         context_only: the frame is context of other frames and gets no answer.
     """
@@ -94,14 +92,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class WarpedMouth:
-    """A texture of the bank, warped to a wanted mouth.
+    """A texture of the bank, warped to a target mouth.
 
     Attributes:
         frame_index: number of the output frame.
         picture: uint8 RGB [160, 160, 3].
-        box_landmarks: the wanted landmarks, float32 [59, 2] in box pixels.
+        box_landmarks: the target landmarks, float32 [59, 2] in box pixels.
         bank_frame_index: number of the retrieved frame in the footage.
-        distance: mean L1 distance of retrieved and wanted landmarks, head-space pixels.
+        distance: mean L1 distance of retrieved and target landmarks, head-space pixels.
         fitting_error: of the spline, box pixels; 0 if there is no spline.
         bending_energy: of the spline; 0 if there is no spline.
         detail: fine band of the retrieved frame's luma plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
@@ -132,11 +130,11 @@ class Backgrounds:
 
 @dataclass(frozen=True, slots=True)
 class PortraitFrame:
-    """A wanted pose of a portrait.
+    """A target pose of a portrait.
 
     Attributes:
         frame_index: number of the output frame.
-        pose: the wanted pose, in the portrait's pixels.
+        pose: the target pose, in the portrait's pixels.
         blink: closure of the eyes, 0 as in the portrait to 1 shut.
     """
 
@@ -300,7 +298,7 @@ def match_backgrounds(
     Args:
         footage_poses: head-pose vectors of the footage, float64 [F, 6] (docs/coordinates.md).
         usable: footage frames that may be a background, bool [F].
-        predicted_poses: the wanted head poses, float64 [T, 6].
+        predicted_poses: the target head poses, float64 [T, 6].
         shot_cuts: footage frames that begin a shot; no path crosses a cut.
     """
     return pb.MatchBackgroundsRequest(
@@ -320,7 +318,6 @@ def rotate_portrait(
     Args:
         portrait: an upright picture, uint8 RGB [H, W, 3].
         landmarks: landmarks of the face, float32 [478, 3] in pixels of the portrait.
-        pose: pose of the head.
         identity: from `face.fit_identity` on this picture.
     """
 

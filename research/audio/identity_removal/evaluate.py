@@ -99,7 +99,7 @@ def classifier(name: str, width: int, num_classes: int) -> nn.Module:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedClassifier:
     """Trained classifier with the scale of the features."""
 
     module: nn.Module
@@ -113,7 +113,7 @@ class Fitted:
         return np.asarray(torch.log_softmax(self.module(torch.from_numpy(scaled)), -1)[0].numpy(), np.float32)
 
 
-def fit(name: str, examples: Sequence[Labelled], num_classes: int, *, steps: int, rows: int, seed: int = 0) -> Fitted:
+def fit(name: str, examples: Sequence[Labelled], num_classes: int, *, steps: int, rows: int, seed: int = 0) -> FittedClassifier:
     """Train a new classifier on random stretches of `rows` rows.
 
     If every example has one class, all classes are drawn with the same probability.
@@ -122,7 +122,9 @@ def fit(name: str, examples: Sequence[Labelled], num_classes: int, *, steps: int
     rng = np.random.default_rng(seed)
     usable = [example for example in examples if len(example.features) >= rows]
     joined = np.concatenate([example.features for example in usable])
-    fitted = Fitted(classifier(name, joined.shape[1], num_classes), joined.mean(axis=0), joined.std(axis=0) + np.float32(1e-3))
+    fitted = FittedClassifier(
+        classifier(name, joined.shape[1], num_classes), joined.mean(axis=0), joined.std(axis=0) + np.float32(1e-3)
+    )
     owner = np.array([int(example.classes.max()) for example in usable])
     single = all(example.classes.min() == example.classes.max() for example in usable)
     weight = np.array([len(example.features) for example in usable], np.float64)
@@ -162,7 +164,7 @@ class SpeakerAccuracy:
     part: float
 
 
-def speaker_accuracy(fitted: Fitted, examples: Sequence[Labelled]) -> SpeakerAccuracy:
+def speaker_accuracy(fitted: FittedClassifier, examples: Sequence[Labelled]) -> SpeakerAccuracy:
     """Return the accuracy on segments of two seconds (the last segment of a part may be longer) and on whole parts."""
     right: dict[int, list[bool]] = {}
     whole: dict[int, Float32] = {}
@@ -180,7 +182,7 @@ def speaker_accuracy(fitted: Fitted, examples: Sequence[Labelled]) -> SpeakerAcc
     )
 
 
-def row_accuracy(fitted: Fitted, examples: Sequence[Labelled]) -> float:
+def row_accuracy(fitted: FittedClassifier, examples: Sequence[Labelled]) -> float:
     """Return the share of rows of known class that are classified right."""
     right = known = 0
     for example in examples:
@@ -202,12 +204,10 @@ class Excerpt(NamedTuple):
     """Speech of one speaker.
 
     Attributes:
-        name: name of the clip.
         source: name of the corpus. Speakers of `val` have a source of their own.
         speaker: name of the speaker.
         split: `train` or `val`.
         half: `train` or `held_out`, of the speaker's speech.
-        heard: the rows.
     """
 
     name: str
@@ -353,8 +353,6 @@ def evaluate(
     """Return the accuracies: `speakers` by set, kind of features and classifier, and `phones` by kind and classifier.
 
     Args:
-        model: the exported network.
-        data: the training set.
         sets: only these sets of speakers; empty: all.
         kinds: only these kinds of features; empty: all.
         steps: training steps of each classifier.

@@ -119,12 +119,8 @@ def read_speech_rows(data: TrainSet, row: ClipRow, speed: float = 1.0) -> Speech
     return SpeechRows(raw, RunningNormaliser().push(raw), labels)
 
 
-class Speech:
-    """Rows of clips at all speeds, read when they are needed, with bounded memory.
-
-    Args:
-        data: the training set.
-    """
+class TrainingSpeech:
+    """Rows of clips at all speeds, read when they are needed, with bounded memory."""
 
     def __init__(self, data: TrainSet) -> None:
         self._held = BoundedCache[tuple[ClipRow, float], tuple[Float32, npt.NDArray[np.uint8]]](
@@ -168,7 +164,7 @@ class SegmentSampler:
         exponent: a speaker's share follows the length of the speaker's speech to this power.
     """
 
-    def __init__(self, speech: Speech, parts: Sequence[SpeechPart], segment_rows: int, exponent: float) -> None:
+    def __init__(self, speech: TrainingSpeech, parts: Sequence[SpeechPart], segment_rows: int, exponent: float) -> None:
         self._speech, self._segment_rows = speech, segment_rows
         self.parts = tuple(parts)
         self.speakers, speaker = np.unique([part.speaker for part in self.parts], return_inverse=True)

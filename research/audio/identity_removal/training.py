@@ -40,8 +40,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from research.audio.export import ExportSpec, WindowNetwork, export_network, load_network, save_network
-from research.audio.identity_removal.speech import SegmentSampler, Speech, SpeechBatch, SpeechPart, divided, global_speaker
+from research.audio.export import AudioExportSpec, WindowNetwork, export_network, load_network, save_network
+from research.audio.identity_removal.speech import SegmentSampler, SpeechBatch, SpeechPart, TrainingSpeech, divided, global_speaker
 from research.audio.recordings import IGNORED, evenly, grouped
 from research.training.networks import Opening
 from research.training.run_folder import read_config
@@ -200,12 +200,11 @@ class ExpressionSampler:
     """Sampler of seconds of speech with the expression.
 
     Args:
-        data: the training set.
         speech: rows of the clips.
         clips: clips with an expression, at least one.
     """
 
-    def __init__(self, data: TrainSet, speech: Speech, clips: Sequence[ClipRow]) -> None:
+    def __init__(self, data: TrainSet, speech: TrainingSpeech, clips: Sequence[ClipRow]) -> None:
         self._data, self._speech, self._clips = data, speech, tuple(clips)
         weights = np.array([max(row.weight, 1e-9) for row in clips])
         self._cumulative = np.cumsum(weights) / weights.sum()
@@ -337,7 +336,6 @@ class IdRemovalTrainingConfig:
         speeds: speeds of the copies of the speech. Each copy counts as speech of another speaker.
         content_steps: number of first steps without L_norm. Critics learn from half of these steps on.
         ramp_steps: steps in which the weight of L_norm rises.
-        batch_segments: segments of a batch.
         segment_rows: rows of 10 ms of a segment, a multiple of 4.
         speaker_exponent: share of a speaker by the length of the speaker's speech: 1 draws every minute alike, 0 every speaker.
         learning_rate: the network's largest learning rate.
@@ -354,7 +352,6 @@ class IdRemovalTrainingConfig:
         output_noise: standard deviation of noise on x' in training, so that the network cannot beat critics by very small
             differences.
         table_parts: parts of recordings from which the global speaker is measured.
-        check_clips: held-out clips of a check.
     """
 
     loop: LoopSettings
@@ -416,11 +413,11 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
 
     def __init__(self, opening: Opening) -> None:
         config: IdRemovalTrainingConfig = opening.config
-        data, place = opening.data, opening.device.torch_device
+        data, device = opening.data, opening.device.torch_device
         rows = data.of("train", phones=True)
         super().__init__(config.loop, opening.device, rows)
         self._config = config
-        self._speech = Speech(data)
+        self._speech = TrainingSpeech(data)
         parts = divided(rows, config.speeds)
         learned = [part for part in parts if part.half == "train" and part.num_rows >= config.segment_rows]
         if not learned:
@@ -444,9 +441,9 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         self._head = None if self._moves is None or shape is None else ExpressionHead(shape)
         if self._head is not None:
             learner["head"] = self._head
-        self._learner = nn.ModuleDict(learner).to(place)
-        self._critics = nn.ModuleList(self._new_critic() for _ in range(_NUM_CRITICS)).to(place)
-        self._table = torch.from_numpy(table).to(place)
+        self._learner = nn.ModuleDict(learner).to(device)
+        self._critics = nn.ModuleList(self._new_critic() for _ in range(_NUM_CRITICS)).to(device)
+        self._table = torch.from_numpy(table).to(device)
         self._rates = OptimiserSettings(learning_rate=config.learning_rate, last_share=_LAST_SHARE)
         self._optimiser = torch.optim.AdamW(self._learner.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY)
         self._critic_optimisers = [
@@ -501,14 +498,14 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         """
         self._learner.eval()
         self._critics.eval()
-        place = self.device.torch_device
+        device = self.device.torch_device
         values: list[tuple[str, float]] = []
         for row in self._held_out:
             rows, labels = self._speech.of(SpeechPart(row, "held_out"))
             rows = rows[: min(len(rows), _CHECK_ROWS) // 4 * 4]
             if len(rows) <= WARM_ROWS:
                 continue
-            scores = self.network.scores(torch.from_numpy(rows[None]).to(place))[0, WARM_ROWS:]
+            scores = self.network.scores(torch.from_numpy(rows[None]).to(device))[0, WARM_ROWS:]
             guess = _of_phone(scores).argmax(dim=-1).cpu().numpy()
             truth = labels[WARM_ROWS : WARM_ROWS + len(guess)]
             if (truth != IGNORED).any():
@@ -518,7 +515,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
             figures["phone_accuracy"] = float(np.mean([np.mean(some) for some in grouped(values).values()]))
         if self._told is not None:
             held = self._told.draw(np.random.default_rng(self.settings.seed), _CHECK_SEGMENTS)
-            told = self._critics[0](self.network(torch.from_numpy(held.rows).to(place))[:, WARM_ROWS:]).pooled.argmax(dim=-1)
+            told = self._critics[0](self.network(torch.from_numpy(held.rows).to(device))[:, WARM_ROWS:]).pooled.argmax(dim=-1)
             names = np.asarray(self._told.speakers)[held.speakers]
             figures["speaker_told"] = float((np.asarray(self._segments.speakers)[told.cpu().numpy()] == names).mean())
             figures["speaker_chance"] = 1.0 / len(self._segments.speakers)
@@ -548,9 +545,9 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
 
     def _losses(self, batch: IdRemovalBatch, ramp: float) -> dict[str, Tensor]:
         """Return the parts of the loss, their `total`, and `removed`: rows [N, R, 20] for the critics."""
-        config, place = self._config, self.device.torch_device
-        rows = torch.from_numpy(batch.speech.rows).to(place)
-        labels = torch.from_numpy(batch.speech.labels).to(place)
+        config, device = self._config, self.device.torch_device
+        rows = torch.from_numpy(batch.speech.rows).to(device)
+        labels = torch.from_numpy(batch.speech.labels).to(device)
         scores = self.network.scores(rows).float()
         removed = self.network.transform(rows, self.network.weights(scores)).float()
         inner = (removed + config.output_noise * torch.randn_like(removed))[:, WARM_ROWS:]
@@ -568,8 +565,8 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
             total = total + config.norm * ramp * norm
             losses["norm"] = norm.detach()
         if self._head is not None and batch.moving is not None:
-            clean = self.network(torch.from_numpy(batch.moving.rows).to(place))
-            trans = self._head.loss(clean, torch.from_numpy(batch.moving.expression).to(place))
+            clean = self.network(torch.from_numpy(batch.moving.rows).to(device))
+            trans = self._head.loss(clean, torch.from_numpy(batch.moving.expression).to(device))
             total = total + config.trans * trans
             losses["trans"] = trans.detach()
         return {**losses, "total": total, "removed": inner.detach()}
@@ -604,7 +601,7 @@ def _of_phone(scores: Tensor) -> Tensor:
 
 
 def _sampler(
-    parts: Sequence[SpeechPart], learned: SegmentSampler, speech: Speech, config: IdRemovalTrainingConfig
+    parts: Sequence[SpeechPart], learned: SegmentSampler, speech: TrainingSpeech, config: IdRemovalTrainingConfig
 ) -> SegmentSampler | None:
     """Return the sampler of held-out speech of the learned speakers; None: there is none that is long enough."""
     known = set(learned.speakers)
@@ -632,7 +629,7 @@ ID_REMOVAL: Final = WindowNetwork(
     name="id_removal",
     served=load_served,
     windows=random_windows,
-    spec=ExportSpec(outputs=("removed",), tolerance=5e-5),
+    spec=AudioExportSpec(outputs=("removed",), tolerance=5e-5),
 )
 
 

@@ -1,1 +1,1 @@
-"""How well the watermark of dubbed mouths holds, how often it is seen where there is none, and what it costs."""
+"""Benchmarks of the watermark: how well it holds, how often it is found in films without one, and its cost."""

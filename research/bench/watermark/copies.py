@@ -1,4 +1,4 @@
-"""Whether a mark is found that somebody copies, without the key, from a dub to genuine footage of another person or of the same."""
+"""Measure whether a mark is found that was copied, without the key, from a dub to genuine footage of any person."""
 
 from __future__ import annotations
 

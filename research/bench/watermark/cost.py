@@ -1,4 +1,4 @@
-"""What the watermark costs: processor time per frame of compositing with and without it, whole last passes, and reading."""
+"""Cost of the watermark: processor time per frame of compositing with and without it, whole last passes, and reading."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ class FilmTime:
     """The last pass of a dub, which decodes, blends and encodes every frame, and the search in the film.
 
     Attributes:
-        frames: frames of the film.
         without_ms: processor time of blending per frame, without a watermark, the median of the runs.
         with_ms: with it.
         without_bytes: size of the film.

@@ -1,4 +1,4 @@
-"""What re-encoding leaves of the watermark of dubs."""
+"""Measure how much of the watermark of dubs is left after re-encoding."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class Row:
 
     Attributes:
         film: name of the clip.
-        method: method of the dub.
         face_px: width of the largest face in the first frame that shows one, pixels of the dub.
         seconds: length of the dub.
         recoding: how the dub was encoded again.

@@ -19,7 +19,6 @@ class Recoding:
         filters: chain of FFmpeg's filters, each with its arguments.
         encoder: name of FFmpeg's encoder.
         options: options of the encoder.
-        ending: of the file.
     """
 
     filters: tuple[tuple[str, str], ...] = ()

@@ -22,10 +22,9 @@ from services.common.store.artefacts import ArtefactStore
 
 @dataclass(frozen=True, slots=True)
 class Studio:
-    """What dubs are made with.
+    """Stages, folders and settings that dubs are made with.
 
     Attributes:
-        stages: the stages.
         folder: for jobs, artefacts and films.
         sealer: signs films and marks mouths, with the key of this installation.
         threads: threads of decoder and encoder.

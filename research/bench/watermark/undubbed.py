@@ -1,4 +1,4 @@
-"""How often the search sees a watermark in footage that has none, against the probability that it states.
+"""Measure how often the search sees a watermark in footage that has none, against the probability that it states.
 
 Footage is tracked once. Then the key of this installation and many wrong keys are looked for. A stated probability is honest if, of
 all readings, at most the share p states a probability of p or less.

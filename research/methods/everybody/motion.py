@@ -1,24 +1,16 @@
-"""The network of `everybody` that can be trained.
+"""Training of `everybody`: configurations, batches, losses, the trainable network, and export.
 
-Configurations of the training of `everybody`.
-
-Windows of ID-removed speech with their expression, and the closed-form filter from windows to expression.
-
-Losses of the network of `everybody`.
+A batch has windows of ID-removed speech with their expression. The losses are
 
     L = L_exp + L_shape (Eq. 3) + w_velocity L_velocity
 
 L_exp is the squared error of the coefficients. L_shape is the squared error of the mouth landmarks that the coefficients move.
 L_velocity is the squared error of the landmarks' change from frame to frame (not in the paper).
 
-Networks of `everybody` in PyTorch over whole clips.
-
-Training of the network of `everybody`.
-
 The closed-form filter is fitted first: the filter is half of what is served, and the baseline that the whole must beat. The best
 step is selected on held-out clips.
 
-Export of `everybody`: audio_to_expression.onnx, expression_constants.safetensors and the sheet audio_to_expression.json.
+The export writes audio_to_expression.onnx, expression_constants.safetensors and the sheet audio_to_expression.json.
 """
 
 from __future__ import annotations
@@ -38,7 +30,7 @@ from research.motion.basis import ExpressionSpace
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, clips_of, frame_weights, tensors
 from research.motion.export import export_expression
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
-from research.motion.ridge import Fitted, RidgeSums, distance_penalty
+from research.motion.ridge import RidgeFit, RidgeSums, distance_penalty
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import LoopSettings, OptimiserSettings
@@ -54,14 +46,14 @@ from services.motion.predictors.everybody.predictor import (
     WINDOW,
     WINDOW_PAST,
     EverybodyModel,
-    heard_clip,
+    network_input,
 )
 from services.motion.style import Style
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class EverybodyLossWeights:
     """Weights of L_shape and of L_velocity. The weight of L_exp is 1."""
 
     shape: float = 1.0
@@ -74,7 +66,6 @@ class EverybodyTrainingConfig:
 
     Attributes:
         network: sizes.
-        losses: weights of the losses.
         loop: length and pace.
         optimiser: rates.
         batch_size: pairs of neighbouring frames a batch.
@@ -86,7 +77,7 @@ class EverybodyTrainingConfig:
     """
 
     network: EverybodyConfig = field(default_factory=EverybodyConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: EverybodyLossWeights = field(default_factory=EverybodyLossWeights)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, check_every=250, seed=1))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -113,7 +104,7 @@ CONFIGS: Final = {
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 _QUIET: Final = 0.02
-"""Speech probability below which nobody speaks."""
+"""Speech probability below which a frame is silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +127,7 @@ class EverybodyClip:
 
 
 def silent_row(clips: Clips) -> Float32:
-    """Return the mean ID-removed row of frames in which nobody speaks, float32 [20]: the silence around a clip.
+    """Return the mean ID-removed row of silent frames, float32 [20]: the silence around a clip.
 
     If there is no such frame, the quietest frame of each clip counts.
     """
@@ -153,25 +144,23 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, silence: Float32) -> Eve
     """Prepare a clip with ID-removed cepstra.
 
     Args:
-        clip: the clip.
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
     """
-    target, rows = space.target(clip.mouth_landmarks, clip.usable), heard_clip(clip.features, silence)
+    target, rows = space.target(clip.mouth_landmarks, clip.usable), network_input(clip.features, silence)
     return EverybodyClip(rows, target.coefficients, target.spread, np.flatnonzero(clip.usable), clip.apart)
 
 
-def without_its_corpus(clip: EverybodyClip, fitted: Fitted) -> EverybodyClip:
+def without_its_corpus(clip: EverybodyClip, fitted: RidgeFit) -> EverybodyClip:
     """Return a clip whose expression lacks what holds in the clip's narrow corpus alone, see RidgeSums."""
     alone = fitted.apart.get(clip.apart)
     return clip if alone is None else replace(clip, expression=clip.expression - alone(_inputs(windows_of(clip.rows))))
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> Fitted:
+def fit_filter(clips: Clips, space: ExpressionSpace, silence: Float32, config: EverybodyTrainingConfig) -> RidgeFit:
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
-        clips: training clips.
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
         config: exponent of the speakers' weights, and strength of the penalty.
@@ -196,7 +185,7 @@ def _inputs(windows: Float32) -> Float32:
     return windows.reshape(len(windows), -1)
 
 
-def solved(sums: RidgeSums, strength: float) -> Fitted:
+def solved(sums: RidgeSums, strength: float) -> RidgeFit:
     """Return the filters of the sums.
 
     Args:
@@ -232,11 +221,10 @@ class EverybodySampler:
         space: bases of mouths and of expression.
         silence: float32 [20], see silent_row.
         fitted: filters, of which the network corrects the shared one.
-        config: settings.
     """
 
     def __init__(
-        self, clips: Clips, space: ExpressionSpace, silence: Float32, fitted: Fitted, config: EverybodyTrainingConfig
+        self, clips: Clips, space: ExpressionSpace, silence: Float32, fitted: RidgeFit, config: EverybodyTrainingConfig
     ) -> None:
         def prepared(place: int) -> EverybodyClip:
             return without_its_corpus(prepare(clips[place], space, silence), fitted)
@@ -283,12 +271,11 @@ class EverybodyLoss:
     landmarks. Lips count twice as much as the jaw.
 
     Args:
-        expression: expression basis.
         weights: weights of the parts.
         device: device of the tensors.
     """
 
-    def __init__(self, expression: LandmarkBasis, weights: LossWeights, device: torch.device = CPU) -> None:
+    def __init__(self, expression: LandmarkBasis, weights: EverybodyLossWeights, device: torch.device = CPU) -> None:
         root = np.sqrt(point_weights() / point_weights().mean())
         root[:, 2] = 0.0  # only the picture plane counts
         self._components = torch.tensor((expression.components * root).astype(np.float32), device=device)
@@ -319,7 +306,7 @@ class TorchEverybody:
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = np.ascontiguousarray(windows_of(heard_clip(features, self._silence)))
+        windows = np.ascontiguousarray(windows_of(network_input(features, self._silence)))
         coefficients = self._network(torch.from_numpy(windows).to(self._device)).cpu().numpy()
         spread = expression_spread(style.spread, self._space.mouth, self._space.expression)
         return expressed(coefficients * spread, self._space.expression, style)

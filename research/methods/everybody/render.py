@@ -4,7 +4,7 @@ Eq. 4 of the paper: L1, LSGAN with gradient penalty against the discriminator of
 variation loss, in the units of services/render/losses.py. The discriminator of windows sees six filmed frames and the seventh,
 filmed or made. A patch discriminator of single frames sees fine detail, which an average over the picture overlooks.
 
-Networks of the paper itself: U-Net of table 7, discriminator of table 8 (paper `everybody`, App. D).
+**Networks** of the paper itself: U-Net of table 7, discriminator of table 8 (paper `everybody`, App. D).
 
 Table 7 at its full size is the configuration `EverybodyFullConfig()`, for a machine that can train such a network. The network of
 services/render/renderers/everybody/network.py is served. Table 8 at a smaller size is the discriminator that trains this network.
@@ -13,7 +13,7 @@ One departure: the table's DecBlock, a convolution of stride 2 before a pixel sh
 stand beside the DecBlock (3 -> 1 -> 2, not 6). Here a DecBlock is a 3 x 3 convolution of stride 1 to four times the channels,
 then the pixel shuffle.
 
-Appearance deflicker (paper `everybody`, App. G, Eq. 7; after Bonneel et al. 2015).
+**Appearance deflicker** (paper `everybody`, App. G, Eq. 7; after Bonneel et al. 2015):
 
     F(O_t) = (4 pi^2 f^2 F(P_t) + lambda_t F(Warp(O_t-1))) / (4 pi^2 f^2 + lambda_t),        lambda_t = exp(-d_t)
 
@@ -22,7 +22,7 @@ mouth's centre moved. Low frequencies come from the frame before, the more so th
 new frame. The mean (f = 0) comes from the frame before alone, so the pictures given here must not hold changing light: give
 differences from a picture that follows the light.
 
-Teeth proxy (paper `everybody`, App. F): fine detail of the person's own teeth for drawn teeth.
+**Teeth proxy** (paper `everybody`, App. F): drawn teeth get the fine detail of the person's own teeth.
 
 Every frame of the footage gives a mask, the polygon of the inner lips, and the texture under the mask. The frame whose mask
 overlaps most with the mask of a drawn mouth (intersection over union, mouths aligned by their centres) lends its high
@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
     DrawnClip,
@@ -149,7 +149,6 @@ class EverybodyFullConfig:
     """Shape of table 7.
 
     Attributes:
-        frames: frames of the window.
         widths: channels of E1 to E7. Each level halves height and width, so both are multiples of 2 ** len(widths).
     """
 
@@ -249,7 +248,7 @@ def read_windows(clip: Clip, num_frames: int, keys: KeyPictures | None = None) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EverybodyRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         penalty: weight of L_gp.
@@ -452,7 +451,7 @@ def reenact(task: Reenactment) -> Rows:
 
     def without_flicker() -> DrawnClip:
         shown = DrawnClip(clip, deflicker_clip(clip, personalised().faces))
-        # A strip of consecutive frames: flicker is not seen in single frames.
+        # The sheet has a strip of consecutive frames: flicker is not seen in single frames.
         begin = len(clip.pairs) // 2
         columns = [
             [*(blended(pair, face.astype(np.float32)) for face in faces), pair.target]
@@ -535,7 +534,7 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, W
         save_weights(folder / WEIGHTS, self.average, self.recipe.network.to_metadata(), **self.facts())
 
 
-SPEC: Final = ExportSpec(
+SPEC: Final = RendererExportSpec(
     name="everybody", weights=WEIGHTS, load=load, inputs=picture_and_state(WINDOW_CHANNELS), extra_state=KEYS_STATE_SIZE
 )
 

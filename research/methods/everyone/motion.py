@@ -1,24 +1,16 @@
-"""The network of `everyone` that can be trained.
+"""Training of `everyone`: configurations, batches, the closed-form filter, the trainable network, and export.
 
-The closed-form filter of `everyone`: ridge regression from the speech around a frame to the frame's expression.
+The closed-form filter is a ridge regression from the speech around a frame to the frame's expression.
 
 A linear filter cannot learn a corpus by heart, and the network learns the rest. GRID and other narrow corpora have a filter of
 their own beside the shared filter (research.motion.ridge), so the shared filter does not learn what holds there alone.
 
-A training clip as the sampler of batches draws from it.
-
-Batches of stretches of speech with their mouths: speakers are balanced, speech and motion are augmented together.
-
-Configurations of the training of `everyone`.
-
-Networks of `everyone` in PyTorch over whole clips.
-
-Training of the network of `everyone`.
+A batch has spans of speech with their mouths: speakers are balanced, speech and motion are augmented together.
 
 The closed-form filter is fitted first: it is a part of what is served, and the baseline that the whole must beat. The best step is
 selected on held-out clips.
 
-Export of `everyone`: everyone_motion.onnx, everyone_motion_constants.safetensors and the sheet everyone_motion.json.
+The export writes everyone_motion.onnx, everyone_motion_constants.safetensors and the sheet everyone_motion.json.
 """
 
 from __future__ import annotations
@@ -48,9 +40,9 @@ from research.motion.clips import (
     tensors,
 )
 from research.motion.export import export_expression
-from research.motion.losses import LandmarkLoss, LossWeights
+from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, scores_by_group
-from research.motion.ridge import Fitted, RidgeSums, fit_states_filter, range_of_states
+from research.motion.ridge import RidgeFit, RidgeSums, fit_states_filter, range_of_states
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
@@ -70,8 +62,8 @@ from services.motion.predictors.everyone.network import (
     EveryoneNetwork,
     FilterAlone,
 )
-from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, heard_clip, heard_frames, num_channels
-from services.motion.speech_states import STATES, Heard, neighbours, silent_states, states_of
+from services.motion.predictors.everyone.predictor import SERVED, WINDOW, EveryoneModel, input_frames, network_input, num_channels
+from services.motion.speech_states import STATES, SpeechInput, neighbours, silent_states, states_of
 from services.motion.style import Style, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
@@ -90,7 +82,7 @@ class FilterConfig:
     """A speaker with m frames counts m to this power."""
 
 
-def filter_inputs(clip: TrainingClip, heard: Heard) -> Float32:
+def filter_inputs(clip: TrainingClip, heard: SpeechInput) -> Float32:
     """Return the filter's inputs for each frame of a clip in silence, float32 [T, I]."""
     if heard == "paper":
         return _content_inputs(clip.content)
@@ -105,11 +97,10 @@ def _content_inputs(content: Float32) -> Float32:
     return np.ascontiguousarray(windows.transpose(0, 2, 1), np.float32).reshape(len(content), -1)
 
 
-def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard: Heard) -> Fitted:
+def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard: SpeechInput) -> RidgeFit:
     """Fit the filter: of states if they are heard, otherwise of content rows. All clips are read.
 
     Args:
-        clips: training clips.
         space: bases of mouths and of expression.
         config: settings of the filter of content rows; the filter of states has those of states_filter.
         heard: input of the network.
@@ -131,7 +122,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: FilterConfig, heard
     return sums.solve(np.repeat(_penalty(config, sums.input_variance()), FILTER_ROWS * NUM_CONTENT))
 
 
-def alone(clip: TrainingClip, fitted: Fitted, heard: Heard) -> Float32:
+def alone(clip: TrainingClip, fitted: RidgeFit, heard: SpeechInput) -> Float32:
     """Return the coefficients of a clip that hold in its corpus alone, float32 [T, E]: 0 outside of narrow corpora."""
     own = fitted.apart.get(clip.apart)
     return np.zeros((len(clip), len(fitted.shared.bias)), np.float32) if own is None else own(filter_inputs(clip, heard))
@@ -174,11 +165,10 @@ class PreparedClip:
     alone: Float32
 
 
-def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: Fitted, heard: Heard, margin: int) -> PreparedClip:
+def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: RidgeFit, heard: SpeechInput, margin: int) -> PreparedClip:
     """Prepare a clip.
 
     Args:
-        clip: the clip.
         space: bases of mouths and of expression.
         fitted: filters, see filter.fit_filter.
         heard: input of the network.
@@ -208,13 +198,13 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, fitted: Fitted, heard: H
 
 ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 HEARD: Final = FILTER_PAST + WINDOW + FILTER_AHEAD
-"""Frames of speech of a stretch: a window, and what the filter hears around the window."""
+"""Frames of speech of a span: a window, and what the filter hears around the window."""
 MARGIN: Final = 2 * HEARD
 """Frames of silence around a clip, from which stretches may be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig(ContentAugmentation):
+class EveryoneBatchConfig(ContentAugmentation):
     """Settings of drawing and augmenting stretches."""
 
     batch_size: Annotated[int, Field(ge=1)] = 48
@@ -225,7 +215,7 @@ class BatchConfig(ContentAugmentation):
     """Noise of the rest mouth, in units of the movement of each point."""
 
 
-class Batch(NamedTuple, Generic[ArrayT]):
+class EveryoneBatch(NamedTuple, Generic[ArrayT]):
     """N stretches of W = 36 frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
@@ -248,23 +238,24 @@ class Batch(NamedTuple, Generic[ArrayT]):
     closed_opening: ArrayT
     alone: ArrayT
 
-    def on(self, device: torch.device) -> Batch[Tensor]:
+    def on(self, device: torch.device) -> EveryoneBatch[Tensor]:
         """Return the batch as tensors on a device."""
-        return Batch(*tensors(self, device))
+        return EveryoneBatch(*tensors(self, device))
 
 
-class BatchSampler:
+class EveryoneBatchSampler:
     """Sampler of batches. The same generator state gives the same batch.
 
     Args:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
         fitted: filters, of which the network corrects the shared one.
-        config: settings.
         heard: input of the network.
     """
 
-    def __init__(self, clips: Clips, space: ExpressionSpace, fitted: Fitted, config: BatchConfig, heard: Heard) -> None:
+    def __init__(
+        self, clips: Clips, space: ExpressionSpace, fitted: RidgeFit, config: EveryoneBatchConfig, heard: SpeechInput
+    ) -> None:
         self._clips: BoundedCache[int, PreparedClip] = BoundedCache(
             lambda place: prepare(clips[place], space, fitted, heard, MARGIN), array_bytes
         )
@@ -272,12 +263,12 @@ class BatchSampler:
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+    def draw(self, rng: np.random.Generator) -> EveryoneBatch[Float32]:
         """Draw one batch."""
-        rows = [self._stretch(rng) for _ in range(self._config.batch_size)]
-        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+        rows = [self._span(rng) for _ in range(self._config.batch_size)]
+        return EveryoneBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
-    def _stretch(self, rng: np.random.Generator) -> tuple[Array, ...]:
+    def _span(self, rng: np.random.Generator) -> tuple[Array, ...]:
         """Draw a stretch that lies within the clip by half at least."""
         clip = self._clips[self._draw(rng)]
         speed = float(np.exp(rng.uniform(*np.log(self._config.speed_range))))
@@ -291,7 +282,7 @@ class BatchSampler:
         states = rows_between(clip.states, start - speed * FILTER_PAST + speed * np.arange(HEARD))
         jitter = rng.normal(0.0, self._config.rest_jitter) * clip.movement
         return (
-            heard_frames(content, states, self._heard),
+            input_frames(content, states, self._heard),
             rows_between(clip.offsets, frames) - jitter,
             clip.rest + jitter,
             clip.valid[left] & clip.valid[left + 1],
@@ -309,7 +300,6 @@ class EveryoneTrainingConfig:
     Attributes:
         network: sizes.
         batches: drawing and augmentation.
-        losses: weights of the losses.
         filter: settings of the closed-form filter.
         loop: length and pace.
         optimiser: rates.
@@ -317,8 +307,8 @@ class EveryoneTrainingConfig:
     """
 
     network: EveryoneConfig = field(default_factory=EveryoneConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    batches: EveryoneBatchConfig = field(default_factory=EveryoneBatchConfig)
+    losses: LandmarkLossWeights = field(default_factory=LandmarkLossWeights)
     filter: FilterConfig = field(default_factory=FilterConfig)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, check_every=100))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
@@ -336,7 +326,7 @@ CONFIGS: Final = {
         network=EveryoneConfig(
             channels=256, bank_channels=64, bank_widths=(1, 3, 5, 7, 9), conv_layers=6, attention_layers=4, heads=8
         ),
-        batches=BatchConfig(batch_size=256),
+        batches=EveryoneBatchConfig(batch_size=256),
         loop=LoopSettings(steps=100_000, check_every=2000, patience=10, workers=8, bfloat16=True),
         optimiser=OptimiserSettings(learning_rate=5e-4, warm_up_steps=1000, averaging=0.999),
         statistics_clips=2000,
@@ -353,14 +343,14 @@ class TorchEveryone:
         heard: input of the network.
     """
 
-    def __init__(self, network: nn.Module, space: ExpressionSpace, heard: Heard) -> None:
+    def __init__(self, network: nn.Module, space: ExpressionSpace, heard: SpeechInput) -> None:
         self._network, self._space, self._heard = network, space, heard
         self._device = next(network.parameters()).device
 
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = torch.from_numpy(heard_clip(features, self._heard)).to(self._device).unfold(0, WINDOW, 1).permute(0, 2, 1)
+        windows = torch.from_numpy(network_input(features, self._heard)).to(self._device).unfold(0, WINDOW, 1).permute(0, 2, 1)
         coefficients = self._network(windows.contiguous()).cpu().numpy()
         spread = expression_spread(style.spread, self._space.mouth, self._space.expression)
         return expressed(np.asarray(coefficients * spread, np.float32), self._space.expression, style)
@@ -370,7 +360,7 @@ BUILT_ON: Final = "ugc_motion"
 """Network whose landmark basis the training uses."""
 
 
-class EveryoneTraining(PredictorTraining[Batch[Float32]]):
+class EveryoneTraining(PredictorTraining[EveryoneBatch[Float32]]):
     """Training of the audio-to-expression network (the paper's Sec. 3.6)."""
 
     def __init__(self, opening: Opening) -> None:
@@ -388,10 +378,10 @@ class EveryoneTraining(PredictorTraining[Batch[Float32]]):
         network.set_filter(torch.from_numpy(fitted.shared.weight), torch.from_numpy(fitted.shared.bias))
         if heard != "paper":
             network.set_range(*map(torch.from_numpy, range_of_states(chosen)))
-        sampler = BatchSampler(clips, self._space, fitted, config.batches, heard)
+        sampler = EveryoneBatchSampler(clips, self._space, fitted, config.batches, heard)
         super().__init__(config, opening.device, clips, network, sampler)
 
-    def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
+    def losses(self, batch: EveryoneBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of LandmarkLoss, means over the branches. Each branch learns what the filter leaves by itself."""
         network = self.module
         assert isinstance(network, EveryoneNetwork)

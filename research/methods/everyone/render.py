@@ -1,6 +1,6 @@
 """Training of the renderer of `everyone`: batches, losses, recipes, held-out clips, re-enactment and export.
 
-Export of the network of `everyone`. The file computes the middle frame of the window only.
+The exported file computes the middle frame of the window only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
-from research.render.people import FrameSpan, People, identified_rows, person_clips, read_drawing
+from research.render.people import ClipSpan, People, identified_rows, person_clips, read_drawing
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -65,13 +65,12 @@ from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, REFERE
 _REACH = 2
 
 
-def read_speech(data: TrainSet, parts: Sequence[FrameSpan]) -> Float32:
+def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
     """Return the speech around the frames that `research.render.people.read_bank` reads: float32 [F, 20, 40].
 
     The lag of a clip's sound is taken out. Rows outside the sound are zeros.
 
     Args:
-        data: the training set.
         parts: parts of clips of one person.
 
     Raises:
@@ -143,8 +142,6 @@ class TexturedPeople:
     """First textures and surfaces of the people, in the order of the people.
 
     Attributes:
-        data: the training set.
-        surfaces: surfaces of the people.
         firsts: uint8 [256, 256, 16] each, first textures.
     """
 
@@ -165,7 +162,7 @@ class WindowSource(BatchSource[WindowBatch]):
     def __init__(self, people: People, textured: TexturedPeople, *, seed: int) -> None:
         super().__init__(people, seed=seed)
         self.textured = textured
-        self._speech = BoundedCache[tuple[FrameSpan, ...], Float32](
+        self._speech = BoundedCache[tuple[ClipSpan, ...], Float32](
             lambda parts: read_speech(textured.data, parts), lambda speech: speech.nbytes, _SPEECH_CACHE_BYTES
         )
 
@@ -237,8 +234,8 @@ class PersonTextures(nn.Module):
         """Average the gradients over all processes. People whom no process has shown have none."""
         if device.num_processes == 1:
             return
-        place = device.torch_device
-        shown = torch.tensor([[texture.grad is not None for texture in self.people]], dtype=torch.float32, device=place)
+        torch_device = device.torch_device
+        shown = torch.tensor([[texture.grad is not None for texture in self.people]], dtype=torch.float32, device=torch_device)
         anywhere = device.gathered(shown).sum(dim=0) > 0
         for texture, is_shown in zip(self.people, anywhere.tolist(), strict=True):
             if is_shown:
@@ -278,11 +275,10 @@ def read_windows(
 
     Args:
         num_frames: number of frames to draw, evenly spread; 0: all frames of the second part, one after the other.
-        surface: the person's surface.
         looks: looks of the actor; None: the first texture and the reference picture of the enrolment part.
         silent: leave the speech out.
     """
-    speech = read_speech(clip.data, [FrameSpan(clip.row, 0, clip.row.usable_frames)])
+    speech = read_speech(clip.data, [ClipSpan(clip.row, 0, clip.row.usable_frames)])
     chosen = looks
 
     def pair(parts: TwoParts, row: int) -> Pair:
@@ -304,7 +300,7 @@ def read_held_out(clip: Clip, num_frames: int) -> HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EveryoneRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         texture_learning_rate: learning rate of the people's textures (Adam), unit: the full range. It follows the network's rate.
@@ -366,12 +362,12 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         self.texture_optimiser = torch.optim.Adam(self.textures.parameters(), recipe.texture_learning_rate, betas=(0.9, 0.99))
 
     def _drawn(self, batch: WindowBatch) -> WindowDrawn:
-        place = self.device.torch_device
+        device = self.device.torch_device
         textures = [
-            as_parameter(first).detach().to(place) if is_fresh else self.textures.of(number)
+            as_parameter(first).detach().to(device) if is_fresh else self.textures.of(number)
             for number, first, is_fresh in zip(batch.people, batch.firsts, batch.fresh, strict=True)
         ]
-        seen = textured_windows(batch.windows, textures, place, batch.colours)
+        seen = textured_windows(batch.windows, textures, device, batch.colours)
         pictures = seen.pictures.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             residuals = self.network.window(pictures, self._default_states(len(textures)))
@@ -461,7 +457,7 @@ def reenact(task: Reenactment) -> Rows:
     drawing = read_drawing(task.clip.data, task.clip.row.speaker)
     surface = surface_of(drawing)
     bank = read_windows(task.clip, 2, surface).bank
-    speech = read_speech(task.clip.data, [FrameSpan(task.clip.row, 0, bank.num_frames)])
+    speech = read_speech(task.clip.data, [ClipSpan(task.clip.row, 0, bank.num_frames)])
     job = PersonalizeJob(bank=replace(bank, speech=speech), drawing=drawing, weights=task.weights, num_threads=task.threads)
 
     def actor(*, train: bool) -> tuple[Float32, ActorAppearance]:
@@ -498,7 +494,7 @@ def reenact(task: Reenactment) -> Rows:
     }
 
 
-SPEC: Final = ExportSpec(
+SPEC: Final = RendererExportSpec(
     name="everyone", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=REFERENCE_SIZE
 )
 

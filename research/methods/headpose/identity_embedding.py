@@ -34,7 +34,7 @@ from services.render.renderers.headpose.identity_features import EMBEDDING, Iden
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How well pairs of the same person are told from pairs of two people.
+    """Scores that tell pairs of the same person from pairs of two people.
 
     Attributes:
         area: area under the ROC curve, pictures as filmed.
@@ -119,7 +119,7 @@ _CHECK_FRAMES: Final = 600
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbeddingRecipe:
-    """How the embedding is trained.
+    """Recipe of the embedding's training.
 
     Attributes:
         loop: length, pace and machinery.
@@ -203,7 +203,6 @@ class EmbeddingTraining(Supervised[EmbeddingBatch]):
     """Training of the embedding, one class a person.
 
     Args:
-        recipe: all settings.
         device: where this process computes.
         people: the people to learn from.
         held_out: people of the checks; the embedding does not learn from them.
@@ -241,10 +240,10 @@ class EmbeddingTraining(Supervised[EmbeddingBatch]):
 
     def losses(self, batch: EmbeddingBatch) -> dict[str, Tensor]:
         """Return the cross-entropy of the angular margin."""
-        place = self.device.torch_device
-        labels = torch.from_numpy(batch.labels).to(place)
-        features = self.module.get_submodule("network")(to_tensor(batch.pictures, place))
-        # In float32: a cosine near 1 has too few digits in bfloat16.
+        device = self.device.torch_device
+        labels = torch.from_numpy(batch.labels).to(device)
+        features = self.module.get_submodule("network")(to_tensor(batch.pictures, device))
+        # The loss is computed in float32: a cosine near 1 has too few digits in bfloat16.
         with self.device.autocast(bfloat16=False):
             logits = self.module.get_submodule("head")(features.float(), labels)
             return {"total": F.cross_entropy(logits, labels)}

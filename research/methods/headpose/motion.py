@@ -1,25 +1,16 @@
-"""The network of `headpose` that can be trained.
+"""Training of `headpose` (headpose paper, Sec. 3.2): configurations, batches, losses, the trainable network, and export.
 
-Configurations of the training of `headpose`.
-
-Sequences of speech with their expression and head pose, and the closed-form filter from windows to expression.
-
-Losses of headpose Eq. 2, over usable frames.
+A batch has sequences of speech with their expression and head pose. The losses over usable frames are Eq. 2:
 
 L = mean (beta - beta~)^2 + .2 mean (p - p~)^2 + .01 mean (p~(t+1) - p~(t))^2 + .0001 mean (beta~(t+1) - beta~(t))^2
 
-Constants of `headpose` beside the network: how the training speakers' heads and the signals of their speech move.
-
-Correlations of head poses: with the sound, and of predicted with true angles.
-
-The network of `headpose` in PyTorch over whole clips, and the correlation of its poses.
-
-Training of the network of `headpose` (headpose paper, Sec. 3.2).
+Constants beside the network tell how the training speakers' heads and the signals of their speech move. Reports have correlations
+of head poses: with the sound, and of predicted with true angles.
 
 The closed-form filter is fitted first and is the baseline that the network must beat: at step 0 the network answers little more
 than the filter. The best step is selected on held-out clips.
 
-Export of `headpose`: audio_to_head_motion.onnx, head_motion_constants.safetensors and the sheet audio_to_head_motion.json.
+The export writes audio_to_head_motion.onnx, head_motion_constants.safetensors and the sheet audio_to_head_motion.json.
 
 The exported network makes one step of the LSTM per call; the LSTM's state is an input and an output. The expression is not
 exported, because the mouth comes from the speech map. Parity of PyTorch and ONNX Runtime is measured over a sequence of steps.
@@ -44,9 +35,9 @@ from torch import Tensor
 
 from research.motion.basis import ExpressionSpace
 from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_chances, clips_of, frame_weights, tensors
-from research.motion.export import Delivery, ExportSpec, admit, open_run, write_onnx
+from research.motion.export import Delivery, MotionExportSpec, admit, open_run, write_onnx
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, pearson, scores_by_group, selection_score
-from research.motion.ridge import Filter, Fitted, RidgeSums, distance_penalty
+from research.motion.ridge import Filter, RidgeFit, RidgeSums, distance_penalty
 from research.motion.run_files import load_network
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
@@ -70,21 +61,28 @@ from services.motion.predictors.headpose.head_motion import (
     relative_poses,
     symmetric_root,
 )
-from services.motion.predictors.headpose.network import CHANNELS, NUM_HEARD, Head, HeadposeConfig, HeadposeNetwork, HeadposeOutput
+from services.motion.predictors.headpose.network import (
+    CHANNELS,
+    NUM_HEARD,
+    HeadposeConfig,
+    HeadposeNetwork,
+    HeadposeOutput,
+    PoseNetwork,
+)
 from services.motion.predictors.headpose.predictor import (
     NUM_COEFFICIENTS,
     HeadposeModel,
     cepstra,
-    heard_before,
-    heard_clip,
-    heard_rows,
+    input_before,
+    input_rows,
+    network_input,
 )
 from services.motion.style import Style, measure_mouth
 from services.motion.types import NUM_PHONES, ROWS_PER_FRAME, SpeechFeatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights:
+class HeadposeLossWeights:
     """Weights of Eq. 2, as in the paper. The weight of the expression is 1."""
 
     pose: float = 0.2
@@ -99,7 +97,6 @@ class HeadposeTrainingConfig:
     Attributes:
         network: sizes. A look-ahead `network.ahead` other than 2 is an ablation, which is not exported.
         heard: what the network hears: cepstra, content rows (phones and energies), or both. Only `both` is exported.
-        losses: weights of the losses.
         loop: length and pace.
         optimiser: rates.
         batch_size: sequences a batch.
@@ -111,7 +108,7 @@ class HeadposeTrainingConfig:
 
     network: HeadposeConfig = field(default_factory=HeadposeConfig)
     heard: Literal["mfcc", "phones", "both"] = "both"
-    losses: LossWeights = field(default_factory=LossWeights)
+    losses: HeadposeLossWeights = field(default_factory=HeadposeLossWeights)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=600, check_every=100, seed=1))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
     batch_size: Annotated[int, Field(ge=1)] = 12
@@ -146,7 +143,7 @@ class HeadposeClip:
     """One clip, ready to be drawn from.
 
     Attributes:
-        rows: float32 [T, 4, 64], see inputs.heard_rows.
+        rows: float32 [T, 4, 64], see inputs.input_rows.
         expression: float32 [T, E], see expression_space.ExpressionTarget.
         pose: float32 [T, 6], relative pose about the clip's mean, in units of the speaker's spread.
         usable: bool [T].
@@ -177,20 +174,19 @@ def prepare(clip: TrainingClip, space: ExpressionSpace, spread: Float64) -> Head
     """Prepare a clip with its targets.
 
     Args:
-        clip: the clip.
         space: bases of mouths and of expression.
         spread: float64 [6], see pose_spread.
     """
     target = space.target(clip.mouth_landmarks, clip.usable)
     pose = np.clip(clip_poses(clip) / spread, -3.0, 3.0)
-    return HeadposeClip(heard_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
+    return HeadposeClip(input_rows(clip.features), target.coefficients, pose.astype(np.float32), clip.usable, clip.apart)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadposeFilter:
     """Filters from windows to expression, over the channels that they hear (bool [64])."""
 
-    fitted: Fitted
+    fitted: RidgeFit
     channels: Bool
     config: HeadposeConfig
 
@@ -206,7 +202,6 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
     """Fit a ridge regression from windows to expression, see ridge.distance_penalty. All clips are read.
 
     Args:
-        clips: training clips.
         space: bases of mouths and of expression.
         config: length of the window, exponent of the speakers' weights, strength of the penalty.
         channels: bool [64], channels that are heard. The other channels get the weight zero.
@@ -217,7 +212,7 @@ def fit_filter(clips: Clips, space: ExpressionSpace, config: HeadposeTrainingCon
     sums = RidgeSums(CHANNELS * config.network.window, len(space.expression.typical_spread))
     for clip, weight in zip(clips, frame_weights(clips.rows, config.speaker_exponent), strict=True):
         target = space.target(clip.mouth_landmarks, clip.usable)
-        rows = heard_rows(clip.features) * channels
+        rows = input_rows(clip.features) * channels
         add_to(sums, rows, target.coefficients, clip.usable, float(weight), config.network, apart=clip.apart)
     return HeadposeFilter(solved(sums, config.filter_strength, config.network, channels), channels, config.network)
 
@@ -236,7 +231,7 @@ def _inputs(rows: Float32, config: HeadposeConfig) -> Float32:
     return windows.reshape(len(windows), -1)
 
 
-def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> Fitted:
+def solved(sums: RidgeSums, strength: float, config: HeadposeConfig, channels: Bool) -> RidgeFit:
     """Return the filters of the sums.
 
     Args:
@@ -271,7 +266,6 @@ class HeadposeSampler:
         clips: training clips. They are read when they are drawn.
         space: bases of mouths and of expression.
         linear: filters, of which the network corrects the shared one.
-        config: settings.
     """
 
     def __init__(self, clips: Clips, space: ExpressionSpace, linear: HeadposeFilter, config: HeadposeTrainingConfig) -> None:
@@ -310,7 +304,7 @@ class HeadposeSampler:
             pose.append(clip.pose[part])
             usable.append(clip.usable[part].astype(np.float32))
             held += len(rows[-1])
-        window = np.concatenate([heard_before(config.past), *rows])
+        window = np.concatenate([input_before(config.past), *rows])
         ends = [np.concatenate(parts)[:length] for parts in (expression, pose, usable)]
         assert ends[1].shape == (length, POSE_SIZE)
         return window, ends[0], ends[1], ends[2]
@@ -326,7 +320,7 @@ class HeadposeLosses(NamedTuple):
     expression_step: Tensor
 
 
-def headpose_loss(expression: Tensor, pose: Tensor, batch: HeadposeBatch[Tensor], weights: LossWeights) -> HeadposeLosses:
+def headpose_loss(expression: Tensor, pose: Tensor, batch: HeadposeBatch[Tensor], weights: HeadposeLossWeights) -> HeadposeLosses:
     """Return the loss of Eq. 2: squared errors, and squared changes of the prediction from frame to frame, over usable frames.
 
     Args:
@@ -366,7 +360,6 @@ def headpose_constants(clips: Clips, mouth: LandmarkBasis, poses: Poses) -> dict
     """Return the arrays of the constants' file by name, see HeadposeModel and RhythmConstants.
 
     Args:
-        clips: training clips.
         mouth: landmark basis of the style, in which rest mouths are measured.
         poses: the trained network's own head poses over a whole clip.
 
@@ -487,7 +480,6 @@ def angle_correlation(poses: Float64, clip: TrainingClip, part: slice) -> dict[s
 
     Args:
         poses: float64 [T, 6], predicted head poses of the whole clip.
-        clip: the clip.
         part: frames that count.
     """
     seen = clip.usable[part]
@@ -515,7 +507,7 @@ class TorchHeadpose:
     def raw(self, features: SpeechFeatures) -> HeadposeOutput:
         """Return the network's own answer for a clip of T frames, on the CPU: [1, T, ...]."""
         config = self._network.config
-        rows = heard_clip(features, config.past, config.ahead) * self._channels
+        rows = network_input(features, config.past, config.ahead) * self._channels
         zero = torch.zeros(1, config.hidden, device=self._device)
         answer = self._network(torch.from_numpy(rows.astype(np.float32))[None].to(self._device), zero, zero)
         return HeadposeOutput(*(value.cpu() for value in answer))
@@ -618,10 +610,10 @@ _SMALL: Final = 256
 """Arrays with fewer numbers stay float32."""
 
 
-def spec_of(config: HeadposeConfig) -> ExportSpec:
+def spec_of(config: HeadposeConfig) -> MotionExportSpec:
     """Return the description of a network."""
     state = (1, config.hidden)
-    return ExportSpec(
+    return MotionExportSpec(
         name=Path(HeadposeModel.network_file).stem,
         inputs={"window": (1, config.window, ROWS_PER_FRAME, NUM_HEARD), "h": state, "c": state},
         outputs=("pose", "next_h", "next_c"),
@@ -645,7 +637,7 @@ def store_as_half(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def measure_sequence(network: HeadposeNetwork, path: Path, spec: ExportSpec) -> float:
+def measure_sequence(network: HeadposeNetwork, path: Path, spec: MotionExportSpec) -> float:
     """Return the largest difference between PyTorch over a whole sequence and ONNX Runtime step by step, on random rows."""
     config = network.config
     rng = np.random.default_rng(spec.seed)
@@ -662,11 +654,10 @@ def measure_sequence(network: HeadposeNetwork, path: Path, spec: ExportSpec) -> 
     return largest
 
 
-def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
+def export(run: Path, out: Path, spec: MotionExportSpec | None = None) -> list[Path]:
     """Export the network with its constants, or nothing.
 
     Args:
-        run: folder of the run.
         out: folder of weights. Its landmark basis must be the basis that the run was trained on.
         spec: description of the network. None: see spec_of.
 
@@ -692,7 +683,7 @@ def export(run: Path, out: Path, spec: ExportSpec | None = None) -> list[Path]:
     load_network(network, opened.kept)
     _round_as_stored(network)
     with Delivery(out) as delivery:
-        path = write_onnx(Head(network), delivery.folder, spec)
+        path = write_onnx(PoseNetwork(network), delivery.folder, spec)
         store_as_half(path)
         onnx.checker.check_model(str(path))
         difference = measure_sequence(network, path, spec)

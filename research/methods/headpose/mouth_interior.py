@@ -35,7 +35,7 @@ _CONTRAST: Final = 1.6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MouthInteriorRecipe:
-    """How the mean is taken.
+    """Recipe of the mean.
 
     Attributes:
         loop: no steps.
@@ -81,7 +81,6 @@ class MouthInteriorTraining(Training[None]):
     """The mean over people, as a training without steps.
 
     Args:
-        recipe: all settings.
         device: not used: all is computed on the CPU.
     """
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from research.methods.headpose import identity_embedding, mouth_interior
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
     DrawnClip,
@@ -230,7 +230,7 @@ class HeadposeWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeadposeRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         memory_learning_rate: learning rate of the spatial features' layer.
@@ -282,7 +282,6 @@ class HeadposeTrainer(Trainer[HeadposeRecipe, HeadposeNetwork, DrawnBatch, Headp
     As footnote 5 says, memory and generator take turns: first the threshold triplet loss and the memory's items, then the GAN.
 
     Args:
-        recipe: all settings.
         inputs: device, source of batches, held-out clips and features.
         perceptual: network of the memory's queries.
         identity: the identity embedding.
@@ -530,7 +529,7 @@ def reenact(task: Reenactment) -> Rows:
     }
 
 
-SPEC: Final = ExportSpec(
+SPEC: Final = RendererExportSpec(
     name="headpose", weights=WEIGHTS, load=load, inputs=picture_and_state(PICTURE_CHANNELS), extra_state=KEYS_STATE_SIZE
 )
 

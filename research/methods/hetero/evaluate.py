@@ -15,7 +15,7 @@ import numpy as np
 
 from research.motion.clips import TrainingClip, footage_of
 from research.motion.evaluate import Variant, evaluate, evaluation_parser, extra_features
-from research.motion.protocol import Encode, Fold, groups_of
+from research.motion.protocol import ClipFold, Encode, groups_of
 from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32
@@ -41,23 +41,23 @@ def upper_landmarks(data: TrainSet, row: ClipRow) -> Float32:
     return np.stack(frames)[max(0, -row.lag_frames) :]
 
 
-class _Person:
+class _PoseStyles:
     """Styles of clips with their own pose landmarks."""
 
     def __init__(self, data: TrainSet, models: MotionModels) -> None:
         self._data, self._models = data, models
         self._rows = {row.name: row for row in data.rows}
 
-    def footage(self, clip: TrainingClip, fold: Fold) -> Footage:
+    def footage(self, clip: TrainingClip, fold: ClipFold) -> Footage:
         """Return the enrolment part of a fold with pose landmarks."""
         upper = upper_landmarks(self._data, self._rows[clip.name])[: len(clip)]
         return replace(footage_of(clip, fold.enrolment), pose_landmarks=upper[fold.enrolment])
 
-    def encode(self, clip: TrainingClip, fold: Fold) -> Style:
+    def encode(self, clip: TrainingClip, fold: ClipFold) -> Style:
         """Return the style of a fold's enrolment part."""
         return PREDICTOR.encode_style(self.footage(clip, fold), self._models)
 
-    def refine(self, clip: TrainingClip, fold: Fold) -> Style:
+    def refine(self, clip: TrainingClip, fold: ClipFold) -> Style:
         """Return the personalised style. Clips that enrol on themselves are only encoded."""
         style, part = self.encode(clip, fold), fold.enrolment
         if part == fold.test:
@@ -77,7 +77,7 @@ def main() -> int:
     arguments = evaluation_parser(__doc__).parse_args()
     models, data = MotionModels(arguments.weights), TrainSet(arguments.data)
     groups, model = groups_of(data, extra_features(PREDICTOR)), HeteroModel.of(models)
-    person = _Person(data, models)
+    person = _PoseStyles(data, models)
     compared = [
         Variant("full", person.encode),
         Variant("personalized", person.refine),

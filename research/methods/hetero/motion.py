@@ -1,20 +1,14 @@
-"""The network of `hetero` that can be trained.
+"""Training of the landmark generator of `hetero` (Xie et al. 2021, Sec. 3.2) on heterogeneous sources, and its export.
 
-Losses of the landmark generator: of landmarks, the same on what the teacher names, and the names of the phones.
-
-Configurations of the training of `hetero`.
-
-The generator of `hetero` in PyTorch over whole clips, and the vectors of the mean speaker.
-
-Training of the landmark generator of `hetero` (Xie et al. 2021, Sec. 3.2) on heterogeneous sources.
+The losses are: of landmarks, of landmarks that the teacher of speech without pictures names, and of the names of the phones.
 
 One step sees clips with a face, whether their pixels are good or not, and speech without pictures. Clips with a face teach
 landmarks (Eq. 2). Both kinds teach the mel encoder the names of the phones, and the generator what a linear filter expects of these
-phones, or of the states (teacher.py).
+phones, or of the states (speech_data.py).
 
 The best step is selected on held-out clips by the correlation of opening and lip width.
 
-Export of `hetero`: hetero_generator.onnx, hetero_person.onnx, hetero_constants.safetensors and the sheet hetero.json.
+The export writes hetero_generator.onnx, hetero_person.onnx, hetero_constants.safetensors and the sheet hetero.json.
 """
 
 from __future__ import annotations
@@ -31,13 +25,19 @@ from pydantic import Field, TypeAdapter
 from torch import Tensor
 from torch.nn import functional
 
-from research.methods.hetero.speech_data import Batch, BatchConfig, BatchSampler, TeacherConfig, fit_teacher, mean_pose_landmarks
+from research.methods.hetero.speech_data import (
+    HeteroBatch,
+    HeteroBatchConfig,
+    HeteroBatchSampler,
+    TeacherConfig,
+    fit_teacher,
+    mean_pose_landmarks,
+)
 from research.motion.basis import STYLE_BASIS, basis_digest, style_basis
 from research.motion.clips import Clips, TrainingClip, clips_of
-from research.motion.export import Delivery, ExportSpec, admit, measure_parity, open_run, write_onnx
-from research.motion.losses import LandmarkLoss
-from research.motion.losses import LossWeights as LandmarkWeights
-from research.motion.protocol import Fold, Groups, NoStyleCode, Scores, checked_groups, evaluate_clip, summary
+from research.motion.export import Delivery, MotionExportSpec, admit, measure_parity, open_run, write_onnx
+from research.motion.losses import LandmarkLoss, LandmarkLossWeights
+from research.motion.protocol import ClipFold, Groups, NoStyleCode, Scores, checked_groups, evaluate_clip, summary
 from research.motion.run_files import load_network
 from research.motion.training import PredictorTraining
 from research.training.networks import Opening, TrainableNetwork
@@ -57,8 +57,8 @@ from services.motion.predictors.hetero.predictor import (
     REFERENCE_FRAMES,
     SERVED,
     WINDOW,
-    heard_clip,
-    heard_shape,
+    input_shape,
+    network_input,
     person_of,
 )
 from services.motion.speech_states import STATES
@@ -67,7 +67,7 @@ from services.motion.types import NUM_POINTS, SpeechFeatures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LossWeights(LandmarkWeights):
+class HeteroLossWeights(LandmarkLossWeights):
     """Weights of the parts of the loss. The paper's is L1 of landmarks (Eq. 2)."""
 
     taught: float = 0.2
@@ -85,14 +85,14 @@ class GeneratorLoss:
         device: device of the tensors.
     """
 
-    def __init__(self, basis: LandmarkBasis, weights: LossWeights, device: torch.device) -> None:
+    def __init__(self, basis: LandmarkBasis, weights: HeteroLossWeights, device: torch.device) -> None:
         self._landmarks = LandmarkLoss(basis, weights, device)
         self._components = torch.tensor(basis.components, device=device)
         self._point_weights = torch.tensor(point_weights() / point_weights().mean(), device=device)
         self._typical = torch.tensor(basis.typical_spread, device=device)
         self._weights = weights
 
-    def __call__(self, generated: Generated, batch: Batch[Tensor]) -> dict[str, Tensor]:
+    def __call__(self, generated: Generated, batch: HeteroBatch[Tensor]) -> dict[str, Tensor]:
         """Return the parts of the loss, scalars, with their weighted sum as `total`."""
         parts = self._landmarks(generated.coefficients, batch)._asdict()
         size = torch.linalg.vector_norm(batch.spread, dim=1) / torch.linalg.vector_norm(self._typical)
@@ -112,7 +112,6 @@ class HeteroTrainingConfig:
     Attributes:
         network: sizes.
         batches: drawing and augmentation.
-        losses: weights of the losses.
         teacher: settings of the teacher of speech without pictures.
         loop: length and pace.
         optimiser: rates.
@@ -120,8 +119,8 @@ class HeteroTrainingConfig:
     """
 
     network: HeteroConfig = field(default_factory=HeteroConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    batches: HeteroBatchConfig = field(default_factory=HeteroBatchConfig)
+    losses: HeteroLossWeights = field(default_factory=HeteroLossWeights)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=300, check_every=100))
     optimiser: OptimiserSettings = field(
@@ -135,14 +134,14 @@ CONFIGS: Final = {
     # The paper's spectrogram in place of the speech encoder's states, for comparison. The stage cannot serve it.
     "paper": HeteroTrainingConfig(
         network=HeteroConfig(heard="paper"),
-        batches=BatchConfig(seen=8),
-        losses=LossWeights(velocity=0.5, opening=0.0, correlation=0.0, closure=0.0, taught=1.0, phones=1.0),
+        batches=HeteroBatchConfig(seen=8),
+        losses=HeteroLossWeights(velocity=0.5, opening=0.0, correlation=0.0, closure=0.0, taught=1.0, phones=1.0),
         loop=LoopSettings(steps=2400, check_every=400),
     ),
-    # Wav2Lip (Prajwal et al. 2020), whose spectrum encoder the paper takes over: up to 512 channels.
+    # The paper takes over the spectrum encoder of Wav2Lip (Prajwal et al. 2020), which has up to 512 channels.
     "large": HeteroTrainingConfig(
         network=HeteroConfig(channels=(64, 128, 256), embedding=512, decoder_channels=64),
-        batches=BatchConfig(seen=64, heard=64, frames=50, reference_frames=32),
+        batches=HeteroBatchConfig(seen=64, heard=64, frames=50, reference_frames=32),
         loop=LoopSettings(steps=100_000, check_every=2000, patience=10, workers=8, bfloat16=True),
         optimiser=OptimiserSettings(learning_rate=1e-3, warm_up_steps=1000, averaging=0.999),
         statistics_clips=2000,
@@ -175,7 +174,7 @@ class TorchHetero:
         reference, upper = self._network.person(*given)
         return reference[0].cpu().numpy(), upper[0].cpu().numpy()
 
-    def encode(self, clip: TrainingClip, fold: Fold) -> Style:
+    def encode(self, clip: TrainingClip, fold: ClipFold) -> Style:
         """Return the style of a fold's enrolment part, see protocol.Encode."""
         mouths, usable = clip.mouth_landmarks[fold.enrolment], clip.usable[fold.enrolment]
         style = encode_style(mouths, usable, self._basis, NoStyleCode())
@@ -185,7 +184,7 @@ class TorchHetero:
     @torch.no_grad()
     def coefficients(self, features: SpeechFeatures, person: tuple[Float32, Float32]) -> Float32:
         """Return the generator's answer to a clip, float32 [T, K] in units of the spread; `person` is as `person` returns it."""
-        inputs = (heard_clip(features, self._network.config.heard), *person)
+        inputs = (network_input(features, self._network.config.heard), *person)
         speech, reference, pose = (torch.from_numpy(each)[None].to(self._device) for each in inputs)
         answer: Float32 = self._network(speech, reference, pose)[0].cpu().numpy()
         return answer
@@ -209,7 +208,7 @@ _MEAN_CLIPS: Final = 200
 """Most clips that the mean speaker is measured on."""
 
 
-class HeteroTraining(PredictorTraining[Batch[Float32]]):
+class HeteroTraining(PredictorTraining[HeteroBatch[Float32]]):
     """Training of the landmark generator."""
 
     def __init__(self, opening: Opening) -> None:
@@ -227,7 +226,7 @@ class HeteroTraining(PredictorTraining[Batch[Float32]]):
         fitted_on = clips.chosen(config.statistics_clips, config.loop.seed)
         speech = [row for row in data.of("train") if not row.has_face] if config.batches.heard else []
         teacher = fit_teacher(fitted_on, self._basis, config.teacher, heard)
-        sampler = BatchSampler(data, clips, speech, self._basis, teacher, config.batches)
+        sampler = HeteroBatchSampler(data, clips, speech, self._basis, teacher, config.batches)
         torch.manual_seed(config.loop.seed)
         network = HeteroNetwork(config.network)
         if heard != "paper":
@@ -240,7 +239,7 @@ class HeteroTraining(PredictorTraining[Batch[Float32]]):
         super().__init__(config, opening.device, clips, network, sampler)
         self.clips = (*self.clips, *speech)
 
-    def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
+    def losses(self, batch: HeteroBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of GeneratorLoss."""
         network = self.module
         assert isinstance(network, HeteroNetwork)
@@ -296,16 +295,16 @@ _TOLERANCE: Final = 2e-4
 _PARITY_RUNS: Final = 16
 
 
-def specs(config: HeteroConfig) -> tuple[ExportSpec, ExportSpec]:
+def specs(config: HeteroConfig) -> tuple[MotionExportSpec, MotionExportSpec]:
     """Return the descriptions of the generator and of the encoders of the person."""
     limits: dict[str, Any] = {"tolerance": _TOLERANCE, "parity_runs": _PARITY_RUNS}
     vector = (1, config.embedding)
-    speech = (1, WINDOW, *heard_shape(config.heard))
-    generator = ExportSpec(
+    speech = (1, WINDOW, *input_shape(config.heard))
+    generator = MotionExportSpec(
         name=GENERATOR, inputs={"speech": speech, "reference": vector, "pose": vector}, outputs=("coefficients",), **limits
     )
     shown = {"mouths": (1, None, NUM_POINTS, 3), "pose": (1, NUM_UPPER, 3)}
-    person = ExportSpec(name=PERSON, inputs=shown, outputs=("reference", "pose_vector"), **limits)
+    person = MotionExportSpec(name=PERSON, inputs=shown, outputs=("reference", "pose_vector"), **limits)
     return generator, person
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
 from research.render.people import People, PeopleSettings
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
@@ -82,14 +82,14 @@ def discriminator_outputs(discriminator: PatchDiscriminator, pictures: Tensor) -
     return DiscriminatorOutputs(scores, features)
 
 
-def feature_matching_loss(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+def feature_matching_loss(drawn: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """Return the mean over layers of the mean absolute difference of features, in units of the real features' mean magnitude.
 
     Args:
-        made: features of drawn pictures.
+        drawn: features of drawn pictures.
         real: features of footage, without gradient.
     """
-    pairs = zip(made, real, strict=True)
+    pairs = zip(drawn, real, strict=True)
     return torch.stack([(got - want).abs().mean() / want.abs().mean().clamp_min(1e-3) for got, want in pairs]).mean()
 
 
@@ -233,7 +233,7 @@ class HeteroWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeteroRecipe(Recipe):
-    """How the prior is trained; see Recipe. In the second phase, `batch` counts sequences of consecutive frames.
+    """Recipe of the prior's training. In the second phase, `batch` counts sequences of consecutive frames.
 
     The landmark translator needs no sound, so the training takes all footage with sharp pixels, most of it close-ups.
 
@@ -343,7 +343,9 @@ def reenact(task: Reenactment) -> Rows:
     }
 
 
-SPEC: Final = ExportSpec(name="hetero", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_CHANNELS), extra_state=STATE_SIZE)
+SPEC: Final = RendererExportSpec(
+    name="hetero", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_CHANNELS), extra_state=STATE_SIZE
+)
 
 
 def _open(opening: Opening) -> HeteroTrainer:

@@ -1,16 +1,14 @@
-"""Batches of stretches for the generator of `hetero`: clips with a face and speech without pictures, side by side.
+"""Data for the generator of `hetero`: clips with a face, with or without good pixels, and speech without pictures.
 
-Random changes of relative mel spectra: other voices, microphones, rooms and noise than the few of the training set.
+Relative mel spectra are changed at random: other voices, microphones, rooms and noise than the few of the training set.
 
-The teacher of speech without pictures: a linear filter from speech to landmark coefficients, in closed form.
+The teacher of speech without pictures is a linear filter from speech to landmark coefficients, in closed form.
 
 Heterogeneous sources are the point of Xie et al. 2021 (Sec. 1): the landmark generator also learns from data without good pictures.
 Speech alone has no landmarks, so a filter names them: a ridge regression over the training clips with a face, from the states of
 the speech encoder, or from the audio stage's posteriorgram and band energies if the generator hears the paper's spectrogram.
 Narrow corpora have a filter of their own beside the shared filter (research.motion.ridge), and only the shared filter
 teaches.
-
-What the generator learns from: clips with a track (with or without good pixels), and speech without pictures.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from services.common.face.landmarks import NUM_UPPER, mouth_opening, pose_landma
 from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT, bilabial_probability, content_rows, silence
 from services.motion.predictors.hetero.network import FILTER_REACH, PHONES_AFTER, PHONES_BEFORE, SHRINKS
-from services.motion.predictors.hetero.predictor import QUIET, WINDOW, WINDOW_PAST, Heard, relative_mel
+from services.motion.predictors.hetero.predictor import QUIET, WINDOW, WINDOW_PAST, SpeechInput, relative_mel
 from services.motion.speech_states import STATES, neighbours, silent_states, states_of
 from services.motion.style import measure_mouth
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME, SpeechFeatures
@@ -127,14 +125,13 @@ class Teacher:
     Attributes:
         shared: filter of all footage, from [T, I] to [T, K] in units of the person's spread.
         apart: by narrow corpus, the filter to add, see RidgeSums.
-        config: settings.
         heard: input of the generator.
     """
 
     shared: Filter
     apart: Mapping[str, Filter]
     config: TeacherConfig
-    heard: Heard
+    heard: SpeechInput
 
     def answer(self, features: SpeechFeatures, content: Float32) -> Float32:
         """Return what the teacher expects of speech: coefficients float32 [T, K] in units of the spread.
@@ -158,7 +155,7 @@ class Teacher:
         return neighbours(states_of(features), FILTER_REACH, FILTER_REACH).reshape(len(features), -1)
 
 
-def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: Heard) -> Teacher:
+def fit_teacher(clips: Clips, basis: LandmarkBasis, config: TeacherConfig, heard: SpeechInput) -> Teacher:
     """Fit the teacher to clips with a face. All clips are read."""
     num_coefficients = len(basis.typical_spread)
     if heard != "paper":
@@ -190,7 +187,7 @@ LABEL_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PaddedClip:
     """One clip of T frames with PAD frames of silence at both ends: F = T + 2 PAD.
 
     Attributes:
@@ -226,7 +223,7 @@ class Source:
     pose: Float32
 
 
-def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: LandmarkBasis, teacher: Teacher) -> Source:
+def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: LandmarkBasis, teacher: Teacher) -> PaddedClip:
     """Return a clip with a face.
 
     Raises:
@@ -238,7 +235,7 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     opening = mouth_opening(clip.mouth_landmarks)
     low, high = np.percentile(opening[clip.usable], [8, 90])
     closed = (bilabial_probability(clip.features) > 0.5) & clip.usable & (opening < low + 0.2 * (high - low))
-    return Source(
+    return PaddedClip(
         mel=_padded(relative_mel(clip.features), QUIET),
         phones=_phone_targets(clip.features, _labels(data, row), begin),
         states=_framed(_states(clip.features, teacher)),
@@ -256,7 +253,7 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     )
 
 
-def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Teacher) -> Source:
+def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Teacher) -> PaddedClip:
     """Return a clip of speech without a face.
 
     Raises:
@@ -268,7 +265,7 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
     features = SpeechFeatures(posteriorgram, mel, speaking, dict(zip(extra, states, strict=True)))
     frames = len(features) + 2 * PAD
     size = len(basis.typical_spread)
-    return Source(
+    return PaddedClip(
         mel=_padded(relative_mel(features), QUIET),
         phones=_phone_targets(features, _labels(data, row), 0),
         states=_framed(_states(features, teacher)),
@@ -316,7 +313,6 @@ def _phone_targets(features: SpeechFeatures, labels: UInt8 | None, begin: int) -
     """Return the target of each row with the silence around the clip, float32 [4 F, 40].
 
     Args:
-        features: of the clip.
         labels: phone labels of the clip's rows before its lag was taken out; None: there are none.
         begin: first frame of the labels that the features keep.
     """
@@ -344,13 +340,13 @@ ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig:
+class HeteroBatchConfig:
     """Settings of drawing stretches.
 
     Attributes:
         seen: stretches of clips with a face.
-        heard: stretches of speech without pictures; 0 is the ablation without heterogeneous sources.
-        frames: frames of a stretch that are answered.
+        heard: spans of speech without pictures; 0 is the ablation without heterogeneous sources.
+        frames: frames of a span that are answered.
         reference_frames: mouths that the reference encoder sees.
         speaker_exponent: a speaker with m frames is drawn in proportion to m to this power.
         speed_range: factors on the tempo.
@@ -368,7 +364,7 @@ class BatchConfig:
     noise: SpectrumNoise = SpectrumNoise()
 
 
-class Batch(NamedTuple, Generic[ArrayT]):
+class HeteroBatch(NamedTuple, Generic[ArrayT]):
     """N stretches of T answered frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
@@ -401,9 +397,9 @@ class Batch(NamedTuple, Generic[ArrayT]):
     reference: ArrayT
     pose: ArrayT
 
-    def on(self, device: torch.device) -> Batch[Tensor]:
+    def on(self, device: torch.device) -> HeteroBatch[Tensor]:
         """Return the batch as tensors on a device."""
-        return Batch(*tensors(self, device))
+        return HeteroBatch(*tensors(self, device))
 
 
 def heard_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
@@ -414,27 +410,31 @@ def heard_chances(rows: Sequence[ClipRow], exponent: float) -> Float64:
     return np.array([row.weight * row.frames * frames[row.speaker] ** (exponent - 1.0) for row in rows], np.float64)
 
 
-class BatchSampler:
+class HeteroBatchSampler:
     """Sampler of batches. The same generator state gives the same batch.
 
     Args:
-        data: the training set.
         clips: training clips with a face. They are read when they are drawn.
         speech: rows of speech without a face; may be empty.
         basis: landmark basis of the style.
         teacher: teacher of speech without pictures.
-        config: settings.
     """
 
     def __init__(
-        self, data: TrainSet, clips: Clips, speech: Sequence[ClipRow], basis: LandmarkBasis, teacher: Teacher, config: BatchConfig
+        self,
+        data: TrainSet,
+        clips: Clips,
+        speech: Sequence[ClipRow],
+        basis: LandmarkBasis,
+        teacher: Teacher,
+        config: HeteroBatchConfig,
     ) -> None:
         self._config, self._clips, self._speech = config, clips, tuple(speech)
         self._hears = teacher.heard
-        self._seen: BoundedCache[int, Source] = BoundedCache(
+        self._seen: BoundedCache[int, PaddedClip] = BoundedCache(
             lambda place: seen_source(data, clips.rows[place], clips[place], basis, teacher), array_bytes
         )
-        self._heard: BoundedCache[int, Source] = BoundedCache(
+        self._heard: BoundedCache[int, PaddedClip] = BoundedCache(
             lambda place: heard_source(data, self._speech[place], basis, teacher), array_bytes
         )
         self._draw_seen = Draw(clip_chances(clips.rows, config.speaker_exponent))
@@ -443,16 +443,16 @@ class BatchSampler:
         for place, row in enumerate(clips.rows):
             self._places.setdefault(row.speaker, []).append(place)
 
-    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+    def draw(self, rng: np.random.Generator) -> HeteroBatch[Float32]:
         """Draw one batch."""
-        rows = [self._stretch(rng, self._seen[place], place) for place in (self._draw_seen(rng) for _ in range(self._config.seen))]
+        rows = [self._span(rng, self._seen[place], place) for place in (self._draw_seen(rng) for _ in range(self._config.seen))]
         if self._draw_heard is not None:
             for _ in range(self._config.heard):
                 # Speech without pictures is shown with any person, because the teacher answers for everyone alike.
-                rows.append(self._stretch(rng, self._heard[self._draw_heard(rng)], self._draw_seen(rng)))
-        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+                rows.append(self._span(rng, self._heard[self._draw_heard(rng)], self._draw_seen(rng)))
+        return HeteroBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
-    def _stretch(self, rng: np.random.Generator, source: Source, person: int) -> tuple[Array, ...]:
+    def _span(self, rng: np.random.Generator, source: PaddedClip, person: int) -> tuple[Array, ...]:
         config = self._config
         length = config.frames + SHRINKS
         speed = float(np.exp(rng.uniform(*np.log(config.speed_range))))

@@ -43,7 +43,7 @@ _NEVER_CLOSED: Final = -30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class TrainingPart:
     """A part of the split `train`.
 
     Attributes:
@@ -84,15 +84,15 @@ class Measurement:
     lmd_ratio: float
 
 
-def parts_of(speakers: Sequence[str], seed: int) -> Iterator[Part]:
+def parts_of(speakers: Sequence[str], seed: int) -> Iterator[TrainingPart]:
     """Yield the parts of both axes for a seed. The axis of minutes needs no second seed."""
     order = np.random.default_rng(seed).permutation(sorted(speakers))
     counts = sorted({*range(STEP, len(order), STEP), len(order)})
     # All speakers are the same part for every seed.
     for count in counts if seed == 0 else counts[:-1]:
-        yield Part(axis="speakers", seed=seed, chosen=frozenset(order[:count].tolist()), share=1.0)
+        yield TrainingPart(axis="speakers", seed=seed, chosen=frozenset(order[:count].tolist()), share=1.0)
     for share in SHARES if seed == 0 else ():
-        yield Part(axis="minutes", seed=0, chosen=frozenset(speakers), share=share)
+        yield TrainingPart(axis="minutes", seed=0, chosen=frozenset(speakers), share=share)
 
 
 def cut(clip: TrainingClip, share: float) -> TrainingClip:
@@ -102,11 +102,12 @@ def cut(clip: TrainingClip, share: float) -> TrainingClip:
     return replace(clip, usable=usable)
 
 
-def measure(part: Part, clips: Clips, held_out: dict[str, Sequence[TrainingClip]], models: MotionModels) -> list[Measurement]:
+def measure(
+    part: TrainingPart, clips: Clips, held_out: dict[str, Sequence[TrainingClip]], models: MotionModels
+) -> list[Measurement]:
     """Fit the map of files on a part, and return the scores by group.
 
     Args:
-        part: the part.
         clips: the clips of the split `train`.
         held_out: clips of the other splits, by split.
         models: the motion stage's networks, for styles and the basis.

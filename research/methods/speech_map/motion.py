@@ -36,7 +36,7 @@ from research.motion.clips import (
     with_lag_fraction,
 )
 from research.motion.evaluate import OFF
-from research.motion.protocol import ClipResult, Fold, closed_threshold, evaluate_clip, people_and_means, served_mouths
+from research.motion.protocol import ClipFold, ClipScores, closed_threshold, evaluate_clip, people_and_means, served_mouths
 from research.motion.ridge import SPEAKER_EXPONENT, STRENGTH, fit_states_filter, mouth_target
 from research.training.command import command_line, data_parser
 from research.training.run_folder import write_fitted
@@ -231,8 +231,8 @@ def judged(clips: Sequence[tuple[SpeechMapModel, TrainingClip]], way: Way, model
     )
 
 
-def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionModels) -> ClipResult:
-    def encode(clip: TrainingClip, fold: Fold) -> Style:
+def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionModels) -> ClipScores:
+    def encode(clip: TrainingClip, fold: ClipFold) -> Style:
         part = fold.enrolment
         style = encode_style(clip.mouth_landmarks[part], clip.usable[part], models.basis, models)
         if not way.personal or part == fold.test:

@@ -1,24 +1,19 @@
-"""The network of `ugc` that can be trained.
+"""Training of `ugc`: the dominance prior, batches, style encoder, content encoder and decoder, and export.
 
-The dominance prior: what each phone does to the mouth over time, fitted in closed form.
+The dominance prior tells what each phone does to the mouth over time. It is fitted in closed form, and the networks are trained on
+top of the prior.
 
 Coarticulation by dominance functions (Cohen and Massaro 1993): every phone pulls the mouth towards its target with a time course
 that overlaps the neighbours' time courses. Here the time courses are free: a linear filter of nine frames per channel, from a
 ridge regression over the training clips with balanced speakers. Unlike a network, the filter cannot learn a corpus by heart. The
 network corrects the prior.
 
-Batches of windows for the network of `ugc`: speakers are balanced, speech and motion are augmented together.
-
-Configurations of the training of `ugc`.
-
-The network of `ugc` in PyTorch over whole clips, and the style code of the mean speaker.
-
-Training of the networks of `ugc`: style encoder, content encoder and decoder on top of a prior in closed form.
+Batches have balanced speakers, and speech and motion are augmented together.
 
 The best step is selected on held-out clips (other sentences, and speakers that were never trained on) by the correlation of opening
 and lip width.
 
-Export of `ugc`: motion.onnx, style_encoder.onnx, and the basis and the mean speaker in the shared constants.
+The export writes motion.onnx, style_encoder.onnx, and the basis and the mean speaker in the shared constants.
 
 Runs of other predictors are measured in this basis. So they are trained again on the run (`dubstage train NETWORK --using
 ugc_motion=RUN`), and exported into the folder after the run: their exports check the basis.
@@ -50,8 +45,8 @@ from research.motion.clips import (
     rows_between,
     tensors,
 )
-from research.motion.export import PARITY_RUNS, TOLERANCE, ExportSpec, SharedExport, export_shared
-from research.motion.losses import LandmarkLoss, LossWeights
+from research.motion.export import PARITY_RUNS, TOLERANCE, MotionExportSpec, SharedExport, export_shared
+from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import Scores, checked_groups, scores_by_group
 from research.motion.ridge import Filter, RidgeSums
 from research.motion.run_files import load_network, read_best
@@ -65,7 +60,7 @@ from services.common.face.landmarks import mouth_opening
 from services.motion.basis import LandmarkBasis
 from services.motion.features import NUM_CONTENT, bilabial_probability, content_before
 from services.motion.predictors.ugc.network import StyleEncoder, UgcConfig, UgcNetwork
-from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD, WINDOW_PAST, heard_clip
+from services.motion.predictors.ugc.predictor import WINDOW, WINDOW_AHEAD, WINDOW_PAST, network_input
 from services.motion.style import Style, StyleCode, measure_mouth
 from services.motion.types import ROWS_PER_FRAME, SpeechFeatures
 
@@ -90,7 +85,6 @@ class Prior:
         weight: float32 [K, 176, width] (channel = row * 44 + content channel).
         bias: float32 [K].
         apart: by narrow corpus, the filter to add, see RidgeSums.
-        config: settings.
     """
 
     weight: Float32
@@ -133,7 +127,7 @@ ArrayT = TypeVar("ArrayT", bound=Float32 | Tensor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchConfig(ContentAugmentation):
+class UgcBatchConfig(ContentAugmentation):
     """Settings of drawing and augmenting windows."""
 
     batch_size: Annotated[int, Field(ge=1)] = 48
@@ -145,7 +139,7 @@ class BatchConfig(ContentAugmentation):
     """Noise of the rest mouth, in units of the spread."""
 
 
-class Batch(NamedTuple, Generic[ArrayT]):
+class UgcBatch(NamedTuple, Generic[ArrayT]):
     """N windows of W frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
@@ -170,9 +164,9 @@ class Batch(NamedTuple, Generic[ArrayT]):
     closed_opening: ArrayT
     alone: ArrayT
 
-    def on(self, device: torch.device) -> Batch[Tensor]:
+    def on(self, device: torch.device) -> UgcBatch[Tensor]:
         """Return the batch as tensors on a device."""
-        return Batch(*tensors(self, device))
+        return UgcBatch(*tensors(self, device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +207,16 @@ def _prepare(clip: TrainingClip, basis: LandmarkBasis, prior: Prior) -> _Prepare
     )
 
 
-class BatchSampler:
+class UgcBatchSampler:
     """Sampler of batches. The same generator state gives the same batch.
 
     Args:
         clips: training clips. They are read when they are drawn.
         basis: landmark basis of the style.
         prior: the prior that the network corrects.
-        config: settings.
     """
 
-    def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: BatchConfig) -> None:
+    def __init__(self, clips: Clips, basis: LandmarkBasis, prior: Prior, config: UgcBatchConfig) -> None:
         self._clips: BoundedCache[int, _Prepared] = BoundedCache(lambda place: _prepare(clips[place], basis, prior), array_bytes)
         self._draw = Draw(clip_chances(clips.rows, config.speaker_exponent))
         self._speaker_of = [row.speaker for row in clips.rows]
@@ -232,10 +225,10 @@ class BatchSampler:
             self._places.setdefault(speaker, []).append(place)
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> Batch[Float32]:
+    def draw(self, rng: np.random.Generator) -> UgcBatch[Float32]:
         """Draw one batch."""
         rows = [self._window(rng) for _ in range(self._config.batch_size)]
-        return Batch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+        return UgcBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
     def _window(self, rng: np.random.Generator) -> tuple[Array, ...]:
         config = self._config
@@ -278,16 +271,14 @@ class UgcTrainingConfig:
     Attributes:
         network: sizes.
         batches: drawing and augmentation.
-        losses: weights of the losses.
-        prior: settings of the prior.
         loop: length and pace.
         optimiser: rates.
         statistics_clips: most clips that basis and prior are fitted to.
     """
 
     network: UgcConfig = field(default_factory=UgcConfig)
-    batches: BatchConfig = field(default_factory=BatchConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
+    batches: UgcBatchConfig = field(default_factory=UgcBatchConfig)
+    losses: LandmarkLossWeights = field(default_factory=LandmarkLossWeights)
     prior: PriorConfig = field(default_factory=PriorConfig)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1200, check_every=200))
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(learning_rate=1.5e-3))
@@ -296,10 +287,11 @@ class UgcTrainingConfig:
 
 CONFIGS: Final = {
     "default": UgcTrainingConfig(),
-    # AdaIN-VC (Chou et al. 2019): 128 channels, a style code of 128, a ConvBank of 128 channels each for the widths 1 to 8.
+    # The sizes are those of AdaIN-VC (Chou et al. 2019): 128 channels, a style code of 128, a ConvBank of 128 channels each for the
+    # widths 1 to 8.
     "large": UgcTrainingConfig(
         network=UgcConfig(channels=128, style_size=128, bank_channels=128, bank_widths=tuple(range(1, 9))),
-        batches=BatchConfig(batch_size=256),
+        batches=UgcBatchConfig(batch_size=256),
         loop=LoopSettings(steps=100_000, check_every=2000, patience=10, workers=8, bfloat16=True),
         optimiser=OptimiserSettings(learning_rate=1e-3, warm_up_steps=1000, averaging=0.999),
         statistics_clips=2000,
@@ -323,7 +315,7 @@ class TorchUgc:
     @torch.no_grad()
     def __call__(self, features: SpeechFeatures, style: Style) -> Float32:
         """Predict mouths before constraints, see protocol.Predict."""
-        windows = torch.from_numpy(heard_clip(features)).to(self._device).unfold(0, WINDOW, 1).permute(0, 3, 1, 2)
+        windows = torch.from_numpy(network_input(features)).to(self._device).unfold(0, WINDOW, 1).permute(0, 3, 1, 2)
         modulation = torch.tensor(style.modulation, device=self._device)[None].expand(len(windows), -1, -1, -1)
         coefficients = self._network(windows, modulation)
         offsets = self._basis.reconstruct(coefficients[:, WINDOW_PAST].cpu().numpy() * style.spread)
@@ -349,7 +341,7 @@ _CODE_CLIPS: Final = 200
 """Most clips that the mean speaker's style code is measured on."""
 
 
-class UgcTraining(PredictorTraining[Batch[Float32]]):
+class UgcTraining(PredictorTraining[UgcBatch[Float32]]):
     """Training of the style translation network (UGC paper, Sec. III-A)."""
 
     def __init__(self, opening: Opening) -> None:
@@ -363,9 +355,9 @@ class UgcTraining(PredictorTraining[Batch[Float32]]):
         torch.manual_seed(config.loop.seed)
         network, prior = UgcNetwork(config.network), fit_prior(chosen, self._basis, config.prior)
         network.set_prior(torch.from_numpy(prior.weight), torch.from_numpy(prior.bias))
-        super().__init__(config, opening.device, clips, network, BatchSampler(clips, self._basis, prior, config.batches))
+        super().__init__(config, opening.device, clips, network, UgcBatchSampler(clips, self._basis, prior, config.batches))
 
-    def losses(self, batch: Batch[Float32]) -> dict[str, Tensor]:
+    def losses(self, batch: UgcBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of LandmarkLoss."""
         network = self.module
         assert isinstance(network, UgcNetwork)
@@ -418,15 +410,17 @@ class _Encode(nn.Module):
         return code, self.encoder.modulate(code)
 
 
-def specs(config: UgcConfig) -> tuple[ExportSpec, ExportSpec]:
+def specs(config: UgcConfig) -> tuple[MotionExportSpec, MotionExportSpec]:
     """Return the descriptions of the style encoder and of the motion network."""
     limits: dict[str, Any] = {"tolerance": TOLERANCE, "parity_runs": PARITY_RUNS}
     modulation = (1, config.num_modulated, 2, config.channels)
-    encoder = ExportSpec(
+    encoder = MotionExportSpec(
         name="style_encoder", inputs={"coefficients": (1, None, config.num_coefficients)}, outputs=("code", "modulation"), **limits
     )
     content = (1, WINDOW, ROWS_PER_FRAME, NUM_CONTENT)
-    motion = ExportSpec(name="motion", inputs={"content": content, "modulation": modulation}, outputs=("coefficients",), **limits)
+    motion = MotionExportSpec(
+        name="motion", inputs={"content": content, "modulation": modulation}, outputs=("coefficients",), **limits
+    )
     return encoder, motion
 
 

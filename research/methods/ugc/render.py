@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from research.render.batches import BatchSource, random_colours
-from research.render.export import ExportSpec, picture_and_state
+from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out
 from research.render.people import PeopleSettings
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
@@ -78,7 +78,6 @@ class UgcSource(BatchSource[UgcBatch]):
         """Return a batch of consecutive frames and single examples, always the same for the same seed, step and index.
 
         Args:
-            step: step of the training.
             index: number of the batch within the step.
             num_single: number of single examples.
             num_sequence: number of consecutive frames of one clip.
@@ -144,7 +143,7 @@ def read_textured(clip: Clip, num_frames: int) -> HeldOut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UgcRecipe(Recipe):
-    """How the prior is trained; see Recipe.
+    """Recipe of the prior's training.
 
     Attributes:
         batch: single examples beside the sequence, per batch in the second phase.
@@ -266,7 +265,7 @@ def reenact(task: Reenactment) -> Rows:
     return {"texture": lambda: base_faces(clip), "prior": prior, PERSONALISED: personalised}
 
 
-SPEC: Final = ExportSpec(name="ugc", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_PICTURE_CHANNELS))
+SPEC: Final = RendererExportSpec(name="ugc", weights=WEIGHTS, load=load, inputs=picture_and_state(NUM_PICTURE_CHANNELS))
 
 
 def _open(opening: Opening) -> UgcTrainer:

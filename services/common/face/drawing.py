@@ -311,7 +311,6 @@ class IdentityDrawing:
 
         Args:
             identity: identity of FitIdentity.
-            model: the morphable model of the identity.
             backend: rasteriser.
 
         Raises:

@@ -64,7 +64,7 @@ class MorphableModels:
         return load_model(path, landmarks, texture)
 
     def _path(self, name: str) -> Path | None:
-        # A name, never a path: files outside the folder cannot be named.
+        # This is a name, never a path: files outside the folder cannot be named.
         if self._folder is None or not _NAME.fullmatch(name) or not self._folder.is_dir():
             return None
         found = [path for path in sorted(self._folder.iterdir()) if name in {path.name, path.stem}]

@@ -354,7 +354,7 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int,
         mouth: float32 [F, 59, 3], head space.
         index: int64 [F], strictly increasing; neighbours in time differ by 1.
         max_frames: largest number of frames to keep.
-        length: frames of a stretch, at least 1.
+        length: frames of a span, at least 1.
 
     Raises:
         Cancelled: the current call is over.
@@ -367,7 +367,7 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int,
     if not len(ends) or max_frames < length:
         return _farthest(lips, max_frames)
     kept = np.zeros(len(index), dtype=bool)
-    # Distances to the kept frames, updated stretch by stretch: F x 80 numbers per step.
+    # The distances to the kept frames are updated span by span: F x 80 numbers per step.
     nearest = np.abs(lips - np.median(lips, axis=0)).mean(axis=1) + 1e6
     while True:
         check_not_cancelled()

@@ -72,7 +72,6 @@ class MouthFilm:
         """Find the inner lips and the chin.
 
         Args:
-            model: a morphable model.
             neutral: float64 [V, 3], the person's neutral face in head space.
 
         Raises:
@@ -104,16 +103,16 @@ class MouthFilm:
         return points, np.clip(places, 0.0, 1.0)
 
 
-def _landmarks(model: MorphableModel, wanted: tuple[int, ...]) -> LandmarkSet:
+def _landmarks(model: MorphableModel, numbers: tuple[int, ...]) -> LandmarkSet:
     known = model.landmark_set("mediapipe")
     row_of = {int(number): row for row, number in enumerate(known.mediapipe)}
-    missing = [number for number in wanted if number not in row_of]
+    missing = [number for number in numbers if number not in row_of]
     if missing:
         raise InvalidRequest(
             f"the morphable model {model.name!r} has no points for MediaPipe's landmarks {missing}: its mouth cannot be closed",
             field="identity",
         )
-    return known.select([row_of[number] for number in wanted])
+    return known.select([row_of[number] for number in numbers])
 
 
 TEXTURE_SIZE: Final = 256

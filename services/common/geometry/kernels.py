@@ -2,7 +2,7 @@
 
 Nothing is written beside the sources, unless the user has no other folder that can be written.
 
-The rasteriser's kernels compute coverage, z-buffer and interpolation on one processor core.
+The kernels of the rasteriser compute coverage, z-buffer and interpolation on one processor core.
 
 Coverage is exact. An edge function (twice the signed area of the triangle of edge and pixel centre) is a difference of two
 products. A value near zero is computed again with the rounding errors of both products (Dekker 1971, the error-free product that

@@ -90,7 +90,7 @@ def estimate_light(colours: Array, albedo: Array, normals: Array, weights: Array
     """
     xp = array_module(colours)
     basis = shading_basis(normals)
-    # One weighted system per channel: rows albedo * basis, right-hand side colours.
+    # Each channel has one weighted system: rows albedo * basis, right-hand side colours.
     rows = albedo.mT[..., :, :, None] * basis[..., None, :, :]
     weighted = rows if weights is None else rows * weights[..., None, :, None]
     normal = weighted.mT @ rows

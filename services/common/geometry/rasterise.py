@@ -1,4 +1,4 @@
-"""The rasteriser: the triangle that every pixel shows, the barycentrics inside the triangle, and the depth.
+"""The rasteriser: the triangle that every pixel shows, the barycentrics inside the triangle, the depth, and a drawn surface.
 
 The definition, which the tests write out per pixel over all triangles:
 
@@ -16,7 +16,7 @@ The definition, which the tests write out per pixel over all triangles:
   (nothing is clipped: a face that reaches behind the camera loses whole triangles); with cull="back", triangles that turn clockwise
   on screen. A triangle that turns counter-clockwise has its right-handed normal (b - a) x (c - a) towards the camera.
 
-Texture space is the point of the surface that a texel shows, and the texture's value at a point of the surface.
+A texture is sampled at the point of the surface that a pixel shows.
 
 Texture coordinates: u to the right and v **down**, 0..1 over the whole texture, so texel (row, column) is centred at
 ((column + 0.5) / width, (row + 0.5) / height). Files with v up (OBJ) are turned round when they are loaded.

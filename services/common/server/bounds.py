@@ -39,7 +39,7 @@ _FOREIGN: Final[Mapping[str, bounds_pb2.Bounds]] = {
     "google.longrunning.DeleteOperationRequest.name": _NAME,
     "google.longrunning.CancelOperationRequest.name": _NAME,
     "google.longrunning.WaitOperationRequest.name": _NAME,
-    # 10,000 years, as google/protobuf/duration.proto says.
+    # google/protobuf/duration.proto allows 10,000 years.
     "google.protobuf.Duration.seconds": bounds_pb2.Bounds(min=-315_576_000_000, max=315_576_000_000),
     "google.protobuf.Duration.nanos": bounds_pb2.Bounds(min=-999_999_999, max=999_999_999),
 }

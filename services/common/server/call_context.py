@@ -1,6 +1,6 @@
 """Context of a call: the caller's tenant, identity, deadline, memory, and reported values, for handlers and worker threads.
 
-A tenant is a customer of one installation. This module needs no gRPC.
+A tenant is a customer of one installation. The module imports no gRPC.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def fingerprint_of(token: str, key: bytes) -> str:
 
 
 def current_caller() -> Caller:
-    """Return who calls. Outside of calls, and for work that belongs to nobody: the default tenant without a token."""
+    """Return the caller. Outside of calls, and for work of no caller: the default tenant without a token."""
     return _current_caller.get()
 
 

@@ -104,7 +104,6 @@ class StageClient:
 
         Args:
             method: method of a stub.
-            request: the message.
             timeout_s: time allowed to each attempt.
             policy: how to try again; None: the default policy.
 
@@ -173,7 +172,6 @@ class StageClient:
 
         Args:
             method: method of a stub.
-            request: the message.
             timeout_s: time allowed to the whole stream.
 
         Raises:
@@ -326,7 +324,6 @@ class _RenewedChannel(grpc.aio.Channel):
     """Channel over TLS that is made anew when a TLS file changes. Running calls end on the channel that they began on.
 
     Args:
-        files: the TLS files.
         make: makes a channel with the content of the files.
         grace_s: seconds that running calls have to end after a change.
     """

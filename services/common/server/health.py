@@ -36,7 +36,7 @@ MAX_REQUEST_BYTES: Final = 4 << 10
 REQUEST_S: Final = 5.0
 """Seconds within which the request of a health call must have arrived."""
 
-# The field's tag and length, then the name. Protobuf keeps fields that it does not know, and they count too.
+# The bytes are the field's tag and length, then the name. Protobuf keeps fields that it does not know, and they count too.
 _MAX_USED_BYTES: Final = 3 + MAX_NAME_BYTES
 # Requests of health calls that the port of the calls reads at the same time: of all callers, and of one client address. gRPC has
 # one largest message for all methods of a port, so a request that is being read may take as much memory as a message of frames.
@@ -49,7 +49,7 @@ _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-# In quotes: the class is generic in the type stubs only.
+# The type is in quotes: the class is generic in the type stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
@@ -99,7 +99,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """
         await self._check_size(request, context)
         host = _host(context)
-        await self._check_room(host, context)
+        await self._check_space(host, context)
         changed = asyncio.Event()
         self._watches[changed] = host
         shown = None
@@ -122,7 +122,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         if (num_bytes := request.ByteSize()) > _MAX_USED_BYTES:
             await _refuse(_too_long(num_bytes), context, self._stage)
 
-    async def _check_room(self, host: str, context: Context) -> None:
+    async def _check_space(self, host: str, context: Context) -> None:
         if len(self._watches) >= MAX_WATCHES:
             text = f"{MAX_WATCHES} callers watch the health of this server, and no more may; ask with Check, or watch later"
             await _refuse(Overloaded(text, retry_after_s=_RETRY_S), context, self._stage)

@@ -4,7 +4,7 @@ From outside in: log context, trace span and metrics; error mapping; bearer toke
 bounds; the handler. All before the message is decided by the headers of the call, before gRPC reads a message from the caller.
 Health checks have rules of their own (`services.common.server.health`). Reflection has few slots of its own.
 
-The report of a call is its log context and one log line, a trace span, and metrics.
+For each call the interceptor reports a log context, one log line, a trace span, and metrics.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _log = structlog.stdlib.get_logger("dubstage.rpc")
 
 
 class Outcome:
-    """How a call ended: the name of its gRPC status code, and the error where there was one."""
+    """End of a call: the name of its gRPC status code, and the error where there was one."""
 
     def __init__(self) -> None:
         self.code = "OK"
@@ -212,7 +212,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         async def answer(_: object, context: Context) -> Any:
             async with self._call(method, context, streams) as (call, requests):
                 response = await behaviour(requests if streams else await requests.only(), context)
-                # Encoded inside the call: an answer that is too large is an error like any other.
+                # The answer is encoded inside the call: an answer that is too large is an error like any other.
                 data = encode(response)
                 _count_sent(response, call)
                 return data
@@ -220,8 +220,8 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _streaming(self, behaviour: Any, method: str, encode: Callable[[Any], bytes], streams: bool) -> Any:
-        # A coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is free at
-        # once. A generator would stay suspended.
+        # This is a coroutine that writes, not a generator: a cancelled call then ends inside the coroutine, and the call's place is
+        # free at once. A generator would stay suspended.
         async def answer(_: object, context: Context) -> None:
             async with self._call(method, context, streams) as (call, requests):
                 responses = behaviour(requests if streams else await requests.only(), context)

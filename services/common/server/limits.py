@@ -25,7 +25,7 @@ LEAST_COMPUTED_SECONDS: Final = 1.0
 _SAMPLE_SECONDS: Final = 1.0
 
 
-class Spent(NamedTuple):
+class ResourceUse(NamedTuple):
     """Seconds of a window, summed over all work that waited and over all work that was computed."""
 
     waited_s: float
@@ -52,9 +52,9 @@ class Load:
         self._queued = 0
         self._running = 0
         self._at = clock()
-        self._total = Spent(0.0, 0.0)
-        # Totals at earlier times: at most one per second, and one from before the window.
-        self._history: deque[tuple[float, Spent]] = deque([(self._at, self._total)])
+        self._total = ResourceUse(0.0, 0.0)
+        # These are totals at earlier times: at most one per second, and one from before the window.
+        self._history: deque[tuple[float, ResourceUse]] = deque([(self._at, self._total)])
 
     @property
     def queued(self) -> int:
@@ -82,7 +82,7 @@ class Load:
         """Note that running work has ended."""
         self._change(running=-1)
 
-    def lately(self) -> Spent:
+    def lately(self) -> ResourceUse:
         """Return the seconds waited and computed in the last WINDOW_SECONDS, or since the beginning where that is shorter."""
         with self._lock:
             now = self._clock()
@@ -90,8 +90,10 @@ class Load:
             begin = now - WINDOW_SECONDS
             (time_a, a), (time_b, b) = self._history[0], self._history[1] if len(self._history) > 1 else (now, self._total)
             share = min(1.0, max(0.0, (begin - time_a) / (time_b - time_a))) if time_b > time_a else 0.0
-            before = Spent(a.waited_s + share * (b.waited_s - a.waited_s), a.computed_s + share * (b.computed_s - a.computed_s))
-            return Spent(self._total.waited_s - before.waited_s, self._total.computed_s - before.computed_s)
+            before = ResourceUse(
+                a.waited_s + share * (b.waited_s - a.waited_s), a.computed_s + share * (b.computed_s - a.computed_s)
+            )
+            return ResourceUse(self._total.waited_s - before.waited_s, self._total.computed_s - before.computed_s)
 
     def _change(self, *, queued: int = 0, running: int = 0) -> None:
         with self._lock:
@@ -101,7 +103,7 @@ class Load:
 
     def _advance(self, now: float) -> None:
         passed = now - self._at
-        self._total = Spent(self._total.waited_s + self._queued * passed, self._total.computed_s + self._running * passed)
+        self._total = ResourceUse(self._total.waited_s + self._queued * passed, self._total.computed_s + self._running * passed)
         self._at = now
         if now - self._history[-1][0] >= _SAMPLE_SECONDS:
             self._history.append((now, self._total))

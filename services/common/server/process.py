@@ -73,7 +73,6 @@ def run_stage(settings: StageSettings, stage: str, build: Callable[[StageSetting
     """Run a stage until a signal ends the process, and return the exit code.
 
     Args:
-        settings: settings of the process.
         stage: name for logs.
         build: composes the stage's server; called inside the running event loop.
     """

@@ -156,7 +156,6 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
     """Serve metrics in threads. Return a function that ends the server.
 
     Args:
-        registry: the metrics.
         host: address to listen on.
         port: port to listen on.
 
@@ -179,9 +178,9 @@ def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> Callable
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# Seconds for the last responses and statuses to leave.
+# The last responses and statuses get these seconds to leave.
 _FLUSH_S = 0.5
-# Seconds between two questions whether the stage serves.
+# The server asks at this interval, in seconds, whether the stage serves.
 _WATCH_S = 0.5
 LIVENESS = "liveness"
 """Health name that is SERVING from the start on. It says that the event loop runs, not that the stage serves."""
@@ -202,7 +201,6 @@ class StageServer:
 
     Args:
         stage: `audio`, `face`, `motion`, `texture`, `render` or `gateway`.
-        settings: settings of the process.
         register: adds the servicers.
         services: full names of the services, such as `dubstage.render.v1alpha1.RenderService`, for health and
             reflection.

@@ -37,7 +37,7 @@ from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encod
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
-# One request per piece: small pieces would cost a remote store more in round trips than in bytes.
+# Each piece is one request: small pieces would cost a remote store more in round trips than in bytes.
 _REMOTE_BYTES = 8 << 20
 _MAX_URI_CHARACTERS: Final = 2048
 OWNER: Final = "dubstage-database.json"
@@ -373,7 +373,8 @@ class ArtefactStore:
         return ArtefactRef(f"{self.url}/{sha256[:2]}/{sha256}", sha256, size_bytes)
 
     def _path(self, uri: str) -> str:
-        # Exactly root/ab/abcd…: no other spelling is accepted, so neither `..` nor a neighbour's prefix leaves the root.
+        # The path is exactly root/ab/abcd…: no other spelling is accepted, so neither `..` nor a neighbour's prefix leaves the
+        # root.
         prefix = f"{self.url}/"
         name = uri.removeprefix(prefix)
         if not uri.startswith(prefix) or not _BLOB_NAME.fullmatch(name):

@@ -203,7 +203,7 @@ def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting:
         remedy = ": pip install 'dubstage-suite[s3]'" if text.startswith("s3://") and isinstance(error, ImportError) else ""
         raise InvalidRequest(f"cannot open {what} {text}: {error}{remedy}", field=setting) from error
     if options:
-        # Set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
+        # The number is set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
         files.retries = S3_ATTEMPTS
     root = str(root).rstrip("/")
     return Backend(

@@ -62,7 +62,6 @@ def copy_card(run: Path, network: Path) -> Path | None:
     A card of an earlier export is removed if the run has no card, since that card tells about another network.
 
     Args:
-        run: folder of the training run.
         network: the ONNX file.
 
     Returns:

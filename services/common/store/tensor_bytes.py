@@ -78,7 +78,7 @@ def encode_arrays(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str,
         if dtype not in _NAME_OF_DTYPE:
             raise TypeError(f"array {name!r}: dtype {array.dtype} cannot be stored")
         little[name] = np.asarray(array, dtype=dtype, order="C")
-    # Widest items first: every array is aligned to its item size without padding, which the format forbids.
+    # The widest items come first: every array is aligned to its item size without padding, which the format forbids.
     order = sorted(little, key=lambda name: (-little[name].itemsize, name))
     header: dict[str, Any] = {_METADATA_KEY: dict(sorted(metadata.items()))} if metadata else {}
     offset = 0

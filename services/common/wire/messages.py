@@ -64,7 +64,7 @@ def from_tensor(
     if not fits or any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
         expected = "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
         raise InvalidRequest(f"{field}: expected shape {expected}, got {list(got)}", field=field)
-    # In Python's integers: a product in 64 bits could overflow.
+    # The product is computed in Python's integers: a product in 64 bits could overflow.
     size = math.prod(got) * required.itemsize
     data = message.data  # each access to a message's bytes copies the bytes
     if len(data) != size or (not size and max(got, default=0) > _MAX_LENGTH):

@@ -66,7 +66,7 @@ OFFSETS_S: Final[Float64] = np.asarray(np.arange(-round(REACH_S / SAMPLE_S), rou
 
 @dataclass(frozen=True, slots=True)
 class SpeakingMotion:
-    """How a person moves the mouth in footage, crop pixels. A dub of the person is compared with these numbers.
+    """Movement of a person's mouth in footage, crop pixels. A dub of the person is compared with these numbers.
 
     Attributes:
         rest_opening: opening at rest: 5th percentile of the opening.
@@ -246,7 +246,7 @@ def silence_opening(opening: Floating, spoken: Bool, frame_s: float, *, rest: fl
 
         mean over stretches of max_t max(0, o_t - rest) / range
 
-    The largest opening of a stretch counts, because the mouth has to be at rest and to stay there. So the length of the silence
+    The largest opening of a span counts, because the mouth has to be at rest and to stay there. So the length of the silence
     does not matter.
 
     Args:

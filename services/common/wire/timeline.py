@@ -94,7 +94,7 @@ def check_times(pts: npt.NDArray[np.int64], time_base: Fraction, field: str) -> 
         )
     if not len(pts):
         return
-    # Bounds first: differences of bounded numbers do not overflow.
+    # Bounds are checked first: differences of bounded numbers do not overflow.
     limit = int(MAX_SPAN_S / time_base)
     far = np.flatnonzero((pts > limit) | (pts < -limit))
     if len(far):

@@ -85,7 +85,7 @@ class Loss(NamedTuple):
     albedo: Float64
 
 
-class Target(NamedTuple):
+class FitTarget(NamedTuple):
     """Picture, landmarks and first pose of one frame.
 
     Attributes:
@@ -136,12 +136,11 @@ class PersonEnergy:
         """Return the albedo of the vertices, float64 [V, 3], for coefficients [A] in standard deviations."""
         return self._mean + self._albedo_basis @ coefficients
 
-    def loss(self, target: Target, frame: FrameUnknowns, albedo: Float64) -> Loss:
+    def loss(self, target: FitTarget, frame: FrameUnknowns, albedo: Float64) -> Loss:
         """Return the loss of one frame and its gradient.
 
         Args:
             target: what the frame shows.
-            frame: the frame's unknowns.
             albedo: float64 [V, 3], albedo of the vertices.
         """
         rotation = matrix_from_axis_angle(frame.turn) @ target.rotation
@@ -162,7 +161,7 @@ class PersonEnergy:
         return Loss(total, photo, land, gradient, shown.albedo)
 
     def _photo(
-        self, target: Target, frame: FrameUnknowns, albedo: Float64, rotation: Float64, scale: float, place: Float64
+        self, target: FitTarget, frame: FrameUnknowns, albedo: Float64, rotation: Float64, scale: float, place: Float64
     ) -> tuple[float, _ColourGradient]:
         """Return L_photo and the weighted gradient."""
         shape = self.shape(frame.expression)
@@ -192,7 +191,7 @@ class PersonEnergy:
         return float(np.abs(difference).sum() / count), _ColourGradient(gradient, by_albedo)
 
     def _land(
-        self, target: Target, frame: FrameUnknowns, rotation: Float64, scale: float, place: Float64
+        self, target: FitTarget, frame: FrameUnknowns, rotation: Float64, scale: float, place: Float64
     ) -> tuple[float, FrameUnknowns]:
         """Return L_land and the weighted gradient."""
         moved = (self._points_basis @ frame.expression.astype(np.float32)).astype(np.float64)
@@ -234,7 +233,7 @@ class _ColourGradient(NamedTuple):
     albedo: Float64
 
 
-def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, place: Float64) -> Target:
+def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, place: Float64) -> FitTarget:
     """Return the target of one frame.
 
     Args:
@@ -245,6 +244,6 @@ def target_of(crop: UInt8, landmarks: Float64, scale: float, rotation: Float64, 
         place: [2 or 3], of the first pose, crop pixels.
     """
     small = cv2.resize(crop, (DRAWN_SIZE, DRAWN_SIZE), interpolation=cv2.INTER_AREA)
-    return Target(
+    return FitTarget(
         small.astype(np.float32), np.asarray(landmarks[:, :2], np.float64), scale, rotation, np.asarray(place[:2], np.float64)
     )

@@ -91,7 +91,6 @@ def placed_face(picture: UInt8, landmarks: Float32, pose: HeadPose) -> PlacedFac
     Args:
         picture: uint8 RGB [H, W, 3].
         landmarks: float32 [478, 3], frame pixels.
-        pose: head pose.
     """
     affine = crop_from_frame(pose)
     placed = np.concatenate([apply_affine(affine, landmarks), landmarks[:, 2:] / np.float32(pose.scale)], 1)
@@ -188,7 +187,6 @@ def fit_frames(
         image: float64 [T, N, 3], tracked landmarks, frame pixels (z in the same unit).
         camera: T cameras to start from. The result's cameras are of the same kind.
         expression: [T, E], expressions to start from; None: zeros.
-        options: options of the fit.
     """
     beta = np.zeros((len(image), face.expression.shape[-1])) if expression is None else expression / face.model.expression_deviation
     parts = [

@@ -150,7 +150,6 @@ class Surface:
 
     Attributes:
         mesh: the model's skin: without eyes and mouth.
-        points: the S points.
         identity: float32 [S, 3, I], basis at the points, one standard deviation per coefficient.
         expression: float32 [S, 3, E], basis at the points, one standard deviation per coefficient.
         albedo_mean: float64 [S, 3].

@@ -82,7 +82,6 @@ def fit_clip(
     Args:
         face: the model's landmarks.
         tracked: float [T, 478, 3], T >= 1, frame pixels, z negative towards the camera.
-        options: options of the frames' fits.
         pinhole: constants of the pinhole camera to fit; None: weak perspective, as in HeadPose.
     """
     image = face.measured(tracked)

@@ -123,7 +123,6 @@ class PhotometricProblem:
         Args:
             face: the model's landmarks.
             surface: surface points of the same model.
-            person: shape from landmarks.
             frames: fits of T frames from landmarks, cameras in crop pixels.
             landmarks: [T, N, 3], crop pixels.
             crops: uint8 [T, 256, 256, 3], RGB.

@@ -25,7 +25,7 @@ _JOINT_RIDGE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Person:
+class _FittedPerson:
     """Person of the stream. Attributes: identity [I]; base: landmarks [N, 3] without expression; mouth: landmarks in the mouth
     area, bool [N]."""
 
@@ -51,7 +51,7 @@ class StreamFitter:
         """
         self._face, self._known, self._colours = face, identity, colours
         self._mouth = np.isin(face.landmarks.mediapipe, MOUTH_AREA)
-        self._people: dict[int, _Person] = {}
+        self._people: dict[int, _FittedPerson] = {}
         self._fits: dict[tuple[int, int], FrameFits] = {}
         self._lights: dict[tuple[int, int], Float64] = {}
 
@@ -59,7 +59,6 @@ class StreamFitter:
         """Take a face of the next frame, in the order of the stream, before `coefficients` is asked for the frame.
 
         Args:
-            face_id: id of the face.
             frame: index of the frame.
             raw: reading of the face.
             picture: the frame, uint8 RGB [H, W, 3].
@@ -79,7 +78,6 @@ class StreamFitter:
         """Return the coefficients of one face in one frame.
 
         Args:
-            face_id: id of the face.
             first_frame: index of the span's first frame.
             span: readings of the face around the frame, without a gap and within the shot.
             centre: position of the frame in the span.
@@ -93,19 +91,19 @@ class StreamFitter:
         lights = [self._lights.get((face_id, first_frame + place)) for place in range(len(span))]
         return self._smoothed(person, fits, lights, span, centre, half_width)
 
-    def _person(self, span: Sequence[RawFace]) -> _Person:
+    def _person(self, span: Sequence[RawFace]) -> _FittedPerson:
         if self._known is not None:
-            return _Person(self._known.identity, self._face.base(self._known.identity, self._known.offset))
+            return _FittedPerson(self._known.identity, self._face.base(self._known.identity, self._known.offset))
         image, camera = self._image(span), weak_perspective_of([raw.pose for raw in span])
         found = coefficients_from_landmarks(
             self._face.model, image, camera, landmarks=self._face.landmarks, weights=self._face.trust, ridge=_JOINT_RIDGE
         )
-        return _Person(found.identity, self._face.base(found.identity))
+        return _FittedPerson(found.identity, self._face.base(found.identity))
 
     def _image(self, span: Sequence[RawFace]) -> Float64:
         return self._face.measured(np.stack([to_frame(raw.head_landmarks, raw.pose) for raw in span]))
 
-    def _fit(self, person: _Person, key: tuple[int, int], raw: RawFace) -> FrameFits:
+    def _fit(self, person: _FittedPerson, key: tuple[int, int], raw: RawFace) -> FrameFits:
         if key not in self._fits:
             self._fits[key] = fit_frames(self._face, person.base, self._image([raw]), weak_perspective_of([raw.pose]))
         return self._fits[key]
@@ -117,7 +115,7 @@ class StreamFitter:
 
     def _smoothed(
         self,
-        person: _Person,
+        person: _FittedPerson,
         fits: list[FrameFits],
         lights: list[Float64 | None],
         span: Sequence[RawFace],

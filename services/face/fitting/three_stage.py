@@ -30,7 +30,7 @@ from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.lighting import estimate_light
 from services.common.geometry.rasterise import Backend, sample_picture
 from services.common.geometry.rotations import matrix_from_axis_angle
-from services.face.fitting.energy import DRAWN_SIZE, FittingWeights, FrameUnknowns, PersonEnergy, Target, target_of
+from services.face.fitting.energy import DRAWN_SIZE, FitTarget, FittingWeights, FrameUnknowns, PersonEnergy, target_of
 from services.face.fitting.frames import FrameFits, fit_frames, placed_face
 from services.face.fitting.model import ModelLandmarks, Surface, surface_of
 from services.face.fitting.person import ClipFit
@@ -219,7 +219,6 @@ class ThreeStageFit:
         """Stage 3: return one frame.
 
         Args:
-            frame: the frame's fit to landmarks.
             albedo: float64 [A], of stage 2, standard deviations.
             before: the frame before; None: there is none.
             light: float64 [9, 3], light to start from where there is no frame before; None: estimated from the frame.
@@ -238,14 +237,14 @@ class ThreeStageFit:
             state = _stepped(state, adam, self._energy.loss(target, state, colours).frame)
         return self._result(frame, target, state, albedo)
 
-    def _target(self, frame: CropFit) -> Target:
+    def _target(self, frame: CropFit) -> FitTarget:
         return target_of(frame.crop, frame.landmarks, frame.scale, frame.rotation, frame.place)
 
     def _start(self, frame: CropFit, light: Float64) -> FrameUnknowns:
         expression = frame.expression / self._deviation
         return FrameUnknowns(expression, np.zeros(3), np.zeros(1), np.zeros(2), np.asarray(light, np.float64))
 
-    def _first_light(self, frame: CropFit, target: Target, albedo: Float64) -> Float64:
+    def _first_light(self, frame: CropFit, target: FitTarget, albedo: Float64) -> Float64:
         """Return the light that explains the frame's colours best, for an albedo, on the shape from the landmarks."""
         camera = WeakPerspective(np.float64(frame.scale), frame.rotation, np.append(frame.place, 0.0))
         shape, points = self._energy.shape(frame.expression / self._deviation), self._surface.points
@@ -255,7 +254,7 @@ class ThreeStageFit:
         normals = self._surface.normals(shape, camera)
         return np.asarray(estimate_light(seen, points.of(self._energy.albedo(albedo)), normals, trust, ridge=_LIGHT_RIDGE))
 
-    def _result(self, frame: CropFit, target: Target, state: FrameUnknowns, albedo: Float64) -> FittedFrame:
+    def _result(self, frame: CropFit, target: FitTarget, state: FrameUnknowns, albedo: Float64) -> FittedFrame:
         loss = self._energy.loss(target, state, self._energy.albedo(albedo))
         return FittedFrame(
             (state.expression * self._deviation).astype(np.float32),
@@ -367,7 +366,6 @@ class ColouredFrames:
         """Fit a face in the next frame.
 
         Args:
-            face_id: id of the face.
             frame: index of the frame.
             raw: reading of the face.
             picture: the frame, uint8 RGB [H, W, 3].

@@ -45,7 +45,6 @@ def added_style_shapes(present: Container[str], models: MotionModels) -> dict[st
     Args:
         present: names of the arrays that the style artefact holds. Shapes of other arrays are not asked for, so that no network is
             loaded in vain.
-        models: the shared networks.
     """
     declared: dict[str, Shape] = {WIDEST_OPENING: lambda _: (1,), FASTEST_STEP: lambda _: (1,)}
     for predictor in all_predictors():

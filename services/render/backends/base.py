@@ -1,6 +1,6 @@
 """Interface of all backends, and the default backend of a machine. A loaded model takes arrays by name and returns arrays by name.
 
-Default backend of the networks: a committed table from the kind of processor to a backend and a precision.
+The default backend of the networks is a committed table from the kind of processor to a backend and a precision.
 
 The choice changes the bytes of the result. So it depends on the installation and the kind of processor only, never on a
 measurement at run time, and ListModels names it (docs/decisions/0011-backend-per-processor.md has the figures).
@@ -100,7 +100,7 @@ CHOICE_OF_PROCESSOR: Final[dict[Processor, BackendChoice]] = {
     Processor.AMX: BackendChoice("openvino", Precision.BFLOAT16),
     Processor.AVX512_VNNI: PLAIN_CHOICE["cpu"],
     Processor.AVX2: PLAIN_CHOICE["cpu"],
-    # Not measured.
+    # The choices below were not measured.
     Processor.X86: PLAIN_CHOICE["cpu"],
     Processor.ARM: PLAIN_CHOICE["cpu"],
     Processor.OTHER: PLAIN_CHOICE["cpu"],
@@ -199,7 +199,6 @@ def unreadable(backend: str, model: ModelFile, error: Exception) -> ModelNotFoun
 
     Args:
         backend: name of the runtime.
-        model: the exported network.
         error: error of the runtime.
     """
     return ModelNotFound(
@@ -216,7 +215,7 @@ def error_summary(text: str, model: ModelFile) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TritonOptions:
-    """How to use a server.
+    """Address and options of a server.
 
     Attributes:
         url: HOST:PORT of the server's gRPC.

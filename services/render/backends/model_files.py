@@ -60,7 +60,6 @@ class ModelFile:
         weights: weights file in the same folder, which the ONNX file refers to; None: the ONNX file holds all its tensors.
         state_size: length of an actor's state.
         prior_sha256: digest of the weights that the network was exported from; an actor's state fits these weights only.
-        inputs: the network's inputs.
         outputs: the network's outputs, all with a batch axis.
         max_batch_size: largest batch that the network takes.
         box_size: side of the render box, pixels: BOX_SIZE or a whole multiple.

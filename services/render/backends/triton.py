@@ -205,7 +205,7 @@ class _Channel:
         if self._region is None:
             self._region = SharedRegion(size)
             self._register(self._region)
-        region, tensors, wanted = self._region, [], []
+        region, tensors, requested = self._region, [], []
         for spec in model.inputs:
             region.write(inputs[spec.name], offsets[spec.name])
             tensor = triton.InferInput(spec.name, list(spec.shape(rows)), spec.datatype)
@@ -214,8 +214,8 @@ class _Channel:
         for spec in model.outputs:
             output = triton.InferRequestedOutput(spec.name)
             output.set_shared_memory(region.name, spec.num_bytes(rows), offset=offsets[spec.name])
-            wanted.append(output)
-        answer = self._send(model, tensors, wanted)
+            requested.append(output)
+        answer = self._send(model, tensors, requested)
         for spec in model.outputs:
             given = answer.get_output(spec.name)
             if given is None or tuple(given.shape) != spec.shape(rows):

@@ -68,8 +68,6 @@ class ServedModel:
         runtime: runtime that computes the network at the server.
         num_threads: threads of one inference at the server.
         max_batch: most frames in one inference.
-        inputs: the network's inputs.
-        outputs: the network's outputs.
     """
 
     file: ModelFile
@@ -241,11 +239,7 @@ def new_client(url: str) -> Any:
 
 
 class TritonControl:
-    """Model control and probes of one server. Not safe for several threads at once.
-
-    Args:
-        options: options of the backend.
-    """
+    """Model control and probes of one server. Not safe for several threads at once."""
 
     def __init__(self, options: TritonOptions) -> None:
         self._options = options

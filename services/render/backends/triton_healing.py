@@ -67,7 +67,6 @@ class TritonHealer:
     """Loads models, and reloads models that stop computing. Safe for several threads.
 
     Args:
-        options: options of the backend.
         monitor: receives failures and healings.
     """
 
@@ -77,7 +76,7 @@ class TritonHealer:
         self._options = options
         self._monitor = monitor
         self._control = TritonControl(options)
-        # Held during a whole healing: another thread that finds the model dead waits for the end of the healing.
+        # The lock is held during a whole healing: another thread that finds the model dead waits for the end of the healing.
         self._lock = threading.Lock()
         self._served: dict[str, ServedModel] = {}
         self._reloads: Counts[str] = Counts()

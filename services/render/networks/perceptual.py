@@ -39,7 +39,8 @@ class PerceptualOutputs(NamedTuple):
     """Answers of the network about pictures.
 
     Attributes:
-        values: float [B, num_values], landmark coordinates (normalised as in train/perceptual.py), then the blur's sigma in pixels.
+        values: float [B, num_values], landmark coordinates (normalised as in research/render/perceptual.py), then the blur's
+            sigma in pixels.
         speakers: float [B, num_speakers], logits.
     """
 

@@ -50,7 +50,7 @@ class FilmConv(nn.Module):
         shift = state[:, middle : begin + self.state_size, None, None]
         made: Tensor = self.conv(x)
         if self.normalise:
-            # One operator: means that are computed by themselves have other last bits in other batches (ONNX Runtime).
+            # The mean is one operator: means that are computed by themselves have other last bits in other batches (ONNX Runtime).
             made = F.instance_norm(made, eps=1e-5)
         out = made * (1.0 + scale) + shift
         return out if self.linear else F.silu(out)

@@ -52,8 +52,8 @@ def install(home: Path = DEFAULT_HOME) -> Installation:
         BackendUnavailable: pip failed, or this machine has no libpython.
     """
     mark = home / ".ready"
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
-    if not mark.is_file() or mark.read_text(encoding="ascii").strip() != wanted:
+    expected = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
+    if not mark.is_file() or mark.read_text(encoding="ascii").strip() != expected:
         mark.unlink(missing_ok=True)
         _run(sys.executable, "-m", "venv", str(home))
         _run(str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--requirement", str(REQUIREMENTS))
@@ -66,7 +66,7 @@ def install(home: Path = DEFAULT_HOME) -> Installation:
         partial.replace(partial.with_name(stub.name))
         # Triton takes bytecode beside a model.py for a change of the model. The stub ignores PYTHONDONTWRITEBYTECODE.
         (packages / "no_bytecode.pth").write_text("import sys; sys.dont_write_bytecode = True\n", encoding="ascii")
-        mark.write_text(wanted + "\n", encoding="ascii")
+        mark.write_text(expected + "\n", encoding="ascii")
     return find(home)
 
 

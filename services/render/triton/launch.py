@@ -89,7 +89,6 @@ class TritonProcess:
     """Server on free ports of this machine. A context manager: the server ends with the context.
 
     Args:
-        repository: model repository.
         log: file for the server's output.
         home: folder of the installation.
         start_timeout_s: time within which the server must be live, seconds.

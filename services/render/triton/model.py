@@ -35,7 +35,7 @@ class TritonPythonModel:
         version = args["model_version"]
         path = Path(args["model_repository"]) / version / "model.onnx"
         _check_digest(path, parameters.get(f"sha256.{version}"))
-        # Exactly the options of the backend in the process (backends/onnxruntime_backend.py), so that the bytes are the same.
+        # Exactly the options of the backend in the process (backends/onnxruntime.py), so that the bytes are the same.
         options = ort.SessionOptions()
         options.intra_op_num_threads = int(parameters["num_threads"])
         options.inter_op_num_threads = 1

@@ -39,7 +39,7 @@ _TYPES: Final = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RepositorySpec:
-    """How Triton is to run the models.
+    """Options with which Triton runs the models.
 
     Attributes:
         flavour: one of Triton's backends.
@@ -82,7 +82,6 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
 
     Args:
         folder: the repository; created if missing. Other models in the folder stay.
-        weights: folder with exported models.
         spec: how Triton is to run the models.
 
     Raises:

@@ -30,7 +30,7 @@ class BuildStage:
         return dict(word.split("=", 1) for arguments in self.all("LABEL") for word in shlex.split(arguments))
 
     def copied(self) -> list[str]:
-        """What comes from the repository."""
+        """Copies from the repository."""
         copies = [shlex.split(arguments) for arguments in self.all("COPY") if "--from" not in arguments]
         return [source for words in copies for source in words[:-1]]
 
@@ -43,7 +43,7 @@ class Dockerfile:
 
     @property
     def final(self) -> BuildStage:
-        """What the last image is made of: the last build stage, and those that it stands on by name."""
+        """Stages of the last image: the last build stage, and those that it stands on by name."""
         whole = self.stages[-1]
         while below := next((stage for stage in self.stages if stage.name == whole.base), None):
             whole = BuildStage(below.base, whole.name, [*below.instructions, *whole.instructions])

@@ -1,4 +1,4 @@
-"""What `charts/play` makes of the chart's output; the run itself needs podman and the images (docs/images.md)."""
+"""Tests of how `charts/play` changes the chart's output; the run itself needs podman and the images (docs/images.md)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 
 from charts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python
 from charts.play.__main__ import main as play_main
-from charts.play.alone import CHECKOUT
 from charts.play.database import SECRET
+from charts.play.local_installation import CHECKOUT
 from charts.play.manifests import PLAYED, playable, probes, render_chart, servers
 from charts.play.podman import Podman
 from charts.play.replicas import PORTS, STEP, Document
@@ -38,7 +38,7 @@ def pods(documents: list[Document]) -> dict[str, Document]:
 
 
 def variables(pod: Document) -> dict[str, str]:
-    """What the first container finds in its environment; of a variable that stands twice, the last value."""
+    """Return the environment of the first container; a variable that stands twice has its last value."""
     return {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
 
 

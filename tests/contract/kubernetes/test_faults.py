@@ -1,4 +1,4 @@
-"""What goes wrong between the command and the cluster, and what the command says."""
+"""Tests of failures between the command and the cluster, and of the command's messages."""
 
 from __future__ import annotations
 

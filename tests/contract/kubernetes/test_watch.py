@@ -23,7 +23,7 @@ SELECTOR = "dubstage.io/batch=night-1"
 
 
 class Seen:
-    """What a watch in a thread of its own tells."""
+    """Events of a watch in a thread of its own."""
 
     def __init__(self, told: Iterator[Any]) -> None:
         self._queue: queue.Queue[Any] = queue.Queue()
@@ -50,7 +50,7 @@ class Seen:
                 return item
 
     def end(self) -> list[Any]:
-        """What is told until the watch ends."""
+        """Return the events until the watch ends."""
         found = []
         while (item := self._queue.get(timeout=60)) is not None:
             found.append(item)
@@ -175,7 +175,7 @@ def test_a_bookmark_moves_the_version_without_a_change(api: JobApi, cluster: Clu
     assert api.queries("watch")[0]["allowWatchBookmarks"] == "true"
     api.bookmark()
     version = str(api.version)
-    # Of the watches that begin without the bookmark, none has this version.
+    # No watch that begins without the bookmark has this version.
     api.wait_for(lambda: version in {query["resourceVersion"] for query in api.queries("watch")})
     seen.until(lambda jobs: completed(jobs) == "")
     assert all(completed(jobs) == "" for jobs in told)

@@ -25,7 +25,7 @@ from services.motion.convert import FeatureBlock
 from services.motion.features import silence
 from services.motion.grid import Grid
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import StyleStep
 from services.motion.predictor import Predictor, encode_mouths
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
@@ -66,9 +66,9 @@ def toy_style(footage: Footage, models: MotionModels) -> Style:
     return encode_mouths(footage, models).adding(toy_shift=np.array([2.0], np.float32))
 
 
-def toy_personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    yield Step(1, 2, 1.0, None)
-    yield Step(2, 2, 0.5, style.adding(toy_shift=np.array([float(len(features))], np.float32)))
+def toy_personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
+    yield StyleStep(1, 2, 1.0, None)
+    yield StyleStep(2, 2, 0.5, style.adding(toy_shift=np.array([float(len(features))], np.float32)))
 
 
 TOY = Predictor(

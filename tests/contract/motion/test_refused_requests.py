@@ -1,4 +1,4 @@
-"""What the motion stage refuses over the wire, and what it names."""
+"""Tests of the requests that the motion stage refuses over the wire, and of the fields that it names."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtefactStore:
 
 @pytest.fixture(scope="module")
 def address(store: ArtefactStore) -> Iterator[str]:
-    """Where a real server listens, with the models that come with it. The server has a loop of its own, for all tests of a file."""
+    """Address of a real server, with the models that come with it. The server has a loop of its own, for all tests of a file."""
     settings = RenderSettings(
         port=0, artefacts_url=store.url, compute_threads=1, personalize_threads=1, batch_size=2, drain_grace_s=0.0
     )

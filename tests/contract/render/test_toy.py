@@ -1,4 +1,4 @@
-"""What a new renderer may need, over the wire: a renderer and a network of a few lines behind a real server."""
+"""Tests of a new renderer over the wire: a renderer and a network of a few lines behind a real server."""
 
 from __future__ import annotations
 

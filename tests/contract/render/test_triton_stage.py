@@ -209,7 +209,7 @@ async def test_what_cannot_be_healed_is_not_serving_until_it_can(
                 pass
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert heals(server, "failed") >= 1
-        # What needs no network is answered all the while.
+        # Calls that need no network are answered all the while.
         assert (await stub.ListModels(pb.ListModelsRequest())).models[0].backend == "triton/onnxruntime"
         if hangs:
             psutil.Process(triton.pid).resume()

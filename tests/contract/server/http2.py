@@ -48,7 +48,6 @@ class HalfSender:
         """Connect to HOST:PORT.
 
         Args:
-            address: of the server.
             source: address of this machine that the connection comes from.
         """
         host, _, port = address.rpartition(":")

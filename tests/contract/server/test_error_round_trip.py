@@ -87,7 +87,7 @@ async def test_error_arrives_as_it_was_raised(echo: Any, kind: str, example: err
     assert vars(caught.value) == {**vars(example), "stage": "echo"}
     assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
     assert caught.value.__cause__.code().name == example.code
-    # What was answered before the failure in mid-stream has arrived.
+    # The answers before the failure in mid-stream have arrived.
     assert client.received == ([b"first"] if kind in {"Download", "Stream"} else [])
 
 

@@ -1,4 +1,4 @@
-"""What no handler ever sees: bytes that are no message, messages that are too large, and fields out of their bounds."""
+"""Tests of requests that reach no handler: bytes that are no message, too large messages, and fields out of their bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server's metrics port says, on a real server under real load."""
+"""Tests of a server's metrics port, on a real server under real load."""
 
 from __future__ import annotations
 

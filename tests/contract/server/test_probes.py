@@ -1,4 +1,4 @@
-"""What probes ask a real server: liveness from the start on, and health on a plain port beside TLS."""
+"""Tests of the probes of a real server: liveness from the start on, and health on a plain port beside TLS."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ONCE = RetryPolicy(max_attempts=1)
 
 
 def both(*servers: StageServer) -> Any:
-    """What `echo.connect` takes as a server, with the addresses of several."""
+    """Server for `echo.connect`, with the addresses of several."""
     return type("Replicas", (), {"address": "ipv4:" + ",".join(server.address for server in servers)})()
 
 

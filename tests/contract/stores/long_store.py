@@ -56,11 +56,10 @@ def enrol(actors: ActorStore, blobs: ArtefactStore, enrolled: EnrolledActor, con
 
 
 class Dubs:
-    """What dubs give the database to do.
+    """Work of dubs in the database.
 
     Args:
         actors: store of actors, in which ANN is enrolled.
-        blobs: the artefact store.
     """
 
     def __init__(self, actors: ActorStore, blobs: ArtefactStore) -> None:

@@ -29,7 +29,7 @@ BUCKET = "films"
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where it listens, and a client that looks behind the store's back."""
+    """Address of the server, and a client that looks behind the store's back."""
 
     endpoint: str
     client: Any

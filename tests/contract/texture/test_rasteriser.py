@@ -35,7 +35,7 @@ def settings(tmp_path: Path) -> TextureSettings:
 
 
 class Drawings:
-    """What the stage draws of a stored person, by the three RPCs that rasterise."""
+    """Return the pictures that the stage draws of a stored person, by the three RPCs that rasterise."""
 
     def __init__(self, settings: TextureSettings) -> None:
         self._parts = compose(settings)

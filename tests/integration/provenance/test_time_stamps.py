@@ -42,7 +42,7 @@ WRONG: dict[str, tuple[Callable[[Stamper], Answer], str]] = {
     "older answer": (lambda stamper: lambda door, request: door.give(stamper.stamp(_asked_before(request))), "nonce mismatch"),
     "forgery": (lambda stamper: lambda door, request: door.give(_forger(stamper).stamp(request)), "authority is untrusted"),
 }
-"""What an authority may answer instead of a time stamp of the film, and what the error says of it."""
+"""Answers of an authority that are no time stamp of the film, and the error for each."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def message(ref: ArtefactRef) -> common_pb2.ArtefactRef:
 
 
 def learned(blobs: ArtefactStore, name: str, geometry: ActorGeometry) -> EnrolledActor:
-    """What an enrolment leaves: three blobs of bytes that carry the name."""
+    """Put the blobs that an enrolment leaves: three blobs of bytes that carry the name."""
     style, bank, renderer = (message(blobs.put_bytes(f"{kind} of {name}".encode())) for kind in ("style", "bank", "renderer"))
     pose = np.array([0.1, 0.0, 0.0, 320.0, 240.0, 1.5])
     return EnrolledActor(style, bank, renderer, geometry, 100, pose, lag_frames=-2, lag_confidence=0.5)

@@ -74,7 +74,7 @@ OWN_FAULTS = {
     "other actor": {"actor": "eve"},
     "withdrawn": {"reference": "withdrawn"},
 }
-"""What lets an actor's own record refuse work for the project `night` in German with the actor `ann`."""
+"""Reasons that let an actor's own record refuse work for the project `night` in German with the actor `ann`."""
 
 
 @pytest.mark.parametrize("required", ["false", "true", "signed"])

@@ -1,4 +1,4 @@
-"""Where an enrolment works, and footage that changes meanwhile."""
+"""Tests of the folder of an enrolment, and of footage that changes meanwhile."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def no_stages(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_enrolments_for_two_methods_share_no_folder(
     actors: ActorStore, blobs: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a killed enrolment left for one method lacks what another method needs."""
+    """The journal of a killed enrolment for one method lacks steps that another method needs."""
     folders: list[Path] = []
 
     def note_folder(jobs: Path, key: str) -> Path:

@@ -27,7 +27,6 @@ class CountedMeanwhile(JobLedger):
 
     Args:
         actors: store of actors.
-        other: ledger of the other job.
         folder: folder of the other job.
         bank: the bank.
     """

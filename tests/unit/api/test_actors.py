@@ -1,7 +1,4 @@
-"""Consent records as messages.
-
-CreateActor's messages.
-"""
+"""Tests of CreateActor's messages and of consent records as messages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every RPC of the gateway is classified: what it leaves in the audit log, or that it only reads.
-
-What the audit log records of CreateDub.
-"""
+"""Tests of the audit of RPCs: every RPC of the gateway is classified as audited or as reading only, and CreateDub is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the audit log says of batches that callers of a gateway retry: what happened, and nothing else."""
+"""Tests of the audit log of batches that callers of a gateway retry: it records the retry alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cancelled operation has left is removed in the folder of jobs and the media folder, and nowhere else."""
+"""Files of a cancelled operation are removed in the folder of jobs and the media folder only."""
 
 from __future__ import annotations
 

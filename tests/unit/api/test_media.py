@@ -1,7 +1,4 @@
-"""Files that callers may name: the media folder, and objects below one URL.
-
-Names that callers give: what lies in the media folder, and nothing else, then and later.
-"""
+"""Tests of the files that callers may name: files in the media folder and objects below one URL, and no other file at any time."""
 
 from __future__ import annotations
 

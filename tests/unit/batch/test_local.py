@@ -1,4 +1,4 @@
-"""What the engine of one machine refuses, and what it sends to workers. tests/integration/batch/test_local.py starts workers."""
+"""Tests of the local engine: its refusals and its messages to workers. tests/integration/batch/test_local.py starts workers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Workers of one machine take turns, and leave no locks.
-
-The lock of a batch goes with the batch, and with nothing that another process makes meanwhile.
-"""
+"""Tests of the locks of workers on one machine, and of the lock of a batch, which is deleted with the batch."""
 
 from __future__ import annotations
 

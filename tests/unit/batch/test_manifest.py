@@ -1,6 +1,6 @@
-"""Manifests of batches: the rows are read with their defaults, and all mistakes are told at once, by line and field.
+"""Tests of batch manifests: rows are read with their defaults, and all mistakes are reported at once, by line and field.
 
-Rows as text, as Kubernetes writes indexes.
+Ranges of rows are read and written as text, as Kubernetes writes indexes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Of several workers of one shot, none writes over what another has done."""
+"""No worker writes over the result of another worker of the same shot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Signals that end a command: the work of the command is cancelled and can clean up.
-
-The process of the command line: signals, and streams that the caller closed.
-"""
+"""Tests of the process of the command line: signals that cancel a command's work, and streams that the caller closed."""
 
 from __future__ import annotations
 

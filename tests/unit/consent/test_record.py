@@ -1,7 +1,4 @@
-"""The fields of a consent record, its canonical form and its digest.
-
-What a consent record covers: projects, languages and time.
-"""
+"""Tests of consent records: fields, canonical form, digest, and the projects, languages and times that a record covers."""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ async def test_sound_is_heard_again_for_a_method_with_other_features(
     footage = make_clip(tmp_path / "clip.mp4", Clip(sound_rate=16000))
     tracked(workspace, [(0, 0)])
     ugc, everybody = await shot_of(footage, workspace, "ugc"), await shot_of(footage, workspace, "everybody")
-    await ugc.hear()
-    await ugc.hear()
-    await everybody.hear()
+    await ugc.extract_sound()
+    await ugc.extract_sound()
+    await everybody.extract_sound()
     assert heard == [ugc.method.footage_features, everybody.method.footage_features]
     assert workspace.redone == []

@@ -1,4 +1,4 @@
-"""What the manifest of a dub says comes from the request, the models and the plan."""
+"""The claims of a dub's manifest come from the request, the models and the plan."""
 
 from __future__ import annotations
 

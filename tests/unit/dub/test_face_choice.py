@@ -1,4 +1,4 @@
-"""Whose mouth it is."""
+"""Tests of the choice of the face to dub."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Mean embeddings of the faces of a film, and the pass that keeps them.
-
-Render boxes that are cut from the footage.
-"""
+"""Tests of the mean embeddings of a film's faces, and of render boxes that are cut from the footage."""
 
 from __future__ import annotations
 

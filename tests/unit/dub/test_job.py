@@ -64,14 +64,14 @@ def test_records_grow_with_the_footage_its_sound_and_a_background_film(tmp_path:
     video = probe(make_clip(tmp_path / "clip.mp4")).video
 
     def size(**more: object) -> int:
-        wanted = {"own_sound": False, "keeps_expression": False, "background": None, "taken": 0, **more}
+        wanted = {"own_sound": False, "keeps_expression": False, "background": None, "used": 0, **more}
         return records_need(tmp_path, 1000, 1000, **wanted).num_bytes  # type: ignore[arg-type]
 
     assert 80 * MB < size() < 100 * MB
     assert size() < size(own_sound=True, keeps_expression=True) < 1.1 * size()
     assert size(own_sound=True) == size()
     assert size(background=video) > size()
-    assert size(taken=MB) == size() - MB
+    assert size(used=MB) == size() - MB
 
 
 def test_a_lossless_film_needs_most(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
-"""Which frames a texture bank is made from, by the length of the footage.
+"""Tests of the choice of frames for the texture bank and for enrolment, of motion on the motion grid, and of lags.
 
-Which frames of the footage enrolment uses, and their motion on the motion grid.
-
-Which lags are applied: those of a voice that is shown to be the person's own.
+A lag is applied only if the voice is shown to be the person's own.
 """
 
 from __future__ import annotations

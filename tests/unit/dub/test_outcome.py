@@ -1,4 +1,4 @@
-"""What a user is told of a film without a dubbed frame, and of speech in which nobody speaks."""
+"""Tests of the messages about a film without a dubbed frame, and about speech without a speaker."""
 
 from __future__ import annotations
 

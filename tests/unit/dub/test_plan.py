@@ -1,4 +1,4 @@
-"""What happens to every frame."""
+"""Tests of the plan of every frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a later run reads back is looked at before it is believed."""
+"""A later run checks the files of an earlier run before it uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job keeps on disk: another run goes on from what is whole, and makes anew what is not."""
+"""Tests of a job's files on disk: another run goes on from whole files, and makes damaged files anew."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_the_digest_while_writing_is_that_of_the_file(tmp_path: Path) -> None:
     with RecordFile(path, MOTION_RECORD) as file:
         file.append(rows(3))
         file.append(rows(2, start=3))
-        assert file.checksum() == file.seal_on_disk() == Checksum.of(path)
+        assert file.checksum() == file.checksum_on_disk() == Checksum.of(path)
     with RecordFile(path, MOTION_RECORD) as file:
         file.append(rows(1))
         assert file.checksum() == Checksum.of_descriptor(file._file.fileno())
         file.clear()
         file.append(rows(1))
-        assert file.checksum() == file.seal_on_disk()
+        assert file.checksum() == file.checksum_on_disk()
 
 
 def test_a_finished_pass_is_known_after_a_restart(tmp_path: Path) -> None:

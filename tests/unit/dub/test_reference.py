@@ -57,7 +57,7 @@ def person() -> ActorGeometry:
 
 
 def shown_at(reference: ReferenceFace, point: int, geometry: ActorGeometry, pose: HeadPose) -> Float32:
-    """Where the warped picture shows one of its control points, float32 [2], box pixels."""
+    """Return the place of one control point in the warped picture, float32 [2], box pixels."""
     rows, columns = np.mgrid[:160, :160]
     x, y = reference.points[point]
     dot: UInt8 = np.rint(255.0 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18.0)).astype(np.uint8)

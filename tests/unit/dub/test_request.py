@@ -1,6 +1,6 @@
 """
 
-What a film says of itself: that its mouth is synthetic, but only where it is.
+Tests of a film's comment: that its mouth is synthetic, but only where it is.
 """
 
 from __future__ import annotations

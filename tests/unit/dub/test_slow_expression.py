@@ -42,7 +42,7 @@ TALKING = FootageMouths(OLD_WORDS, OLD_WORDS, np.ones(FRAMES, np.bool_), SECONDS
 
 
 def test_a_smile_of_the_footage_is_in_the_new_mouth() -> None:
-    slow = slow_expression(replace(TALKING, seen=smiling(OLD_WORDS, 6.0)))
+    slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, 6.0)))
     new = with_slow_expression(NEW_WORDS, slow)
     np.testing.assert_allclose(lip_width(new), lip_width(NEW_WORDS) + 6.0, atol=0.05)
     np.testing.assert_allclose(mouth_opening(new), mouth_opening(NEW_WORDS), atol=0.01)
@@ -53,7 +53,7 @@ def test_a_person_who_moves_as_the_sound_explains_changes_nothing() -> None:
 
 
 def test_a_smile_that_comes_slowly_comes_neither_late_nor_early() -> None:
-    slow = slow_expression(replace(TALKING, seen=smiling(OLD_WORDS, np.where(SECONDS < 6.0, 0.0, 8.0))))
+    slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, np.where(SECONDS < 6.0, 0.0, 8.0))))
     width = lip_width(SHUT + slow.offset) - lip_width(SHUT)
     assert width[100] == pytest.approx(0.0, abs=0.05)
     assert width[200] == pytest.approx(8.0, abs=0.05)
@@ -62,13 +62,13 @@ def test_a_smile_that_comes_slowly_comes_neither_late_nor_early() -> None:
 
 
 def test_syllables_of_the_old_words_do_not_pass() -> None:
-    slow = slow_expression(replace(TALKING, seen=smiling(OLD_WORDS, 5.0 * np.sin(2 * np.pi * 3.0 * SECONDS))))
+    slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, 5.0 * np.sin(2 * np.pi * 3.0 * SECONDS))))
     assert np.abs(slow.offset[50:-50]).max() < 0.01
 
 
 @pytest.mark.parametrize("rest", [0.0, 3.0, 8.0], ids=["shut lips", "parted lips", "an open mouth"])
 def test_lips_that_the_new_words_shut_stay_shut(rest: float) -> None:
-    slow = slow_expression(replace(TALKING, seen=smiling(opened(talk(3.0) * 1.5 + rest), 4.0)))
+    slow = slow_expression(replace(TALKING, filmed=smiling(opened(talk(3.0) * 1.5 + rest), 4.0)))
     said = talk(2.2)
     before, after = mouth_opening(NEW_WORDS), mouth_opening(with_slow_expression(NEW_WORDS, slow))
     shut = said <= SHUT_PX
@@ -78,7 +78,7 @@ def test_lips_that_the_new_words_shut_stay_shut(rest: float) -> None:
 
 
 def test_a_person_who_opens_the_mouth_less_does_so_in_the_new_words() -> None:
-    slow = slow_expression(replace(TALKING, seen=opened(talk(3.0, 7.5))))
+    slow = slow_expression(replace(TALKING, filmed=opened(talk(3.0, 7.5))))
     wide = talk(2.2) > 5.0
     np.testing.assert_allclose(slow.gain[100:-100], 0.78, atol=0.03)
     assert (mouth_opening(with_slow_expression(NEW_WORDS, slow))[wide] < mouth_opening(NEW_WORDS)[wide]).all()
@@ -86,25 +86,25 @@ def test_a_person_who_opens_the_mouth_less_does_so_in_the_new_words() -> None:
 
 def test_no_gain_is_larger_than_the_largest() -> None:
     for factor in (0.1, 10.0):
-        gain = slow_expression(replace(TALKING, seen=opened(talk(3.0) * factor))).gain
+        gain = slow_expression(replace(TALKING, filmed=opened(talk(3.0) * factor))).gain
         assert gain.min() >= 1 / LARGEST_GAIN - 1e-6
         assert gain.max() <= LARGEST_GAIN + 1e-6
 
 
 def test_parted_lips_in_a_pause_say_nothing_about_the_opening_of_words() -> None:
-    pause = replace(TALKING, seen=opened(np.full(FRAMES, 6.0)), explained=opened(np.zeros(FRAMES)))
+    pause = replace(TALKING, filmed=opened(np.full(FRAMES, 6.0)), explained=opened(np.zeros(FRAMES)))
     np.testing.assert_allclose(slow_expression(pause).gain, 1.0)
 
 
 def test_the_mean_mouth_explains_footage_without_sound() -> None:
-    slow = slow_expression(replace(TALKING, seen=smiling(OLD_WORDS, 6.0), explained=opened(np.array([5.0]))[0]))
+    slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, 6.0), explained=opened(np.array([5.0]))[0]))
     np.testing.assert_array_equal(slow.gain, 1.0)
     np.testing.assert_allclose(lip_width(with_slow_expression(NEW_WORDS, slow)), lip_width(NEW_WORDS) + 6.0, atol=0.1)
 
 
 def test_expressions_do_not_cross_shot_cuts() -> None:
     shot = (np.arange(FRAMES) >= 150).astype(np.int64)
-    slow = slow_expression(replace(TALKING, seen=smiling(OLD_WORDS, np.where(shot == 0, 6.0, 0.0)), shot=shot))
+    slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, np.where(shot == 0, 6.0, 0.0)), shot=shot))
     width = lip_width(SHUT + slow.offset) - lip_width(SHUT)
     np.testing.assert_allclose(width[:150], 6.0, atol=0.05)
     np.testing.assert_allclose(width[150:], 0.0, atol=0.05)
@@ -113,16 +113,16 @@ def test_expressions_do_not_cross_shot_cuts() -> None:
 def test_frames_without_a_usable_face_have_no_say() -> None:
     usable = np.ones(FRAMES, np.bool_)
     usable[140:150] = usable[::7] = False
-    seen = smiling(OLD_WORDS, 6.0)
-    seen[~usable] = np.nan
-    width = lip_width(SHUT + slow_expression(replace(TALKING, seen=seen, usable=usable)).offset) - lip_width(SHUT)
+    filmed = smiling(OLD_WORDS, 6.0)
+    filmed[~usable] = np.nan
+    width = lip_width(SHUT + slow_expression(replace(TALKING, filmed=filmed, usable=usable)).offset) - lip_width(SHUT)
     np.testing.assert_allclose(width, 6.0, atol=0.1)
 
 
 def test_a_few_frames_alone_are_not_taken_for_an_expression() -> None:
     usable = np.zeros(FRAMES, np.bool_)
     usable[150:152] = True
-    slow = slow_expression(replace(TALKING, seen=smiling(OLD_WORDS, 6.0), usable=usable))
+    slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, 6.0), usable=usable))
     width = lip_width(SHUT + slow.offset) - lip_width(SHUT)
     assert 0.0 < width[150] < 1.5
     assert width[50] == 0.0
@@ -130,12 +130,12 @@ def test_a_few_frames_alone_are_not_taken_for_an_expression() -> None:
 
 def test_pieces_of_footage_give_the_same_expression_as_all_of_it() -> None:
     rng = np.random.default_rng(3)
-    seen = (OLD_WORDS + rng.normal(0.0, 2.0, OLD_WORDS.shape)).astype(np.float32)
-    whole = slow_expression(replace(TALKING, seen=seen))
+    filmed = (OLD_WORDS + rng.normal(0.0, 2.0, OLD_WORDS.shape)).astype(np.float32)
+    whole = slow_expression(replace(TALKING, filmed=filmed))
     reach = int(REACH_S * 25)
     first, last = 150 - reach, 160 + reach
     part = FootageMouths(
-        seen[first:last], OLD_WORDS[first:last], TALKING.usable[first:last], SECONDS[first:last], ONE_SHOT[first:last]
+        filmed[first:last], OLD_WORDS[first:last], TALKING.usable[first:last], SECONDS[first:last], ONE_SHOT[first:last]
     )
     piece = slow_expression(part, slice(reach, reach + 10))
     np.testing.assert_allclose(piece.offset, whole.offset[150:160], atol=1e-5)

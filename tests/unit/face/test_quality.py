@@ -8,10 +8,10 @@ from services.common.face.landmarks import LEFT_EYE_LIDS, NUM_LANDMARKS, RIGHT_E
 from services.face.quality import (
     LOWER,
     UPPER,
-    Appearance,
     AppearanceMemory,
+    FrameVerdict,
     MouthView,
-    Verdict,
+    SkinColours,
     decide,
     eye_closure,
     first_reason,
@@ -24,12 +24,12 @@ from services.face.types import Reason
 APPEARANCE_HEAD = head_template()
 
 
-def skin(seed: int, light: float = 0.0) -> Appearance:
+def skin(seed: int, light: float = 0.0) -> SkinColours:
     random = np.random.default_rng(seed)
     base = np.array([150.0, 145.0, 150.0])
     lower = base + random.normal(0, 1, (len(LOWER), 3)) + [light, 0, 0]
     upper = base + random.normal(0, 1, (len(UPPER), 3)) + [light, 0, 0]
-    return Appearance(lower.astype(np.float32), upper.astype(np.float32))
+    return SkinColours(lower.astype(np.float32), upper.astype(np.float32))
 
 
 def remembering(frames: int = 20) -> AppearanceMemory:
@@ -106,19 +106,19 @@ def test_each_reason_has_its_cause(seen: MouthView, reason: Reason) -> None:
 
 def test_a_cover_is_dated_back_to_its_first_trace_but_needs_proof_in_sight() -> None:
     rising = [view(foreign=share) for share in (0.06, 0.09, 0.11, 0.2)]
-    assert decide(None, rising) == Verdict(Reason.OCCLUDED_MOUTH, True)
-    assert decide(None, rising[:3]) == Verdict(Reason.DUBBED, False)
+    assert decide(None, rising) == FrameVerdict(Reason.OCCLUDED_MOUTH, True)
+    assert decide(None, rising[:3]) == FrameVerdict(Reason.DUBBED, False)
     assert decide(None, [view(foreign=0.01), *rising[1:]]).covered is False
 
 
 def test_a_cover_lasts_until_its_last_trace() -> None:
-    covered = Verdict(Reason.OCCLUDED_MOUTH, True)
+    covered = FrameVerdict(Reason.OCCLUDED_MOUTH, True)
     assert decide(covered, [view(foreign=0.06), view(), view()]).covered
-    assert decide(covered, [view(foreign=0.02), view(foreign=0.02), view(foreign=0.02)]) == Verdict(Reason.DUBBED, False)
+    assert decide(covered, [view(foreign=0.02), view(foreign=0.02), view(foreign=0.02)]) == FrameVerdict(Reason.DUBBED, False)
 
 
 def test_gaps_of_two_frames_are_bridged() -> None:
-    before = Verdict(Reason.PROFILE_VIEW, False)
+    before = FrameVerdict(Reason.PROFILE_VIEW, False)
     assert decide(before, [view(yaw=29), view(yaw=29), view(yaw=31)]).reason is Reason.PROFILE_VIEW
     assert decide(before, [view(yaw=29), view(yaw=29), view(yaw=29), view(yaw=31)]).reason is Reason.DUBBED
 

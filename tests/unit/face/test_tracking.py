@@ -1,7 +1,4 @@
-"""The tracker on a real photograph that is moved, covered and taken away.
-
-Face embeddings of real pictures: one face stays near itself, and two people are far apart.
-"""
+"""Tests of the tracker on a real photograph that is moved, covered and taken away, and of face embeddings of real pictures."""
 
 from __future__ import annotations
 

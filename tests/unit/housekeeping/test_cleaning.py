@@ -1,4 +1,4 @@
-"""What failed and interrupted jobs leave is found, and goes with its blobs: what runs and what somebody else counts stays."""
+"""Files of failed and interrupted jobs are found and removed with their blobs. Running jobs and shared blobs stay."""
 
 from __future__ import annotations
 

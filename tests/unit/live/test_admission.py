@@ -203,5 +203,5 @@ def test_metrics_show_streams_refusals_and_frames_that_were_left_out() -> None:
         assert registry.get_sample_value("dubstage_live_refused_total", {"reason": "limit"}) == 1
         assert (registry.get_sample_value("dubstage_live_frame_seconds") or 0) > 0
     assert registry.get_sample_value("dubstage_live_streams") == 0
-    # What was counted stays.
+    # The count stays.
     assert registry.get_sample_value("dubstage_live_frames_dropped_total") == 1

@@ -1,9 +1,4 @@
-"""Which footage stays in memory for the next stream.
-
-Live streams show footage of any rate at the footage's own speed.
-
-Which actors can be shown live, and what is told of the others.
-"""
+"""Tests of the footage of live streams: the frames kept in memory, the speed of footage of any rate, and actors without footage."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Few frames of a live stream are between the stages, also where the connections to the stages would hold many.
-
-Sound is taken when it comes, within a bound, and frames know how old their sound is.
-"""
+"""Tests of live streams: few frames wait between the stages, and sound is bounded and timed."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 from gateway.media.pixels import pixel_format
 
 VARIABLE_PTS = (507, 1531, 2043, 2555, 3579, 4603, 24603, 25115, 25627, 26651, 27163, 28187)
-"""As a screen recorder writes them: 33 and 67 ms steps, a pause, and a start that is not 0; ticks of 1/15360 s."""
+"""Frame times as a screen recorder writes them: 33 and 67 ms steps, a pause, and a start that is not 0; ticks of 1/15360 s."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is drawn and encoded."""
+    """Settings of the drawn and encoded footage."""
 
     pixel_format: str = "yuv420p"
     codec: str = "ffv1"

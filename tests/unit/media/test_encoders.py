@@ -1,4 +1,4 @@
-"""What can be written where, and what is said where it cannot."""
+"""Tests of the encoders of each container, and of the errors for impossible choices."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A view of a film without its sound or without its pictures: the same frames and samples, and a shorter index in memory.
-
-A film has padding for a manifest behind its first box, and is otherwise the film that FFmpeg wrote.
-"""
+"""Tests of MP4 files: views without sound or without pictures, and padding for a manifest behind the first box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where films are written: nothing else is ever overwritten, and nothing hidden stays."""
+"""Tests of output files: no other file is ever overwritten, and no hidden file stays."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path, letters: str) -> None:
 
 
 def _leave(folder: Path, output: str, *, days: float = 0.0) -> Path:
-    """What a killed run leaves."""
+    """Write the files that a killed run leaves."""
     before = set(folder.iterdir())
     file = OutputFile(folder / output)
     (name,) = set(folder.iterdir()) - before

@@ -1,7 +1,4 @@
-"""The bytes behind a manifest are looked at to the end of their box, whatever the size of the box.
-
-The digest of a film leaves the manifest out, and survives files that are no films.
-"""
+"""Tests of the digest of a film, which leaves the manifest out, and of the bytes behind a manifest in its box."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What is read of manifests that other people made, and of files that are no films.
-
-A process that reads a manifest and ends without an answer leaves a reason, and not an error of ours.
+"""Tests of the verdict on films: manifests of other people, files that are no films, a reader that ends early, and watermarks.
 
 A watermark proves something only together with a valid manifest of a trusted signer that the mark belongs to.
 """
@@ -41,7 +39,7 @@ ENDS: dict[str, tuple[int | None, str]] = {
 
 @pytest.fixture(params=ENDS)
 def reason(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said of a process that ends in one of these ways."""
+    """Return the message about a process that ends in one of these ways."""
     status, reason = ENDS[request.param]
 
     def run_c2pa(task: str, *_: object, limit_s: float, **__: str) -> subprocess.CompletedProcess[bytes]:
@@ -187,7 +185,7 @@ KEY = watermark_key(b"an installation")
 
 
 def facts(**changed: object) -> DubFacts:
-    """What the manifest of a marked film says."""
+    """Claims of the manifest of a marked film."""
     said = {
         "version": 1,
         "method": "ugc",

@@ -42,7 +42,7 @@ class _Algorithm:
 
 @asn1.sequence
 class Imprint:
-    """What is stamped: the digest of some bytes."""
+    """Content of the stamp: the digest of some bytes."""
 
     algorithm: _Algorithm
     digest: bytes

@@ -31,5 +31,5 @@ def person() -> FaceIdentity:
 
 
 def drawing() -> IdentityDrawing:
-    """What draws this person."""
+    """Return the drawing of this person."""
     return IdentityDrawing(person(), default_model())

@@ -1,4 +1,4 @@
-"""What the searches of personalisations share."""
+"""Tests of the parts that the searches of personalisations share."""
 
 from __future__ import annotations
 

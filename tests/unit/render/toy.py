@@ -38,7 +38,7 @@ _TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """What the toy takes.
+    """Inputs of the toy.
 
     Attributes:
         before: frames before.

@@ -1,4 +1,4 @@
-"""Where a report may be written, known before the work; and that it appears whole or not at all."""
+"""A report's folder is checked before the work, and the report appears whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Opening the stages compares their models with the gateway's table of methods.
-
-The face model of the settings is checked when the stages open, by the face stage itself.
-"""
+"""Tests of opening the stages: their models are compared with the table of methods, and the face model is checked."""
 
 from __future__ import annotations
 

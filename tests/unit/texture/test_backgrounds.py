@@ -1,7 +1,4 @@
-"""Backgrounds behind predicted head motion.
-
-Turning points of head motion.
-"""
+"""Tests of backgrounds behind predicted head motion, and of turning points of head motion."""
 
 from __future__ import annotations
 

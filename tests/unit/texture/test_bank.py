@@ -1,7 +1,4 @@
-"""Banks with pictures at the footage's own resolution, and the detail of their textures.
-
-Which frames a bank keeps, and its one exposure.
-"""
+"""Tests of texture banks: the choice of frames, one exposure, pictures at the footage's own resolution, and their detail."""
 
 from __future__ import annotations
 

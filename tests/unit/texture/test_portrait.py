@@ -1,7 +1,4 @@
-"""A still picture's head turned to other poses.
-
-Shutting eyes.
-"""
+"""Tests of a still picture whose head is turned to other poses and whose eyes shut."""
 
 from __future__ import annotations
 
@@ -75,7 +72,7 @@ def moved(
 
 
 def shown(picture: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Where in the portrait the pixel nearest to a place was."""
+    """Return the place in the portrait of the pixel nearest to a place."""
     x, y = np.rint(place[:2]).astype(int)
     return picture[y, x, :2].astype(float)
 

@@ -1,9 +1,4 @@
-"""The stream of textures.
-
-The inside of a mouth that the bank never shows open.
-
-The albedo modes of RetrieveWarp.
-"""
+"""Tests of RetrieveWarp: the stream of textures, the inside of a mouth, and the albedo modes."""
 
 from __future__ import annotations
 

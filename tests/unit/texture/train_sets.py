@@ -19,7 +19,6 @@ def drawn_set(folder: Path, person: DrawnPerson, clips: Mapping[str, tuple[str, 
     """Write a training set and return it.
 
     Args:
-        folder: folder of the set.
         person: who is drawn. Every clip shows other frames.
         clips: speaker, split and number of frames by name of the clip.
         facts: further fields of every row.

@@ -1,6 +1,6 @@
 """The Basel Face Models of 2009 (Paysan et al. 2009) and 2017 (Gerig et al. 2018).
 
-Model of 2009, with the FaceWarehouse expressions that Yi et al., Sec. 3.1, use.
+**Model of 2009**, with the FaceWarehouse expressions that Yi et al., Sec. 3.1, use.
 
 Licence: non-commercial research only, after registration with the University of Basel (faces.dmi.unibas.ch). The expression basis
 of Guo et al. (github.com/Juyong/3DFace, Exp_Pca.bin) derives from FaceWarehouse (Cao et al. 2014), which is for research only
@@ -15,7 +15,7 @@ idx, from 1: the 35,709 of these V' vertices that form the face without ears and
 meanshape, idBase, exBase, meantex, texBase, tri, keypoints (decimetres; bases are multiplied by the deviations). The mean of the
 expressions (expMU) is left out, as in the model of Yi et al.
 
-Model of 2017: model2017-1_face12_nomouth.h5, model2017-1_bfm_nomouth.h5, and the files of 2019.
+**Model of 2017:** model2017-1_face12_nomouth.h5, model2017-1_bfm_nomouth.h5, and the files of 2019.
 
 Licence: non-commercial research only, after registration with the University of Basel (faces.dmi.unibas.ch). dubstage
 ships no part of the model. Users load their own file under its licence.

@@ -1,26 +1,22 @@
-"""Declarations of the motion predictors `everybody` (Everybody's Talkin', Sec. 3.2.2) and `everybody_live`.
+"""The motion predictors `everybody` (Everybody's Talkin', Sec. 3.2.2) and `everybody_live`, and their personalisation.
 
 Both read the same style, and differ in the speech map that answers the larger part of the mouth.
 
-The second of ID-removed speech that the network of `everybody` hears for a frame.
+The network hears one second of ID-removed speech for a frame.
 
-Everybody's Talkin', Sec. 3.2.2: the window reaches from 0.8 s before a frame's time to 0.2 s after that time, which is 20 grid
-frames before the frame, the frame itself, and four frames after. Each row holds ID-removed cepstra and, beyond the paper, band
-energies relative to the speech just heard: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
+The window reaches from 0.8 s before a frame's time to 0.2 s after that time, which is 20 grid frames before the frame, the frame
+itself, and four frames after (Sec. 3.2.2). Each row holds ID-removed cepstra and, beyond the paper, band energies relative to the
+speech just heard: the jaw opens by loudness, and ID-removed cepstra have no loudness left.
 
-The exported network of `everybody` in ONNX Runtime, with its constants.
-
-The predictors `everybody` (files) and `everybody_live` on the 25 frames/s grid.
-
-Each frame is a pure function of its window (inputs.py), so the same features in other pieces give the same bytes. The mouth is a
-mean of two mouths: of the network of Everybody's Talkin', Sec. 3.2.2, and of the speech map (speech_map.py), which a personalised
-style corrects (personalize.py):
+Each frame is a pure function of its window, so the same features in other pieces give the same bytes. The mouth is a mean of two
+mouths on the 25 frames/s grid: of the network, and of the speech map (services/motion/speech_map.py), which a personalised style
+corrects:
 
     mouth = SHARE * network(window) + (1 - SHARE) * map(states about the frame)
 
 Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's.
 
-Personalisation for `everybody`: a correction of the speech map from seconds of the person's footage.
+Personalisation learns a correction of the speech map from seconds of the person's footage:
 
     mouth = SHARE * network + (1 - SHARE) * (map + C p)        in the coefficients of the map, in units of the person's spread
 
@@ -48,7 +44,7 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import BANDS, ContentStream, content_before, content_rows, silence
 from services.motion.grid import MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
@@ -82,7 +78,7 @@ def identity_removed(features: SpeechFeatures) -> Float32:
     return found
 
 
-def heard_rows(removed: Float32, content: Float32) -> Float32:
+def input_rows(removed: Float32, content: Float32) -> Float32:
     """Return network inputs, float32 [T, 4, 24].
 
     Args:
@@ -92,10 +88,10 @@ def heard_rows(removed: Float32, content: Float32) -> Float32:
     return np.concatenate([removed, np.float32(ENERGY_SCALE) * content[..., NUM_PHONES:]], axis=-1)
 
 
-def heard_silence(num_frames: int, row: Float32) -> Float32:
+def silent_input(num_frames: int, row: Float32) -> Float32:
     """Return network inputs of the silence before a stream, float32 [T, 4, 24]; `row` [20] is the ID-removed row of silence."""
     removed = np.broadcast_to(row, (num_frames, ROWS_PER_FRAME, len(row))).astype(np.float32)
-    return heard_rows(removed, content_before(num_frames))
+    return input_rows(removed, content_before(num_frames))
 
 
 def silent_speech(num_frames: int, row: Float32) -> SpeechFeatures:
@@ -104,14 +100,14 @@ def silent_speech(num_frames: int, row: Float32) -> SpeechFeatures:
     return replace(silence(num_frames), extra={FEATURE: rows})
 
 
-def heard_clip(features: SpeechFeatures, row: Float32) -> Float32:
+def network_input(features: SpeechFeatures, row: Float32) -> Float32:
     """Return network inputs of a whole clip of T frames with the silence around the clip: float32 [20 + T + 4, 4, 24].
 
     Raises:
         InvalidRequest: the features have no ID-removed cepstra.
     """
     rows = SpeechFeatures.joined([features, silent_speech(WINDOW_AHEAD, row)])
-    return np.concatenate([heard_silence(WINDOW_PAST, row), heard_rows(identity_removed(rows), content_rows(rows))])
+    return np.concatenate([silent_input(WINDOW_PAST, row), input_rows(identity_removed(rows), content_rows(rows))])
 
 
 class EverybodyModel(ExpressionModel):
@@ -135,7 +131,7 @@ class EverybodyModel(ExpressionModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [25, 4, 24], see inputs.heard_rows.
+            window: float32 [25, 4, 24], see input_rows.
         """
         coefficients: Float32 = run(self._network, window=window[None])[0][0]
         return coefficients
@@ -157,12 +153,11 @@ class EverybodyGrid(ExpressionGrid):
 
         Args:
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            style: the person.
             constraints: see Grid.
             hearing: which speech map answers the other part of the mouth.
         """
         self._model, self._hearing = EverybodyModel.of(models), hearing
-        heard = beside_states(heard_silence(WINDOW_PAST, self._model.silence), silent_states(WINDOW_PAST))
+        heard = beside_states(silent_input(WINDOW_PAST, self._model.silence), silent_states(WINDOW_PAST))
         super().__init__(self._model, models, style, constraints, heard, WINDOW_AHEAD)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, style.added.get(CORRECTION))
         self._contents = ContentStream()
@@ -174,7 +169,7 @@ class EverybodyGrid(ExpressionGrid):
     def _hear(self, features: SpeechFeatures) -> Float32:
         """Return the network's inputs and the states of the speech encoder, float32 [T, 96 + 192]."""
         states = states_of(features, self._hearing.feature)
-        return beside_states(heard_rows(identity_removed(features), self._contents.push(features)), states)
+        return beside_states(input_rows(identity_removed(features), self._contents.push(features)), states)
 
     def _predict(self, first: int, heard: Float32, speaking: Float32, voiced: Float32) -> Motion:
         return motion_of_windows(first, heard, speaking, voiced, WINDOW, self._spoken)
@@ -192,15 +187,13 @@ class EverybodyGrid(ExpressionGrid):
 
 def personalized(
     hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
-) -> Iterator[Step]:
+) -> Iterator[StyleStep]:
     """Refine a style for `everybody`.
 
     Args:
         hearing: which speech map to correct. The correction of one map serves the other too.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        features: features of the footage.
         footage: the footage.
-        models: the networks.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
@@ -211,7 +204,7 @@ def personalized(
     """
     frames = frames_to_learn_from(footage.usable)
     model, speech_map = EverybodyModel.of(models), SpeechMapModel.of(models)
-    rows = heard_clip(features, model.silence)
+    rows = network_input(features, model.silence)
     states = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     network_spread = expression_spread(style.spread, models.basis, model.basis)
     spread = speech_map.spread(style.spread, models).astype(np.float64)
@@ -221,13 +214,13 @@ def personalized(
         offsets = model.basis.reconstruct(network_spread * model.predict(rows[frame : frame + WINDOW]))
         network = speech_map.basis.project(offsets) / spread
         mapped = speech_map.maps[hearing.feature].predict(states[frame])
-        wanted_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
-        return WindowPrediction(np.asarray(wanted_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
+        target_of_the_map = mapped + np.float32(SHARE / (1.0 - SHARE)) * network
+        return WindowPrediction(np.asarray(target_of_the_map, np.float32), correction_inputs(states[frame], mapped, hearing))
 
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, spread**2)
     correction = fit_correction(missed.pooled, missed.residual, choice.ridge)
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), style.adding(**{CORRECTION: correction}))
 
 
 def predictor_of(name: str, hearing: Hearing) -> Predictor:
@@ -236,7 +229,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     def open_grid(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> MotionGrid:
         return EverybodyGrid(models, style, constraints, hearing)
 
-    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(hearing, style, features, footage, models)
 
     def version(models: MotionModels) -> str:

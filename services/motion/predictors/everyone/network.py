@@ -13,7 +13,7 @@ differ, so their mean is better than either. The attention sees the whole window
 frames count more, as in Imitator's decoder.
 
 Coefficients are measured from the person's rest mouth, in units of the person's spread. The layer per person is in
-person_layer.py.
+predictor.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from services.motion.features import NUM_CONTENT
 from services.motion.predictors.everyone.predictor import SERVED, WINDOW, WINDOW_PAST, num_channels
-from services.motion.speech_states import NUM_STATES, Heard
+from services.motion.speech_states import NUM_STATES, SpeechInput
 from services.motion.types import ROWS_PER_FRAME
 
 FILTER_PAST: Final = 6
@@ -47,7 +47,7 @@ _NORM_FLOOR: Final = 1e-2
 class EveryoneConfig:
     """Sizes of the network."""
 
-    heard: Heard = SERVED
+    heard: SpeechInput = SERVED
     """Input."""
     num_expression: int = 24
     channels: int = 48
@@ -79,7 +79,7 @@ def instance_norm(x: Tensor) -> Tensor:
     return centred * torch.rsqrt((centred * centred).mean(dim=-1, keepdim=True) + _NORM_FLOOR)
 
 
-class SpeechEncoder(nn.Module):
+class WindowEncoder(nn.Module):
     """Encoder of the window: convolutions of several widths side by side."""
 
     def __init__(self, config: EveryoneConfig) -> None:
@@ -122,7 +122,8 @@ class AttentionLayer(nn.Module):
         self.enter, self.leave = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.wide, self.narrow = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
         self.dropout = nn.Dropout(dropout)
-        # A geometric row of slopes: half of the heads hear near frames, the others the whole window (ALiBi, Press et al. 2022).
+        # The slopes are a geometric row: half of the heads hear near frames, the others the whole window (ALiBi, Press et al.
+        # 2022).
         slopes = 2.0 ** -(torch.arange(heads) + 1.0)
         self.bias = nn.Parameter(-slopes[:, None] * torch.arange(1 - WINDOW, WINDOW).abs())
         self.distance: Tensor
@@ -144,7 +145,7 @@ class ConvBranch(nn.Module):
 
     def __init__(self, config: EveryoneConfig) -> None:
         super().__init__()
-        self.encoder = SpeechEncoder(config)
+        self.encoder = WindowEncoder(config)
         self.layers = nn.Sequential(*(ConvLayer(config.channels, config.dropout) for _ in range(config.conv_layers)))
         self.out = _small_output(config)
 
@@ -159,7 +160,7 @@ class AttentionBranch(nn.Module):
 
     def __init__(self, config: EveryoneConfig) -> None:
         super().__init__()
-        self.encoder = SpeechEncoder(config)
+        self.encoder = WindowEncoder(config)
         layers = (AttentionLayer(config.channels, config.heads, config.dropout) for _ in range(config.attention_layers))
         self.layers = nn.Sequential(*layers, nn.LayerNorm(config.channels))
         self.out = _small_output(config)

@@ -1,15 +1,10 @@
-"""Declaration of the motion predictor `everyone` (the paper's Sec. 3.6).
-
-The window of speech that `everyone` hears for a frame, and the pooled speech that a person's correction hears.
+"""The motion predictor `everyone` (the paper's Sec. 3.6), and its personalisation.
 
 The method dubs files, not live streams. So a frame hears 400 ms of speech after the frame, beside a second before the frame.
 
-The exported network of `everyone` in ONNX Runtime.
-
-The linear layer per person: a scale and an offset for each expression coefficient.
-
-Everyone's paper takes the speech-driven model from Imitator (Thambiraja et al. 2023). Its last layer transforms each expression
-parameter by itself, and only this layer is trained on a person:
+A personalised style holds a linear layer: a scale and an offset for each expression coefficient. Everyone's paper takes the
+speech-driven model from Imitator (Thambiraja et al. 2023). Its last layer transforms each expression parameter by itself, and only
+this layer is trained on a person:
 
     e'_k = s_k e_k + o_k
 
@@ -20,24 +15,18 @@ Here a ridge regression fits the layer in closed form. The prior is the layer th
 y are the person's true coefficients in units of the person's spread, V_k is the variance of e_k, and the ridge r counts frames.
 Cross-validation over blocks of about a second of the enrolment chooses r. All coefficients share r.
 
-The predictor `everyone` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the features of frames n - 25 .. n + 10, so the same features in other pieces give the same
-bytes. A personalised style adds the person's linear layer (person_layer.py) and a correction, with p the states of the speech
+Each frame n of the 25 frames/s grid is a pure function of the features of frames n - 25 .. n + 10, so the same features in other
+pieces give the same bytes. A personalised style adds the person's linear layer and a correction, with p the states of the speech
 encoder about frame n (speech_states.py):
 
     expression = scale * network(window) + offset + C p(window)        in units of the person's spread
 
 Beyond the paper, p, b, m and silence shut the lips (constraints.py), and the mouth opens from 400 ms before the speech.
 
-Personalisation for `everyone`: the person's linear layer, and a correction of what the layer leaves.
-
-    e' = scale * e + offset + C p
-
-The paper trains the layer alone (person_layer.py). The correction C is added here, because the layer alone reached less on
-strangers (docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame
-(speech_states.py) on what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both
-ridges. Both solutions have a closed form without random numbers.
+The paper trains the layer alone. The correction C is added here, because the layer alone reached less on strangers
+(docs/models/everyone_motion.md): C is a ridge regression from states p of the speech encoder about a frame (speech_states.py) on
+what the layer leaves (correction.py). Cross-validation over blocks of a second of the footage chooses both ridges. Both solutions
+have a closed form without random numbers.
 """
 
 from __future__ import annotations
@@ -57,14 +46,14 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import NUM_CONTENT, content_before, content_rows
 from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (
     NUM_POOLED_STATES,
     NUM_STATES,
-    Heard,
+    SpeechInput,
     pooled_states,
     silence_with_states,
     silent_states,
@@ -80,22 +69,22 @@ WINDOW_AHEAD: Final = 10
 WINDOW: Final = WINDOW_PAST + 1 + WINDOW_AHEAD
 PAPER_CHANNELS: Final = ROWS_PER_FRAME * NUM_CONTENT
 """Count of numbers in the four content rows of a frame. Content rows are the input in place of the paper's own."""
-SERVED: Final[Heard] = "states"
+SERVED: Final[SpeechInput] = "states"
 """Input of the network that the stage serves. The training can measure the others."""
 
 
-def num_channels(heard: Heard) -> int:
+def num_channels(heard: SpeechInput) -> int:
     """Return H, the numbers of a frame that a network hears."""
     return {"paper": PAPER_CHANNELS, "states": NUM_STATES, "both": PAPER_CHANNELS + NUM_STATES}[heard]
 
 
-def heard_frames(content: Float32, states: Float32, heard: Heard) -> Float32:
+def input_frames(content: Float32, states: Float32, heard: SpeechInput) -> Float32:
     """Return the input of a network, float32 [T, H]: content rows [T, 4, 44], then states [T, 192], as `heard` says."""
     rows = content.reshape(len(content), -1)
     return {"paper": rows, "states": states}.get(heard, np.concatenate([rows, states], axis=1))
 
 
-def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
+def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
@@ -104,7 +93,7 @@ def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])
     states = silent_states(len(rows)) if heard == "paper" else states_of(rows)
-    return heard_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)
+    return input_frames(content, np.concatenate([silent_states(WINDOW_PAST), states]), heard)
 
 
 class EveryoneModel(ExpressionModel):
@@ -119,7 +108,7 @@ class EveryoneModel(ExpressionModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [36, 192], see inputs.heard_clip.
+            speech: float32 [36, 192], see network_input.
         """
         coefficients: Float32 = run(self._network, speech=speech[None])[0][0]
         return coefficients
@@ -226,7 +215,7 @@ class EveryoneGrid(ExpressionGrid):
         return predicted + np.float32(voiced) * (personal - predicted)
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `everyone`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
@@ -234,7 +223,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         footage, relative to the network alone. A coefficient counts by how far the coefficient moves the mouth.
     """
     frames = frames_to_learn_from(footage.usable)
-    rows, model = heard_clip(features), EveryoneModel.of(models)
+    rows, model = network_input(features), EveryoneModel.of(models)
     spread = expression_spread(style.spread, models.basis, model.basis).astype(np.float64)
     weight = movement_weights(spread, model.basis)
     target = true_coefficients(footage, frames, style, model.basis, spread)
@@ -251,7 +240,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     before = float((missed.residual**2 * weight).sum())
     kept = float((left**2 * weight).sum()) / max(before, 1e-9)
     loss = kept * remaining_error(missed.pooled, left, correction, weight)
-    yield Step(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
+    yield StyleStep(len(frames) + 1, len(frames) + 1, loss, style.adding(**{PERSON_LAYER: layer, CORRECTION: correction}))
 
 
 def _num_coefficients(models: MotionModels) -> int:

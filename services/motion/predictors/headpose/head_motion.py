@@ -1,4 +1,4 @@
-"""How a person holds and moves the head: distribution and pace of the head poses, and the way from scores back to poses.
+"""Head movement of a person: distribution and pace of the head poses, head scores from speech, and poses from scores.
 
 A relative pose is measured from the person's reference pose. Place and size of the head in the picture drop out:
 
@@ -8,7 +8,7 @@ Each number has its own distribution, stored as quantiles at 17 knots of the nor
 scores tells how the numbers move together (a Gaussian copula). The predictor moves six independent scores. The resulting poses have
 the person's distribution and never leave the 1st to 99th percentile, however long the stream is.
 
-Head scores from speech: thirteen signals of the speech, weighted and slowed down to the person's pace.
+Head scores come from thirteen signals of the speech, weighted and slowed down to the person's pace:
 
     z_k = F_{p_k}(w_k . r),     r = (6 poses of the LSTM, loudness, 6 drives),    F_p: three times y += (1 - p) (x - y)
 
@@ -90,7 +90,6 @@ class SignalStream:
         Args:
             pose: float32 [6], the LSTM's answer for the frame.
             content: float32 [4, 44], content rows of the frame.
-            speech_probability: speech probability of the frame.
         """
         constants = self._constants
         row = content.astype(np.float64).mean(axis=0)
@@ -134,7 +133,7 @@ def advance(state: Float64, row: Float64, poles: Float64) -> Float64:
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How one person's scores follow the signals: weights float64 [6, 13], scaled to variance 1, and poles float64 [6]."""
+    """Relation of one person's scores to the signals: weights float64 [6, 13], scaled to variance 1, and poles float64 [6]."""
 
     weights: Float64
     poles: Float64
@@ -213,7 +212,7 @@ _MIN_RISE: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class HeadStyle:
-    """How a person holds and moves the head.
+    """Distribution and pace of a person's head poses.
 
     Attributes:
         reference: float64 [6], head-pose vector that relative poses are measured from, pixels of the footage.
@@ -284,7 +283,7 @@ def measure_head(poses: Float64, usable: Bool, general: HeadStyle) -> HeadStyle:
     independent = scores @ np.linalg.inv(mixing).T
     together = usable[1:] & usable[:-1]
     changes = np.abs(np.diff(independent, axis=0))[together]
-    # The mean instead of the root mean square: rare jumps come from the tracker, not from the person.
+    # The mean is taken instead of the root mean square: rare jumps come from the tracker, not from the person.
     found = changes.mean(axis=0) * math.sqrt(math.pi / 2.0) if len(changes) else general.steps
     steps = np.clip(share * found + (1.0 - share) * general.steps, *STEP_RANGE)
     return HeadStyle(reference, quantiles, mixing, steps)

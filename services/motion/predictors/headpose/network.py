@@ -97,7 +97,7 @@ class HeadposeNetwork(nn.Module):
         return HeadposeOutput(linear + share * self.expression(states), self.pose(states), last_h[0], last_c[0])
 
 
-class Head(nn.Module):
+class PoseNetwork(nn.Module):
     """The part of a network that the stage serves: the pose. The expression added nothing to the speech map's mouth."""
 
     def __init__(self, network: HeadposeNetwork) -> None:

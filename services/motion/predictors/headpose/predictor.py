@@ -1,46 +1,28 @@
-"""Declaration of the motion predictor `headpose` (headpose paper, Sec. 3.2).
+"""The motion predictor `headpose` (headpose paper, Sec. 3.2), its style, its blinks, and its personalisation.
 
-A natural schedule of blinks for still pictures, whose eyes would never move otherwise.
+**Blinks.** Still pictures get a natural schedule of blinks, because their eyes would never move otherwise.
 
 Each span of 4 s has one blink. The span's number and a fixed seed decide the blink's place in the span, so that two blinks lie
 1.2 to 6.8 s apart. A blink takes 0.28 s: the lids shut within 0.1 s and open more slowly (Caffier et al. 2003).
 
-Network inputs of `headpose`: content rows, and cepstra of the speech (MFCC) against the voice's own mean.
+**Network inputs** are content rows, and cepstra of the speech (MFCC) against the voice's own mean:
 
     c = DCT-II(mel), orthonormal, coefficients 1 to 20;   c' = (c - mean) / SCALE
 
 The mean covers the speech in the frame itself and at most 100 frames before the frame. So microphone and voice drop out, and a
 stream needs none of its future. Coefficient 0 is loudness, which `features.relative_energy` tells.
 
-The exported network of `headpose` in ONNX Runtime, with its constants.
+**Prediction.** An LSTM leads from audio features to expression and head pose, one step per frame of the 25 frames/s grid. The
+LSTM's state goes on from the first frame, so the same features in other pieces give the same bytes. The mouth is that of the speech
+map (services/motion/speech_map.py). The LSTM's expression added nothing to the map (docs/models/audio_to_head_motion.md), so the
+LSTM moves the head alone. Beyond the paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's. Least
+squares learns the mean of the head's movement, which hardly moves; head_motion.py brings back the person's distribution and pace of
+head poses.
 
-The style of a person for `headpose`: the arrays that every style holds, and how the person holds and moves the head.
-
-The head of one person who speaks: signals of the speech, scores that follow the signals, and poses.
-
-The predictor `headpose` on the 25 frames/s grid.
-
-Headpose paper, Sec. 3.2: an LSTM from audio features to expression and head pose, one step per frame. The LSTM's state goes on from
-the first frame, so the same features in other pieces give the same bytes. The mouth is that of the speech map (speech_map.py). The
-LSTM's expression added nothing to the map (docs/models/audio_to_head_motion.md), so the LSTM moves the head alone. Beyond the
-paper, p, b, m and silence shut the lips, and amplitude and rest mouth are the person's. Least squares learns the mean of the head's
-movement, which hardly moves; head_rhythm.py and head_style.py bring back the person's distribution and pace of head poses.
-
-A personalised style adds a correction of the mouth, as personalize.py describes.
-
-Answers of the speech map and of the network of `headpose` for a whole clip, for personalisation.
-
-What a person's speech tells of the person's head movement: weights of the signals and pace of the head, from tracked footage.
-
-For each of the six independent scores of the person (head_style.py), ridge regression on the signals of the speech after the
-filter of the person's pace (head_rhythm.py). Cross-validation over blocks measures how far the regression holds.
-
-Personalisation for `headpose`: what the person's speech tells of the person's head movement, from at most 300 frames.
-
-The paper fine-tunes its LSTM on 300 frames (Sec. 4.1). Here only the output layer is fitted, in closed form: for each of the six
-independent scores of the person (head_style.py), ridge regression on the signals of the speech after the filter of the person's
-pace (head_rhythm.py, head_fit.py). Cross-validation over blocks measures how far the regression holds, a correlation rho. A score
-then follows
+**Personalisation** learns what the person's speech tells of the person's head movement, from at most 300 frames. The paper
+fine-tunes its LSTM on 300 frames (Sec. 4.1). Here only the output layer is fitted, in closed form: for each of the six independent
+scores of the person, ridge regression on the signals of the speech after the filter of the person's pace (head_motion.py).
+Cross-validation over blocks measures how far the regression holds, a correlation rho. A score then follows
 
     rho * regression + sqrt(1 - rho^2) * signals of the general speaker
 
@@ -75,7 +57,7 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.expression import ExpressionGrid, ExpressionModel
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
 from services.motion.models import MotionModels
-from services.motion.personalization import NUM_BLOCKS, Step, frames_to_learn_from, true_coefficients
+from services.motion.personalization import NUM_BLOCKS, StyleStep, frames_to_learn_from, true_coefficients
 from services.motion.predictor import Predictor, Shape, encode_mouths
 from services.motion.predictors.headpose.head_motion import (
     NUM_KNOTS,
@@ -155,7 +137,7 @@ def relative_cepstra(rows: Float32, speech_probability: Float32, begin: int = 0)
     Args:
         rows: float32 [T, 4, 20] from the start of the stream, or from 100 frames before `begin`.
         speech_probability: float32 [T].
-        begin: first wanted frame.
+        begin: first target frame.
     """
     result = np.empty((len(rows) - begin, *rows.shape[1:]), np.float32)
     weight = speech_probability.astype(np.float64) + _PAUSE_WEIGHT
@@ -167,20 +149,20 @@ def relative_cepstra(rows: Float32, speech_probability: Float32, begin: int = 0)
     return np.clip(result, -_LIMIT, _LIMIT)
 
 
-def heard_rows(features: SpeechFeatures) -> Float32:
+def input_rows(features: SpeechFeatures) -> Float32:
     """Return network inputs of a whole stream: float32 [T, 4, 64], content rows (features.content_rows) and relative cepstra."""
     return np.concatenate([content_rows(features), relative_cepstra(cepstra(features.mel), features.speech_probability)], axis=-1)
 
 
-def heard_before(num_frames: int) -> Float32:
+def input_before(num_frames: int) -> Float32:
     """Return network inputs of the silence before a stream, float32 [T, 4, 64]."""
     silent = np.zeros((num_frames, ROWS_PER_FRAME, NUM_COEFFICIENTS), np.float32)
     return np.concatenate([content_before(num_frames), silent], axis=-1)
 
 
-def heard_clip(features: SpeechFeatures, past: int, ahead: int) -> Float32:
+def network_input(features: SpeechFeatures, past: int, ahead: int) -> Float32:
     """Return network inputs of a whole clip of T frames with the silence around the clip: float32 [past + T + ahead, 4, 64]."""
-    return np.concatenate([heard_before(past), heard_rows(SpeechFeatures.joined([features, silence(ahead)]))])
+    return np.concatenate([input_before(past), input_rows(SpeechFeatures.joined([features, silence(ahead)]))])
 
 
 def content_of(rows: Float32) -> Float32:
@@ -188,8 +170,8 @@ def content_of(rows: Float32) -> Float32:
     return rows[..., :NUM_CONTENT]
 
 
-class HeardStream:
-    """Network inputs of a stream that comes in pieces: the same bytes as `heard_rows` of the whole stream."""
+class SpeechInputStream:
+    """Network inputs of a stream that comes in pieces: the same bytes as `input_rows` of the whole stream."""
 
     def __init__(self) -> None:
         self._content = ContentStream()
@@ -265,7 +247,7 @@ class HeadposeModel(ExpressionModel):
         Each call runs one frame: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            window: float32 [W, 4, 64], see inputs.heard_rows.
+            window: float32 [W, 4, 64], see input_rows.
             h: float32 [1, H], hidden state after the step before.
             c: float32 [1, H], cell state after the step before.
         """
@@ -311,8 +293,8 @@ STYLE_ARRAYS: Final[dict[str, Shape]] = {
     WEIGHTS_ARRAY: lambda _: (6, NUM_SIGNALS),
     CORRECTION: correction_shape,
 }
-"""Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights` (see
-head_rhythm.py) and `headpose_mouth_correction` (see personalize.py), and replaces `pose_steps`.
+"""Arrays that `headpose` adds to a style. EncodeStyle adds the first four (HeadStyle); Personalize adds `pose_weights`
+(head_motion.py) and `headpose_mouth_correction`, and replaces `pose_steps`.
 """
 _HEAD_ARRAYS: Final = ("pose_reference", "pose_quantiles", "pose_mixing", "pose_steps")
 
@@ -357,7 +339,6 @@ def encode_head_style(footage: Footage, models: MotionModels) -> Style:
 
     Args:
         footage: T frames with head poses. T = 1: the mean speaker's style about this mouth and pose.
-        models: the networks.
 
     Raises:
         NoUsableFootage: more than one frame, but fewer than 25 usable frames; or the only frame is not usable.
@@ -402,7 +383,7 @@ def mean_head_speaker(style: Style, models: MotionModels) -> Style:
     return models.mean_speaker(style).adding(**head_style_arrays(general))
 
 
-class Head:
+class HeadStream:
     """Stream of head poses of one person."""
 
     def __init__(self, models: MotionModels, style: Style) -> None:
@@ -421,7 +402,6 @@ class Head:
         Args:
             pose: float32 [6], the LSTM's answer for the frame.
             content: float32 [4, 44], content rows of the frame.
-            speech_probability: speech probability of the frame.
         """
         row = self._signals.push(pose, content, speech_probability)
         return self._poses.pose(self._scores.push(row, speech_probability))
@@ -438,12 +418,12 @@ class HeadposeGrid(ExpressionGrid):
         """
         self._model = HeadposeModel.of(models)
         past = max(self._model.past, MOUTH.past)
-        before = beside_states(heard_before(past), silent_states(past))
+        before = beside_states(input_before(past), silent_states(past))
         super().__init__(self._model, models, style, constraints, before, MOUTH.ahead)
         self._map_mouth = MapMouth(SpeechMapModel.of(models), MOUTH, models, style, style.added.get(CORRECTION))
-        self._head = Head(models, style)
+        self._head = HeadStream(models, style)
         self._h, self._c = self._model.rest(), self._model.rest()
-        self._stream = HeardStream()
+        self._stream = SpeechInputStream()
 
     def _silence(self, num_frames: int) -> SpeechFeatures:
         return silence_with_states(num_frames)
@@ -474,12 +454,12 @@ _CHUNK: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SpeechOutputs:
     """Answers for frames 0 .. T - 1 of a clip.
 
     Attributes:
         coefficients: float64 [T, K], the map's answer in units of the person's spread.
-        signals: float64 [T, 13], see head_rhythm.
+        signals: float64 [T, 13], see head_motion.
         pooled: float64 [T, 49 + K], see speech_map.correction_inputs.
     """
 
@@ -488,13 +468,11 @@ class Heard:
     pooled: Float64
 
 
-def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[Step, None, Heard]:
+def speech_outputs(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Generator[StyleStep, None, SpeechOutputs]:
     """Run map and network over the first frames of a clip.
 
     Args:
-        features: of the clip.
         num_frames: T, frames to run over.
-        models: the networks.
 
     Yields:
         One step per 50 frames; one more step is due after the last frame.
@@ -503,7 +481,7 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         The answers.
     """
     model = HeadposeModel.of(models)
-    rows = heard_clip(features, model.past, model.ahead)
+    rows = network_input(features, model.past, model.ahead)
     each = SpeechMapModel.of(models).maps[MOUTH.feature]
     windows = neighbours(states_of(features), MOUTH.past, MOUTH.ahead)
     h, c, stream = model.rest(), model.rest(), SignalStream(model.rhythm)
@@ -520,8 +498,8 @@ def hear(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Gen
         content = content_of(rows[model.past + frame])
         found.append(stream.push(step.pose, content, float(features.speech_probability[frame])))
         if (frame + 1) % _CHUNK == 0:
-            yield Step(frame + 1, num_frames + 1, 1.0, None)
-    return Heard(np.array(coefficients, np.float64), np.array(found), np.array(pooled, np.float64))
+            yield StyleStep(frame + 1, num_frames + 1, 1.0, None)
+    return SpeechOutputs(np.array(coefficients, np.float64), np.array(found), np.array(pooled, np.float64))
 
 
 _RIDGE: Final = 0.3
@@ -540,7 +518,6 @@ def fit_weights(heard: Float64, scores: Float64, steps: Float64, frames: Bool, m
         scores: float64 [T, 6], independent scores of the person's poses.
         steps: float64 [6], the person's pace.
         frames: bool [T], frames to learn from.
-        models: the networks.
     """
     constants = HeadposeModel.of(models).rhythm
     general = tuned(general_weights(), steps, constants)
@@ -571,10 +548,8 @@ def corrected_steps(
         heard: float64 [T, 13], signals.
         speech_probability: float32 [T].
         poses: float64 [T, 6], true head-pose vectors.
-        head: the person.
         weights: float64 [6, 13], weights of the signals.
         frames: bool [T], frames to learn from.
-        models: the networks.
     """
     stream, to_pose = ScoreStream(tuned(weights, head.steps, HeadposeModel.of(models).rhythm)), PoseMap(head)
     made = np.stack([to_pose.pose(stream.push(row, float(p))) for row, p in zip(heard, speech_probability, strict=True)])
@@ -611,7 +586,7 @@ MAX_FRAMES: Final = 300
 """Frames that are learned from, as in the paper: the first twelve seconds of usable frames."""
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `headpose`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
@@ -625,7 +600,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     head = head_style_of(style)
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
     last = int(frames[-1]) + 1
-    heard = yield from hear(features, last, models)
+    heard = yield from speech_outputs(features, last, models)
     chosen, poses = np.isin(np.arange(last), frames), footage.head_poses[:last]
     weights = fit_weights(heard.signals, independent_scores(poses, head), head.steps, chosen, models)
     steps = corrected_steps(heard.signals, features.speech_probability[:last], poses, head, weights, chosen, models)
@@ -636,7 +611,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     choice = choose_ridge(pooled, residual, spread**2)
     correction = fit_correction(pooled, residual, choice.ridge)
     learned = {WEIGHTS_ARRAY: weights.astype(np.float32), "pose_steps": steps.astype(np.float32), CORRECTION: correction}
-    yield Step(last + 1, last + 1, min(choice.loss, 1.0), style.adding(**learned))
+    yield StyleStep(last + 1, last + 1, min(choice.loss, 1.0), style.adding(**learned))
 
 
 PREDICTOR: Final = Predictor(

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from services.common.face.landmarks import NUM_LIPS, NUM_UPPER
-from services.motion.predictors.hetero.predictor import SERVED, WINDOW_AHEAD, WINDOW_PAST, Heard
+from services.motion.predictors.hetero.predictor import SERVED, WINDOW_AHEAD, WINDOW_PAST, SpeechInput
 from services.motion.speech_states import NUM_STATES
 from services.motion.types import NUM_MELS, NUM_PHONES, NUM_POINTS, ROWS_PER_FRAME
 
@@ -42,7 +42,7 @@ PHONES_AFTER: Final = 1
 class HeteroConfig:
     """Sizes of the network."""
 
-    heard: Heard = SERVED
+    heard: SpeechInput = SERVED
     """Input."""
     num_coefficients: int = 16
     channels: tuple[int, int, int] = (16, 32, 64)
@@ -323,7 +323,7 @@ class HeteroNetwork(nn.Module):
         """Return the motion of all frames whose window lies inside the speech. In training, the decoder's share is 1.
 
         Args:
-            speech: [N, W, 192] or [N, W, 4, 80], see inputs.heard_clip.
+            speech: [N, W, 192] or [N, W, 4, 80], see predictor.network_input.
             reference: [N, C], vector of the reference mouths.
             pose: [N, C], vector of the pose landmarks.
         """

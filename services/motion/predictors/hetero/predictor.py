@@ -1,38 +1,28 @@
-"""Declaration of the motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2).
+"""The motion predictor `hetero` (Realistic Visual Dubbing, Xie et al. 2021, Sec. 3.2), its style, and its personalisation.
 
-The window of speech that `hetero` hears for a frame.
+**Window of speech.** Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame.
+The network that is served hears the states of the speech encoder in the place of the spectrum. Training can still take the
+spectrum, to measure what each tells: the audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms, and bands are
+relative to the speech of the four seconds before. The paper does not say how its spectrum is normalised.
 
-Xie et al. 2021, Sec. 3.2.1, hear 80 mel bands, with a step of 200 ms (20 rows of 10 ms) for each video frame. The network that is
-served hears the states of the speech encoder in the place of the spectrum. Training can still take the spectrum, to measure what
-each tells: the audio stage's spectrum has analysis windows of 25 ms, the paper's has 40 ms, and bands are relative to the speech of
-the four seconds before. The paper does not say how its spectrum is normalised.
-
-The exported networks of `hetero` in ONNX Runtime, with their constants.
-
-The style of a person for `hetero`: the arrays that every style holds, and the vectors of reference mouths and pose landmarks.
-
-Xie et al. 2021, Sec. 3.2.1: the reference is a global condition, the mean over any number of landmark frames. Here the reference
-is the enrolment, so the vector is part of the style.
+**Style.** The style holds the vectors of reference mouths and pose landmarks. In Sec. 3.2.1 the reference is a global condition,
+the mean over any number of landmark frames. Here the reference is the enrolment, so the vector is part of the style.
 
 The paper's pose landmarks come from the frame that is dubbed, and show the head pose of this frame. All landmarks of this stage are
 in head space, where the head pose is taken out. What is left is the shape of the person's upper face. So we take the mean of the
 pose landmarks over the enrolment, and their vector is part of the style too.
 
-The predictor `hetero` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the states of frames n - 13 .. n + 5. So the same features in other pieces give the same
-bytes. A personalised style adds a correction (personalize.py), with p the states about frame n (speech_states.py):
+**Prediction.** Each frame n of the 25 frames/s grid is a pure function of the states of frames n - 13 .. n + 5. So the same
+features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n
+(speech_states.py):
 
     coefficients = generator(window, person) + C p(window)        in units of the person's spread
 
-Personalisation for `hetero`: a correction of the coefficients from seconds of the person's footage.
-
-    c' = c + C p
-
-The paper's generator needs no training on the person: the reference landmarks condition it, and EncodeStyle stores their vector in
-the style. The correction goes beyond the paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge
-regression from p on what the generator misses (correction.py). Cross-validation over blocks of a second of the footage chooses
-the ridge. The solution has a closed form without random numbers.
+**Personalisation** learns the correction from seconds of the person's footage. The paper's generator needs no training on the
+person: the reference landmarks condition it, and EncodeStyle stores their vector in the style. The correction goes beyond the
+paper. p are states of the speech encoder about a frame (speech_states.py). C is a ridge regression from p on what the generator
+misses (correction.py). Cross-validation over blocks of a second of the footage chooses the ridge. The solution has a closed form
+without random numbers.
 """
 
 from __future__ import annotations
@@ -52,7 +42,7 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import relative_energy, silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels, PredictorModel
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor, encode_mouths
 from services.motion.runtime import read_constants, run
 from services.motion.speech_map import FILES, SpeechMapModel
@@ -67,9 +57,9 @@ from services.motion.speech_states import (
 from services.motion.style import Style
 from services.motion.types import NUM_MELS, ROWS_PER_FRAME, Footage, Motion, SpeechFeatures
 
-Heard = Literal["paper", "states"]
+SpeechInput = Literal["paper", "states"]
 """Input of the generator: the paper's mel spectrogram, or states of the speech encoder."""
-SERVED: Final[Heard] = "states"
+SERVED: Final[SpeechInput] = "states"
 """Input of the generator that the stage serves."""
 WINDOW_AHEAD: Final = 5
 """Frames of features after the predicted frame: 200 ms of look-ahead."""
@@ -80,7 +70,7 @@ QUIET: Final = -1.5
 """Relative mel power of the silence before a stream: the typical value of quiet frames in speech."""
 
 
-def heard_shape(heard: Heard) -> tuple[int, ...]:
+def input_shape(heard: SpeechInput) -> tuple[int, ...]:
     """Return the shape of a frame that the generator hears: [4, 80] or [192]."""
     return (ROWS_PER_FRAME, NUM_MELS) if heard == "paper" else (NUM_STATES,)
 
@@ -90,8 +80,8 @@ def relative_mel(features: SpeechFeatures) -> Float32:
     return relative_energy(features.mel, features.speech_probability)
 
 
-def heard_clip(features: SpeechFeatures, heard: Heard = SERVED) -> Float32:
-    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *heard_shape].
+def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Float32:
+    """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
 
     Raises:
         InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
@@ -150,7 +140,7 @@ class HeteroModel(PredictorModel):
         Each call runs one window: the bits of a batched matrix product may depend on the size of the batch.
 
         Args:
-            speech: float32 [19, 192], see inputs.heard_clip.
+            speech: float32 [19, 192], see network_input.
             reference: float32 [C], vector of the person's reference mouths.
             pose: float32 [C], vector of the person's pose landmarks.
         """
@@ -169,7 +159,6 @@ def encode_hetero_style(footage: Footage, models: MotionModels) -> Style:
 
     Args:
         footage: T frames. Without pose landmarks, the pose landmarks are those of the mean face.
-        models: the networks.
 
     Raises:
         NoUsableFootage: fewer than 25 usable frames.
@@ -248,7 +237,7 @@ class HeteroGrid(Grid):
         return amplified(self._style.rest_mouth + offsets, self._style)
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `hetero`. Arguments and errors: see services.motion.predictor.Predictor.
 
     If the style was encoded for another method, the footage is the reference.
@@ -260,7 +249,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     frames = frames_to_learn_from(footage.usable)
     if not knows_person(style):
         style = with_person(style, footage, models)
-    rows, model = heard_clip(features), HeteroModel.of(models)
+    rows, model = network_input(features), HeteroModel.of(models)
     reference, pose = person_of(style)
     target = true_coefficients(footage, frames, style, models.basis, style.spread)
 
@@ -271,7 +260,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     missed = yield from predict_in_blocks(frames, target, predict)
     choice = choose_ridge(missed.pooled, missed.residual, style.spread.astype(np.float64) ** 2)
     refined = style.adding(**{CORRECTION: fit_correction(missed.pooled, missed.residual, choice.ridge)})
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
 def _vector_shape(models: MotionModels) -> tuple[int, ...]:

@@ -1,13 +1,11 @@
-"""Declarations of the motion predictors `speech_map` (files) and `speech_map_live`.
+"""The motion predictors `speech_map` (files) and `speech_map_live`, and their personalisation.
 
 Both read the same style. A person who was enrolled before these predictors has a style without a correction, and is predicted
 without one.
 
-The predictor `speech_map` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so the same features in
-other pieces give the same bytes. A personalised style adds a correction (personalize.py), with p the states about frame n and the
-map's own answer:
+Each frame n of the 25 frames/s grid is a pure function of the states of frames n - b .. n + a (services/motion/speech_map.py), so
+the same features in other pieces give the same bytes. A personalised style adds a correction, with p the states about frame n and
+the map's own answer:
 
     coefficients = map(window) + C p(window, map(window))        in units of the person's spread
 
@@ -15,13 +13,10 @@ and gains of the opening and of the lip width (speech_map.Gains).
 
 The lips close where the map of closed lips is sure (constraints.closed_lips_weights).
 
-Personalisation for `speech_map`: a correction of the coefficients from seconds or minutes of the person's footage.
-
-    c' = c + C p
-
-p are states of the speech encoder about a frame and the map's answer c (speech_map.correction_inputs). C is a ridge regression from
-p on what the map of files misses (correction.py); the map of live speech takes the same C. Cross-validation over blocks of a second
-of the footage chooses the ridge. The solution has a closed form without random numbers.
+The correction is learned from seconds or minutes of the person's footage. p are states of the speech encoder about a frame and the
+map's answer c (speech_map.correction_inputs). C is a ridge regression from p on what the map of files misses (correction.py); the
+map of live speech takes the same C. Cross-validation over blocks of a second of the footage chooses the ridge. The solution has a
+closed form without random numbers.
 
 A prediction of least error moves less than the person does. So the style also gets a gain of the opening, in place of
 grid.amplified. o_n are openings that are predicted on held-out blocks, m is the opening of the mean mouth, w_n is how far the lips
@@ -48,7 +43,7 @@ from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_wei
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.grid import Grid, MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import Step, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
+from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
 from services.motion.predictor import Predictor
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
@@ -71,10 +66,8 @@ class SpeechMapGrid(Grid):
         """Start at the first frame.
 
         Args:
-            model: the maps.
             hearing: which map to use.
             models: as services.motion.predictor.Predictor.open takes it, as are `style` and `constraints`.
-            style: the person.
             constraints: see Grid.
         """
         self._hearing = hearing
@@ -104,16 +97,13 @@ _PRIOR_FRAMES: Final = 50.0
 
 def personalized(
     model: SpeechMapModel, hearing: Hearing, style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels
-) -> Iterator[Step]:
+) -> Iterator[StyleStep]:
     """Refine a style.
 
     Args:
-        model: the maps.
         hearing: which map to use.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        features: features of the footage.
         footage: the footage.
-        models: the shared networks.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
@@ -141,7 +131,7 @@ def personalized(
         for measure, closing in ((mouth_opening, closed_lips_weights(closed, WHOLE)), (lip_width, np.zeros_like(closed)))
     ]
     refined = style.adding(**{CORRECTION: correction, GAINS: np.array(gains, np.float32)})
-    yield Step(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(choice.loss, 1.0), refined)
 
 
 def spread_gain(seen: Float32, predicted: Float32, mean: float, closing: Float32) -> float:
@@ -170,7 +160,7 @@ def predictor_of(name: str, hearing: Hearing) -> Predictor:
     def open_grid(models: MotionModels, style: Style, constraints: ConstraintConfig | None) -> MotionGrid:
         return SpeechMapGrid(SpeechMapModel.of(models), hearing, models, style, constraints)
 
-    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+    def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
         return personalized(SpeechMapModel.of(models), hearing, style, features, footage, models)
 
     return Predictor(

@@ -9,9 +9,7 @@ Coefficients are offsets from the person's rest mouth along the landmark basis, 
 mouths look alike to the network, and the spread gives the output the person's amplitude. All layers together look 2 frames ahead:
 the convolutions are padded on the side of the past.
 
-Layers of the network of `ugc`.
-
-Shapes: N batch, C channels, W frames of a window.
+Shapes of the layers: N batch, C channels, W frames of a window.
 """
 
 from __future__ import annotations

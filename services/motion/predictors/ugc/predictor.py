@@ -1,35 +1,27 @@
-"""Declaration of the motion predictor `ugc` (UGC paper, Sec. III-A and III-C).
+"""The motion predictor `ugc` (UGC paper, Sec. III-A and III-C), and its personalisation.
 
-The window of speech that `ugc` hears for a frame, and the pooled speech that a person's correction hears.
-
-The exported motion network of `ugc` in ONNX Runtime.
-
-A memory of the person's own moments: a correction for minutes of footage, beside the linear correction of the coefficients.
+**Memory.** Minutes of footage add a memory of the person's own moments to the linear correction of the coefficients:
 
     c' = c + C p + W k,     k_m = exp(-|p - p_m|^2 / s)
 
-p is the pooled speech around the frame (pooled_speech.py), p_m that of NUM_MOMENTS frames of the person's footage. So the person's
-mouth at a sound is remembered together with the sounds around it, which a linear correction cannot. This is a kernel ridge
-regression on NUM_MOMENTS centres (Williams and Seeger 2000, Nystroem's method). In some seconds of footage no two moments are
-alike, so a memory of seconds holds nothing.
+p is the pooled speech around the frame, p_m that of NUM_MOMENTS frames of the person's footage. So the person's mouth at a sound is
+remembered together with the sounds around it, which a linear correction cannot. This is a kernel ridge regression on NUM_MOMENTS
+centres (Williams and Seeger 2000, Nystroem's method). In some seconds of footage no two moments are alike, so a memory of seconds
+holds nothing.
 
-The predictor `ugc` on the 25 frames/s grid.
-
-Each grid frame n is a pure function of the features of frames n - 32 .. n + 2, so the same features in other pieces give the same
-bytes. A personalised style adds a correction (personalize.py), with p the speech of frames n - 6 .. n + 2 pooled over time:
+**Prediction.** Each frame n of the 25 frames/s grid is a pure function of the features of frames n - 32 .. n + 2, so the same
+features in other pieces give the same bytes. A personalised style adds a correction, with p the speech of frames n - 6 .. n + 2
+pooled over time:
 
     coefficients = network(window) + C p(window)        in units of the person's spread
 
-A style that was personalised on minutes of footage also adds what the person's own moments tell (memory.py).
+A style that was personalised on minutes of footage also adds the memory.
 
-Personalisation for `ugc`: a correction of the coefficients from seconds or minutes of the person's footage.
-
-    c' = c + C p
-
-p is the speech around a frame, pooled over time (pooled_speech.py). C is a ridge regression from p on what the network misses
-(correction.py). Cross-validation over blocks of a second of the footage chooses the ridge: if the person's sound explains little of
-what the network misses, the correction is small. The solution has a closed form without random numbers. From 20 s of footage on, a
-memory of the person's moments (memory.py) is added if cross-validation finds that less is missed with the memory.
+**Personalisation** learns the correction from seconds or minutes of the person's footage. p is the speech around a frame, pooled
+over time. C is a ridge regression from p on what the network misses (correction.py). Cross-validation over blocks of a second of
+the footage chooses the ridge: if the person's sound explains little of what the network misses, the correction is small. The
+solution has a closed form without random numbers. From 20 s of footage on, a memory of the person's moments is added if
+cross-validation finds that less is missed with the memory.
 
 A gain and an offset per coefficient reached less, and added nothing to the correction. A ridge regression on the last hidden
 layer did not hold on other footage of the same person.
@@ -54,7 +46,7 @@ from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
 from services.motion.personalization import (
     Missed,
-    Step,
+    StyleStep,
     WindowPrediction,
     frames_to_learn_from,
     predict_in_blocks,
@@ -74,7 +66,7 @@ _POOLED_PAST: Final = 6
 """Frames before the predicted frame that a person's correction hears."""
 
 
-def heard_clip(features: SpeechFeatures) -> Float32:
+def network_input(features: SpeechFeatures) -> Float32:
     """Return content rows of a whole clip of T frames with the silence around the clip: float32 [32 + T + 2, 4, 44]."""
     content = content_rows(SpeechFeatures.joined([features, silence(WINDOW_AHEAD)]))
     return np.concatenate([content_before(WINDOW_PAST), content])
@@ -95,7 +87,6 @@ class UgcModel:
         """Load the network.
 
         Args:
-            folder: folder of the exported network.
             threads: threads inside one inference.
 
         Raises:
@@ -141,7 +132,6 @@ def remembered(pooled: Float32, style: Style) -> Float32 | None:
 
     Args:
         pooled: float32 [126], pooled speech of the frame; the last number is 1.
-        style: the person.
     """
     moments, weights = style.added.get(MOMENTS), style.added.get(MEMORY)
     if moments is None or weights is None:
@@ -206,8 +196,6 @@ def landmarks_of_frame(content: Float32, style: Style, models: MotionModels, voi
 
     Args:
         content: the rows.
-        style: the person.
-        models: the shared networks.
         voiced: share of the person's correction, 0 to 1.
     """
     coefficients = UgcModel.of(models).predict(content, style.modulation)
@@ -244,7 +232,7 @@ MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
 
 
-def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
+def personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
     """Refine a style for `ugc`. Arguments and errors: see services.motion.predictor.Predictor.
 
     Yields:
@@ -252,7 +240,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         (correction.choose_ridge).
     """
     frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
-    rows, model = heard_clip(features), UgcModel.of(models)
+    rows, model = network_input(features), UgcModel.of(models)
     target = true_coefficients(footage, frames, style, models.basis, style.spread)
 
     def predict(frame: int) -> WindowPrediction:
@@ -270,7 +258,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
     loss = choice.loss if memory is None else memory.loss
     kept = {name: array for name, array in style.added.items() if name not in (CORRECTION, MOMENTS, MEMORY)}
     refined = replace(style, added={**kept, **learned})
-    yield Step(len(frames) + 1, len(frames) + 1, min(loss, 1.0), refined)
+    yield StyleStep(len(frames) + 1, len(frames) + 1, min(loss, 1.0), refined)
 
 
 def _version(models: MotionModels) -> str:

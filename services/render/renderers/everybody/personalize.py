@@ -43,7 +43,6 @@ def window_pair(bank: MouthBank, view: WindowView, noise: LandmarkNoise, seed: i
 
     Args:
         bank: landmarks and poses of the person.
-        view: the window.
         noise: strength of the noise on the target landmarks. All seven frames get the same noise, as from a predictor.
         seed: random seed of the noise.
     """

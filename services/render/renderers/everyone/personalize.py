@@ -5,7 +5,7 @@ a ratio of one to one, so that the network stays general. Here the network stays
 nothing can be forgotten. So no data of other people is needed, and none comes with dubstage. The texture begins with the person's
 frames, brought back to the texture (`first_texture`).
 
-First texture of a person: frames brought back to the texture in the first three channels, small noise in the others.
+The first texture has frames, brought back to the texture, in the first three channels, and small noise in the other channels.
 
 The paper begins with random textures. Random RGB would have to be learned from nothing for every new person, where a few frames
 give RGB at once. Texels that no frame shows get the colours of their surroundings (Gortler et al. 1996, "pull-push").
@@ -121,7 +121,6 @@ def window_example(bank: MouthBank, row: int, surface: NeuralSurface, look: Wind
     Args:
         bank: landmarks, poses and pictures of the person.
         row: row of frame t.
-        surface: the person's surface.
         look: reference, speech, noise and colours.
     """
     made: dict[int, tuple[UInt8, UInt8, UInt8, Float32]] = {}
@@ -238,7 +237,6 @@ def bank_texture(bank: MouthBank, surface: NeuralSurface, seed: int) -> UInt8:
 
     Args:
         bank: pictures, landmarks and poses of the person.
-        surface: the person's surface.
         seed: random seed of the channels that do not resemble RGB.
     """
 
@@ -255,7 +253,6 @@ def actor_windows(bank: MouthBank, surface: NeuralSurface, count: int, seed: int
 
     Args:
         bank: pictures, landmarks and poses of the person.
-        surface: the person's surface.
         count: largest number of windows.
         seed: random seed of noise, references and silence.
 
@@ -496,7 +493,7 @@ class TextureRecipe:
         learning_rate: learning rate of the texture (Adam), unit: the full range. It falls to a tenth by half a cosine.
         style_learning_rate: learning rate of the offset of W, which falls too.
         network_learning_rate: learning rate of the network's weights, which falls too. 0: the network stays as it is, as one loaded
-            model for all actors must. The measurement of what the prior earns (train/prior_gain.py) trains the network.
+            model for all actors must. The measurement of the prior's gain trains the network.
         discriminator_learning_rate: learning rate of the discriminator of frames.
         average_decay: decay of the moving averages of texture and offset. The averages are the result.
         report_every: steps between reports.
@@ -539,7 +536,6 @@ class TextureSearch:
     Args:
         network: the prior.
         texture: uint8 [256, 256, 16], the first texture.
-        recipe: settings.
         num_steps: steps of the optimiser.
         weights: folder with the perceptual network and the discriminator of frames.
 
@@ -573,7 +569,7 @@ class TextureSearch:
         Raises:
             Cancelled: the call that this is done for is over. The search looks before every step.
         """
-        # A generator of its own: searches of other calls take turns with this one.
+        # The search has a random generator of its own: searches of other calls take turns with this one.
         self._noise.manual_seed(seed)
         rng = np.random.default_rng((seed, 1))
         batches = shuffled_batches(len(windows), self._recipe.batch_size, self._num_steps, rng)
@@ -613,7 +609,7 @@ class TextureSearch:
 def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRecipe()) -> Iterator[PersonalizeProgress]:
     """Find the texture and the state of the bank's person; yield progress. The last report holds the result.
 
-    The state is the offset of W and the reference picture (actor_state.py). The result is the same for the same seed and number of
+    The state is the offset of W and the reference picture. The result is the same for the same seed and number of
     threads.
 
     Args:

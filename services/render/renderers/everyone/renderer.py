@@ -3,7 +3,7 @@
 face = first three features in the light of the frame + residual(window, reference, lips, speech; offset of W),
 then smooth chroma (`with_smooth_chroma`) and the filmed border (`with_filmed_border`)
 
-Input of the network of `everyone` (Saunders and Namboodiri, Sec. 3.3, Fig. 3 and 4).
+**Input** (Saunders and Namboodiri, Sec. 3.3, Fig. 3 and 4).
 
 Each frame of the window t-1 to t+1 has 17 channels: the footage, whose masked area holds the rasterised features of the neural
 texture (16 channels), and the mask. Outside the mask, the first three channels are the footage's RGB and the other channels are
@@ -18,13 +18,13 @@ Readings and departures:
 * The target lips, filled, are not in the paper. A linear expression model of few coefficients does not bring the mesh to the target
   lips exactly.
 
-Border of the face (Sec. 3.7): pixels that are background, filmed and drawn, stay as filmed.
+**Border of the face** (Sec. 3.7): pixels that are background, filmed and drawn, stay as filmed.
 
 The paper tells face from background with a segmentation network. Here the mesh tells where the drawn face ends, and the filmed
 pixel counts as background where it resembles the drawn one: below the drawn jaw, both show the same neck or collar. A filmed chin
 below a raised jaw differs from the drawn neck and is replaced.
 
-Chroma of a drawn face: smooth, as in film, whose chroma has half the resolution of its luma.
+**Chroma.** The chroma of a drawn face is smooth, as in film, whose chroma has half the resolution of its luma.
 
 The network mixes 16 features into three colours. Between teeth, lips and the dark of the mouth the mixtures of the colours change
 at slightly different places, and draw green and violet fringes a few pixels wide.

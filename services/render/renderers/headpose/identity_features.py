@@ -3,7 +3,7 @@
 A model of `headpose` belongs to one embedding: features of another embedding cannot be compared with the features in the model's
 memory. The header of the model's weights holds the digest of the embedding's file. A file with another digest is refused.
 
-Identity embedding: a small network from a picture of the lower face to a unit vector that says who the person is.
+The embedding is a small network from a picture of the lower face to a unit vector that says who the person is.
 
 The network stands in for ArcFace (paper `headpose`, Sec. 3.4). research/methods/headpose/identity_embedding.py trains the network
 on the people of the training set with ArcFace's own loss, the additive angular margin (Deng et al. 2019). Training varies light,
@@ -101,7 +101,6 @@ def read_identity_features(path: Path, device: torch.device | None = None) -> Id
     ArcFace was trained on whole faces. Here ArcFace sees the render box, which holds the lower face only.
 
     Args:
-        path: the file.
         device: device that computes the features; None: the CPU. ArcFace is always computed on the CPU.
 
     Raises:

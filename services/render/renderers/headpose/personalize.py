@@ -69,7 +69,6 @@ def drawn_pair(bank: MouthBank, view: DrawnView, noise: LandmarkNoise, seed: int
 
     Args:
         bank: landmarks and poses of the person.
-        view: the window.
         noise: strength of the noise on the target landmarks. All three frames get the same noise, as from a predictor.
         seed: random seed of the noise.
     """

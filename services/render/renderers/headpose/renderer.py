@@ -3,13 +3,14 @@
 face = rendered frame + residual(window of rendered frames, mask, target lips, key pictures; FiLM state, memory items),
 then its detail as strong as that of the key pictures (`with_detail`)
 
-Inside of a mouth that no picture of the person shows: a mean over the people of the training set, in the person's light.
+**Inside of the mouth.** If no picture of the person shows the inside, a mean over the people of the training set is drawn, in the
+person's light.
 
 A still picture with shut lips has no teeth to show when the mouth opens. The picture's lips, moved apart, would fill the mouth
 with lip. There the mean open mouth of the training people stands (research/methods/headpose/mouth_interior.py), moved to the
 target landmarks.
 
-Input of the network of `headpose`: frames with the drawn face in them (paper `headpose`, Sec. 3.3 and 3.4).
+**Input**: frames with the drawn face in them (paper `headpose`, Sec. 3.3 and 3.4).
 
 The rendered frame r_t is the footage with the drawn face put into the lower-face mask. What the mesh leaves open there, the
 inside of the mouth and the edge to the neck, is filled with the actor's nearest key picture, moved to the target landmarks. Three
@@ -19,7 +20,8 @@ An actor of one picture has one key picture for all mouths. Moved that far, the 
 its nose below the nose of the frame. The network would draw both. The mesh of the same picture has neither fault, so the rendered
 frame stands in for the key pictures, and the key picture gives the inside of the mouth alone.
 
-Fine detail of a drawn face, amplified until it is as strong as in the person's footage (in the spirit of unsharp masking).
+**Detail.** Fine detail of a drawn face is amplified until it is as strong as in the person's footage (in the spirit of unsharp
+masking):
 
     face + a * (face - blurred face),        0 <= a <= 1.5
 

@@ -220,7 +220,7 @@ class HeteroNetwork(UNetTrunk):
             layers: float [B, layers_size], the actors' numbers for the layers.
             appearance: what E sees in the reference pictures.
         """
-        # As in the embedder: a sum of products.
+        # As in the embedder, this is a sum of products.
         affine = (appearance.vector[:, None] * self.affine).sum(dim=-1)
         numbers = torch.cat([layers[:, : self.adain_size] + affine, layers[:, self.adain_size :]], dim=1)
         seen = torch.cat([pictures[:, part] for part in self._shown], dim=1)

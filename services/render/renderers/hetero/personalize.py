@@ -67,7 +67,6 @@ def composite_pair(bank: MouthBank, view: CompositeView, noise: LandmarkNoise, s
 
     Args:
         bank: landmarks and poses of the person.
-        view: the window.
         noise: strength of the noise on the target landmarks. All five frames get the same noise, as from a predictor.
         seed: random seed of the noise.
     """

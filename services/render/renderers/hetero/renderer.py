@@ -2,7 +2,7 @@
 
 face = reference picture + network(composites t-2 to t+2, mask, reference picture; actor's state)
 
-Input of the network of `hetero`: a window of composites, and a reference picture (paper `hetero`, Sec. 3.3, Eq. 3).
+**Input**: a window of composites, and a reference picture (paper `hetero`, Sec. 3.3, Eq. 3).
 
 A composite is the frame's render box without the lower face: the mask is black, and the target landmarks are drawn into the black
 as lines. Outer lips are red, inner lips are green, the jaw is blue, so that no line hides another. Frames t-2 to t+2 make a
@@ -12,7 +12,7 @@ Departures from the paper: the network also sees the mask of frame t, and the ta
 picture is brought to the light of frame t's cheeks (services/render/colour_match.py), so that the network does not have to learn
 to do so.
 
-The reference picture is part of the actor's state: what this person's lower face looks like.
+**Reference picture.** The reference picture is part of the actor's state, and shows the person's lower face.
 
 An actor's state has three parts: the numbers of the network's layers, the vector that is added to the reference picture's
 appearance vector, and the reference picture.

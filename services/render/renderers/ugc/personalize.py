@@ -64,20 +64,19 @@ def choose_sources(bank: MouthBank, target: int, candidates: npt.NDArray[np.intp
     return Retrieved(rows, np.asarray(weights / weights.sum(), np.float32))
 
 
-def make_pair(bank: MouthBank, target: int, sources: Retrieved, wanted: Float32) -> Pair:
+def make_pair(bank: MouthBank, target: int, sources: Retrieved, landmarks: Float32) -> Pair:
     """Return the pair of a frame: the source frames' textures, warped to the target landmarks in the frame's pose and blended.
 
     Args:
         bank: textures and landmarks of the person.
-        target: row of the frame to make.
         sources: frames that the texture comes from.
-        wanted: float32 [59, 3], the target's landmarks in head space, perturbed or not.
+        landmarks: float32 [59, 3], the target's landmarks in head space, perturbed or not.
     """
     pose = HeadPose(1.0, bank.rotation[target], np.zeros(3))
     mask = lower_face_mask(bank.geometry, pose)
-    spline = fit_retrieved(bank, sources, target_points(wanted, bank.geometry, pose))
+    spline = fit_retrieved(bank, sources, target_points(landmarks, bank.geometry, pose))
     texture = match_colour(warp_retrieved(bank, sources, spline), bank.boxes[target], mask)
-    picture = network_picture(bank.boxes[target], texture, mask, head_to_box(wanted, pose))
+    picture = network_picture(bank.boxes[target], texture, mask, head_to_box(landmarks, pose))
     return Pair(picture, bank.boxes[target])
 
 

@@ -1,4 +1,4 @@
-"""What a renderer may do inside and outside the mask of a frame."""
+"""Checks of a renderer's changes inside and outside the mask of a frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an entry of the audit log takes is measured on a log as the gateway writes it."""
+"""The cost of an entry of the audit log is measured on a log as the gateway writes it."""
 
 from __future__ import annotations
 

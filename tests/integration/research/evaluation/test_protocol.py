@@ -13,8 +13,8 @@ from research.evaluation import protocol
 from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.results import to_json, write_json
-from research.evaluation.targets import Target, check_target
-from research.evaluation.types import COSTS, METRICS, ClipResult, FrameRange, Rendered, Speech, Variant
+from research.evaluation.targets import MetricTarget, check_target
+from research.evaluation.types import COSTS, METRICS, ClipResult, EvaluatedSpeech, FrameRange, Rendered, Variant
 from tests.unit.research.evaluation.drawn_clip import Actor, DrawnClip, draw, read_mouths
 
 QUICK = EvaluationSettings(
@@ -61,7 +61,7 @@ def test_a_mouth_that_shuts_late_shows_in_the_silence() -> None:
 
 def test_a_dub_that_follows_the_film_by_a_frame_is_late_by_a_frame() -> None:
     class Late(DrawnClip):
-        def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+        def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
             rendered = super().render(actor, frames, variant, speech)
             whole = np.roll(self.openings(self.speech), 1)[frames.start : frames.stop]
             return replace(rendered, crops=draw(whole))
@@ -220,10 +220,10 @@ def test_json_has_the_agreed_shape(result: ClipResult, tmp_path: Path) -> None:
 
 
 def test_targets_are_held_against_the_mean_mouth(result: ClipResult) -> None:
-    gain = check_target([result], Target("full", "mouth_psnr_db", low=1.5, against="difference"))
+    gain = check_target([result], MetricTarget("full", "mouth_psnr_db", low=1.5, against="difference"))
     assert gain.reached is True
     assert gain.value == pytest.approx(100.0 - result.variants["mean_mouth"].metrics["mouth_psnr_db"])
-    lmd = check_target([result], Target("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
+    lmd = check_target([result], MetricTarget("mean_mouth", "mouth_lmd_px", high=0.85, against="ratio"))
     assert lmd.value == pytest.approx(1.0)
     assert lmd.reached is False
-    assert check_target([result], Target("full", "closure", low=0.8)).reached is None
+    assert check_target([result], MetricTarget("full", "closure", low=0.8)).reached is None

@@ -12,7 +12,7 @@ import pytest
 
 from research.motion import judge as command
 from research.motion.clips import TrainingClip
-from research.motion.protocol import ClipResult, evaluate_clip
+from research.motion.protocol import ClipScores, evaluate_clip
 from research.training.trainset import MANIFEST, manifest_line
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.phones import PHONE_INDEX
@@ -67,7 +67,7 @@ def style_of(clip: TrainingClip, models: MotionModels) -> Style:
     return encode_style(clip.mouth_landmarks, clip.usable, models.basis, models)
 
 
-def follow(clip: TrainingClip, models: MotionModels, late: int) -> ClipResult:
+def follow(clip: TrainingClip, models: MotionModels, late: int) -> ClipScores:
     """Scores of a predictor that answers the truth, late by some frames."""
     predicted = np.roll(clip.mouth_landmarks, late, axis=0)
     return evaluate_clip(clip, lambda *_: style_of(clip, models), lambda *_: predicted, control=False)
@@ -93,7 +93,7 @@ def test_closure_and_silence_of_speech_without_a_picture(models: MotionModels) -
     shut, wide = person.mouth_landmarks[own.argmin()], person.mouth_landmarks[own.argmax()]
     row = replace(row_of(made_clip(2, "speech", 100, "carl")), has_face=False)
 
-    def figures(open_frames: slice) -> command.SpeechFigures:
+    def figures(open_frames: slice) -> command.SpeechMetrics:
         mouths = np.repeat(shut[None], 100, axis=0)
         mouths[open_frames] = wide
         return command.spoken(row, sound, person, style_of(person, models), lambda *_: mouths)

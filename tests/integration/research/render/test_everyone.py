@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from research.methods.everyone.render import NETWORK, TRAINING, EveryoneRecipe, EveryoneTrainer, read_speech
 from research.render.held_out import Clip
-from research.render.people import FrameSpan
+from research.render.people import ClipSpan
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet, identity_path, part_path
 from services.common.errors import InvalidRequest
@@ -109,11 +109,11 @@ def test_people_without_an_identity_are_left_out(runs: dict[str, Path], bank: Mo
 def test_speech_lies_around_its_frame_without_the_clips_lag(data: TrainSet) -> None:
     row = data.of("train")[0]
     rows = data.arrays(row, "speech", ("posteriorgram",))["posteriorgram"]
-    speech = read_speech(data, [FrameSpan(row, 0, row.usable_frames)])
+    speech = read_speech(data, [ClipSpan(row, 0, row.usable_frames)])
     assert np.array_equal(speech[10], rows[8:13].reshape(20, 40))
     assert not speech[0][:8].any()
     assert np.array_equal(speech[0][8:], rows[:3].reshape(12, 40))
-    lagging = FrameSpan(replace(row, lag_frames=2), 0, row.usable_frames)
+    lagging = ClipSpan(replace(row, lag_frames=2), 0, row.usable_frames)
     assert np.array_equal(read_speech(data, [lagging])[10], rows[10:15].reshape(20, 40))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from research.render.export import ExportJob, ExportSpec, export_network
+from research.render.export import ExportJob, RendererExportSpec, export_network
 from services.common.errors import ContractBroken, InvalidRequest
 from services.render.backends.model_files import OUTPUT_RESIDUAL, TensorForm, read_models
 from services.render.types import Precision
@@ -48,7 +48,7 @@ FORMS = (
 )
 
 
-SPEC = ExportSpec(
+SPEC = RendererExportSpec(
     name="toy",
     weights="toy.safetensors",
     load=lambda _path: TinyNetwork().eval().requires_grad_(False),

@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from research.texture.networks import NETWORKS
-from research.texture.temporal_warp import CONFIGS, ExportSpec, TemporalWarp, TemporalWarpTraining, export
+from research.texture.temporal_warp import CONFIGS, TemporalWarp, TemporalWarpTraining, WarpExportSpec, export
 from research.training.device import CPU
 from research.training.loop import train
 from research.training.networks import Opening
@@ -71,7 +71,7 @@ def test_the_first_check_is_the_plain_spline_and_training_lowers_the_energies(ru
 def test_what_is_exported_is_what_was_trained(run: Path, tmp_path: Path) -> None:
     (network,) = NETWORKS
     assert network.export is not None
-    written = export(run, tmp_path, ExportSpec(parity_runs=2))
+    written = export(run, tmp_path, WarpExportSpec(parity_runs=2))
     assert sorted(path.name for path in written) == ["temporal_warp.card.md", "temporal_warp.json", "temporal_warp.onnx"]
     sheet = json.loads((tmp_path / "temporal_warp.json").read_text())
     assert sheet["sha256"].startswith(TemporalWarpModel(tmp_path).version)
@@ -84,14 +84,14 @@ def test_a_network_of_any_size_is_exported(tmp_path: Path) -> None:
     run, size = tmp_path / "run", CONFIGS["large"].network
     RunFolder(run, "temporal_warp", {"network": asdict(size)}).begin(resume=False)
     save_file(TemporalWarp(size).state_dict(), run / "temporal_warp.safetensors")
-    network, *_ = export(run, tmp_path / "weights", ExportSpec(parity_runs=1))
+    network, *_ = export(run, tmp_path / "weights", WarpExportSpec(parity_runs=1))
     assert network.stat().st_size > 10_000_000
 
 
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
 def test_a_refused_export_leaves_the_folder_as_it_was(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ContractBroken, match=r"temporal_warp\.onnx was not written"):
-        export(run, tmp_path, ExportSpec(parity_runs=1, tolerance_px=-1.0))
+        export(run, tmp_path, WarpExportSpec(parity_runs=1, tolerance_px=-1.0))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,10 +1,7 @@
-"""Why pods wait and why they ended, in words.
+"""Tests of Jobs: their rows and names, why pods wait and end, and the status of rows.
 
-Which rows go into which Job, and names that Kubernetes takes.
-
-The Job of some rows: valid in every version of Kubernetes that we support, strict, and one bad row never ends another.
-
-What the status of Jobs says about rows, merged with the records of the workers.
+The Job is valid in every version of Kubernetes that dubstage supports, and one bad row never ends another. The status of Jobs is
+merged with the records of the workers.
 """
 
 from __future__ import annotations
@@ -146,7 +143,7 @@ def test_each_index_knows_its_row() -> None:
 
 
 def action_of(exit_code: int, *, disrupted: bool = False) -> str:
-    """What the controller of Jobs does after a pod with an exit code: the first rule that matches; Count if none does."""
+    """Return the action of the Job controller after a pod with an exit code: the first rule that matches; Count if none does."""
     for rule in job()["spec"]["podFailurePolicy"]["rules"]:
         conditions = rule.get("onPodConditions", ())
         if disrupted and any(item["type"] == "DisruptionTarget" for item in conditions):

@@ -1,9 +1,4 @@
-"""`dubstage batch run`: the worker of a farm.
-
-`dubstage batch submit`: what users type and see.
-
-`dubstage batch cancel`, `retry` and `remove`.
-"""
+"""Tests of `dubstage batch run`, `submit`, `cancel`, `retry` and `remove`."""
 
 from __future__ import annotations
 

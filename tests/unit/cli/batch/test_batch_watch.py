@@ -1,7 +1,4 @@
-"""`dubstage batch watch`.
-
-`dubstage batch status`, `list` and `report`.
-"""
+"""Tests of `dubstage batch watch`, `status`, `list` and `report`."""
 
 from __future__ import annotations
 
@@ -94,7 +91,7 @@ def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
     store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [failed(3), done(2), done(1), done(0)]
-    # Of this command alone: threads of other tests sleep too.
+    # Only this command's sleep counts: threads of other tests sleep too.
     monkeypatch.setattr(
         batch_watch, "time", SimpleNamespace(sleep=lambda _: store.put("night", left.pop()), monotonic=time.monotonic)
     )

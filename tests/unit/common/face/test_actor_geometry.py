@@ -1,6 +1,6 @@
-"""Neutral shapes.
+"""Tests of an actor's geometry: neutral shape, render box and mask.
 
-Render box and mask do not tell how far the mouth is open (Saunders and Namboodiri, appendix A.2).
+Render box and mask do not depend on how far the mouth is open (Saunders and Namboodiri, appendix A.2).
 """
 
 from __future__ import annotations

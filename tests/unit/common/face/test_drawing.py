@@ -1,9 +1,4 @@
-"""Faces as pictures: albedo times shading, seen through a camera.
-
-The row of pictures of a fitted face.
-
-A person drawn in the render box from wanted mouth landmarks.
-"""
+"""Tests of drawn faces: albedo times shading through a camera, the row of pictures of a fitted face, and a drawn render box."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The 216-point layout covers the parts of the face, and its lower part is a linear function of the wire's 59 points.
+"""Tests of the 216-point layout, and of mouths that are shut and opened.
 
-Mouths that are shut and opened.
+The layout covers the parts of the face, and its lower part is a linear function of the wire's 59 points.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The mouth bank: its windows, its search and its artefact.
-
-Which frames a mouth bank is made from.
-"""
+"""Tests of the mouth bank: the choice of its frames, its windows, its search and its artefact."""
 
 from __future__ import annotations
 

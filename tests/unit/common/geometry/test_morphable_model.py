@@ -1,8 +1,6 @@
-"""The face model: what coefficients make, sizes as data, and the file.
+"""Tests of the face model: shapes from coefficients, sizes, file, landmarks, and the committed model.
 
-Landmarks as vertices and as points of triangles.
-
-The committed model: it is a face, on MediaPipe's mesh, and its bases are what they say.
+The committed model is a face on MediaPipe's mesh.
 """
 
 import dataclasses

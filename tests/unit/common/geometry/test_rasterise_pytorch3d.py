@@ -35,7 +35,7 @@ def test_its_absence_is_told_with_the_remedy() -> None:
 
 
 def test_pixel_centres_map_onto_its_device_coordinates() -> None:
-    # Of its documentation: x left, y up, the outer edges of the outermost pixels of the shorter side at -1 and 1.
+    # Its documentation says: x left, y up, the outer edges of the outermost pixels of the shorter side at -1 and 1.
     corners = np.array([[[-0.5, -0.5], [31.5, 15.5], [15.5, 7.5]]], np.float32)
     found = to_device_coordinates(corners, np.ones((1, 3), np.float32), 16, 32)
     np.testing.assert_allclose(found[0], [[2.0, 1.0, 1.0], [-2.0, -1.0, 1.0], [0.0, 0.0, 1.0]])

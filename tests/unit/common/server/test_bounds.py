@@ -204,5 +204,5 @@ def test_bytes_that_cannot_be_too_long_are_not_read() -> None:
     ref = common_pb2.ArtefactRef(uri=uri)
     with pytest.raises(InvalidRequest, match="uri: 3000 bytes long, at most 2048"):
         check_bounds(ref, num_bytes=ref.ByteSize())
-    # Who says that the whole message has fewer bytes than the field may have is believed.
+    # A caller who states fewer bytes for the whole message than the field may have is believed.
     check_bounds(ref, num_bytes=2048)

@@ -1,4 +1,4 @@
-"""What the health service tells callers that ask and callers that watch, and whom it refuses."""
+"""Tests of the health service: answers to Check and Watch, and refused callers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, code: grpc.StatusCode) -> None:
         super().__init__(code)
         self.code = code
@@ -40,10 +40,10 @@ class Caller:
         self.told.append(response.status)
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
-        raise Refused(code)
+        raise RefusedError(code)
 
     async def abort_with_status(self, status: grpc.Status) -> None:
-        raise Refused(status.code)
+        raise RefusedError(status.code)
 
 
 Watch = Callable[..., "asyncio.Task[None]"]
@@ -82,7 +82,7 @@ async def check(servicer: health.HealthServicer, service: str) -> int:
 async def test_a_check_of_an_unknown_service_finds_nothing(servicer: health.HealthServicer) -> None:
     servicer.set("", SERVING)
     assert await check(servicer, "") == SERVING
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         await check(servicer, "another")
     assert refused.value.code is grpc.StatusCode.NOT_FOUND
 
@@ -169,13 +169,13 @@ async def test_a_name_has_at_most_256_bytes(servicer: health.HealthServicer, wat
     caller: Any = Caller()
     watching = watch(caller, name)
     await settle()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         await servicer.Check(health_pb2.HealthCheckRequest(service=name), caller)
     if is_taken:
         assert caller.told == [SERVICE_UNKNOWN]
         assert refused.value.code is grpc.StatusCode.NOT_FOUND
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             await watching
         assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -186,7 +186,7 @@ async def test_fields_that_no_contract_has_count_as_well(servicer: health.Health
     assert request.service == ""
     caller: Any = Caller()
     for rpc in (servicer.Check, servicer.Watch):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedError) as refused:
             await rpc(request, caller)
         assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -194,7 +194,7 @@ async def test_fields_that_no_contract_has_count_as_well(servicer: health.Health
 async def test_one_host_cannot_take_the_places_of_all(servicer: health.HealthServicer, watch: Watch) -> None:
     tasks = [watch(Caller(f"ipv6:%5B::2%5D:{40_000 + n}")) for n in range(health.MAX_WATCHES_OF_HOST + 1)]
     await settle()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         await tasks.pop()
     assert refused.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     other = Caller("ipv6:%5B::3%5D:40000")
@@ -213,7 +213,7 @@ async def test_all_hosts_together_have_a_limit(servicer: health.HealthServicer, 
     servicer.set("", SERVING)
     tasks = [watch(Caller(f"ipv4:10.0.{n // 100}.1:{40_000 + n}")) for n in range(health.MAX_WATCHES + 1)]
     await settle()
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         await tasks.pop()
     assert refused.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert not any(task.done() for task in tasks)

@@ -1,6 +1,6 @@
 """
 
-What the processor can do, and that BLAS computes in one thread.
+Tests of the processor's abilities, and that BLAS computes in one thread.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ async def test_of_computations_that_ran_side_by_side_the_one_that_began_last_is_
                 computation.resident_bytes = resident
     server.resident = 2000
     server.watchdog.look()
-    # What the ended call took counts for nobody else while its computation stops.
+    # The time of the ended call counts for no other call while its computation stops.
     server.watchdog.look()
     free.set()
     assert older.failure is None

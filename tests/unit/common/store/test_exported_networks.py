@@ -1,7 +1,4 @@
-"""Networks of a folder of weights: what is written, read, compared and refused.
-
-Files that are written whole or not at all.
-"""
+"""Tests of the networks in a folder of weights: writing, reading, comparing and refusing; files are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ from services.common.store.network_session import open_network
 
 @dataclass(frozen=True)
 class Facts:
-    """What an export says about itself."""
+    """Return the description of an export."""
 
     tolerance: float = 1e-4
 

@@ -1,4 +1,4 @@
-"""What lies in a store is listed with the time when it was put, and checked without holding it."""
+"""The artefacts of a store are listed with the time when it was put, and checked without holding it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Rates and times that a request may have.
-
-Tensor and Image messages that do not hold what they say.
-
-Head poses that a request may have.
-"""
+"""Tests of messages: ranges of rates, times and head poses, and Tensor and Image messages with wrong contents."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import matrix_from_euler
 
 TRACKER_NOISE_PX = 0.13
-"""What SHAPE_NOISE of smoothing.py was measured to be."""
+"""Measured value of SHAPE_NOISE of smoothing.py."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
 from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import StyleStep
 from services.motion.predictor import Predictor
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
@@ -50,7 +50,7 @@ def heard(predictor: Predictor, num_frames: int) -> SpeechFeatures:
 
 def refined(predictor: Predictor, footage: Footage, models: MotionModels) -> Style:
     style = predictor.encode_style(footage, models)
-    steps: list[Step] = list(predictor.personalize(style, heard(predictor, FRAMES), footage, models))
+    steps: list[StyleStep] = list(predictor.personalize(style, heard(predictor, FRAMES), footage, models))
     assert [step.index for step in steps] == sorted({step.index for step in steps})
     assert steps[-1].index == steps[-1].count
     last = steps[-1].style

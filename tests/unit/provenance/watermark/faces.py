@@ -59,7 +59,7 @@ def copied(face: SeenFace) -> Marking:
 
 
 def seen_face(face: UInt8, seconds: Float64, marking: Marking | None = None, *, seed: int = 0) -> SeenFace:
-    """What is seen of a face, uint8 RGB [240, 240, 3], at these times."""
+    """Return the visible part of a face, uint8 RGB [240, 240, 3], at these times."""
     random = np.random.default_rng(seed)
     moments = RecentMean()
     luma, pictures = [], []

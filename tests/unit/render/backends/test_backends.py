@@ -1,4 +1,4 @@
-"""What backends in the process refuse."""
+"""Tests of the requests that backends in the process refuse."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from research.training.run_folder import Progress, RunFolder
 from research.training.trainset import TrainSet
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     """The run is interrupted."""
 
 
@@ -29,7 +29,7 @@ def trained(
 
     def interrupted(step: int, batches: Any) -> Any:
         if step == stop_after:
-            raise _Stop
+            raise _StopError
         return learn(step, batches)
 
     training.learn = interrupted  # type: ignore[method-assign]
@@ -38,5 +38,5 @@ def trained(
     folder.draw_curves = lambda: None  # type: ignore[method-assign]
     try:
         return train(training, folder, resume=resume, title=network.name, console=Console(file=io.StringIO()))
-    except _Stop:
+    except _StopError:
         return Progress()

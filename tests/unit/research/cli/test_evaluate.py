@@ -1,7 +1,4 @@
-"""Tables of an evaluation are readable at any width of the terminal.
-
-Options of `dubstage evaluate` that make a table: what does not go together is refused before anything is computed.
-"""
+"""Tests of `dubstage evaluate`: readable tables, and options that are refused before any computation."""
 
 from __future__ import annotations
 

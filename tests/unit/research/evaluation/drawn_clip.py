@@ -8,7 +8,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from research.evaluation.types import FramedMotion, FrameRange, HeadMotion, Rendered, Speech, Variant
+from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.face.crops import head_template
 from services.common.face.landmarks import INNER_LOWER_MIDDLE, INNER_UPPER_MIDDLE, LIP_CORNERS
 from services.common.wire.mouth_curves import Trigger
@@ -87,7 +87,7 @@ class DrawnClip:
     def enrol(self, frames: FrameRange) -> Actor:
         return Actor(lag_frames=1) if frames.start == 0 else Actor(lag_frames=-1, lag_doubt="made up")
 
-    def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: Speech | None) -> Rendered:
+    def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
         self.asked.append((frames, variant))
         whole = self.openings(self.speech if speech is None else speech.samples) * self.gain
         if variant == "mean_mouth":

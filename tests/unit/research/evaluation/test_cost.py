@@ -1,4 +1,4 @@
-"""What an evaluation says of a method's cost."""
+"""Tests of the cost of a method in an evaluation."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_time_is_shared_among_enrolments_and_frames(monkeypatch: pytest.MonkeyPa
         work(100.0, 100.0)
     with meter.rendering(4):
         work(2.0, 3.0)
-    # What is rendered for another variant does not count.
+    # Frames that are rendered for another variant do not count.
     with meter.rendering(0):
         work(50.0, 50.0)
     with meter.rendering(6):
         work(1.0, 2.0)
-    found = meter.figures()
+    found = meter.metrics()
     assert (found["personalize_s"], found["personalize_cpu_s"], found["actor_mib"]) == (6.0, 12.0, 3.0)
     assert (found["ms_per_frame"], found["cpu_ms_per_frame"]) == (300.0, 500.0)
 
@@ -51,7 +51,7 @@ def test_everything_that_is_measured_takes_time() -> None:
     meter.learned(1 << 20)
     with meter.rendering(4):
         np.linalg.svd(np.random.default_rng(0).random((200, 200)))
-    found = meter.figures()
+    found = meter.metrics()
     assert tuple(found) == COSTS
     assert all(value > 0.0 for name, value in found.items() if name != "peak_memory_mib")
 
@@ -65,17 +65,17 @@ del block
 meter, peaks = protocol.CostMeter(), []
 with meter.enrolling():
     pass
-peaks.append(meter.figures()["peak_memory_mib"])
+peaks.append(meter.metrics()["peak_memory_mib"])
 with meter.rendering(1):
     np.ones(1 << 26, np.uint8).sum()
-peaks.append(meter.figures()["peak_memory_mib"])
+peaks.append(meter.metrics()["peak_memory_mib"])
 try:
     protocol._CLEAR.write_text("5")
 except OSError:
     peaks.append(None)
 print(json.dumps(peaks))
 """
-"""What a peak is before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
+"""Program that prints the peak before and after 64 MiB are taken; a third item where the kernel begins no peak anew."""
 
 
 def test_the_peak_is_that_of_what_was_measured() -> None:
@@ -94,10 +94,10 @@ def test_a_peak_that_cannot_begin_anew_is_not_measured(monkeypatch: pytest.Monke
     meter = CostMeter()
     with meter.enrolling():
         pass
-    found = meter.figures()
+    found = meter.metrics()
     assert math.isnan(found["peak_memory_mib"])
     assert found["personalize_s"] >= 0.0
 
 
 def test_what_was_not_measured_is_nan() -> None:
-    assert all(math.isnan(value) for value in CostMeter().figures().values())
+    assert all(math.isnan(value) for value in CostMeter().metrics().values())

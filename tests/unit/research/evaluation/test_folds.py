@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.evaluation.protocol import folds_of, wrong_speeches
-from research.evaluation.types import FrameRange, Speech
+from research.evaluation.types import EvaluatedSpeech, FrameRange
 from services.common.errors import InvalidRequest
 
 
@@ -75,7 +75,7 @@ def test_shifts_stay_beyond_the_reach_of_a_lag_search() -> None:
 
 
 def test_other_speeches_come_first_and_are_looped_to_length() -> None:
-    other = Speech("other", np.array([1.0, 2.0, 3.0], np.float32))
+    other = EvaluatedSpeech("other", np.array([1.0, 2.0, 3.0], np.float32))
     speeches = wrong_speeches(np.zeros(7, np.float32), [other], count=10)
     assert speeches[0].samples.tolist() == [1, 2, 3, 1, 2, 3, 1]
     assert len(speeches) == 10

@@ -10,7 +10,7 @@ import pytest
 from gateway.reports.types import Fact
 from research.evaluation.head_motion import HEAD_FIGURES, HEAD_ROWS
 from research.evaluation.report import EvaluationReport, bar_of, write_evaluation_report
-from research.evaluation.targets import TARGETS, Target, TargetCheck
+from research.evaluation.targets import TARGETS, MetricTarget, TargetCheck
 from research.evaluation.types import (
     METRICS,
     ClipResult,
@@ -110,7 +110,7 @@ def test_a_moved_head_has_its_table_with_controls_and_a_plot(tmp_path: Path) -> 
 
 
 def test_a_bar_places_the_value_between_its_bounds() -> None:
-    target = Target("full", "sharpness_ratio", low=0.7, high=1.3)
+    target = MetricTarget("full", "sharpness_ratio", low=0.7, high=1.3)
     inside = bar_of(TargetCheck(target, 1.0, True))
     assert inside.low_percent < inside.value_percent < inside.high_percent
     assert inside.value_percent == pytest.approx(50.0)

@@ -11,7 +11,7 @@ from research.evaluation.aggregate import BootstrapSettings
 from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
 from research.evaluation.results import KeptResults, clip_document, evaluation_key
-from research.evaluation.table import TableRun, better_of, check_table_place, figures_of, labels_of
+from research.evaluation.table import TableRun, better_of, check_table_place, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
 from services.common.errors import InvalidRequest
 from services.common.methods import METHODS
@@ -73,7 +73,7 @@ def test_each_row_is_repeated_for_each_length_of_enrolment() -> None:
 
 
 def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, object]) -> None:
-    full, still = (figures_of(near, name) for name in ("full", "mean_mouth"))
+    full, still = (metrics_of(near, name) for name in ("full", "mean_mouth"))
     assert full["mouth_psnr_minus_m"] == pytest.approx(full["mouth_psnr_db"] - still["mouth_psnr_db"], abs=1e-4)
     assert full["mouth_lmd_over_m"] == pytest.approx(full["mouth_lmd_px"] / still["mouth_lmd_px"], abs=1e-4)
     assert still["mouth_psnr_minus_m"] == 0.0
@@ -88,7 +88,7 @@ def test_a_row_has_the_mean_and_the_worst_clip(near: dict[str, object], far: dic
     run.add(A, "near.mp4", near)
     run.add(A, "far.mp4", far)
     (row,) = run.filled()
-    good, bad = figures_of(near, "full"), figures_of(far, "full")
+    good, bad = metrics_of(near, "full"), metrics_of(far, "full")
     for name in ("mouth_psnr_db", "mouth_lmd_px", "opening_spread_ratio"):
         assert row.mean(name) == pytest.approx((good[name] + bad[name]) / 2)
         assert row.worst(name) == bad[name]
@@ -115,7 +115,7 @@ def test_the_files_name_what_was_measured_refused_and_lacking(near: dict[str, ob
     assert "On other data" in text
     rows = json.loads(results.read_text(encoding="utf-8"))["rows"]
     assert [row["label"] for row in rows] == ["first", "second"]
-    assert rows[0]["mean"]["nme"] == pytest.approx(figures_of(near, "full")["nme"], abs=1e-5)
+    assert rows[0]["mean"]["nme"] == pytest.approx(metrics_of(near, "full")["nme"], abs=1e-5)
     assert rows[1]["mean"] == {}
     check_table_place(path, results)
 

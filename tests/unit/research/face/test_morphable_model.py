@@ -1,7 +1,4 @@
-"""Learning the face model: on shapes that are made of known modes.
-
-Albedo: colours sampled from a picture, and light taken out of them.
-"""
+"""Tests of the training of the face model: shapes of known modes, and albedo from pictures."""
 
 import json
 from dataclasses import replace

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from research.methods.everyone.motion import BatchConfig, BatchSampler, FilterConfig, fit_filter
+from research.methods.everyone.motion import EveryoneBatchConfig, EveryoneBatchSampler, FilterConfig, fit_filter
 from research.motion.basis import ExpressionSpace, committed_basis
 from research.motion.clips import Clips
-from research.motion.losses import LandmarkLoss, LossWeights
+from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 
 
 def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> None:
     space = ExpressionSpace.of(committed_basis())
-    sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig(), "states"), BatchConfig(batch_size=4), "states")
+    sampler = EveryoneBatchSampler(
+        clips, space, fit_filter(clips, space, FilterConfig(), "states"), EveryoneBatchConfig(batch_size=4), "states"
+    )
     batch = sampler.draw(np.random.default_rng(2)).on(torch.device("cpu"))
     truth = torch.from_numpy(space.expression.project(batch.offsets.numpy())) / batch.spread[:, None]
-    loss = LandmarkLoss(space.expression, LossWeights())
+    loss = LandmarkLoss(space.expression, LandmarkLossWeights())
     perfect, off, still = loss(truth, batch), loss(truth + 0.5, batch), loss(torch.zeros_like(truth), batch)
     assert perfect.landmarks < 0.5 * off.landmarks
     assert perfect.total < off.total
@@ -26,10 +28,12 @@ def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> N
 
 def test_lips_that_stay_apart_on_a_bilabial_cost(clips: Clips) -> None:
     space = ExpressionSpace.of(committed_basis())
-    sampler = BatchSampler(clips, space, fit_filter(clips, space, FilterConfig(), "states"), BatchConfig(batch_size=2), "states")
+    sampler = EveryoneBatchSampler(
+        clips, space, fit_filter(clips, space, FilterConfig(), "states"), EveryoneBatchConfig(batch_size=2), "states"
+    )
     batch = sampler.draw(np.random.default_rng(2)).on(torch.device("cpu"))
     batch = batch._replace(closed=torch.ones_like(batch.closed), valid=torch.ones_like(batch.valid))
-    loss = LandmarkLoss(space.expression, LossWeights())
+    loss = LandmarkLoss(space.expression, LandmarkLossWeights())
     still = torch.zeros((*batch.valid.shape, len(space.expression.typical_spread)))
     gap = loss.opening(batch.rest)
     shut, apart = (batch._replace(closed_opening=opening) for opening in (gap, gap - 5.0))

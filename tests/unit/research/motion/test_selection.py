@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from research.motion.clips import Clips, TrainingClip, array_bytes
-from research.motion.protocol import Groups, checked_groups, figures, groups_of, may_choose, selected_on, selection_score
+from research.motion.protocol import Groups, checked_groups, groups_of, may_choose, named_scores, selected_on, selection_score
 from research.training.trainset import BoundedCache, ClipRow
 from services.common.errors import InvalidRequest
 from tests.unit.motion.made_clips import made_clip, write_set
@@ -63,4 +63,4 @@ def test_clips_of_narrow_corpora_alone_do_not_choose_the_step(tmp_path: Path) ->
 def test_dev_is_shown_and_not_selected_on() -> None:
     scores = {"new": SCORES, "dev": {**SCORES, "r_opening": 0.0}}
     assert selection_score(selected_on(scores)) == pytest.approx(0.8 + 0.2 - 0.5)
-    assert figures(scores)["dev r_opening"] == 0.0
+    assert named_scores(scores)["dev r_opening"] == 0.0

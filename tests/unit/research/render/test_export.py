@@ -8,11 +8,11 @@ import pytest
 from torch import nn
 
 from research.render import export as render_export
-from research.render.export import ExportJob, ExportSpec, export_renderer, write_calibration
+from research.render.export import ExportJob, RendererExportSpec, export_renderer, write_calibration
 from research.training.run_folder import RunFolder
 from services.common.errors import ContractBroken, InvalidRequest
 
-SPEC = ExportSpec(name="toy", weights="toy.safetensors", load=lambda _path: nn.Identity(), inputs=lambda _network: ())
+SPEC = RendererExportSpec(name="toy", weights="toy.safetensors", load=lambda _path: nn.Identity(), inputs=lambda _network: ())
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[ExportJob]:
     """Exports of a renderer `toy`, which writes two files and a sheet."""
     jobs: list[ExportJob] = []
 
-    def export(spec: ExportSpec, job: ExportJob) -> Path:
+    def export(spec: RendererExportSpec, job: ExportJob) -> Path:
         assert spec is SPEC
         jobs.append(job)
         job.folder.mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_a_run_that_is_not_complete_is_refused(finished: Path, jobs: list[Export
 
 
 def test_an_export_that_is_refused_writes_nothing(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_spec: ExportSpec, _job: ExportJob) -> Path:
+    def refuse(_spec: RendererExportSpec, _job: ExportJob) -> Path:
         raise ContractBroken("differs")
 
     monkeypatch.setattr(render_export, "export_network", refuse)

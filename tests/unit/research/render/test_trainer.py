@@ -33,10 +33,10 @@ def test_figures_tell_known_people_from_new_ones(data: TrainSet, tmp_path: Path)
     clips = HeldOutClips(check_rows(data, 2), data, {"anna"}, read_textured)
     found = clips.check(lambda pairs: base_pictures(pairs) - 40.0, tmp_path / "run" / "sheet.png")
     assert found.score is None
-    assert set(found.figures) == {
+    assert set(found.metrics) == {
         f"{group}_{name}" for group in ("known", "new") for name in ("psnr_db", "sharpness", "base_psnr_db")
     }
-    assert found.figures["new_psnr_db"] < found.figures["new_base_psnr_db"]
+    assert found.metrics["new_psnr_db"] < found.metrics["new_base_psnr_db"]
     sheet = cv2.imread(str(tmp_path / "run" / "sheet.png"))
     assert sheet is not None
     assert sheet.shape == (3 * 160, 8 * 160, 3)

@@ -30,11 +30,11 @@ def data(person: DrawnPerson, tmp_path_factory: pytest.TempPathFactory) -> Train
 def test_pairs_are_real_sequences_from_elsewhere_in_the_footage(data: TrainSet) -> None:
     rows = [row for row in data.of("train", face=True) if row.speaker == "drawn"]
     pairs = PairSource(data, rows, STILL, seed=1).pairs(10, 0, 0)
-    assert pairs.wanted.shape == pairs.source.shape == (10, CHAIN, 86, 2)
+    assert pairs.target.shape == pairs.source.shape == (10, CHAIN, 86, 2)
     bank = read_bank(data, plan_banks(rows, least_frames=1)["drawn"][0])
-    for wanted, source in zip(pairs.wanted, pairs.source, strict=True):
-        starts = [int(np.abs(bank.control_points - sequence[0]).sum(axis=(1, 2)).argmin()) for sequence in (wanted, source)]
-        for start, sequence in zip(starts, (wanted, source), strict=True):
+    for target, source in zip(pairs.target, pairs.source, strict=True):
+        starts = [int(np.abs(bank.control_points - sequence[0]).sum(axis=(1, 2)).argmin()) for sequence in (target, source)]
+        for start, sequence in zip(starts, (target, source), strict=True):
             np.testing.assert_allclose(bank.control_points[start : start + CHAIN], sequence, atol=1e-2)
         assert abs(bank.frame_index[starts[0]] - bank.frame_index[starts[1]]) >= 40
 
@@ -47,9 +47,9 @@ def test_a_batch_follows_from_its_place_alone(data: TrainSet) -> None:
     for step in (4, 0):
         other.pairs(2, step, 1)
     first, again = one.pairs(3, 7, 1), other.pairs(3, 7, 1)
-    np.testing.assert_array_equal(first.wanted, again.wanted)
+    np.testing.assert_array_equal(first.target, again.target)
     np.testing.assert_array_equal(first.source, again.source)
-    assert not np.array_equal(first.wanted, one.pairs(3, 7, 0).wanted)
+    assert not np.array_equal(first.target, one.pairs(3, 7, 0).target)
 
 
 def test_long_clips_are_divided_and_short_clips_share_a_bank(data: TrainSet) -> None:

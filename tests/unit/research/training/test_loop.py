@@ -11,7 +11,7 @@ import torch
 
 from research.training.device import Device
 from services.common.errors import InvalidRequest
-from tests.unit.research.training.tiny import CONFIG, RESULT, Killed, Tiny, run, with_loop
+from tests.unit.research.training.tiny import CONFIG, RESULT, KilledError, Tiny, run, with_loop
 
 
 def curves(folder: Path) -> list[list[str]]:
@@ -21,7 +21,7 @@ def curves(folder: Path) -> list[list[str]]:
 
 def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path) -> None:
     run(tmp_path / "unbroken")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path / "resumed", training=Tiny(CONFIG, killed_at=6))
     progress = run(tmp_path / "resumed", resume=True)
     assert progress.step == 12
@@ -31,7 +31,7 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path) ->
 
 
 def test_a_resumed_run_trains_no_step_again(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path, training=Tiny(CONFIG, killed_at=9))
     resumed = Tiny(CONFIG)
     run(tmp_path, resume=True, training=resumed)
@@ -65,7 +65,7 @@ def test_a_run_that_ended_early_is_not_changed_by_resuming(tmp_path: Path) -> No
 def test_a_run_that_was_killed_before_its_second_check_is_checked_once_at_each_step(tmp_path: Path) -> None:
     config = replace(with_loop(steps=24, patience=2), scores=(0.5, 0.4, 0.6, 0.7, *[0.0] * 30))
     unbroken = run(tmp_path / "unbroken", config)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path / "resumed", config, training=Tiny(config, killed_at=2))
     assert run(tmp_path / "resumed", config, resume=True) == unbroken
     assert curves(tmp_path / "resumed") == curves(tmp_path / "unbroken")

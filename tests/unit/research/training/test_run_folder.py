@@ -1,7 +1,4 @@
-"""The card of a run.
-
-The folder of a run: whose run it is, its checkpoint and its curves.
-"""
+"""Tests of the folder of a training run: its owner, its checkpoint, its curves, and its card."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from research.training.run_folder import Progress, RunFolder, card, licence_tabl
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequest
 from tests.file_limit import files_of_at_most
-from tests.unit.research.training.tiny import CONFIG, Killed, Tiny, run, with_loop
+from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, with_loop
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -48,7 +45,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
 
 
 def test_figures_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(tmp_path, training=Tiny(CONFIG, killed_at=6))
     curves = tmp_path / "curves.csv"
     kept = curves.read_text()

@@ -47,7 +47,7 @@ class QuickFolder(RunFolder):
         """Draw nothing."""
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -72,7 +72,7 @@ class Tiny(Supervised[Tensor]):
 
     def learn(self, step: int, batches: Sequence[Tensor]) -> Mapping[str, float]:
         if step == self._killed_at:
-            raise Killed
+            raise KilledError
         return super().learn(step, batches)
 
     def check(self, step: int, folder: Path) -> Check:

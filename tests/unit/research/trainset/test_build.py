@@ -1,9 +1,4 @@
-"""A build whose disk becomes full.
-
-Splits by speaker, and rows of the manifest.
-
-Preparations of a finished set.
-"""
+"""Tests of the build of a training set: splits by speaker, manifest rows, preparations, and a full disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which clips a folder has, whose they are, and what their split is.
-
-Corpus files: patterns, speakers, and mistakes that are named.
-"""
+"""Tests of the choice of a training set's clips, and of corpus files: patterns, speakers, and mistakes."""
 
 from __future__ import annotations
 
@@ -10,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from research.trainset import catalogue as corpus_module
-from research.trainset.catalogue import ClipEntry, Corpus, Listing, Source, TranscriptTable, list_clips, matches, read_corpus
+from research.trainset.catalogue import ClipEntry, Corpus, CorpusSource, Listing, TranscriptTable, list_clips, matches, read_corpus
 from services.common.errors import InvalidRequest
 
 EXAMPLES = Path(str(corpus_module.__file__)).with_name("corpora")
 GOOD = '[[source]]\nname = "a"\nfiles = ["*"]\n'
 
 
-def read_example(name: str, folder: Path) -> Source:
+def read_example(name: str, folder: Path) -> CorpusSource:
     """Return the first source of an example, whose archives lie in `folder`."""
     (folder / "alignments.zip").touch()
     return read_corpus(EXAMPLES / name, folder).source[0]
@@ -152,7 +149,7 @@ def test_a_catalogue_says_whose_the_clips_are(tmp_path: Path) -> None:
 
 def test_the_language_is_the_catalogues_or_the_corpus_files(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.mp4", "a/2.mp4", "b/3.mp4")
-    corpus = Corpus(source=(Source(name="a", files=("a/*",), language="en"),))
+    corpus = Corpus(source=(CorpusSource(name="a", files=("a/*",), language="en"),))
     head = HEAD.replace("other", "language")
     (tmp_path / "catalogue.csv").write_text(f"{head}a/1.mp4,train,ann,,,de\na/2.mp4,train,ann,,,\nb/3.mp4,train,ben,,,\n")
     found = entries(list_clips(tmp_path, SPLITS, corpus))
@@ -173,7 +170,7 @@ def test_a_row_without_a_speaker_is_a_person_of_its_own_unless_a_corpus_table_ta
     touch(tmp_path, "ann/1.mkv", "ann/2.mkv", "video/1.mkv", "video/2.mkv", "3.mkv")
     rows = [f"{file},train,,,,\n" for file in ("ann/1.mkv", "ann/2.mkv", "video/1.mkv", "video/2.mkv", "3.mkv")]
     (tmp_path / "catalogue.csv").write_text(HEAD + "".join(rows))
-    corpus = Corpus(source=(Source(name="x", files=("ann/*", "3.mkv")),))
+    corpus = Corpus(source=(CorpusSource(name="x", files=("ann/*", "3.mkv")),))
     found = entries(list_clips(tmp_path, SPLITS, corpus))
     assert {file: entry.speaker for file, entry in found.items()} == {
         "ann/1.mkv": "ann",
@@ -198,7 +195,7 @@ def test_without_a_catalogue_the_sub_folder_is_the_speaker(tmp_path: Path) -> No
 
 def test_a_corpus_file_takes_files_and_fills_what_the_catalogue_leaves_open(tmp_path: Path) -> None:
     touch(tmp_path, "x/s1_a.wav", "x/s2_b.wav", "x/odd.wav", "y/c.wav")
-    source = Source(
+    source = CorpusSource(
         name="x",
         files=("x/*",),
         licence="CC0",

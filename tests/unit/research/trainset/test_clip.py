@@ -13,7 +13,7 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.records import FACE_RECORD, RecordFile
 from research.trainset import clip as film_module
-from research.trainset.clip import TrackedFilm, face_width, on_grid, tracked
+from research.trainset.clip import LargestFace, face_width, on_grid, tracked
 from services.common.errors import StorageFull
 from tests.file_limit import files_of_at_most
 
@@ -92,10 +92,10 @@ def faces(tmp_path: Path) -> Iterator[RecordFile]:
         yield file
 
 
-def film_of(faces: RecordFile) -> TrackedFilm:
+def film_of(faces: RecordFile) -> LargestFace:
     rows = np.full(5 * RATE, -1, np.int64)
     rows[faces.read(0, faces.num_rows)["frame"]] = np.arange(faces.num_rows)
-    return TrackedFilm(faces, rows, np.arange(5 * RATE) / RATE, 125)
+    return LargestFace(faces, rows, np.arange(5 * RATE) / RATE, 125)
 
 
 def test_pieces_join_to_the_whole_track(faces: RecordFile) -> None:
@@ -113,7 +113,7 @@ def test_a_piece_without_a_face_has_no_track(faces: RecordFile) -> None:
 
 def test_films_are_cut_into_minutes_without_a_short_rest(faces: RecordFile) -> None:
     def pieces(num_frames: int) -> list[tuple[int, int]]:
-        return list(TrackedFilm(faces, np.zeros(0, np.int64), np.zeros(0), num_frames).pieces())
+        return list(LargestFace(faces, np.zeros(0, np.int64), np.zeros(0), num_frames).pieces())
 
     assert pieces(3) == [(0, 3)]
     assert pieces(1500) == [(0, 1500)]

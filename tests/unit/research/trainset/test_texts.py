@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from research.trainset.catalogue import ClipEntry, Source, TranscriptTable, WordTimes
+from research.trainset.catalogue import ClipEntry, CorpusSource, TranscriptTable, WordTimes
 from research.trainset.texts import ClipText, Texts
 from services.common.errors import InvalidRequest
 
@@ -17,12 +17,12 @@ ALIGNED = "0 10000 sil\n10000 25000 two\n25000 30000 words\n30000 31000 sp\n"
 TIMED = (("two", 0.4, 1.0), ("words", 1.0, 1.2))
 
 
-def entry(rules: Source | None = None, file: str = "s1/a.wav", transcript: str = "") -> ClipEntry:
+def entry(rules: CorpusSource | None = None, file: str = "s1/a.wav", transcript: str = "") -> ClipEntry:
     return ClipEntry(file=file, source="x", speaker="s1", transcript=transcript, rules=rules)
 
 
-def source(**given: object) -> Source:
-    return Source.model_validate({"name": "x", "files": ["*"], "speaker": r"(?P<speaker>s\d)/", **given})
+def source(**given: object) -> CorpusSource:
+    return CorpusSource.model_validate({"name": "x", "files": ["*"], "speaker": r"(?P<speaker>s\d)/", **given})
 
 
 def times(file: str, archive: str = "") -> WordTimes:

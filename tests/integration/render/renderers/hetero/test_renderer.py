@@ -44,7 +44,7 @@ def test_outside_the_mask_the_box_is_the_background(film: list[RenderFrame], who
 
 
 def opened_by(shut: RenderedFrame, wide: RenderedFrame, bank: MouthBank) -> npt.NDArray[np.float64]:
-    """What changes in the mouth if the wanted mouth is open, grey levels, flat."""
+    """Return the change of the mouth if the target mouth is open, grey levels, flat."""
     x, y = bank.box_landmarks[6, 20:40].mean(axis=0).round().astype(int)
     part = slice(y - 14, y + 15), slice(x - 18, x + 19)
     return np.asarray(wide.box[part].astype(np.float64) - shut.box[part]).ravel()

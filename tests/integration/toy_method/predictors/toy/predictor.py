@@ -14,7 +14,7 @@ from services.motion.constraints import CONTEXT_AHEAD, CONTEXT_PAST, ConstraintC
 from services.motion.features import silence
 from services.motion.grid import Grid
 from services.motion.models import MotionModels
-from services.motion.personalization import Step
+from services.motion.personalization import StyleStep
 from services.motion.predictor import Predictor
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
@@ -41,8 +41,8 @@ class ToyGrid(Grid):
         return Motion(first, mouths, speaking)
 
 
-def _personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[Step]:
-    yield Step(1, 1, 0.0, style.adding(**{DROP: np.full(1, _PERSONAL_DROP_PX, np.float32)}))
+def _personalize(style: Style, features: SpeechFeatures, footage: Footage, models: MotionModels) -> Iterator[StyleStep]:
+    yield StyleStep(1, 1, 0.0, style.adding(**{DROP: np.full(1, _PERSONAL_DROP_PX, np.float32)}))
 
 
 PREDICTOR: Final = Predictor(

@@ -1,6 +1,6 @@
-"""Basel 2017 files: small ones of the same format.
+"""Tests of the Basel 2009 and 2017 loaders, on small files of the same formats.
 
-Basel 2009 files: small ones of the same format, whole, with expressions, cropped, and merged into one.
+Files of 2009 are whole, with expressions, cropped, or merged into one.
 """
 
 import json

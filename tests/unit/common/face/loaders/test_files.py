@@ -1,7 +1,4 @@
-"""OBJ files.
-
-Correspondences: the 68-point layout on the mesh, and the way to head space.
-"""
+"""Tests of OBJ files, and of correspondences: the 68-point layout on the mesh, and the way to head space."""
 
 import dataclasses
 from types import MappingProxyType

@@ -1,11 +1,4 @@
-"""Personalisation of the expression.
-
-Motion with expression on output timelines.
-
-Network inputs of the predictor.
-
-The committed network.
-"""
+"""Tests of the predictor `everybody`: network inputs, committed network, motion on output timelines, and personalisation."""
 
 from __future__ import annotations
 
@@ -32,7 +25,7 @@ from services.motion.predictors.everybody.predictor import (
     WINDOW_AHEAD,
     EverybodyGrid,
     EverybodyModel,
-    heard_clip,
+    network_input,
     personalized,
     silent_speech,
 )
@@ -82,7 +75,7 @@ def test_a_mouth_is_the_mean_of_the_networks_and_of_the_maps(models: MotionModel
         .astype(np.float32)
     )
     features, model = heard(30), EverybodyModel.of(models)
-    rows, basis = heard_clip(features, model.silence), model.basis
+    rows, basis = network_input(features, model.silence), model.basis
     spread = expression_spread(style.spread, models.basis, basis)
     network = [expressed(model.predict(rows[n : n + WINDOW]) * spread, basis, style) for n in range(26)]
     mouth = MapMouth(SpeechMapModel.of(models), hearing, models, style, correction)

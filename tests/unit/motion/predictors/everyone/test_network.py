@@ -10,12 +10,12 @@ import torch
 
 from services.motion.predictors.everyone.network import FILTER_AHEAD, FILTER_PAST, EveryoneConfig, EveryoneNetwork, FilterAlone
 from services.motion.predictors.everyone.predictor import WINDOW, WINDOW_PAST, num_channels
-from services.motion.speech_states import NUM_STATES, Heard
+from services.motion.speech_states import NUM_STATES, SpeechInput
 
 CONFIG = EveryoneConfig(num_expression=3, channels=8, bank_channels=4, conv_layers=1, attention_layers=1, heads=2, share=0.5)
 
 
-def made(heard: Heard = "states") -> EveryoneNetwork:
+def made(heard: SpeechInput = "states") -> EveryoneNetwork:
     torch.manual_seed(1)
     config = replace(CONFIG, heard=heard)
     network = EveryoneNetwork(config)
@@ -25,13 +25,13 @@ def made(heard: Heard = "states") -> EveryoneNetwork:
     return network.eval()
 
 
-def stretch(heard: Heard = "states") -> torch.Tensor:
+def stretch(heard: SpeechInput = "states") -> torch.Tensor:
     frames = FILTER_PAST + WINDOW + FILTER_AHEAD
     return torch.randn(2, frames, num_channels(heard), generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("heard", get_args(Heard))
-def test_what_is_trained_is_what_is_served(heard: Heard) -> None:
+@pytest.mark.parametrize("heard", get_args(SpeechInput))
+def test_what_is_trained_is_what_is_served(heard: SpeechInput) -> None:
     network, speech = made(heard), stretch(heard)
     window = speech[:, FILTER_PAST : FILTER_PAST + WINDOW]
     with torch.inference_mode():

@@ -1,11 +1,4 @@
-"""Personalisation of the expression.
-
-Motion with expression on output timelines.
-
-The committed network.
-
-The linear layer per person.
-"""
+"""Tests of the predictor `everyone`: committed network, motion on output timelines, linear layer, and personalisation."""
 
 from __future__ import annotations
 
@@ -35,7 +28,7 @@ from services.motion.predictors.everyone.predictor import (
     EveryoneModel,
     apply_layer,
     fit_layer,
-    heard_clip,
+    network_input,
     personalize,
 )
 from services.motion.speech_map import SpeechMapModel
@@ -103,7 +96,7 @@ def test_speech_that_ends_early_goes_on_in_silence(models: MotionModels, persona
 
 def test_stream_and_whole_clip_hear_the_same(models: MotionModels, style: Style) -> None:
     features, model = heard(12), EveryoneModel.of(models)
-    rows, spread = heard_clip(features), person_spread(models, style)
+    rows, spread = network_input(features), person_spread(models, style)
     alone = [style.rest_mouth + model.basis.reconstruct(model.predict(rows[n : n + WINDOW]) * spread) for n in range(12)]
     found, _ = joined(run(opened(models, style, PAL, NEVER), features))
     np.testing.assert_allclose(found, amplified(np.stack(alone), style), atol=1e-4)
@@ -152,7 +145,7 @@ def test_the_layer_scales_and_shifts_each_coefficient_by_itself(models: MotionMo
     features, basis = heard(20), EveryoneModel.of(models).basis
     spread = person_spread(models, style)
     layer = np.stack([np.linspace(0.5, 1.5, len(spread)), np.linspace(-0.5, 0.5, len(spread))]).astype(np.float32)
-    rows = heard_clip(features)
+    rows = network_input(features)
     plain = np.stack([EveryoneModel.of(models).predict(rows[n : n + WINDOW]) for n in range(20)])
     wanted = style.rest_mouth + basis.reconstruct((plain * layer[0] + layer[1]) * spread)
     found = EveryoneGrid(models, style.adding(**{PERSON_LAYER: layer}), NEVER).push(
@@ -226,7 +219,7 @@ def heard_of_personalize(num_frames: int) -> SpeechFeatures:
 
 def shown_by(models: MotionModels, style: Style, features: SpeechFeatures, truth: Callable[[Float32], Float32]) -> Float32:
     """Mouths of a person who moves as `truth` makes of predicted coefficients."""
-    rows, model = heard_clip(features), EveryoneModel.of(models)
+    rows, model = network_input(features), EveryoneModel.of(models)
     predicted = np.stack([model.predict(rows[n : n + WINDOW]) for n in range(len(features))])
     moved = truth(predicted) * person_spread(models, style)
     return np.asarray(style.rest_mouth + model.basis.reconstruct(moved), np.float32)

@@ -1,7 +1,4 @@
-"""Distribution and pace of head poses.
-
-Scores from signals of the speech.
-"""
+"""Tests of the distribution and pace of head poses, and of head scores from signals of the speech."""
 
 from __future__ import annotations
 

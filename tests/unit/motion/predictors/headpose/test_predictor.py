@@ -1,15 +1,4 @@
-"""Styles from footage and from one frame.
-
-The schedule of blinks.
-
-Motion with head poses on output timelines.
-
-Network inputs of the predictor.
-
-The committed network.
-
-Personalisation of mouth and head.
-"""
+"""Tests of the predictor `headpose`: styles, blinks, network inputs, committed network, head poses, and personalisation."""
 
 from __future__ import annotations
 
@@ -37,17 +26,17 @@ from services.motion.predictors.headpose.predictor import (
     SPAN_FRAMES,
     HeadposeGrid,
     HeadposeModel,
-    Heard,
-    HeardStream,
+    SpeechInputStream,
+    SpeechOutputs,
     blink_start,
     blinks,
     cepstra,
     encode_head_style,
     head_style_of,
-    hear,
-    heard_rows,
+    input_rows,
     mean_head_speaker,
     personalize,
+    speech_outputs,
 )
 from services.motion.predictors.registry import added_style_shapes
 from services.motion.speech_map import MapMouth, SpeechMapModel, num_correction_inputs
@@ -211,9 +200,9 @@ def test_cepstra_are_the_cosine_transform_of_the_mel_rows() -> None:
 
 def test_what_is_heard_in_pieces_is_what_is_heard_at_once() -> None:
     features = SpeechFeatures.joined([random_features(130), silence(10)])
-    stream = HeardStream()
+    stream = SpeechInputStream()
     pieces = np.concatenate([stream.push(features[begin : begin + 7]) for begin in range(0, 140, 7)])
-    assert pieces.tobytes() == heard_rows(features).tobytes()
+    assert pieces.tobytes() == input_rows(features).tobytes()
 
 
 def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
@@ -228,13 +217,13 @@ def test_the_lstm_is_no_larger_than_serving_can_bear(models: MotionModels) -> No
     assert HeadposeModel.of(models).hidden <= 256
 
 
-def everything_heard(features: SpeechFeatures, num_frames: int, models: MotionModels) -> Heard:
-    steps = hear(features, num_frames, models)
+def everything_heard(features: SpeechFeatures, num_frames: int, models: MotionModels) -> SpeechOutputs:
+    steps = speech_outputs(features, num_frames, models)
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            answers: Heard = end.value
+            answers: SpeechOutputs = end.value
             return answers
 
 

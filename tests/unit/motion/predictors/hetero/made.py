@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from research.methods.hetero.motion import HeteroTrainingConfig
-from research.methods.hetero.speech_data import BatchConfig
+from research.methods.hetero.speech_data import HeteroBatchConfig
 from research.motion.clips import TrainingClip
 from research.training.training import LoopSettings
 from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_line, part_path
@@ -21,7 +21,7 @@ from tests.unit.motion.made_clips import made_clip, row_of
 
 TINY = HeteroTrainingConfig(
     network=HeteroConfig(channels=(4, 4, 4), embedding=8, decoder_channels=4),
-    batches=BatchConfig(seen=2, heard=2, frames=6, reference_frames=3),
+    batches=HeteroBatchConfig(seen=2, heard=2, frames=6, reference_frames=3),
     loop=LoopSettings(steps=4, check_every=2),
 )
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from services.motion.predictors.hetero.network import PHONES_AFTER, PHONES_BEFORE, SHRINKS, HeteroNetwork
-from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, Heard, heard_shape
+from services.motion.predictors.hetero.predictor import WINDOW, WINDOW_PAST, SpeechInput, input_shape
 from tests.unit.motion.predictors.hetero.made import TINY
 
 
-@pytest.fixture(scope="module", params=get_args(Heard))
+@pytest.fixture(scope="module", params=get_args(SpeechInput))
 def network(request: pytest.FixtureRequest) -> HeteroNetwork:
     torch.manual_seed(1)
     network = HeteroNetwork(replace(TINY.network, heard=request.param)).eval()
@@ -27,7 +27,7 @@ def person(network: HeteroNetwork) -> tuple[torch.Tensor, torch.Tensor]:
 
 @torch.no_grad()
 def test_a_stretch_gives_the_frames_of_its_windows(network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]) -> None:
-    speech = torch.randn(1, WINDOW + 5, *heard_shape(network.config.heard))
+    speech = torch.randn(1, WINDOW + 5, *input_shape(network.config.heard))
     together = network(speech, *person)[0]
     alone = torch.stack([network(speech[:, n : n + WINDOW], *person)[0, 0] for n in range(6)])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
@@ -37,7 +37,7 @@ def test_a_stretch_gives_the_frames_of_its_windows(network: HeteroNetwork, perso
 @torch.no_grad()
 def test_every_frame_of_the_window_is_heard(network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]) -> None:
     several = 16  # a tiny network's rectifiers are shut for some sounds: one of several sounds has to be heard
-    speech = torch.randn(several, WINDOW, *heard_shape(network.config.heard))
+    speech = torch.randn(several, WINDOW, *input_shape(network.config.heard))
     alike = [vectors.expand(several, *vectors.shape[1:]) for vectors in person]
     plain = network(speech, *alike)
     for frame in (0, WINDOW_PAST, WINDOW - 1):
@@ -50,7 +50,7 @@ def test_every_frame_of_the_window_is_heard(network: HeteroNetwork, person: tupl
 def test_phones_are_named_for_the_frames_around_the_answer(
     network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    generated = network.generate(torch.randn(1, WINDOW + 3, *heard_shape(network.config.heard)), *person)
+    generated = network.generate(torch.randn(1, WINDOW + 3, *input_shape(network.config.heard)), *person)
     assert generated.coefficients.shape == (1, 4, 16)
     assert generated.phones.shape == (1, PHONES_BEFORE + 4 + PHONES_AFTER, 4, 40)
 

@@ -1,7 +1,4 @@
-"""The style carries what the generator knows of the person.
-
-Motion of the landmark generator on output timelines.
-"""
+"""Tests of the predictor `hetero`: a style holds the person's vectors for the generator, and motion on output timelines."""
 
 from __future__ import annotations
 
@@ -27,11 +24,11 @@ from services.motion.predictors.hetero.predictor import (
     WINDOW,
     WINDOW_AHEAD,
     WINDOW_PAST,
-    Heard,
     HeteroGrid,
     HeteroModel,
-    heard_clip,
-    heard_shape,
+    SpeechInput,
+    input_shape,
+    network_input,
     personalize,
     relative_mel,
 )
@@ -109,11 +106,11 @@ def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, pers
     np.testing.assert_allclose(found, plain + np.float32(AMPLITUDE) * models.basis.reconstruct(shift * person.spread), atol=1e-4)
 
 
-@pytest.mark.parametrize("heard", get_args(Heard))
-def test_a_clip_is_heard_in_silence(heard: Heard) -> None:
+@pytest.mark.parametrize("heard", get_args(SpeechInput))
+def test_a_clip_is_heard_in_silence(heard: SpeechInput) -> None:
     features = with_states(random_features(30), STATES)
-    rows = heard_clip(features, heard)
-    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *heard_shape(heard))
+    rows = network_input(features, heard)
+    assert rows.shape == (WINDOW_PAST + 30 + WINDOW_AHEAD, *input_shape(heard))
     quiet = QUIET if heard == "paper" else 0.0
     assert (rows[:WINDOW_PAST] == quiet).all()
     own = relative_mel(features) if heard == "paper" else features.extra[STATES]

@@ -1,9 +1,4 @@
-"""
-
-Motion of the predictor, with and without a person's correction.
-
-What minutes of a person add to the correction of seconds.
-"""
+"""Tests of the predictor `ugc`: motion with and without a person's correction, and the memory of minutes of footage."""
 
 from __future__ import annotations
 
@@ -26,8 +21,8 @@ from services.motion.predictors.ugc.predictor import (
     NUM_MOMENTS,
     WINDOW,
     UgcGrid,
-    heard_clip,
     landmarks_of_frame,
+    network_input,
     personalize,
     pooled_content,
     remembered,
@@ -127,7 +122,7 @@ def sentence(frames: int) -> SpeechFeatures:
 
 
 def windows(features: SpeechFeatures) -> list[Float32]:
-    padded = heard_clip(features)
+    padded = network_input(features)
     return [padded[n : n + WINDOW] for n in range(len(features))]
 
 
@@ -182,7 +177,7 @@ def test_a_moment_far_from_all_moments_reminds_of_nothing(models: MotionModels, 
 
 
 def _spoken_by(style: Style, features: SpeechFeatures, models: MotionModels) -> Float32:
-    padded = heard_clip(features)
+    padded = network_input(features)
     return np.stack([landmarks_of_frame(padded[n : n + WINDOW], style, models) for n in range(len(features))])
 
 

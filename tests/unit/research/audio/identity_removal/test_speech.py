@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from research.audio.identity_removal.speech import GAP_ROWS, SegmentSampler, Speech, divided, global_speaker, read_speech_rows
+from research.audio.identity_removal.speech import (
+    GAP_ROWS,
+    SegmentSampler,
+    TrainingSpeech,
+    divided,
+    global_speaker,
+    read_speech_rows,
+)
 from research.training.trainset import TrainSet
 from services.common.array_types import Float32
 from tests.unit.research.audio.speech_sets import speech_set
@@ -43,7 +50,7 @@ def test_a_faster_copy_has_fewer_rows_and_the_same_phones(tmp_path: Path) -> Non
 
 def test_segments_come_from_nearly_equal_shares_of_speakers(tmp_path: Path) -> None:
     rows = speech_set(tmp_path, speakers=3, clips=2)
-    sampler = SegmentSampler(Speech(TrainSet(tmp_path)), divided(rows[:3]), 64, exponent=0.0)
+    sampler = SegmentSampler(TrainingSpeech(TrainSet(tmp_path)), divided(rows[:3]), 64, exponent=0.0)
     batch = sampler.draw(np.random.default_rng(0), 200)
     assert batch.rows.shape == (200, 64, 20)
     assert batch.labels.shape == (200, 64)

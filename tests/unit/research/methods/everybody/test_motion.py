@@ -1,7 +1,4 @@
-"""The losses.
-
-Windows and the closed-form filter.
-"""
+"""Tests of the training of `everybody`: losses, windows, and the closed-form filter."""
 
 from __future__ import annotations
 
@@ -11,16 +8,16 @@ import torch
 
 from research.methods.everybody.motion import (
     EverybodyLoss,
+    EverybodyLossWeights,
     EverybodySampler,
     EverybodyTrainingConfig,
     EverybodyWindows,
-    LossWeights,
     prepare,
     silent_row,
 )
 from research.motion.basis import ExpressionSpace, committed_basis
 from research.motion.clips import Clips
-from research.motion.ridge import Filter, Fitted
+from research.motion.ridge import Filter, RidgeFit
 from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import NUM_HEARD, WINDOW, WINDOW_PAST, EverybodyModel
 from tests.unit.motion.predictors.everybody.made import clip, fitted, predicted
@@ -45,7 +42,7 @@ def test_the_filter_finds_what_the_expression_follows(linear: Filter) -> None:
 
 def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips, linear: Filter) -> None:
     # No clip is of a narrow corpus, so no filter of a corpus is needed.
-    sampler = EverybodySampler(clips, SPACE, SILENCE, Fitted(linear, {}), CONFIG)
+    sampler = EverybodySampler(clips, SPACE, SILENCE, RidgeFit(linear, {}), CONFIG)
     drawn = sampler.draw(np.random.default_rng(3))
     np.testing.assert_array_equal(drawn.window[:, 0, 1:], drawn.window[:, 1, :-1])
     np.testing.assert_array_equal(drawn.window, sampler.draw(np.random.default_rng(3)).window)
@@ -76,7 +73,7 @@ def test_silence_is_heard_where_nobody_speaks_or_else_where_speech_is_least_like
 def test_the_loss_is_zero_for_the_truth_and_grows_with_the_mouth_that_moves(models: MotionModels) -> None:
     basis = EverybodyModel.of(models).basis
     size = len(basis.typical_spread)
-    loss = EverybodyLoss(basis, LossWeights())
+    loss = EverybodyLoss(basis, EverybodyLossWeights())
     truth = torch.randn(3, 2, size)
     batch = EverybodyWindows(torch.zeros(3, 2, 1), truth, torch.from_numpy(basis.typical_spread.copy()).expand(3, -1))
     assert float(loss(truth, batch).total) == pytest.approx(0.0, abs=1e-6)

@@ -1,7 +1,4 @@
-"""The closed-form filter.
-
-Batches of stretches.
-"""
+"""Tests of the training of `everyone`: the closed-form filter, and batches of spans."""
 
 from __future__ import annotations
 
@@ -9,18 +6,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from research.methods.everyone.motion import HEARD, BatchConfig, BatchSampler, FilterConfig, alone, filter_inputs, fit_filter
+from research.methods.everyone.motion import (
+    HEARD,
+    EveryoneBatchConfig,
+    EveryoneBatchSampler,
+    FilterConfig,
+    alone,
+    filter_inputs,
+    fit_filter,
+)
 from research.motion.basis import ExpressionSpace, committed_basis
 from research.motion.clips import Clips, TrainingClip
 from services.common.wire.phones import PHONES
 from services.motion.features import NUM_CONTENT
 from services.motion.predictors.everyone.network import FILTER_PAST, STATES_REACH
 from services.motion.predictors.everyone.predictor import PAPER_CHANNELS, WINDOW, num_channels
-from services.motion.speech_states import NUM_STATES, STATES, Heard
+from services.motion.speech_states import NUM_STATES, STATES, SpeechInput
 from tests.unit.motion.made_clips import in_memory, made_clip
 
 SPACE = ExpressionSpace.of(committed_basis(), 3)
-PLAIN = BatchConfig(
+PLAIN = EveryoneBatchConfig(
     batch_size=8,
     speed_range=(1.0, 1.0),
     sharpness_range=(1.0, 1.0),
@@ -34,12 +39,12 @@ PLAIN = BatchConfig(
 )
 
 
-def sampler(clips: Clips, config: BatchConfig, heard: Heard = "both") -> BatchSampler:
-    return BatchSampler(clips, SPACE, fit_filter(clips, SPACE, FilterConfig(), heard), config, heard)
+def sampler(clips: Clips, config: EveryoneBatchConfig, heard: SpeechInput = "both") -> EveryoneBatchSampler:
+    return EveryoneBatchSampler(clips, SPACE, fit_filter(clips, SPACE, FilterConfig(), heard), config, heard)
 
 
 def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
-    drawing = sampler(clips, BatchConfig(batch_size=4))
+    drawing = sampler(clips, EveryoneBatchConfig(batch_size=4))
     one, again = (drawing.draw(np.random.default_rng(1)) for _ in range(2))
     for first, second in zip(one, again, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -49,7 +54,7 @@ def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
     assert one.alone.shape == (4, WINDOW, 3)
     np.testing.assert_allclose(one.speech[..., :40].sum(-1), 1.0, atol=1e-4)
     for heard in ("paper", "states"):
-        part = sampler(clips, BatchConfig(batch_size=4), heard).draw(np.random.default_rng(1)).speech
+        part = sampler(clips, EveryoneBatchConfig(batch_size=4), heard).draw(np.random.default_rng(1)).speech
         own = one.speech[..., :PAPER_CHANNELS] if heard == "paper" else one.speech[..., PAPER_CHANNELS:]
         np.testing.assert_array_equal(part, own)
 
@@ -66,7 +71,7 @@ def test_sound_and_mouth_of_a_stretch_belong_together(clips: Clips) -> None:
 
 
 def test_stretches_reach_beyond_both_ends_of_a_clip(clips: Clips) -> None:
-    drawn = sampler(clips, BatchConfig(batch_size=64)).draw(np.random.default_rng(3))
+    drawn = sampler(clips, EveryoneBatchConfig(batch_size=64)).draw(np.random.default_rng(3))
     assert (drawn.valid[:, 0] == 0).any()
     assert (drawn.valid[:, -1] == 0).any()
     assert (drawn.valid.sum(axis=1) >= WINDOW // 2 - 2).all()
@@ -74,7 +79,7 @@ def test_stretches_reach_beyond_both_ends_of_a_clip(clips: Clips) -> None:
 
 def test_what_holds_in_a_narrow_corpus_alone_comes_with_its_stretches() -> None:
     narrow: list[TrainingClip] = [replace(made_clip(index), apart="commands") for index in range(2)]
-    drawn = sampler(in_memory([*narrow, made_clip(2)]), BatchConfig(batch_size=12)).draw(np.random.default_rng(1))
+    drawn = sampler(in_memory([*narrow, made_clip(2)]), EveryoneBatchConfig(batch_size=12)).draw(np.random.default_rng(1))
     assert {bool(each.any()) for each in drawn.alone} == {True, False}
 
 

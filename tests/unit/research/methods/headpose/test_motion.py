@@ -1,7 +1,4 @@
-"""The losses of Eq. 2.
-
-Targets, sequences and the closed-form filter.
-"""
+"""Tests of the training of `headpose`: the losses of Eq. 2, targets, sequences, and the closed-form filter."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from torch import Tensor
 
 from research.methods.headpose.motion import (
     HeadposeBatch,
+    HeadposeLossWeights,
     HeadposeSampler,
     HeadposeTrainingConfig,
-    LossWeights,
     clip_poses,
     fit_filter,
     headpose_loss,
@@ -90,7 +87,7 @@ def truth(frames: int = 6) -> HeadposeBatch[Tensor]:
 
 def test_the_losses_are_those_of_equation_2_with_its_weights() -> None:
     batch = truth()
-    losses = headpose_loss(batch.expression + 1.0, batch.pose + 2.0, batch, LossWeights())
+    losses = headpose_loss(batch.expression + 1.0, batch.pose + 2.0, batch, HeadposeLossWeights())
     assert float(losses.expression) == pytest.approx(1.0, rel=1e-5)
     assert float(losses.pose) == pytest.approx(4.0, rel=1e-5)
     assert float(losses.pose_step) == pytest.approx(float((batch.pose.diff(dim=1) ** 2).mean()), rel=1e-4)
@@ -103,7 +100,7 @@ def test_frames_without_a_face_cost_nothing() -> None:
     batch = truth()
     masked = batch._replace(usable=torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0, 1.0]]).expand(2, -1))
     first, second = (
-        float(headpose_loss(batch.expression + error, batch.pose + error, masked, LossWeights()).total)
+        float(headpose_loss(batch.expression + error, batch.pose + error, masked, HeadposeLossWeights()).total)
         for error in (torch.ones(6, 1), torch.tensor([[1.0], [1.0], [99.0], [1.0], [1.0], [1.0]]))
     )
     assert first == pytest.approx(second, rel=1e-5)

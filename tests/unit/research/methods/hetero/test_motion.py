@@ -1,4 +1,4 @@
-"""What the generator is punished for."""
+"""Tests of the generator's losses."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from research.methods.hetero.motion import GeneratorLoss, LossWeights
-from research.methods.hetero.speech_data import Batch
+from research.methods.hetero.motion import GeneratorLoss, HeteroLossWeights
+from research.methods.hetero.speech_data import HeteroBatch
 from research.motion.basis import committed_basis
 from services.motion.predictors.hetero.network import Generated
 from tests.unit.motion.synthesised import rest_mouth
@@ -24,12 +24,12 @@ def truth() -> Tensor:
     return coefficients
 
 
-def batch(*, valid: float = 1.0, alone: Tensor | None = None) -> Batch[Tensor]:
+def batch(*, valid: float = 1.0, alone: Tensor | None = None) -> HeteroBatch[Tensor]:
     spread = torch.tensor(BASIS.typical_spread)[None]
     offsets = torch.einsum("ntk,kpd->ntpd", truth() * spread[:, None], torch.tensor(BASIS.components))
     phones = torch.zeros(1, FRAMES + 6, 4, 40)
     phones[..., 0] = 1.0
-    return Batch(
+    return HeteroBatch(
         speech=torch.zeros(1, FRAMES + 18, 192),
         phones=phones,
         taught=truth(),
@@ -54,7 +54,7 @@ def named(phone: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def loss() -> GeneratorLoss:
-    return GeneratorLoss(BASIS, LossWeights(), torch.device("cpu"))
+    return GeneratorLoss(BASIS, HeteroLossWeights(), torch.device("cpu"))
 
 
 def test_the_right_answer_costs_nothing(loss: GeneratorLoss) -> None:

@@ -1,7 +1,4 @@
-"""The dominance prior.
-
-Batches of windows.
-"""
+"""Tests of the training of `ugc`: the dominance prior, and batches of windows."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from research.methods.ugc.motion import BatchConfig, BatchSampler, PriorConfig, fit_prior
+from research.methods.ugc.motion import PriorConfig, UgcBatchConfig, UgcBatchSampler, fit_prior
 from research.motion.basis import basis_of
 from research.motion.clips import Clips
 from services.motion.features import NUM_CONTENT
@@ -22,7 +19,7 @@ SHORT = PriorConfig(width=3)
 
 def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
     basis = basis_of(clips, 3)
-    sampler = BatchSampler(clips, basis, fit_prior(clips, basis, SHORT), BatchConfig(batch_size=4))
+    sampler = UgcBatchSampler(clips, basis, fit_prior(clips, basis, SHORT), UgcBatchConfig(batch_size=4))
     one, again = (sampler.draw(np.random.default_rng(1)) for _ in range(2))
     np.testing.assert_array_equal(one.content, again.content)
     assert one.content.shape == (4, WINDOW, 4, NUM_CONTENT)
@@ -36,7 +33,7 @@ def test_what_holds_in_a_narrow_corpus_alone_comes_with_its_windows() -> None:
     clips = in_memory([*narrow, made_clip(2)])
     basis = basis_of(clips, 3)
     prior = fit_prior(clips, basis, SHORT)
-    drawn = BatchSampler(clips, basis, prior, BatchConfig(batch_size=12)).draw(np.random.default_rng(1))
+    drawn = UgcBatchSampler(clips, basis, prior, UgcBatchConfig(batch_size=12)).draw(np.random.default_rng(1))
     mixed = [bool(window.any()) for window in drawn.alone]
     assert set(mixed) == {True, False}
     spread = prior.alone(clips[0]).std()

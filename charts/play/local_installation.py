@@ -18,7 +18,7 @@ from gateway.provenance.credential import KEY_FILE
 CHECKOUT: Final = Path(__file__).parents[2]
 
 
-class Alone:
+class LocalInstallation:
     """An installation in a folder, whose commands compute by themselves.
 
     Args:
