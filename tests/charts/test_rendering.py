@@ -331,7 +331,7 @@ def test_an_unchanged_install_has_no_init_container_and_asks_for_nothing_that_a_
 
 
 def test_images_are_those_that_make_images_builds() -> None:
-    script = (ROOT / "scripts" / "images.sh").read_text()
+    script = (ROOT / "charts/images/build.sh").read_text()
     names = next(line for line in script.splitlines() if line.startswith("images=")).partition(":-")[2].rstrip("}").split()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert sorted(names) == sorted((*COMPONENTS, "suite", "triton"))
