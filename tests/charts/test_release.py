@@ -308,12 +308,10 @@ def test_a_second_release_of_the_version_is_refused(released: Path, capsys: pyte
     assert f"the tag v{NEXT} exists" in refusal(released, capsys, NEXT)
 
 
-def test_a_release_without_notes_is_refused(released: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The notes have moved to NEXT, so the next release has none."""
-    later = f"{int(NEXT.split('.', maxsplit=1)[0])}.0.1"
-    upgrading = released / "charts/dubstage/UPGRADING.md"
-    commit(released, str(upgrading.relative_to(released)), upgrading.read_text() + f"\n| {later} | {NEXT} | none |\n")
-    message = refusal(released, capsys, later)
+def test_a_release_without_notes_is_refused(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`Unreleased` has a heading, and no line under the heading."""
+    commit(clone, "CHANGELOG.md", "# Changelog\n\n## [Unreleased]\n\n### Added\n\n## [0.0.1] - 2020-01-01\n\n- A word.\n")
+    message = refusal(clone, capsys, NEXT)
     assert "CHANGELOG.md: no notes under `## [Unreleased]`: write at least one line" in message
 
 
