@@ -93,7 +93,7 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, target)
-        # Servers configure logging. On a command line, the line would go to standard output.
-        if structlog.is_configured():
+        # New tables are no news. Servers configure logging; on a command line, the line would go to standard output.
+        if before and structlog.is_configured():
             _log.info("tables_upgraded", database=where, before=before, after=target)
     return before

@@ -104,7 +104,7 @@ class ClipRow:
         lag_confidence: EstimateLagResponse.confidence of this clip alone; -1: not measured.
         phones: origin of the phone labels: `aligned`, `recognised`, `allphone`, `network`; empty: no labels.
         weight: how often the clip is drawn, relative to other clips of its speaker's size.
-        narrow: whether the clip's corpus has one kind of sentence, see research.trainset.catalogue.Source.
+        narrow: whether the clip's corpus has one kind of sentence, see research.trainset.catalogue.CorpusSource.
         language: language that is spoken (BCP 47); empty: unknown.
         first_frame: frame of the footage or recording at 25 frames/s at which the clip begins. Not 0 if a long file was cut.
     """
