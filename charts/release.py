@@ -40,6 +40,8 @@ _CHART: Final = r"^(?:appVersion| *version): (?P<version>\S+)$"
 VERSION_PATTERNS: Final[tuple[tuple[str, str], ...]] = (
     (PROJECT, r'^version = "(?P<version>[^"]+)"$'),
     (PROJECT, r'^  "dubstage==(?P<version>[^"]+)",$'),
+    ("protos/pyproject.toml", r'^version = "(?P<version>[^"]+)"$'),
+    ("research/pyproject.toml", r'^version = "(?P<version>[^"]+)"$'),
     ("research/pyproject.toml", r'"dubstage-suite\[[\w,]+\]==(?P<version>[^"]+)"'),
     ("charts/dubstage/Chart.yaml", _CHART),
     ("charts/dubstage/charts/*/Chart.yaml", _CHART),
@@ -49,8 +51,7 @@ VERSION_PATTERNS: Final[tuple[tuple[str, str], ...]] = (
     ("docs/images.md", _IMAGE),
     ("docs/images.md", r"\bVERSION=(?P<version>\d+\.\d+\.\d+)"),
 )
-"""Files, as globs, and where the version is in each file. The first is the version itself; the others repeat it. The builds of
-protos and research read it from the first."""
+"""Files, as globs, and where the version is in each file. The first is the version itself; the others repeat it."""
 
 
 class ReleaseError(Exception):

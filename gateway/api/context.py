@@ -32,6 +32,7 @@ from gateway.api.messages import dub_request_from
 from gateway.api.operations import ACTOR, DUB
 from gateway.batch.media import is_url
 from gateway.database.session import Database, may_be_shared
+from gateway.database.upgrades import head
 from gateway.dub.removal import delete_unused, remove_job, remove_partial_film
 from gateway.dub.request import DubRequest
 from gateway.housekeeping.jobs import open_jobs_folder
@@ -310,6 +311,9 @@ class TenantStorage:
         try:
             others = beside.context.actors if beside is not None else None
             self._actors = actors = ActorStore(settings, beside=others)
+            before, after = actors.database.opened_revision, head()
+            if before not in {"", after}:
+                _log.info("tables_upgraded", database=actors.database.where, before=before, after=after)
             actors.consents.check_settings()
             actors.database.claim()
             artefacts = ArtefactStore(settings.artefacts_url)

@@ -11,7 +11,6 @@ import threading
 from pathlib import Path
 from typing import Final
 
-import structlog
 from sqlalchemy import Column, MetaData, String, Table, inspect, select
 from sqlalchemy.engine import Connection
 
@@ -26,8 +25,6 @@ RECORD: Final = Table("alembic_version", MetaData(), Column("version_num", Strin
 ONE_AT_A_TIME: Final = threading.Lock()
 """Lock for `upgrade`: Alembic keeps the context of a running migration in variables of its modules. A thread takes this lock before
 the database's lock, so that no two threads wait for each other."""
-
-_log = structlog.stdlib.get_logger("dubstage.database")
 
 
 def revisions() -> list[str]:
@@ -93,7 +90,4 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.attributes["connection"] = connection
         command.upgrade(config, target)
-        # New tables are no news. Servers configure logging; on a command line, the line would go to standard output.
-        if before and structlog.is_configured():
-            _log.info("tables_upgraded", database=where, before=before, after=target)
     return before
