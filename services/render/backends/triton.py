@@ -6,6 +6,7 @@ A network with an input of the actor (one without a batch axis) has no dynamic b
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,6 +21,7 @@ from services.common.server.call_context import check_not_cancelled
 from services.render.backends.base import Arrays, TritonOptions
 from services.render.backends.model_files import ModelFile
 from services.render.backends.triton_control import (
+    IN_USE,
     CurableError,
     Cure,
     ServedModel,
@@ -32,6 +34,9 @@ from services.render.backends.triton_control import (
 from services.render.backends.triton_healing import TritonHealer, TritonMonitor
 from services.render.types import Precision
 
+_UNREGISTER_TRIES: Final = 10
+_UNREGISTER_S: Final = 0.05
+"""Seconds between two tries to unregister shared memory that an inference still holds."""
 _TRIES: Final = 4
 
 
@@ -251,11 +256,20 @@ class _Channel:
         if region is None:
             return
         try:
-            self._client.unregister_system_shared_memory(region.name, client_timeout=5.0)
-        except InferenceServerException:
-            pass  # the server is gone, and so is its view of the memory
+            self._unregister(region.name)
         finally:
             region.close()
+
+    def _unregister(self, name: str) -> None:
+        for _ in range(_UNREGISTER_TRIES):
+            try:
+                self._client.unregister_system_shared_memory(name, client_timeout=5.0)
+                return
+            except InferenceServerException as error:
+                if IN_USE not in str(error.message()):
+                    return  # the server is gone, and so is its view of the memory
+            # Triton ends an inference a moment after its answer.
+            time.sleep(_UNREGISTER_S)
 
 
 def _layout(model: ServedModel, rows: int) -> tuple[dict[str, int], int]:

@@ -220,7 +220,7 @@ _ANSWER_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
 _NO_ANSWER: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN")
 """Statuses of a call that the server did not answer. Any other status of a load is the server's answer about this one model."""
-_IN_USE: Final = "currently in use"
+IN_USE: Final = "currently in use"
 """Part of Triton's message about shared memory that an inference holds."""
 
 
@@ -359,7 +359,7 @@ class TritonControl:
         try:
             self._client.unregister_system_shared_memory(name, client_timeout=_ANSWER_TIMEOUT_S)
         except InferenceServerException as error:
-            if _IN_USE not in str(error.message()):
+            if IN_USE not in str(error.message()):
                 raise
 
     def close(self) -> None:
