@@ -5,8 +5,9 @@ started.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -139,3 +140,16 @@ async def in_stoppable_thread(function: Callable[[], T], stop: Callable[[], None
         stop()
         await settle_all([work])
         raise
+
+
+@asynccontextmanager
+async def entered_in_threads(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter and leave a blocking context manager in threads, and give its value."""
+    value = await in_thread(manager.__enter__)
+    try:
+        yield value
+    except BaseException:
+        if not await in_thread(manager.__exit__, *sys.exc_info()):
+            raise
+    else:
+        await in_thread(manager.__exit__, None, None, None)

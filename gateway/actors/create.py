@@ -1,7 +1,4 @@
-"""Enrolment of a person: from footage to an actor in the store.
-
-The footage of an enrolment: one file, or several takes that are joined to one film in the enrolment's folder.
-"""
+"""Enrolment of a person: from one file, or several takes that are joined to one film, to an actor in the store."""
 
 from __future__ import annotations
 
@@ -145,7 +142,7 @@ class EnrolRequest:
 
     @property
     def use(self) -> ConsentUse:
-        """What the consent record must cover. An enrolment has no speech, so that the record's languages do not matter yet."""
+        """Use that the consent record must cover. An enrolment has no speech, so that the record's languages do not matter yet."""
         return ConsentUse(self.project, language=None)
 
 

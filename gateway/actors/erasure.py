@@ -3,9 +3,7 @@
 An erasure is a row of the table `erasures`. While the row is open, no work with the actor begins, and running work ends at its next
 look at the database, in every process. The row is written before anything is erased, so that the next gateway finishes an
 interrupted erasure. If gateways work with the database, one of them erases when all of them have ended their live streams and
-operations with the actor. Otherwise the process that was asked erases.
-
-Removal of one person from the database, the artefact store and the folders of jobs, in one transaction.
+operations with the actor. Otherwise the process that was asked erases. One transaction removes the rows.
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ class JobFolders:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was removed of a person.
+    """Result of the removal of a person.
 
     Attributes:
         refs: every blob that came from the person's footage, by reference, with its kind.

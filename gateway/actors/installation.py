@@ -1,7 +1,4 @@
-"""A dub request, completed with the stored actor and checked before any work.
-
-The stores and the stages that commands and workers of batches work with, opened the same way by each.
-"""
+"""The stores and stages of commands and workers, opened the same way by each, and requests that are completed with an actor."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The enrolled people: create, read, list and erase actors.
 
-The database that owns an artefact store.
-
 Only the rows of one database say which blobs of a store are in use: a second database would delete what the first one counts. So a
 store carries the id of its database, and every other database is refused when it is opened with that store.
 """

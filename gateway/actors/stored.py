@@ -1,7 +1,4 @@
-"""Actors as the store returns them: the database's rows, and the blob that holds what was learned of the person.
-
-Ids of actors: which texts are allowed, and the errors for unknown and taken ids.
-"""
+"""Actors as the store returns them: their ids, the database's rows, and the blob that holds what was learned of the person."""
 
 from __future__ import annotations
 
@@ -122,7 +119,7 @@ class StoredActor:
 
 @dataclass(frozen=True, slots=True)
 class ActorSummary:
-    """What is shown of an actor, damaged or not.
+    """An actor as lists show it, damaged or not.
 
     Attributes:
         actor_id, method, consent, footage_sha256, created_at, artefacts: as in StoredActor; a damaged consent record is None.

@@ -51,7 +51,7 @@ class OtherStore(Protocol):
 
 @dataclass(slots=True)
 class Sweep:
-    """What a look through the stores found.
+    """Findings of a look through the stores.
 
     Attributes:
         looked: the places that were looked through.

@@ -1,16 +1,10 @@
-"""The RPCs of ActorService.
-
-The work of CreateActor's operations.
-
-A gateway's part in erasing a person: it ends the operations and the live streams that use the person.
-"""
+"""RPCs of ActorService, and the work behind them: enrolments, and a gateway's part in erasing a person."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +22,7 @@ from gateway.actors.sweep import OtherStore
 from gateway.api.context import TenantContext
 from gateway.api.messages import actor_message, enrol_request_from, receipt_message, withdrawal_message
 from gateway.api.operations import ACTOR, operation_message, page_size_from
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
@@ -134,7 +128,7 @@ class ActorEraser:
         self._mine.add(number)
         try:
             while True:
-                async with self._turn(number) as mine:
+                async with entered_in_threads(self._erasures.turn(number)) as mine:
                     # Another gateway may have seen the erasure first.
                     found = await asyncio.to_thread(self._erasures.answer, number)
                     if found is None and mine:
@@ -190,7 +184,7 @@ class ActorEraser:
 
     async def _carry_out_for(self, number: int, actor_id: str) -> None:
         try:
-            async with self._turn(number) as mine:
+            async with entered_in_threads(self._erasures.turn(number)) as mine:
                 if not mine or (number, actor_id) not in await asyncio.to_thread(self._erasures.open):
                     return
                 await self._carry_out(actor_id)
@@ -210,16 +204,6 @@ class ActorEraser:
             if found is None:
                 raise
             return found
-
-    @asynccontextmanager
-    async def _turn(self, number: int) -> AsyncIterator[bool]:
-        """Give True if no other gateway carries out this erasure."""
-        turn = self._erasures.turn(number)
-        mine = await in_thread(turn.__enter__)
-        try:
-            yield mine
-        finally:
-            await in_thread(turn.__exit__, None, None, None)
 
     async def _carry_out(self, actor_id: str) -> ErasureReceipt:
         """Stop all work on a person in all gateways, then erase the person."""

@@ -1,4 +1,4 @@
-"""What the audit log records of the operations of CreateDub and CreateActor."""
+"""Entries of the audit log for the operations of CreateDub and CreateActor."""
 
 from __future__ import annotations
 

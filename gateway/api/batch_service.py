@@ -1,11 +1,4 @@
-"""The RPCs of BatchService.
-
-Messages of BatchService from the gateway's own types, and the pages of its lists.
-
-Rows of SubmitBatch to checked manifests, with all mistakes of the rows.
-
-The files of a batch's report, in pieces for a stream.
-"""
+"""RPCs of BatchService: their messages, their pages, the rows that callers submit, and the files of reports in pieces."""
 
 from __future__ import annotations
 

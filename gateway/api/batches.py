@@ -1,10 +1,7 @@
-"""The batches of a gateway: submitted, shown, changed and removed. Callers of RPCs reach them through BatchServicer.
+"""Batches of a gateway: submitted, shown, changed, dubbed and removed.
 
-The work of the operations behind batches: one operation dubs the shots of one batch that are left.
-
-Callers see batches, never these operations. A gateway that dies loses the lease of its operations, and another gateway goes on.
-
-Batches as callers of a gateway see them.
+One operation dubs the shots of a batch that are left. Callers see batches, never these operations. A gateway that dies loses the
+lease of its operations, and another gateway goes on.
 """
 
 from __future__ import annotations
@@ -12,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -23,7 +20,7 @@ from pydantic import BaseModel
 
 from gateway.actors.installation import Installation
 from gateway.api.context import ProcessContext, TenantContext
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_records
@@ -383,15 +380,9 @@ class Batches:
         await in_thread(changes.remove, self._settings, await in_thread(open_batches, self._settings), name)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_REMOVED, name))
 
-    @asynccontextmanager
-    async def scratch_folder(self) -> AsyncIterator[Path]:
+    def scratch_folder(self) -> AbstractAsyncContextManager[Path]:
         """Give an empty folder, and remove the folder at the end."""
-        scratch = self._jobs.worker_context.scratch_folder()
-        folder = await in_thread(scratch.__enter__)
-        try:
-            yield folder
-        finally:
-            await in_thread(scratch.__exit__, None, None, None)
+        return entered_in_threads(self._jobs.worker_context.scratch_folder())
 
     async def _until_left_alone(self, name: str) -> None:
         """Wait until no gateway works on a batch whose shots have all ended. Return at once if shots are left."""

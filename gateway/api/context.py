@@ -1,14 +1,6 @@
-"""What one gateway process holds for itself of each tenant: the data folder and the database of actors.
+"""Contexts of a gateway's work: of the process, which all tenants share, and of each tenant.
 
-The stages of a gateway process, opened after the process has begun to listen.
-
-What the tenants of one gateway process share.
-
-What the operations of a gateway work with.
-
-The lock of a data folder: gateways with SQLite work in it alone.
-
-The quota of a tenant, from the limits and the tenant's database.
+Gateways with SQLite work in a data folder alone, under the folder's lock. The stages open after the process has begun to listen.
 """
 
 from __future__ import annotations
@@ -124,7 +116,7 @@ class OpenedStages:
 
 @dataclass(frozen=True, slots=True)
 class ProcessContext:
-    """What the tenants of one gateway process share.
+    """Objects that the tenants of one gateway process share.
 
     Attributes:
         settings: settings of the process, with the places of the default tenant.
@@ -167,7 +159,7 @@ _log = structlog.stdlib.get_logger("dubstage.operations")
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:
-    """What the operations of a gateway work with.
+    """Stores and settings that the operations of a tenant work with.
 
     Attributes:
         actors: the enrolled people.

@@ -1,7 +1,4 @@
-"""The RPCs of DubService.
-
-The work of CreateDub's operations.
-"""
+"""RPCs of DubService, and the work of CreateDub's operations."""
 
 from __future__ import annotations
 

@@ -1,11 +1,7 @@
-"""Files of this machine for the places that CreateDub and CreateActor name.
+"""Files for the locations that CreateDub and CreateActor name: below the media folder, or below one URL of a bucket.
 
 Files of the media folder are used where they are. Objects of a bucket are copied to this machine before the work, and a film that
 goes to a bucket is uploaded whole after the work.
-
-The files that callers may name: files below one folder.
-
-The files that callers may name: files of the media folder, and objects below one URL of a bucket.
 """
 
 from __future__ import annotations
@@ -216,7 +212,7 @@ _TEXTS: Final = ("message", "subject", "resource")
 
 
 class Media:
-    """What callers of a gateway may name, and the folders for copies.
+    """Locations that callers of a gateway may name, and the folders for copies.
 
     Attributes:
         places: files and objects that callers may name.

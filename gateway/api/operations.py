@@ -1,7 +1,4 @@
-"""The RPCs of google.longrunning.Operations.
-
-Messages of google.longrunning to and from the gateway's own types, and the pages of all lists.
-"""
+"""RPCs of google.longrunning.Operations, their messages, and the pages of all lists."""
 
 from __future__ import annotations
 

@@ -1,12 +1,6 @@
-"""The tenants of a gateway. A call reaches only the caller's tenant.
+"""Tenants of a gateway: each has folders, a database and servicers of its own, and a call reaches only the caller's tenant.
 
-What a gateway removes: people who are erased, and once an hour what is old, or too much.
-
-The operations that callers of a gateway see: their handlers by kind, and what runs them.
-
-The servicers of one tenant, with errors rewritten for callers.
-
-A tenant in a gateway: the tenant's folders and database, and the servicers that work with them only.
+Errors are rewritten for callers. Once an hour, and when a person is erased, a gateway removes what is old or belongs to the person.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checks of the chain: whether entries were changed, removed, swapped, inserted, or cut off at the end.
+"""Entries of the audit log in their canonical form, and the check of their chain.
 
-Entries of the audit log, and their canonical form.
+The check tells entries that were changed, removed, swapped, inserted, or cut off at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_CHARACTERS: Final = 200
 
 
 class EventKind(StrEnum):
-    """What an entry records."""
+    """Kind of event that an entry records."""
 
     ENROLMENT_BEGUN = "enrolment.begun"
     ENROLMENT_FAILED = "enrolment.failed"
@@ -51,7 +51,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEvent:
-    """What is recorded, without its place in the chain.
+    """A recorded event, without its place in the chain.
 
     Attributes:
         event: what happened.

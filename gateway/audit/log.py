@@ -1,8 +1,6 @@
 """The audit log in the database of the actors. Entries are written in the transactions of what they record.
 
-Tables of the audit log.
-
-Settings of protection that the audit log follows: watermark, required consent records, signing key.
+The log follows the settings of protection too: watermark, required consent records, signing key.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _log = structlog.stdlib.get_logger("dubstage.audit")
 
 @dataclass(slots=True)
 class WorkRecord:
-    """What the entry for the end of a piece of work will hold.
+    """Content of the entry for the end of a piece of work.
 
     Attributes:
         outputs: digests of what was made, hexadecimal.

@@ -7,10 +7,6 @@
     blobs/SHA256         bytes of a blob; the name is their digest
 
 Every member can be checked with what the file itself says.
-
-The secret keys of an installation that a backup holds: of the receipts and audit logs, and of the films' content credentials.
-
-Rows of the database's tables as lines of JSON, and back.
 """
 
 from __future__ import annotations
@@ -47,7 +43,7 @@ _UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyErro
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a backup holds.
+    """Content of a backup.
 
     Attributes:
         format: version of the file's layout.

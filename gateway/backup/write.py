@@ -1,7 +1,4 @@
-"""Backup of an installation to one file.
-
-The rows of a database as they are at one moment, however long they take to read.
-"""
+"""Backup of an installation to one file: the rows of one moment, however long they take to read."""
 
 from __future__ import annotations
 

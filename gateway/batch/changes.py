@@ -1,8 +1,6 @@
 """Changes of a batch that a person asks for, the same for the command line and for a gateway. All functions block.
 
-What the audit log records of batches. Their stores are no database, so an entry follows what it records.
-
-What is known of a batch now: by its records, and by the cluster that dubs it.
+The store of batches is no database, so an entry of the audit log follows the change that it records.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The local engine: worker processes on this machine.
+"""The local engine: worker processes on this machine, which are started, given shots, and ended.
 
 The store of batches is the only journal, so that nothing is lost with the engine.
-
-A worker process as the local engine sees it: started, given shots, and ended.
 """
 
 from __future__ import annotations
@@ -113,7 +111,7 @@ class WorkerProcess:
     async def _say(self, line: bytes) -> None:
         stdin = self._process.stdin
         assert stdin is not None
-        # Of a process that is gone, the missing answer tells.
+        # The missing answer tells that the process is gone.
         with suppress(BrokenPipeError, ConnectionResetError):
             stdin.write(line)
             await stdin.drain()

@@ -1,7 +1,4 @@
-"""Turns of the workers of one machine: one worker holds the lock of a folder, and the others wait.
-
-The lock of a batch, so that one process of a machine at a time gives the shots of the batch to workers.
-"""
+"""Locks of the workers of one machine: of a folder, and of a batch, whose shots one process at a time gives to workers."""
 
 from __future__ import annotations
 

@@ -4,21 +4,9 @@
     {"id": "sc010_sh020", "footage": "plates/sc010_sh020.mov", "speech": "de/sc010_sh020.wav", "output": "out/sc010_sh020.mov"}
 
 The first line may hold `defaults`: the values of all rows that do not name them. All other lines are rows with the fields
-of `Shot`. Paths are relative to the folder of the manifest. Empty lines are skipped.
+of `ShotSpec`. Paths are relative to the folder of the manifest. Empty lines are skipped.
 
-Consent records of shots, by path or by URL.
-
-Which places of a manifest are the same file, by names that differ through symbolic links.
-
-Checks of a manifest's shots: what contradicts itself, what two rows share, and files that are missing.
-
-Rows of a manifest: from JSON lines to shots.
-
-Rows of a batch as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7.
-
-Kubernetes writes the completed and the failed indexes of an Indexed Job in the same way.
-
-The people of the rows of a manifest: their actors, and their consent.
+Rows may be written as text: `0-3,7` stands for the rows 0, 1, 2, 3 and 7, as Kubernetes writes the indexes of an Indexed Job.
 """
 
 from __future__ import annotations
@@ -145,7 +133,7 @@ MethodOf = Callable[[ShotSpec], str]
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong with a row.
+    """A mistake in a row.
 
     Attributes:
         line: line of the manifest, from 1.

@@ -1,11 +1,4 @@
-"""The quality gate: reasons why a person should look at a shot that is done.
-
-The small picture of a shot in lists and reports.
-
-How well the mouth in a film opens as it was told to: the figure that the report of a dub shows.
-
-Figures of a film that a dub has written.
-"""
+"""Metrics and thumbnail of a film that a shot has written, and the quality gate: reasons why a person should look at the shot."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Progress of a batch, computed from the records of its shots.
-
-What a shot's record says of an error.
-
-What becomes of a shot's record at each step of the shot's life. All functions are pure.
-"""
+"""Records of shots: their next state at each step of a shot's life, their errors, and the progress of a batch. Pure."""
 
 from __future__ import annotations
 

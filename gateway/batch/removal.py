@@ -1,7 +1,4 @@
-"""An erased person leaves the pictures of batches too.
-
-Removal of old batches whose shots have all ended, by age and by size. The films stay. All functions block.
-"""
+"""Removal of old batches whose shots have all ended, and of the pictures of an erased person. Films stay. All functions block."""
 
 from __future__ import annotations
 

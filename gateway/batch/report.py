@@ -1,10 +1,6 @@
-"""The report of a batch: one page, one table and one JSON document with the same facts of every shot.
+"""The report of a batch: a page, a table and a JSON document with the same facts of every shot.
 
-The rows of a batch report: everything that is known of each shot, and the sums over the batch.
-
-The rows of a batch report for other programs: `shots.csv` and `shots.json`.
-
-The report of a batch: FOLDER/index.html, FOLDER/shots.csv, FOLDER/shots.json and FOLDER/thumbnails.
+Files: FOLDER/index.html, FOLDER/shots.csv, FOLDER/shots.json and FOLDER/thumbnails.
 """
 
 from __future__ import annotations

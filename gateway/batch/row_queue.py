@@ -1,7 +1,4 @@
-"""The rows that workers of the local engine draw: each row once, and again later if its attempt failed.
-
-Which rows of a batch are left to dub, and when a row whose attempt failed is tried again.
-"""
+"""Queue of the rows that are left to dub: each row once, and again later if its attempt failed."""
 
 from __future__ import annotations
 

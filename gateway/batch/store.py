@@ -7,11 +7,7 @@
     NAME/cancelled/ID       empty file: the shot is cancelled
 
 Any number of processes and machines read and write a batch at once. Every file is written whole or not at all. Each shot has
-files of its own, so that writers of different shots never meet.
-
-A folder of small files in any file system of fsspec. Every file is written whole or not at all.
-
-Files of the store of batches: their paths, and the JSON documents in them. Pure: no file is read or written here.
+files of its own, so that writers of different shots never meet. Any file system of fsspec serves.
 """
 
 from __future__ import annotations
@@ -35,7 +31,7 @@ from services.common.files import BLOB_MODE, create_whole, write_whole
 from services.common.store.backends import open_backend
 
 _VERSION: Final = ("ETag", "ino", "mtime", "LastModified", "created", "size")
-"""What file systems say of a file that changes when the file is written again."""
+"""Facts of a file system about a file that change when the file is written again."""
 
 _THREADS: Final = 16
 

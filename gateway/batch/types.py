@@ -144,7 +144,7 @@ ENDED: Final = WRITTEN | TO_RETRY
 
 
 class ShotRecord(_Strict):
-    """What is known of a shot: the JSON document `shots/ID.json` of the batch.
+    """Record of a shot: the JSON document `shots/ID.json` of the batch.
 
     Attributes:
         id: id of the shot.
@@ -192,7 +192,7 @@ class ShotRecord(_Strict):
 
 
 class BatchFacts(_Strict):
-    """What a batch is: the JSON document `batch.json` of the batch, written once.
+    """Facts of a batch: the JSON document `batch.json` of the batch, written once.
 
     Attributes:
         name: name of the batch.

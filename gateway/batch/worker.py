@@ -1,10 +1,7 @@
 """The worker of all engines: one shot of a batch, from its record to its film and its new record.
 
-The dub request of a shot: the same request, with the same checks, as `dubstage dub` makes of its options.
-
-Shots with the same mouths, such as one dub in two codecs. They share a job folder, so they are dubbed one after the other.
-
-One dub of a shot, from the row of the manifest to the figures of the film.
+A shot becomes the same request, with the same checks, as the options of `dubstage dub`. Shots with the same mouths, such as one dub
+in two codecs, share a job folder, so they are dubbed one after the other.
 """
 
 from __future__ import annotations
@@ -13,10 +10,9 @@ import asyncio
 import hashlib
 import os
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -26,7 +22,7 @@ import structlog
 from gateway.actors.installation import prepared_request
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
-from gateway.async_utilities import in_thread
+from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
@@ -71,7 +67,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
         DubstageError: as `dubstage dub` for the same options; or a URL cannot be read or written.
     """
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(_in_threads(context.scratch_folder()))
+        folder = await stack.enter_async_context(entered_in_threads(context.scratch_folder()))
         limit = context.settings.max_job_bytes
 
         async def local(location: str | None, field: str) -> Path | None:
@@ -80,7 +76,7 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
         consent, speech = await local(shot.consent, "consent"), await local(shot.speech, "speech")
         footage = await local(shot.footage, "footage")
         assert footage is not None
-        output = await stack.enter_async_context(_in_threads(delivered(shot.output, folder)))
+        output = await stack.enter_async_context(entered_in_threads(delivered(shot.output, folder)))
         if consent is not None:
             refuse_input(output, consent, "a consent record")
         request = DubRequest(
@@ -101,19 +97,6 @@ async def shot_request(context: WorkerContext, shot: ShotSpec) -> AsyncIterator[
             threads=context.settings.compute_threads,
         )
         yield await prepared_request(request, context.place, shot.actor, request.method if shot.method is not None else None)
-
-
-@asynccontextmanager
-async def _in_threads(manager: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enter and leave a context manager that blocks in threads."""
-    value = await in_thread(manager.__enter__)
-    try:
-        yield value
-    except BaseException:
-        if not await in_thread(manager.__exit__, *sys.exc_info()):
-            raise
-    else:
-        await in_thread(manager.__exit__, None, None, None)
 
 
 async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:

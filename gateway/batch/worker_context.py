@@ -1,4 +1,4 @@
-"""What a worker dubs shots with: the stores, the folder of jobs, and the stages, which stay warm from shot to shot."""
+"""Context of a worker: the stores, the folder of jobs, and the stages, which stay warm from shot to shot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.stages.remote import RemoteStages
 
 
 class WorkerContext:
-    """What a worker dubs shots with. `open_bench` makes it.
+    """Stores, folders and stages that a worker dubs shots with. `open_worker_context` makes the context.
 
     Attributes:
         place: the open stores, with the settings.

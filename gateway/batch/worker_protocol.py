@@ -1,8 +1,8 @@
-"""What the local engine and its worker processes say to each other: one JSON document a line, over pipes.
+"""Protocol between the local engine and its worker processes: one JSON document a line, over pipes.
 
-The engine sends a `Setup`, and then the row of one shot after the other, as a number. The end of the pipe ends the worker. The
-worker sends `Answer`s: ALIVE every few seconds, READY once its stages are warm, and ENDED after each shot. A worker that cannot
-work at all sends UNUSABLE and ends.
+The engine sends a `WorkerSetup`, and then the row of one shot after the other, as a number. The end of the pipe ends the worker.
+The worker sends `WorkerAnswer`s: ALIVE every few seconds, READY once its stages are warm, and ENDED after each shot. A worker that
+cannot work at all sends UNUSABLE and ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Line(BaseModel):
 
 
 class WorkerSetup(_Line):
-    """What a worker process works with.
+    """Settings that a worker process gets first.
 
     Attributes:
         settings: settings of the command that started the worker, as JSON values.
@@ -55,7 +55,7 @@ class WorkerSetup(_Line):
 
 
 class AnswerKind(StrEnum):
-    """What an answer says."""
+    """Kind of an answer."""
 
     READY = "ready"
     ALIVE = "alive"

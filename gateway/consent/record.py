@@ -1,7 +1,4 @@
-"""The consent record, its canonical form, and the line that says whose consent a film has.
-
-What a consent record covers: the use that is made of a person, and the time.
-"""
+"""The consent record: its canonical form, the use and the time that it covers, and the line that says whose consent a film has."""
 
 from __future__ import annotations
 
@@ -289,7 +286,7 @@ _LANGUAGE_TAG: TypeAdapter[str] = TypeAdapter(LanguageTag)
 
 @dataclass(frozen=True, slots=True)
 class ConsentUse:
-    """What a consent record must cover.
+    """Use that a consent record must cover.
 
     Attributes:
         project: project that the work belongs to; empty: the request names none.

@@ -1,7 +1,4 @@
-"""The database: opening, the gateway's claim, sessions, and what failures mean.
-
-SQLAlchemy's engine of a database URL.
-"""
+"""The database: SQLAlchemy's engine of a URL, opening, the gateway's claim, sessions, and what failures mean."""
 
 from __future__ import annotations
 

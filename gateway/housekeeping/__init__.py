@@ -1,1 +1,1 @@
-"""What jobs leave on disk and in the artefact store: lists, and removal by age, by size or by name."""
+"""Files and artefacts of jobs: lists, and removal by age, by size or by name."""

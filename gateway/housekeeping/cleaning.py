@@ -1,7 +1,4 @@
-"""Removal of old and large jobs, and the blobs of the artefact store that no actor and no job counts.
-
-Chores that a gateway does once an hour.
-"""
+"""Removal of old and large jobs, and of blobs that no actor and no job counts. A gateway does it once an hour."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The jobs in the folder of jobs, read from their files.
-
-The folder of all jobs, below the data folder.
-"""
+"""The folder of all jobs, below the data folder, and the jobs in it, read from their files."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""The operations that run in this process: their work, their leases, and how they end.
-
-What the work of an operation gets, and how the work is called.
-
-One operation that runs in this process.
-
-The error that an operation ends with, for its caller and for the log.
-"""
+"""Operations that run in this process: their work, their leases, and the errors that they end with, for callers and for the log."""
 
 from __future__ import annotations
 
@@ -34,7 +27,7 @@ Report = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a handler gets.
+    """Input of a handler.
 
     Attributes:
         record: the operation.

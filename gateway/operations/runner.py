@@ -1,8 +1,7 @@
-"""Runs operations: some at once, some wait, further ones are refused. Several gateways share one queue (gateway.operations.leases).
+"""Runs operations: some at once, some wait, further ones are refused.
 
-An operation that a restart interrupts, or whose gateway died, is taken by the next gateway with a free slot.
-
-Slots for operations that run at once in one process. Runners of several tenants may share them.
+Runners of several tenants may share the slots of one process. Several gateways share one queue (gateway.operations.leases): an
+operation that a restart interrupts, or whose gateway died, is taken by the next gateway with a free slot.
 """
 
 from __future__ import annotations

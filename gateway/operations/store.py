@@ -1,9 +1,4 @@
-"""Operations in the database, so that a restarted gateway, and every other gateway, still knows them.
-
-How many operations have not ended.
-
-Removal of finished operations by age and by number.
-"""
+"""Operations in the database, so that every gateway knows them after a restart, and their removal by age and by number."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Model = motion_pb2.Model | render_pb2.Model
 
 
 class ListedModels(NamedTuple):
-    """What the stages say of their models.
+    """Answers of the stages about their models.
 
     Attributes:
         motion: answer of MotionService.ListModels.

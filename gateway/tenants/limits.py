@@ -1,4 +1,4 @@
-"""What each tenant may use, from a file that an operator changes while gateways run."""
+"""Limits of each tenant, from a file that an operator changes while gateways run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The quota of one tenant in one gateway: lets work begin, or says which limit the tenant has reached.
 
-How many frames a tenant has had made within the last minute.
-
-Slots that tenants share: no tenant waits for all the work of another tenant to end.
+Tenants share slots so that no tenant waits for all the work of another tenant.
 """
 
 from __future__ import annotations
@@ -122,7 +120,7 @@ class FairSlots:
         """Give the free slots to those who wait."""
         self._waiting = [waiter for waiter in self._waiting if not waiter.turn.cancelled()]
         while self._free and self._waiting:
-            # Of equals, min() returns the first.
+            # min() returns the first of equals.
             chosen = min(self._waiting, key=lambda waiter: (self._held[waiter.tenant], self._got[waiter.tenant]))
             self._waiting.remove(chosen)
             self._free -= 1
@@ -138,7 +136,7 @@ _STORAGE_RETRY_S: Final = 60.0
 
 
 class TenantQuota:
-    """What one tenant does in one gateway, against the tenant's limits. Used from one event loop.
+    """Work of one tenant in one gateway, against the tenant's limits. Used from one event loop.
 
     Args:
         tenant: name of the tenant.

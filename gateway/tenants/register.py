@@ -1,8 +1,6 @@
-"""The tenants that the gateways of an installation have served, so that each gateway goes on with their operations.
+"""The tenants that the gateways of an installation have served, with their databases and their part of the artefact store.
 
-The databases of all tenants.
-
-How much of the artefact store a tenant uses.
+Each gateway goes on with the operations of these tenants.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Calls of the Kubernetes API that batches need, through the official client. Each call has a time limit.
 
-Errors of the Kubernetes API as errors of dubstage, each with what to do.
-
-Watch of the Jobs of a batch that outlives lost connections and expired versions.
+The API's errors become errors of dubstage with the remedy. The watch of Jobs outlives lost connections and expired versions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The engine: batches as Jobs of a cluster. All functions block.
-
-Check of the rows of a batch: pods must be able to open every file.
-"""
+"""The engine: batches as Jobs of a cluster, after a check that pods can open every file. All functions block."""
 
 from __future__ import annotations
 
@@ -87,7 +84,7 @@ _LEAST_PAUSE_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What a submission or a retry asked of the cluster.
+    """Request of a submission or a retry to the cluster.
 
     Attributes:
         jobs: names of the Jobs that now exist for it; empty: there was nothing to do.
@@ -370,7 +367,7 @@ class KubernetesEngine:
         newest = _plan_of(facts).newest_job()
         jobs = [job for job in listed if job.manifest_sha256 == facts.manifest_sha256]
         for job in jobs:
-            # Of two retries at once, the plan of one is stored. The Jobs know the rows of the other.
+            # The plan of one of two retries at once is stored. The Jobs know the rows of the other.
             newest |= {row: max(job.key, newest.get(row, job.key)) for row in job.rows}
         ends = self._ends(name, jobs, records)
         by_key = {job.key: job for job in jobs}

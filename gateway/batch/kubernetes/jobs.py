@@ -1,12 +1,7 @@
-"""What the Jobs of a batch say about its rows, and what the records of the rows are with that.
+"""Jobs of a batch: which rows go into which Job, what their status says about the rows, and why pods wait and ended. Pure.
 
-Which rows of a batch go into which Job.
-
-The Job of some rows of a batch: an Indexed Job, one pod for each row. Pure: no call leaves this module.
-
-The API is batch/v1 of Kubernetes 1.29 or later (backoffLimitPerIndex and FailIndex are on by default from there).
-
-Why pods of a batch wait, and why they ended.
+A Job is an Indexed Job with one pod for each row, of batch/v1 of Kubernetes 1.29 or later (backoffLimitPerIndex and FailIndex are
+on by default from there).
 """
 
 from __future__ import annotations
@@ -55,7 +50,7 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What was asked of the cluster for one batch, as it is kept in the details of the batch.
+    """Request to the cluster for one batch, as the details of the batch keep it.
 
     Attributes:
         namespace: namespace of the Jobs.
