@@ -17,7 +17,7 @@ import soxr
 from gateway.actors.stored import StoredActor
 from gateway.consent.record import Consent, consent_line, digest_of
 from gateway.dub.claim import model_facts
-from gateway.media.encoders import container_format
+from gateway.media.encoders import WriteSettings, container_format, encoder_options
 from gateway.media.mp4 import BUFFER_BYTES
 from gateway.media.output import MARK, OutputFile, check_place, commit_with, output_error
 from gateway.media.pixels import ColourModel, ColourTags, colour_model, effective_matrix, pixel_format
@@ -209,10 +209,11 @@ class Recording:
         assert isinstance(stream, av.VideoStream)
         self._colour = colour_model(_PIXEL, colour, width, height)
         stream.width, stream.height, stream.pix_fmt = width, height, _PIXEL.name
-        context = stream.codec_context
+        context, settings = stream.codec_context, WriteSettings()
         context.colorspace, context.color_range = colour.matrix, colour.color_range
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        stream.options = {"crf": "16", "preset": "veryfast"}
+        stream.options = {**encoder_options("h264", _PIXEL.name, settings.crf, settings.preset)}
+        context.thread_count = settings.threads
         sound = self._container.add_stream(_SOUND_CODEC, rate=self._sound_rate)
         assert isinstance(sound, av.AudioStream)
         sound.layout = "mono" if self._samples.shape[1] == 1 else "stereo"

@@ -194,7 +194,7 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
         encoder=_ENCODERS[chosen],
         container=container.format,
         pixel_format=pixel_format,
-        options=_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video)),
+        options=encoder_options(chosen, pixel_format, crf, preset, whole_cells=_has_whole_cells(video)),
         time_base=time_base,
         encoder_time_base=time_base if frame_numbers else time_base * _ticks_of_a_frame(video),
         frame_numbers=frame_numbers,
@@ -306,7 +306,16 @@ def _has_whole_cells(video: VideoInfo, fields: int = 1) -> bool:
     return video.width % step_x == 0 and video.height % (step_y * fields) == 0
 
 
-def _options(codec: str, pixel_format: str, crf: int, preset: str, *, whole_cells: bool) -> dict[str, str]:
+def encoder_options(codec: str, pixel_format: str, crf: int, preset: str, *, whole_cells: bool = True) -> dict[str, str]:
+    """Return the private options of an encoder. With these, equal frames give equal bytes on one kind of processor.
+
+    Args:
+        codec: h264, hevc, ffv1, prores or mpeg2video.
+        pixel_format: FFmpeg's name.
+        crf: quality of h264 and hevc.
+        preset: speed of h264 and hevc.
+        whole_cells: whether every chroma sample has all of its luma samples.
+    """
     if codec == "h264":
         return {"preset": preset, "crf": str(crf), **_x264_without_avx512()}
     if codec == "hevc":
