@@ -353,7 +353,9 @@ class DubPasses:
             config = window_config(analysis.method, actor, request.warp, reference, detail_scale=scale)
             spoken = AlignedSpeech(analysis.workspace.speech, frame_seconds(film.info)) if analysis.method.renderer.speech else None
             heard = spoken.around if spoken is not None else None
-            inputs = FilmInputs(analysis.stages, config, plan.rendered(), plan.row, film.faces, self._mouths, heard)
+            inputs = await FilmInputs(
+                analysis.stages, config, plan.rendered(), plan.row, film.faces, self._mouths, heard
+            ).with_insides(lambda done: self.on_progress("insides", done, plan.num_frames))
         with writer:
             facts = await film.write(
                 writer,

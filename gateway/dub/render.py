@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from dubstage.client import rpcs
+from dubstage.client import texture as texture_client
+from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.async_utilities import cancel_all, in_thread
 from gateway.dub.journal import Journal, step_key
 from gateway.dub.records import RecordFile
 from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, WindowConfig, render_window, with_context
+from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
+from services.common.errors import ContractBroken
 from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -33,6 +38,7 @@ class FilmInputs:
         faces: FACE_RECORDs of the film.
         mouths: returns the target mouths of frames begin to end - 1, float32 [end - begin, 59, 3], head space.
         speech: returns the speech features of frames, int64 [N] to float32 [N, 20, 40]; None: the renderer takes none.
+        insides: int64 [T], see FrameSpan; -1 where no mouth is rendered; None: not chosen.
     """
 
     stages: Stages
@@ -42,6 +48,50 @@ class FilmInputs:
     faces: RecordFile
     mouths: Callable[[int, int], Float32]
     speech: Callable[[Int64], Float32] | None = None
+    insides: Int64 | None = None
+
+    async def with_insides(self, on_frames: Callable[[int], None] = lambda _: None) -> FilmInputs:
+        """Return the same inputs with the bank frames that show the insides of the mouths, a path through the whole film.
+
+        Args:
+            on_frames: called with the number of frames that are done.
+
+        Raises:
+            ContractBroken: the texture stage answered other frames.
+            DubstageError: from the stage.
+        """
+        if not self.config.shows_bank:
+            return self
+        frames = np.flatnonzero(self.usable)
+
+        async def requests() -> AsyncIterator[texture_pb2.SelectInsidesRequest]:
+            made = texture_client.select_insides.requests(bank=self.config.bank)
+            yield made.config
+            for run in runs_of(self.usable, range(len(self.usable))):
+                for begin in range(run.start, run.stop, WINDOW_FRAMES):
+                    span = await self._span(range(begin, min(begin + WINDOW_FRAMES, run.stop)))
+                    for place in range(len(span)):
+                        yield made.item(span.target(place, context_only=False))
+
+        async def chosen() -> list[tuple[int, int]]:
+            found = []
+            async for reply in self.stages.stream(rpcs.texture.SELECT_INSIDES, requests()):
+                found.append((reply.frame_index, reply.bank_frame_index))
+                on_frames(len(found))
+            return found
+
+        answers = np.array(await until_done(chosen), np.int64).reshape(-1, 2)
+        if not np.array_equal(answers[:, 0], frames):
+            raise ContractBroken(f"the texture stage chose {len(answers)} insides for {len(frames)} frames, or for other frames")
+        insides = np.full(len(self.usable), -1, np.int64)
+        insides[frames] = answers[:, 1]
+        return replace(self, insides=insides)
+
+    async def _span(self, frames: range) -> FrameSpan:
+        """Return usable frames of the film, all of them targets."""
+        records = await asyncio.to_thread(self.faces.read_rows, self.rows[frames.start : frames.stop].tolist())
+        mouths = await asyncio.to_thread(self.mouths, frames.start, frames.stop)
+        return FrameSpan(records, mouths, np.ones(len(frames), np.bool_))
 
     async def render_run(self, run: range) -> RenderedWindow:
         """Return the rendered frames of a run of usable frames.
@@ -50,12 +100,14 @@ class FilmInputs:
             DubstageError: from the stages.
         """
         context = with_context(run, self.usable, self.config)
-        records = await asyncio.to_thread(self.faces.read_rows, self.rows[context.start : context.stop].tolist())
-        mouths = await asyncio.to_thread(self.mouths, context.start, context.stop)
         frames = np.arange(context.start, context.stop)
-        targets = (frames >= run.start) & (frames < run.stop)
-        speech = await asyncio.to_thread(self.speech, frames) if self.speech is not None else None
-        return await render_window(self.stages, self.config, FrameSpan(records, mouths, targets, speech))
+        span = replace(
+            await self._span(context),
+            targets=(frames >= run.start) & (frames < run.stop),
+            speech=await asyncio.to_thread(self.speech, frames) if self.speech is not None else None,
+            insides=None if self.insides is None else self.insides[context.start : context.stop],
+        )
+        return await render_window(self.stages, self.config, span)
 
     async def render_span(self, span: range) -> RenderedWindow:
         """Return the rendered frames of a span, whose usable frames may have gaps.

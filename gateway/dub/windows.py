@@ -104,12 +104,15 @@ class FrameSpan:
         mouths: float32 [N, 59, 3], the target mouths in head space.
         targets: bool [N]; False: the frame is context only.
         speech: float32 [N, 20, 40], speech features of the frames; None: the renderer takes none.
+        insides: int64 [N], footage index of the bank frame that shows the inside of each mouth (select_insides); None: the texture
+            stage chooses by the frames of the span alone.
     """
 
     records: Array
     mouths: Float32
     targets: Bool
     speech: Float32 | None = None
+    insides: Int64 | None = None
 
     def __len__(self) -> int:
         """Return the number of frames, N."""
@@ -147,7 +150,13 @@ class FrameSpan:
         """Return what the texture stage is asked for a frame."""
         frame = self.frame(place)
         mouth = motion_client.motion_frame(frame, np.asarray(self.mouths[place]))
-        return texture_client.Target(frame, mouth, pose_to_proto(pose_of(self.records[place])), context_only=context_only)
+        return texture_client.Target(
+            frame,
+            mouth,
+            pose_to_proto(pose_of(self.records[place])),
+            context_only=context_only,
+            inside_frame_index=None if self.insides is None else int(self.insides[place]),
+        )
 
 
 TEXTURE_CONTEXT_FRAMES: Final = 5
@@ -193,9 +202,14 @@ class WindowConfig:
         return self.renderer.frames_before if self.renderer is not None else 0
 
     @property
+    def shows_bank(self) -> bool:
+        """Whether the mouths show pictures of the bank."""
+        return self.texture is TextureInput.WARPED or self.detail_scale > 0
+
+    @property
     def frames_before(self) -> int:
         """Frames before a window that any stage sees."""
-        retrieved = self.texture in {TextureInput.WARPED, TextureInput.DRAWN} or self.detail_scale > 0
+        retrieved = self.shows_bank or self.texture is TextureInput.DRAWN
         return max(TEXTURE_CONTEXT_FRAMES if retrieved else 0, self.renderer_before)
 
     @property

@@ -215,6 +215,7 @@ class PipelineSession:
             lambda begin, end: mouths[begin:end],
             (lambda chosen: heard[chosen]) if heard is not None else None,
         )
+        inputs = self._host.run(inputs.with_insides())
         windows = [self._host.run(inputs.render_run(run)) for run in runs_of(usable, range(frames.start, frames.stop))]
         crops = self._truth.crops[frames.start : frames.stop].copy()
         commanded = np.full(len(frames), np.nan, np.float32)

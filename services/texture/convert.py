@@ -51,7 +51,8 @@ def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
     if not frame.motion.HasField("mouth_landmarks"):
         raise InvalidRequest(f"{field}.motion: mouth_landmarks are needed", field=where)
     mouth = from_tensor(frame.motion.mouth_landmarks, where, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
-    return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, f"{field}.pose"), frame.context_only)
+    inside = frame.inside_frame_index if frame.HasField("inside_frame_index") else None
+    return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, f"{field}.pose"), frame.context_only, inside)
 
 
 _LARGEST_PROBABILITY: Final = 1.001
@@ -326,7 +327,18 @@ def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
     return WarpConfig(mode, ref_from_proto(config.bank, "config.bank"), None, scale)
 
 
-def target_from_proto(request: pb.RetrieveWarpRequest) -> TargetFrame:
+def inside_bank_from_proto(request: pb.SelectInsidesRequest) -> ArtefactRef:
+    """Return the bank of a SelectInsides stream's first message.
+
+    Raises:
+        InvalidRequest: the message is no config, or the bank is missing or malformed.
+    """
+    if not request.HasField("config"):
+        raise InvalidRequest("the first message of the stream must be the config", field="config")
+    return ref_from_proto(request.config.bank, "config.bank")
+
+
+def target_from_proto(request: pb.RetrieveWarpRequest | pb.SelectInsidesRequest) -> TargetFrame:
     """Return a target frame.
 
     Raises:
@@ -347,5 +359,6 @@ def warped_to_proto(warped: WarpedFrame) -> pb.RetrieveWarpResponse:
         distance=warped.distance,
         fitting_error=warped.fitting_error,
         bending_energy=warped.bending_energy,
+        inside_frame_index=warped.inside_frame_index,
         detail=None if warped.detail is None else to_image(warped.detail),
     )

@@ -25,11 +25,21 @@ from services.common.errors import InvalidRequest
 from services.common.face.crops import head_to_box
 from services.common.face.drawing import IdentityDrawing, lip_pictures
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening, never_open
-from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, retrieve, target_points, warp_by_grids
+from services.common.face.mouth_bank import (
+    WINDOW,
+    MouthBank,
+    Retrieved,
+    fit_retrieved,
+    retrieve,
+    target_points,
+    warp_retrieved,
+    window_costs,
+)
 from services.common.face.mouth_detail import warped_detail, without_hidden_inside
 from services.common.face.thin_plate_spline import ThinPlateSpline, bending_energy, dense_map, evaluate_grid, fitting_error
 from services.common.server.call_context import set_model_version
 from services.texture.artefacts import StoredFaces
+from services.texture.inside_path import HeldInside
 from services.texture.temporal_warp import MAX_WINDOWS, TemporalWarpModel
 from services.texture.types import TargetFrame, WarpConfig, WarpedFrame, WarpMode, check_order
 
@@ -120,15 +130,17 @@ class IdentityStream:
             distance=0.0,
             fitting_error=0.0,
             bending_energy=0.0,
+            inside_frame_index=-1,
         )
 
 
 class WarpStream:
     """Textures for one stream of target frames.
 
-    A frame's answer depends on the bank and the last six frames alone, so the cut of the stream makes no difference. After a gap of
-    the indices, and at the beginning, the first frame is repeated as its own past. A caller that starts in the middle sends the
-    five frames before as `context_only`, and gets the same bytes as a caller that starts at the beginning.
+    The answer to a frame that names its inside depends on the bank and the last six frames alone, so the cut of the stream makes no
+    difference. After a gap of the indices, and at the beginning, the first frame is repeated as its own past. A caller that starts
+    in the middle sends the five frames before as `context_only`, and gets the same bytes as a caller that starts at the beginning.
+    Without a named inside, the inside also depends on the frames since the lips were shut (inside_path.HeldInside).
 
     Args:
         bank: the person's mouths.
@@ -143,6 +155,7 @@ class WarpStream:
         self._model = model
         self._detail_scale = detail_scale
         self._inside = UnseenInside(bank)
+        self._held = HeldInside(bank)
         self._past: deque[tuple[Float32, Float32]] = deque(maxlen=WINDOW)
         self._last_index: int | None = None
 
@@ -155,6 +168,7 @@ class WarpStream:
         check_order(frame.frame_index, self._last_index)
         if self._last_index is None or frame.frame_index != self._last_index + 1:
             self._past.clear()
+            self._held.begin()
         self._last_index = frame.frame_index
         points = target_points(frame.mouth, self._bank.geometry, frame.pose)
         self._past.append((frame.mouth, points))
@@ -176,13 +190,14 @@ class WarpStream:
         else:
             spline = fit_retrieved(self._bank, found, target, self._residual(found))
             grids = evaluate_grid(spline)
-            texture = self._inside.drawn(warp_by_grids(self._bank, found, grids), target)
+            texture = self._inside.drawn(warp_retrieved(self._bank, found, grids, target), target)
             best = ThinPlateSpline(spline.centres, spline.weights[:, :2], spline.affine[:, :2])
             fitting = float(fitting_error(best, source, NUM_MOUTH_AREA))
             bending = float(bending_energy(grids[..., :2]))
             if self._detail_scale:
-                backward = dense_map(grids[..., :2])
-                detail = warped_detail(self._bank, row, backward, self._detail_scale)
+                # A run of footage also keeps the detail of the skin calm.
+                backward = dense_map(grids[..., -2:])
+                detail = warped_detail(self._bank, found.inside, backward, self._detail_scale)
                 if len(self._bank.mouth) == 1:
                     detail = without_hidden_inside(detail, source[:NUM_MOUTH_AREA], target[:NUM_MOUTH_AREA], backward)
         return WarpedFrame(
@@ -193,6 +208,7 @@ class WarpStream:
             distance=float(np.abs(self._bank.mouth[row] - frame.mouth).sum(axis=1).mean()),
             fitting_error=fitting,
             bending_energy=bending,
+            inside_frame_index=int(self._bank.frame_index[found.inside]),
             detail=detail,
         )
 
@@ -202,9 +218,21 @@ class WarpStream:
         if self._mode is WarpMode.SINGLE_FRAME:
             distances = np.abs(self._bank.mouth - frame.mouth).sum(axis=(1, 2))
             return _alone(int(np.argmin(distances)))
-        mouths = np.stack([mouth for mouth, _ in self._past])
-        count = 1 if self._mode is WarpMode.RETRIEVAL_ONLY else MAX_WINDOWS
-        return retrieve(self._bank, mouths, frame.pose.rotation, count)
+        costs = window_costs(self._bank, np.stack([mouth for mouth, _ in self._past]), frame.pose.rotation)
+        if self._mode is WarpMode.RETRIEVAL_ONLY:
+            return retrieve(self._bank, costs, 1)
+        if frame.inside_frame_index is None:
+            return retrieve(self._bank, costs, MAX_WINDOWS, self._held.next_row(frame.mouth, costs))
+        return retrieve(self._bank, costs, MAX_WINDOWS, self._row_of(frame.inside_frame_index))
+
+    def _row_of(self, frame_index: int) -> int:
+        row = int(np.searchsorted(self._bank.frame_index, frame_index))
+        if row == self._bank.num_frames or self._bank.frame_index[row] != frame_index:
+            raise InvalidRequest(
+                f"frame.inside_frame_index: the bank has no frame {frame_index}; SelectInsides names frames of the bank",
+                field="frame.inside_frame_index",
+            )
+        return row
 
     def _residual(self, found: Retrieved) -> Float32 | None:
         if self._mode is not WarpMode.TEMPORAL_WARP_NETWORK:
@@ -214,7 +242,7 @@ class WarpStream:
 
 
 def _alone(row: int) -> Retrieved:
-    return Retrieved(np.full((1, WINDOW), row, dtype=np.intp), np.ones(1, np.float32))
+    return Retrieved(np.full((1, WINDOW), row, dtype=np.intp), np.ones(1, np.float32), row)
 
 
 def _moved(box: npt.NDArray[np.uint8], source: Float32, target: Float32) -> npt.NDArray[np.uint8]:

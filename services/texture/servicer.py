@@ -20,6 +20,7 @@ from services.texture.convert import (
     bank_frame_from_proto,
     bank_to_proto,
     footage_and_speech_from_proto,
+    inside_bank_from_proto,
     matching_from_proto,
     max_frames_from_proto,
     portrait_frame_from_proto,
@@ -32,6 +33,7 @@ from services.texture.convert import (
     warp_config_from_proto,
     warped_to_proto,
 )
+from services.texture.inside_path import InsidePath
 from services.texture.neural_texture import open_texture
 from services.texture.portrait import PortraitRotation
 from services.texture.retrieve_warp import open_stream
@@ -84,6 +86,19 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
             warped = await self._workers.run(stream.push, target_from_proto(request))
             if warped is not None:
                 yield warped_to_proto(warped)
+
+    async def SelectInsides(  # noqa: N802  # the RPC's name
+        self, request_iterator: AsyncIterator[pb.SelectInsidesRequest], context: Any
+    ) -> AsyncIterator[pb.SelectInsidesResponse]:
+        """Take a config, then frames. Answer frames in order as soon as they are decided."""
+        requests = aiter(request_iterator)
+        ref = inside_bank_from_proto(await anext(requests, pb.SelectInsidesRequest()))
+        path = InsidePath(await self._workers.run(self._stored.bank, ref))
+        async for request in requests:
+            for source in await self._workers.run(path.push, target_from_proto(request)):
+                yield pb.SelectInsidesResponse(**source._asdict())
+        for source in path.finish():
+            yield pb.SelectInsidesResponse(**source._asdict())
 
     async def SelectFrames(  # noqa: N802  # the RPC's name
         self, request: pb.SelectFramesRequest, context: Any

@@ -108,12 +108,14 @@ class TargetFrame:
         mouth: float32 [59, 3], target mouth-area landmarks in head space.
         pose: head pose of the background frame.
         context_only: the frame is only the past of later frames; no texture is wanted.
+        inside_frame_index: footage index of the bank frame that shows the inside of the mouth; None: not given.
     """
 
     frame_index: int
     mouth: Float32
     pose: HeadPose
     context_only: bool = False
+    inside_frame_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class WarpedFrame:
         distance: mean L1 distance a point of its landmarks and the target ones, head-space pixels; 0 where a face was drawn.
         fitting_error: Ef of the best frame's spline, box pixels; 0 without spline.
         bending_energy: Eb of the same, 1 / box pixel^2; 0 without spline.
-        detail: uint8 [160 S, 160 S], fine band of the best frame's luma plus 128, at S pixels per box pixel; None: not wanted.
+        inside_frame_index: footage index of the frame that shows the inside of the mouth; -1 where a face was drawn.
+        detail: uint8 [160 S, 160 S], fine band of that frame's luma plus 128, at S pixels per box pixel; None: not wanted.
     """
 
     frame_index: int
@@ -138,6 +141,7 @@ class WarpedFrame:
     distance: float
     fitting_error: float
     bending_energy: float
+    inside_frame_index: int
     detail: npt.NDArray[np.uint8] | None = None
 
 

@@ -82,12 +82,15 @@ class Target:
         motion: the target mouth, from `motion.predict_motion` or `motion.motion_frame`.
         pose: of the head in the background frame.
         context_only: the frame is context of other frames and gets no answer.
+        inside_frame_index: footage number of the bank frame that shows the inside of the mouth, from `select_insides`; None: the
+            stage chooses the frame by the frames before.
     """
 
     frame_index: int
     motion: Motion | motion_pb2.MotionFrame
     pose: common_pb2.HeadPose
     context_only: bool = False
+    inside_frame_index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ class WarpedMouth:
         distance: mean L1 distance of retrieved and target landmarks, head-space pixels.
         fitting_error: of the spline, box pixels; 0 if there is no spline.
         bending_energy: of the spline; 0 if there is no spline.
-        detail: fine band of the retrieved frame's luma plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
+        inside_frame_index: number of the footage frame that shows the inside of the mouth; -1 if a face was drawn.
+        detail: fine band of that frame's luma plus 128, uint8 [160 S, 160 S], S = detail_scale; None: not asked for.
     """
 
     frame_index: int
@@ -112,7 +116,21 @@ class WarpedMouth:
     distance: float
     fitting_error: float
     bending_energy: float
+    inside_frame_index: int
     detail: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InsideSource:
+    """The bank frame that shows the inside of one target mouth.
+
+    Attributes:
+        frame_index: number of the output frame.
+        bank_frame_index: number of the bank frame in the footage.
+    """
+
+    frame_index: int
+    bank_frame_index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +211,14 @@ def _warped(reply: pb.RetrieveWarpResponse) -> tuple[WarpedMouth]:
             distance=reply.distance,
             fitting_error=reply.fitting_error,
             bending_energy=reply.bending_energy,
+            inside_frame_index=reply.inside_frame_index,
             detail=from_image(reply.detail) if reply.HasField("detail") else None,
         ),
     )
+
+
+def _inside(reply: pb.SelectInsidesResponse) -> tuple[InsideSource]:
+    return (InsideSource(reply.frame_index, reply.bank_frame_index),)
 
 
 def _turned(reply: pb.RotatePortraitResponse) -> tuple[TurnedPortrait]:
@@ -220,6 +243,7 @@ def _target(target: Target) -> pb.TargetFrame:
         motion=target.motion.message if isinstance(target.motion, Motion) else target.motion,
         pose=target.pose,
         context_only=target.context_only,
+        inside_frame_index=target.inside_frame_index,
     )
 
 
@@ -273,6 +297,20 @@ def retrieve_warp(
         detail_scale=detail_scale,
     )
     return Requests(pb.RetrieveWarpRequest(config=config), item)
+
+
+@stream_call(rpcs.texture.SELECT_INSIDES, _inside)
+def select_insides(*, bank: Artefact) -> Requests[Target, pb.SelectInsidesRequest]:
+    """Yield an InsideSource for each frame. Items are Targets, in the order of their frames. Answers come up to 250 frames late.
+
+    Args:
+        bank: from `build_bank`.
+    """
+
+    def item(target: Target) -> pb.SelectInsidesRequest:
+        return pb.SelectInsidesRequest(frame=_target(target))
+
+    return Requests(pb.SelectInsidesRequest(config=pb.SelectInsidesConfig(bank=as_artefact(bank))), item)
 
 
 @unary_call(rpcs.texture.SELECT_FRAMES, _chosen)

@@ -21,9 +21,10 @@ from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequest
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
+from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_INNER, LIPS_OUTER, NUM_LIPS, NUM_MOUTH_AREA, mouth_opening
 from services.common.face.native_pictures import NativePictures, native_arrays, native_from_arrays
-from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, evaluate_grid, fit_spline, warp
+from services.common.face.thin_plate_spline import ThinPlateSpline, dense_map, fit_spline, warp
 from services.common.server.call_context import check_not_cancelled
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -307,24 +308,33 @@ class Retrieved:
     Attributes:
         rows: int [K, 6], bank rows of the windows. The last column holds the textures.
         weights: float32 [K], sum 1, never increasing: weights of the textures in a blend.
+        inside: bank row of the texture that shows the inside of the mouth, alone.
     """
 
     rows: npt.NDArray[np.intp]
     weights: Float32
+    inside: int
+
+    @property
+    def sources(self) -> npt.NDArray[np.intp]:
+        """Bank rows of the textures: those of the blend, then that of the inside. int [K + 1], or [1] where all are one."""
+        last = self.rows[:, -1]
+        return last if len(last) == 1 and last[0] == self.inside else np.append(last, self.inside)
 
 
-def retrieve(bank: MouthBank, window: Float32, rotation: Float64 | None = None, count: int = 3) -> Retrieved:
+def retrieve(bank: MouthBank, costs: Float32, count: int = 3, inside: int | None = None) -> Retrieved:
     """Return the `count` best windows for one frame, at least three footage frames apart.
 
     A single best frame jumps from place to place and brings the noise of its place. A blend of nearly equal frames from different
     places flickers as little as the footage. The answer depends on this frame alone, so the cut of a stream makes no difference.
 
+    Between the lips, a blend shows teeth through a tongue. So one texture shows the inside of the mouth.
+
     Args:
-        window: float32 [6, 59, 3], target landmarks t - 5 .. t, head space.
-        rotation: float64 [3, 3], head rotation of the frame t; None: orientations do not count.
+        costs: float32 [W], from `window_costs`.
         count: number of textures to blend.
+        inside: bank row of the texture that shows the inside of the mouth; None: the best one.
     """
-    costs = window_costs(bank, window, rotation)
     place = bank.frame_index[bank.window_rows[:, -1]]
     open_costs = costs.copy()
     chosen: list[int] = []
@@ -335,7 +345,8 @@ def retrieve(bank: MouthBank, window: Float32, rotation: Float64 | None = None, 
         chosen.append(best)
         open_costs[np.abs(place - place[best]) < _APART] = np.inf
     weights = np.exp((costs[chosen[0]] - costs[chosen]) / np.float32(_BLEND_SOFTNESS_PX))
-    return Retrieved(bank.window_rows[chosen], np.asarray(weights / weights.sum(), dtype=np.float32))
+    rows = bank.window_rows[chosen]
+    return Retrieved(rows, np.asarray(weights / weights.sum(), np.float32), int(rows[0, -1]) if inside is None else inside)
 
 
 def target_points(mouth: Float32, geometry: ActorGeometry, pose: HeadPose) -> Float32:
@@ -392,41 +403,58 @@ def _farthest(points: Float32, count: int) -> npt.NDArray[np.intp]:
     return np.sort(np.array(chosen, dtype=np.intp))
 
 
+_INSIDE_MARGIN: Final = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+_INSIDE_SOFT_PX: Final = 1.0
+"""Softness of the border of the inside, the standard deviation of a Gaussian, box pixels."""
 _DETAIL_SIGMA: Final = 1.5
 _DETAIL_TEXTURES: Final = 2
 _DETAIL_SHARPNESS: Final = 3.0
 
 
 def fit_retrieved(bank: MouthBank, retrieved: Retrieved, target: Float32, residual: Float32 | None = None) -> ThinPlateSpline:
-    """Return the splines of K retrieved frames side by side (D = 2 K).
+    """Return the splines of the retrieved frames side by side, in the order of `Retrieved.sources` (D = 2 a frame).
 
     Args:
         retrieved: K windows.
         target: float32 [86, 2], from `target_points`, box pixels.
-        residual: float32 [K, 86, 2], correction of the source points by the temporal-warp network; None: no correction.
+        residual: float32 [K, 86, 2], correction of the source points by the temporal-warp network; None: no correction. The frame
+            of the inside gets none.
     """
-    sources = bank.control_points[retrieved.rows[:, -1]]
+    sources = bank.control_points[retrieved.sources]
     if residual is not None:
-        sources = sources + residual
+        sources[: len(residual)] += residual
     return fit_spline(target, sources.transpose(1, 0, 2).reshape(len(target), -1), SMOOTHING)
 
 
-def warp_retrieved(bank: MouthBank, retrieved: Retrieved, spline: ThinPlateSpline) -> npt.NDArray[np.uint8]:
-    """Return the retrieved textures, warped and blended: uint8 [160, 160, 3].
+def warp_retrieved(bank: MouthBank, retrieved: Retrieved, grids: Float32, target: Float32) -> npt.NDArray[np.uint8]:
+    """Return the retrieved textures, warped and blended, with the inside of the mouth from one texture: uint8 [160, 160, 3].
 
     Args:
         retrieved: K windows.
-        spline: from `fit_retrieved`.
+        grids: float32 [GRID_SIZE, GRID_SIZE, 2 a frame], coarse grids of the splines from `fit_retrieved`.
+        target: float32 [M, 2], target landmarks, the mouth area first, box pixels.
     """
-    return warp_by_grids(bank, retrieved, evaluate_grid(spline))
-
-
-def warp_by_grids(bank: MouthBank, retrieved: Retrieved, grids: Float32) -> npt.NDArray[np.uint8]:
-    """Return the same as `warp_retrieved`, from the splines' coarse grids, float32 [GRID_SIZE, GRID_SIZE, 2 K]."""
     pictures = [
-        warp(bank.boxes[row], dense_map(grids[..., 2 * place : 2 * place + 2])) for place, row in enumerate(retrieved.rows[:, -1])
+        warp(bank.boxes[row], dense_map(grids[..., 2 * place : 2 * place + 2])) for place, row in enumerate(retrieved.sources)
     ]
-    return blend(np.stack(pictures), retrieved.weights)
+    count = len(retrieved.weights)
+    blended = blend(np.stack(pictures[:count]), retrieved.weights)
+    if len(pictures) == count:
+        return blended
+    weight = inside_weight(target)[..., None]
+    return np.asarray(np.rint(blended + weight * (pictures[-1].astype(np.float32) - blended)), np.uint8)
+
+
+def inside_weight(target: Float32) -> Float32:
+    """Return the weight of the texture that shows the inside of the mouth, float32 [160, 160], 0 to 1.
+
+    The inner lips are tracked to some pixels, and teeth shine through beyond them. So the weight reaches over the inner lips.
+
+    Args:
+        target: float32 [M, 2], target landmarks, the mouth area first, box pixels.
+    """
+    inside = cv2.dilate(lip_pictures(target)[..., 1], _INSIDE_MARGIN).astype(np.float32)
+    return np.asarray(cv2.GaussianBlur(inside / np.float32(255.0), (0, 0), _INSIDE_SOFT_PX), np.float32)
 
 
 def blend(pictures: npt.NDArray[np.uint8], weights: Float32) -> npt.NDArray[np.uint8]:

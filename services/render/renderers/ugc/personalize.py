@@ -18,6 +18,7 @@ from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
 from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, target_points, warp_retrieved
+from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.server.call_context import check_not_cancelled
 from services.render.colour_match import match_colour
 from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, perturbed, spread_rows
@@ -61,7 +62,7 @@ def choose_sources(bank: MouthBank, target: int, candidates: npt.NDArray[np.intp
             break
     weights = np.exp((costs[chosen[0]] - costs[chosen]) / _BLEND_SOFTNESS_PX)
     rows = np.repeat(far[chosen][:, None], WINDOW, axis=1)
-    return Retrieved(rows, np.asarray(weights / weights.sum(), np.float32))
+    return Retrieved(rows, np.asarray(weights / weights.sum(), np.float32), int(rows[0, -1]))
 
 
 def make_pair(bank: MouthBank, target: int, sources: Retrieved, landmarks: Float32) -> Pair:
@@ -74,8 +75,9 @@ def make_pair(bank: MouthBank, target: int, sources: Retrieved, landmarks: Float
     """
     pose = HeadPose(1.0, bank.rotation[target], np.zeros(3))
     mask = lower_face_mask(bank.geometry, pose)
-    spline = fit_retrieved(bank, sources, target_points(landmarks, bank.geometry, pose))
-    texture = match_colour(warp_retrieved(bank, sources, spline), bank.boxes[target], mask)
+    points = target_points(landmarks, bank.geometry, pose)
+    grids = evaluate_grid(fit_retrieved(bank, sources, points))
+    texture = match_colour(warp_retrieved(bank, sources, grids, points), bank.boxes[target], mask)
     picture = network_picture(bank.boxes[target], texture, mask, head_to_box(landmarks, pose))
     return Pair(picture, bank.boxes[target])
 
