@@ -105,8 +105,9 @@ def inside_samples(bank: MouthBank) -> Float32:
         inner = landmarks[len(LIPS_OUTER) : NUM_LIPS]
         upper, lower = inner[: half + 1], np.concatenate([inner[half:], inner[:1]])[::-1]
         above, below = (np.stack([np.interp(_ALONG, places, lip[:, axis]) for axis in (0, 1)], axis=-1) for lip in (upper, lower))
-        points = above + _ACROSS[:, None, None] * (below - above)
-        samples[:] = cv2.remap(picture, points.astype(np.float32), np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        points = (above + _ACROSS[:, None, None] * (below - above)).astype(np.float32)
+        # OpenCV 5.0 reads an empty second map in a linear remap.
+        samples[:] = cv2.remap(picture, points[..., 0], points[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return found
 
 

@@ -54,6 +54,7 @@ def target_to_proto(frame: TargetFrame) -> pb.RetrieveWarpRequest:
             motion=motion,
             pose=pose_to_proto(frame.pose),
             context_only=frame.context_only,
+            inside_frame_index=frame.inside_frame_index,
         )
     )
 
@@ -67,6 +68,7 @@ def warped_from_proto(response: pb.RetrieveWarpResponse) -> WarpedFrame:
         distance=response.distance,
         fitting_error=response.fitting_error,
         bending_energy=response.bending_energy,
+        inside_frame_index=response.inside_frame_index,
     )
 
 

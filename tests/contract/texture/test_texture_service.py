@@ -21,6 +21,7 @@ from services.common.store.artefacts import ArtefactStore
 from services.common.wire.messages import from_tensor, pose_from_proto, pose_to_proto, ref_from_proto
 from services.texture.bank import build_bank
 from services.texture.convert import bank_frame_from_proto, target_from_proto
+from services.texture.inside_path import InsidePath, InsideSource
 from services.texture.retrieve_warp import WarpStream
 from services.texture.temporal_warp import TemporalWarpModel
 from services.texture.types import ALBEDO_MODES, BankFrame, TargetFrame, WarpedFrame, WarpMode
@@ -73,6 +74,33 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: TextureServiceAsyn
             assert reply.texture.tobytes() == answer.texture.tobytes()
             assert reply.box_landmarks.tobytes() == answer.box_landmarks.tobytes()
             assert (reply.frame_index, reply.bank_frame_index) == (answer.frame_index, answer.bank_frame_index)
+
+
+async def test_select_insides(stub: TextureServiceAsyncStub) -> None:
+    """SelectInsides answers as the function does, and RetrieveWarp takes the answers."""
+    ref = (await built(stub, footage(20))).bank
+    config = pb.SelectInsidesRequest(config=pb.SelectInsidesConfig(bank=ref))
+    frames = [pb.SelectInsidesRequest(frame=target_to_proto(frame).frame) for frame in targets(8)]
+    replies = [
+        InsideSource(reply.frame_index, reply.bank_frame_index) async for reply in stub.SelectInsides(sent([config, *frames]))
+    ]
+    path = InsidePath(build_bank(footage(20)))
+    assert replies == [source for frame in targets(8) for source in path.push(frame)] + path.finish()
+    named = [
+        target_to_proto(replace(frame, inside_frame_index=source.bank_frame_index))
+        for frame, source in zip(targets(8), replies, strict=True)
+    ]
+    requests = [warp_config_to_proto(ref, WarpMode.TEMPORAL_WARP_NETWORK), *named]
+    shown = [reply.inside_frame_index async for reply in stub.RetrieveWarp(sent(requests))]
+    assert shown == [source.bank_frame_index for source in replies]
+
+
+@pytest.mark.parametrize("first", ["frame", "config"])
+async def test_select_insides_names_the_missing_field(stub: TextureServiceAsyncStub, first: str) -> None:
+    request = pb.SelectInsidesRequest(**{first: {"frame": pb.TargetFrame(), "config": pb.SelectInsidesConfig()}[first]})
+    with pytest.raises(grpc.aio.AioRpcError, match="config") as refused:
+        _ = [reply async for reply in stub.SelectInsides(sent([request]))]
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_the_same_footage_gives_the_same_artefact(stub: TextureServiceAsyncStub) -> None:

@@ -58,6 +58,19 @@ def test_an_open_mouth_of_a_person_who_is_never_seen_with_one_is_dark_inside(
     assert between_the_lips(frame).max() < 0.5 * lips
 
 
+def test_inside_of_a_frame_outside_the_bank_is_refused(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
+    stream = WarpStream(shut, WarpMode.TEMPORAL_WARP_NETWORK, model)
+    with pytest.raises(InvalidRequest, match="the bank has no frame 91"):
+        stream.push(dataclasses.replace(person.target(0), inside_frame_index=91))
+
+
+def test_named_inside_is_shown(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
+    frame = dataclasses.replace(person.target(0), inside_frame_index=61)
+    found = WarpStream(shut, WarpMode.TEMPORAL_WARP_NETWORK, model).push(frame)
+    assert found is not None
+    assert found.inside_frame_index == 61
+
+
 def test_shut_lips_have_no_dark_line(shut: MouthBank) -> None:
     texture, wanted = shut.boxes[0], shut.control_points[0].copy()
     upper, lower = slice(len(LIPS_OUTER) + 1, len(LIPS_OUTER) + 10), slice(NUM_LIPS - 1, len(LIPS_OUTER) + 10, -1)
@@ -142,9 +155,15 @@ def same(first: WarpedFrame, second: WarpedFrame) -> bool:
 def test_five_frames_of_context_give_the_bytes_of_the_whole_stream(
     person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, mode: WarpMode
 ) -> None:
-    whole = answers(WarpStream(bank, mode, model), [person.target(number) for number in range(200, 214)])
+    insides = np.random.default_rng(3).choice(bank.frame_index, 14)
+
+    def target(number: int, *, context_only: bool = False) -> TargetFrame:
+        frame = person.target(number, context_only=context_only)
+        return dataclasses.replace(frame, inside_frame_index=int(insides[number - 200]))
+
+    whole = answers(WarpStream(bank, mode, model), [target(number) for number in range(200, 214)])
     for start in (206, 211):
-        frames = [person.target(number, context_only=number < start) for number in range(start - 5, 214)]
+        frames = [target(number, context_only=number < start) for number in range(start - 5, 214)]
         part = answers(WarpStream(bank, mode, model), frames)
         assert [frame.frame_index for frame in part] == list(range(start, 214))
         assert all(same(one, other) for one, other in zip(part, whole[start - 200 :], strict=True))

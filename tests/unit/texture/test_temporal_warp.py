@@ -11,7 +11,15 @@ import torch
 
 from research.texture.temporal_warp import EnergyWeights, TemporalWarp, TemporalWarpConfig, spline_energies
 from services.common.errors import ModelNotFound
-from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, fit_retrieved, retrieve, target_points
+from services.common.face.mouth_bank import (
+    BORDER_POINTS,
+    SMOOTHING,
+    MouthBank,
+    fit_retrieved,
+    retrieve,
+    target_points,
+    window_costs,
+)
 from services.common.face.thin_plate_spline import evaluate_grid, fit_spline, fitting_error
 from services.texture.bank import build_bank
 from services.texture.temporal_warp import TemporalWarpModel
@@ -88,7 +96,7 @@ def test_the_residual_reaches_the_spline(person: DrawnPerson, model: TemporalWar
     bank: MouthBank = build_bank([person.bank_frame(number) for number in range(30)])
     mouths = np.stack([person.mouth(number) for number in range(100, 106)])
     wanted = np.stack([target_points(mouth, bank.geometry, person.pose(105)) for mouth in mouths])
-    found = retrieve(bank, causal_windows(mouths)[-1], person.pose(105).rotation)
+    found = retrieve(bank, window_costs(bank, causal_windows(mouths)[-1], person.pose(105).rotation))
     residual = model.residual(wanted, bank.control_points[found.rows])
     plain, corrected = fit_retrieved(bank, found, wanted[-1]), fit_retrieved(bank, found, wanted[-1], residual)
     for place in range(len(found.rows)):

@@ -15,17 +15,20 @@ from services.common.face.landmarks import MOUTH_AREA, mouth_opening, part_lips,
 from services.common.face.mouth_bank import (
     FORMAT,
     MouthBank,
+    Retrieved,
     bank_arrays,
     bank_from_arrays,
     blend,
     choose_frames,
     fit_retrieved,
+    inside_weight,
     make_bank,
     retrieve,
     target_points,
     warp_retrieved,
     window_costs,
 )
+from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from tests.unit.common.face.windows import causal_windows
 
@@ -60,6 +63,11 @@ def bank_of(mouth: np.ndarray, index: np.ndarray | None = None, rotation: np.nda
     )
 
 
+def best(bank: MouthBank, window: np.ndarray, rotation: np.ndarray | None = None, count: int = 3) -> Retrieved:
+    """The best windows for one target window."""
+    return retrieve(bank, window_costs(bank, window, rotation), count)
+
+
 AMOUNTS = 6 + 6 * np.sin(np.arange(60) ** 1.3 / 4)
 
 
@@ -78,7 +86,7 @@ def test_a_bank_without_six_neighbours_still_has_windows() -> None:
 def test_the_best_window_for_the_banks_own_motion_is_itself() -> None:
     bank = bank_of(opened(AMOUNTS))
     windows = causal_windows(bank.mouth)
-    found = [int(retrieve(bank, windows[row], np.eye(3)).rows[0, -1]) for row in range(5, 60)]
+    found = [int(best(bank, windows[row], np.eye(3)).rows[0, -1]) for row in range(5, 60)]
     assert found == list(range(5, 60))
 
 
@@ -86,12 +94,12 @@ def test_motion_before_the_frame_decides_between_equal_mouths() -> None:
     rise_and_fall = np.concatenate([np.arange(0, 12, 2.0), np.full(3, 12.0), np.arange(10, -2, -2.0)])
     bank = bank_of(opened(np.concatenate([rise_and_fall, rise_and_fall])))
     falling = causal_windows(opened(np.array([12.0, 12, 12, 10, 8, 6])))[-1]
-    assert retrieve(bank, falling).rows[0, -1] % 15 == 11
+    assert best(bank, falling).rows[0, -1] % 15 == 11
 
 
 def test_retrieved_windows_come_from_different_places_best_first() -> None:
     bank = bank_of(opened(AMOUNTS))
-    found = retrieve(bank, causal_windows(bank.mouth)[30], np.eye(3), count=4)
+    found = best(bank, causal_windows(bank.mouth)[30], np.eye(3), count=4)
     ends = found.rows[:, -1]
     assert len(ends) == 4
     assert np.abs(ends[:, None] - ends[None, :])[~np.eye(4, dtype=bool)].min() >= 3
@@ -101,7 +109,7 @@ def test_retrieved_windows_come_from_different_places_best_first() -> None:
 
 def test_a_small_bank_gives_as_many_as_it_has() -> None:
     bank = bank_of(opened(AMOUNTS[:7]))
-    found = retrieve(bank, causal_windows(bank.mouth)[6], count=3)
+    found = best(bank, causal_windows(bank.mouth)[6], count=3)
     assert len(found.rows) == 1
     assert found.weights.tolist() == [1.0]
 
@@ -111,7 +119,7 @@ def test_of_equal_mouths_the_one_in_the_same_orientation_is_taken() -> None:
     bank = bank_of(opened(np.zeros(24)), rotation=turns)
     window = causal_windows(opened(np.zeros(6)))[-1]
     for yaw, block in ((-18, 0), (2, 1), (14, 2)):
-        assert retrieve(bank, window, turned(yaw)).rows[0, -1] // 8 == block
+        assert best(bank, window, turned(yaw)).rows[0, -1] // 8 == block
 
 
 def test_a_mouth_of_the_same_opening_aside_is_nearer_than_a_wider_one_in_place() -> None:
@@ -129,8 +137,8 @@ def test_parted_lips_are_not_made_from_shut_lips_although_these_are_nearer() -> 
     aside = parted + np.array([4.0, 2.0, 0.0], np.float32)
     assert np.abs(shut - parted).mean() < 0.8 * np.abs(aside - parted).mean()
     bank = bank_of(np.concatenate([shut, aside]), np.r_[0:6, 20:26])
-    assert retrieve(bank, parted, np.eye(3)).rows[0, -1] == 11
-    assert retrieve(bank, shut, np.eye(3)).rows[0, -1] == 5
+    assert best(bank, parted, np.eye(3)).rows[0, -1] == 11
+    assert best(bank, shut, np.eye(3)).rows[0, -1] == 5
 
 
 def gaping(gap_px: float) -> np.ndarray:
@@ -145,10 +153,10 @@ def test_a_wide_mouth_is_not_made_from_one_of_half_its_height_although_this_is_n
     aside = wide + np.array([5.0, 3.0, 0.0], np.float32)
     assert np.abs(gaping(12.0) - wide).mean() < 0.7 * np.abs(aside - wide).mean()
     bank = bank_of(np.concatenate([gaping(half), aside]), np.r_[0:6, 20:26])
-    assert retrieve(bank, wide, np.eye(3)).rows[0, -1] == {"nearest": 5, "wide": 11}[taken]
+    assert best(bank, wide, np.eye(3)).rows[0, -1] == {"nearest": 5, "wide": 11}[taken]
     # A small mouth shows no teeth that a stretch could make taller.
     small = bank_of(np.concatenate([gaping(3.0), gaping(6.0) + np.array([5.0, 3.0, 0.0], np.float32)]), np.r_[0:6, 20:26])
-    assert retrieve(small, gaping(6.0), np.eye(3)).rows[0, -1] == 5
+    assert best(small, gaping(6.0), np.eye(3)).rows[0, -1] == 5
 
 
 def test_costs_are_zero_for_the_same_window_and_grow_with_the_difference() -> None:
@@ -249,10 +257,26 @@ def test_a_blend_keeps_the_detail_of_the_best_picture() -> None:
 
 def test_a_frame_wanted_as_it_is_in_the_bank_comes_back_unchanged() -> None:
     bank = bank_of(opened(AMOUNTS))
-    found = retrieve(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
+    found = best(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
     pose = HeadPose(1.0, np.eye(3), np.zeros(3))
-    spline = fit_retrieved(bank, found, target_points(bank.mouth[30], bank.geometry, pose))
-    np.testing.assert_array_equal(warp_retrieved(bank, found, spline), bank.boxes[30])
+    points = target_points(bank.mouth[30], bank.geometry, pose)
+    grids = evaluate_grid(fit_retrieved(bank, found, points))
+    np.testing.assert_array_equal(warp_retrieved(bank, found, grids, points), bank.boxes[30])
+
+
+def test_inside_of_one_frame() -> None:
+    """Between the lips, the texture is the warped picture of the frame that the inside is taken from, and of no other."""
+    bank = bank_of(opened(AMOUNTS))
+    costs = window_costs(bank, causal_windows(bank.mouth)[30], np.eye(3))
+    points = target_points(bank.mouth[30] + np.float32(1.0), bank.geometry, HeadPose(1.0, np.eye(3), np.zeros(3)))
+    inside = retrieve(bank, costs, 3, inside=44)
+    alone = Retrieved(np.full((1, 6), 44), np.ones(1, np.float32), 44)
+    pictures = [warp_retrieved(bank, found, evaluate_grid(fit_retrieved(bank, found, points)), points) for found in (inside, alone)]
+    between = inside_weight(points) == 1.0
+    assert between.sum() > 50
+    np.testing.assert_array_equal(pictures[0][between], pictures[1][between])
+    assert (pictures[0][inside_weight(points) == 0.0] != pictures[1][inside_weight(points) == 0.0]).any()
+    assert inside.sources.tolist() == [*inside.rows[:, -1], 44]
 
 
 def talking(count: int) -> Float32:

@@ -1,0 +1,156 @@
+"""Tests of the path through a bank that chooses the inside of the mouth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from services.common.errors import InvalidRequest
+from services.common.face.landmarks import mouth_opening, shut_lips
+from services.common.face.mouth_bank import MouthBank, window_costs
+from services.texture import inside_path
+from services.texture.bank import build_bank
+from services.texture.inside_path import HeldInside, InsideCosts, InsidePath, InsideSource, inside_samples
+from services.texture.types import TargetFrame
+
+if TYPE_CHECKING:
+    from tests.unit.texture.conftest import DrawnPerson
+
+SHOT = range(200, 300)
+
+
+@pytest.fixture(scope="module")
+def bank(person: DrawnPerson) -> MouthBank:
+    """Ninety frames of the person, without the frames 40 to 49; each third frame has teeth of its own brightness."""
+    frames = [person.bank_frame(frame) for frame in range(90) if frame // 10 != 4]
+    rng = np.random.default_rng(2)
+    for frame in frames:
+        dark = frame.box.mean(axis=2) < 60
+        frame.box[dark] = rng.integers(0, 255)
+    return build_bank(frames)
+
+
+def chosen(bank: MouthBank, frames: list[TargetFrame]) -> list[InsideSource]:
+    path = InsidePath(bank)
+    return [source for frame in frames for source in path.push(frame)] + path.finish()
+
+
+def jumps(sources: list[int], targets: list[TargetFrame], least_px: float = 3.0) -> int:
+    """How often the source leaves its run of footage while the lips are parted."""
+    openings = [float(mouth_opening(target.mouth)) for target in targets]
+    steps = zip(sources, sources[1:], openings[1:], strict=False)
+    return sum(not 0 <= after - before <= 2 and opening > least_px for before, after, opening in steps)
+
+
+def best_alone(bank: MouthBank, targets: list[TargetFrame]) -> list[int]:
+    """The frame that fits each target best."""
+    window = [targets[0].mouth] * 6
+    found = []
+    for target in targets:
+        window = [*window[1:], target.mouth]
+        row = bank.window_rows[int(np.argmin(window_costs(bank, np.stack(window), target.pose.rotation))), -1]
+        found.append(int(bank.frame_index[row]))
+    return found
+
+
+def test_path_answers_every_frame_in_order(person: DrawnPerson, bank: MouthBank) -> None:
+    frames = [person.target(frame) for frame in SHOT if frame not in {230, 231}]
+    found = chosen(bank, frames)
+    assert [source.frame_index for source in found] == [frame.frame_index for frame in frames]
+    assert {source.bank_frame_index for source in found} <= set(bank.frame_index.tolist())
+
+
+def test_path_keeps_runs_of_footage(person: DrawnPerson, bank: MouthBank) -> None:
+    """The path leaves a run of footage much less often than the best frame of each moment does."""
+    frames = [person.target(frame) for frame in SHOT]
+    path = [source.bank_frame_index for source in chosen(bank, frames)]
+    assert jumps(path, frames) < 0.5 * jumps(best_alone(bank, frames), frames)
+
+
+def test_own_footage_is_its_own_path(person: DrawnPerson, bank: MouthBank) -> None:
+    frames = [person.target(frame) for frame in range(10, 40)]
+    assert [source.bank_frame_index for source in chosen(bank, frames)][6:] == list(range(16, 40))
+
+
+def test_shut_lips_divide_the_path(person: DrawnPerson, bank: MouthBank) -> None:
+    """After shut lips, the path is the same whatever came before; decisions come at once there."""
+    shut = shut_lips(person.mouth(0))
+    middle = [TargetFrame(frame, shut, person.pose(frame)) for frame in range(20, 27)]
+    after = [person.target(frame) for frame in range(27, 50)]
+    one, other = ([person.target(at, index=frame) for frame, at in enumerate(range(first, first + 20))] for first in (300, 500))
+    ends = [[source for source in chosen(bank, [*before, *middle, *after]) if source.frame_index >= 26] for before in (one, other)]
+    assert ends[0] == ends[1]
+    path = InsidePath(bank)
+    decided = [source.frame_index for frame in [*one, *middle] for source in path.push(frame)]
+    assert decided == list(range(26))
+
+
+def test_path_costs_least(person: DrawnPerson, bank: MouthBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No single change of a source makes the path cheaper."""
+    monkeypatch.setattr(inside_path, "_LEFT", 1000)
+    targets = [person.target(frame) for frame in range(203, 211)]
+    assert min(mouth_opening(target.mouth) for target in targets) > 4.0
+    costs = InsideCosts(bank)
+    windows = [targets[0].mouth] * 6
+    fits = []
+    for target in targets:
+        windows = [*windows[1:], target.mouth]
+        fits.append(window_costs(bank, np.stack(windows), target.pose.rotation))
+    changes = costs.cuts.copy()
+    for before, cost in costs.runs:
+        rows = np.flatnonzero(before >= 0)
+        changes[before[rows], rows] = np.minimum(changes[before[rows], rows], cost)
+
+    def total(path: list[int]) -> float:
+        return float(
+            sum(fit[at] for fit, at in zip(fits, path, strict=True))
+            + sum(changes[a, b] for a, b in zip(path, path[1:], strict=False))
+        )
+
+    path = [costs.footage.tolist().index(source.bank_frame_index) for source in chosen(bank, targets)]
+    least = total(path)
+    for place in range(len(path)):
+        for other in range(len(costs.footage)):
+            assert total([*path[:place], other, *path[place + 1 :]]) >= least - 1e-3
+
+
+def test_long_open_mouth_is_decided(person: DrawnPerson, bank: MouthBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mouth that never shuts is decided after a bounded number of frames, and the path goes on from there."""
+    monkeypatch.setattr(inside_path, "MOST_HELD", 10)
+    targets = [person.target(203, index=frame) for frame in range(40)]
+    path = InsidePath(bank)
+    counts = [len(path.push(target)) for target in targets]
+    assert max(np.cumsum(np.ones(40)) - np.cumsum(counts)) <= 10
+    assert jumps([source.bank_frame_index for source in chosen(bank, targets)], targets) == 0
+
+
+def test_frames_out_of_order_are_refused(person: DrawnPerson, bank: MouthBank) -> None:
+    path = InsidePath(bank)
+    path.push(person.target(7))
+    with pytest.raises(InvalidRequest, match="7 came after 7"):
+        path.push(person.target(7))
+
+
+def test_held_inside_keeps_runs(person: DrawnPerson, bank: MouthBank) -> None:
+    """Without the future, the source still changes less often than the best frame of each moment."""
+    frames = [person.target(frame) for frame in SHOT]
+    held, window, found = HeldInside(bank), [frames[0].mouth] * 6, []
+    for frame in frames:
+        window = [*window[1:], frame.mouth]
+        row = held.next_row(frame.mouth, window_costs(bank, np.stack(window), frame.pose.rotation))
+        found.append(int(bank.frame_index[row]))
+    assert jumps(found, frames) < 0.6 * jumps(best_alone(bank, frames), frames)
+
+
+def test_insides_are_compared_in_one_shape(bank: MouthBank) -> None:
+    """Two openings of one inside are alike; insides of another brightness differ by that."""
+    samples = inside_samples(bank)
+    inner = samples[:, 2:-2, 4:-4]
+    wide = [row for row in range(bank.num_frames) if mouth_opening(bank.mouth[row]) > 6.0]
+    assert inner[wide].std(axis=(1, 2)).max() < 30.0
+    costs, rows = InsideCosts(bank), bank.window_rows[:, -1]
+    means = inner.mean(axis=(1, 2, 3))[rows]
+    apart = np.abs(means[:, None] - means)
+    assert np.corrcoef(apart.ravel(), costs.cuts.ravel())[0, 1] > 0.9
