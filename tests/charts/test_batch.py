@@ -51,7 +51,9 @@ def test_batches_are_off_by_default() -> None:
     assert not rendered.of("ConfigMap")
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [VERSIONS[0], *(pytest.param(version, marks=pytest.mark.long) for version in VERSIONS[1:-1]), VERSIONS[-1]]
+)
 @pytest.mark.parametrize("sets", [ON, ()])
 def test_the_jobs_of_the_charts_settings_are_valid(version: str, sets: tuple[str, ...]) -> None:
     rendered = render("default", *sets) if sets else render("batch")

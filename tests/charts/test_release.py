@@ -220,6 +220,7 @@ def test_a_missing_place_of_the_version_is_named(product: Path, tmp_path: Path) 
         version_lines(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_each_wheel_has_the_version(released: Path, name: str) -> None:
     wheel = released / "out/release" / NEXT / f"{name.replace('-', '_')}-{NEXT}-py3-none-any.whl"
@@ -237,6 +238,7 @@ def test_each_wheel_has_the_version(released: Path, name: str) -> None:
     assert content[name] in names
 
 
+@pytest.mark.long
 def test_the_client_wheel_runs_alone(released: Path, tmp_path: Path) -> None:
     """Imports the client from the wheel, and not from the checkout."""
     with zipfile.ZipFile(released / "out/release" / NEXT / f"dubstage-{NEXT}-py3-none-any.whl") as archive:
@@ -253,6 +255,7 @@ def test_the_client_wheel_runs_alone(released: Path, tmp_path: Path) -> None:
     assert shown.stdout.split() == [f"{tmp_path}/dubstage/client/__init__.py", NEXT]
 
 
+@pytest.mark.long
 def test_the_chart_and_its_parts_have_the_version(released: Path) -> None:
     with tarfile.open(released / "out/release" / NEXT / f"dubstage-{NEXT}.tgz") as archive:
         pages = {name: archive.extractfile(name).read().decode() for name in archive.getnames() if name.endswith("/Chart.yaml")}
@@ -262,6 +265,7 @@ def test_the_chart_and_its_parts_have_the_version(released: Path) -> None:
         assert name == "dubstage/charts/library/Chart.yaml" or f"\nappVersion: {NEXT}" in page, name
 
 
+@pytest.mark.long
 def test_the_bill_of_materials_has_the_wheels_and_what_they_need_and_no_path_of_this_machine(released: Path) -> None:
     text = (released / "out/release" / NEXT / f"dubstage-{NEXT}.cdx.json").read_text()
     bom = json.loads(text)
@@ -278,6 +282,7 @@ def test_the_bill_of_materials_has_the_wheels_and_what_they_need_and_no_path_of_
     assert str(released.parent) not in text
 
 
+@pytest.mark.long
 def test_the_release_is_a_commit_with_a_tag_and_dated_notes(released: Path) -> None:
     assert git(released, "show", "--no-patch", "--format=%s by %an") == f"Release {NEXT} by A. Releaser"
     assert git(released, "rev-parse", f"v{NEXT}^{{commit}}") == git(released, "rev-parse", "HEAD")
@@ -293,6 +298,7 @@ def test_the_release_is_a_commit_with_a_tag_and_dated_notes(released: Path) -> N
     assert (released / "out/release" / NEXT / "NOTES.md").read_text() == f"# dubstage {NEXT}\n\n{notes}"
 
 
+@pytest.mark.long
 def test_checksums_are_of_all_files_and_nothing_else_is_left(released: Path) -> None:
     output = released / "out/release"
     assert [path.name for path in output.iterdir()] == [NEXT]
@@ -304,6 +310,7 @@ def test_checksums_are_of_all_files_and_nothing_else_is_left(released: Path) -> 
     assert len(names) == 6
 
 
+@pytest.mark.long
 def test_a_second_release_of_the_version_is_refused(released: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"the tag v{NEXT} exists" in refusal(released, capsys, NEXT)
 
@@ -380,6 +387,7 @@ def test_a_dry_run_lists_the_steps_and_changes_nothing(product: Path, capsys: py
         assert part in shown
 
 
+@pytest.mark.long
 def test_a_failed_build_leaves_checkout_and_output_as_they_were(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commit(clone, "protos/dubstage/audio/v1alpha1/audio.proto", "syntax = 'proto3'; message {")
     before = git(clone, "rev-parse", "HEAD")
@@ -389,6 +397,7 @@ def test_a_failed_build_leaves_checkout_and_output_as_they_were(clone: Path, cap
     assert list((clone / "out/release").iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_chart_is_pushed_as_an_artefact(release: tuple[Path, Pushed]) -> None:
     checkout, pushed = release
     assert list(pushed.manifests) == [f"/v2/team/dubstage/manifests/{NEXT}"]
@@ -398,6 +407,7 @@ def test_the_chart_is_pushed_as_an_artefact(release: tuple[Path, Pushed]) -> Non
     assert layers == [(checkout / "out/release" / NEXT / f"dubstage-{NEXT}.tgz").read_bytes()]
 
 
+@pytest.mark.long
 def test_the_checksums_are_signed_with_the_key(release: tuple[Path, Pushed]) -> None:
     checkout, pushed = release
     key = str(checkout.parent / "cosign.key")
@@ -408,6 +418,7 @@ def test_the_checksums_are_signed_with_the_key(release: tuple[Path, Pushed]) -> 
     assert f"signed: SHA256SUMS with {key}" in pushed.printed
 
 
+@pytest.mark.long
 def test_a_failed_push_says_that_the_release_is_complete_and_how_to_push_again(
     released: Path,
 ) -> None:

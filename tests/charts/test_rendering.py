@@ -32,6 +32,7 @@ from tests.charts.rendering import (
 from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+"""Supported versions. `make test` validates with the first and the last."""
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -62,7 +63,9 @@ def _schemas_read_once() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_schemas_read_once")
-@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize(
+    "version", [KUBERNETES[0], *(pytest.param(version, marks=pytest.mark.long) for version in KUBERNETES[1:-1]), KUBERNETES[-1]]
+)
 def test_every_object_is_valid_in_every_version_of_kubernetes(version: str) -> None:
     unique = {json.dumps(item, sort_keys=True): item for case in CASES for item in render(case).objects}
     for item in unique.values():

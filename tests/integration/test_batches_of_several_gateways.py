@@ -25,6 +25,9 @@ from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair
 
 __all__ = ["pair", "postgres"]
 
+# test_leases.py (contract) has each step of a takeover, and test_several_gateways.py a dub that another gateway ends.
+pytestmark = pytest.mark.long
+
 SHOTS = ("one", "two", "three", "four")
 
 

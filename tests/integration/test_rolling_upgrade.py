@@ -202,6 +202,7 @@ def load(customers: list[Customer]) -> Iterator[None]:
         one.result()
 
 
+@pytest.mark.long
 def test_every_server_is_replaced_under_load_and_no_dub_fails_or_changes(suite: Suite) -> None:
     stop = threading.Event()
     customers = [Customer(suite, frames, stop) for frames in FRAMES]

@@ -185,6 +185,7 @@ def test_a_killed_gateway_is_followed_by_the_other_with_the_same_bytes(
     assert pair.leaves_nothing()
 
 
+@pytest.mark.long
 def test_a_paused_gateway_stops_and_leaves_the_film_of_the_other_alone(pair: Pair, undisturbed: str) -> None:
     pair.first.stop()
     pair.first.start(lease_s=ENDS_S)

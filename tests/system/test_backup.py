@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from gateway.cli.inspect import EXIT_UNKNOWN
 from gateway.provenance.binding import media_sha256
 from tests.system.dubbing import SPEECH, cut
@@ -15,6 +17,7 @@ OWN = "signed with a certificate of this installation"
 Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.mark.long
 def test_a_dub_from_the_restored_store_has_the_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
 

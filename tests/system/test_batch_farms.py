@@ -195,6 +195,7 @@ def in_python(block: str) -> list[str]:
     return ["farm-python", "-c", block]
 
 
+@pytest.mark.long
 def test_each_documented_farm_manager_gets_the_exit_code_of_each_index_and_each_shot_is_done_once(farm: Farm) -> None:
     done, codes = farm.run("slurm", in_bash)
     assert codes == [[0, 0], [1, 10]], done.stderr

@@ -47,6 +47,7 @@ def people(request: pytest.FixtureRequest, tmp_path: Path) -> People:
     return found
 
 
+@pytest.mark.long
 def test_a_record_is_made_signed_and_used_for_its_own_person_alone(people: People, tmp_path: Path, forked_dubstage: Run) -> None:
     key, out = tmp_path / "key.pem", tmp_path / "out.mp4"
     key.write_bytes(private_pem(STUDIO))

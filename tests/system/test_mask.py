@@ -64,7 +64,7 @@ def lower_face(record: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     ("clip", "seconds", "pixel_format"),
     [
         ("video/vr_face5.mp4", 1.08, "yuv420p"),
-        ("derived/d02_hevc10bit_23976.mp4", 1.1, "yuv420p10le"),
+        pytest.param("derived/d02_hevc10bit_23976.mp4", 1.1, "yuv420p10le", marks=pytest.mark.long),
         ("derived/d03_prores422lt_2997.mov", 1.08, "yuv422p10le"),
     ],
     ids=["8-bit-420", "10-bit-420", "10-bit-422"],

@@ -123,7 +123,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+ALWAYS = ("ugc", "headpose of a still", "everyone")
+"""Cases that `make test` runs: retrieved pictures, a moving head, and a neural texture. Each renderer has a test of chunks besides."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=[] if name in ALWAYS else pytest.mark.long) for name, case in CASES.items()]
+)
 def test_in_process_over_grpc_and_with_other_chunks(
     case: Case, carphone: Path, host: StageHost, remote: RemoteStages, settings: GatewaySettings, tmp_path: Path
 ) -> None:

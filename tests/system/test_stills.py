@@ -70,7 +70,7 @@ class Spoken(NamedTuple):
     darkness: tuple[float, list[float]]
 
 
-@pytest.fixture(scope="module", params=["laughing", "speaking"])
+@pytest.fixture(scope="module", params=["laughing", pytest.param("speaking", marks=pytest.mark.long)])
 def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     """The astronaut, who laughs with all her teeth, and a woman in the middle of a word, if the clips are there."""
     folder = tmp_path_factory.mktemp(request.param)
