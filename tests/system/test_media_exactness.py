@@ -87,7 +87,7 @@ def _dub(info: MediaInfo, output: Path, **settings: Any) -> WriteReport:
 
 
 LOSSLESS = [
-    ("video/vr_face5.mp4", "yuv420p"),
+    pytest.param("video/vr_face5.mp4", "yuv420p", marks=pytest.mark.long),  # as vr_face1, at a constant rate
     ("derived/d01_rotation_metadata_portrait.mp4", "yuv420p"),
     ("derived/d02_hevc10bit_23976.mp4", "yuv420p10le"),
     ("derived/d03_prores422lt_2997.mov", "yuv422p10le"),

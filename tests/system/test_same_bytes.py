@@ -124,7 +124,7 @@ CASES = {
 
 
 ALWAYS = ("ugc", "headpose of a still", "everyone")
-"""Cases that `make test` runs: retrieved pictures, a moving head, and a neural texture. Each renderer has a test of chunks besides."""
+"""Cases that `make test` runs: retrieved pictures, a moving head, and a neural texture. Each renderer has a test of chunks."""
 
 
 @pytest.mark.parametrize(

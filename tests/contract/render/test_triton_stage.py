@@ -133,7 +133,7 @@ def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
     return [render(in_process, file, [frame], default_state(file))[0].box.tobytes() for frame in footage]
 
 
-@pytest.mark.parametrize("shared_memory", [False, True])
+@pytest.mark.parametrize("shared_memory", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_a_stream_whose_model_is_killed_in_its_middle_completes_with_the_same_bytes(
     triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes], shared_memory: bool
 ) -> None:
@@ -180,7 +180,7 @@ async def test_a_model_that_dies_while_nobody_asks_is_noticed_and_healed(triton:
         await until(lambda: heals(server, "healed") == 1, "healed")
 
 
-@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_what_cannot_be_healed_is_not_serving_until_it_can(
     triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], hangs: bool
 ) -> None:

@@ -474,6 +474,8 @@ def _deep(file: Path) -> None:
 HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _members_are_a_list, _count_is_a_text, _deep]
 
 
+# A file is refused before its rows reach a database.
+@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
 def test_a_file_that_is_not_a_whole_backup_changes_nothing(
     place: Installation, tmp_path: Path, spoil: Callable[[Path], None]
@@ -489,6 +491,7 @@ def test_a_file_that_is_not_a_whole_backup_changes_nothing(
         assert on_disk(place.settings) == set()
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("row", ["[]", "5", '{"actor_id": 5, "method": {}}', '{"tenant": 1e400}', "[" * 100_000])
 def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Installation, tmp_path: Path, row: str) -> None:
     file = tmp_path / "backup.tar"

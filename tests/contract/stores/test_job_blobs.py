@@ -159,7 +159,7 @@ def test_processes_that_count_and_delete_the_same_blobs_lose_none(
 ) -> None:
     command = [sys.executable, "-c", JOBS, str(tmp_path), settings.database_url]
     working = [
-        subprocess.Popen([*command, name, "25"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
+        subprocess.Popen([*command, name, "12"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
     ]
     for process in working:
         _, said = process.communicate(timeout=300)

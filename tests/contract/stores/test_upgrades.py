@@ -70,9 +70,17 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
 
 
-@pytest.fixture(params=["default", TENANT])
-def tenant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+every_database = pytest.mark.parametrize(
+    ("database_url", "tenant"),
+    [
+        ("sqlite", "default"),
+        ("postgresql", TENANT),
+        pytest.param("sqlite", TENANT, marks=pytest.mark.long),
+        pytest.param("postgresql", "default", marks=pytest.mark.long),
+    ],
+    indirect=["database_url"],
+)
+"""Each kind of database once, with the default tenant and with another. The other combinations are `long`."""
 
 
 def opened(settings: GatewaySettings) -> Database:
@@ -185,6 +193,7 @@ def declare_note(monkeypatch: pytest.MonkeyPatch) -> None:
 # Tables without a revision
 
 
+@every_database
 def test_tables_without_revision_are_upgraded_with_every_row(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     make_former(own)
@@ -205,6 +214,7 @@ def test_tables_without_revision_are_upgraded_with_every_row(settings: GatewaySe
         assert operations.add("dub", b"").number == 3
 
 
+@every_database
 def test_missing_tables_and_indices_are_made(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     make_former(own)
@@ -218,6 +228,7 @@ def test_missing_tables_and_indices_are_made(settings: GatewaySettings, tenant: 
     assert len(rows_of(own)["lineage"]) == 8
 
 
+@every_database
 def test_new_tables_are_those_that_the_code_declares(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     opened(own).close()
@@ -243,6 +254,7 @@ def test_the_names_of_migrations_are_their_revisions() -> None:
 # Opening
 
 
+@every_database
 def test_opening_takes_one_query_if_there_is_nothing_to_do(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     opened(own).close()
@@ -276,6 +288,7 @@ print("alembic" in sys.modules)
     assert said == ["True\n", "False\n"]
 
 
+@every_database
 def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: GatewaySettings, tenant: str, tmp_path: Path) -> None:
     own = settings_of(settings, tenant)
     make_former(own)
@@ -349,6 +362,7 @@ def test_threads_that_open_several_databases_upgrade_each(settings: GatewaySetti
 # A migration of a later version
 
 
+@every_database
 def test_a_later_migration_keeps_every_row(
     settings: GatewaySettings, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +384,7 @@ def test_a_later_migration_keeps_every_row(
         assert revision_in(settings) == "0001", "each tenant is upgraded by itself"
 
 
+@every_database
 def test_a_migration_that_fails_changes_nothing(
     settings: GatewaySettings, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +455,7 @@ def set_revision(file: Path, revision: str | None) -> None:
 KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
 
 
+@every_database
 def test_a_backup_without_revision_is_restored(
     settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path
 ) -> None:
@@ -456,6 +472,7 @@ def test_a_backup_without_revision_is_restored(
     assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
 
 
+@every_database
 def test_a_backup_of_an_earlier_revision_is_upgraded(
     settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -213,29 +213,31 @@ from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
 from services.common.errors import StorageRefused
 
-folder, name = Path(sys.argv[1]), sys.argv[2]
-settings = GatewaySettings(data_dir=folder / name, artefacts_url=str(folder / "artefacts"))
-(folder / f"{name}.ready").touch()
-while len(list(folder.glob("*.ready"))) < 2:
-    time.sleep(0.001)
-try:
-    ActorStore(settings).close()
-    print("owner")
-except StorageRefused:
-    print("refused")
+name = sys.argv[2]
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    settings = GatewaySettings(data_dir=folder / name, artefacts_url=str(folder / "artefacts"))
+    (folder / f"{name}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < 2:
+        time.sleep(0.001)
+    try:
+        ActorStore(settings).close()
+        print("owner")
+    except StorageRefused:
+        print("refused")
 """
+"""A process that opens one new store after the other, each at the same moment as another process."""
 
 
 def test_of_two_processes_that_open_a_new_store_at_once_one_becomes_the_owner(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for round_ in range(3):
-        folder = tmp_path / str(round_)
-        folder.mkdir()
-        racing = [
-            subprocess.Popen([sys.executable, "-c", RACE, str(folder), name], env=environment, stdout=subprocess.PIPE, text=True)
-            for name in ("a", "b")
-        ]
-        assert sorted(process.communicate(timeout=120)[0].strip() for process in racing) == ["owner", "refused"]
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+    racing = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path), name], env=environment, stdout=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    ends = [process.communicate(timeout=120)[0].split() for process in racing]
+    assert [sorted(pair) for pair in zip(*ends, strict=True)] == [["owner", "refused"]] * 3
 
 
 def _places(monkeypatch: pytest.MonkeyPatch, home: Path, **variables: Path) -> tuple[str, str]:
