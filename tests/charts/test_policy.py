@@ -14,6 +14,9 @@ import yaml
 
 from tests.charts.rendering import ROOT, text_of
 
+# The scanner needs about ten seconds of two cores.
+pytestmark = pytest.mark.long
+
 EXCEPTIONS = ROOT / "charts" / "policy-exceptions.yaml"
 SCANNED = ("default", "production", "keda", "production-gpu", "everything", "batch", "batch-gateway")
 """`folders` is for `podman kube play`: it has no network policies, and pods share the host's network. MIG slices and shares differ

@@ -124,7 +124,13 @@ def talk(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("talk") / "footage.mp4", 0, SECONDS)
 
 
-@pytest.mark.parametrize("sound", [digital_silence, noise, chords, recorded_music])
+LONG = pytest.mark.long
+"""Digital silence is the own sound of a clip below, and chords are music too."""
+
+
+@pytest.mark.parametrize(
+    "sound", [pytest.param(digital_silence, marks=LONG), noise, pytest.param(chords, marks=LONG), recorded_music]
+)
 def test_what_is_not_speech_shuts_a_talking_mouth(
     sound: Any, clips: Any, actor: EnrolledActor, talk: Path, dubber: Dubber, tmp_path: Path
 ) -> None:
@@ -136,8 +142,14 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
 
 @pytest.mark.parametrize(
     ("clip", "begin_s", "end_s"),
-    [("lp_d9", 0, 2), ("lp_d3", 0, 3), ("lp_d18", 1, 3), ("lp_s18", 0, 1.6), ("lp_s32", 0, 3), ("lp_s32", 2.2, 4.4)],
-    ids=["room-noise", "silence-head-turns", "silence-exercises", "music", "silence-smile-with-teeth", "silence-smile"],
+    [
+        pytest.param("lp_d9", 0, 2, id="room-noise"),
+        pytest.param("lp_d3", 0, 3, id="silence-head-turns", marks=LONG),
+        pytest.param("lp_d18", 1, 3, id="silence-exercises", marks=LONG),
+        pytest.param("lp_s18", 0, 1.6, id="music"),
+        pytest.param("lp_s32", 0, 3, id="silence-smile-with-teeth"),
+        pytest.param("lp_s32", 2.2, 4.4, id="silence-smile", marks=LONG),
+    ],
 )
 def test_own_sound_without_speech_shuts_the_mouth(
     clip: str, begin_s: float, end_s: float, clips: Any, dubber: Dubber, tmp_path: Path

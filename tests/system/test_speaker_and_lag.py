@@ -146,7 +146,10 @@ def test_lags_that_were_put_into_a_film_are_found(person: Person) -> None:
         assert credible_lag(found, {}) is found
 
 
-@pytest.mark.parametrize("voice", ["speech/jfk_inaugural_1961.flac", "audio/st_bus_chinese.wav", "audio/dh_audio0.wav"])
+@pytest.mark.parametrize(
+    "voice",
+    ["speech/jfk_inaugural_1961.flac", "audio/st_bus_chinese.wav", pytest.param("audio/dh_audio0.wav", marks=pytest.mark.long)],
+)
 def test_the_lag_of_another_persons_voice_is_not_applied(clips: Any, person: Person, tmp_path: Path, voice: str) -> None:
     count = len(person.features)
     with RecordFile(tmp_path / "voice.features", FEATURE_RECORD) as features:

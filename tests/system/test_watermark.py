@@ -126,7 +126,7 @@ def test_the_mark_of_a_dub_is_read_and_is_the_one_that_the_manifest_names(host: 
     ("ending", "codec", "options", "rate", "skip"),
     [
         ("mp4", "libx264", {"crf": "28"}, None, 0),
-        ("webm", "libvpx-vp9", {"crf": "33", "b": "0", "cpu-used": "6"}, None, 0),
+        pytest.param("webm", "libvpx-vp9", {"crf": "33", "b": "0", "cpu-used": "6"}, None, 0, marks=pytest.mark.long),
         ("mp4", "libx264", {"crf": "20"}, 25, 17),
     ],
 )

@@ -62,6 +62,7 @@ def test_a_run_becomes_the_file_that_the_stage_serves(data: Path, tmp_path: Path
     np.testing.assert_allclose(rows.sum(axis=-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_a_run_that_was_interrupted_comes_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
     trained(NETWORK, TINY, data, tmp_path / "whole")
     trained(NETWORK, TINY, data, tmp_path / "cut", stop_after=3)

@@ -13,6 +13,7 @@ from tests.unit.motion.made_clips import small_set
 from tests.unit.research.motion.tiny import TINY_SYNC
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
     data = small_set(tmp_path / "set")
     train_briefly(SYNC, data, TINY_SYNC, tmp_path / "whole")

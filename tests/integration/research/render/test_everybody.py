@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from research.methods.everybody.render import NETWORK, EverybodyRecipe, WindowDiscriminatorConfig, WindowSource
 from research.training.training import LoopSettings
@@ -24,6 +25,7 @@ RECIPE = EverybodyRecipe(
 )
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)

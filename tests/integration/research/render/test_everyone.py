@@ -57,6 +57,7 @@ def training(data: TrainSet, runs: dict[str, Path]) -> EveryoneTrainer:
     return made
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)

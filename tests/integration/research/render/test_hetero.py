@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, made_up, random_lips, random_row
 from research.training.training import LoopSettings
@@ -25,6 +26,7 @@ RECIPE = HeteroRecipe(
 )
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)

@@ -95,6 +95,7 @@ def test_two_people_are_told_apart_after_some_steps(bank: MouthBank, data: Train
     assert found.same > found.different
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)

@@ -25,6 +25,7 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return small_set(tmp_path_factory.mktemp("set"), bank)
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)

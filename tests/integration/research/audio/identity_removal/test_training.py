@@ -74,6 +74,7 @@ def test_a_run_becomes_the_file_that_the_stage_serves(tmp_path: Path) -> None:
     assert IdentityRemovalModel(tmp_path / "weights").silence.shape == (4, 20)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_after", [4, 5])
 def test_a_run_that_was_interrupted_comes_to_the_same_bytes_though_critics_are_renewed(
     data: Path, whole: Path, tmp_path: Path, stop_after: int

@@ -21,6 +21,7 @@ from tests.unit.motion.brief_training import train_briefly
 from tests.unit.research.methods.everyone.tiny import TINY
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()

@@ -27,6 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
