@@ -30,7 +30,8 @@ from tests.charts.rendering import COMPONENTS, STAGES, label, pod_spec, render
 from tests.contract.ports import free_port
 
 
-def test_every_component_gets_a_certificate_for_the_names_that_it_is_called_by() -> None:
+def test_certificates_cover_called_names() -> None:
+    """Every component gets a certificate for the names that it is called by."""
     rendered = render("production")
     certificates = {label(item, "component"): item["spec"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")}
     assert certificates.keys() == set(COMPONENTS)
@@ -43,7 +44,8 @@ def test_every_component_gets_a_certificate_for_the_names_that_it_is_called_by()
         assert endpoint.removeprefix("dns:///").partition(":")[0] in certificates[stage]["dnsNames"]
 
 
-def test_the_certificates_are_signed_by_an_authority_of_the_releases_own() -> None:
+def test_certificates_from_own_authority() -> None:
+    """The certificates are signed by an authority of the release's own."""
     rendered = render("production")
     issuers = {item["metadata"]["name"]: item["spec"] for item in rendered.of("Issuer")}
     for item in rendered.of("Certificate"):
@@ -52,7 +54,8 @@ def test_the_certificates_are_signed_by_an_authority_of_the_releases_own() -> No
     assert issuers["dubstage-authority"]["ca"]["secretName"] == authority["secretName"]
 
 
-def test_an_issuer_of_the_clusters_takes_the_authoritys_place() -> None:
+def test_cluster_issuer_replaces_authority() -> None:
+    """An issuer of the cluster's takes the authority's place."""
     rendered = render(
         "production", "global.tls.certManager.issuerRef.name=corporate", "global.tls.certManager.issuerRef.kind=ClusterIssuer"
     )
@@ -60,7 +63,8 @@ def test_an_issuer_of_the_clusters_takes_the_authoritys_place() -> None:
     assert {item["spec"]["issuerRef"]["name"] for item in rendered.of("Certificate")} == {"corporate"}
 
 
-def test_pods_mount_the_secrets_that_certificates_are_written_to() -> None:
+def test_pods_mount_certificate_secrets() -> None:
+    """Pods mount the secrets that certificates are written to."""
     rendered = render("production")
     written = {
         label(item, "component"): item["spec"]["secretName"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")
@@ -83,7 +87,8 @@ def test_given_secrets_serve_where_they_are_named() -> None:
 
 
 @pytest.mark.parametrize("case", ["production", "everything"])
-def test_stages_want_a_certificate_and_a_token_and_the_gateway_has_both(case: str) -> None:
+def test_stages_require_certificate_and_token(case: str) -> None:
+    """Stages want a certificate and a token and the gateway has both."""
     rendered = render(case)
     gateway = rendered.environment("gateway")
     assert gateway["DUBSTAGE_STAGES_TLS"] == "true"
@@ -138,9 +143,8 @@ def settings_in_pod(component: str, folder: Path, patch: pytest.MonkeyPatch, **c
     return settings
 
 
-async def test_what_production_configures_is_a_connection_with_certificates_and_token_and_a_probe_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_production_connection_and_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Production configures a connection with certificates and token, and a probe without them."""
     health_port, metrics_port = free_port(), free_port()
     authority = Authority()
     certificates = {label(item, "component"): item["spec"] for item in render("production").of("Certificate")}

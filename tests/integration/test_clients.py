@@ -177,9 +177,8 @@ def assert_fitted(from_python: dict[str, Any]) -> None:
     assert 0.1 < expression.std(axis=0).max() < 5.0
 
 
-def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
-    workplace: Workplace, client_python: Path, node: dict[str, str]
-) -> None:
+def test_documented_client_code_runs(workplace: Workplace, client_python: Path, node: dict[str, str]) -> None:
+    """The code of the page runs with the client distribution alone and from Node.js."""
     from_python = python_result(workplace, client_python)
     packages = {str(name).split(".")[0] for name in from_python.pop("packages")}
     assert packages.isdisjoint({"services", "gateway", "torch", "cv2", "av", "mediapipe", "onnxruntime", "pydantic"})
@@ -203,7 +202,8 @@ def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
     assert json.loads(lines[-1]) == from_python
 
 
-def test_the_code_for_machines_that_are_not_there_is_python_at_least() -> None:
+def test_documented_snippets_compile() -> None:
+    """The code for machines that are not there is Python at least."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (left_out,) = (block for block in blocks if "gateway.example" in block)
     compile(left_out, "integrating.md", "exec")

@@ -56,9 +56,8 @@ def settings(stages: RunningStages, tmp_path: Path, **changes: str) -> GatewaySe
     return GatewaySettings(**given)
 
 
-def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
-    environment: pytest.MonkeyPatch, stages: RunningStages
-) -> None:
+def test_healthy_stages_pass(environment: pytest.MonkeyPatch, stages: RunningStages) -> None:
+    """Healthy stages on one store are all right and nothing is left in it."""
     before = stages.blobs()
     said = doctor()
     assert said.code == 0, said.printed
@@ -71,7 +70,8 @@ def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     assert stages.blobs() <= before
 
 
-async def test_a_stage_is_asked_with_the_token_and_a_wrong_one_is_told_with_its_remedy(tmp_path: Path) -> None:
+async def test_doctor_checks_the_token(tmp_path: Path) -> None:
+    """A stage is asked with the token and a wrong one is reported with its remedy."""
     accepted, wrong = tmp_path / "accepted", tmp_path / "wrong"
     accepted.write_text("a-token\n")
     wrong.write_text("another-token\n")
@@ -107,7 +107,8 @@ sys.meta_path.insert(0, Absent())
 """Start of a Python that has what the image of the gateway has."""
 
 
-def test_a_process_that_calls_its_stages_needs_nothing_of_theirs(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_local_stages_need_no_store(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that calls its stages needs nothing of theirs."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_STAGES)
     environment.setenv("PYTHONPATH", str(tmp_path))
     said = doctor()
@@ -122,9 +123,8 @@ async def test_a_stage_on_another_store_is_named(stages: RunningStages, tmp_path
         await check_stage(elsewhere, name)
 
 
-async def test_the_same_path_on_another_volume_is_found_out(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_volume_is_detected(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same path on another volume is found out."""
     from services.common.store.artefacts import ArtefactStore
 
     # The same url, but what this process puts does not get there.
@@ -145,9 +145,8 @@ async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tm
         await check_stage(settings(stages, tmp_path, render_endpoint=f"127.0.0.1:{stages.ports['audio']}"), "render")
 
 
-async def test_a_stage_that_is_away_is_named_with_where_it_was_looked_for(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is away is named with where it was looked for."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -157,9 +156,8 @@ async def test_a_stage_that_is_away_is_named_with_where_it_was_looked_for(
     assert endpoint in caught.value.message
 
 
-async def test_what_listens_and_is_no_stage_is_told_in_time(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that is no stage is reported in time."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -168,7 +166,8 @@ async def test_what_listens_and_is_no_stage_is_told_in_time(
             await asyncio.wait_for(check_stage(settings(stages, tmp_path, audio_endpoint=f"127.0.0.1:{port}"), "audio"), 90)
 
 
-def test_what_is_wrong_is_one_line_each_and_the_exit_code_is_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_problems_one_line_exit_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each problem is one line, and the exit code is 1."""
     (tmp_path / "file").write_text("no folder")
     environment.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "file"))
     environment.setenv("DUBSTAGE_DATABASE_URL", "postgresql+psycopg://user:hidden-word@127.0.0.1:9/dubs")

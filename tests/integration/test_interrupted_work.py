@@ -192,9 +192,8 @@ async def test_work_that_is_interrupted_leaves_the_same_bytes(
     assert {rpc: interrupted.attempts[rpc] for rpc in twice} == dict.fromkeys(twice, 2)
 
 
-def test_one_who_waits_for_a_dub_rides_over_a_restart_of_the_gateway(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None]
-) -> None:
+def test_waiter_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None]) -> None:
+    """A client that waits for a dub rides over a restart of the gateway."""
     (port,) = free_ports(1)
     first = start_gateway(port=port)
     results: list[pb.DubResult] = []

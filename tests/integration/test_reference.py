@@ -65,7 +65,8 @@ def redness(picture: UInt8, lips: Float32) -> float:
     return float(share[outer > 0].mean() - share[around > 0].mean())
 
 
-def test_the_red_lips_of_a_portrait_come_to_the_lips_of_another_person(portrait: ReferenceFace) -> None:
+def test_reference_lips_colour_transfers(portrait: ReferenceFace) -> None:
+    """The red lips of a portrait come to the lips of another person."""
     head = head_template()
     other = measure_geometry(head[None, list(MOUTH_AREA)] + np.float32([5.0, 4.0, 0.0]), head[None, list(ANCHORS)])
     mouth = part_lips(shut_lips(other.closed_mouth), lip_gaps(portrait.mouth))

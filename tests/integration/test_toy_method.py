@@ -243,12 +243,14 @@ def test_the_toy_dubs_over_grpc_as_in_process(footage: Path, speech: Path, dubbe
     np.testing.assert_array_equal(pictures_of(output), pictures_of(dubbed))
 
 
-def test_enrolment_makes_what_the_bank_holds_of_the_frames_before_the_bank(films: Films) -> None:
+def test_bank_holds_preceding_frames(films: Films) -> None:
+    """Enrolment makes what the bank holds of the frames before the bank."""
     order = [step.removeprefix("enrol ") for step in films.steps if step.startswith("enrol ")]
     assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
 
 
-def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(footage: Path, all_inputs: DubRequest) -> None:
+def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) -> None:
+    """A neural texture is learned from the bank and shown with the speech."""
     before, after = pictures_of(footage), pictures_of(all_inputs.output)
     # The stripes are as strong in silence as in speech, because the rows of a posteriorgram sum to one.
     blue = blue_added(before, after)
@@ -258,14 +260,16 @@ def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(foo
     assert blue[0] < 0.8 * np.median(blue)
 
 
-def test_a_reference_is_taken_from_its_face_for_the_whole_film(films: Films) -> None:
+def test_reference_taken_from_face(films: Films) -> None:
+    """A reference is taken from its face for the whole video."""
     without, lit = (pictures_of(request.output).astype(np.int16) for request in (films.request, films.lit))
     assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
     with av.open(str(films.lit.output)) as film:
         assert any("appearance of another picture: no consent on record" in text for text in film.metadata.values())
 
 
-def test_a_reference_without_a_face_is_refused_by_its_name(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+def test_reference_without_face_refused(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+    """A reference without a face is refused by its name."""
     picture = tmp_path / "wall.png"
     assert cv2.imwrite(str(picture), np.full((200, 200, 3), 128, np.uint8))
     request = replace(all_inputs, output=tmp_path / "refused.mkv", reference=picture)
@@ -281,9 +285,8 @@ def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, 
     assert caught.value.field == "reference"
 
 
-def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
-    carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
-) -> None:
+def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+    """An erased actor leaves no texture and cannot be dubbed."""
     before = here.blobs()
     film = write_film(tmp_path / "ann.mkv", carphone, 34)
     request = EnrolRequest(actor_id="ann", footage=film, method="toy_all", options=EnrolOptions(personalize_motion=False))

@@ -18,7 +18,8 @@ Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.mark.long
-def test_a_dub_from_the_restored_store_has_the_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+def test_restored_store_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+    """A dub from the restored store has the same bytes."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
 
     def run(*arguments: object) -> str:

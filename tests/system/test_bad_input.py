@@ -81,7 +81,8 @@ def test_a_file_cut_short_is_refused(dubstage: Run, output: Path, tmp_path: Path
     assert_fails_well(dubstage("dub", cut, "--audio", SPEECH, "-o", output), output, "cut.mp4")
 
 
-def test_silent_footage_without_new_speech_says_what_to_give(dubstage: Run, output: Path, carphone: Path) -> None:
+def test_silent_footage_requires_audio(dubstage: Run, output: Path, carphone: Path) -> None:
+    """Silent footage without new speech gets an error that tells what to give."""
     assert_fails_well(dubstage("dub", carphone, "-o", output), output, "has no sound", "--audio FILE")
 
 
@@ -106,9 +107,8 @@ def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, outpu
     assert_fails_well(result, output, "consent", "--consent FILE", code=11)
 
 
-def test_footage_without_any_face_passes_through_and_ends_with_a_code_of_its_own(
-    dubstage: Run, output: Path, tmp_path: Path
-) -> None:
+def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_path: Path) -> None:
+    """Footage without any face passes through and ends with a code of its own."""
     noise = write_video(tmp_path / "noise.mp4", 30)
     result = dubstage("dub", noise, "--audio", SPEECH, "-o", output, "--report", tmp_path / "report")
     assert result.returncode == 13, result.stderr
@@ -120,9 +120,8 @@ def test_footage_without_any_face_passes_through_and_ends_with_a_code_of_its_own
         assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
 
-def test_a_disk_that_is_too_full_is_foreseen_before_the_work(
-    dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is too full is foreseen before the work."""
     steps: list[str] = []
     usage = shutil.disk_usage(output.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
@@ -189,9 +188,8 @@ def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carp
 
 
 @pytest.mark.parametrize("method", ["headpose", "headpose+ugc"])
-def test_footage_too_short_to_learn_how_a_head_moves_is_refused(
-    method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path
-) -> None:
+def test_headpose_refuses_short_footage(method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path) -> None:
+    """Footage too short to learn how a head moves is refused."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
     with pytest.raises(NoUsableFootage, match=r"frames show the face well enough.*at least 25") as caught:
         dubber(DubRequest(footage=short, speech=SPEECH, output=output, method=method), EnrolOptions())

@@ -151,9 +151,8 @@ STILLS = tuple(pair for pair in PAIRS if pair[0] != pair[1] and method_named(com
 
 
 @pytest.mark.parametrize(("motion", "renderer"), chosen(STILLS, STILLS[:1]))
-def test_a_picture_speaks_where_the_head_moves_and_the_face_is_known(
-    motion: str, renderer: str, dubs: Dubs, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_picture_speaks_with_every_pair(motion: str, renderer: str, dubs: Dubs, dubber: Dubber, tmp_path: Path) -> None:
+    """A picture speaks where the head moves and the face is known."""
     portrait = tmp_path / "astronaut.png"
     assert cv2.imwrite(str(portrait), astronaut()[:300, 60:400, ::-1])
     method = combined(motion, motion, renderer)

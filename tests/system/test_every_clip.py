@@ -40,9 +40,8 @@ PLAIN = ("hp_31", "ls_demo2", "vr_face2", "vr_face5", "lp_d3", "lp_d13", "lp_d18
         for stem in [Path(row["file"]).stem]
     ],
 )
-def test_every_frame_and_pts_is_kept_and_what_the_catalogue_expects_is_dubbed(
-    row: dict[str, str], clips, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_every_clip_keeps_frames_and_pts(row: dict[str, str], clips, dubber: Dubber, tmp_path: Path) -> None:
+    """Every frame and PTS is kept and what the catalogue expects is dubbed."""
     footage = clips.path(row["file"])
     if float(row["seconds"]) > MOST_S:
         footage = first_seconds(footage, tmp_path / footage.name, MOST_S)

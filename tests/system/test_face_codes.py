@@ -44,7 +44,8 @@ def inner(spans: list[list[int]], length: int) -> list[int]:
 
 
 @pytest.mark.parametrize("clip", SPANS)
-def test_codes_ids_and_cuts_are_those_seen_by_eye(clip: str, clips, networks: Networks) -> None:
+def test_face_codes_match_annotations(clip: str, clips, networks: Networks) -> None:
+    """Codes, ids and cuts are those that people annotated."""
     truth = SPANS[clip]
     frames = track(networks, clips.path(clip), MOST_FRAMES.get(clip))
     reasons = [{str(face.reason) for face in frame.faces} or {"NO_FACE"} for frame in frames]

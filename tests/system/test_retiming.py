@@ -15,7 +15,8 @@ from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 
-def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """The video is as long as the speech and shows the footage in its order."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.8)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 2.5), 16000)
     output = tmp_path / "dub.nut"

@@ -62,7 +62,8 @@ def read_openings(networks: Networks, pictures: list[npt.NDArray[np.uint8]]) -> 
     return np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in frames])
 
 
-def test_the_tracker_reads_shut_mouths_as_the_limits_say(clips: Any) -> None:
+def test_tracker_reads_shut_mouths(clips: Any) -> None:
+    """The tracker reads shut mouths as the limits say."""
     readings = []
     networks = Networks()
     for name, index in PICTURES:
@@ -161,7 +162,7 @@ def test_own_sound_without_speech_shuts_the_mouth(
     assert_shut(openings(output))
 
 
-def test_a_muted_stretch_of_speech_shuts_the_mouth_and_only_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Muted from 5 to 8 s: from 1.4 s of the cut to its end. A mouth needs a second to shut.
 
     Personalised, as `dubstage dub` does it: without, the shade of this woman's upper lip reads as up to 3.4 in single frames.

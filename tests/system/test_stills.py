@@ -92,7 +92,8 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
     return Spoken(own, faces, (darkness_below_the_nose(picture, own.faces[0].landmarks), seen))
 
 
-def test_a_still_with_open_lips_shuts_them_on_p_b_m_and_in_silence(spoken: Spoken) -> None:
+def test_still_shuts_open_lips(spoken: Spoken) -> None:
+    """A still with open lips shuts them on p, b and m, and in silence."""
     opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in spoken.faces])
     assert mouth_opening(spoken.still.faces[0].mouth_landmarks) > 10.0
     seconds = np.arange(len(opening)) / 25
@@ -144,7 +145,8 @@ def test_a_picture_without_a_face_is_refused(dubber: Dubber, speech: Path, tmp_p
     assert not (tmp_path / "dub.mp4").exists()
 
 
-def test_a_picture_with_two_faces_needs_to_be_told_which(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
+def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
+    """A picture with two faces needs a point that selects one."""
     face = astronaut()[:300, 60:400]
     pair = written(tmp_path / "pair.png", np.concatenate([face, face[:, ::-1]], axis=1))
     with pytest.raises(InvalidRequest, match=r"shows 2 faces, at .*--face X,Y") as caught:

@@ -83,7 +83,8 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncS
         assert np.concatenate(got).tobytes() == expected[name].tobytes()
 
 
-def test_the_table_of_kinds_and_the_contract_name_the_same() -> None:
+def test_feature_kinds_match_contract() -> None:
+    """The table of kinds and the contract name the same."""
     tensors = {field.name for field in pb.AudioFeatureBlock.DESCRIPTOR.fields if field.message_type is not None}
     assert tensors == ALL_KINDS
     numbered = {f"FEATURE_KIND_{name.upper()}" for name in ALL_KINDS - {"speech_probability"}}
@@ -99,9 +100,10 @@ def test_the_table_of_kinds_and_the_contract_name_the_same() -> None:
     ],
     ids=["60 ms", "live states", "states"],
 )
-async def test_the_first_reply_comes_before_the_stream_is_half_closed(
+async def test_first_reply_before_half_close(
     stub: AudioServiceAsyncStub, speech: Float32, kinds: tuple[pb.FeatureKind.ValueType, ...], sent: int, answered: int, rest: int
 ) -> None:
+    """The first reply comes before the stream is half closed."""
     call = stub.ExtractFeatures()
     await call.write(config(*kinds))
     await call.write(chunk(0, np.resize(speech, sent)))

@@ -101,7 +101,8 @@ def test_frames_that_do_not_follow_are_refused() -> None:
 
 
 @pytest.mark.parametrize("embed_every", [0, 2])
-async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stub, embed_every: int) -> None:
+async def test_server_streams_tracker_answers(stub, embed_every: int) -> None:
+    """The server answers as the tracker does before the stream ends."""
     options = TrackOptions(half_width=2, embed_every=embed_every)
     call = stub.Track()
     await call.write(options_to_proto(options))
@@ -120,7 +121,8 @@ async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stu
     assert measured == [bool(embed_every) and index % embed_every == 0 for index in range(6)]
 
 
-async def test_a_gap_ends_the_call_with_the_field_named(stub) -> None:
+async def test_gap_names_its_field(stub) -> None:
+    """A gap ends the call with the field named."""
     call = stub.Track(stream([options_to_proto(TrackOptions()), picture_to_proto(0, PHOTOGRAPH), picture_to_proto(2, PHOTOGRAPH)]))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:

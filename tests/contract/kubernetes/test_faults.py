@@ -30,9 +30,10 @@ from tests.contract.kubernetes.job_api import JobApi
         ("delete", "jobs", "batch", "cancel"),
     ],
 )
-def test_a_missing_permission_is_named_as_the_role_needs_it(
+def test_missing_permission_is_named(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, verb: str, resource: str, group: str, act: str
 ) -> None:
+    """A missing permission is named as the role needs it."""
     if act == "cancel":
         engine.submit(store, batch)
     api.refused[verb, resource] = (403, f'{resource} is forbidden: User "me" cannot {verb} resource "{resource}"')
@@ -68,24 +69,23 @@ def test_each_refusal_says_what_to_do(
         engine.submit(store, batch)
 
 
-def test_a_release_without_batches_is_told_apart_from_a_missing_permission(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_release_without_batches(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A release without batches is told apart from a missing permission."""
     with pytest.raises(InvalidRequest, match=r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"):
         engine.submit(store, batch, config_map="studio-batch")
     with pytest.raises(InvalidRequest, match=r"namespace nowhere of the cluster .* has no ConfigMap"):
         open_engine(namespace="nowhere").submit(store, batch)
 
 
-def test_a_cluster_that_is_away_is_said_with_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str
-) -> None:
+def test_unreachable_cluster_shows_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str) -> None:
+    """A cluster that is away is said with its address."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
     with pytest.raises(BackendUnavailable, match=r"http://127.0.0.1:9 cannot be reached .*Connection refused"):
         open_engine().submit(store, batch)
 
 
-def test_a_cluster_that_does_not_answer_is_not_waited_for(api: JobApi, store: BatchStore, batch: str) -> None:
+def test_silent_cluster_times_out(api: JobApi, store: BatchStore, batch: str) -> None:
+    """A cluster that does not answer is not waited for."""
     impatient = KubernetesEngine(connect(read_s=0.5), QUICK)
     api.silent = True
     with pytest.raises(StageDeadlineExceeded, match="did not answer in time"):
@@ -93,7 +93,8 @@ def test_a_cluster_that_does_not_answer_is_not_waited_for(api: JobApi, store: Ba
 
 
 @pytest.mark.parametrize("text", ["{", "- a", "apiVersion: v1", "words"])
-def test_a_file_that_is_no_kubeconfig_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_invalid_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A file that is no kubeconfig is reported in one line."""
     (tmp_path / "config").write_text(text, encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     with pytest.raises(InvalidRequest, match=r"^no cluster to talk to: .*give --context") as caught:
@@ -101,7 +102,8 @@ def test_a_file_that_is_no_kubeconfig_is_told_in_one_line(tmp_path: Path, monkey
     assert "\n" not in caught.value.message
 
 
-def test_without_a_kubeconfig_the_ways_to_a_cluster_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kubeconfig_shows_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a kubeconfig, the error names the ways to a cluster."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
     with pytest.raises(InvalidRequest, match="set KUBECONFIG to a kubeconfig, or give --context"):
         connect()
@@ -112,7 +114,8 @@ def test_a_context_that_the_kubeconfig_lacks_is_named(api: JobApi) -> None:
         connect(context="moon")
 
 
-def test_in_a_pod_the_service_account_leads_to_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod, the service account leads to the cluster."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

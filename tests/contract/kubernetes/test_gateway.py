@@ -55,9 +55,8 @@ def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
     installation.close()
 
 
-def test_a_batch_is_sent_shown_cancelled_retried_and_removed(
-    api: JobApi, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
-) -> None:
+def test_batch_life_over_gateway(api: JobApi, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path) -> None:
+    """A batch is sent, shown, cancelled, retried and removed."""
     sent = call(lambda gateway: gateway.SubmitBatch(request_of_three, None)).batch
     assert (sent.engine, sent.num_shots, sent.progress.num_waiting) == (pb.BATCH_ENGINE_KUBERNETES, 3, 3)
     assert api.job(JOB)["spec"]["parallelism"] == 2
@@ -79,9 +78,10 @@ def test_a_batch_is_sent_shown_cancelled_retried_and_removed(
     assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches
 
 
-def test_files_that_pods_cannot_open_are_told_by_their_row(
+def test_unreadable_files_name_row(
     api: JobApi, store: BatchStore, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
 ) -> None:
+    """Files that pods cannot open are reported by their row."""
     api.put("configmaps", config_map(store))
     with pytest.raises(InvalidRequest, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):
         call(lambda gateway: gateway.SubmitBatch(request_of_three, None))

@@ -79,9 +79,8 @@ def test_a_batch_is_sent_once_continued_and_cancelled(
     assert {record.state for record in outside.snapshot(store, batch).records} == {ShotState.CANCELLED}
 
 
-def test_a_name_that_is_taken_is_no_error_for_the_same_batch(
-    emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_existing_job_of_same_batch(emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A name that is taken is no error for the same batch."""
     outside.submit(store, batch)
     body = emulator.state.objects["batch/v1/jobs", NAMESPACE, JOB].raw
     assert outside.cluster.create_job(body) is False

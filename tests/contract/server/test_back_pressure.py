@@ -12,7 +12,8 @@ from services.common.server.retries import RetryPolicy
 from tests.contract.server.helpers import ONCE, SERVING, eventually, health
 
 
-async def test_calls_beyond_places_and_queue_are_refused_at_once_with_a_time_to_retry(echo: Any) -> None:
+async def test_excess_calls_get_retry_time(echo: Any) -> None:
+    """Calls beyond places and queue are refused at once with a time to retry."""
     may_end = asyncio.Event()
     running: list[bytes] = []
 
@@ -60,7 +61,8 @@ async def test_a_cancelled_call_gives_its_place_back(echo: Any, kind: str) -> No
     await client.call(kind)
 
 
-async def test_a_refused_call_is_tried_again_until_there_is_room(echo: Any) -> None:
+async def test_refused_call_retries_until_free(echo: Any) -> None:
+    """A refused call is tried again until there is room."""
     refusals = 2
 
     async def refuse_twice(message: bytes) -> bytes:
@@ -75,7 +77,9 @@ async def test_a_refused_call_is_tried_again_until_there_is_room(echo: Any) -> N
     assert client.received == [b"x"]
 
 
-async def test_a_second_attempt_never_goes_out_with_what_is_left_of_the_first_ones_requests(echo: Any) -> None:
+async def test_retry_drops_earlier_requests(echo: Any) -> None:
+    """A second attempt never goes out with what is left of the first ones requests."""
+
     async def refuse(message: bytes) -> bytes:
         raise errors.Overloaded("full", retry_after_s=0.01)
 

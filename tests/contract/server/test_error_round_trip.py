@@ -70,7 +70,8 @@ KINDS = ["Unary", "Download", "Upload", "Stream"]
 ONCE = RetryPolicy(max_attempts=1)
 
 
-def test_every_leaf_of_the_tree_has_a_row_and_an_example() -> None:
+def test_every_error_leaf_has_row() -> None:
+    """Every leaf of the tree has a row and an example."""
     assert set(TABLE) == set(errors.leaves())
     assert {type(example) for example in EXAMPLES} == set(errors.leaves())
 
@@ -92,7 +93,9 @@ async def test_error_arrives_as_it_was_raised(echo: Any, kind: str, example: err
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, kind: str) -> None:
+async def test_unknown_exception_is_opaque(echo: Any, kind: str) -> None:
+    """Any other exception is opaque and logged under its id."""
+
     async def fail(_: bytes) -> bytes:
         raise KeyError("secret-of-the-inside")
 
@@ -113,7 +116,9 @@ async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, 
     assert line["exc_info"].__traceback__ is not None
 
 
-async def test_error_of_a_task_group_is_found_inside_of_it(echo: Any) -> None:
+async def test_task_group_error_is_unwrapped(echo: Any) -> None:
+    """Error of a task group is found inside of it."""
+
     async def fail(_: bytes) -> bytes:
         async def inner() -> None:
             raise errors.ModelNotFound("no such model", resource="wav")
@@ -127,7 +132,9 @@ async def test_error_of_a_task_group_is_found_inside_of_it(echo: Any) -> None:
         await client.call("Unary", policy=ONCE)
 
 
-async def test_a_very_long_message_is_cut_so_that_it_fits_the_trailers(echo: Any) -> None:
+async def test_long_message_fits_trailers(echo: Any) -> None:
+    """A very long message is cut so that it fits the trailers."""
+
     async def fail(_: bytes) -> bytes:
         raise errors.InvalidRequest("ü" * 100_000, field="f" * 100_000)
 
@@ -138,7 +145,9 @@ async def test_a_very_long_message_is_cut_so_that_it_fits_the_trailers(echo: Any
     assert len(caught.value.field.encode()) == 300
 
 
-async def test_an_error_that_crosses_two_servers_names_the_stage_where_it_arose(echo: Any) -> None:
+async def test_error_names_originating_stage(echo: Any) -> None:
+    """An error that crosses two servers names the stage where it arose."""
+
     async def fail(_: bytes) -> bytes:
         error = errors.NoUsableFootage("no face", subject="clip.mp4")
         error.stage = "face"
@@ -157,7 +166,8 @@ async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_status_that_grpc_itself_makes_has_an_error(code: grpc.StatusCode) -> None:
+def test_grpc_statuses_have_errors(code: grpc.StatusCode) -> None:
+    """Every status that gRPC itself makes has an error."""
     error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
     assert type(error) in TABLE
     assert "render at r:1" in str(error)
@@ -171,7 +181,8 @@ async def test_error_reaches_a_caller_that_is_still_sending(echo: Any, kind: str
             await client.call(kind, b"x" * 65_536, times=64, policy=ONCE)
 
 
-async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_more(echo: Any) -> None:
+async def test_error_reaches_waiting_caller(echo: Any) -> None:
+    """Error reaches a caller that waits for an answer before it sends more."""
     client = echo.connect(await echo.serve(_refuse))
     waiting = asyncio.Event()
 
@@ -183,7 +194,8 @@ async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_m
         _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=60)]
 
 
-async def test_error_reaches_a_caller_whose_requests_are_read_ahead(echo: Any) -> None:
+async def test_error_reaches_read_ahead_caller(echo: Any) -> None:
+    """Error reaches a caller whose requests are read ahead."""
     server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
     client = echo.connect(server)
     method = client.stage.channel.stream_stream("/dubstage.echo.v1.AheadService/Stream")
@@ -193,7 +205,9 @@ async def test_error_reaches_a_caller_whose_requests_are_read_ahead(echo: Any) -
             _ = [answered async for answered in client.stage.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
 
 
-async def test_error_of_a_call_that_is_ended_from_outside_reaches_a_caller_that_is_still_sending(echo: Any) -> None:
+async def test_external_end_reaches_sending_caller(echo: Any) -> None:
+    """Error of a call that is ended from outside reaches a caller that is still sending."""
+
     async def ended(_: bytes) -> bytes:
         call = current_call()
         assert call is not None
@@ -207,7 +221,8 @@ async def test_error_of_a_call_that_is_ended_from_outside_reaches_a_caller_that_
             await client.call("Stream", b"x" * 65_536, times=64)
 
 
-async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:
+async def test_endless_failed_caller_cut_off(echo: Any) -> None:
+    """A failed caller that never stops sending is cut off."""
     client = echo.connect(await echo.serve(_refuse))
 
     async def endless() -> AsyncIterator[bytes]:

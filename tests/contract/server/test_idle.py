@@ -53,7 +53,8 @@ async def silent_after(*messages: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("messages", [(), (b"a", b"b")])
-async def test_a_stream_without_a_message_ends_and_says_why(echo: Any, messages: tuple[bytes, ...]) -> None:
+async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
+    """A stream without a message ends and says why."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
     with pytest.raises(errors.StageDeadlineExceeded, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
@@ -63,7 +64,8 @@ async def test_a_stream_without_a_message_ends_and_says_why(echo: Any, messages:
     assert ended._value.get() == 1
 
 
-async def test_an_upload_without_a_message_ends_and_says_why(echo: Any) -> None:
+async def test_idle_upload_ends(echo: Any) -> None:
+    """An upload without a message ends and says why."""
     client = echo.connect(await echo.serve(answer, max_idle_s=IDLE_S))
     with pytest.raises(errors.StageDeadlineExceeded, match="no message"):
         await client.stage.upload(client.method("Upload"), lambda: silent_after(b"a"), timeout_s=120, policy=ONCE)
@@ -121,7 +123,8 @@ async def test_time_that_is_computed_does_not_count(echo: Any, pool: WorkerPool,
     assert client.received == [b"first", b"x", b"x"]
 
 
-async def test_a_caller_that_sends_now_and_then_goes_on_for_as_long_as_it_likes(echo: Any, clock: Clock) -> None:
+async def test_slow_caller_is_not_idle(echo: Any, clock: Clock) -> None:
+    """A caller that sends now and then goes on for as long as it likes."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
     answered = asyncio.Semaphore(0)

@@ -14,7 +14,8 @@ from services.common import errors
 from tests.contract.server.helpers import NOT_SERVING, ONCE, SERVING, answer, eventually, health
 
 
-async def test_nothing_is_served_before_the_warm_up_has_ended(echo: Any) -> None:
+async def test_nothing_served_before_warm_up(echo: Any) -> None:
+    """Nothing is served before the warm up has ended."""
     may_end = threading.Event()
     server = await echo.serve(answer, warm=False, warm_up=may_end.wait)
     client = echo.connect(server)
@@ -51,7 +52,8 @@ async def test_reflection_lists_the_services(echo: Any) -> None:
     assert names == {echo.service, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -> None:
+async def test_drain_finishes_running_call(echo: Any) -> None:
+    """Drain lets the running call end and refuses new ones."""
     may_end = asyncio.Event()
 
     async def wait(message: bytes) -> bytes:
@@ -78,7 +80,8 @@ async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -
     watcher.cancel()
 
 
-async def test_a_call_longer_than_the_grace_ends_as_an_error_worth_trying_elsewhere(echo: Any) -> None:
+async def test_call_beyond_grace_is_retryable(echo: Any) -> None:
+    """A call longer than the grace ends as an error worth trying elsewhere."""
     server = await echo.serve(lambda _: asyncio.Event().wait())
     client = echo.connect(server)
     running = asyncio.create_task(client.call("Stream"))

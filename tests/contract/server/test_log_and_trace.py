@@ -57,7 +57,8 @@ async def test_each_call_leaves_one_line_and_its_metrics(echo: Any) -> None:
     assert sample("dubstage_rpc_duration_seconds_count", "Unary") == 1
 
 
-async def test_a_call_made_by_a_handler_carries_job_shot_and_what_is_left_of_the_time(echo: Any) -> None:
+async def test_nested_call_carries_context(echo: Any) -> None:
+    """A call made by a handler carries job shot and what is left of the time."""
     seen: list[call_context.Call] = []
 
     async def inner(message: bytes) -> bytes:
@@ -99,7 +100,8 @@ async def test_metrics_are_served_over_http(echo: Any, free_port: int) -> None:
     assert "dubstage_rpcs_total{" in await asyncio.to_thread(fetch)
 
 
-async def test_a_span_a_call_goes_to_the_collector_under_the_callers_trace(echo: Any) -> None:
+async def test_span_joins_callers_trace(echo: Any) -> None:
+    """A span a call goes to the collector under the caller's trace."""
     received: list[Any] = []
 
     class Collector(trace_service_pb2_grpc.TraceServiceServicer):

@@ -28,7 +28,9 @@ def pool() -> Iterator[WorkerPool]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_that_collects_more_than_it_may_is_told_what_and_how_much(echo: Any, kind: str) -> None:
+async def test_memory_limit_per_call(echo: Any, kind: str) -> None:
+    """A call that collects more than its limit learns what it collected and how much."""
+
     async def collect(message: bytes) -> bytes:
         call_context.charge(MIB)
         call_context.charge(3 * MIB // 2)
@@ -42,7 +44,9 @@ async def test_a_call_that_collects_more_than_it_may_is_told_what_and_how_much(e
     assert not caught.value.retryable
 
 
-async def test_what_one_call_collected_is_not_charged_to_the_next(echo: Any, pool: WorkerPool) -> None:
+async def test_memory_not_charged_twice(echo: Any, pool: WorkerPool) -> None:
+    """Memory that one call collected is not charged to the next call."""
+
     async def collect(message: bytes) -> bytes:
         await pool.run(call_context.charge, MIB)
         return message
@@ -104,7 +108,8 @@ raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
 
 
 @pytest.mark.skipif(resident_bytes() is None, reason="the platform does not say how much memory a process has")
-async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(echo: Any) -> None:
+async def test_largest_call_ends_first(echo: Any) -> None:
+    """The call that takes most memory is ended and the others go on."""
     with process_of(STAGE) as process:
         try:
             assert process.stdout is not None
@@ -122,7 +127,8 @@ async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(ech
     assert modest.received == [b"modest"]
 
 
-async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> None:
+async def test_cancelled_computation_does_not_start(echo: Any) -> None:
+    """A computation whose call is over does not begin."""
     narrow = WorkerPool(num_threads=1, max_queued=8, name="narrow")
     ran: list[bytes] = []
     free = threading.Event()
@@ -147,9 +153,8 @@ async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> Non
     narrow.shutdown()
 
 
-async def test_a_computation_that_outlives_its_call_is_logged_once_and_counted(
-    echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_outliving_computation_logged_once(echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computation that outlives its call is logged once and counted."""
     monkeypatch.setattr(watchdog, "OUTLIVED_AFTER_S", 0.1)
     free = threading.Event()
 

@@ -103,9 +103,8 @@ class Running:
             yield await self.sent.get()
 
 
-async def test_both_sides_go_on_with_new_certificates_and_the_old_ones_open_nothing(
-    pair: Pair, certificates: Any, tmp_path: Path
-) -> None:
+async def test_certificates_rotate(pair: Pair, certificates: Any, tmp_path: Path) -> None:
+    """Both sides go on with new certificates and the old ones open nothing."""
     client = pair.client()
     await client.call("Unary", policy=ONCE)
     running = Running(client.stage, client.method("Stream"))
@@ -135,7 +134,8 @@ async def test_both_sides_go_on_with_new_certificates_and_the_old_ones_open_noth
     await client.call("Unary", policy=ONCE)
 
 
-async def test_a_certificate_without_its_key_is_not_used_and_the_log_says_so(pair: Pair, certificates: Any) -> None:
+async def test_certificate_without_key_logged(pair: Pair, certificates: Any) -> None:
+    """A certificate without its key is not used and the log says so."""
     with capture_logs() as lines:
         shutil.copy(certificates.foreign_server.chain, pair.own.chain)
         await pair.client().call("Unary", policy=ONCE)
@@ -151,7 +151,8 @@ async def test_a_certificate_without_its_key_is_not_used_and_the_log_says_so(pai
 
 
 @pytest.mark.parametrize("wrong", ["key of another certificate", "no certificate", "no authority", "missing"])
-async def test_files_that_cannot_be_used_are_named_at_the_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
+async def test_unusable_files_named_at_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
+    """Files that cannot be used are named at the start."""
     side = pair.callers
     named = {"key of another certificate": side.key, "no certificate": side.chain, "no authority": side.authority}.get(
         wrong, side.chain
@@ -168,7 +169,8 @@ async def test_files_that_cannot_be_used_are_named_at_the_start(echo: Any, pair:
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Download", "Upload", "Stream"])
-async def test_a_client_sends_the_token_that_is_in_its_file_now(echo: Any, tmp_path: Path, kind: str) -> None:
+async def test_client_reads_token_again(echo: Any, tmp_path: Path, kind: str) -> None:
+    """A client sends the token that is in its file now."""
     accepted = tmp_path / "accepted"
     accepted.write_text("first-token\n")
     own = presenting(tmp_path, "first-token")
@@ -193,7 +195,8 @@ async def test_a_client_sends_the_token_that_is_in_its_file_now(echo: Any, tmp_p
     await client.call(kind, policy=ONCE)
 
 
-async def test_the_watch_of_health_that_grpc_begins_by_itself_carries_the_token(echo: Any, tmp_path: Path) -> None:
+async def test_grpc_health_watch_carries_token(echo: Any, tmp_path: Path) -> None:
+    """The watch of health that gRPC begins by itself carries the token."""
     accepted = tmp_path / "accepted"
     accepted.write_text("a-token\n")
     server = await echo.serve(answer, warm=False, auth_token_file=accepted)

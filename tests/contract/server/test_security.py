@@ -17,7 +17,8 @@ from tests.contract.server.helpers import ONCE, answer, presenting
 
 
 @pytest.mark.parametrize("direction", ["request", "response"])
-async def test_an_oversized_message_is_named_and_not_tried_again(echo: Any, direction: str) -> None:
+async def test_oversized_message_not_retried(echo: Any, direction: str) -> None:
+    """An oversized message is named and not tried again."""
     attempts = 0
 
     async def grow(message: bytes) -> bytes:
@@ -55,9 +56,8 @@ async def test_only_a_known_token_opens_the_server(echo: Any, token_file: Path, 
 
 
 @pytest.mark.parametrize("kind", ["Upload", "Stream"])
-async def test_a_caller_that_is_refused_while_it_sends_large_messages_learns_why(
-    echo: Any, token_file: Path, tmp_path: Path, kind: str
-) -> None:
+async def test_large_sender_learns_refusal(echo: Any, token_file: Path, tmp_path: Path, kind: str) -> None:
+    """A caller that is refused while it sends large messages learns why."""
     server = await echo.serve(answer, auth_token_file=token_file)
     for _ in range(10):
         client = echo.connect(server, auth_token_file=presenting(tmp_path, "wrong-token"))
@@ -93,9 +93,10 @@ WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
-async def test_while_the_token_file_holds_no_token_every_call_is_refused(
+async def test_empty_token_file_refuses_calls(
     echo: Any, token_file: Path, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
+    """While the token file holds no token, every call is refused."""
     server = await echo.serve(answer, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
     await client.call("Unary", policy=ONCE)
@@ -110,7 +111,8 @@ async def test_while_the_token_file_holds_no_token_every_call_is_refused(
     await client.call("Stream", policy=ONCE)
 
 
-def test_no_token_travels_in_plain_text_to_another_machine(token_file: Path) -> None:
+def test_token_never_in_plain_text(token_file: Path) -> None:
+    """No token travels in plain text to another machine."""
     with pytest.raises(errors.InvalidRequest, match="plain text"):
         StageClient(ClientConfig(stage="render", target="render.example:50055", auth_token_file=token_file))
 
@@ -131,7 +133,8 @@ async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certifica
             await client.call("Unary", policy=ONCE)
 
 
-async def test_mutual_tls_asks_for_a_certificate_of_the_authority(echo: Any, certificates: Any) -> None:
+async def test_mutual_tls_requires_certificate(echo: Any, certificates: Any) -> None:
+    """Mutual TLS asks for a certificate of the authority."""
     server = await echo.serve(
         answer,
         tls_certificate_file=certificates.server.chain,

@@ -35,7 +35,8 @@ async def test_a_token_says_whom_a_stage_works_for(echo: Any, token_file: Path, 
         assert client.received[-1] == tenant
 
 
-async def test_a_gateway_names_the_tenant_that_it_works_for(echo: Any, token_file: Path, tmp_path: Path) -> None:
+async def test_gateway_names_tenant(echo: Any, token_file: Path, tmp_path: Path) -> None:
+    """A gateway names the tenant that it works for."""
     guarded = await echo.serve(tell_tenant, auth_token_file=token_file)
     for client in (
         echo.connect(guarded, auth_token_file=presenting(tmp_path, "token-of-the-gateway")),
@@ -57,7 +58,7 @@ async def test_a_tenant_cannot_name_another(echo: Any, token_file: Path, tmp_pat
     assert client.received == [b"beta"]
 
 
-async def test_an_artefact_is_read_by_its_own_tenant_alone(echo: Any, token_file: Path, tmp_path: Path) -> None:
+async def test_artefact_readable_by_own_tenant(echo: Any, token_file: Path, tmp_path: Path) -> None:
     """The stage's store and cache are shared by all calls. An artefact of another tenant is refused as one of a foreign store."""
     store = ArtefactStore(tmp_path / "artefacts", by_tenant=True)
     cache = ArrayCache(store, max_bytes=1 << 20)

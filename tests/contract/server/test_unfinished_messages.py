@@ -131,7 +131,8 @@ async def flood(stage: Stage, senders: list[HalfSender], seconds: float) -> int:
     return max(most, stage.resident) - before
 
 
-async def test_half_sent_health_checks_without_a_token_take_no_memory_and_are_ended(stage: Stage) -> None:
+async def test_half_sent_checks_without_token(stage: Stage) -> None:
+    """Half sent health checks without a token take no memory and are ended."""
     async with senders_of(stage, "127.0.0.2") as (sender,):
         calls = {sender.call(CHECK, num_bytes=MESSAGE) for _ in range(40)}
         assert await flood(stage, [sender], 4) < MOST_GROWTH
@@ -139,7 +140,8 @@ async def test_half_sent_health_checks_without_a_token_take_no_memory_and_are_en
 
 
 @pytest.mark.parametrize("stage", [False], indirect=True)
-async def test_half_sent_health_checks_of_a_stage_without_tokens_take_turns_and_are_ended(stage: Stage) -> None:
+async def test_half_sent_checks_take_turns(stage: Stage) -> None:
+    """Half sent health checks of a stage without tokens take turns and are ended."""
     async with senders_of(stage, "127.0.0.2", "127.0.0.3") as senders:
         for sender in senders:
             for _ in range(40):
@@ -157,7 +159,8 @@ async def test_half_sent_health_checks_of_a_stage_without_tokens_take_turns_and_
 
 
 @pytest.mark.parametrize("method", ["Unary", "Stream"])
-async def test_a_thousand_half_sent_calls_without_a_token_take_little_memory_and_are_ended(stage: Stage, method: str) -> None:
+async def test_thousand_half_sent_calls(stage: Stage, method: str) -> None:
+    """A thousand half sent calls without a token take little memory and are ended."""
     async with senders_of(stage, *["127.0.0.2"] * 8) as senders:
         for sender in senders:
             for _ in range(125):
@@ -167,7 +170,8 @@ async def test_a_thousand_half_sent_calls_without_a_token_take_little_memory_and
         assert [len(sender.ended) for sender in senders] == [125] * 8
 
 
-async def test_half_sent_calls_with_a_token_are_ended_and_give_their_memory_back(stage: Stage) -> None:
+async def test_half_sent_calls_with_token(stage: Stage) -> None:
+    """Half sent calls with a token are ended and give their memory back."""
     before = stage.resident
     # As many as run at the same time, and more.
     async with senders_of(stage, "127.0.0.2") as (sender,):
@@ -191,7 +195,8 @@ async def test_half_sent_calls_with_a_token_are_ended_and_give_their_memory_back
                 await asyncio.sleep(0.1)
 
 
-async def test_half_sent_checks_of_the_plain_port_are_ended_in_time_and_probes_are_answered(stage: Stage) -> None:
+async def test_half_sent_plain_port_checks(stage: Stage) -> None:
+    """Half sent checks of the plain port are ended in time and probes are answered."""
     async with senders_of(stage, *["127.0.0.2"] * 4, address=stage.plain) as senders:
         for sender in senders:
             for path in (CHECK, WATCH):
@@ -212,7 +217,8 @@ async def test_half_sent_checks_of_the_plain_port_are_ended_in_time_and_probes_a
         assert time.monotonic() - begun > REQUEST_S
 
 
-async def test_a_thousand_watches_without_a_token_do_not_lock_out_a_client_with_a_token(stage: Stage) -> None:
+async def test_watches_without_token_spare_clients(stage: Stage) -> None:
+    """A thousand watches without a token do not lock out a client with a token."""
     async with senders_of(stage, *(f"127.0.0.{number}" for number in (2, 3, 4, 5) for _ in range(2))) as senders:
         for sender in senders:
             for _ in range(128):

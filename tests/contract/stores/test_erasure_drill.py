@@ -84,9 +84,10 @@ def erase(actors: ActorStore, batches: BatchStore) -> str:
     return actors.erasures.erase_or_ask("ann", [BatchPictures(batches)]).to_json()
 
 
-def test_nothing_of_the_person_is_left_and_the_receipt_says_so(
+def test_erasure_leaves_nothing(
     actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
 ) -> None:
+    """Nothing of the person is left and the receipt says so."""
     own = {ref.sha256 for ref in actors.get("bob").artefacts.values()}
     receipt = verified(erase(actors, batches).encode(), lambda _: installation_key(settings.data_dir).public)
     assert {kind: len(digests) for kind, digests in receipt.document["erased"].items()} == {
@@ -114,9 +115,10 @@ def test_nothing_of_the_person_is_left_and_the_receipt_says_so(
         JobLedger(actors, "ann").begin(job)
 
 
-def test_a_blob_that_does_not_go_makes_the_erasure_fail_and_the_next_one_succeed(
+def test_undeletable_blob_fails_erasure(
     actors: ActorStore, batches: BatchStore, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A blob that does not go makes the erasure fail and the next one succeed."""
     kept = actors.get("ann").artefacts["footage"]
     really = ArtefactStore.delete
 
@@ -133,9 +135,10 @@ def test_a_blob_that_does_not_go_makes_the_erasure_fail_and_the_next_one_succeed
         actors.get("ann")
 
 
-def test_a_copy_in_the_data_folder_and_a_journal_of_another_job_are_told(
+def test_leftover_copies_are_reported(
     actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
 ) -> None:
+    """A copy in the data folder and a journal of another job are reported."""
     copy = settings.data_dir / "forgotten" / "copy.mp4"
     copy.parent.mkdir()
     copy.write_bytes(b"footage of ann")
@@ -149,9 +152,8 @@ def test_a_copy_in_the_data_folder_and_a_journal_of_another_job_are_told(
         erase(actors, batches)
 
 
-def test_files_of_other_jobs_that_are_equal_stay_and_are_named(
-    actors: ActorStore, batches: BatchStore, settings: GatewaySettings, job: Path
-) -> None:
+def test_equal_files_of_other_jobs(actors: ActorStore, batches: BatchStore, settings: GatewaySettings, job: Path) -> None:
+    """Files of other jobs that are equal stay and are named."""
     other = settings.data_dir / "jobs" / "2"
     other.mkdir()
     (other / "faces.bin").write_bytes(b"faces of ann")
@@ -173,7 +175,8 @@ for number in range(40):
 """
 
 
-def test_gateways_that_append_at_the_same_time_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:
+def test_concurrent_gateways_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:
+    """Gateways that append at the same time write one chain."""
     command = [sys.executable, "-c", _APPEND, settings.database_url, str(settings.data_dir)]
     writers = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in ("first", "second", "third")]
     for writer in writers:

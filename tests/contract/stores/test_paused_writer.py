@@ -15,9 +15,8 @@ from gateway.operations.store import LeaseRow, OperationStore
 from services.common.errors import BackendUnavailable
 
 
-def test_a_lease_that_a_paused_gateway_was_renewing_is_taken(
-    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that a paused gateway was renewing is taken."""
     monkeypatch.setattr(postgres, "PAUSED_S", 1)
     paused, other = Database(postgres_url, tmp_path), Database(postgres_url, tmp_path)
     try:

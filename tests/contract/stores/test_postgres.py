@@ -74,7 +74,9 @@ def test_actors_come_in_the_order_of_their_characters(actors: ActorStore, blobs:
     assert [actor.actor_id for actor in actors.list(after="a0", limit=2)] == ["aa", "ab"]
 
 
-def test_an_id_is_used_once_even_by_many_at_once(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+def test_concurrent_ids_are_unique(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """An id is used once even by many at once."""
+
     def attempt(_: int) -> bool:
         try:
             keep(actors, blobs, geometry, "ann")
@@ -100,7 +102,8 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
         assert session.scalars(select(ActorRow)).all() == []
 
 
-def test_work_with_somebody_who_is_not_enrolled_is_refused_by_the_database(actors: ActorStore, tmp_path: Path) -> None:
+def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
+    """The database refuses work with an actor who is not enrolled."""
     with pytest.raises(ActorNotReady):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
@@ -125,7 +128,8 @@ def test_erasing_removes_every_blob_job_and_row(
 
 
 @pytest.mark.parametrize("text", ["\0", "ann\0", "ä" * 100, "operations/\0", "'; DROP TABLE actors; --"])
-def test_a_name_that_no_database_could_hold_is_just_not_there(actors: ActorStore, operations: OperationStore, text: str) -> None:
+def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationStore, text: str) -> None:
+    """A name that no database could hold is just not there."""
     for use in (actors.get, actors.erase):
         with pytest.raises(ActorNotReady):
             use(text)
@@ -135,7 +139,8 @@ def test_a_name_that_no_database_could_hold_is_just_not_there(actors: ActorStore
         operations.get(text)
 
 
-def test_operations_keep_their_order_and_bytes_under_many_writers(operations: OperationStore) -> None:
+def test_concurrent_writers_keep_order(operations: OperationStore) -> None:
+    """Operations keep their order and bytes under many writers."""
     payload = bytes(range(256))
     with ThreadPoolExecutor(6) as threads:
         records = list(threads.map(lambda n: operations.add("dub", payload, actor_id=f"a{n % 3}", output="/ü/film.mp4"), range(30)))
@@ -156,9 +161,8 @@ def test_the_oldest_of_too_many_ended_operations_go(actors: ActorStore) -> None:
     assert [record.name for record in operations.list()] == [record.name for record in records[1:]]
 
 
-def test_a_job_that_another_gateway_ended_or_erased_goes_from_this_disk(
-    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings
-) -> None:
+def test_job_ended_elsewhere_leaves_disk(actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings) -> None:
+    """A job that another gateway ended or erased goes from this disk."""
     jobs = open_jobs_folder(settings.data_dir)
     known, unknown, running = (jobs / f"{number:032x}" for number in range(3))
     for folder in (known, unknown, running):
@@ -174,7 +178,8 @@ def test_a_job_that_another_gateway_ended_or_erased_goes_from_this_disk(
     )
 
 
-def test_what_was_written_is_there_for_the_next_process(settings: GatewaySettings, operations: OperationStore) -> None:
+def test_rows_persist_across_processes(settings: GatewaySettings, operations: OperationStore) -> None:
+    """Rows that were written are there for the next process."""
     name = operations.add("dub", b"request").name
     with ActorStore(settings) as again:
         assert OperationStore(again.database).get(name).request == b"request"
@@ -183,9 +188,8 @@ def test_what_was_written_is_there_for_the_next_process(settings: GatewaySetting
 # PostgreSQL alone
 
 
-def test_the_store_names_its_database_without_user_and_password(
-    postgres_url: str, tmp_path: Path, postgres: PostgresServer
-) -> None:
+def test_store_name_hides_password(postgres_url: str, tmp_path: Path, postgres: PostgresServer) -> None:
+    """The store names its database without user and password."""
     places = {"artefacts_url": str(tmp_path / "artefacts")}
     with ActorStore(GatewaySettings(data_dir=tmp_path / "data", database_url=postgres_url, **places)):
         pass
@@ -197,7 +201,8 @@ def test_the_store_names_its_database_without_user_and_password(
     assert "a-secret" not in said
 
 
-def test_many_processes_that_begin_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
+def test_concurrent_starts_create_tables_once(postgres_url: str, tmp_path: Path) -> None:
+    """Many processes that begin at the same time create the tables once."""
     script = f"""
 from pathlib import Path
 from gateway.database.session import Database
@@ -221,9 +226,8 @@ def test_a_restarted_server_is_not_noticed(postgres: PostgresServer, postgres_ur
     database.close()
 
 
-async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_it_is_back(
-    postgres: PostgresServer, postgres_url: str, tmp_path: Path
-) -> None:
+async def test_end_written_after_server_outage(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    """An operation that ends while the server is away is written when it is back."""
     away, may_end = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -259,9 +263,9 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
     database.close()
 
 
-def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a_gateway_has_it_alone(
-    postgres_url: str, tmp_path: Path
-) -> None:
+def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -> None:
+    """Several gateways share a database and a folder and an erasure without a gateway has it alone."""
+
     def gateway(folder: str) -> GatewayServer:
         return GatewayServer(
             GatewaySettings(
@@ -318,7 +322,8 @@ def test_wrong_log_ins_are_told_without_the_password(postgres: PostgresServer, p
         assert "wrong:" not in caught.value.message
 
 
-def test_a_server_that_is_not_there_is_told_soon(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) -> None:
+    """A server that is not there is reported soon."""
     begin = time.monotonic()
     port = free_port()
     with pytest.raises(BackendUnavailable, match=f"127.0.0.1:{port}") as caught:
@@ -331,7 +336,8 @@ def test_a_server_that_is_not_there_is_told_soon(postgres: PostgresServer, tmp_p
 @pytest.mark.parametrize(
     "url", ["postgres", "mysql://user:hidden-word@host/db", "postgresql+psycopg://user:hidden-word@host:port/db"]
 )
-def test_an_url_of_nothing_that_is_supported_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
+def test_unsupported_url_hides_password(url: str, tmp_path: Path) -> None:
+    """An URL of nothing that is supported is refused without its password."""
     with pytest.raises(InvalidRequest) as caught:
         Database(url, tmp_path)
     assert caught.value.field == "DUBSTAGE_DATABASE_URL"

@@ -62,9 +62,8 @@ def key_of(ref: ArtefactRef) -> str:
     return ref.uri.removeprefix(f"s3://{BUCKET}/")
 
 
-def test_of_many_databases_that_open_a_new_store_at_once_one_becomes_the_owner(
-    store: ArtefactStore, tmp_path: Path, url: str
-) -> None:
+def test_one_database_owns_new_store(store: ArtefactStore, tmp_path: Path, url: str) -> None:
+    """One of many databases that open a new store at the same time becomes its owner."""
     assert store.owner() is None
 
     def opened(number: int) -> str:
@@ -108,9 +107,8 @@ def test_a_server_without_conditions_takes_the_owner_too(aws: Aws, s3: S3Server,
         assert store.owner() == b"first"
 
 
-def test_bytes_files_and_arrays_come_back_by_references_that_name_bucket_and_digest(
-    store: ArtefactStore, s3: S3Server, url: str, tmp_path: Path
-) -> None:
+def test_blobs_return_by_reference(store: ArtefactStore, s3: S3Server, url: str, tmp_path: Path) -> None:
+    """Bytes files and arrays come back by references that name bucket and digest."""
     ref = store.put_bytes(b"mouth")
     assert ref.uri == f"{url}/{ref.sha256[:2]}/{ref.sha256}"
     assert store.get_bytes(ref) == b"mouth"
@@ -134,7 +132,8 @@ def test_what_lies_there_already_is_not_sent_again(store: ArtefactStore, s3: S3S
     assert s3.client.head_object(Bucket=BUCKET, Key=key_of(ref))["LastModified"] == first
 
 
-def test_delete_removes_one_blob_and_tells_whether_there_was_one(store: ArtefactStore, s3: S3Server) -> None:
+def test_delete_reports_whether_blob_existed(store: ArtefactStore, s3: S3Server) -> None:
+    """Delete removes one blob and tells whether there was one."""
     gone, stays = store.put_bytes(b"gone"), store.put_bytes(b"stays")
     assert store.exists(gone)
     assert store.delete(gone)
@@ -147,7 +146,8 @@ def test_delete_removes_one_blob_and_tells_whether_there_was_one(store: Artefact
     assert caught.value.resource == gone.uri
 
 
-def test_the_cache_does_not_serve_what_another_process_erased(store: ArtefactStore, s3: S3Server) -> None:
+def test_cache_drops_erased_blob(store: ArtefactStore, s3: S3Server) -> None:
+    """The cache does not serve what another process erased."""
     cache = ArrayCache(store, max_bytes=2000)
     ref = store.put_arrays({"a": np.zeros(10, np.uint8)})
     cache.get_arrays(ref)
@@ -157,7 +157,8 @@ def test_the_cache_does_not_serve_what_another_process_erased(store: ArtefactSto
 
 
 @pytest.mark.parametrize("damage", [b"moutH", b"mou", b"", b"mouth and more"])
-def test_a_damaged_object_is_refused_and_putting_it_again_repairs_it(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
+def test_damaged_object_refused_and_repaired(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
+    """A damaged object is refused and putting it again repairs it."""
     ref = store.put_bytes(b"mouth")
     s3.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=damage)
     with pytest.raises(ArtefactCorrupt, match=ref.sha256) as caught:
@@ -177,7 +178,8 @@ def test_nothing_outside_of_the_prefix_can_be_named(store: ArtefactStore, s3: S3
                 use(ArtefactRef(uri, ref.sha256, ref.size_bytes))
 
 
-def test_many_threads_and_processes_put_the_same_blob_at_once(store: ArtefactStore, s3: S3Server, url: str) -> None:
+def test_concurrent_put_of_one_blob(store: ArtefactStore, s3: S3Server, url: str) -> None:
+    """Many threads and processes put the same blob at once."""
     data = np.random.default_rng(1).bytes(1 << 20)
     script = f"""
 import numpy as np
@@ -200,7 +202,8 @@ for _ in range(2):
     assert [key for key in s3.all_keys() if key.startswith(url.removeprefix(f"s3://{BUCKET}/"))] == [key_of(ref)]
 
 
-def test_a_bucket_that_is_not_there_is_named_with_what_to_check(s3: S3Server, aws: Aws) -> None:
+def test_missing_bucket_tells_remedy(s3: S3Server, aws: Aws) -> None:
+    """A bucket that is not there is named with what to check."""
     aws(s3.endpoint)
     missing = ArtefactStore("s3://no-such-bucket/artefacts")
     with pytest.raises(StorageRefused, match="s3://no-such-bucket/artefacts") as caught:
@@ -212,7 +215,8 @@ def test_a_bucket_that_is_not_there_is_named_with_what_to_check(s3: S3Server, aw
     assert "no-such-bucket" not in [bucket["Name"] for bucket in s3.client.list_buckets()["Buckets"]]
 
 
-def test_credentials_that_are_wrong_or_may_only_read_are_told_and_never_shown(aws: Aws, url: str) -> None:
+def test_wrong_credentials_never_shown(aws: Aws, url: str) -> None:
+    """Credentials that are wrong or may only read are reported and never shown."""
     # The server begins to check after the requests that make the bucket, the object and the reader.
     with running_s3(INITIAL_NO_AUTH_ACTION_COUNT="5") as guarded:
         sha256 = hashlib.sha256(b"mouth").hexdigest()
@@ -255,7 +259,8 @@ def proxy(s3: S3Server, aws: Aws) -> Iterator[Proxy]:
         found.close()
 
 
-def test_a_server_that_is_away_is_told_and_found_again(proxy: Proxy, url: str) -> None:
+def test_server_outage_and_return(proxy: Proxy, url: str) -> None:
+    """A server that is away is reported and found again."""
     store = ArtefactStore(url)
     ref = store.put_bytes(b"mouth")
     proxy.cut()
@@ -277,7 +282,8 @@ def test_a_connection_that_breaks_once_is_not_noticed(proxy: Proxy, url: str) ->
     assert store.get_bytes(ref) == b"mouth"
 
 
-def test_a_port_where_nothing_listens_is_told_at_once(aws: Aws, url: str) -> None:
+def test_closed_port_reported_at_once(aws: Aws, url: str) -> None:
+    """A port where nothing listens is reported at once."""
     aws(f"http://127.0.0.1:{free_port()}")
     begin = time.monotonic()
     with pytest.raises(BackendUnavailable, match="does not answer"):
@@ -317,7 +323,8 @@ def test_what_the_server_answers_says_who_must_act(aws: Aws, url: str, status: i
     assert all(request.startswith(f"PUT /{BUCKET}/") for request in puts)
 
 
-def test_doctor_tries_the_store_and_tells_where_erased_bytes_would_stay(s3: S3Server, aws: Aws) -> None:
+def test_doctor_tries_the_store(s3: S3Server, aws: Aws) -> None:
+    """Doctor tries the store and tells where erased bytes would stay."""
     aws(s3.endpoint)
     for bucket in ("plain", "versioned"):
         s3.client.create_bucket(Bucket=bucket)

@@ -69,7 +69,8 @@ async def test_no_room_opens_while_the_gateway_ends(tmp_path: Path) -> None:
     await rooms.close()
 
 
-async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_path: Path) -> None:
+async def test_unusable_folder_affects_own_tenant(tmp_path: Path) -> None:
+    """A tenant whose folders cannot be used learns so, and no other tenant does."""
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
     (tmp_path / "data" / "tenants").write_text("no folder")
@@ -85,7 +86,8 @@ async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_
     await closed(rooms)
 
 
-async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_context_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant context that could not start is opened anew by the next call."""
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
     start, failures, started = Tenant.start, [BackendUnavailable("the database is locked")], list[Tenant]()
@@ -105,7 +107,7 @@ async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_p
     await closed(rooms)
 
 
-async def test_a_mistake_in_the_file_of_limits_keeps_no_tenant_out(tmp_path: Path) -> None:
+async def test_damaged_limits_file_locks_nobody(tmp_path: Path) -> None:
     """The limits from before the mistake hold for tenants whose first call comes after the mistake, too."""
     file = tmp_path / "limits.toml"
     file.write_text("[every]\nconcurrent_dubs = 1")
@@ -119,7 +121,8 @@ async def test_a_mistake_in_the_file_of_limits_keeps_no_tenant_out(tmp_path: Pat
     await closed(rooms)
 
 
-async def test_settings_that_became_wrong_are_not_the_callers_mistake(tmp_path: Path) -> None:
+async def test_broken_settings_not_callers_mistake(tmp_path: Path) -> None:
+    """Settings that became wrong are not the caller's mistake."""
     keys = tmp_path / "keys.pem"
     key = Ed25519PrivateKey.generate().public_key()
     keys.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))

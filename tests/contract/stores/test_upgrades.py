@@ -235,7 +235,7 @@ def test_new_tables_are_those_that_the_code_declares(settings: GatewaySettings, 
     assert differences(own) == [], "write a migration for a change of the declarations"
 
 
-def test_new_tables_have_the_columns_of_tables_without_revision(settings: GatewaySettings) -> None:
+def test_new_tables_match_unversioned_tables(settings: GatewaySettings) -> None:
     """Alembic compares no collations, and SQLite's types loosely."""
     former = settings.model_copy(update={"data_dir": settings.data_dir / "former", "tenant": "former"})
     make_former(former)
@@ -255,7 +255,8 @@ def test_the_names_of_migrations_are_their_revisions() -> None:
 
 
 @every_database
-def test_opening_takes_one_query_if_there_is_nothing_to_do(settings: GatewaySettings, tenant: str) -> None:
+def test_opening_takes_one_query(settings: GatewaySettings, tenant: str) -> None:
+    """Opening takes one query if there is nothing to do."""
     own = settings_of(settings, tenant)
     opened(own).close()
     statements: list[str] = []
@@ -289,7 +290,8 @@ print("alembic" in sys.modules)
 
 
 @every_database
-def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: GatewaySettings, tenant: str, tmp_path: Path) -> None:
+def test_later_database_version_refused(settings: GatewaySettings, tenant: str, tmp_path: Path) -> None:
+    """A database of a later version is refused and not changed."""
     own = settings_of(settings, tenant)
     make_former(own)
     opened(own).close()
@@ -305,9 +307,10 @@ def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: Gate
     assert len(differences(own)) == 1, "the index is still missing"
 
 
-def test_a_backup_is_refused_if_a_later_version_has_upgraded_the_tables(
+def test_backup_refused_after_later_upgrade(
     settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
 ) -> None:
+    """A backup is refused if a later version has upgraded the tables."""
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
     with pytest.raises(StorageRefused, match="revision '0999'"):

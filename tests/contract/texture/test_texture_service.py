@@ -119,7 +119,8 @@ async def test_wrong_speech_and_expression_are_named(
     assert field in (refused.value.details() or "")
 
 
-async def test_each_reply_comes_before_the_next_frame_is_sent(stub: TextureServiceAsyncStub) -> None:
+async def test_reply_before_next_frame(stub: TextureServiceAsyncStub) -> None:
+    """Each reply comes before the next frame is sent."""
     bank = (await built(stub, footage(10))).bank
     call = stub.RetrieveWarp()
     await call.write(warp_config_to_proto(bank, WarpMode.TEMPORAL_WARP_NETWORK))
@@ -172,7 +173,8 @@ async def test_wrong_frames_are_refused_by_name(
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_bank_that_is_not_there_is_not_found(stub: TextureServiceAsyncStub) -> None:
+async def test_missing_bank_is_not_found(stub: TextureServiceAsyncStub) -> None:
+    """A bank that is not there is not found."""
     bank = (await built(stub, footage(6))).bank
     bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

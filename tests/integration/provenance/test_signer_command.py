@@ -103,7 +103,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_command_that_does_not_sign_is_told_before_any_work(fault: str, tmp_path: Path) -> None:
+def test_broken_signer_refused_before_work(fault: str, tmp_path: Path) -> None:
+    """A command that does not sign is reported before any work."""
     source, reason = FAULTS[fault]
     chain, _ = chain_for(Ed25519PrivateKey.generate())
     with pytest.raises(
@@ -118,7 +119,8 @@ def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
         open_sealer(settings_of(tmp_path, chain, "/no/such/program --key 1"))
 
 
-def test_a_film_that_the_command_no_longer_signs_is_not_written(carphone: Path, tmp_path: Path) -> None:
+def test_failed_signer_writes_no_video(carphone: Path, tmp_path: Path) -> None:
+    """A video that the command no longer signs is not written."""
     settings, _ = signing(tmp_path, Ed25519PrivateKey.generate())
     sealer = open_sealer(settings)
     command_of(tmp_path, "import sys\nsys.exit('the key was disabled')")
@@ -128,7 +130,8 @@ def test_a_film_that_the_command_no_longer_signs_is_not_written(carphone: Path, 
     assert not list(tmp_path.glob("*film*"))
 
 
-def test_the_wait_for_the_command_does_not_count_as_the_authoritys(carphone: Path, tmp_path: Path) -> None:
+def test_signer_wait_not_authority_timeout(carphone: Path, tmp_path: Path) -> None:
+    """The wait for the command does not count as the authority's."""
     settings, anchor = signing(tmp_path, Ed25519PrivateKey.generate())
     sealer = open_sealer(settings)
     command_of(tmp_path, f"import time\ntime.sleep(5.0)\n{textwrap.dedent(SIGNER)}")

@@ -124,18 +124,16 @@ def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studi
     assert datetime.datetime.fromisoformat(manifest["signature_info"]["time"]) == STAMPED_AT
 
 
-def test_a_film_that_was_changed_is_told_in_spite_of_its_time(
-    carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_changed_time_stamped_video_detected(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+    """A video that was changed is reported in spite of its time."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     flip(film, film.stat().st_size - 100)
     assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
 
 
-def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
-    carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_damaged_manifest_not_authority_error(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+    """Footage with a damaged manifest is not the authority's fault."""
     footage = claim_gigabytes(write_film(tmp_path / "footage.mp4", carphone, studio.sealer))
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
@@ -146,9 +144,10 @@ def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
 
 
 @pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(FILMS), strict=False)))
-def test_an_authority_that_gives_no_time_stamp_is_an_error_that_may_pass(
+def test_missing_time_stamp_is_retryable(
     case: str, suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
 ) -> None:
+    """An authority that gives no time stamp is an error that may pass."""
     answer, reason = WRONG[case]
     film = tmp_path / f"film{suffix}"
     film.write_bytes(b"the film before")
@@ -162,9 +161,9 @@ def test_an_authority_that_gives_no_time_stamp_is_an_error_that_may_pass(
 
 
 @pytest.mark.parametrize("said", ["nothing", "a beginning"])
-def test_an_authority_that_does_not_finish_its_answer_is_given_up(
-    said: str, carphone: Path, studio: Studio, tmp_path: Path
-) -> None:
+def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio: Studio, tmp_path: Path) -> None:
+    """An authority that does not finish its answer is given up."""
+
     def answer(door: Door, request: Request) -> None:
         if said != "nothing":
             door.begin()
@@ -180,7 +179,9 @@ def test_an_authority_that_does_not_finish_its_answer_is_given_up(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_without_end_is_the_fault_of_the_authority(carphone: Path, studio: Studio, tmp_path: Path) -> None:
+def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_path: Path) -> None:
+    """An answer without end is the fault of the authority."""
+
     def answer(door: Door, request: Request) -> None:
         door.begin()
         with suppress(OSError):
@@ -195,7 +196,8 @@ def test_an_answer_without_end_is_the_fault_of_the_authority(carphone: Path, stu
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_certificate_that_has_expired_is_not_the_authoritys_fault(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+def test_expired_certificate_not_authority_error(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+    """A certificate that has expired is not the authority's fault."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(_studio(days=-1).sealer, time_stamp_url=url)
         with pytest.raises(InvalidRequest, match="certificate was not valid"):
@@ -203,9 +205,8 @@ def test_a_certificate_that_has_expired_is_not_the_authoritys_fault(carphone: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_film_stays_valid_after_the_certificate_has_expired_for_who_trusts_the_time(
-    carphone: Path, stamper: Stamper, tmp_path: Path
-) -> None:
+def test_time_stamp_outlives_certificate(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+    """A video stays valid after the certificate has expired if the reader trusts the time stamp."""
     dated, plain = tmp_path / "dated.mkv", tmp_path / "plain.mkv"
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         short = _signed_in_time(carphone, dated, plain, url)

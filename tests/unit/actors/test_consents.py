@@ -55,7 +55,8 @@ def test_each_fault_is_refused_with_its_own_reason(
     assert (caught.value.reason, caught.value.subject) == (found.reason, "ann")
 
 
-def test_without_a_requirement_a_record_of_five_fields_or_none_is_enough(actors: ActorStore, settings: GatewaySettings) -> None:
+def test_plain_record_without_requirement(actors: ActorStore, settings: GatewaySettings) -> None:
+    """Without a requirement, a record of five fields or none is enough."""
     lax = rules(actors, settings)
     lax.check(None, NIGHT, "ann")
     lax.check(record(), NIGHT, "ann")
@@ -79,9 +80,10 @@ OWN_FAULTS = {
 
 @pytest.mark.parametrize("required", ["false", "true", "signed"])
 @pytest.mark.parametrize("fault", sorted(OWN_FAULTS))
-def test_a_record_of_a_request_narrows_the_own_record_and_never_replaces_it(
+def test_request_record_narrows_own(
     fault: str, required: str, actors: ActorStore, settings: GatewaySettings, tmp_path: Path
 ) -> None:
+    """A record of a request narrows the own record and never replaces it."""
     found = rules(actors, settings, require_consent=required, consent_keys=trusted(tmp_path / "keys"))
     valid, faulty = allowed(), signed(record(**of_footage(), **OWN_FAULTS[fault]), STUDIO)
     if fault == "withdrawn":
@@ -97,9 +99,7 @@ def test_a_record_of_a_request_narrows_the_own_record_and_never_replaces_it(
         assert ("a consent record of its own" in caught.value.message) == (own is faulty and given is valid)
 
 
-def test_what_is_required_the_record_of_the_request_has_to_bring(
-    actors: ActorStore, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_request_record_meets_requirement(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
     """An actor who was enrolled before signatures and subjects were required works on with records that have both."""
     strict = rules(actors, settings, require_consent="signed", consent_keys=trusted(tmp_path / "keys"))
     strict.check_enrolled(record(), allowed(), NIGHT, "ann", actor_id="ann")
@@ -129,9 +129,8 @@ def test_keys_change_without_a_restart(actors: ActorStore, settings: GatewaySett
         strict.check(allowed(), NIGHT, "ann")
 
 
-def test_keys_that_are_gone_while_a_gateway_serves_are_no_fault_of_the_caller(
-    actors: ActorStore, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_missing_keys_not_callers_mistake(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
+    """Keys that vanish while a gateway serves are not the caller's fault."""
     strict = rules(actors, settings, require_consent="signed", consent_keys=tmp_path / "absent")
     with pytest.raises(StorageRefused, match=r"DUBSTAGE_CONSENT_KEYS: .*absent cannot be read"):
         strict.check(allowed(), NIGHT, "ann")
@@ -146,9 +145,10 @@ def test_settings_that_can_trust_nobody_are_refused(actors: ActorStore, settings
     rules(actors, settings, require_consent=True).check_settings()
 
 
-def test_a_withdrawal_names_the_actors_and_keeps_its_time(
+def test_withdrawal_names_actors_and_time(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
+    """A withdrawal names the actors and keeps its time."""
     for name, consent in (("ann", record()), ("twin", record()), ("bob", record(subject="Bob")), ("eve", None)):
         actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=consent)
     assert {actor.actor_id: actor.consent_problem for actor in actors.list()} == dict.fromkeys(("ann", "bob", "eve", "twin"), "")
@@ -165,16 +165,16 @@ def test_a_withdrawal_names_the_actors_and_keeps_its_time(
         again.consents.check(record(), NIGHT, "ann")
 
 
-def test_a_person_whose_record_was_withdrawn_meanwhile_is_not_enrolled(
-    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
-) -> None:
+def test_withdrawn_record_stops_enrolment(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """A person whose record was withdrawn meanwhile is not enrolled."""
     actors.consents.withdraw(digest_of(CONSENT))
     with pytest.raises(ConsentWithdrawn):
         actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     assert actors.find("ann") is None
 
 
-def test_a_film_gets_no_name_when_the_consent_was_withdrawn_while_it_was_sealed(actors: ActorStore) -> None:
+def test_withdrawal_during_sealing(actors: ActorStore) -> None:
+    """A video gets no name when the consent was withdrawn while it was sealed."""
     ledger = JobLedger(actors, consents=[CONSENT])
     ledger.confirm()
     actors.consents.withdraw(digest_of(CONSENT))
@@ -182,9 +182,8 @@ def test_a_film_gets_no_name_when_the_consent_was_withdrawn_while_it_was_sealed(
         ledger.confirm()
 
 
-def test_who_withdrew_is_not_dubbed_with_another_record_either(
-    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
-) -> None:
+def test_withdrawn_person_needs_no_record(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """A person who withdrew consent is not dubbed with another record either."""
     own = record(valid_until=in_days(1))
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=own)
     other = record(reference="folder 9")
@@ -196,7 +195,8 @@ def test_who_withdrew_is_not_dubbed_with_another_record_either(
 
 
 @pytest.mark.parametrize("how", ["withdrawn", "expired"])
-async def test_work_that_runs_is_cancelled_when_its_consent_ends(actors: ActorStore, how: str) -> None:
+async def test_consent_end_cancels_work(actors: ActorStore, how: str) -> None:
+    """Work that runs is cancelled when its consent ends."""
     found = record(valid_until=in_days(-1) if how == "expired" else in_days(1))
     begun = asyncio.Event()
     ended: list[str] = []

@@ -98,20 +98,21 @@ def enrol(
     return run
 
 
-async def test_the_footage_of_an_actor_is_kept_for_live_streams(enrol: Enrol, blobs: ArtefactStore, tmp_path: Path) -> None:
+async def test_live_footage_is_kept(enrol: Enrol, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """The footage of an actor is kept for live streams."""
     actor = await enrol(lambda: None)
     assert blobs.get_bytes(actor.artefacts["footage"]) == (tmp_path / "clip.mp4").read_bytes()
     assert actor.artefacts["footage"].sha256 == actor.footage_sha256
 
 
-async def test_an_enrolment_from_footage_of_several_people_warns_of_the_face_that_was_taken(enrol: Enrol) -> None:
+async def test_enrolment_warns_of_several_people(enrol: Enrol) -> None:
+    """An enrolment from footage of several people warns of the face that was taken."""
     actor = await enrol(lambda: None)
     assert any("shows 2 faces, and the largest is taken, face 0" in warning for warning in actor.warnings)
 
 
-async def test_footage_that_changes_while_the_person_is_enrolled_is_refused_and_not_kept(
-    enrol: Enrol, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
-) -> None:
+async def test_changing_footage_refused(enrol: Enrol, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """Footage that changes while the person is enrolled is refused and not kept."""
     footage = tmp_path / "clip.mp4"
 
     def change() -> None:

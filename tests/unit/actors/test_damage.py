@@ -93,7 +93,8 @@ def test_a_damaged_database_is_named_with_the_remedy(file: Path, settings: Gatew
     assert "restore it from a backup" in str(caught.value)
 
 
-def test_a_check_of_the_whole_file_finds_a_page_that_nothing_else_reads(file: Path, settings: GatewaySettings) -> None:
+def test_full_check_finds_damaged_page(file: Path, settings: GatewaySettings) -> None:
+    """A check of the whole file finds a page that nothing else reads."""
     page = page_of(file, "lineage")
     with file.open("r+b") as opened:
         opened.seek((page - 1) * PAGE)
@@ -111,7 +112,8 @@ def test_a_sound_file_passes_the_check(file: Path, settings: GatewaySettings) ->
 
 
 @pytest.mark.parametrize("text", ["{", '{"subject": "Ann"}', "[]", '"words"', "7", '{"subject": 1, "more": 2}', "[" * 5000])
-def test_a_damaged_consent_record_is_told_of_its_actor_alone(file: Path, settings: GatewaySettings, text: str) -> None:
+def test_damaged_consent_affects_own_actor(file: Path, settings: GatewaySettings, text: str) -> None:
+    """A damaged consent record is reported for its actor alone."""
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE actors SET consent = ? WHERE actor_id = 'ann'", (text,))
     connection.close()
@@ -134,9 +136,8 @@ def enrolment(actors: ActorStore, actor_id: str) -> tuple[ArtefactRef, Path]:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_damaged_enrolment_is_told_where_it_is_asked_for_and_hides_no_other_actor(
-    file: Path, settings: GatewaySettings, gone: bool
-) -> None:
+def test_damaged_enrolment_hides_no_other(file: Path, settings: GatewaySettings, gone: bool) -> None:
+    """A damaged enrolment is reported when it is asked for, and hides no other actor."""
     with ActorStore(settings) as opened:
         _, blob = enrolment(opened, "ann")
         blob.unlink() if gone else blob.write_bytes(b"not what it was")
@@ -150,7 +151,8 @@ def test_a_damaged_enrolment_is_told_where_it_is_asked_for_and_hides_no_other_ac
         opened.erase("ann")
 
 
-def test_an_actor_of_an_earlier_version_is_listed_with_its_figures(file: Path, settings: GatewaySettings) -> None:
+def test_earlier_versions_actor_is_listed(file: Path, settings: GatewaySettings) -> None:
+    """An actor of an earlier version is listed with its figures."""
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM enrolments WHERE actor_id = 'ann'")
     connection.close()
@@ -172,9 +174,10 @@ def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: Gateway
         opened.get("ann")
 
 
-def test_a_taken_id_leaves_no_blob_that_nobody_counts(
+def test_taken_id_leaves_no_blob(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
+    """A taken id leaves no blob that is not counted."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     before = on_disk(settings)
     with pytest.raises(DubstageError, match="erase it first"):
@@ -183,7 +186,8 @@ def test_a_taken_id_leaves_no_blob_that_nobody_counts(
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_only_the_owner_reads_what_the_installation_keeps_of_people(tmp_path: Path, umask: int) -> None:
+def test_installation_files_owner_only(tmp_path: Path, umask: int) -> None:
+    """Only the owner reads what the installation keeps of people."""
     settings = GatewaySettings(data_dir=tmp_path / "deep" / "data", artefacts_url=str(tmp_path / "blobs"))
     (tmp_path / "deep").mkdir()
     before = os.umask(umask)
@@ -198,14 +202,16 @@ def test_only_the_owner_reads_what_the_installation_keeps_of_people(tmp_path: Pa
     assert all(mode & 0o077 == 0 for mode in modes.values()), modes
 
 
-def test_a_database_that_all_could_read_is_closed_to_them(file: Path, settings: GatewaySettings) -> None:
+def test_open_database_gets_closed(file: Path, settings: GatewaySettings) -> None:
+    """A database that all users could read is closed to them."""
     file.chmod(0o644)
     with ActorStore(settings) as opened:
         opened.list()
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_data_folder_that_cannot_be_names_the_setting(tmp_path: Path) -> None:
+def test_impossible_data_folder_names_setting(tmp_path: Path) -> None:
+    """A data folder that cannot be names the setting."""
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null"), Path("/proc/nothing")):
         with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR"):

@@ -38,7 +38,8 @@ def test_an_actor_is_read_as_it_was_kept(actors: ActorStore, blobs: ArtefactStor
     assert actors.find("bob") is None
 
 
-def test_actors_are_listed_in_order_behind_a_given_one(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+def test_actors_listed_after_given(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """Actors are listed in order behind a given one."""
     for name in ("cleo", "ann", "bob"):
         actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=None)
     assert [actor.actor_id for actor in actors.list()] == ["ann", "bob", "cleo"]
@@ -60,9 +61,10 @@ def test_an_id_that_is_none_is_refused(name: str) -> None:
         check_actor_id(name)
 
 
-def test_erasing_removes_every_blob_and_job_of_the_person(
+def test_erasure_removes_blobs_and_jobs(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings, tmp_path: Path
 ) -> None:
+    """Erasing removes every blob and job of the person."""
     earlier = blobs.put_bytes(b"a style that was replaced")
     actors.create(
         "ann",
@@ -88,9 +90,10 @@ def test_erasing_removes_every_blob_and_job_of_the_person(
             again()
 
 
-def test_a_blob_that_another_actor_counts_is_kept_until_that_one_goes(
+def test_shared_blob_kept_until_last(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
+    """A blob that another actor counts is kept until that one goes."""
     ann = learned(blobs, "ann", geometry)
     bob = replace(learned(blobs, "bob", geometry), bank=ann.bank)
     actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
@@ -104,9 +107,10 @@ def test_a_blob_that_another_actor_counts_is_kept_until_that_one_goes(
     assert ann.bank.sha256 not in on_disk(settings)
 
 
-def test_what_a_job_made_goes_with_it_unless_an_actor_or_another_job_counts_it(
+def test_job_artefacts_removed_unless_counted(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path
 ) -> None:
+    """Artefacts that a job made go with the job unless an actor or another job counts them."""
     ann = learned(blobs, "ann", geometry)
     actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
     of_ann = ArtefactRef(ann.bank.uri, ann.bank.sha256, ann.bank.size_bytes)
@@ -133,9 +137,10 @@ def elsewhere(settings: GatewaySettings, tmp_path: Path) -> GatewaySettings:
     return settings.model_copy(update={"data_dir": tmp_path / "elsewhere", "database_url": ""})
 
 
-def test_a_second_database_is_refused_by_name_with_the_remedies(
+def test_second_database_refused_with_remedies(
     actors: ActorStore, elsewhere: GatewaySettings, blobs: ArtefactStore, settings: GatewaySettings, geometry: ActorGeometry
 ) -> None:
+    """A second database is refused by name with the remedies."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     before = on_disk(settings)
     for _ in range(2):
@@ -154,9 +159,8 @@ def test_a_second_database_is_refused_by_name_with_the_remedies(
         assert again.database.id == actors.database.id
 
 
-def test_a_store_without_an_owner_is_adopted_with_what_lies_there(
-    blobs: ArtefactStore, settings: GatewaySettings, elsewhere: GatewaySettings
-) -> None:
+def test_unowned_store_is_adopted(blobs: ArtefactStore, settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
+    """A store without an owner is adopted with what lies there."""
     bank = blobs.put_bytes(b"of stages that run without a database, or of an earlier version")
     with ActorStore(settings) as actors:
         owner = owner_of(blobs)
@@ -180,9 +184,8 @@ def test_the_name_of_the_owner_is_no_blob(actors: ActorStore, blobs: ArtefactSto
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"database": 3}', b"\xff\xfe"])
-def test_a_damaged_name_of_the_owner_is_told_with_its_place(
-    blobs: ArtefactStore, settings: GatewaySettings, content: bytes
-) -> None:
+def test_damaged_owner_name_is_reported(blobs: ArtefactStore, settings: GatewaySettings, content: bytes) -> None:
+    """A damaged name of the owner is reported with its place."""
     blobs.set_owner(content)
     with pytest.raises(StorageRefused, match=rf"{blobs.owner_url} is damaged: .* remove that file"):
         ActorStore(settings)
@@ -193,7 +196,8 @@ def test_work_that_counts_no_blobs_needs_no_claim(actors: ActorStore, elsewhere:
         assert other.consents.withdrawn({"6" * 64}) == {}
 
 
-def test_each_tenant_has_a_store_and_an_owner_of_its_own(settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
+def test_tenants_have_own_stores(settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
+    """Each tenant has a store and an owner of its own."""
     with ActorStore(settings) as default, ActorStore(settings_of(settings, "acme"), beside=default) as acme:
         assert acme.database.id != default.database.id
         for places, database in ((settings, default.database), (settings_of(settings, "acme"), acme.database)):
@@ -228,7 +232,8 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 """A process that opens one new store after the other, each at the same moment as another process."""
 
 
-def test_of_two_processes_that_open_a_new_store_at_once_one_becomes_the_owner(tmp_path: Path) -> None:
+def test_one_process_owns_new_store(tmp_path: Path) -> None:
+    """One of two processes that open a new store at the same time becomes its owner."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for number in range(3):
         (tmp_path / str(number)).mkdir()
@@ -250,7 +255,8 @@ def _places(monkeypatch: pytest.MonkeyPatch, home: Path, **variables: Path) -> t
     return load_settings(GatewaySettings).artefacts_url, load_settings(FaceSettings).artefacts_url
 
 
-def test_artefacts_follow_the_data_folder_unless_a_setting_names_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artefacts_follow_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artefacts follow the data folder unless a setting names a store."""
     home, data, store = tmp_path / "home", tmp_path / "data", tmp_path / "store"
     default = str(home / "dubstage" / "artefacts")
     assert _places(monkeypatch, home) == (default, default)
@@ -263,9 +269,8 @@ def test_artefacts_follow_the_data_folder_unless_a_setting_names_a_store(tmp_pat
     assert _places(monkeypatch, home, data_dir=Path("data")) == (own, own)
 
 
-def test_a_data_folder_of_an_earlier_version_keeps_its_artefacts_in_the_home_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_earlier_data_folder_keeps_artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder of an earlier version keeps its artefacts in the home folder."""
     home, data = tmp_path / "home", tmp_path / "data"
     before, own = str(home / "dubstage" / "artefacts"), str(data / "artefacts")
     # An earlier version, with DUBSTAGE_DATA_DIR alone.

@@ -23,9 +23,8 @@ __all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
 OTHER = CONSENT.model_copy(update={"subject": "Bob"})
 
 
-def test_a_dub_with_a_reference_is_recorded_with_the_records_of_both_people(
-    actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry
-) -> None:
+def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """A dub with a reference is recorded with the records of both people."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     request = gateway_pb2.CreateDubRequest(actor_id="ann", reference_consent=consent_message(OTHER)).SerializeToString()
     record = OperationRecord(

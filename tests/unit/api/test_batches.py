@@ -44,9 +44,11 @@ def events(installation: TenantStorage) -> list[str]:
     return [entry["event"] for entry in installation.context.actors.audit.newest(10)]
 
 
-async def test_a_retry_is_recorded_once_the_shots_wait_again(
+async def test_retry_is_recorded_once(
     settings: GatewaySettings, installation: TenantStorage, store: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A retry is recorded once the shots wait again."""
+
     async def away(*_: object, **__: object) -> None:
         raise BackendUnavailable("the database is away")
 

@@ -61,14 +61,17 @@ def test_no_kind_of_error_shows_a_folder(names: ErrorRewriter, tmp_path: Path, l
     assert str(error) == "a.mp4 in DUBSTAGE_DATA_DIR"
 
 
-def test_a_field_of_the_pipeline_gets_its_name_in_the_request(names: ErrorRewriter) -> None:
+def test_pipeline_field_renamed_for_request(names: ErrorRewriter) -> None:
+    """A field of the pipeline gets its name in the request."""
     error = InvalidRequest("x", field="output")
     assert names.rewrite(error) is error
     assert error.field == "output_uri"
     assert names.rewrite(InvalidRequest("x", field="audio"), fields={}).field == "audio"  # type: ignore[attr-defined]
 
 
-async def test_every_method_of_a_servicer_tells_its_errors_so(names: ErrorRewriter, tmp_path: Path) -> None:
+async def test_every_method_reports_errors(names: ErrorRewriter, tmp_path: Path) -> None:
+    """Every method of a servicer tells its errors so."""
+
     class Servicer:
         async def Unary(self, request: Any, context: Any) -> str:
             if request == "fail":

@@ -89,7 +89,8 @@ def folder(tmp_path: Path) -> MediaFolder:
     return MediaFolder(tmp_path)
 
 
-def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolder, tmp_path: Path) -> None:
+def test_paths_absolute_urls_unchanged(folder: MediaFolder, tmp_path: Path) -> None:
+    """Paths become absolute and objects below the URL stay."""
     places = MediaLocations(folder, URL)
     assert places.source("clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.source(f"file://{tmp_path}/clip.mp4", "footage") == str(tmp_path / "clip.mp4")
@@ -144,13 +145,15 @@ def test_urls_that_can_name_no_object_are_refused(folder: MediaFolder, name: str
         assert caught.value.field == "footage"
 
 
-def test_the_manifest_beside_a_film_has_a_key_too(folder: MediaFolder) -> None:
+def test_sidecar_manifest_has_key(folder: MediaFolder) -> None:
+    """The manifest beside a video has a key too."""
     longest = f"{URL}/{'a' * (1024 - len('day/'))}"
     assert MediaLocations(folder, URL).source(longest, "footage") == longest
     with pytest.raises(InvalidRequest, match="1024 bytes at most"):
         MediaLocations(folder, URL).output(longest, "output", new_folder=False)
 
 
-def test_without_a_url_every_url_is_refused_and_the_setting_is_named(folder: MediaFolder) -> None:
+def test_missing_url_setting_is_named(folder: MediaFolder) -> None:
+    """Without a URL, every URL is refused and the setting is named."""
     with pytest.raises(InvalidRequest, match="set DUBSTAGE_MEDIA_URL"):
         MediaLocations(folder, "").source(f"{URL}/a.mov", "footage")

@@ -63,7 +63,8 @@ def test_plucked_chords_are_hardly_ever_taken_for_speech(models: AudioModels) ->
     assert probability.mean() < 0.1
 
 
-def test_speech_after_a_long_silence_is_heard_at_once(models: AudioModels, speech: Float32) -> None:
+def test_speech_after_silence_at_once(models: AudioModels, speech: Float32) -> None:
+    """Speech after a long silence is heard at once."""
     late = np.concatenate([np.zeros(48000, np.float32), speech])
     assert np.mean(speech_probability(models, late)[80:] > 0.5) > 0.7
 

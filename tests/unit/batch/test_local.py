@@ -14,7 +14,8 @@ from services.common.errors import BatchNotFound, StorageFull, Unexpected
 from services.common.server.settings import load_settings
 
 
-async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_missing_batch_leaves_nothing(tmp_path: Path) -> None:
+    """A batch that is not there is refused and leaves nothing."""
     with pytest.raises(BatchNotFound, match="no batch 'night'"):
         await run_local(
             load_settings(GatewaySettings, data_dir=tmp_path / "data"), BatchStore(str(tmp_path / "batches")), "night", workers=1
@@ -22,7 +23,8 @@ async def test_a_batch_that_is_not_there_is_refused_and_leaves_nothing(tmp_path:
     assert not (tmp_path / "batches" / "night").exists()
 
 
-def test_the_settings_of_a_command_reach_its_workers_whole(tmp_path: Path) -> None:
+def test_settings_reach_workers(tmp_path: Path) -> None:
+    """The settings of a command reach its workers whole."""
     settings = load_settings(
         GatewaySettings, data_dir=tmp_path / "data", require_consent=True, compute_threads=3, media_dir=tmp_path
     )

@@ -49,7 +49,8 @@ def test_a_place_is_a_path_or_a_url(place: str, path: str | None) -> None:
     assert is_url(place) is (path is None)
 
 
-def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path: Path) -> None:
+def test_local_file_used_in_place(tmp_path: Path) -> None:
+    """A file of this machine is used where it lies."""
     plate = tmp_path / "plate.mov"
     plate.write_bytes(b"film")
     assert fetched(str(plate), tmp_path / "aside", field="footage", max_bytes=1) == plate
@@ -57,19 +58,22 @@ def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path: Path) -> None:
     assert digest_of(str(tmp_path / "none.mov")) is None
 
 
-def test_a_copy_has_the_ending_of_its_url_unless_that_is_no_ending_of_a_film(site: str, tmp_path: Path) -> None:
+def test_copy_keeps_video_extension(site: str, tmp_path: Path) -> None:
+    """A copy has the file extension of its URL if that is an extension of a video."""
     copy = fetched(f"{site}/plate.mov?signature=x.y", tmp_path, field="footage", max_bytes=1 << 30)
     assert copy.name == "footage.mov"
     assert copy_name("speech", f"s3://bucket/take.{'b' * 300}") == "speech"
 
 
-def test_urls_that_can_name_no_file_are_a_problem_of_the_row() -> None:
+def test_nameless_url_is_row_problem() -> None:
+    """URLs that can name no file are a problem of the row."""
     for place in ("s3://bucket/a\nb.mov", f"s3://bucket/{'a' * 1025}"):
         assert "cannot be used" in input_problem(place)
         assert "cannot be used" in output_problem(place)
 
 
-def test_a_film_of_this_machine_is_written_at_its_place_and_its_folder_is_made(tmp_path: Path) -> None:
+def test_local_video_and_folder_written(tmp_path: Path) -> None:
+    """A video of this machine is written at its place and its folder is made."""
     place = tmp_path / "films" / "day 1" / "a.mp4"
     with delivered(str(place), tmp_path / "aside") as film:
         assert film == place
@@ -96,7 +100,8 @@ def test_problems_of_files_are_told_before_anything_starts(tmp_path: Path) -> No
     assert "at most" in output_problem(f"/{'a' * 300}.mov")
 
 
-def test_footage_of_a_web_server_is_copied_up_to_a_limit(site: str, tmp_path: Path) -> None:
+def test_web_footage_size_limit(site: str, tmp_path: Path) -> None:
+    """Footage of a web server is copied up to a limit."""
     copy = fetched(f"{site}/plate.mov?take=2", tmp_path, field="footage", max_bytes=3_000_000)
     assert (copy.name, copy.stat().st_size) == ("footage.mov", 3_000_000)
     with pytest.raises(InvalidRequest, match=r"larger than 0\.003 GB, the most that is copied"):
@@ -107,7 +112,8 @@ def test_footage_of_a_web_server_is_copied_up_to_a_limit(site: str, tmp_path: Pa
         fetched(f"{site}/none.mov", tmp_path, field="speech", max_bytes=1 << 30)
 
 
-def test_a_full_disk_leaves_no_part_of_a_copy(site: str, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_copy(site: str, tmp_path: Path) -> None:
+    """A full disk leaves no part of a copy."""
     folder = tmp_path / "aside"
     folder.mkdir()
     with files_of_at_most(100_000), pytest.raises(StorageFull, match=r"no space left in .*aside: free some"):
@@ -115,7 +121,8 @@ def test_a_full_disk_leaves_no_part_of_a_copy(site: str, tmp_path: Path) -> None
     assert list(folder.iterdir()) == []
 
 
-def test_a_server_that_does_not_answer_may_answer_later(tmp_path: Path) -> None:
+def test_silent_server_is_retryable(tmp_path: Path) -> None:
+    """A server that does not answer may answer later."""
     with pytest.raises(BackendUnavailable, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
         fetched("http://127.0.0.1:9/a.mov", tmp_path, field="footage", max_bytes=1 << 30)
 

@@ -19,7 +19,8 @@ from gateway.settings import GatewaySettings
 from services.common.server.settings import load_settings
 
 
-def test_pictures_of_an_erased_person_leave_every_batch_and_others_stay(tmp_path: Path) -> None:
+def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
+    """Pictures of an erased person leave every batch and others stay."""
     store = BatchStore(str(tmp_path))
     actors = {"s1": "ann", "s2": "bob", "s3": None, "s4": "ann"}
     for name in ("monday", "tuesday"):
@@ -93,7 +94,8 @@ def never(name: str) -> bool:
     return False
 
 
-def test_batches_expire_when_the_last_shot_ended_long_ago(settings: GatewaySettings, store: BatchStore) -> None:
+def test_batches_expire_after_last_shot(settings: GatewaySettings, store: BatchStore) -> None:
+    """Batches expire when the last shot ended long ago."""
     batch(store, "old", made=50, ended=[49, 40])
     batch(store, "old-and-cancelled", made=50, ended=[49], cancelled=2)
     batch(store, "retried", made=50, ended=[49, 2])
@@ -106,21 +108,24 @@ def test_batches_expire_when_the_last_shot_ended_long_ago(settings: GatewaySetti
     assert expire_batches(settings.model_copy(update={"batch_max_age_days": 0.0}), never) == []
 
 
-def test_a_batch_that_a_gateway_still_looks_at_stays(settings: GatewaySettings, store: BatchStore) -> None:
+def test_batch_under_gateway_stays(settings: GatewaySettings, store: BatchStore) -> None:
+    """A batch that a gateway still looks at stays."""
     for name in ("looked-at", "left"):
         batch(store, name, made=50, ended=[49])
     assert expire_batches(settings, lambda name: name == "looked-at") == ["left"]
     assert store.names() == ["looked-at"]
 
 
-def test_a_batch_whose_films_a_command_looks_at_stays(settings: GatewaySettings, store: BatchStore) -> None:
+def test_batch_under_command_stays(settings: GatewaySettings, store: BatchStore) -> None:
+    """A batch whose videos a command looks at stays."""
     batch(store, "old", made=50, ended=[49])
     with batch_lock(settings, store, "old"):
         assert expire_batches(settings, never) == []
     assert expire_batches(settings, never) == ["old"]
 
 
-def test_the_oldest_batches_go_where_all_are_too_large(settings: GatewaySettings, store: BatchStore) -> None:
+def test_oldest_batches_go_above_limit(settings: GatewaySettings, store: BatchStore) -> None:
+    """The oldest batches go where all are too large."""
     for name, made in (("c", 3), ("a", 2), ("b", 1)):
         batch(store, name, made=made, ended=[made, made], picture_bytes=50_000)
     batch(store, "running", made=4, ended=[None], picture_bytes=50_000)
@@ -147,7 +152,8 @@ def test_a_removal_that_was_cut_is_completed(settings: GatewaySettings, store: B
     assert store.names() == []
 
 
-def test_logs_of_workers_are_as_old_as_batches_at_most(settings: GatewaySettings, store: BatchStore) -> None:
+def test_worker_logs_expire(settings: GatewaySettings, store: BatchStore) -> None:
+    """Logs of workers are as old as batches at most."""
     logs = settings.data_dir / "workers"
     logs.mkdir()
     old, young = logs / "night-0.log", logs / "night-1.log"

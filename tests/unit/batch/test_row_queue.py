@@ -19,7 +19,8 @@ async def test_without_rows_there_is_nothing_to_draw() -> None:
     assert await RowQueue([]).next() is None
 
 
-async def test_a_worker_without_a_row_waits_for_a_row_that_another_one_gives_back() -> None:
+async def test_idle_worker_takes_returned_row() -> None:
+    """A worker without a row waits for a row that another worker gives back."""
     queue = RowQueue([0])
     assert await queue.next() == 0
     other = asyncio.create_task(queue.next())
@@ -32,7 +33,8 @@ async def test_a_worker_without_a_row_waits_for_a_row_that_another_one_gives_bac
     assert await third is None
 
 
-async def test_a_row_that_failed_rests_and_others_come_first() -> None:
+async def test_failed_row_goes_last() -> None:
+    """A row that failed rests and others come first."""
     queue = RowQueue([0, 1])
     assert await queue.next() == 0
     began = time.monotonic()
@@ -42,7 +44,8 @@ async def test_a_row_that_failed_rests_and_others_come_first() -> None:
     assert time.monotonic() - began >= 0.19
 
 
-async def test_others_do_not_wait_for_a_row_that_rests() -> None:
+async def test_resting_row_blocks_nobody() -> None:
+    """Others do not wait for a row that rests."""
     queue = RowQueue([0, 1])
     assert await queue.next() == 0
     await queue.ended(0, again_in_s=3600.0)

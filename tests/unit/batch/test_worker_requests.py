@@ -106,9 +106,10 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
         ({"consent": "/no/such.json"}, InvalidRequest, "/no/such.json"),
     ],
 )
-async def test_what_a_dub_refuses_a_shot_is_refused_for(
+async def test_shot_refused_as_dub(
     more: dict[str, Any], error: type[Exception], said: str, bench: WorkerContext, carphone: Path, tmp_path: Path
 ) -> None:
+    """A shot is refused for the same reasons as a dub."""
     with pytest.raises(error, match=said):
         await request_of(bench, shot(carphone, tmp_path, **more))
 
@@ -127,7 +128,8 @@ async def test_a_film_never_replaces_an_input(
     assert path.read_bytes() == before
 
 
-async def test_where_consent_is_required_a_shot_needs_a_record(carphone: Path, tmp_path: Path, consent: Path) -> None:
+async def test_required_consent_for_shots(carphone: Path, tmp_path: Path, consent: Path) -> None:
+    """If consent is required, a shot needs a record."""
     async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
         with pytest.raises(ConsentMissing):
             await request_of(strict, shot(carphone, tmp_path))
@@ -137,7 +139,8 @@ async def test_where_consent_is_required_a_shot_needs_a_record(carphone: Path, t
         assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
 
 
-async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(bench: WorkerContext, tmp_path: Path) -> None:
+async def test_dead_workers_copies_removed(bench: WorkerContext, tmp_path: Path) -> None:
+    """Copies of dead workers are removed and those of living ones stay."""
     left = tmp_path / "data" / "fetched" / "1-dead"
     left.mkdir(parents=True)
     (left / "footage.mp4").write_bytes(b"x")
@@ -151,9 +154,7 @@ async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(
     assert not mine.exists()
 
 
-async def test_what_a_dead_worker_left_is_removed_under_its_lock(
-    bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_leftovers_removed_under_lock(bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that begins at this moment has made its folder, and not yet locked it: it notices, and makes another."""
     left, locked = tmp_path / "data" / "fetched" / "1-dead", list[bool]()
     left.mkdir(parents=True)
@@ -171,7 +172,8 @@ async def test_what_a_dead_worker_left_is_removed_under_its_lock(
 
 
 @pytest.mark.parametrize("fault", sorted(faults()))
-async def test_a_worker_refuses_each_faulty_record_with_its_own_reason(fault: str, carphone: Path, tmp_path: Path) -> None:
+async def test_worker_refuses_faulty_records(fault: str, carphone: Path, tmp_path: Path) -> None:
+    """A worker refuses each faulty record with its own reason."""
     found, strict = faults()[fault], {"require_consent": "signed", "consent_keys": trusted(tmp_path / "keys")}
     paths = {name: tmp_path / f"{name}.json" for name in ("allowed", "faulty")}
     named = {"project": "night", "language": "de"}

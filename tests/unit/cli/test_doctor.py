@@ -32,9 +32,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 @pytest.mark.parametrize("stage", NETWORK_STAGES)
-def test_the_networks_of_a_folder_of_the_users_own_are_listed_with_their_digests(
-    own_folder: Callable[[str], Path], stage: str
-) -> None:
+def test_own_networks_listed_with_digests(own_folder: Callable[[str], Path], stage: str) -> None:
+    """The networks of a folder of the user's own are listed with their digests."""
     folder = own_folder(stage)
     first, *networks = network_rows(stage)
     assert first == (f"{stage} networks", str(folder))
@@ -43,7 +42,8 @@ def test_the_networks_of_a_folder_of_the_users_own_are_listed_with_their_digests
     }
 
 
-def test_the_card_of_a_network_is_shown_beside_it_and_other_cards_below(own_folder: Callable[[str], Path]) -> None:
+def test_model_cards_are_shown(own_folder: Callable[[str], Path]) -> None:
+    """The card of a network is shown beside it and other cards below."""
     folder = own_folder("audio")
     (folder / "ppg.card.md").write_text("# ppg")
     (folder / "both.card.md").write_text("# both")
@@ -125,9 +125,10 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
         ("render", "ugc.int8.onnx", _one_bit),
     ],
 )
-def test_a_stage_does_not_start_with_a_missing_or_damaged_file(
+def test_missing_network_prevents_start(
     own_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, stage: str, file: str, damage: Callable[[Path], None]
 ) -> None:
+    """A stage does not start with a missing or damaged file."""
     monkeypatch.setenv("DUBSTAGE_BACKEND", "onnxruntime")
     monkeypatch.setenv("DUBSTAGE_PRECISION", "int8")
     path = own_folder(stage) / file

@@ -38,7 +38,8 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
     assert "DUBSTAGE_RENDER_PORT" in caught.value.message
 
 
-def test_a_host_that_is_no_address_of_this_machine_is_refused_with_its_setting() -> None:
+def test_foreign_host_names_setting() -> None:
+    """A host that is no address of this machine is refused with its setting."""
     for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
         with pytest.raises(InvalidRequest, match="set DUBSTAGE_HOST to an address of this machine") as caught:
             check_ports(host, {"audio": 50051})
@@ -50,9 +51,10 @@ def test_a_host_that_is_no_address_of_this_machine_is_refused_with_its_setting()
     [("DUBSTAGE_PORT", "x"), ("DUBSTAGE_PORT", "70000"), ("DUBSTAGE_MAX_QUEUED_RPCS", "-1"), ("DUBSTAGE_TLS_KEY_FILE", "/no/file")],
 )
 @pytest.mark.parametrize("server", ["audio", "render", "gateway"])
-def test_a_wrong_setting_of_a_server_is_answered_with_one_line(
+def test_wrong_setting_in_one_line(
     server: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A wrong setting of a server is answered with one line."""
     monkeypatch.setenv(variable, value)
     assert run(["serve", server]) == 10
     printed = capsys.readouterr().err
@@ -61,9 +63,8 @@ def test_a_wrong_setting_of_a_server_is_answered_with_one_line(
     assert len(printed.splitlines()) == 1
 
 
-def test_a_taken_port_of_one_server_is_refused_before_the_server_starts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_taken_port_refused_before_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A taken port of one server is refused before the server starts."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -22,7 +22,8 @@ def test_every_leaf_says_what_a_caller_must_know(leaf: type[errors.DubstageError
     assert not leaf.__subclasses__()
 
 
-def test_reasons_are_unique_and_the_leaves_are_all_classes_that_are_raised() -> None:
+def test_reasons_unique_and_leaves_raised() -> None:
+    """Reasons are unique and the leaves are all classes that are raised."""
     reasons = [leaf.reason for leaf in errors.leaves()]
     assert len(set(reasons)) == len(reasons)
     classes = [
@@ -52,7 +53,8 @@ def test_a_status_of_another_domain_is_not_ours() -> None:
     assert from_status(status) is None
 
 
-def test_an_exception_outside_of_the_tree_becomes_opaque_and_keeps_its_cause() -> None:
+def test_foreign_exception_becomes_opaque() -> None:
+    """An exception outside of the tree becomes opaque and keeps its cause."""
     cause = RuntimeError("inside")
     error = domain_error(cause)
     assert isinstance(error, errors.Unexpected)
@@ -61,7 +63,8 @@ def test_an_exception_outside_of_the_tree_becomes_opaque_and_keeps_its_cause() -
     assert error.error_id != opaque(cause).error_id
 
 
-def test_what_is_logged_of_an_unexpected_error_leads_from_its_id_to_its_cause() -> None:
+def test_log_links_id_to_cause() -> None:
+    """The log of an unexpected error leads from its id to its cause."""
     cause = RuntimeError("inside")
     error = opaque(cause)
     fields = log_fields(error)

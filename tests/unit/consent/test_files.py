@@ -22,7 +22,8 @@ def write(tmp_path: Path, content: str) -> Path:
     return path
 
 
-def test_a_whole_record_is_read_and_told_in_one_line(tmp_path: Path) -> None:
+def test_whole_record_in_one_line(tmp_path: Path) -> None:
+    """A whole record is read and shown in one line."""
     consent = read_consent(write(tmp_path, json.dumps(RECORD)))
     assert consent_line(consent) == "consent of Ada, granted by Ada on 2026-05-01 for demo films (file 7)"
 
@@ -61,7 +62,8 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str, says:
         (json.dumps({**RECORD, "subject": ["Ada"]}), "subject: "),
     ],
 )
-def test_files_that_mean_harm_are_refused_by_what_is_wrong(tmp_path: Path, content: str, says: str) -> None:
+def test_hostile_files_refused(tmp_path: Path, content: str, says: str) -> None:
+    """Files that mean harm are refused by what is wrong."""
     with pytest.raises(InvalidRequest, match=says):
         read_consent(write(tmp_path, content))
 
@@ -69,12 +71,14 @@ def test_files_that_mean_harm_are_refused_by_what_is_wrong(tmp_path: Path, conte
 @pytest.mark.parametrize(
     "date", ["0000-01-01", "0001-01-01", "1899-12-31", "9999-12-31", "2026-02-30", "20260501", "today", "", 0, 1e300, None, True]
 )
-def test_a_day_on_which_nobody_can_have_agreed_is_refused(tmp_path: Path, date: object) -> None:
+def test_impossible_day_refused(tmp_path: Path, date: object) -> None:
+    """A day on which no one can have agreed is refused."""
     with pytest.raises(InvalidRequest, match=r"consent\.json: date: "):
         read_consent(write(tmp_path, json.dumps({**RECORD, "date": date})))
 
 
-def test_tomorrow_is_today_somewhere_and_the_day_after_is_not(tmp_path: Path) -> None:
+def test_tomorrow_allowed_day_after_not(tmp_path: Path) -> None:
+    """Tomorrow is today somewhere and the day after is not."""
     today = datetime.datetime.now(datetime.UTC).date()
     day = datetime.timedelta(days=1)
     assert read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today)}))).date == today
@@ -90,7 +94,8 @@ def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "long"])
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+def test_irregular_file_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """A path that is no regular file is refused without waiting."""
     path = {"device": Path("/dev/zero"), "folder": tmp_path, "long": tmp_path / ("x" * 300)}.get(kind, tmp_path / kind)
     if kind == "pipe":
         os.mkfifo(path)
@@ -125,7 +130,8 @@ def test_a_wrong_field_of_a_signature_is_named(tmp_path: Path) -> None:
     assert caught.value.field == "consent.signature.algorithm"
 
 
-def test_a_written_record_is_read_again_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+def test_written_record_owner_only(tmp_path: Path) -> None:
+    """A written record is read again and only its owner may read it."""
     consent = read_consent(write(tmp_path, json.dumps({**RECORD, "projects": ["night"], "languages": ["de"]})))
     path = tmp_path / "written.json"
     write_new_consent(path, consent)

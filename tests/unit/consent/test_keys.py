@@ -26,13 +26,15 @@ from tests.unit.consent.records import RECORD, STRANGER, STUDIO, private_pem, pu
 KEYS = {key_id(STUDIO.public_key()): STUDIO.public_key()}
 
 
-def test_a_signed_record_is_accepted_and_a_second_signature_is_the_same() -> None:
+def test_signature_is_deterministic() -> None:
+    """A signed record is accepted and a second signature is the same."""
     found = signed(record(), STUDIO)
     check_signature(found, KEYS, "ann")
     assert signed(signed(record(), STRANGER), STUDIO) == found
 
 
-def test_a_record_of_another_key_is_told_from_an_altered_record() -> None:
+def test_other_key_differs_from_alteration() -> None:
+    """A record with another key differs from an altered record."""
     stranger = signed(record(), STRANGER)
     with pytest.raises(ConsentSignerUnknown, match=key_id(STRANGER.public_key())) as unknown:
         check_signature(stranger, KEYS, "ann")
@@ -44,7 +46,8 @@ def test_a_record_of_another_key_is_told_from_an_altered_record() -> None:
         check_signature(stranger.model_copy(update={"signature": claimed}), KEYS, "ann")
 
 
-def test_no_byte_of_a_signed_file_can_be_altered(tmp_path: Path) -> None:
+def test_altered_byte_breaks_signature(tmp_path: Path) -> None:
+    """No byte of a signed file can be altered."""
     whole = signed(record(projects=["night"], valid_until="2027-01-31T18:00:00Z"), STUDIO)
     content = json.dumps(whole.fields()).encode()
     path = tmp_path / "altered.json"
@@ -65,7 +68,8 @@ def test_no_byte_of_a_signed_file_can_be_altered(tmp_path: Path) -> None:
     assert all(canonical_form(found) == canonical_form(whole) for found in accepted)
 
 
-def test_a_signature_of_the_same_text_in_another_context_is_none() -> None:
+def test_signature_bound_to_context() -> None:
+    """A signature of the same text in another context is none."""
     bare = base64.b64encode(STUDIO.sign(canonical_form(record()).partition(b"\n")[2])).decode()
     signature = {"algorithm": "Ed25519", "key": next(iter(KEYS)), "value": bare}
     with pytest.raises(ConsentAltered):
@@ -83,7 +87,8 @@ def test_openssl_checks_what_dubstage_signs(tmp_path: Path) -> None:
     assert b"Verified Successfully" in subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
 
 
-def test_keys_come_from_a_file_with_several_or_from_a_folder_as_kubernetes_mounts_it(tmp_path: Path) -> None:
+def test_keys_from_file_or_folder(tmp_path: Path) -> None:
+    """Keys come from a file with several or from a folder as Kubernetes mounts it."""
     both = tmp_path / "both.pem"
     both.write_bytes(b"# the studio, and a partner\n" + public_pem(STUDIO, STRANGER))
     assert set(read_keys(both)) == {key_id(STUDIO.public_key()), key_id(STRANGER.public_key())}
@@ -129,7 +134,8 @@ def test_a_place_without_keys_is_refused(tmp_path: Path) -> None:
         read_keys(tmp_path / "keys")
 
 
-def test_a_private_key_is_read_from_pem_and_nothing_else_is(tmp_path: Path) -> None:
+def test_private_key_only_pem(tmp_path: Path) -> None:
+    """A private key is read from PEM and nothing else is."""
     path = tmp_path / "key.pem"
     path.write_bytes(private_pem(STUDIO))
     assert key_id(read_private_key(path).public_key()) == key_id(STUDIO.public_key())

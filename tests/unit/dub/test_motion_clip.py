@@ -65,7 +65,7 @@ def test_five_minutes_of_usable_frames_are_enough(tmp_path: Path) -> None:
     assert rows == list(range(300))
 
 
-def test_frames_far_from_the_first_count_only_for_ten_seconds(tmp_path: Path) -> None:
+def test_far_frames_count_ten_seconds(tmp_path: Path) -> None:
     """One message holds the motion of all of the enrolment, with its gaps."""
     usable = [common_pb2.FRAME_REASON_DUBBED] * 100
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
@@ -77,7 +77,8 @@ def test_frames_far_from_the_first_count_only_for_ten_seconds(tmp_path: Path) ->
     assert 200 < len(far) <= 251
 
 
-def test_the_motion_of_long_footage_is_read_without_its_pictures(tmp_path: Path) -> None:
+def test_long_motion_without_pictures(tmp_path: Path) -> None:
+    """The motion of long footage is read without its pictures."""
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 600)
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(made)
@@ -87,14 +88,16 @@ def test_the_motion_of_long_footage_is_read_without_its_pictures(tmp_path: Path)
     np.testing.assert_array_equal(records["mouth"], made["mouth"][5:])
 
 
-def test_too_few_usable_frames_are_an_error_that_says_how_many(tmp_path: Path) -> None:
+def test_too_few_frames_counted(tmp_path: Path) -> None:
+    """Too few usable frames are an error that says how many."""
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 5))
         with pytest.raises(NoUsableFootage, match="only 5 frames"):
             enrolment_rows(faces, np.arange(5), np.arange(5) / 25.0)
 
 
-def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> None:
+def test_50_fps_to_motion_grid() -> None:
+    """Footage at fifty frames a second is brought to the motion grid."""
     records = moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21))
     clip = on_motion_grid(records, np.arange(21) / 50.0, 0.0)
     assert len(clip.mouth) == 11
@@ -102,7 +105,8 @@ def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> Non
     assert clip.usable.all()
 
 
-def test_landmarks_of_the_upper_face_are_in_head_space_on_the_same_frames() -> None:
+def test_upper_landmarks_in_head_space() -> None:
+    """Landmarks of the upper face are in head space on the same frames."""
     clip = on_motion_grid(moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21)), np.arange(21) / 50.0, 0.0)
     assert clip.upper is not None
     assert clip.upper.shape == (11, NUM_UPPER, 3)
@@ -124,7 +128,8 @@ def test_frames_outside_the_wanted_part_are_not_used(tmp_path: Path) -> None:
     assert rows == list(range(40, 100))
 
 
-def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_stage() -> None:
+def test_longest_enrolment_fits_message() -> None:
+    """The longest span of an enrolment fits into one message to the motion stage."""
     count = 25 * ENROLMENT_SPAN_S
     features = {"mel": (4, 80), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
     request = motion.personalize.request(
@@ -138,7 +143,8 @@ def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_st
     assert request.ByteSize() <= load_settings(GatewaySettings).client_config("motion").max_message_bytes
 
 
-def test_seconds_that_lie_far_apart_are_brought_together_with_their_surroundings(tmp_path: Path) -> None:
+def test_distant_seconds_with_surroundings(tmp_path: Path) -> None:
+    """Seconds that lie far apart are brought together with their surroundings."""
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
     made["frame"][125:] += 100_000
     seconds = np.arange(made["frame"][-1] + 1) / 25.0
@@ -152,7 +158,8 @@ def test_seconds_that_lie_far_apart_are_brought_together_with_their_surroundings
     np.testing.assert_allclose(clip.mouth[clip.usable], np.delete(made["mouth"], 125, axis=0), atol=1e-3)
 
 
-def test_a_clip_that_one_message_holds_keeps_all_frames(tmp_path: Path) -> None:
+def test_short_clip_keeps_all_frames(tmp_path: Path) -> None:
+    """A clip that one message holds keeps all frames."""
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
     made["frame"] += 50
     made["frame"][125:] += 25 * (ENROLMENT_SPAN_S - 10)
@@ -173,7 +180,8 @@ def test_a_confident_lag_is_applied(confidence: float, num_frames: int) -> None:
 
 
 @pytest.mark.parametrize(("confidence", "num_frames", "least"), [(0.24, 7500, "0.25"), (0.38, 60, "0.39"), (0.5, 30, "0.55")])
-def test_the_shorter_the_clip_the_more_confidence_a_lag_needs(confidence: float, num_frames: int, least: str) -> None:
+def test_short_clip_lag_needs_confidence(confidence: float, num_frames: int, least: str) -> None:
+    """The shorter the clip the more confidence a lag needs."""
     found = credible_lag(lag(-3, confidence, num_frames), {})
     assert found.frames is None
     assert found.confidence == confidence
@@ -183,22 +191,26 @@ def test_the_shorter_the_clip_the_more_confidence_a_lag_needs(confidence: float,
     )
 
 
-def test_a_lag_at_the_end_of_the_search_is_not_applied() -> None:
+def test_border_lag_not_applied() -> None:
+    """A lag at the end of the search is not applied."""
     assert "larger lags were not searched" in credible_lag(lag(15, 0.5, at_end=True), {}).doubt
 
 
-def test_the_voice_belongs_to_the_face_that_it_fits_better_on_the_shared_frames() -> None:
+def test_voice_belongs_to_better_face() -> None:
+    """The voice belongs to the face that it fits better on the shared frames."""
     listener, speaker = lag(-14, 0.3, 120), lag(1, 0.5, 120)
     assert credible_lag(listener, {4: speaker}).doubt.startswith("the mouth of face 4 fits the sound better")
     assert credible_lag(speaker, {0: listener}) is speaker
 
 
-def test_a_few_frames_with_an_interviewer_do_not_outweigh_minutes_of_the_persons_own_speech() -> None:
+def test_interviewer_frames_do_not_outweigh() -> None:
+    """A few frames with an interviewer do not outweigh minutes of the person's own speech."""
     own, interviewer = lag(1, 0.35, 7500), lag(0, 0.5, 250)
     assert credible_lag(own, {2: interviewer}) is own
 
 
-def test_a_lag_that_cannot_be_measured_raises_no_doubt() -> None:
+def test_unmeasurable_lag_no_warning() -> None:
+    """A lag that cannot be measured raises no doubt."""
     assert credible_lag(SoundLag(), {4: lag(1, 0.5)}) == SoundLag()
 
 
@@ -224,7 +236,8 @@ def test_a_bank_grows_with_the_footage(tmp_path: Path) -> None:
     assert half == BankRows(list(range(750)), MOST_FRAMES)
 
 
-def test_of_longer_footage_stretches_with_the_most_different_mouths_are_taken(tmp_path: Path) -> None:
+def test_longer_footage_most_different_mouths(tmp_path: Path) -> None:
+    """The spans with the most different mouths of longer footage are taken."""
     long = chosen(tmp_path, 1200, 25.0)
     assert MOST_FRAMES - STRETCH_FRAMES <= len(long.rows) <= MOST_FRAMES
     assert 400 in long.rows

@@ -14,7 +14,8 @@ from services.common.store.artefacts import ArtefactRef, ArtefactStore
 STEPS = 150
 
 
-def test_all_steps_of_a_long_job_are_deleted_and_the_artefact_whose_entry_is_missing(tmp_path: Path) -> None:
+def test_all_steps_and_artefacts_deleted(tmp_path: Path) -> None:
+    """All steps of a long job are deleted and the artefact whose entry is missing."""
     store, ledger, made = ArtefactStore(tmp_path / "store"), OwnBlobs(), list[ArtefactRef]()
     folder = tmp_path / "job"
 

@@ -65,9 +65,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
     [inspect_video, inspect_sound, inspect_tags, read, lambda film: signed(film.parent)],
     ids=["film", "sound", "tags", "manifest", "signature"],
 )
-def test_a_process_for_files_of_strangers_gets_no_secret(
+def test_untrusted_child_gets_no_secret(
     environment: Callable[[Callable[[Path], object]], dict[str, str]], start: Callable[[Path], object]
 ) -> None:
+    """A process that reads files of strangers gets no secret."""
     found = environment(start)
     assert [name for name, value in found.items() if "secret" in value] == []
     assert SECRETS.keys().isdisjoint(found)
@@ -75,8 +76,9 @@ def test_a_process_for_files_of_strangers_gets_no_secret(
     assert sys.path[-1] in found["PYTHONPATH"].split(":")
 
 
-def test_a_process_that_asks_a_time_stamp_authority_knows_the_proxy_besides(
+def test_time_stamp_child_knows_proxy(
     environment: Callable[[Callable[[Path], object]], dict[str, str]],
 ) -> None:
+    """A process that asks a time stamp authority knows the proxy besides."""
     found = environment(lambda film: signed(film.parent, "http://authority.test"))
     assert {name for name, value in found.items() if "secret" in value} == {"HTTPS_PROXY"}

@@ -46,7 +46,8 @@ def record(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_renderer_decides_whether_a_method_takes_a_reference(picture: Path) -> None:
+def test_renderer_decides_on_reference(picture: Path) -> None:
+    """The renderer decides whether a method takes a reference."""
     for motion in METHODS:
         check_reference(method_named(combined(motion, renderer=TAKES)), picture)
         check_reference(method_named(combined(motion, renderer=TAKES_NONE)), None)
@@ -85,9 +86,10 @@ def test_the_command_line_refuses_in_one_line(
     assert "Traceback" not in printed.err
 
 
-def test_where_consent_is_required_the_person_in_the_reference_needs_a_record_too(
+def test_reference_person_needs_record(
     picture: Path, record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """If consent is required, the person in the reference needs a record too."""
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "true")
     command = ["dub", str(FILM), "--audio", str(SPEECH), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
     assert run([*command, "--reference", str(picture), "--consent", str(record)]) == 11

@@ -74,7 +74,8 @@ def test_jobs_are_listed_with_what_they_wrote_down(jobs: Path, blobs: ArtefactSt
     assert 2.9 * DAY_S < time.time() - older.last_used < 3.1 * DAY_S
 
 
-def test_a_folder_of_an_earlier_version_or_with_damaged_notes_is_listed_too(jobs: Path) -> None:
+def test_damaged_folder_is_listed(jobs: Path) -> None:
+    """A folder of an earlier version or with damaged notes is listed too."""
     folder = jobs / f"{5:032x}"
     (folder / "journal").mkdir(parents=True)
     (folder / "job.json").write_text("{")
@@ -83,7 +84,8 @@ def test_a_folder_of_an_earlier_version_or_with_damaged_notes_is_listed_too(jobs
     assert (dict(job.facts), job.steps) == ({}, ())
 
 
-def test_a_job_is_found_by_the_beginning_of_its_key(jobs: Path, blobs: ArtefactStore) -> None:
+def test_job_found_by_key_prefix(jobs: Path, blobs: ArtefactStore) -> None:
+    """A job is found by the beginning of its key."""
     interrupted(jobs, 0xA << 124, blobs)
     interrupted(jobs, 0xAB << 120, blobs)
     assert find_job(jobs, "ab").key.startswith("ab0")
@@ -92,9 +94,8 @@ def test_a_job_is_found_by_the_beginning_of_its_key(jobs: Path, blobs: ArtefactS
             find_job(jobs, key)
 
 
-def test_looking_at_a_job_that_has_just_ended_does_not_bring_its_folder_back(
-    jobs: Path, blobs: ArtefactStore, actors: ActorStore
-) -> None:
+def test_look_does_not_recreate_folder(jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    """Looking at a job that has just ended does not bring its folder back."""
     folder = jobs / f"{4:032x}"
     with pytest.raises(FileNotFoundError):
         lock_folder(folder, make=False)
@@ -106,13 +107,15 @@ def test_where_no_job_ever_ran_there_is_none(tmp_path: Path) -> None:
     assert list_jobs(tmp_path / "nothing") == []
 
 
-def test_a_data_folder_that_is_a_file_is_named_with_the_setting(tmp_path: Path) -> None:
+def test_file_as_data_folder(tmp_path: Path) -> None:
+    """A data folder that is a file is named with the setting."""
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageRefused, match=r"the data folder .*/file cannot be used: Not a directory: set DUBSTAGE_DATA_DIR"):
         list_jobs(tmp_path / "file" / "jobs")
 
 
-def test_a_data_folder_with_a_name_that_is_too_long_is_named_with_the_setting(tmp_path: Path) -> None:
+def test_too_long_data_folder_name(tmp_path: Path) -> None:
+    """A data folder with a name that is too long is named with the setting."""
     with pytest.raises(StorageRefused, match="File name too long: set DUBSTAGE_DATA_DIR"):
         open_jobs_folder(tmp_path / ("x" * 300))
 
@@ -157,9 +160,8 @@ def test_a_running_job_stays(jobs: Path, blobs: ArtefactStore, actors: ActorStor
     assert not is_running(folder)
 
 
-def test_a_blob_of_another_store_does_not_keep_a_job_from_being_removed(
-    jobs: Path, blobs: ArtefactStore, actors: ActorStore, tmp_path: Path
-) -> None:
+def test_other_store_blob_keeps_nothing(jobs: Path, blobs: ArtefactStore, actors: ActorStore, tmp_path: Path) -> None:
+    """A blob of another store does not keep a job from being removed."""
     folder = interrupted(jobs, 1, ArtefactStore(tmp_path / "elsewhere"))
     ((_, freed),) = remove_jobs(list_jobs(jobs), actors, blobs)
     assert freed is not None
@@ -184,9 +186,8 @@ def test_jobs_are_chosen_by_age_and_size(jobs: Path, blobs: ArtefactStore) -> No
     assert keys(over_total(found, 0)) == [1, 2, 3]
 
 
-def test_old_jobs_expire_and_the_oldest_go_where_all_are_too_large(
-    settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
-) -> None:
+def test_old_and_excess_jobs_expire(settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    """Old jobs expire and the oldest go where all are too large."""
     for number, days in ((1, 40), (2, 10), (3, 1)):
         interrupted(jobs, number, blobs, days=days, record_bytes=50_000)
     assert expire(settings, actors, blobs, jobs).folder_bytes > 50_000
@@ -214,9 +215,10 @@ def _damaged_digest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "left"), [(_unreadable, [1]), (_without_a_lock, [1]), (_damaged_digest, [])])
-def test_a_job_that_cannot_be_used_keeps_no_other_job(
+def test_unusable_job_keeps_no_other(
     spoil: Callable[[Path], None], left: list[int], settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
 ) -> None:
+    """A job that cannot be used keeps no other job."""
     spoiled, _ = (interrupted(jobs, number, blobs, days=40) for number in (1, 2))
     spoil(spoiled)
     for part in (spoiled / "journal", spoiled):
@@ -232,9 +234,10 @@ def test_a_job_that_cannot_be_used_keeps_no_other_job(
             list(uncounted_blobs(jobs, actors, blobs, older_than_s=DAY_S))
 
 
-async def test_a_gateway_expires_jobs_by_itself_and_goes_on_where_the_store_fails(
+async def test_gateway_expires_jobs_itself(
     settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A gateway expires jobs by itself and goes on where the store fails."""
     monkeypatch.setattr(cleaning, "HOUR_S", 0.01)
     folder = interrupted(jobs, 1, blobs)
     ledger = JobLedger(actors)
@@ -283,9 +286,8 @@ def test_only_old_blobs_that_nobody_counts_are_swept(
     assert young not in [blob.ref for blob in uncounted_blobs(jobs, actors, blobs, older_than_s=0)]
 
 
-def test_what_was_half_written_into_the_store_goes_after_a_day(
-    settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore
-) -> None:
+def test_partial_blobs_go_after_day(settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore) -> None:
+    """Blobs that were half written into the store go after a day."""
     ref = blobs.put_bytes(b"whole")
     old, young = (path_of(ref).with_name(f".partial-{name}") for name in ("old", "young"))
     for file in (old, young):
@@ -296,7 +298,8 @@ def test_what_was_half_written_into_the_store_goes_after_a_day(
 
 
 @pytest.mark.parametrize("place", ["file", "file-in-it", "/dev/null", "/proc/dubstage"])
-def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(place: str, tmp_path: Path) -> None:
+def test_unusable_data_folder_names_setting(place: str, tmp_path: Path) -> None:
+    """A data folder that cannot be used is named with its setting."""
     folder = Path(place) if place.startswith("/") else tmp_path / "data"
     if place == "file":
         folder.write_text("a file")
@@ -309,7 +312,8 @@ def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(place: str,
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_data_folder_that_may_not_be_written_is_named_with_its_setting(tmp_path: Path) -> None:
+def test_read_only_data_folder_names_setting(tmp_path: Path) -> None:
+    """A data folder that may not be written is named with its setting."""
     folder = tmp_path / "data"
     folder.mkdir(mode=0o500)
     with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR"):

@@ -48,7 +48,8 @@ async def test_a_refused_stream_takes_no_sound(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("colour", [ColourTags(), ColourTags(9, 2, 9, 16)])
-async def test_frames_come_with_the_colour_tags_of_the_footage(colour: ColourTags, server: FakeServer) -> None:
+async def test_frames_carry_colour_tags(colour: ColourTags, server: FakeServer) -> None:
+    """Frames come with the colour tags of the footage."""
     sent = LiveFrame(7, np.full((4, 6, 3), 90, np.uint8), True, colour)
 
     def answer(requests: Iterator[pb.LiveRequest], context: grpc.ServicerContext) -> Iterator[pb.LiveResponse]:

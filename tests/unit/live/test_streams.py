@@ -31,7 +31,8 @@ class Frames:
             self.closed.set()
 
 
-async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
+async def test_waiting_stream_ends() -> None:
+    """A stream that waits for its next frame ends."""
     source = Frames()
     frames = source.frames()
     stream = RunningStream("ann")
@@ -47,7 +48,8 @@ async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
     assert source.closed.is_set()
 
 
-async def test_a_stream_that_does_not_wait_ends_when_it_goes_on() -> None:
+async def test_busy_stream_ends_on_resume() -> None:
+    """A stream that does not wait ends when it goes on."""
     frames = Frames().frames()
     stream = RunningStream("ann")
     assert await stream.next_of(frames) is not None

@@ -19,7 +19,8 @@ def _all(reader: SoundReader) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (22050, 2), (48000, 6), (96000, 8)])
-def test_samples_of_any_rate_and_channels_are_read_as_they_are(tmp_path: Path, rate: int, channels: int) -> None:
+def test_any_rate_and_channels_read(tmp_path: Path, rate: int, channels: int) -> None:
+    """Samples of any rate and channels are read as they are."""
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, (5000, channels)).astype(np.float32)
     reader = SoundReader(make_sound(tmp_path / "sound.wav", samples, rate))
     assert (reader.info.sample_rate_hz, reader.info.channels) == (rate, channels)
@@ -44,7 +45,8 @@ def test_the_length_of_chunks_changes_no_sample(tmp_path: Path) -> None:
     assert len(whole) == 30000
 
 
-def test_speech_may_be_gone_through_again_from_its_first_sample(tmp_path: Path) -> None:
+def test_speech_can_be_read_again(tmp_path: Path) -> None:
+    """Speech may be gone through again from its first sample."""
     speech = SoundReader(make_sound(tmp_path / "sound.wav", tone(16000, 40000), 16000)).speech()
     begun = iter(speech.chunks)
     next(begun)

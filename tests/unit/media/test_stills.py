@@ -24,7 +24,8 @@ def _picture(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("name", ["face.png", "face.jpg", "face.webp", "face.bmp"])
-def test_a_picture_becomes_a_film_of_one_frame_that_shows_it(tmp_path: Path, name: str) -> None:
+def test_picture_becomes_one_frame(tmp_path: Path, name: str) -> None:
+    """A picture becomes a video of one frame that shows it."""
     rgb = _picture(tmp_path / name, 240, 320)
     assert is_still(probe(tmp_path / name))
     film = open_footage(probe(tmp_path / name), tmp_path, threads=1)

@@ -62,7 +62,8 @@ def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str,
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 @pytest.mark.parametrize("late", [0, 1001 * 24])
-def test_pictures_of_a_constant_rate_state_the_rate_themselves(tmp_path: Path, codec: str, late: int) -> None:
+def test_constant_rate_is_stated(tmp_path: Path, codec: str, late: int) -> None:
+    """Pictures of a constant rate state the rate themselves."""
     pts = tuple(late + pts for pts in FILM_RATE.pts)
     info = probe(make_clip(tmp_path / "clip.mp4", replace(FILM_RATE, pts=pts)))
     _write(info, tmp_path / "out.mp4", codec=codec)
@@ -108,7 +109,8 @@ def test_prores_footage_stays_prores_in_mov(tmp_path: Path) -> None:
     assert _write(info, tmp_path / "out.mp4").codec == "h264"
 
 
-def test_mxf_is_written_at_its_constant_rate_with_sound(tmp_path: Path) -> None:
+def test_mxf_rate_and_sound(tmp_path: Path) -> None:
+    """MXF is written at its constant rate with sound."""
     clip = Clip(pixel_format="yuv422p", sound_rate=44100, timecode="10:00:00:00")
     info = probe(make_clip(tmp_path / "clip.mp4", clip))
     report = _write(info, tmp_path / "out.mxf", speech=Speech(16000, 1, [tone(16000, 4000)]))
@@ -167,7 +169,7 @@ def test_other_streams_are_carried_over_packet_by_packet(tmp_path: Path) -> None
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Opening"]
 
 
-def test_footage_is_not_open_for_its_other_streams_while_pictures_are_written(tmp_path: Path) -> None:
+def test_footage_closed_during_pictures(tmp_path: Path) -> None:
     """The index of long footage takes memory for as long as the file is open."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_tracks=2, chapters=True)))
     speech = Speech(16000, 1, [tone(16000, 8000)])
@@ -180,7 +182,8 @@ def test_footage_is_not_open_for_its_other_streams_while_pictures_are_written(tm
     assert writer.report.carried == ("audio stream 2 (aac)",)
 
 
-def test_streams_that_the_container_does_not_hold_are_named(tmp_path: Path) -> None:
+def test_unsupported_streams_are_named(tmp_path: Path) -> None:
+    """Streams that the container does not hold are named."""
     info = probe(make_clip(tmp_path / "clip.mkv", Clip(subtitles=True, attachment=True)))
     assert _write(info, tmp_path / "out.mkv").dropped == ()
     assert "attachment" in {stream.kind for stream in probe(tmp_path / "out.mkv").others}
@@ -203,9 +206,8 @@ def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 1), (44100, 2), (96000, 8), (11025, 3)])
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
-def test_new_speech_sounds_with_the_first_frame_and_ends_with_the_film(
-    tmp_path: Path, rate: int, channels: int, codec: str
-) -> None:
+def test_new_speech_aligned_with_video(tmp_path: Path, rate: int, channels: int, codec: str) -> None:
+    """New speech sounds with the first frame and ends with the video."""
     info = probe(make_clip(tmp_path / "clip.mp4", VARIABLE))
     wave = np.repeat(tone(rate, 5 * rate), channels, 1)
     chunks = [wave[start : start + 777] for start in range(0, len(wave), 777)]
@@ -262,16 +264,16 @@ Spoil = Callable[[Path], Path]
         (lambda folder: folder / "clip.mp4", {}, "footage itself"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_any_work(
-    tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str
-) -> None:
+def test_unwritable_refused_before_work(tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str) -> None:
+    """A video that cannot be written is refused before any work."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with pytest.raises(InvalidRequest, match=words):
         VideoWriter(spoil(tmp_path), info, settings=WriteSettings(**settings))  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_frames_are_taken_in_order_and_in_the_footages_format_only(tmp_path: Path) -> None:
+def test_frames_in_order_and_format(tmp_path: Path) -> None:
+    """Frames are taken in order and in the footage's format only."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with VideoReader(info) as reader:
         frames = iter(reader)
@@ -329,7 +331,8 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_error_of_the_caller_leaves_nothing_and_keeps_the_older_film(tmp_path: Path) -> None:
+def test_callers_error_keeps_older_video(tmp_path: Path) -> None:
+    """An error of the caller leaves nothing and keeps the older video."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     (tmp_path / "out.mp4").write_bytes(b"an older film")
     with pytest.raises(KeyboardInterrupt):
@@ -350,7 +353,8 @@ def test_speech_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["clip.mp4"]
 
 
-def test_a_folder_that_vanishes_is_an_error_of_the_output(tmp_path: Path) -> None:
+def test_vanished_folder_is_output_error(tmp_path: Path) -> None:
+    """A folder that vanishes is an error of the output."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     folder = tmp_path / "out"
     folder.mkdir()

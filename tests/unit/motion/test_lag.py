@@ -19,7 +19,8 @@ def model() -> LagModel:
 
 
 @pytest.mark.parametrize("lag", [-7, 0, 4])
-def test_r_is_one_where_sound_is_late_by_the_lag(lag: int) -> None:
+def test_correlation_one_at_lag(lag: int) -> None:
+    """R is one where sound is late by the lag."""
     base = np.random.default_rng(0).normal(size=(120, 3))
     # Sound of frame n + lag belongs to the mouth of frame n. Level and size of either side count for nothing.
     mouth, sound = base[20:100], 5.0 - 2.0 * base[20 - lag : 100 - lag]
@@ -36,7 +37,8 @@ def test_unusable_mouths_do_not_count() -> None:
     np.testing.assert_allclose(correlations_at_lags(base, mouth, usable)[MAX_LAG], 1.0, atol=1e-9)
 
 
-def test_the_confidence_is_the_height_of_the_best_score_over_the_median(model: LagModel) -> None:
+def test_confidence_is_peak_over_median(model: LagModel) -> None:
+    """The confidence is the height of the best score over the median."""
     features = with_states(random_features(60), LAG_STATES)
     moving = mouths((6.0 + 5.0 * np.random.default_rng(2).normal(size=60)).astype(np.float32))
     found = estimate_lag(features, moving, np.ones(60, np.bool_), model)
@@ -46,7 +48,8 @@ def test_the_confidence_is_the_height_of_the_best_score_over_the_median(model: L
 
 
 @pytest.mark.parametrize(("peak", "fraction"), [(-0.6, -0.5), (-0.26, -0.25), (0.1, 0.0), (0.3, 0.25), (0.45, 0.5)])
-def test_the_peak_is_found_to_a_quarter_of_a_frame(peak: float, fraction: float) -> None:
+def test_peak_to_quarter_frame(peak: float, fraction: float) -> None:
+    """The peak is found to a quarter of a frame."""
     scores = (0.4 - 0.02 * (np.arange(-5, 6) - peak) ** 2).astype(np.float32)
     best = int(scores.argmax())
     assert best - 5 + peak_fraction(scores, best) == pytest.approx(fraction)

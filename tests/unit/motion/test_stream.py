@@ -103,7 +103,8 @@ def test_explicit_times_with_a_gap_are_answered(models: MotionModels, style: Sty
 
 
 @pytest.mark.parametrize("cut", [1, 30])
-def test_times_before_the_first_frame_get_the_first_frame(models: MotionModels, style: Style, cut: int) -> None:
+def test_before_first_frame(models: MotionModels, style: Style, cut: int) -> None:
+    """Times before the first frame get the first frame."""
     timeline = Timeline(pts=np.arange(-2, 3), time_base=Fraction(1, 25))
     found = joined(run(models, style, random_features(30), timeline, cut=cut))
     assert len(found) == 5
@@ -111,7 +112,8 @@ def test_times_before_the_first_frame_get_the_first_frame(models: MotionModels, 
         np.testing.assert_array_equal(early, found[2])
 
 
-def test_speech_behind_the_end_is_silence_with_the_mouth_shut(models: MotionModels, style: Style) -> None:
+def test_beyond_end_silence_shut(models: MotionModels, style: Style) -> None:
+    """Speech behind the end is silence with the mouth shut."""
     result = joined(run(models, style, random_features(20), PAL, num_frames=52))
     np.testing.assert_allclose(result[45:], np.repeat(style.closed_mouth[None], 7, axis=0), atol=1e-4)
 
@@ -130,7 +132,8 @@ def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, sty
         MotionStream(UgcGrid(models, style), timeline, 6)
 
 
-def test_nothing_of_a_gap_in_the_times_is_kept(models: MotionModels, style: Style) -> None:
+def test_gap_leaves_nothing(models: MotionModels, style: Style) -> None:
+    """Nothing of a gap in the times is kept."""
     late = Timeline(pts=np.array([0, 40], np.int64))
     stream = MotionStream(UgcGrid(models, style), late, 2)
     stream.push(0, random_features(4))
@@ -151,7 +154,8 @@ def test_nothing_of_a_gap_in_the_times_is_kept(models: MotionModels, style: Styl
     assert held < 100, "a second of motion at most, not the 40 s of the gap"
 
 
-def test_motion_of_more_frames_a_second_than_features_is_answered_as_it_is_ready(models: MotionModels, style: Style) -> None:
+def test_high_frame_rate_streams(models: MotionModels, style: Style) -> None:
+    """Motion of more frames a second than features is answered as it is ready."""
     stream = MotionStream(UgcGrid(models, style), Timeline(rate=Fraction(1000)))
     parts = [stream.push(0, random_features(20))]
     while len(parts[-1].mouth_landmarks):
@@ -162,7 +166,8 @@ def test_motion_of_more_frames_a_second_than_features_is_answered_as_it_is_ready
 
 
 @pytest.mark.parametrize("stream", ["push", "drain"])
-def test_motion_ends_with_the_call_that_it_is_made_for(models: MotionModels, style: Style, stream: str) -> None:
+def test_motion_ends_with_call(models: MotionModels, style: Style, stream: str) -> None:
+    """Motion ends with the call that it is made for."""
     call = Call(stage="motion", rpc="PredictMotion")
     made = MotionStream(UgcGrid(models, style), PAL, 1000)
     if stream == "drain":

@@ -49,7 +49,8 @@ def test_a_personalised_style_survives_its_artefact(style: Style, models: Motion
         _read(refined.adding(landmark_correction=np.ones((3, 5), np.float32)).arrays(), models)
 
 
-def test_a_style_without_arrays_of_a_predictor_loads_no_network_of_it(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_without_arrays_loads_nothing(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A style without arrays of a predictor loads no network of it."""
     models = MotionModels()
     monkeypatch.setattr(models, "own", lambda load: pytest.fail(f"{load} is loaded in vain"))
     names = [*style.arrays(), "landmark_correction", "pose_steps"]
@@ -72,7 +73,8 @@ def test_larger_motion_gives_larger_spread(models: MotionModels) -> None:
     assert np.linalg.norm(large.spread) > 1.5 * np.linalg.norm(small.spread)
 
 
-def test_silence_in_the_footage_does_not_move_the_rest(models: MotionModels) -> None:
+def test_silence_does_not_move_rest(models: MotionModels) -> None:
+    """Silence in the footage does not move the rest."""
     talk = mouths((8.0 * np.abs(np.sin(np.arange(120) * 0.5))).astype(np.float32))
     pause = mouths(np.zeros(80, np.float32))
     plain, padded = (measure_mouth(frames, models.basis) for frames in (talk, np.concatenate([talk, pause])))
@@ -98,7 +100,8 @@ def test_too_little_footage_is_named(models: MotionModels) -> None:
         encode_style(mouths(np.ones(60, np.float32)), np.arange(60) < 20, models.basis, models)
 
 
-def test_a_person_who_is_never_seen_with_an_open_mouth_moves_as_the_mean_speaker(models: MotionModels) -> None:
+def test_shut_mouth_person_moves_as_mean(models: MotionModels) -> None:
+    """A person who is never seen with an open mouth moves as the mean speaker."""
     shut = Footage(mouths(np.zeros(100, np.float32)), np.ones(100, np.bool_))
     measured, style = encode_style(shut.mouth_landmarks, shut.usable, models.basis, models), encode_mouths(shut, models)
     np.testing.assert_array_equal(style.spread, models.basis.typical_spread)

@@ -15,7 +15,8 @@ from tests.unit.motion.synthesised import speech
 
 
 @pytest.mark.parametrize("lag", [-7, 0, 4])
-def test_similarities_peak_where_sound_is_late_by_the_lag(lag: int) -> None:
+def test_similarity_peaks_at_lag(lag: int) -> None:
+    """Similarities peak where sound is late by the lag."""
     rows = np.random.default_rng(0).normal(size=(120, 8))
     base = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
     # Sound of frame n + lag belongs to the mouth of frame n.
@@ -29,7 +30,8 @@ def _talk(seed: int) -> SpeechFeatures:
     return speech(["SIL", "SIL", *rng.choice(sounds, 36).tolist(), "SIL", "SIL"], frames_each=3)
 
 
-def test_speech_is_nearer_to_its_own_mouth_at_any_lag_than_to_another(models: MotionModels, style: Style) -> None:
+def test_own_mouth_is_nearest(models: MotionModels, style: Style) -> None:
+    """Speech is nearer to its own mouth at any lag than to another."""
     own, foreign = _talk(4), _talk(5)
     predictor = UgcGrid(models, style, ConstraintConfig())
     mouth = np.concatenate([predictor.push(own).mouth_landmarks, predictor.push_silence(2).mouth_landmarks])[20:100]

@@ -41,7 +41,9 @@ async def test_an_operation_gives_its_answer_and_keeps_it(store: OperationStore)
     assert store.get(begun.name) == ended
 
 
-async def test_an_error_of_the_tree_is_the_operations_error(store: OperationStore) -> None:
+async def test_tree_error_is_operation_error(store: OperationStore) -> None:
+    """An error of the tree is the operations error."""
+
     async def fail(job: Job) -> bytes:
         raise NoUsableFootage("no face", subject="footage")
 
@@ -53,7 +55,8 @@ async def test_an_error_of_the_tree_is_the_operations_error(store: OperationStor
     assert ended.response is None
 
 
-async def test_what_waits_and_what_runs_can_be_cancelled_at_any_moment(store: OperationStore) -> None:
+async def test_cancel_at_any_moment(store: OperationStore) -> None:
+    """Waiting and running operations can be cancelled at any moment."""
     jobs = runner(store, for_ever)
     running, waiting, at_once = [await jobs.submit("work", b"") for _ in range(3)]
     await jobs.cancel(at_once.name)
@@ -67,7 +70,8 @@ async def test_what_waits_and_what_runs_can_be_cancelled_at_any_moment(store: Op
         await jobs.cancel("operations/none")
 
 
-async def test_work_has_a_call_of_its_own_that_ends_with_it(store: OperationStore) -> None:
+async def test_work_has_own_call(store: OperationStore) -> None:
+    """Work has a call of its own that ends with it."""
     seen: list[call_context.Call | None] = []
 
     async def look(job: Job) -> bytes:
@@ -105,7 +109,8 @@ async def test_two_operations_never_have_one_output(store: OperationStore) -> No
     await jobs.close()
 
 
-async def test_what_a_closed_runner_left_is_picked_up_in_its_order(store: OperationStore) -> None:
+async def test_closed_runners_queue_resumes(store: OperationStore) -> None:
+    """Operations that a closed runner left are resumed in their order."""
     first = runner(store, for_ever)
     names = [(await first.submit("work", str(number).encode())).name for number in range(3)]
     await asyncio.sleep(0.01)
@@ -123,7 +128,8 @@ async def test_what_a_closed_runner_left_is_picked_up_in_its_order(store: Operat
     assert order == [(b"0", True), (b"1", True), (b"2", True)]
 
 
-async def test_a_wait_ends_with_its_time_and_changes_nothing(store: OperationStore) -> None:
+async def test_wait_timeout_changes_nothing(store: OperationStore) -> None:
+    """A wait ends with its time and changes nothing."""
     jobs = runner(store, for_ever)
     name = (await jobs.submit("work", b"")).name
     assert not (await jobs.wait(name, 0.01)).done
@@ -146,7 +152,8 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
     await jobs.close()
 
 
-async def test_runners_of_different_kinds_share_a_database_and_see_their_own_operations(tmp_path: Path) -> None:
+async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
+    """Runners of different kinds share a database and see their own operations."""
     database = Database("", tmp_path)
     films, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
 
@@ -174,7 +181,8 @@ async def test_runners_of_different_kinds_share_a_database_and_see_their_own_ope
     database.close()
 
 
-def test_operations_that_have_not_ended_are_found_by_what_they_write(store: OperationStore) -> None:
+def test_open_operations_by_output(store: OperationStore) -> None:
+    """Operations that have not ended are found by what they write."""
     first = store.add("work", b"", output="a")
     second = store.add("work", b"", output="b")
     assert store.is_written(("a", "b"), before=second.number)
@@ -185,9 +193,11 @@ def test_operations_that_have_not_ended_are_found_by_what_they_write(store: Oper
     assert store.is_written(("a", "b"))
 
 
-async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
+async def test_bug_id_is_in_log(
     store: OperationStore,
 ) -> None:
+    """The id of a bug that a caller gets is in the log."""
+
     async def fail(job: Job) -> bytes:
         raise ZeroDivisionError("a bug")
 
@@ -202,7 +212,8 @@ async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
     assert isinstance(line["exc_info"], ZeroDivisionError)
 
 
-async def test_what_a_cancelled_operation_left_is_removed_even_where_it_never_got_its_turn(store: OperationStore) -> None:
+async def test_cancelled_operation_leaves_nothing(store: OperationStore) -> None:
+    """Files of a cancelled operation are removed even if the operation never got its turn."""
     abandoned: list[str] = []
 
     async def abandon(record: OperationRecord) -> None:
@@ -276,7 +287,9 @@ async def test_tenants_share_the_slots_and_take_turns(stores: dict[str, Operatio
         await jobs.close()
 
 
-async def test_no_operation_of_a_tenant_is_known_to_another(stores: dict[str, OperationStore]) -> None:
+async def test_tenants_do_not_see_operations(stores: dict[str, OperationStore]) -> None:
+    """No operation of a tenant is known to another."""
+
     async def work(job: Job) -> bytes:
         return b""
 

@@ -12,7 +12,8 @@ from services.common.methods import METHODS
 NIGHT = Load(live_streams=0, film_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
 
 
-def test_a_hundred_hours_of_film_a_night_are_250_frames_a_second() -> None:
+def test_hundred_hours_a_night() -> None:
+    """A hundred hours of video a night are 250 frames a second."""
     figures = read_figures(FIGURES)
     found = {need.stage: need for need in needs(figures, NIGHT, processors=2.0)}
     assert list(found) == ["audio", "face", "motion", "texture", "render", "gateway"]
@@ -31,13 +32,15 @@ def test_live_streams_leave_more_room_than_films() -> None:
     assert render.replicas > gateway.replicas
 
 
-def test_close_ups_cost_more_in_texture_stage_and_gateway_alone() -> None:
+def test_close_ups_cost_texture_and_gateway() -> None:
+    """Close ups cost more in texture stage and gateway alone."""
     figures = read_figures(FIGURES)
     near, far = ({need.stage: need.ms_per_frame for need in needs(figures, replace(NIGHT, scale=s), 2.0)} for s in (4, 1))
     assert {stage for stage in far if near[stage] > far[stage]} == {"texture", "gateway"}
 
 
-def test_every_method_has_a_figure_and_each_stage_one_replica_at_least() -> None:
+def test_methods_have_figures_and_replicas() -> None:
+    """Every method has a figure and each stage one replica at least."""
     figures = read_figures(FIGURES)
     assert set(figures.render) == set(METHODS)
     idle = replace(NIGHT, film_hours=0.0)

@@ -26,7 +26,8 @@ def actors(store: ArtefactStore) -> ActorStore:
     return ActorStore(store, ArrayCache(store, max_bytes=1 << 20), MorphableModels(None))
 
 
-def test_a_stored_state_comes_back_for_its_own_prior_only(actors: ActorStore, tmp_path: Path) -> None:
+def test_state_bound_to_prior(actors: ActorStore, tmp_path: Path) -> None:
+    """A stored state comes back for its own prior only."""
     model = Toy(state_size=3).write(tmp_path)
     assert not actors.state(None, model).any()
     state = np.array([1.0, -2.0, 3.0], np.float32)
@@ -50,7 +51,8 @@ def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStore, store: 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
-def test_a_state_of_no_numbers_or_too_large_ones_is_refused(actors: ActorStore, tmp_path: Path, value: float) -> None:
+def test_invalid_state_refused(actors: ActorStore, tmp_path: Path, value: float) -> None:
+    """A state of no numbers or too large ones is refused."""
     model = Toy(state_size=3).write(tmp_path)
     ref = actors.store_state(np.array([0.0, value, 0.0], np.float32), model)
     with pytest.raises(InvalidRequest, match=r"config\.actor is damaged"):

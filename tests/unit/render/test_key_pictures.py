@@ -39,7 +39,8 @@ def test_the_nearest_lips_come_first(bank: MouthBank) -> None:
     assert (np.diff(openings) > -0.01).all()
 
 
-def test_a_mouth_as_far_open_is_nearer_than_lips_in_the_same_place(bank: MouthBank) -> None:
+def test_opening_outweighs_position(bank: MouthBank) -> None:
+    """A mouth as far open is nearer than lips in the same place."""
     wanted = bank.box_landmarks[0]
     aside, parted = wanted + np.float32(0.6), wanted.copy()
     parted[20:40, 1] += np.sign(wanted[20:40, 1] - wanted[20:40, 1].mean()) * np.float32(1.5)
@@ -64,7 +65,8 @@ def test_keys_come_from_the_candidates(bank: MouthBank) -> None:
     assert set(choose_keys(bank, candidates[:1]).rows) == {3}
 
 
-def test_a_key_moved_to_another_mouth_looks_like_it(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_key_moved_to_other_mouth(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A key moved to another mouth looks like it."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     truth = bank.boxes[3]
     inside = (slice(45, 95), slice(45, 115))
@@ -77,7 +79,8 @@ def test_a_key_moved_to_another_mouth_looks_like_it(bank: MouthBank, mask: npt.N
     assert error(moved[0]) < error(keys.pictures[0])
 
 
-def test_a_key_stays_where_its_own_landmarks_are_wanted(bank: MouthBank) -> None:
+def test_key_at_own_landmarks_stays(bank: MouthBank) -> None:
+    """A key stays in place if its own landmarks are the target."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     moved = moved_keys(keys, keys.landmarks[5])
     assert np.abs(moved[5].astype(int) - keys.pictures[5]).mean() < 0.5
@@ -101,7 +104,8 @@ def test_nobody_has_the_light_of_the_cheeks(bank: MouthBank, mask: npt.NDArray[n
     assert np.abs(made[:, 40:100, 40:120].astype(int) - background[40:100, 40:120]).max() <= 4
 
 
-def test_what_the_mask_hides_does_not_colour_the_keys(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_masked_area_colours_no_key(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """Pixels that the mask hides do not colour the keys."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     background = bank.boxes[5]
     hidden = np.where(mask[..., None] > 0, np.uint8(9), background)
@@ -109,7 +113,8 @@ def test_what_the_mask_hides_does_not_colour_the_keys(bank: MouthBank, mask: npt
     assert np.array_equal(one, other)
 
 
-def test_in_a_larger_box_the_same_keys_are_shown_enlarged(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_larger_box_same_keys(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """In a larger box, the same keys are shown enlarged."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     small = matched_keys(keys, bank.boxes[5], mask, bank.box_landmarks[9])
     background, large_mask = (np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (bank.boxes[5], mask))

@@ -80,9 +80,8 @@ def test_neither_chunks_nor_context_change_a_byte(tmp_path: Path, monkeypatch: p
     assert alone[0].box.tobytes() != whole[4].box.tobytes()
 
 
-def test_a_network_gets_its_inputs_by_name_and_the_actors_once_a_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched
-) -> None:
+def test_inputs_by_name_actors_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """A network gets its inputs by name, and the inputs of an actor once a batch."""
     toy = Toy(inputs=ALL, state_size=50_000)
     toy.register(monkeypatch)
     toy.write(tmp_path)
@@ -107,7 +106,8 @@ def test_a_network_gets_its_inputs_by_name_and_the_actors_once_a_batch(
     assert backend.arrays[-1]["reference"] is reference
 
 
-def test_an_actors_input_with_a_batch_axis_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_batched_actor_input_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """An actor's input with a batch axis is repeated."""
     toy = Toy(state_size=6, state_batched=True)
     toy.register(monkeypatch)
     toy.write(tmp_path)
@@ -161,7 +161,8 @@ def test_without_a_reference_the_renderer_brings_its_own(tmp_path: Path, monkeyp
     assert not np.array_equal(own.box, other.box)
 
 
-def test_a_renderer_and_its_network_must_agree_on_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_renderer_and_network_inputs_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """A renderer and its network must agree on inputs."""
     toy = Toy()
     toy.register(monkeypatch)
     model = toy.write(tmp_path)
@@ -172,7 +173,8 @@ def test_a_renderer_and_its_network_must_agree_on_inputs(tmp_path: Path, monkeyp
             infer_frames(backend, model, [frame], {**actor, "other": window} if "window" in actor else actor)
 
 
-def test_a_model_that_is_no_renderers_is_refused_when_it_is_loaded(tmp_path: Path, backend: Watched) -> None:
+def test_model_without_renderer_refused(tmp_path: Path, backend: Watched) -> None:
+    """A model that is no renderers is refused when it is loaded."""
     Toy().write(tmp_path)
     with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         load_models(tmp_path, backend)

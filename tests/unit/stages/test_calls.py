@@ -14,7 +14,8 @@ def lost() -> BackendUnavailable:
     return BackendUnavailable("gone", retry_after_s=0.0)
 
 
-async def test_replies_of_a_broken_stream_are_not_mixed_with_those_of_the_next() -> None:
+async def test_broken_stream_replies_not_mixed() -> None:
+    """Replies of a broken stream are not mixed with those of the next."""
     attempts = 0
 
     async def replies() -> AsyncIterator[int]:
@@ -29,7 +30,8 @@ async def test_replies_of_a_broken_stream_are_not_mixed_with_those_of_the_next()
     assert attempts == 2
 
 
-async def test_what_is_wrong_with_the_request_comes_out_at_once() -> None:
+async def test_request_error_comes_at_once() -> None:
+    """An error in the request comes at once."""
     attempts = 0
 
     async def replies() -> AsyncIterator[int]:
@@ -43,7 +45,8 @@ async def test_what_is_wrong_with_the_request_comes_out_at_once() -> None:
     assert attempts == 1
 
 
-def test_a_stage_that_is_gone_for_good_is_given_up_within_half_a_minute() -> None:
+def test_lost_stage_given_up_soon() -> None:
+    """A stage that is gone for good is given up within half a minute."""
     error = BackendUnavailable("gone")
     waits = [JOB_POLICY.backoff_s(attempt, error) for attempt in range(1, JOB_POLICY.max_attempts)]
     assert 10 < sum(waits) < 25
@@ -75,7 +78,8 @@ def run(rates: list[tuple[float, float]], num_frames: int, deadline_s: float | N
     return clock.now
 
 
-def test_a_film_that_can_never_end_in_time_is_given_up_within_seconds() -> None:
+def test_impossible_deadline_given_up_soon() -> None:
+    """A video that can never end in time is given up within seconds."""
     with pytest.raises(InvalidRequest) as caught:
         run([(50.0, 60)], 12 * 3600 * 25, 3600.0)
     assert caught.value.field == "footage"
@@ -84,21 +88,25 @@ def test_a_film_that_can_never_end_in_time_is_given_up_within_seconds() -> None:
     assert "DUBSTAGE_STAGE_DEADLINE_S" in caught.value.message
 
 
-def test_a_film_that_is_a_little_too_long_is_given_up_when_its_speed_is_sure() -> None:
+def test_slightly_late_given_up_when_sure() -> None:
+    """A video that is a little too long is given up when its speed is sure."""
     assert run([(50.0, 60)], 220_000, 3600.0) == 62.0
     with pytest.raises(InvalidRequest, match="enough for 162000 frames"):
         run([(50.0, 120)], 220_000, 3600.0)
 
 
-def test_a_film_that_fits_is_worked_on_to_its_end() -> None:
+def test_fitting_video_completes() -> None:
+    """A video that fits is worked on to its end."""
     assert run([(50.0, 4000)], 170_000, 3600.0) == pytest.approx(3402.0)
 
 
-def test_a_stage_that_is_slow_at_first_gets_its_time() -> None:
+def test_slow_start_gets_time() -> None:
+    """A stage that is slow at first gets its time."""
     assert run([(30.0, 15), (60.0, 4000)], 170_000, 3600.0) < 3600.0
 
 
-def test_calls_without_a_deadline_and_short_films_are_never_given_up() -> None:
+def test_no_deadline_never_given_up() -> None:
+    """Calls without a deadline and short videos are never given up."""
     run([(0.1, 600)], 1_000_000, None)
     run([(1.0, 100)], 90, 100.0)
 

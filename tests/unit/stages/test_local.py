@@ -117,6 +117,7 @@ asyncio.run(open_and_close())
 """A program that prints whether a library is loaded before the stages are opened, and when they warm up."""
 
 
-def test_stages_that_warm_up_side_by_side_find_the_library_that_two_others_import() -> None:
+def test_parallel_warm_up_shares_import() -> None:
+    """Stages that warm up side by side find the library that two others import."""
     answer = subprocess.run([sys.executable, "-c", LIBRARIES], check=True, capture_output=True, text=True).stdout
     assert answer.split() == ["False", "True"]

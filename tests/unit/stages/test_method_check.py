@@ -39,7 +39,8 @@ class ListingStages:
         return self._answers[rpc]
 
 
-def test_stages_that_say_what_the_table_says_are_all_right() -> None:
+def test_matching_stages_pass() -> None:
+    """Stages that say what the table says are all right."""
     with capture_logs() as logs:
         assert check_methods(motion_models(), render_models()) == []
     assert logs == []
@@ -53,7 +54,8 @@ def test_stages_that_say_what_the_table_says_are_all_right() -> None:
         ("moves_head", {"moves_head": True}),
     ],
 )
-def test_a_predictor_that_differs_is_named_with_both_values(field: str, change: dict[str, Any]) -> None:
+def test_differing_predictor_is_named(field: str, change: dict[str, Any]) -> None:
+    """A predictor that differs is named with both values."""
     # The predictor of files and the predictor of live streams of `ugc`, and the predictor of `everybody`.
     for index, method in ((0, "ugc"), (1, "ugc"), (2, "everybody")):
         motion = motion_models()
@@ -75,7 +77,8 @@ def test_a_predictor_that_differs_is_named_with_both_values(field: str, change: 
         ("box_multiple", {"box_multiple": 2}),
     ],
 )
-def test_a_renderer_that_differs_is_named_with_both_values(field: str, change: dict[str, Any]) -> None:
+def test_differing_renderer_is_named(field: str, change: dict[str, Any]) -> None:
+    """A renderer that differs is named with both values."""
     render = render_models()
     render.models[0].ClearField(field)
     render.models[0].MergeFrom(render_pb2.Model(**change))
@@ -85,14 +88,16 @@ def test_a_renderer_that_differs_is_named_with_both_values(field: str, change: d
         check_methods(motion_models(), render)
 
 
-def test_a_stage_may_have_more_models_than_the_table() -> None:
+def test_extra_models_are_allowed() -> None:
+    """A stage may have more models than the table."""
     motion, render = motion_models(), render_models()
     motion.models.add(name="experiment")
     render.models.add(name="experiment")
     assert check_methods(motion, render) == []
 
 
-def test_a_gateway_starts_without_a_method_and_says_so() -> None:
+def test_gateway_starts_without_method() -> None:
+    """A gateway starts without a method and says so."""
     render = render_models()
     gone = render.models.pop()
     with capture_logs() as logs:
@@ -100,13 +105,15 @@ def test_a_gateway_starts_without_a_method_and_says_so() -> None:
     assert [(entry["event"], entry["method"], entry["stages"]) for entry in logs] == [("method_missing", gone.name, ["render"])]
 
 
-async def test_a_method_that_the_stages_have_gets_its_models() -> None:
+async def test_present_method_gets_models() -> None:
+    """A method that the stages have gets its models."""
     stages: Any = ListingStages(motion_models(), render_models())
     assert len((await models_for(stages, method_named("ugc"))).render.models) == len(METHODS)
 
 
 @pytest.mark.parametrize("stage", ["motion", "render"])
-async def test_a_method_that_a_stage_lacks_is_refused_with_what_there_is(stage: str) -> None:
+async def test_missing_method_lists_methods(stage: str) -> None:
+    """A method that a stage lacks is refused with what there is."""
     motion, render = motion_models(), render_models()
     models = (motion if stage == "motion" else render).models
     models.remove(next(model for model in models if model.name == "everybody"))
@@ -119,7 +126,8 @@ async def test_a_method_that_a_stage_lacks_is_refused_with_what_there_is(stage: 
     assert await models_for(stages, method_named("everyone+everybody" if stage == "motion" else "everybody+everyone"))
 
 
-async def test_a_method_whose_renderer_cannot_be_computed_is_refused_with_the_reason() -> None:
+async def test_uncomputable_renderer_tells_reason() -> None:
+    """A method whose renderer cannot be computed is refused with the reason."""
     motion, render = motion_models(), render_models()
     render.models.remove(next(model for model in render.models if model.name == "hetero"))
     render.unavailable.add(name="hetero", reason="openvino cannot read hetero.onnx: choose another runtime")
@@ -135,7 +143,8 @@ async def test_a_method_whose_renderer_cannot_be_computed_is_refused_with_the_re
     assert await models_for(stages, method_named("ugc"))
 
 
-async def test_a_stage_without_the_predictor_of_files_still_streams() -> None:
+async def test_missing_file_predictor_still_streams() -> None:
+    """A stage without the predictor of files still streams."""
     motion = motion_models()
     motion.models.remove(next(model for model in motion.models if model.name == METHODS["ugc"].motion.name))
     stages: Any = ListingStages(motion, render_models())

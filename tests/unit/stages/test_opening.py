@@ -34,11 +34,13 @@ async def opened(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "mediapipe_468", "mine"])
-async def test_a_model_that_the_stage_has_is_all_right(folder: Path, name: str) -> None:
+async def test_present_model_passes(folder: Path, name: str) -> None:
+    """A model that the stage has is all right."""
     await opened(folder, name)
 
 
-async def test_another_model_is_refused_with_the_names_of_those_that_are_there(folder: Path) -> None:
+async def test_unknown_model_lists_models(folder: Path) -> None:
+    """Another model is refused with the names of those that are there."""
     with pytest.raises(ModelNotFound, match=r"DUBSTAGE_FACE_MODEL: .*'flame'.*mediapipe_468, artefacts, broken, mine|broken, mine"):
         await opened(folder, "flame")
 
@@ -70,7 +72,8 @@ def settings(tmp_path: Path) -> GatewaySettings:
     return GatewaySettings(data_dir=tmp_path, artefacts_url=str(tmp_path / "artefacts"))
 
 
-async def test_a_stage_that_differs_from_the_table_is_refused(settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_differing_stage_refused(settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that differs from the table is refused."""
     name = next(iter(METHODS))
     answer = motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=METHODS[name].motion.name, frames_ahead=99)])
     monkeypatch.setattr(local, "compose_stages", lambda url: composed(answer))

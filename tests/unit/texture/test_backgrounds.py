@@ -157,7 +157,8 @@ def test_the_pose_is_followed() -> None:
 
 @given(seed=st.integers(0, 10_000), length=st.integers(50, 150), wanted=st.integers(1, 400))
 @settings(max_examples=15, deadline=None)
-def test_there_is_no_jump_wherever_two_seconds_can_be_used(seed: int, length: int, wanted: int) -> None:
+def test_no_jump_between_seconds(seed: int, length: int, wanted: int) -> None:
+    """There is no jump wherever two seconds can be used."""
     random = np.random.default_rng(seed)
     footage = wandering(length + 120, seed)
     usable = random.random(len(footage)) < 0.9

@@ -31,7 +31,8 @@ def with_sound(frame: BankFrame) -> BankFrame:
     return replace(frame, speech=speech, expression=np.array([0.5, 1.0, -frame.frame_index], np.float32))
 
 
-def test_a_short_clip_is_kept_whole_and_in_order(person: DrawnPerson) -> None:
+def test_short_clip_kept_in_order(person: DrawnPerson) -> None:
+    """A short clip is kept whole and in order."""
     bank = build_bank([person.bank_frame(number) for number in range(20)])
     assert bank.frame_index.tolist() == list(range(20))
     np.testing.assert_array_equal(bank.boxes[7], person.bank_frame(7).box)
@@ -69,7 +70,8 @@ def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
         build_bank([person.bank_frame(0)], max_frames=0)
 
 
-def test_speech_and_expression_of_the_kept_frames_are_kept(person: DrawnPerson) -> None:
+def test_kept_frames_keep_speech(person: DrawnPerson) -> None:
+    """Speech and expression of the kept frames are kept."""
     frames = [with_sound(person.bank_frame(number)) for number in range(60)]
     bank = build_bank(frames, 12)
     assert bank.speech is not None
@@ -79,7 +81,8 @@ def test_speech_and_expression_of_the_kept_frames_are_kept(person: DrawnPerson) 
     np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
 
 
-def test_one_exposure_for_two_shots_keeps_speech_and_expression(person: DrawnPerson) -> None:
+def test_shared_exposure_keeps_speech(person: DrawnPerson) -> None:
+    """One exposure for two shots keeps speech and expression."""
     frames = [with_sound(person.bank_frame(number, gain=0.8 if number > 50 else 1.0)) for number in (*range(8), *range(100, 107))]
     bank = build_bank(frames)
     assert bank.speech is not None
@@ -166,7 +169,8 @@ def test_without_a_wish_there_is_no_detail(bank: MouthBank, person: DrawnPerson,
     assert answered.detail is None
 
 
-def test_pictures_are_those_of_all_frames_and_of_one_size(person: DrawnPerson) -> None:
+def test_pictures_of_all_frames(person: DrawnPerson) -> None:
+    """Pictures are those of all frames and of one size."""
     frames = [person.bank_frame(number) for number in range(6)]
     with pytest.raises(InvalidRequest, match=r"frame\.native: 1 of 6 frames have it"):
         build_bank([large(frames[0]), *frames[1:]])

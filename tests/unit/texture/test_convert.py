@@ -33,7 +33,8 @@ def of(value: float, shape: tuple[int, ...] = (6, 8, 2)) -> np.ndarray:
     return np.full(shape, value, np.float32)
 
 
-def test_a_uv_map_and_a_target_are_told_apart() -> None:
+def test_uv_map_and_target_differ() -> None:
+    """A UV map and a target are told apart."""
     uv = texture_frame_from_proto(uv_request(of(1.0)))
     assert isinstance(uv, UvFrame)
     assert (uv.frame_index, uv.uv.shape) == (4, (6, 8, 2))
@@ -42,7 +43,8 @@ def test_a_uv_map_and_a_target_are_told_apart() -> None:
     assert (target.frame_index, target.context_only) == (5, True)
 
 
-def test_the_identity_is_optional_and_the_texture_is_not() -> None:
+def test_identity_optional_texture_required() -> None:
+    """The identity is optional and the texture is not."""
     config = texture_config_from_proto(pb.SampleNeuralTextureRequest(config=pb.SampleNeuralTextureConfig(texture=REF)))
     assert config.identity is None
     assert config.texture.sha256 == REF.sha256

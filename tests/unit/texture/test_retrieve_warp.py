@@ -50,9 +50,8 @@ def between_the_lips(frame: WarpedFrame) -> UInt8:
     return frame.texture[y - 1 : y + 2, x - 2 : x + 3]
 
 
-def test_an_open_mouth_of_a_person_who_is_never_seen_with_one_is_dark_inside(
-    person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel
-) -> None:
+def test_unseen_open_mouth_is_dark(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
+    """An open mouth of a person who is never seen with one is dark inside."""
     frame = warped(shut, model, person, max(range(90), key=person.opening))
     lips = shut.boxes[shut.medoid].astype(np.float32).mean()
     assert between_the_lips(frame).max() < 0.5 * lips
@@ -65,7 +64,8 @@ def test_shut_lips_have_no_dark_line(shut: MouthBank) -> None:
     assert np.array_equal(UnseenInside(shut).drawn(texture, wanted), texture)
 
 
-def test_nothing_is_drawn_for_a_person_whose_open_mouth_is_known(person: DrawnPerson) -> None:
+def test_known_open_mouth_not_drawn(person: DrawnPerson) -> None:
+    """Nothing is drawn for a person whose open mouth is known."""
     bank = build_bank([person.bank_frame(frame) for frame in range(90)])
     inside = UnseenInside(bank)
     assert not inside.needed
@@ -139,9 +139,8 @@ def same(first: WarpedFrame, second: WarpedFrame) -> bool:
 
 
 @pytest.mark.parametrize("mode", RETRIEVING)
-def test_five_frames_of_context_give_the_bytes_of_the_whole_stream(
-    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, mode: WarpMode
-) -> None:
+def test_five_context_frames_suffice(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, mode: WarpMode) -> None:
+    """Five frames of context give the bytes of the whole stream."""
     whole = answers(WarpStream(bank, mode, model), [person.target(number) for number in range(200, 214)])
     for start in (206, 211):
         frames = [person.target(number, context_only=number < start) for number in range(start - 5, 214)]
@@ -170,9 +169,8 @@ def test_the_texture_shows_the_wanted_mouth(person: DrawnPerson, bank: MouthBank
     assert np.mean(errors) < 0.35 * np.mean(still_errors)
 
 
-def test_the_still_mouth_follows_the_head_but_not_the_speech(
-    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel
-) -> None:
+def test_still_mouth_follows_head(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    """The still mouth follows the head but not the speech."""
     frames = [TargetFrame(step, person.mouth(step), person.pose(0)) for step in range(5)]
     made = answers(WarpStream(bank, WarpMode.MEAN_MOUTH, model), frames)
     assert all(np.array_equal(frame.texture, made[0].texture) for frame in made)
@@ -181,9 +179,8 @@ def test_the_still_mouth_follows_the_head_but_not_the_speech(
     assert not np.array_equal(turned[0].texture, made[0].texture)
 
 
-def test_retrieval_only_puts_the_mouths_centre_where_it_is_wanted(
-    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel
-) -> None:
+def test_retrieval_centres_mouth(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    """Retrieval alone puts the mouth's centre at the target place."""
     (warped,) = answers(WarpStream(bank, WarpMode.RETRIEVAL_ONLY, model), [person.target(250)])
     dark = np.argwhere(warped.texture[..., 0] < 170)[:, ::-1]
     lips = warped.box_landmarks[:20]

@@ -57,7 +57,8 @@ def constants(folder: Path) -> NamedArrays:
     return decode_arrays((folder / CONSTANTS).read_bytes())
 
 
-def test_each_export_replaces_its_own_part_and_the_folder_can_be_served(runs: Path, weights: Path) -> None:
+def test_exports_share_served_folder(runs: Path, weights: Path) -> None:
+    """Each export replaces its own part and the folder can be served."""
     before, old = contents(weights), constants(weights)
     written = exported(SYNC, runs, weights)
     assert written == changed(before, contents(weights))
@@ -80,7 +81,8 @@ def test_each_export_replaces_its_own_part_and_the_folder_can_be_served(runs: Pa
     assert {each["name"] for each in sheet["specs"]} == set(sheet["parity"])
 
 
-def test_a_run_of_another_network_and_a_folder_that_lacks_weights_are_refused(runs: Path, weights: Path) -> None:
+def test_wrong_run_or_folder_refused(runs: Path, weights: Path) -> None:
+    """A run of another network and a folder that lacks weights are refused."""
     assert SYNC.export is not None
     with pytest.raises(InvalidRequest, match="not of 'sync'"):
         SYNC.export(runs / "ugc_motion", weights)

@@ -96,14 +96,16 @@ def test_two_people_are_told_apart_after_some_steps(bank: MouthBank, data: Train
 
 
 @pytest.mark.long
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
+def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert read_identity_features(whole / f"{EMBEDDING}.safetensors").size == 4
     assert "area_recoloured" in (whole / "CARD.md").read_text(), "one held-out person is told from a known one"
 
 
-def test_a_batch_has_the_same_number_of_pictures_of_each_person(data: TrainSet) -> None:
+def test_batch_balances_people(data: TrainSet) -> None:
+    """A batch has the same number of pictures of each person."""
     training = opened(NETWORK, RECIPE, data, {})
     assert training.batch(0, 0).labels.tolist() == [0, 0, 0, 1, 1, 1]
     (one,) = set(opened(NETWORK, replace(RECIPE, batch_people=1), data, {}).batch(0, 0).labels.tolist())
@@ -124,7 +126,8 @@ def test_a_varied_picture_depends_on_its_draw_alone(bank: MouthBank) -> None:
     assert not np.array_equal(one, other)
 
 
-def test_the_embedding_that_comes_with_dubstage_knows_a_face_again(bank: MouthBank) -> None:
+def test_committed_embedding_recognises_face(bank: MouthBank) -> None:
+    """The embedding that comes with dubstage knows a face again."""
     features = read_identity_features(WEIGHTS_FOLDER / f"{EMBEDDING}.safetensors")
     other = bank.boxes[0, :, :, ::-1].copy()
     made = features.of(np.stack([bank.boxes[0], bank.boxes[3], other]))

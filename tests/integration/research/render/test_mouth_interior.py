@@ -14,7 +14,8 @@ from services.render.renderers.headpose.renderer import mean_mouth
 from tests.unit.research.render.tiny_training import opened, run, small_set
 
 
-def test_a_run_without_steps_makes_the_mean_of_the_set_and_the_stage_shows_it(bank: MouthBank, tmp_path: Path) -> None:
+def test_run_without_steps_is_mean(bank: MouthBank, tmp_path: Path) -> None:
+    """A run without steps makes the mean of the set and the stage shows it."""
     recipe = MouthInteriorRecipe()
     training = opened(NETWORK, recipe, small_set(tmp_path / "set", bank), {})
     folder = run(training, NETWORK, recipe, tmp_path / "run")

@@ -59,7 +59,8 @@ def run(data: TrainSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_first_check_is_the_plain_spline_and_training_lowers_the_energies(run: Path) -> None:
+def test_training_lowers_spline_energies(run: Path) -> None:
+    """The first check is the plain spline and training lowers the energies."""
     rows = [line.split(",") for line in (run / "curves.csv").read_text().splitlines()[1:]]
     total = {int(step): float(value) for step, name, value in rows if name == "held_out_total"}
     assert sorted(total) == [0, 6, 12]
@@ -89,7 +90,8 @@ def test_a_network_of_any_size_is_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
-def test_a_refused_export_leaves_the_folder_as_it_was(run: Path, tmp_path: Path) -> None:
+def test_refused_export_keeps_folder(run: Path, tmp_path: Path) -> None:
+    """A refused export leaves the folder as it was."""
     with pytest.raises(ContractBroken, match=r"temporal_warp\.onnx was not written"):
         export(run, tmp_path, WarpExportSpec(parity_runs=1, tolerance_px=-1.0))
     assert list(tmp_path.iterdir()) == []

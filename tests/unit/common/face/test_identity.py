@@ -43,7 +43,8 @@ def test_it_comes_back_unchanged():
         assert np.array_equal(getattr(found, field.name), getattr(given, field.name)), field.name
 
 
-def test_the_neutral_face_is_that_of_the_personal_model():
+def test_neutral_face_of_personal_model():
+    """The neutral face is that of the personal model."""
     given = identity()
     neutral = MODEL.shape(given.identity, np.zeros(4, np.float32)) + given.offset
     assert given.neutral(MODEL) == pytest.approx(neutral, abs=1e-4)
@@ -64,7 +65,8 @@ def test_a_damaged_one_is_refused(changes):
     assert caught.value.field == "identity"
 
 
-def test_one_of_another_model_or_another_kind_is_refused():
+def test_foreign_identity_refused():
+    """An identity of another model or of another kind is refused."""
     with pytest.raises(InvalidRequest, match="another"):
         identity_from_arrays(stored(identity()), small_model(identity=5))
     other = decode_arrays(encode_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "dubstage.mouth_bank/1"}))

@@ -15,14 +15,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_default_model_is_always_there_and_read_once():
+def test_default_model_read_once():
+    """The default model is always there and read once."""
     models = MorphableModels()
     assert models.names() == [DEFAULT_MODEL]
     assert models.get(DEFAULT_MODEL) is models.get(DEFAULT_MODEL)
     assert models.get(DEFAULT_MODEL).num_vertices == 468
 
 
-def test_models_of_the_users_folder_are_known_by_their_file_names(folder):
+def test_folder_models_by_file_name(folder):
+    """Models of the user's folder are known by their file names."""
     models = MorphableModels(folder)
     assert models.names() == [DEFAULT_MODEL, "broken", "mine"]
     assert models.get("mine").num_vertices == 60
@@ -31,7 +33,8 @@ def test_models_of_the_users_folder_are_known_by_their_file_names(folder):
 
 
 @pytest.mark.parametrize("name", ["flame", "../mine", "/etc/passwd", "", ".", "notes.landmarks"])
-def test_another_name_is_not_found_and_the_error_lists_those_that_are(folder, name):
+def test_unknown_model_lists_models(folder, name):
+    """Another name is not found and the error lists those that are."""
     with pytest.raises(ModelNotFound, match="mediapipe_468, broken, mine"):
         MorphableModels(folder).get(name)
     with pytest.raises(ModelNotFound, match="DUBSTAGE_MORPHABLE_MODELS"):

@@ -17,7 +17,8 @@ def sphere(count=20000):
     return np.stack([r * np.cos(angle), r * np.sin(angle), z], -1)
 
 
-def test_values_at_the_axes_are_those_of_the_textbook():
+def test_harmonics_at_the_axes():
+    """Values at the axes are those of the textbook."""
     at_z = lighting.harmonics(np.array([0.0, 0.0, 1.0]))
     assert at_z == pytest.approx([0.2820948, 0, 0.4886025, 0, 0, 0, 0.6307831, 0, 0], abs=1e-7)
     at_x = lighting.harmonics(np.array([1.0, 0.0, 0.0]))
@@ -31,7 +32,8 @@ def test_the_nine_functions_are_orthonormal_on_the_sphere():
     assert 4 * np.pi * values.T @ values / len(values) == pytest.approx(np.eye(9), abs=1e-3)
 
 
-def test_shading_is_the_integral_of_radiance_times_cosine_over_pi():
+def test_shading_is_cosine_integral():
+    """Shading is the integral of radiance times cosine over pi."""
     light = RANDOM.normal(size=(9, 3))
     directions = sphere()
     radiance = lighting.harmonics(directions) @ light
@@ -46,7 +48,8 @@ def test_a_uniform_environment_shades_everything_with_its_radiance():
     assert shaded == pytest.approx(np.broadcast_to([1.0, 0.5, 0.25], (100, 3)), abs=1e-6)
 
 
-def test_a_known_light_is_found_from_colours_and_albedo():
+def test_known_light_is_found():
+    """A known light is found from colours and albedo."""
     normals, albedo = sphere(500), RANDOM.uniform(0.2, 0.8, (500, 3))
     light = lighting.ambient() + 0.3 * RANDOM.normal(size=(2, 9, 3))
     colours = albedo * lighting.shading(normals, light)
@@ -66,7 +69,8 @@ def test_hidden_points_do_not_disturb_the_light():
     assert lighting.estimate_light(colours, albedo, normals, weights, ridge=1e-6) == pytest.approx(light, abs=1e-4)
 
 
-def test_half_a_sphere_of_normals_still_gives_a_light_that_explains_it():
+def test_half_sphere_determines_light():
+    """Half a sphere of normals still gives a light that explains it."""
     normals = sphere(1000)
     normals = normals[normals[:, 2] < -0.2]
     light = lighting.ambient() + 0.2 * RANDOM.normal(size=(9, 3))
@@ -76,14 +80,16 @@ def test_half_a_sphere_of_normals_still_gives_a_light_that_explains_it():
     assert np.abs(found).max() < 3 * np.abs(light).max()
 
 
-def test_mean_shading_is_the_mean_over_the_half_sphere_that_faces_the_camera():
+def test_mean_shading_over_half_sphere():
+    """Mean shading is the mean over the half sphere that faces the camera."""
     light = RANDOM.normal(size=(9, 3))
     normals = sphere()
     facing = lighting.shading(normals[normals[:, 2] < 0], light).mean(0)
     assert lighting.mean_shading(light) == pytest.approx(facing, abs=1e-3)
 
 
-def test_the_shared_factor_moves_from_light_to_albedo_and_the_colour_stays():
+def test_scale_moves_to_albedo():
+    """The shared factor moves from light to albedo and the colour stays."""
     normals, albedo = sphere(50), RANDOM.uniform(0.2, 0.8, (50, 3))
     light = 0.6 * lighting.ambient((1.0, 0.8, 0.6)) + 0.05 * RANDOM.normal(size=(9, 3))
     split = lighting.normalise_light(light, albedo)

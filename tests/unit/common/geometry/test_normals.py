@@ -20,12 +20,14 @@ def ball(count=800):
     return points, triangles.astype(np.int32)
 
 
-def test_a_face_normal_is_twice_the_area_along_the_right_hand():
+def test_face_normal_direction_and_area():
+    """A face normal is twice the area along the right hand."""
     triangle = np.array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
     assert face_normals(triangle, np.array([[0, 1, 2]], np.int32))[0] == pytest.approx([0.0, 0.0, 6.0])
 
 
-def test_normals_of_a_ball_point_away_from_its_middle():
+def test_ball_normals_point_outward():
+    """Normals of a ball point away from its middle."""
     points, triangles = ball()
     normals = vertex_normals(points, triangles)
     assert np.linalg.norm(normals, axis=1) == pytest.approx(np.ones(len(points)))
@@ -39,7 +41,8 @@ def test_faces_count_by_their_area():
     assert vertex_normals(points, triangles)[0] == pytest.approx(np.array([0.0, 3.0, 1.0]) / np.sqrt(10))
 
 
-def test_the_table_lists_every_face_of_every_vertex_once():
+def test_vertex_table_lists_faces_once():
+    """The table lists every face of every vertex once."""
     _, triangles = ball(60)
     table = vertex_face_table(triangles, 60)
     for vertex in range(60):
@@ -51,7 +54,8 @@ def test_a_vertex_without_faces_has_no_normal():
     assert normals[3] == pytest.approx(np.zeros(3))
 
 
-def test_batches_and_torch_give_the_same_and_gradients_are_right():
+def test_batches_torch_and_gradients():
+    """Batches and torch give the same and gradients are right."""
     points, triangles = ball(40)
     batch = np.stack([points, 2.0 * points + 1.0])
     assert vertex_normals(batch, triangles)[1] == pytest.approx(vertex_normals(points, triangles), abs=1e-9)

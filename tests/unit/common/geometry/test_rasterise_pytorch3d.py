@@ -43,7 +43,8 @@ def test_pixel_centres_map_onto_its_device_coordinates() -> None:
 
 @pytest.mark.parametrize("cull", ["none", "back"])
 @pytest.mark.parametrize("perspective", [True, False])
-def test_leaves_out_the_triangles_that_the_numba_backend_leaves_out(cull, perspective: bool) -> None:
+def test_backends_omit_same_triangles(cull, perspective: bool) -> None:
+    """Both backends leave out the same triangles."""
     values = np.array([-1.0, 3.0, 9.0, np.nan, np.inf, 4e8])
     rng = np.random.default_rng(0)
     for _ in range(60):

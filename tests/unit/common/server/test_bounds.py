@@ -128,7 +128,8 @@ def numbers() -> list[tuple[Descriptor, Path]]:
 
 
 @pytest.mark.parametrize("name", sorted(REQUESTS))
-def test_a_number_is_taken_at_the_ends_of_its_range_and_refused_beyond(name: str) -> None:
+def test_number_range_is_inclusive(name: str) -> None:
+    """A number is taken at the ends of its range and refused beyond."""
     for request, path in numbers():
         if request.full_name != name:
             continue
@@ -151,7 +152,8 @@ def test_a_number_is_taken_at_the_ends_of_its_range_and_refused_beyond(name: str
 
 
 @pytest.mark.parametrize("name", sorted(REQUESTS))
-def test_what_is_too_long_is_refused_and_an_enum_has_the_numbers_that_it_declares(name: str) -> None:
+def test_length_and_enum_bounds(name: str) -> None:
+    """A value that is too long is refused, and an enum has the numbers that it declares."""
     for request, path in ALL:
         field, bounds = path[-1], declared(path[-1])
         if request.full_name != name:
@@ -176,7 +178,8 @@ def test_what_is_too_long_is_refused_and_an_enum_has_the_numbers_that_it_declare
                 assert not is_refused_for(request, path, [one] * bounds.max_items)
 
 
-def test_the_error_names_the_path_the_value_and_the_range() -> None:
+def test_error_names_path_value_range() -> None:
+    """The error names the path the value and the range."""
     rate = common_pb2.Rational(num=25, den=1 << 62)
     config = audio_pb2.ExtractFeaturesConfig(sample_rate_hz=8000, channels=1, timeline=common_pb2.Timeline(frame_rate=rate))
     with pytest.raises(InvalidRequest) as caught:
@@ -185,7 +188,8 @@ def test_the_error_names_the_path_the_value_and_the_range() -> None:
     assert caught.value.message == "config.timeline.frame_rate.den: 4611686018427387904 is not within 1 .. 2147483647"
 
 
-def test_one_wrong_element_of_many_is_named_by_its_place() -> None:
+def test_wrong_element_named_by_index() -> None:
+    """One wrong element of many is named by its place."""
     pts = list(range(1000))
     pts[777] = 1 << 60
     times = common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=25), pts=pts)
@@ -194,12 +198,14 @@ def test_one_wrong_element_of_many_is_named_by_its_place() -> None:
         check_bounds(request)
 
 
-def test_an_unset_message_and_an_unset_optional_number_are_not_looked_into() -> None:
+def test_unset_fields_are_not_checked() -> None:
+    """An unset message and an unset optional number are not looked into."""
     check_bounds(face_pb2.TrackRequest(config=face_pb2.TrackConfig()))
     check_bounds(face_pb2.TrackRequest())
 
 
-def test_bytes_that_cannot_be_too_long_are_not_read() -> None:
+def test_short_bytes_are_not_read() -> None:
+    """Bytes that cannot be too long are not read."""
     uri = "x" * 3000
     ref = common_pb2.ArtefactRef(uri=uri)
     with pytest.raises(InvalidRequest, match="uri: 3000 bytes long, at most 2048"):

@@ -41,7 +41,8 @@ def test_an_idle_queue_has_a_ratio_of_zero(load: Load, clock: Clock) -> None:
     assert load.lately().ratio == 0.0
 
 
-def test_work_that_never_waits_has_a_ratio_of_zero_however_busy_the_workers_are(load: Load, clock: Clock) -> None:
+def test_unqueued_work_has_ratio_zero(load: Load, clock: Clock) -> None:
+    """Work that never waits has a ratio of zero however busy the workers are."""
     load.arrive()
     load.start()
     clock.now += 30
@@ -50,7 +51,8 @@ def test_work_that_never_waits_has_a_ratio_of_zero_however_busy_the_workers_are(
     assert (load.queued, load.running) == (0, 1)
 
 
-def test_seconds_are_summed_over_everything_that_waits_while_it_waits(load: Load, clock: Clock) -> None:
+def test_waiting_seconds_are_summed(load: Load, clock: Clock) -> None:
+    """Seconds are summed over everything that waits while it waits."""
     for _ in range(4):
         load.arrive()
     load.start()
@@ -79,7 +81,8 @@ def test_only_the_window_counts(load: Load, clock: Clock) -> None:
     assert load.lately() == pytest.approx((0.0, 0.0))
 
 
-def test_a_window_of_many_short_computations_is_right_to_a_second(load: Load, clock: Clock) -> None:
+def test_many_short_computations_in_window(load: Load, clock: Clock) -> None:
+    """A window of many short computations is right to a second."""
     for _ in range(20_000):
         load.arrive()
         clock.now += 0.004
@@ -91,7 +94,8 @@ def test_a_window_of_many_short_computations_is_right_to_a_second(load: Load, cl
     assert computed == pytest.approx(0.6 * WINDOW_SECONDS, abs=1.0)
 
 
-def test_a_queue_that_does_not_move_at_all_shows(load: Load, clock: Clock) -> None:
+def test_stuck_queue_shows(load: Load, clock: Clock) -> None:
+    """A queue that does not move at all shows."""
     load.arrive()
     clock.now += 45
     assert load.lately().ratio == 45 / LEAST_COMPUTED_SECONDS
@@ -110,7 +114,8 @@ def test_memory_that_is_written_to_is_resident() -> None:
     assert int(done.stdout) > 12 << 20
 
 
-async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -> None:
+async def test_admission_opens_and_closes() -> None:
+    """Admission is closed until it is opened and after it is closed."""
     admission = Admission(max_active=1, max_queued=0)
     with pytest.raises(ModelNotReady):
         async with admission.slot():
@@ -127,7 +132,8 @@ async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -
     await asyncio.wait_for(idle, 60)
 
 
-async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
+async def test_waiting_calls_keep_order() -> None:
+    """Waiting calls run in the order of their arrival."""
     admission = Admission(max_active=1, max_queued=3)
     admission.open()
     order: list[int] = []
@@ -141,7 +147,8 @@ async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
     assert order == [0, 1, 2, 3]
 
 
-async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others_are_admitted() -> None:
+async def test_tenant_call_limit() -> None:
+    """A tenant with as many calls as one may have is refused and others are admitted."""
     admission = Admission(max_active=4, max_queued=4, most_of_tenant=2)
     admission.open()
 
@@ -161,7 +168,8 @@ async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others
             await call()
 
 
-async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there_is_room() -> None:
+async def test_pool_queue_limit() -> None:
+    """The pool refuses what is over its queue and takes more when there is room."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
     waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
@@ -199,7 +207,8 @@ async def test_a_cancelled_wait_leaves_the_queue() -> None:
     pool.shutdown()
 
 
-async def test_a_cancelled_wait_lets_go_of_its_arguments_while_every_thread_is_busy() -> None:
+async def test_cancelled_wait_frees_arguments() -> None:
+    """A cancelled wait lets go of its arguments while every thread is busy."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
     running = asyncio.create_task(pool.run(may_end.wait, 60))
@@ -218,7 +227,8 @@ async def test_a_cancelled_wait_lets_go_of_its_arguments_while_every_thread_is_b
     pool.shutdown()
 
 
-async def test_a_worker_sees_the_context_of_its_call_and_its_error_comes_back() -> None:
+async def test_worker_context_and_error() -> None:
+    """A worker sees the context of its call and its error comes back."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     variable.set("mine")
     pool = WorkerPool(num_threads=1, max_queued=1)

@@ -35,13 +35,15 @@ class Work:
         return "done"
 
 
-async def test_what_may_succeed_later_is_tried_again_until_it_does() -> None:
+async def test_retryable_error_is_retried() -> None:
+    """A call that may succeed later is tried again until it does."""
     work = Work([lost(), full()])
     assert await retry(work, QUICK) == "done"
     assert work.attempts == 3
 
 
-async def test_attempts_are_bounded_and_the_last_error_comes_out() -> None:
+async def test_attempts_are_bounded() -> None:
+    """Attempts are bounded and the last error comes out."""
     work = Work([lost("first"), lost("second"), lost("third"), lost("fourth")])
     with pytest.raises(errors.BackendUnavailable, match="third"):
         await retry(work, QUICK)
@@ -64,7 +66,8 @@ def test_the_wait_grows_up_to_its_bound() -> None:
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(7.0, 7.0), (10_000.0, LONGEST_RETRY_AFTER_S)])
-def test_the_servers_time_to_come_back_is_kept_beyond_the_policys_own_bound(asked: float, granted: float) -> None:
+def test_servers_retry_time_is_kept(asked: float, granted: float) -> None:
+    """The server's time to come back is kept beyond the policy's own bound."""
     wait = RetryPolicy(max_backoff_s=1.0).backoff_s(1, full(asked))
     assert granted <= wait <= 1.1 * granted
 
@@ -97,7 +100,8 @@ async def test_work_that_never_gets_beyond_one_point_ends() -> None:
     assert attempts == 3
 
 
-async def test_a_full_server_is_waited_for_longer_than_one_that_is_gone() -> None:
+async def test_full_server_awaited_longer() -> None:
+    """A full server is waited for longer than one that is gone."""
     patient = RetryPolicy(max_attempts=3, initial_backoff_s=0.001, max_backoff_s=0.002, overload_patience_s=30.0)
     work = Work([full() for _ in range(20)])
     assert await retry(work, patient) == "done"
@@ -117,14 +121,16 @@ async def test_patience_with_a_full_server_has_an_end() -> None:
     assert work.attempts < 1000
 
 
-async def test_an_attempt_that_took_all_its_time_is_repeated_once_only() -> None:
+async def test_exhausted_attempt_repeated_once() -> None:
+    """An attempt that took all its time is repeated once only."""
     work = Work([errors.StageDeadlineExceeded("late") for _ in range(5)])
     with pytest.raises(errors.StageDeadlineExceeded):
         await retry(work, RetryPolicy(max_attempts=5, initial_backoff_s=0.001))
     assert work.attempts == 2
 
 
-async def test_no_wait_goes_beyond_the_deadline_of_the_call_that_is_served() -> None:
+async def test_wait_within_served_deadline() -> None:
+    """No wait goes beyond the deadline of the call that is served."""
     call: Any = call_context.Call(stage="gateway", rpc="test", deadline=time.monotonic() + 20.0)
     call_context.set_current_call(call)
     try:

@@ -25,7 +25,8 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_bytes_come_back_and_equal_bytes_have_equal_references(store: ArtefactStore) -> None:
+def test_equal_bytes_equal_references(store: ArtefactStore) -> None:
+    """Bytes come back and equal bytes have equal references."""
     ref = store.put_bytes(b"mouth")
     assert store.get_bytes(ref) == b"mouth"
     assert ref.size_bytes == 5
@@ -45,9 +46,8 @@ def test_a_file_has_the_reference_of_its_bytes(store: ArtefactStore, tmp_path: P
 
 
 @pytest.mark.parametrize("change", ["appended", "overwritten"])
-def test_a_file_that_changes_while_it_is_stored_leaves_no_blob(
-    store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
+def test_changing_file_leaves_no_blob(store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """A file that changes while it is stored leaves no blob."""
     clip = tmp_path / "clip"
     clip.write_bytes(b"x" * (3 << 20))
     intact = ArtefactStore._intact
@@ -78,7 +78,8 @@ def test_exists_and_delete(store: ArtefactStore) -> None:
     assert caught.value.resource == ref.uri
 
 
-def test_a_changed_blob_is_refused_and_putting_it_again_repairs_it(folder: Path) -> None:
+def test_changed_blob_refused_and_repaired(folder: Path) -> None:
+    """A changed blob is refused and putting it again repairs it."""
     store = ArtefactStore(folder)
     ref = store.put_bytes(b"mouth")
     files(folder)[0].write_bytes(b"moutH")
@@ -91,7 +92,8 @@ def test_a_changed_blob_is_refused_and_putting_it_again_repairs_it(folder: Path)
     assert store.get_bytes(ref) == b"mouth"
 
 
-def test_a_reference_to_other_bytes_than_lie_there_is_refused(store: ArtefactStore) -> None:
+def test_mismatching_reference_refused(store: ArtefactStore) -> None:
+    """A reference to other bytes than lie there is refused."""
     ref, other = store.put_bytes(b"mouth"), store.put_bytes(b"nose")
     with pytest.raises(ArtefactCorrupt, match=other.sha256):
         store.get_bytes(ArtefactRef(ref.uri, other.sha256, ref.size_bytes))
@@ -137,7 +139,8 @@ def test_nothing_outside_of_the_root_can_be_named(folder: Path, uri: str) -> Non
 
 
 @pytest.mark.parametrize("by", ["bytes", "file"])
-def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path: Path, by: str) -> None:
+def test_full_disk_leaves_nothing(folder: Path, tmp_path: Path, by: str) -> None:
+    """No space left is named and leaves nothing behind."""
     store = ArtefactStore(folder)
     data = bytes(1 << 20)
     (tmp_path / "clip").write_bytes(data)
@@ -154,7 +157,8 @@ def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path
     assert files(folder) == []
 
 
-def test_arrays_come_back_whatever_the_order_they_were_given_in(store: ArtefactStore) -> None:
+def test_arrays_independent_of_order(store: ArtefactStore) -> None:
+    """Arrays come back whatever the order they were given in."""
     arrays = {"landmarks": np.arange(12, dtype=np.float32).reshape(2, 3, 2), "seen": np.array([True, False])}
     ref = store.put_arrays(arrays, {"model": "ugc", "clip": "a"})
     assert store.put_arrays(dict(reversed(arrays.items())), {"clip": "a", "model": "ugc"}) == ref
@@ -172,7 +176,8 @@ def test_a_blob_that_holds_no_arrays_is_refused(store: ArtefactStore) -> None:
         store.get_arrays(store.put_bytes(b"just some text, long enough"))
 
 
-def test_the_cache_stays_within_its_bytes_and_keeps_what_was_used_last(folder: Path) -> None:
+def test_cache_is_bounded_lru(folder: Path) -> None:
+    """The cache stays within its bytes and keeps what was used last."""
     store = ArtefactStore(folder)
     cache = ArrayCache(store, max_bytes=2000)
     refs = [store.put_arrays({"a": np.full(800, n, np.uint8)}) for n in range(3)]
@@ -202,7 +207,8 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
     "uri",
     ["file://[x", "file:///x\0y/aa/{blob}", "{root}/%2e%2e/{blob}", "x" * 5000, "{root}/" + "é" * 4000, "memory://[", "\ud83d"],
 )
-def test_a_uri_that_is_none_is_refused_whatever_it_holds(folder: Path, uri: str) -> None:
+def test_invalid_uri_refused(folder: Path, uri: str) -> None:
+    """An invalid URI is refused whatever it holds."""
     store = ArtefactStore(folder)
     ref = store.put_bytes(b"mouth")
     wrong = ArtefactRef(uri.replace("{root}", store.url).replace("{blob}", ref.sha256), ref.sha256, ref.size_bytes)
@@ -212,7 +218,8 @@ def test_a_uri_that_is_none_is_refused_whatever_it_holds(folder: Path, uri: str)
         assert len(caught.value.message) < 1000
 
 
-def test_a_store_that_moved_is_told_by_its_setting_and_without_its_place(folder: Path) -> None:
+def test_moved_store_names_setting(folder: Path) -> None:
+    """A store that moved is reported by its setting and without its place."""
     here, elsewhere = ArtefactStore(folder / "here"), ArtefactStore(folder / "elsewhere")
     ref = here.put_bytes(b"mouth")
     with pytest.raises(InvalidRequest, match="DUBSTAGE_ARTEFACTS_URL") as caught:
@@ -222,7 +229,8 @@ def test_a_store_that_moved_is_told_by_its_setting_and_without_its_place(folder:
     assert "make the artefact anew" in caught.value.message
 
 
-def test_the_credentials_of_a_store_are_in_no_message() -> None:
+def test_store_credentials_never_shown() -> None:
+    """The credentials of a store are in no message."""
     store = ArtefactStore("memory://user:secret@films")
     with pytest.raises(InvalidRequest, match="films") as caught:
         store.exists(ArtefactRef("file:///x", "0" * 64, 1))
@@ -230,7 +238,8 @@ def test_the_credentials_of_a_store_are_in_no_message() -> None:
 
 
 @pytest.mark.parametrize("size", [-1, -(2**63), 4, 2**62])
-def test_a_size_that_is_not_the_blob_s_is_refused(store: ArtefactStore, size: int) -> None:
+def test_wrong_blob_size_refused(store: ArtefactStore, size: int) -> None:
+    """A size that is not the blob's is refused."""
     ref = store.put_bytes(b"mouth")
     with pytest.raises(InvalidRequest, match=r"size_bytes|5 bytes, not") as caught:
         store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
@@ -238,7 +247,8 @@ def test_a_size_that_is_not_the_blob_s_is_refused(store: ArtefactStore, size: in
     assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
 
 
-def test_a_huge_blob_is_not_read_where_a_small_artefact_is_expected(store: ArtefactStore) -> None:
+def test_huge_blob_is_not_read(store: ArtefactStore) -> None:
+    """A huge blob is not read where a small artefact is expected."""
     ref = store.put_bytes(bytes(1000))
     assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
     with pytest.raises(InvalidRequest, match="1000 bytes, and at most 999 are read"):

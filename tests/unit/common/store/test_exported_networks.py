@@ -59,7 +59,8 @@ def weights(tmp_path: Path, run: Path) -> Path:
     return path.parent
 
 
-def test_an_export_is_the_network_its_description_and_its_card(weights: Path) -> None:
+def test_export_has_description_and_card(weights: Path) -> None:
+    """An export is the network its description and its card."""
     assert sorted(path.name for path in weights.iterdir()) == ["same.card.md", "same.json", "same.onnx"]
     sheet = json.loads((weights / "same.json").read_text())
     assert sheet["sha256"] == hashlib.sha256((weights / "same.onnx").read_bytes()).hexdigest()
@@ -76,13 +77,15 @@ def test_a_network_is_loaded_and_computes(weights: Path) -> None:
     np.testing.assert_array_equal(session.run(None, {"x": np.array([1, 2], np.float32)})[0], [1, 2])
 
 
-def test_the_card_of_an_earlier_export_does_not_stay(weights: Path, run: Path) -> None:
+def test_earlier_card_is_removed(weights: Path, run: Path) -> None:
+    """The card of an earlier export does not stay."""
     (run / "CARD.md").unlink()
     assert copy_card(run, weights / "same.onnx") is None
     assert networks_in(weights)[0].card is None
 
 
-def test_a_network_may_be_described_by_several_files_of_which_one_is_right(weights: Path) -> None:
+def test_one_matching_description_suffices(weights: Path) -> None:
+    """A network may be described by several files of which one is right."""
     (weights / "both.json").write_text(json.dumps({"files": {"same.onnx": {"sha256": "0" * 64}}}))
     read_network(weights / "same.onnx")
     (weights / "same.json").unlink()
@@ -90,7 +93,8 @@ def test_a_network_may_be_described_by_several_files_of_which_one_is_right(weigh
         read_network(weights / "same.onnx")
 
 
-def test_a_network_without_a_description_is_taken_as_it_is(weights: Path) -> None:
+def test_network_without_description_accepted(weights: Path) -> None:
+    """A network without a description is taken as it is."""
     (weights / "same.json").unlink()
     assert networks_in(weights / "same.onnx") == networks_in(weights)
 

@@ -28,7 +28,8 @@ def test_all_blobs_are_listed_with_their_references(store: ArtefactStore) -> Non
 
 
 @pytest.mark.parametrize("by", ["bytes", "file"])
-def test_a_blob_of_a_folder_that_is_put_again_is_as_young_as_a_new_one(tmp_path: Path, by: str) -> None:
+def test_repeated_put_renews_age(tmp_path: Path, by: str) -> None:
+    """A blob of a folder that is put again is as young as a new one."""
     store, file = ArtefactStore(tmp_path / "store"), tmp_path / "clip"
     file.write_bytes(b"one")
     ref = store.put_bytes(b"one")

@@ -42,7 +42,8 @@ def test_what_other_writers_wrote_is_read() -> None:
     np.testing.assert_array_equal(ours["of f4"], example()["of f4"])
 
 
-def test_views_and_big_endian_arrays_are_stored_by_value() -> None:
+def test_views_and_big_endian_stored() -> None:
+    """Views and big endian arrays are stored by value."""
     array = np.arange(12, dtype=">i4").reshape(3, 4)
     assert encode_arrays({"a": array.T[::-1]}) == encode_arrays({"a": array.T[::-1].astype("<i4").copy()})
 

@@ -44,7 +44,8 @@ def plain_stream():
     return stream()
 
 
-def test_expression_pose_and_light_of_a_known_person_are_found():
+def test_coloured_fit_finds_known_person():
+    """Expression pose and light of a known person are found."""
     expression = np.stack([each.expression for each in plain_stream()])
     assert relative_expression_error(expression, SCENE.expression[:FRAMES]) < 0.12
     rotation = np.stack([each.pose.rotation for each in plain_stream()])

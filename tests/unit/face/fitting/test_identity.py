@@ -56,7 +56,8 @@ def of_five_frames():
     return fitted(range(0, 40, 8))
 
 
-def test_a_person_is_fitted_with_shape_colours_and_texture():
+def test_fit_shape_colours_texture():
+    """A person is fitted with shape colours and texture."""
     found = of_five_frames()
     assert (found.model, found.model_digest, found.num_frames) == ("mediapipe_468", default_model().digest, 5)
     assert found.landmark_error < 0.3
@@ -70,7 +71,8 @@ def test_a_person_is_fitted_with_shape_colours_and_texture():
     assert ratio.std(0) / ratio.mean(0) == pytest.approx(0.0, abs=0.08)  # the factor between light and albedo is free
 
 
-def test_the_three_stage_fit_finds_the_same_shape_and_its_own_colours():
+def test_three_stage_same_shape():
+    """The three stage fit finds the same shape and its own colours."""
     plain, found = of_five_frames(), fitted(range(0, 40, 8), three_stage=True)
     assert np.array_equal(found.offset, plain.offset)
     # From few frames the other fit lets the colours move the identity a little.
@@ -80,7 +82,8 @@ def test_the_three_stage_fit_finds_the_same_shape_and_its_own_colours():
     assert found.texture.shape == (256, 256, 3)
 
 
-def test_the_three_stage_fit_gives_the_same_bytes_again():
+def test_three_stage_same_bytes():
+    """The three stage fit gives the same bytes again."""
     once, again = fitted([0], three_stage=True), fitted([0], three_stage=True)
     assert np.array_equal(once.texture, again.texture)
 
@@ -94,14 +97,16 @@ def test_pytorch3d_finds_the_same_person():
     assert np.abs(found.texture.astype(float) - plain.texture)[seen].mean() < 1.0
 
 
-def test_a_single_still_is_enough_and_gives_the_same_bytes_again():
+def test_single_still_same_bytes():
+    """A single still is enough and gives the same bytes again."""
     once, again = fitted([0]), fitted([0])
     assert once.num_frames == 1
     for field in dataclasses.fields(once):
         assert np.array_equal(getattr(once, field.name), getattr(again, field.name)), field.name
 
 
-def test_frames_that_cannot_be_used_are_passed_over_and_none_at_all_is_an_error():
+def test_unusable_frames_skipped():
+    """Frames that cannot be used are passed over and none at all is an error."""
     fitter = IdentityFitter(FACE)
     fitter.push(pictures()[0], face(0, Reason.OCCLUDED_MOUTH))
     fitter.push(pictures()[0], face(0, Reason.LOW_CONFIDENCE))
@@ -109,7 +114,9 @@ def test_frames_that_cannot_be_used_are_passed_over_and_none_at_all_is_an_error(
         fitter.finish()
 
 
-def test_a_portrait_in_three_quarter_view_serves_and_a_full_profile_does_not():
+def test_three_quarter_yes_profile_no():
+    """A portrait in three quarter view serves and a full profile does not."""
+
     def turned(degrees):
         angle = np.radians(degrees)
         rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
@@ -123,7 +130,8 @@ def test_a_portrait_in_three_quarter_view_serves_and_a_full_profile_does_not():
     assert fitter.finish().num_frames == 1
 
 
-def test_memory_is_bounded_and_the_frames_held_are_spread_over_the_footage(monkeypatch):
+def test_kept_frames_bounded_and_spread(monkeypatch):
+    """Memory is bounded and the frames held are spread over the footage."""
     monkeypatch.setattr(fitting_frames, "MAX_FRAMES", 6)
     held = fitting_frames.HeldFrames()
     for frame in range(40):
@@ -132,7 +140,8 @@ def test_memory_is_bounded_and_the_frames_held_are_spread_over_the_footage(monke
     assert [_which(placed.landmarks) for placed in held.frames] == [0, 8, 16, 24, 32]
 
 
-def test_the_best_frames_are_the_most_neutral_and_least_turned():
+def test_neutral_frontal_frames_first():
+    """The best frames are the most neutral and least turned."""
     angle = np.radians([0.0, 0.0, 20.0])
     rotation = np.stack([[[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]] for a in angle])
     assert best_frames(np.array([3.0, 0.5, 0.0]), rotation).tolist() == [1, 0, 2]
@@ -151,7 +160,8 @@ def _which(landmarks):
 
 
 @pytest.mark.parametrize("without", ["albedo", "texture coordinates"])
-def test_a_model_without_colours_or_texture_coordinates_gives_what_it_can(without):
+def test_model_without_colours(without):
+    """A model without colours or texture coordinates gives what it can."""
     model = default_model()
     if without == "albedo":
         empty = np.zeros((0, 3, 0), np.float32)

@@ -39,7 +39,8 @@ def seen_from(degrees: float, perspective: bool, size: int = 280) -> np.ndarray:
 
 
 @pytest.mark.parametrize("perspective", [False, True])
-def test_a_painted_face_is_recovered_from_three_views_and_drawn_in_a_fourth(layout, painted, perspective) -> None:
+def test_texture_from_three_views(layout, painted, perspective) -> None:
+    """A painted face is recovered from three views and drawn in a fourth."""
     views = [seen_from(degrees, perspective) for degrees in (-35.0, 0.0, 35.0)]
     frames = [draw(painted, view, layout, 280, 280, perspective=perspective).picture.astype(np.uint8) for view in views]
     parts = [unwrap(frame, view, layout, perspective=perspective) for frame, view in zip(frames, views, strict=True)]
@@ -56,7 +57,8 @@ def test_a_painted_face_is_recovered_from_three_views_and_drawn_in_a_fourth(layo
     assert np.percentile(np.abs(again.picture - wanted.picture)[wanted.covered], 95) < 8.0
 
 
-def test_the_side_that_a_frame_does_not_show_has_no_weight(layout, painted) -> None:
+def test_hidden_side_has_no_weight(layout, painted) -> None:
+    """The side that a frame does not show has no weight."""
     view = seen_from(50.0, False)
     texture = unwrap(
         draw(painted, view, layout, 280, 280, perspective=False).picture.astype(np.uint8), view, layout, perspective=False
@@ -78,7 +80,9 @@ def test_what_lies_beyond_the_frame_is_not_seen(layout) -> None:
     assert (texture.colours[texture.weight > 0] == 90).all()
 
 
-def test_the_merge_is_a_weighted_median_and_ignores_what_was_not_seen() -> None:
+def test_merge_is_weighted_median() -> None:
+    """The merge is a weighted median and ignores pixels that were not seen."""
+
     def texture(colour: float, weight: float) -> Texture:
         return Texture(np.full((1, 1, 3), colour, np.float32), np.full((1, 1), weight, np.float32))
 
@@ -91,7 +95,8 @@ def test_the_merge_is_a_weighted_median_and_ignores_what_was_not_seen() -> None:
         merge([])
 
 
-def test_filling_keeps_what_was_seen_and_takes_the_rest_from_around_it(painted) -> None:
+def test_filling_keeps_seen_texels(painted) -> None:
+    """Filling keeps the texels that were seen and takes the rest from around them."""
     weight = np.ones((SIDE, SIDE), np.float32)
     weight[40:47, 20:31] = 0
     weight[:, 90:] = 0
@@ -102,7 +107,8 @@ def test_filling_keeps_what_was_seen_and_takes_the_rest_from_around_it(painted) 
     assert not fill(Texture(np.zeros((3, 5, 3), np.float32), np.zeros((3, 5), np.float32))).any()
 
 
-def test_a_real_face_unwrapped_over_a_second_looks_like_itself_in_another_frame(clips) -> None:
+def test_real_face_unwraps_consistently(clips) -> None:
+    """A real face unwrapped over a second looks like itself in another frame."""
     model = default_model()
     skin = np.ones(len(model.triangles), bool)
     skin[np.concatenate([model.regions["eyes"], model.regions["mouth_interior"]])] = False

@@ -21,7 +21,8 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         read_models(folder, Precision.FLOAT32)
 
 
-def test_a_damaged_weights_file_is_refused_in_float32_only(tmp_path: Path) -> None:
+def test_damaged_weights_refused_in_float32(tmp_path: Path) -> None:
+    """A damaged weights file is refused in float32 only."""
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     (folder / "ugc.safetensors").write_bytes(b"something else")
@@ -31,7 +32,8 @@ def test_a_damaged_weights_file_is_refused_in_float32_only(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["everybody", "everyone", "headpose", "hetero", "ugc"])
-def test_large_tensors_lie_in_the_weights_file_that_the_network_states(name: str) -> None:
+def test_large_tensors_in_weights_file(name: str) -> None:
+    """Large tensors lie in the weights file that the network states."""
     file = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)[name]
     model = onnx.load(file.path, load_external_data=False)
     held = [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
@@ -50,7 +52,8 @@ def test_missing_models_and_variants_are_named(tmp_path: Path) -> None:
         read_models(tmp_path, Precision.INT8)
 
 
-def test_a_model_has_the_inputs_and_outputs_of_its_sheet() -> None:
+def test_inputs_and_outputs_match_sheet() -> None:
+    """A model has the inputs and outputs of its sheet."""
     model = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)["ugc"]
     assert model.inputs == (
         TensorForm("pictures", "uint8", (160, 160, 9), batched=True),
@@ -62,7 +65,8 @@ def test_a_model_has_the_inputs_and_outputs_of_its_sheet() -> None:
     assert model.input_shape("speech_features") is None
 
 
-def test_an_input_without_the_batch_axis_is_the_actors() -> None:
+def test_unbatched_input_is_actors() -> None:
+    """An input without the batch axis is the actors."""
     assert tensor_forms({"texture": ["float32", [256, 256, 16]]}) == (
         TensorForm("texture", "float32", (256, 256, 16), batched=False),
     )
@@ -79,7 +83,8 @@ def test_an_input_without_the_batch_axis_is_the_actors() -> None:
         {"numbers": ["float32", ["batch", 160]]},
     ],
 )
-def test_a_sheet_without_a_picture_of_a_render_box_is_refused(tmp_path: Path, outputs: dict[str, object]) -> None:
+def test_sheet_without_picture_refused(tmp_path: Path, outputs: dict[str, object]) -> None:
+    """A sheet without a picture of a render box is refused."""
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     sheet = folder / "ugc.export.json"

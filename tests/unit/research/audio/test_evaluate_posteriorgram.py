@@ -47,7 +47,8 @@ def test_silence_is_compared_with_the_given_times() -> None:
     assert silence_agreement(guess, (WordSpan("sil", 0.0, 0.01), WordSpan("go", 0.01, 0.04))) == 0.75
 
 
-def test_sources_are_measured_apart_and_guessed_labels_are_left_out(tmp_path: Path) -> None:
+def test_sources_apart_guesses_left_out(tmp_path: Path) -> None:
+    """Sources are measured apart and guessed labels are left out."""
     rows = [replace(row, split="val") for row in speech_set(tmp_path, speakers=2, clips=2)]
     write_rows(tmp_path, [*rows[:3], replace(rows[3], phones="allphone")])
     report = evaluate(TrainSet(tmp_path), WEIGHTS, baseline=False)

@@ -102,7 +102,8 @@ def test_the_reader_returns_what_was_written(file: Path, source: SpeechEncoder) 
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_wheel_is_read_like_the_file_in_it(file: Path, tmp_path: Path) -> None:
+def test_wheel_read_like_file(file: Path, tmp_path: Path) -> None:
+    """A wheel is read like the file in it."""
     wheel = tmp_path / "models.whl"
     with ZipFile(wheel, "w") as archive:
         archive.write(file, "package/model/model.bin")
@@ -163,7 +164,8 @@ def test_positions_are_whispers() -> None:
     np.testing.assert_allclose(found[3], np.concatenate([np.sin(3 * rates), np.cos(3 * rates)]), atol=1e-6)
 
 
-def test_a_quiet_band_is_cut_at_eight_decades_below_the_loudest(source: SpeechEncoder) -> None:
+def test_quiet_band_floor(source: SpeechEncoder) -> None:
+    """A quiet band is cut at eight decades below the loudest."""
     quiet = torch.from_numpy(window(40))[None]
     quiet[0, 5, 5] = 4.0
     lower = quiet.clone()

@@ -46,7 +46,8 @@ def saved(module: torch.nn.Module, file: Path) -> Path:
     return file
 
 
-def test_frechet_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
+def test_frechet_distance_of_gaussians() -> None:
+    """Fréchet distance of shifted Gaussians is the squared shift."""
     rows = np.random.default_rng(0).normal(size=(500, 4))
     assert frechet_distance(rows, rows) == pytest.approx(0.0, abs=1e-9)
     assert frechet_distance(rows, rows + np.array([3.0, 4.0, 0.0, 0.0])) == pytest.approx(25.0)
@@ -78,7 +79,8 @@ def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_networks_under_the_wrong_option_are_refused_when_they_are_loaded(tmp_path: Path) -> None:
+def test_networks_under_wrong_option_refused(tmp_path: Path) -> None:
+    """Networks under the wrong option are refused when they are loaded."""
     lpips, fid = saved(Distances(), tmp_path / "lpips.pt"), saved(Features(), tmp_path / "fid.pt")
     with pytest.raises(InvalidRequest, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
         SuppliedNetworks(fid, lpips)

@@ -42,7 +42,8 @@ def test_every_method_has_a_row_and_reported_figures() -> None:
     assert set(reported()) == set(METHODS)
 
 
-def test_an_ablation_shows_variants_other_networks_and_fewer_frames() -> None:
+def test_ablation_rows() -> None:
+    """An ablation shows variants other networks and fewer frames."""
     rows = ablation_rows("everyone", enrol_frames=40)
     assert {row.of.method for row in rows} == {"everyone"}
     assert rows[0].of == Configuration(method="everyone", enrol_frames=40)
@@ -63,7 +64,8 @@ def test_weights_that_no_row_has_are_refused(tmp_path: Path) -> None:
         check_weights(rows, {"other": tmp_path / "missing"})
 
 
-def test_each_row_is_repeated_for_each_length_of_enrolment() -> None:
+def test_row_per_enrolment_length() -> None:
+    """Each row is repeated for each length of enrolment."""
     rows = (TableRow("a", A), TableRow("b", B, "oracle_full"))
     assert seconds_rows(rows, ()) == rows
     short, long, *others = seconds_rows(rows, (5.0, 30.0))
@@ -72,7 +74,8 @@ def test_each_row_is_repeated_for_each_length_of_enrolment() -> None:
     assert {row.variant for row in others} == {"oracle_full"}
 
 
-def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, object]) -> None:
+def test_clip_compared_with_mean_mouth(near: dict[str, object]) -> None:
+    """Figures of a clip are compared with its mean mouth."""
     full, still = (metrics_of(near, name) for name in ("full", "mean_mouth"))
     assert full["mouth_psnr_minus_m"] == pytest.approx(full["mouth_psnr_db"] - still["mouth_psnr_db"], abs=1e-4)
     assert full["mouth_lmd_over_m"] == pytest.approx(full["mouth_lmd_px"] / still["mouth_lmd_px"], abs=1e-4)
@@ -83,7 +86,8 @@ def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, obje
     assert full["ms_per_frame"] > 0.0
 
 
-def test_a_row_has_the_mean_and_the_worst_clip(near: dict[str, object], far: dict[str, object], tmp_path: Path) -> None:
+def test_row_mean_and_worst(near: dict[str, object], far: dict[str, object], tmp_path: Path) -> None:
+    """A row has the mean and the worst clip."""
     run = TableRun("Title", (TableRow("a", A),), TABLE_VARIANTS, tmp_path / "t.md", KeptResults(tmp_path / "t.json"))
     run.add(A, "near.mp4", near)
     run.add(A, "far.mp4", far)
@@ -95,7 +99,8 @@ def test_a_row_has_the_mean_and_the_worst_clip(near: dict[str, object], far: dic
     assert [better_of(name) for name in ("mouth_psnr_db", "nme", "sharpness_ratio")] == ["higher", "lower", "one"]
 
 
-def test_the_files_name_what_was_measured_refused_and_lacking(near: dict[str, object], tmp_path: Path) -> None:
+def test_files_name_measured_and_missing(near: dict[str, object], tmp_path: Path) -> None:
+    """The files name what was measured refused and lacking."""
     path, results = tmp_path / "t.md", tmp_path / "t.json"
     kept = KeptResults(results)
     run = TableRun("Title", (TableRow("first", A), TableRow("second", B)), TABLE_VARIANTS, path, kept)
@@ -120,7 +125,8 @@ def test_the_files_name_what_was_measured_refused_and_lacking(near: dict[str, ob
     check_table_place(path, results)
 
 
-def test_what_is_in_the_file_is_known_in_the_next_run(near: dict[str, object], tmp_path: Path) -> None:
+def test_next_run_knows_the_file(near: dict[str, object], tmp_path: Path) -> None:
+    """The next run knows the results in the file."""
     results = tmp_path / "t.json"
     first = KeptResults(results)
     first.add("key", A, near)
@@ -130,7 +136,8 @@ def test_what_is_in_the_file_is_known_in_the_next_run(near: dict[str, object], t
     assert again.get("another") is None
 
 
-def test_a_key_depends_on_clip_configuration_request_and_networks(tmp_path: Path) -> None:
+def test_key_depends_on_inputs(tmp_path: Path) -> None:
+    """A key depends on clip configuration request and networks."""
     clips = [tmp_path / name for name in ("a.mp4", "b.mp4")]
     for number, clip in enumerate(clips):
         clip.write_bytes(bytes([number]))
@@ -146,7 +153,8 @@ def test_a_key_depends_on_clip_configuration_request_and_networks(tmp_path: Path
     assert len(others | {key}) == 5
 
 
-def test_clips_of_one_file_name_are_told_apart_by_their_folders() -> None:
+def test_equal_file_names_by_folder() -> None:
+    """Clips of one file name are told apart by their folders."""
     clips = [Path(name) for name in ("s1/bbaf2n.mp4", "s2/bbaf2n.mp4", "s2/lgbf8n.mp4", "old/s2/bbaf2n.mp4", "/a.mp4", "a.mp4")]
     labels = labels_of([*clips, clips[0]])
     here = Path.cwd().name
@@ -169,7 +177,8 @@ def test_a_table_and_its_figures_are_two_files(near: dict[str, object], tmp_path
             check_table_place(page, results)
 
 
-def test_a_foreign_page_beside_results_of_a_table_is_replaced_on_request_only(near: dict[str, object], tmp_path: Path) -> None:
+def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Path) -> None:
+    """A foreign page beside results of a table is replaced on request only."""
     page, results = tmp_path / "notes.md", tmp_path / "t.json"
     kept = KeptResults(results)
     kept.add("key", A, near)
@@ -181,7 +190,8 @@ def test_a_foreign_page_beside_results_of_a_table_is_replaced_on_request_only(ne
 
 
 @pytest.mark.parametrize("where", ["file/t.md", f"new/{'x' * 300}.md", "/proc/new/t.md"])
-def test_a_table_that_cannot_be_written_is_refused_before_the_work(where: str, tmp_path: Path) -> None:
+def test_unwritable_table_refused_before_work(where: str, tmp_path: Path) -> None:
+    """A table that cannot be written is refused before the work."""
     (tmp_path / "file").write_text("a file")
     with pytest.raises(InvalidRequest, match="cannot be written") as caught:
         check_table_place(tmp_path / where, tmp_path / "t.json")

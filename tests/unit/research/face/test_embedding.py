@@ -81,7 +81,8 @@ def test_the_onnx_file_computes_what_pytorch_computes(package: Path, tmp_path: P
     assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_another_package_is_refused_by_the_name_of_the_file(tmp_path: Path, package: Path) -> None:
+def test_other_package_names_file(tmp_path: Path, package: Path) -> None:
+    """Another package is refused by the name of the file."""
     (package / BIN).write_bytes((package / BIN).read_bytes()[:-1] + b"\0")
     with pytest.raises(InvalidRequest, match=r"face_recognition_model\.bin is not the file of @vladmandic/face-api 1\.7\.15"):
         convert(package, tmp_path / "out.onnx")
@@ -90,9 +91,8 @@ def test_another_package_is_refused_by_the_name_of_the_file(tmp_path: Path, pack
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_a_network_that_differs_from_its_source_is_not_written(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_differing_network_not_written(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that differs from its source is not written."""
     monkeypatch.setattr(embedding, "MEAN_RGB", (0.0, 0.0, 0.0))
     graph = embedding._Graph(read_package(package)).model()
     monkeypatch.undo()

@@ -27,7 +27,8 @@ def test_a_lag_is_taken_out_of_a_clip() -> None:
     np.testing.assert_array_equal(early.content[0], clip.content[0])
 
 
-def test_clips_are_read_by_split_and_without_their_lags(tmp_path: Path) -> None:
+def test_clips_by_split_without_lags(tmp_path: Path) -> None:
+    """Clips are read by split and without their lags."""
     made = [made_clip(0), made_clip(1, "val")]
     data = write_set(tmp_path / "set", made, {"clip0": 4})
     (found,) = clips_of(data, "train", ("identity_removed",))
@@ -38,7 +39,8 @@ def test_clips_are_read_by_split_and_without_their_lags(tmp_path: Path) -> None:
         clips_of(data, "dev")
 
 
-def test_clips_that_hardly_show_the_mouth_are_left_out(tmp_path: Path) -> None:
+def test_rarely_seen_mouths_left_out(tmp_path: Path) -> None:
+    """Clips that hardly show the mouth are left out."""
     hidden = made_clip(0)
     hidden.usable[:40] = False
     data = write_set(tmp_path / "set", [hidden, made_clip(1, num_frames=30)])
@@ -57,7 +59,8 @@ def test_track_and_sound_of_another_length_are_refused(tmp_path: Path) -> None:
         clips_of(data, "train")[0]
 
 
-def test_few_clips_of_many_are_spread_over_the_speakers() -> None:
+def test_few_clips_spread_over_speakers() -> None:
+    """Few clips of many are spread over the speakers."""
     many = in_memory([made_clip(index, num_frames=40, speaker="anna" if index < 9 else f"s{index}") for index in range(12)])
     few = many.chosen(5, seed=3)
     assert few.rows == many.chosen(5, seed=3).rows

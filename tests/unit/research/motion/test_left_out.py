@@ -17,7 +17,8 @@ from tests.unit.research.methods.everyone.tiny import TINY
 from tests.unit.research.motion.tiny import TINY_SYNC
 
 
-def test_each_speaker_of_free_speech_is_left_out_once_and_dev_is_not_read(tmp_path: Path) -> None:
+def test_speakers_left_out_once(tmp_path: Path) -> None:
+    """Each speaker of free speech is left out once and dev is not read."""
     clips = [made_clip(index, speaker=name) for index, name in enumerate(("anna", "anna", "ben", "carl"))]
     data = write_set(tmp_path / "set", [*clips, made_clip(4, "dev", speaker="dora")])
     data.rows = tuple(replace(row, narrow=row.speaker == "carl") for row in data.rows)
@@ -31,7 +32,8 @@ def test_each_speaker_of_free_speech_is_left_out_once_and_dev_is_not_read(tmp_pa
         next(left_out_sets(data, 9))
 
 
-def test_a_speaker_is_scored_by_a_network_that_has_not_seen_the_speaker(tmp_path: Path) -> None:
+def test_left_out_speaker_is_unseen(tmp_path: Path) -> None:
+    """A speaker is scored by a network that has not seen the speaker."""
     data = write_set(tmp_path / "set", [made_clip(index, num_frames=120, speaker=("anna", "ben")[index % 2]) for index in range(4)])
     config = replace(TINY, loop=replace(TINY.loop, steps=1))
     own: Scores = {}

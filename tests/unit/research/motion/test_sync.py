@@ -31,7 +31,8 @@ def test_a_batch_depends_on_step_and_index_alone(data: TrainSet) -> None:
     assert training.batch(0, 0).content.shape == (2, 40, 4, 25)
 
 
-def test_clips_that_are_shorter_than_a_stretch_are_refused(tmp_path: Path) -> None:
+def test_too_short_clips_refused(tmp_path: Path) -> None:
+    """Clips that are shorter than a span are refused."""
     data = write_set(tmp_path / "set", [made_clip(0, num_frames=60), made_clip(1, "val")])
     with pytest.raises(InvalidRequest, match=r"70 frames \(2.8 s\)"):
         opened(SYNC, data, SyncTrainingConfig())

@@ -43,9 +43,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[ExportJob]:
     return jobs
 
 
-def test_a_run_is_exported_with_its_card_and_all_weights_that_the_stage_needs(
-    finished: Path, jobs: list[ExportJob], tmp_path: Path
-) -> None:
+def test_export_has_card_and_weights(finished: Path, jobs: list[ExportJob], tmp_path: Path) -> None:
+    """A run is exported with its card and all weights that the stage needs."""
     folder = tmp_path / "render"
     paths = export_renderer(SPEC, lambda _run: ("judge.safetensors",), finished, folder)
     assert set(paths) == set(folder.iterdir())

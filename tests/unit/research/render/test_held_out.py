@@ -69,14 +69,16 @@ def clip(bank: MouthBank, tmp_path: Path) -> Clip:
     return clips_named(tmp_path, ["anna-1"])[0]
 
 
-def test_a_clip_is_cut_in_two_with_a_gap(clip: Clip) -> None:
+def test_clip_split_with_gap(clip: Clip) -> None:
+    """A clip is cut in two with a gap."""
     parts = cut_in_two(clip, 0)
     assert parts.bank.num_frames == 28
     assert parts.rows.tolist() == list(range(28 + NEAREST_FRAMES, 48))
     assert cut_in_two(clip, 3).rows.tolist() == [38, 42, 47]
 
 
-def test_rooms_draw_the_same_frames_from_their_own_inputs(clip: Clip) -> None:
+def test_methods_draw_same_frames(clip: Clip) -> None:
+    """Methods draw the same frames from their own inputs."""
     one, other = read_textured(clip, 3), read_windows(clip, 3)
     for textured, window in zip(one.pairs, other.pairs, strict=True):
         assert np.array_equal(textured.target, window.target)

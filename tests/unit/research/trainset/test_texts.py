@@ -94,7 +94,8 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
         Texts(tmp_path).of(entry(source(words=times("{stem}.align", "times.tar"))))
 
 
-def test_a_part_of_a_clip_has_the_words_inside() -> None:
+def test_clip_part_has_own_words() -> None:
+    """A part of a clip has the words inside."""
     spoken = ClipText("one two three", (("one", 0.0, 0.5), ("two", 0.9, 1.1), ("three", 1.5, 1.75)))
     assert spoken.part(1.0, 2.0) == ClipText("three", (("three", 0.5, 0.75),))
     assert ClipText("one two three").part(1.0, 2.0) == ClipText()

@@ -27,9 +27,8 @@ def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole
     assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
 
 
-def test_a_stream_with_its_past_gives_the_bytes_of_the_whole(
-    actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]
-) -> None:
+def test_stream_part_same_bytes(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """A part of a stream with its past gives the bytes of the whole stream."""
     past = [replace(frame, context_only=True) for frame in film[2:8]]
     assert bytes_of(whole)[8:] == bytes_of(actor.drawn([*past, *film[8:]]))
     assert bytes_of(whole)[8:] != bytes_of(actor.drawn(film[8:]))

@@ -24,7 +24,8 @@ TINY = EverybodyTrainingConfig(
 )
 
 
-def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(data: TrainSet, tmp_path: Path) -> None:
+def test_export_includes_training_basis(data: TrainSet, tmp_path: Path) -> None:
+    """Trained weights are exported beside the basis that they were trained on."""
     run, out = tmp_path / "run", tmp_path / "motion"
     train_briefly(NETWORK, data, TINY, run)
     assert figures_of(run) >= {"velocity", "baseline new r_opening"}

@@ -22,13 +22,15 @@ from tests.unit.research.methods.everyone.tiny import TINY
 
 
 @pytest.mark.long
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "closure", "score", "new r_opening", "baseline new r_opening"}
 
 
-def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(whole: Path, tmp_path: Path) -> None:
+def test_export_includes_training_basis(whole: Path, tmp_path: Path) -> None:
+    """Trained weights are exported beside the basis that they were trained on."""
     out = tmp_path / "motion"
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, out)
@@ -46,7 +48,8 @@ def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(wh
         NETWORK.export(whole, out)
 
 
-def test_a_run_on_the_papers_input_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    """A run on the paper's input is judged and not exported."""
     config = replace(TINY, network=replace(TINY.network, heard="paper"))
     train_briefly(NETWORK, data, config, tmp_path / "run")
     assert NETWORK.export is not None

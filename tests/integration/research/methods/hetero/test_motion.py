@@ -28,7 +28,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
 
 
 @pytest.mark.long
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "phones", "taught", "score", "new r_opening"}
@@ -56,7 +57,8 @@ def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
     assert {row.speaker for row in opened(NETWORK, data, alone).clips} == {"anna", "ben"}
 
 
-def test_a_run_on_the_papers_spectrogram_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    """A run on the paper's spectrogram is judged and not exported."""
     train_briefly(NETWORK, data, PAPER, tmp_path / "run")
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, tmp_path / "motion")

@@ -28,13 +28,15 @@ LEFT_RIGHT_68 = [
 ]  # fmt: skip
 
 
-def test_the_68_points_are_symmetric_on_the_mean_head():
+def test_68_points_are_symmetric():
+    """The 68 points are symmetric on the mean head."""
     points = head_template()[list(IBUG_68)]
     assert np.abs(points[LEFT_RIGHT_68] * [-1, 1, 1] - points).max() < 3.0
     assert len(set(IBUG_68)) == 68
 
 
-def test_a_model_of_other_axes_units_and_place_comes_to_head_space():
+def test_foreign_axes_reach_head_space():
+    """A model of other axes units and place comes to head space."""
     model = small_model()
     turn = Rotation.from_rotvec([np.pi, 0.1, 0]).as_matrix().astype(np.float32)
     scale, shift = np.float32(0.01), np.array([1, 2, 3], np.float32)
@@ -60,21 +62,24 @@ def test_too_few_landmarks_cannot_align():
         align_to_head_space(dataclasses.replace(small_model(), landmarks=three))
 
 
-def test_68_points_give_the_51_fixed_places_of_the_mesh():
+def test_68_points_give_51():
+    """68 points give the 51 fixed places of the mesh."""
     sets = landmark_sets_of_68(LandmarkSet.of_vertices(np.arange(100, 168)))
     assert sets["mediapipe"].mediapipe.tolist() == list(IBUG_68[17:])
     assert sets["mediapipe"].vertices[0, 0] == 117
     assert len(sets["ibug_68"]) == 68
 
 
-def test_the_mouth_area_is_found_in_any_order_and_only_when_whole():
+def test_mouth_area_any_order():
+    """The mouth area is found in any order, and only when it is whole."""
     shuffled = np.random.default_rng(0).permutation(np.array(MOUTH_AREA))
     landmarks = LandmarkSet.of_vertices(shuffled, shuffled)
     assert mouth_area_of(landmarks).mediapipe.tolist() == list(MOUTH_AREA)
     assert mouth_area_of(landmarks.select(np.arange(58))) is None
 
 
-def test_quadrilaterals_normals_and_numbers_from_the_end_are_read(tmp_path):
+def test_obj_quads_normals_negative_indices(tmp_path):
+    """Quadrilaterals normals and numbers from the end are read."""
     path = tmp_path / "a.obj"
     path.write_text(
         "o thing\nv 0 0 0\nv 1 0 0\nv 1 1 0 1.0\nv 0 1 0\nvn 0 0 1\n"

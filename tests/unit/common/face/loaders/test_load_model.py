@@ -11,7 +11,8 @@ def test_our_own_file_is_read():
     assert load_model(WEIGHTS).digest == default_model().digest
 
 
-def test_what_is_no_model_is_refused_with_what_is_known(tmp_path):
+def test_unknown_file_refused(tmp_path):
+    """A file that is no model is refused, and the error lists the known formats."""
     (tmp_path / "face.txt").write_text("")
     with pytest.raises(InvalidRequest, match=r"\.safetensors.*FLAME.*Basel"):
         load_model(tmp_path / "face.txt")

@@ -68,7 +68,8 @@ class Harmful:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_pickle_that_runs_a_command_is_refused_and_runs_nothing(protocol, tmp_path, monkeypatch):
+def test_pickled_command_never_runs(protocol, tmp_path, monkeypatch):
+    """A pickle that runs a command is refused and runs nothing."""
     ran: list[str] = []
     monkeypatch.setattr(os, "system", ran.append)
     with pytest.raises(restricted_pickle.PickleRefusedError):
@@ -84,7 +85,8 @@ def test_no_function_of_any_module_can_be_had(name):
         restricted_pickle.load(io.BytesIO(f"c{name}\n.".encode()))
 
 
-def test_foreign_objects_cannot_be_rebuilt_through_the_copy_module():
+def test_copy_module_builds_no_foreigners():
+    """Foreign objects cannot be rebuilt through the copy module."""
     data = b"ccopyreg\n_reconstructor\n(cnumpy\nndarray\ncbuiltins\nobject\nNtR."
     with pytest.raises(restricted_pickle.PickleRefusedError, match="ndarray"):
         restricted_pickle.load(io.BytesIO(data))

@@ -68,7 +68,8 @@ def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: S
 
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
-def test_a_mouth_is_the_mean_of_the_networks_and_of_the_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
+def test_mean_of_networks_and_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
+    """A mouth is the mean of the networks and of the maps."""
     correction = (
         np.random.default_rng(5)
         .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
@@ -124,12 +125,14 @@ def test_without_style_is_another_motion(models: MotionModels, style: Style) -> 
     assert not np.array_equal(full, plain)
 
 
-def test_joined_features_lose_the_cepstra_where_a_part_has_none() -> None:
+def test_joined_features_lose_cepstra() -> None:
+    """Joined features lose the cepstra where a part has none."""
     assert not SpeechFeatures.joined([heard(3), silence(2)]).extra
     assert SpeechFeatures.joined([heard(3), heard(2)]).extra[FEATURE].shape == (5, 4, 20)
 
 
-def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
+def test_committed_network_matches_face_model(models: MotionModels) -> None:
+    """The committed network speaks of the committed face model."""
     face = default_model()
     assert EverybodyModel.of(models).face_model == face.digest
     assert EverybodyModel.of(models).num_expression == face.num_expression
@@ -154,7 +157,8 @@ def refined_by(models: MotionModels, style: Style, features: SpeechFeatures, shi
     return refined
 
 
-def test_what_the_person_does_otherwise_is_learned_for_files_and_live_speech(models: MotionModels, style: Style) -> None:
+def test_personal_residual_files_and_live(models: MotionModels, style: Style) -> None:
+    """The difference of the person from the mean is learned for files and for live speech."""
     features = heard(200)
     refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
     for hearing in HEARINGS:
