@@ -33,6 +33,7 @@ def clip(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("evaluate") / "clip.mkv", 0.0, 3.0)
 
 
+@pytest.mark.long
 def test_true_landmarks_give_smaller_errors(clip: Path, evaluate: Evaluator) -> None:
     """The truth's landmarks give smaller expression and landmark errors than one mouth."""
     found = evaluate("ugc", clip, UNPERSONALIZED, SETTINGS)
@@ -55,6 +56,7 @@ def test_motion_is_measured_on_real_footage(clip: Path, evaluate: Evaluator) -> 
     assert 0.0 <= full["silence_opening"] < 3.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].own_timeline])
 def test_moved_head_measured_in_place(method: str, clip: Path, evaluate: Evaluator) -> None:
     """A moved head is measured in place and its motion apart."""

@@ -33,6 +33,7 @@ def windows_journalled(data: Path) -> int:
     return sum(1 for path in data.glob("jobs/*/journal/*") if not path.name.startswith("."))
 
 
+@pytest.mark.long
 def test_resume_after_kills_same_bytes(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
     """A job that is killed at random windows and run again gives the same bytes."""
     # Two windows and a part of one: three steps, and the enrolment.

@@ -123,8 +123,9 @@ CASES = {
 }
 
 
-ALWAYS = ("ugc", "headpose of a still", "everyone")
-"""Cases that `make test` runs: retrieved pictures, a moving head, and a neural texture. Each renderer has a test of chunks."""
+ALWAYS = ("ugc", "headpose of a still")
+"""Cases that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test of
+chunks."""
 
 
 @pytest.mark.parametrize(

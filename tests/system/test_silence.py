@@ -126,11 +126,12 @@ def talk(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LONG = pytest.mark.long
-"""Digital silence is the own sound of a clip below, and chords are music too."""
+"""Digital silence and music are the own sounds of clips below."""
 
 
 @pytest.mark.parametrize(
-    "sound", [pytest.param(digital_silence, marks=LONG), noise, pytest.param(chords, marks=LONG), recorded_music]
+    "sound",
+    [pytest.param(digital_silence, marks=LONG), noise, pytest.param(chords, marks=LONG), pytest.param(recorded_music, marks=LONG)],
 )
 def test_what_is_not_speech_shuts_a_talking_mouth(
     sound: Any, clips: Any, actor: EnrolledActor, talk: Path, dubber: Dubber, tmp_path: Path
@@ -162,6 +163,7 @@ def test_own_sound_without_speech_shuts_the_mouth(
     assert_shut(openings(output))
 
 
+@pytest.mark.long
 def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Muted from 5 to 8 s: from 1.4 s of the cut to its end. A mouth needs a second to shut.
 

@@ -111,6 +111,7 @@ def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Du
     assert 1.2 < openings[1].std() / openings[0].std() < 1.55
 
 
+@pytest.mark.long
 def test_lip_width_follows_footage(woman: Path, runs: list[Run], dubber: Dubber) -> None:
     """Over a second the lips are as wide as in the footage."""
     assert runs

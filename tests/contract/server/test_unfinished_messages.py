@@ -170,6 +170,7 @@ async def test_thousand_half_sent_calls(stage: Stage, method: str) -> None:
         assert [len(sender.ended) for sender in senders] == [125] * 8
 
 
+@pytest.mark.long
 async def test_half_sent_calls_with_token(stage: Stage) -> None:
     """Half sent calls with a token are ended and give their memory back."""
     before = stage.resident

@@ -155,6 +155,7 @@ print("again", again)
 """A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
 
 
+@pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
 def test_concurrent_processes_lose_no_blobs(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
 ) -> None:
