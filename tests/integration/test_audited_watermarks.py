@@ -19,7 +19,7 @@ from tests.integration.films import Media, write_short_clip
 from tests.integration.servers import StartGateway
 
 
-@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+@pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.long)], ids=["on", "off"])
 def test_audit_entry_matches_manifest(
     on: bool, start_gateway: StartGateway, media: Media, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

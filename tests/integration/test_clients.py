@@ -177,6 +177,7 @@ def assert_fitted(from_python: dict[str, Any]) -> None:
     assert 0.1 < expression.std(axis=0).max() < 5.0
 
 
+@pytest.mark.long
 def test_documented_client_code_runs(workplace: Workplace, client_python: Path, node: dict[str, str]) -> None:
     """The code of the page runs with the client distribution alone and from Node.js."""
     from_python = python_result(workplace, client_python)

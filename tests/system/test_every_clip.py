@@ -36,8 +36,8 @@ ALWAYS = (
     "d04_mpeg2_422_720p25",
     "d10_50fps_no_audio",
 )
-"""Clips that `make test` dubs: each encoding, a variable frame rate, turned frames, and no sound. Others have tests of their own: faces
-that are covered or lost, several speakers, late sound and silence."""
+"""Clips that `make test` dubs: each encoding, a variable frame rate, turned frames, and no sound. Covered and lost faces, several
+speakers, late sound and silence have tests of their own."""
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome

@@ -124,8 +124,8 @@ CASES = {
 
 
 ALWAYS = ("ugc", "headpose of a still")
-"""Cases that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test of
-chunks."""
+"""Cases that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
+of chunks."""
 
 
 @pytest.mark.parametrize(
