@@ -42,6 +42,9 @@ __all__ = ["actors", "blobs", "geometry", "settings"]
 
 MEMORY_BYTES = 10_000_000
 
+about_files = pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+"""For tests of keys and of files, which are refused before a row reaches a database."""
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
@@ -195,6 +198,7 @@ def test_only_an_empty_installation_is_filled(place: Installation, tmp_path: Pat
         restore_backup(place, tmp_path / "backup.tar")
 
 
+@about_files
 def test_another_artefact_store_is_refused(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
@@ -276,6 +280,7 @@ def test_third_database_refused(place: Installation, tmp_path: Path, monkeypatch
     assert store.owner() == owner
 
 
+@about_files
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
 def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name: str) -> None:
     installation_credential(place.settings.data_dir)
@@ -293,6 +298,7 @@ def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name
         assert (file.read_bytes(), len(again.actors.list())) == (key, 2)
 
 
+@about_files
 def test_concurrent_key_not_replaced(place: Installation, tmp_path: Path) -> None:
     """A key that is made while blobs are restored is not replaced silently."""
     installation_credential(place.settings.data_dir)
@@ -310,6 +316,7 @@ def test_a_backup_without_somebody_unknown_is_refused(place: Installation, tmp_p
     assert not list(tmp_path.glob("*backup*"))
 
 
+@about_files
 def test_unsigned_installation_backup_lacks_key(place: Installation, tmp_path: Path) -> None:
     """An installation that has signed nothing has a backup without that key."""
     made = write_backup(place, tmp_path / "backup.tar")
@@ -321,6 +328,7 @@ def test_unsigned_installation_backup_lacks_key(place: Installation, tmp_path: P
         assert installation_credential(place.settings.data_dir) == own
 
 
+@about_files
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
 def test_unusable_key_is_named(place: Installation, tmp_path: Path, name: str) -> None:
     """A key that cannot be read or written is reported by name."""
@@ -334,6 +342,7 @@ def test_unusable_key_is_named(place: Installation, tmp_path: Path, name: str) -
     assert not (tmp_path / "second.tar").exists()
 
 
+@about_files
 def test_damaged_blob_ends_backup(place: Installation, tmp_path: Path) -> None:
     """A blob that is gone or damaged ends the backup and leaves no file."""
     ref = place.actors.get("ann").artefacts["bank"]
@@ -349,6 +358,7 @@ def test_damaged_blob_ends_backup(place: Installation, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@about_files
 def test_existing_backup_kept_by_default(place: Installation, tmp_path: Path) -> None:
     """An existing file is kept unless it may be replaced."""
     file = tmp_path / "backup.tar"
@@ -360,6 +370,7 @@ def test_existing_backup_kept_by_default(place: Installation, tmp_path: Path) ->
     assert read_manifest(file).actors == 2
 
 
+@about_files
 def test_killed_backup_cleaned_live_kept(place: Installation, tmp_path: Path) -> None:
     """A backup removes leftovers of a killed backup, and keeps files that a live backup writes."""
     folder = tmp_path / "backups"
@@ -483,8 +494,7 @@ def _deep(file: Path) -> None:
 HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _members_are_a_list, _count_is_a_text, _deep]
 
 
-# A file is refused before its rows reach a database.
-@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+@about_files
 @pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
 def test_partial_backup_changes_nothing(place: Installation, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     """A file that is not a whole backup changes nothing."""
@@ -499,7 +509,7 @@ def test_partial_backup_changes_nothing(place: Installation, tmp_path: Path, spo
         assert on_disk(place.settings) == set()
 
 
-@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+@about_files
 @pytest.mark.parametrize("row", ["[]", "5", '{"actor_id": 5, "method": {}}', '{"tenant": 1e400}', "[" * 100_000])
 def test_invalid_rows_change_nothing(place: Installation, tmp_path: Path, row: str) -> None:
     """Rows that are no rows are refused and change nothing."""
