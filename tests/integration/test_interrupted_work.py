@@ -147,6 +147,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
     return left, told
 
 
+@pytest.mark.long
 async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages, media: Media, tmp_path: Path) -> None:
     portrait, speech = tmp_path / "astronaut.png", tmp_path / "word.wav"
     assert cv2.imwrite(str(portrait), astronaut()[..., ::-1])

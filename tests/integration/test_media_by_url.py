@@ -125,6 +125,7 @@ def test_a_dub_that_is_cancelled_uploads_nothing(
     assert keys(s3, url) == set()
 
 
+@pytest.mark.long
 def test_other_gateway_uploads_once(
     running: RunningGateway,
     start_gateway: StartGateway,

@@ -205,6 +205,7 @@ def test_paused_gateway_leaves_video_alone(pair: Pair, undisturbed: str) -> None
     until(pair.leaves_nothing)
 
 
+@pytest.mark.long
 def test_any_gateway_cancels_and_erases(pair: Pair) -> None:
     """Any gateway cancels and erases what another works on."""
     at_first, at_second = pair.first.connect(), pair.second.connect()

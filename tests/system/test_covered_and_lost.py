@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.request import DubRequest
@@ -14,6 +15,7 @@ from gateway.media.probe import probe
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
 
 
+@pytest.mark.long
 def test_returning_face_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The face is out of the picture from 5.0 to 6.5 s, which is 1.8 to 3.3 s of the cut."""
     footage, output = cut(clips.path("derived/d05_face_leaves_frame.mp4"), tmp_path / "footage.mp4", 2.4, 9.2), tmp_path / "dub.mp4"

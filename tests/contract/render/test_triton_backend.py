@@ -384,7 +384,12 @@ def registered(client: tritongrpc.InferenceServerClient) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("shared_memory", "end"), [(False, psutil.Process.kill), (True, psutil.Process.kill), (True, psutil.Process.suspend)]
+    ("shared_memory", "end"),
+    [
+        pytest.param(False, psutil.Process.kill, marks=pytest.mark.long),
+        (True, psutil.Process.kill),
+        pytest.param(True, psutil.Process.suspend, marks=pytest.mark.long),
+    ],
 )
 def test_dead_model_healed_same_bytes(
     triton: TritonProcess,

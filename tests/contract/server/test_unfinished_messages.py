@@ -139,6 +139,7 @@ async def test_half_sent_checks_without_token(stage: Stage) -> None:
         assert sender.ended == calls
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [False], indirect=True)
 async def test_half_sent_checks_take_turns(stage: Stage) -> None:
     """Half sent health checks of a stage without tokens take turns and are ended."""

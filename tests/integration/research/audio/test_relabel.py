@@ -95,6 +95,7 @@ def test_done_clips_stay_until_their_transcript_changes(spoken: Path) -> None:
     assert path.stat().st_mtime_ns != before
 
 
+@pytest.mark.long
 def test_processes_write_the_same_bytes(spoken: Path, labelled: tuple[Path, dict[str, str], list[tuple[int, int]]]) -> None:
     prepared(spoken, processes=2)
     for name in ("told", "timed", "heard"):
@@ -113,6 +114,7 @@ def test_damaged_sound_named_others_labelled(spoken: Path) -> None:
     assert origins(spoken) == {"told": "aligned"}
 
 
+@pytest.mark.long
 def test_network_labels_unknown_words(tmp_path: Path) -> None:
     """A network labels the clips whose words are unknown."""
     rows = speech_set(tmp_path, speakers=2, clips=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from research.bench.fitting import lines_of_fitting, measure_fitting
 from research.bench.renderer import lines_of_models, measure_models
 
@@ -16,6 +18,7 @@ def test_every_renderer_has_geometry_row() -> None:
     assert len(lines_of_models(rows)) == len(rows)
 
 
+@pytest.mark.long
 def test_fitting_is_measured_on_a_real_face(carphone: Path) -> None:
     times = measure_fitting(carphone, frames=12)
     assert times.frames == 12

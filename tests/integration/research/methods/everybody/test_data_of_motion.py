@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from research.methods.everybody.motion import fit_filter, prepare, windows_of, without_its_corpus
 from tests.unit.motion.made_clips import in_memory, made_clip
 from tests.unit.research.methods.everybody.test_motion import CONFIG, SILENCE, SPACE
 
 
+@pytest.mark.long
 def test_narrow_corpus_expression() -> None:
     """The expression of a narrow corpus lacks what holds in the corpus alone."""
     narrow = replace(made_clip(0), apart="commands")
