@@ -80,7 +80,7 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Every behaviour once: all tests but those marked `long`. Two processes, each with its own servers, take about 12 GB of memory;
+# All tests but those marked `long` (CONTRIBUTING.md). Two processes, each with its own servers, take about 12 GB of memory;
 # TEST_PROCESSES=0 runs all tests in one, with half of that.
 test: $(VENV)/.ready-dev
 	@# Types are checked while Triton and the scanner are downloaded.
