@@ -1,4 +1,4 @@
-"""Write docs/models/licences.md: whose footage and recordings each committed network learned from, and under which licences.
+"""Write docs/reference/licences.md: whose footage and recordings each committed network learned from, and under which licences.
 
     python docs/generate/licences.py
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-OUTPUT: Final = CHECKOUT / "docs/models/licences.md"
+OUTPUT: Final = CHECKOUT / "docs/reference/licences.md"
 _HEAD: Final = "| source | licence | clips | speakers | minutes |"
 _ENDING: Final = ".card.md"
 
 _INTRODUCTION: Final = """# Data of the committed networks
 
 `python docs/generate/licences.py` writes this page from the cards beside the networks. The cards come from the manifests of the
-training sets. The [model cards](.) have the attributions in full. No network learned from test footage, and no renderer from
+training sets. The [model cards](../models/) have the attributions in full. No network learned from test footage, and no renderer from
 footage whose pixels the catalogue excludes (`train_motion`).
 """
 _GRID: Final = "CC BY 4.0 (GRID corpus, Cooke et al. 2006, doi 10.5281/zenodo.3625687; licence read second-hand)"
