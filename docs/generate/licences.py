@@ -22,8 +22,8 @@ _ENDING: Final = ".card.md"
 _INTRODUCTION: Final = """# Data of the committed networks
 
 `python docs/generate/licences.py` writes this page from the cards beside the networks. The cards come from the manifests of the
-training sets. The [model cards](../models/) have the attributions in full. No network learned from test footage, and no renderer from
-footage whose pixels the catalogue excludes (`train_motion`).
+training sets. The [model cards](../models/) have the attributions in full. No network learned from test footage, and no renderer
+from footage whose pixels the catalogue excludes (`train_motion`).
 """
 _GRID: Final = "CC BY 4.0 (GRID corpus, Cooke et al. 2006, doi 10.5281/zenodo.3625687; licence read second-hand)"
 _FILMED: Final = "Apache-2.0 (filmed by contracted models, says the publisher)"

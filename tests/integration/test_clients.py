@@ -197,7 +197,8 @@ def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
     run(["npx", "buf", "generate"], client, **node)
     for name in ("frames.rgb", "speech.f32"):
         (client / name).symlink_to(workplace.folder / name)
-    (client / "integrating.mjs").write_text(workplace.addressed((NODE_CLIENT / "stages.mjs").read_text(encoding="utf-8")) + NODE_DIGESTS, encoding="utf-8")
+    stages = workplace.addressed((NODE_CLIENT / "stages.mjs").read_text(encoding="utf-8"))
+    (client / "integrating.mjs").write_text(stages + NODE_DIGESTS, encoding="utf-8")
     lines = run(["node", "integrating.mjs"], client, **node).splitlines()
     assert lines[0] == f"{FRAMES} boxes of 160 x 160"
     assert json.loads(lines[-1]) == from_python
