@@ -177,7 +177,6 @@ async def create_actor(
 
     Args:
         request: who is enrolled, and from what.
-        stages: the stages.
         actors: store of actors.
         artefacts: artefact store of the stages.
         jobs: folder of all jobs.

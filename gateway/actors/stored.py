@@ -235,7 +235,6 @@ def created_by(actor: StoredActor, operation: str) -> AuditEvent:
     """Return what the audit log records of a new actor.
 
     Args:
-        actor: the actor.
         operation: name of the operation that enrolled the person; empty: none.
     """
     return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})

@@ -112,7 +112,6 @@ def sweep_artefacts(store: ArtefactStore, refs: Collection[ArtefactRef], beat: C
     """Look for erased blobs in the artefact store.
 
     Args:
-        store: the store.
         refs: blobs that were erased.
         beat: called often: keeps the transaction of the erasure open.
         sweep: takes what was found.

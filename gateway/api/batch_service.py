@@ -357,7 +357,6 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     Args:
         settings: settings of the process.
         context: what the operations work with.
-        batches: the batches.
         long_calls: long calls of all tenants.
     """
 

@@ -187,7 +187,6 @@ class TenantContext:
         """Return the dub that a message asks for.
 
         Args:
-            message: the message.
             media: files of the message.
 
         Raises:

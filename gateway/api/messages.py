@@ -147,7 +147,6 @@ def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorRe
     """Return the message of an erasure's receipt.
 
     Args:
-        receipt: the receipt.
         public_key: the public key of this gateway, PEM; empty: another gateway signed the receipt with a key of its own.
     """
     return pb.EraseActorResponse(

@@ -42,7 +42,6 @@ def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
     """Add ActorService, DubService, BatchService and Operations to a server.
 
     Args:
-        server: the server.
         tenants: the tenants of this process.
     """
     actors: Any = _ByTenant(ActorServicer, tenants, lambda own: own.actors)

@@ -201,7 +201,6 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
 
     Args:
         head: head of the chain before the row.
-        row: the row.
         number: number of the entry for errors.
 
     Raises:

@@ -278,7 +278,6 @@ def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> I
 
     Args:
         connection: connection to the database.
-        table: the table.
         without: ids of actors whose rows are left out.
     """
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)

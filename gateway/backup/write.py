@@ -40,7 +40,6 @@ def moment(database: Database, folder: Path) -> Iterator[Connection]:
     of years take longer to read than a writer waits. So the connection reads a copy of that file.
 
     Args:
-        database: the database.
         folder: where the copy lies, without a name. A process that is killed leaves nothing.
 
     Raises:

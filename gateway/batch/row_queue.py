@@ -47,7 +47,6 @@ class RowQueue:
         """Give a drawn row back.
 
         Args:
-            row: the row.
             again_in_s: seconds until the row can be drawn again; None: the row has ended.
         """
         async with self._changed:

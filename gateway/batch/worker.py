@@ -119,7 +119,6 @@ async def same_job_lock(context: WorkerContext, shot: ShotSpec, request: DubRequ
     Args:
         context: what the worker dubs with.
         shot: row of the manifest.
-        request: its request.
     """
     place = context.settings.data_dir / WORKERS_FOLDER / f"job-{same_job_key(shot, request)}"
     async with folder_lock(place):

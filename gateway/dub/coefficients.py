@@ -204,7 +204,6 @@ async def bank_extras(
     """Return what the bank holds of a person's frames beside their pictures.
 
     Args:
-        person: the person.
         identity: the person on the morphable model.
         spoken: the footage's own sound; None: the footage has no sound.
         on_step: called with every fitted frame.

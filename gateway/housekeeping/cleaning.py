@@ -74,7 +74,6 @@ class JobLimits:
         """Return whether a job exceeds all limits. A running job never does.
 
         Args:
-            job: the job.
             now: present time, Unix time in seconds.
         """
         old = self.older_than_s is None or now - job.last_used >= self.older_than_s

@@ -73,7 +73,6 @@ class Connection(ChannelCalls[grpc.Channel]):
         """Send many requests and yield many responses, at the same time. Closing the iterator cancels the call.
 
         Args:
-            rpc: the RPC.
             requests: read in a thread of gRPC, as fast as the server takes them.
             timeout_s: seconds that the whole stream may take; None: `connection.timeout_s`.
             once_ready: take the second request only when the server has sent its initial metadata, and never if the server

@@ -28,7 +28,6 @@ class CountedMeanwhile(JobLedger):
     Args:
         actors: store of actors.
         folder: folder of the other job.
-        bank: the bank.
     """
 
     def __init__(self, actors: ActorStore, other: JobLedger, folder: Path, bank: ArtefactRef) -> None:

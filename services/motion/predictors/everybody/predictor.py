@@ -193,7 +193,6 @@ def personalized(
     Args:
         hearing: which speech map to correct. The correction of one map serves the other too.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        footage: the footage.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
