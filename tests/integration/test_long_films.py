@@ -59,13 +59,14 @@ def enrol(connection: Connection) -> Any:
 
 @pytest.mark.usefixtures("film")
 @pytest.mark.parametrize("begin", [dub, enrol])
-def test_a_film_that_cannot_end_before_the_deadline_is_refused_before_the_work(
+def test_long_film_is_refused_first(
     begin: Callable[[Connection], Any],
     start_gateway: StartGateway,
     stages: RunningStages,
     media: Media,
     streams: list[tuple[Rpc[Any, Any], int]],
 ) -> None:
+    """A film that cannot end before the deadline is refused before the work."""
     running: RunningGateway = start_gateway(stage_deadline_s=DEADLINE_S)
     before = stages.blobs()
     with running.connect() as connection:
@@ -86,9 +87,10 @@ def test_a_film_that_cannot_end_before_the_deadline_is_refused_before_the_work(
 
 
 @pytest.mark.usefixtures("film")
-def test_the_same_film_is_dubbed_where_the_deadline_is_long_enough(
+def test_long_deadline_lets_film_pass(
     start_gateway: StartGateway, streams: list[tuple[Rpc[Any, Any], int]]
 ) -> None:
+    """The same film is dubbed where the deadline is long enough."""
     running = start_gateway(stage_deadline_s=150.0)
     with running.connect() as connection:
         operation = dub(connection)

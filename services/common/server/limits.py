@@ -209,14 +209,14 @@ class FirstMessages:
     Args:
         budget_bytes: most bytes of all messages that arrive at the same time.
         message_bytes: size of the largest message, bytes. At least two messages may arrive at the same time.
-        shared_by_tenant: whether one tenant may have at most half of the places. One client address may have at most half anyway.
+        shared_by_tenant: whether one tenant may have at most half of the places, rounded up, as one client address may.
     """
 
     def __init__(self, *, budget_bytes: int, message_bytes: int, shared_by_tenant: bool = False) -> None:
         self.num_places = max(2, budget_bytes // message_bytes)
         """Most first messages that arrive at the same time."""
         self._places = asyncio.Semaphore(self.num_places)
-        self._share = self.num_places // 2
+        self._share = (self.num_places + 1) // 2
         self._shared_by_tenant = shared_by_tenant
         self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 

@@ -124,7 +124,8 @@ def probed(rates: list[float], num_frames: int, deadline_s: float | None) -> flo
     raise AssertionError("the probe did not end")
 
 
-def test_a_film_that_is_a_little_too_long_is_refused_before_the_work() -> None:
+def test_probe_refuses_long_film() -> None:
+    """A film that is a little too long is refused before the work."""
     with pytest.raises(InvalidRequest) as caught:
         probed([50.0] * 16, 181_000, 3600.0)
     assert caught.value.field == "footage"
@@ -132,15 +133,18 @@ def test_a_film_that_is_a_little_too_long_is_refused_before_the_work() -> None:
     assert "one call may last 1:00:00, which is enough for 162000 frames (1:48:00)" in caught.value.message
 
 
-def test_a_film_that_fits_is_probed_for_seconds() -> None:
+def test_probe_takes_seconds() -> None:
+    """A film that fits is probed for seconds."""
     assert probed([50.0] * 16, 179_000, 3600.0) == 5.0
 
 
-def test_a_stage_that_is_slow_for_a_while_is_probed_longer() -> None:
+def test_slow_stage_is_probed_longer() -> None:
+    """A stage that is slow for a while is probed longer."""
     assert probed([20.0] * 7 + [60.0] * 9, 179_000, 3600.0) == 15.0
 
 
-def test_films_that_every_stage_can_track_need_no_probe() -> None:
+def test_short_films_need_no_probe() -> None:
+    """Films that every stage can track need no probe."""
     def needed(deadline_s: float | None, num_frames: int) -> bool:
         return PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25).needed
 
