@@ -87,9 +87,7 @@ def test_long_film_is_refused_first(
 
 
 @pytest.mark.usefixtures("film")
-def test_long_deadline_lets_film_pass(
-    start_gateway: StartGateway, streams: list[tuple[Rpc[Any, Any], int]]
-) -> None:
+def test_long_deadline_lets_film_pass(start_gateway: StartGateway, streams: list[tuple[Rpc[Any, Any], int]]) -> None:
     """The same film is dubbed where the deadline is long enough."""
     running = start_gateway(stage_deadline_s=150.0)
     with running.connect() as connection:

@@ -201,6 +201,7 @@ async def test_half_sent_calls_with_token(stage: Stage) -> None:
 
 
 # As many calls run at once in a gateway as in no stage.
+@pytest.mark.long
 @pytest.mark.parametrize("stage", [{"DUBSTAGE_MAX_CONCURRENT_RPCS": "64"}], indirect=True)
 @pytest.mark.parametrize("method", ["Unary", "Stream"])
 async def test_tokens_share_budget(stage: Stage, method: str) -> None:

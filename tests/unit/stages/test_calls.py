@@ -145,6 +145,7 @@ def test_slow_stage_is_probed_longer() -> None:
 
 def test_short_films_need_no_probe() -> None:
     """Films that every stage can track need no probe."""
+
     def needed(deadline_s: float | None, num_frames: int) -> bool:
         return PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25).needed
 
