@@ -21,7 +21,7 @@ from gateway.dub.messages import timeline_of
 from gateway.dub.records import RecordFile
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.stages.calls import CallPace, until_done
+from gateway.stages.calls import CallPace, PaceProbe, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
 from services.common.errors import BackendUnavailable
@@ -101,6 +101,35 @@ async def analyse_footage(
     await until_done(track, progress=lambda: num_recorded)
     faces.sync()
     return shot_cuts
+
+
+async def check_length(stages: Stages, info: MediaInfo, *, threads: int, embed_every: int = 0) -> None:
+    """Check that the face stage can track a film in one call, by its pace on the first frames. Nothing is written.
+
+    Short films, and all films if the stages are in this process, need no measurement. Otherwise it takes at most 15 s.
+
+    Args:
+        info: the film.
+        threads: threads of the decoder.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+
+    Raises:
+        InvalidRequest: the film is too long. The message has the length that can be tracked.
+        MediaUnsupported: the file breaks off in its first frames.
+        DubstageError: from the face stage.
+    """
+    video = info.video
+
+    async def measure() -> None:
+        probe = PaceProbe(stages.call_deadline_s, "face", str(info.path), video.num_frames, float(video.duration))
+        if not probe.needed:
+            return
+        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
+            async for frame in frames:
+                if probe.answered(frame.index + 1):
+                    return
+
+    await until_done(measure)
 
 
 async def tracked_frames(

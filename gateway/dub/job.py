@@ -33,6 +33,8 @@ from gateway.dub.composite import FilmFacts, TrackedFilm
 from gateway.dub.disk import MAX_JOB_BYTES, fillable_bytes, shown_bytes
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import about_faces
+from gateway.dub.face_records import embed_every
+from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs, step_key
 from gateway.dub.messages import timeline_of
@@ -468,6 +470,7 @@ class DubJob:
         self._request = request
         self._ledger = ledger if ledger is not None else OwnBlobs()
         self._clock = StageClock()
+        self._untimed = stages
         self._stages: Stages = TimedStages(stages, self._clock)
         self._store = store
         self._jobs = jobs
@@ -502,7 +505,7 @@ class DubJob:
         Raises:
             DubstageError: the input cannot be used, or a stage failed. No output is left; finished windows stay in the journal.
         """
-        # 1. Open: the request's files, the job's folder, and free space.
+        # 1. Open: the request's files, the time of the longest call, the job's folder, and free space.
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
@@ -515,12 +518,18 @@ class DubJob:
         models = await models_for(self._stages, method)
         digests = await file_digests(request)
         key = job_key(request, method, models, digests, self._stages.face_model)
-        async with self._workspace(folder_of(self._jobs, key)) as workspace:
+        compared = compares_people(request)
+        place = folder_of(self._jobs, key)
+        if not place.exists():
+            # The folder of an interrupted run may have the faces of all frames.
+            await check_length(
+                self._untimed, info, threads=request.threads, embed_every=embed_every(info.video.num_frames) if compared else 0
+            )
+        async with self._workspace(place) as workspace:
             folder = workspace.folder
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
-            compared = compares_people(request)
             reference = await self._reference(workspace, on_progress, embed=compared)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)

@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from services.common.errors import DubstageError, InvalidRequest, Overloaded, StageDeadlineExceeded, Unauthenticated
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
+from services.common.server.messages import host_of
 
 HEALTH: Final = "/grpc.health."
 """First characters of the methods of the health service."""
@@ -98,7 +99,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         A name that is too long is INVALID_ARGUMENT. A watch beyond MAX_WATCHES or MAX_WATCHES_OF_HOST is RESOURCE_EXHAUSTED.
         """
         await self._check_size(request, context)
-        host = _host(context)
+        host = host_of(context)
         await self._check_space(host, context)
         changed = asyncio.Event()
         self._watches[changed] = host
@@ -206,14 +207,9 @@ class HealthInterceptor(grpc.aio.ServerInterceptor):
         return await context.read()
 
     async def _read_in_turn(self, context: Context) -> Any:
-        own = self._slots_of_host.setdefault(_host(context), asyncio.Semaphore(_READ_AT_ONCE_OF_HOST))
+        own = self._slots_of_host.setdefault(host_of(context), asyncio.Semaphore(_READ_AT_ONCE_OF_HOST))
         async with own, self._slots:
             return await context.read()
-
-
-def _host(context: Context) -> str:
-    """Return the address of a caller without the port: a host has many connections."""
-    return str(context.peer()).rpartition(":")[0]
 
 
 def _too_long(num_bytes: int) -> InvalidRequest:

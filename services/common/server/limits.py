@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
 from services.common.server import call_context
@@ -197,6 +198,51 @@ class Admission:
             self._of_tenant[tenant] -= 1
             if not self._present:
                 self._idle.set()
+
+
+class FirstMessages:
+    """Byte budget for the first messages of calls, which arrive while nothing is known of the calls but their headers.
+
+    The size of a message is not known before the message is there, so each message counts as a largest one. Calls without a place
+    wait in order, and gRPC takes no more than their first bytes meanwhile. Use the object from one event loop only.
+
+    Args:
+        budget_bytes: most bytes of all messages that arrive at the same time.
+        message_bytes: size of the largest message, bytes. At least two messages may arrive at the same time.
+        shared_by_tenant: whether one tenant may have at most half of the places, rounded up, as one client address may.
+    """
+
+    def __init__(self, *, budget_bytes: int, message_bytes: int, shared_by_tenant: bool = False) -> None:
+        self.num_places = max(2, budget_bytes // message_bytes)
+        """Most first messages that arrive at the same time."""
+        self._places = asyncio.Semaphore(self.num_places)
+        self._share = (self.num_places + 1) // 2
+        self._shared_by_tenant = shared_by_tenant
+        self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def acquire(self, host: str) -> Callable[[], None]:
+        """Wait for a place for the current caller. Return the function that gives the place back.
+
+        Args:
+            host: address of the caller.
+        """
+        groups = [f"host {host}", *([f"tenant {current_caller().tenant}"] if self._shared_by_tenant else [])]
+        # A caller over its share waits outside, and keeps no place from others.
+        wanted = [*(self._places_of.setdefault(group, asyncio.Semaphore(self._share)) for group in groups), self._places]
+        acquired: list[asyncio.Semaphore] = []
+
+        def release() -> None:
+            while acquired:
+                acquired.pop().release()
+
+        try:
+            for places in wanted:
+                await places.acquire()
+                acquired.append(places)
+        except BaseException:
+            release()
+            raise
+        return release
 
 
 @dataclass(eq=False, slots=True)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from services.common.errors import DubstageError, InvalidRequest, MessageTooLarge
 from services.common.server.bounds import check_bounds
 from services.common.server.call_context import Call, mebibytes
+from services.common.server.limits import FirstMessages
 
 _MARGIN_BYTES: Final = 1 << 20
 _LARGEST: Final = (1 << 31) - 1
@@ -45,6 +46,11 @@ class Received:
         if isinstance(self.message, Message):
             check_bounds(self.message, num_bytes=self.num_bytes)
         return self.message
+
+
+def host_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the address of a caller without the port: a host has many connections."""
+    return str(context.peer()).rpartition(":")[0]
 
 
 def receive_limit(max_message_bytes: int) -> int:
@@ -129,20 +135,29 @@ class RequestStream:
     all. Each read is therefore a task of its own. If a handler is cancelled during a read, for example while it reads ahead, the
     task goes on, and the next read waits for the same task.
 
+    The first request is read when it has a place in the server's byte budget. The wait for the place does not count as idle.
+
     Args:
         context: context of the call.
         call: counts the requests, and the time for which the handler waits for the caller.
+        first_messages: the server's byte budget for first requests.
     """
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], call: Call) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], call: Call, first_messages: FirstMessages) -> None:
         self._context = context
         self._call = call
+        self._first_messages = first_messages
+        self._begun = False
         self._reading: asyncio.Future[Any] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
+        if not self._begun:
+            release = await self._first_messages.acquire(host_of(self._context))
+            self._begun = True
+            self._read().add_done_callback(lambda _: release())
         with self._call.awaited():
             received = await asyncio.shield(self._read())
         self._reading = None
@@ -157,9 +172,13 @@ class RequestStream:
         Raises:
             InvalidRequest: the call ended without a request.
         """
-        # No code reads ahead here, so the read needs no task.
-        with self._call.awaited():
-            received = await self._context.read()
+        release = await self._first_messages.acquire(host_of(self._context))
+        try:
+            # No code reads ahead here, so the read needs no task.
+            with self._call.awaited():
+                received = await self._context.read()
+        finally:
+            release()
         if received is grpc.aio.EOF:
             raise InvalidRequest(f"{self._call.rpc} takes one request, and the call ended without a request")
         self._call.messages_received += 1

@@ -58,7 +58,7 @@ async def test_enrolments_for_two_methods_share_no_folder(
         raise StorageFull("the enrolment ends here", subject="")
 
     monkeypatch.setattr(create, "folder_of", note_folder)
-    footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="")
+    footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="", call_deadline_s=None)
     for method in ("ugc", "everybody", "ugc"):
         request = EnrolRequest(actor_id="ann", footage=footage, method=method)
         with pytest.raises(StorageFull, match="the enrolment ends here"):
@@ -91,7 +91,10 @@ def enrol(
             return learned(blobs, "ann", geometry)
 
         monkeypatch.setattr(create, "_learn", learn)
-        request, stages = EnrolRequest(actor_id="ann", footage=footage, method="ugc"), SimpleNamespace(face_model="")
+        request, stages = (
+            EnrolRequest(actor_id="ann", footage=footage, method="ugc"),
+            SimpleNamespace(face_model="", call_deadline_s=None),
+        )
         return await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FootageAnalysis, "open", open_shot)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded
 from services.common.server.call_context import acting_for
-from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, Load, WorkerPool
+from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, FirstMessages, Load, WorkerPool
 from services.common.server.resources import resident_bytes
 
 
@@ -166,6 +167,47 @@ async def test_tenant_call_limit() -> None:
                 with acting_for("bolt"):
                     await call()
             await call()
+
+
+async def begun(messages: FirstMessages, host: str, tenant: str = "acme") -> asyncio.Task[Callable[[], None]]:
+    """Ask for a place for a first message. The task is done where the message may arrive."""
+    with acting_for(tenant):
+        task = asyncio.create_task(messages.acquire(host))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_address_shares_budget() -> None:
+    """First messages of one address leave places to another and never exceed the budget."""
+    messages = FirstMessages(budget_bytes=100, message_bytes=24)
+    assert messages.num_places == 4
+    own = [await begun(messages, "a") for _ in range(3)]
+    assert [task.done() for task in own] == [True, True, False]
+    others = [await begun(messages, host) for host in ("b", "c", "d")]
+    assert [task.done() for task in others] == [True, True, False]
+    # A caller that leaves while it waits keeps no place.
+    own[2].cancel()
+    own[0].result()()
+    await asyncio.sleep(0.01)
+    assert others[2].done()
+    assert not (await begun(messages, "e")).done()
+
+
+async def test_tenant_shares_budget() -> None:
+    """First messages of one tenant leave places to another."""
+    messages = FirstMessages(budget_bytes=100, message_bytes=24, shared_by_tenant=True)
+    acme = [await begun(messages, host) for host in ("a", "b", "c")]
+    assert [task.done() for task in acme] == [True, True, False]
+    assert (await begun(messages, "a", "studio")).done()
+    acme[0].result()()
+    await asyncio.sleep(0.01)
+    assert acme[2].done()
+
+
+def test_two_large_messages_may_arrive() -> None:
+    """Two first messages may arrive however large a message is."""
+    assert FirstMessages(budget_bytes=100, message_bytes=1000).num_places == 2
 
 
 async def test_pool_queue_limit() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.common.errors import CallTooLarge, StageDeadlineExceeded
+from services.common.errors import CallTooLarge, Overloaded, StageDeadlineExceeded
 from services.common.server import watchdog
 from services.common.server.call_context import Call, set_current_call
 from services.common.server.limits import WorkerPool
@@ -143,6 +143,25 @@ async def test_foreign_memory_logged_once(server: Server) -> None:
         server.watchdog.look()
     assert call.failure is None
     assert [line["event"] for line in lines] == ["memory_over_limit"]
+
+
+async def test_unfinished_messages_end(server: Server) -> None:
+    """Memory that no call takes ends the calls whose messages do not arrive."""
+    unfinished = [await server.call(name, awaits=True) for name in ("unfinished", "another")]
+    recent, working = await server.call("recent", awaits=True), await server.call("working")
+    taking = await server.call("taking", awaits=True)
+    for call in (*unfinished, working, taking):
+        call.active_at -= 2 * watchdog.UNFINISHED_S
+    taking.offered_at = taking.active_at
+    server.resident = 2000
+    server.watchdog.look()
+    assert [type(call.failure) for call in unfinished] == [Overloaded, Overloaded]
+    assert [call.failure for call in (recent, working, taking)] == [None, None, None]
+    assert "DUBSTAGE_MAX_MEMORY_BYTES" in str(unfinished[0].failure)
+    # Further calls have the time in which the freed memory is given back.
+    recent.active_at -= 2 * watchdog.UNFINISHED_S
+    server.watchdog.look()
+    assert recent.failure is None
 
 
 async def test_second_call_ends_later(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
