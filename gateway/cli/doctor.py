@@ -30,9 +30,9 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
-from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
-from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.store import check_owner
 from gateway.audit.log import REMEDY, recorded_signing_key
 from gateway.cli.app import app
@@ -206,12 +206,10 @@ async def _models(client: StageClient, name: str) -> str:
     found: dict[str, str] = {}
     runtimes: set[str] = set()
     if name == "motion":
-        motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
-        predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=once)
+        predictors = await client.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest(), policy=once)
         found = {model.name: model.version for model in predictors.models}
     elif name == "render":
-        render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
-        renderers = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=once)
+        renderers = await client.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest(), policy=once)
         _check_all_computed(renderers)
         found = {model.name: model.sha256 for model in renderers.models}
         runtimes = {f"{model.backend} {model.precision}" for model in renderers.models}
@@ -277,7 +275,7 @@ async def _check_contract(client: StageClient, name: str, service: str) -> None:
         yield reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)
 
     try:
-        call = stub.ServerReflectionInfo(asked(), timeout=REACH_SECONDS, metadata=client.metadata())
+        call = stub.ServerReflectionInfo(asked(), timeout=REACH_SECONDS, metadata=client.connection.metadata())
         reply = await anext(aiter(call), None)
     except grpc.aio.AioRpcError as error:
         raise BackendUnavailable(f"{client.peer} does not describe its contract: {error.details()}") from None
@@ -330,21 +328,18 @@ async def _read_by(client: StageClient, name: str, ref: ArtefactRef) -> None:
     if name == "motion":
         rate = common_pb2.Rational(num=25, den=1)
         timeline = common_pb2.Timeline(frame_rate=rate)
-        motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
-        predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
+        predictors = await client.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
         predict = motion_pb2.PredictMotionConfig(
             method=predictors.models[0].name, style=message, feature_rate=rate, output_timeline=timeline
         )
-        await _drained(client.stream(motion.PredictMotion, _one(motion_pb2.PredictMotionRequest(config=predict))))
+        await _drained(client.connection.stream(rpcs.motion.PREDICT_MOTION, _one(motion_pb2.PredictMotionRequest(config=predict))))
     elif name == "texture":
         warp = texture_pb2.RetrieveWarpConfig(bank=message, mode=texture_pb2.WARP_MODE_RETRIEVAL_ONLY)
-        texture: Any = texture_pb2_grpc.TextureServiceStub(client.channel)
-        await _drained(client.stream(texture.RetrieveWarp, _one(texture_pb2.RetrieveWarpRequest(config=warp))))
+        await _drained(client.connection.stream(rpcs.texture.RETRIEVE_WARP, _one(texture_pb2.RetrieveWarpRequest(config=warp))))
     else:
-        render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
-        models = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
+        models = await client.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
         config = render_pb2.RenderConfig(model=models.models[0].name, actor=message)
-        await _drained(client.stream(render.Render, _one(render_pb2.RenderRequest(config=config))))
+        await _drained(client.connection.stream(rpcs.render.RENDER, _one(render_pb2.RenderRequest(config=config))))
 
 
 async def _one(message: M) -> AsyncIterator[M]:

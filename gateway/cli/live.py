@@ -113,10 +113,8 @@ class LiveFilm:
 
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
-    rpc = rpcs.gateway.GET_ACTOR
     async with StageClient(config) as client:
-        call = client.channel.unary_unary(rpc.path, **rpc.serialisers)
-        found = (await client.unary(call, pb.GetActorRequest(actor_id=actor_id))).actor
+        found = (await client.unary(rpcs.gateway.GET_ACTOR, pb.GetActorRequest(actor_id=actor_id))).actor
     return StreamedActor(found.method, (), consent_from(found.consent) if found.HasField("consent") else None)
 
 

@@ -1,4 +1,4 @@
-"""Every error that dubstage reports to a caller. services/common/server/error_status.py has the table of gRPC statuses.
+"""Every error that dubstage reports to a caller. dubstage.error_kinds has the table of their gRPC statuses.
 
     DubstageError
         RequestError                  the request cannot be used (names the field)
@@ -55,6 +55,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
+from dubstage.error_kinds import KINDS
+
 # ruff: noqa: N818 - the names say what is wrong; a suffix on each would say it twice
 
 
@@ -68,14 +70,20 @@ class DubstageError(Exception):
     The message is for a person: it names the thing and, where there is one, the remedy.
     """
 
-    code: ClassVar[str] = "INTERNAL"
-    """Name of the gRPC status code."""
     reason: ClassVar[str] = ""
     """Stable UPPER_SNAKE_CASE identifier, unique in the tree; empty on classes that are not leaves."""
+    code: ClassVar[str] = "INTERNAL"
+    """Name of the gRPC status code, from the table KINDS."""
     retryable: ClassVar[bool] = False
-    """Whether the same call may succeed later without a change by a person."""
+    """Whether the same call may succeed later without a change by a person, from the table KINDS."""
     exit_code: ClassVar[int] = 12
     """Exit code of a process that ends with this error."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "reason" in vars(cls):
+            kind = KINDS[cls.reason]
+            cls.code, cls.retryable = kind.code, kind.retryable
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -94,7 +102,6 @@ class RequestError(DubstageError):
     the violations, in the same order, where they have other reasons than the error; an empty reason is that of the error.
     """
 
-    code = "INVALID_ARGUMENT"
     exit_code = 10
 
     def __init__(
@@ -121,28 +128,24 @@ class MediaUnsupported(RequestError):
 class MessageTooLarge(RequestError):
     """One gRPC message is over the size limit of the sender or the receiver."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "MESSAGE_TOO_LARGE"
 
 
 class CallTooLarge(RequestError):
     """One call holds more memory than a call may, by collected messages or by computation."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "CALL_TOO_LARGE"
 
 
 class Unauthenticated(RequestError):
     """The call carries no bearer token, or a wrong one."""
 
-    code = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
 
 
 class ResourceError(DubstageError):
     """A named thing is missing or damaged. `resource` is the uri or name of the thing."""
 
-    code = "NOT_FOUND"
     exit_code = 10
 
     def __init__(self, message: str, *, resource: str = "") -> None:
@@ -159,7 +162,6 @@ class ArtefactNotFound(ResourceError):
 class ArtefactCorrupt(ResourceError):
     """The blob's bytes do not have the sha256 of the reference."""
 
-    code = "DATA_LOSS"
     reason = "ARTEFACT_CORRUPT"
 
 
@@ -184,7 +186,6 @@ class BatchNotFound(ResourceError):
 class PreconditionError(DubstageError):
     """The request is fine, the state is not. `subject` names what must change, such as an actor id or a folder."""
 
-    code = "FAILED_PRECONDITION"
     exit_code = 11
 
     def __init__(self, message: str, *, subject: str = "") -> None:
@@ -207,7 +208,6 @@ class NoUsableFootage(PreconditionError):
 class StorageFull(PreconditionError):
     """No space is left where artefacts or results are written. A person must make space, so the error is not transient."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "STORAGE_FULL"
 
 
@@ -226,8 +226,6 @@ class ClusterRefused(PreconditionError):
 class TransientError(DubstageError):
     """The same call may succeed later, not before `retry_after_s` seconds."""
 
-    code = "UNAVAILABLE"
-    retryable = True
     exit_code = 20
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
@@ -238,14 +236,12 @@ class TransientError(DubstageError):
 class Overloaded(TransientError):
     """The queue of calls or of computations is full."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
 
 
 class AcceleratorOutOfMemory(TransientError):
     """The device has no memory for this batch now."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "ACCELERATOR_OUT_OF_MEMORY"
 
 
@@ -264,16 +260,13 @@ class BackendUnavailable(TransientError):
 class StageDeadlineExceeded(DubstageError):
     """The time allowed for the call ran out. Stages are idempotent, so trying again is safe."""
 
-    code = "DEADLINE_EXCEEDED"
     reason = "STAGE_DEADLINE_EXCEEDED"
-    retryable = True
     exit_code = 20
 
 
 class Cancelled(DubstageError):
     """The caller gave up."""
 
-    code = "CANCELLED"
     reason = "CANCELLED"
     exit_code = 130
 
@@ -382,8 +375,6 @@ class ConsentFaceUncertain(ConsentRefused):
 
 class TenantLimitReached(TransientError):
     """The tenant uses as much as its limits allow. Other tenants are served."""
-
-    code = "RESOURCE_EXHAUSTED"
 
 
 class TenantDubsReached(TenantLimitReached):

@@ -57,11 +57,6 @@ def read_tokens(file: Path) -> dict[str, str]:
     return tokens
 
 
-def bearer(token: str) -> tuple[str, str]:
-    """Return the metadata entry that presents a token."""
-    return (AUTHORIZATION_KEY, _SCHEME + token)
-
-
 class TokenCheck:
     """Compares a call's token with the tokens of a file. A changed file counts from the next call on, without a restart.
 

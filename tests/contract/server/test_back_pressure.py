@@ -9,7 +9,7 @@ import pytest
 
 from services.common import errors
 from services.common.server.retries import RetryPolicy
-from tests.contract.server.helpers import ONCE, SERVING, eventually, health
+from tests.contract.server.helpers import ONCE, SERVING, eventually, health, raw
 
 
 async def test_excess_calls_get_retry_time(echo: Any) -> None:
@@ -89,6 +89,6 @@ async def test_retry_drops_earlier_requests(echo: Any) -> None:
 
     client = echo.connect(await echo.serve(refuse))
     requests = two()
-    method: Any = client.stage.channel.stream_unary(f"/{echo.service}/Upload")
+    method = raw(echo.service, "Upload")
     with pytest.raises(errors.ContractBroken, match="fresh requests, after: full"):
         await client.stage.upload(method, lambda: requests)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from services.common import errors
 from services.common.server import call_context
 from services.common.server.limits import WorkerPool
-from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, sent
+from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, raw, sent
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Stream"])
@@ -118,8 +118,8 @@ async def test_early_consumer_stop_ends_stream(echo: Any) -> None:
         return b""
 
     client = echo.connect(await echo.serve(wait))
-    method = client.stage.channel.unary_stream(f"/{echo.service}/Download")
-    async with contextlib.aclosing(client.stage.download(method, b"")) as responses:
+    method = raw(echo.service, "Download")
+    async with contextlib.aclosing(client.stage.connection.download(method, b"")) as responses:
         async for response in responses:
             assert response == b"first"
             await asyncio.wait_for(begun.wait(), 60)
@@ -136,10 +136,10 @@ async def test_request_iterator_error_passes_through(echo: Any) -> None:
 
     client = echo.connect(await echo.serve(answer))
     with pytest.raises(errors.MediaUnsupported, match="cut off"):
-        async for _ in client.stage.stream(client.stage.channel.stream_stream(f"/{echo.service}/Stream"), requests()):
+        async for _ in client.stage.connection.stream(raw(echo.service, "Stream"), requests()):
             pass
     with pytest.raises(errors.MediaUnsupported, match="cut off"):
-        await client.stage.upload(client.stage.channel.stream_unary(f"/{echo.service}/Upload"), requests)
+        await client.stage.upload(raw(echo.service, "Upload"), requests)
 
 
 async def test_leaving_caller_is_no_error(echo: Any) -> None:

@@ -15,7 +15,7 @@ from services.common import errors
 from services.common.server.call_context import current_call
 from services.common.server.error_status import TABLE, from_rpc_error
 from services.common.server.retries import RetryPolicy
-from tests.contract.server.helpers import answer, sent
+from tests.contract.server.helpers import answer, raw, sent
 
 EXAMPLES: list[errors.DubstageError] = [
     errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
@@ -162,7 +162,7 @@ async def test_error_names_originating_stage(echo: Any) -> None:
 async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
     client = echo.connect(await echo.serve(answer))
     with pytest.raises(errors.ContractBroken, match="echo at 127"):
-        await client.stage.unary(client.stage.channel.unary_unary(f"/{echo.service}/Missing"), b"", policy=ONCE)
+        await client.stage.unary(raw(echo.service, "Missing"), b"", policy=ONCE)
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -191,18 +191,18 @@ async def test_error_reaches_waiting_caller(echo: Any) -> None:
         await waiting.wait()
 
     with pytest.raises(errors.InvalidRequest):
-        _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=60)]
+        _ = [answer async for answer in client.stage.connection.stream(raw(echo.service, "Stream"), one_and_wait(), timeout_s=60)]
 
 
 async def test_error_reaches_read_ahead_caller(echo: Any) -> None:
     """Error reaches a caller whose requests are read ahead."""
     server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
     client = echo.connect(server)
-    method = client.stage.channel.stream_stream("/dubstage.echo.v1.AheadService/Stream")
+    method = raw("dubstage.echo.v1.AheadService", "Stream")
 
     for _ in range(30):
         with pytest.raises(errors.InvalidRequest):
-            _ = [answered async for answered in client.stage.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
+            _ = [answered async for answered in client.stage.connection.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
 
 
 async def test_external_end_reaches_sending_caller(echo: Any) -> None:
@@ -232,7 +232,7 @@ async def test_endless_failed_caller_cut_off(echo: Any) -> None:
 
     # Which of the two it sees is a race that grpc.aio decides; that it ends before its deadline is not.
     with pytest.raises((errors.InvalidRequest, errors.BackendUnavailable)):
-        _ = [answer async for answer in client.stage.stream(client.method("Stream"), endless(), timeout_s=60)]
+        _ = [answer async for answer in client.stage.connection.stream(raw(echo.service, "Stream"), endless(), timeout_s=60)]
 
 
 def _reads_ahead() -> grpc.GenericRpcHandler:

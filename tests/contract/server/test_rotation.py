@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from services.common import errors
 from services.common.server.client import StageClient
 from services.common.server.server import StageServer
-from tests.contract.server.helpers import ONCE, answer, presenting
+from tests.contract.server.helpers import ONCE, answer, presenting, raw
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Running:
     sent: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
-        self._replies = self.client.stream(self.method, self._messages(), timeout_s=120)
+        self._replies = self.client.connection.stream(self.method, self._messages(), timeout_s=120)
 
     async def begin(self) -> None:
         assert await anext(self._replies) == b"first"
@@ -107,7 +107,7 @@ async def test_certificates_rotate(pair: Pair, certificates: Any, tmp_path: Path
     """Both sides go on with new certificates and the old ones open nothing."""
     client = pair.client()
     await client.call("Unary", policy=ONCE)
-    running = Running(client.stage, client.method("Stream"))
+    running = Running(client.stage, raw(pair.echo.service, "Stream"))
     await running.begin()
     old = Side(tmp_path / "old")
     old.replace(certificates.authority, certificates.client)
@@ -177,7 +177,7 @@ async def test_client_reads_token_again(echo: Any, tmp_path: Path, kind: str) ->
     server = await echo.serve(answer, auth_token_file=accepted)
     client = echo.connect(server, auth_token_file=own)
     await client.call(kind, policy=ONCE)
-    running = Running(client.stage, client.method("Stream"))
+    running = Running(client.stage, raw(echo.service, "Stream"))
     await running.begin()
 
     accepted.write_text("second-token\n")
