@@ -26,19 +26,18 @@ from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice, about_faces
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
+from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import about_mouth, about_voice
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import FACE_RECORD
-from gateway.dub.removal import delete_unused
 from gateway.dub.request import check_footage, sha256_of
-from gateway.dub.workspace import Workspace, open_workspace
+from gateway.dub.workspace import Workspace, delete_unused, open_workspace
 from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import is_still
 from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
 from gateway.safe_paths import open_media_file
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactRef, ArtefactStore

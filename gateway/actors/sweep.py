@@ -18,8 +18,7 @@ from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
 from gateway.dub.journal import journalled
-from gateway.dub.scratch import ASIDE, remove_left_copies
-from gateway.dub.workspace import JOBS, JOURNAL
+from gateway.dub.workspace import ASIDE, JOBS, JOURNAL, remove_left_copies
 from services.common.errors import StorageRefused
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 

@@ -24,12 +24,12 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_records
-from gateway.batch.in_process import run_in_process
+from gateway.batch.local import run_in_process
 from gateway.batch.manifest import Manifest
 from gateway.batch.records import Progress, progress_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import BatchFacts, ShotRecord
-from gateway.batch.worker_context import WorkerContext
+from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationStore

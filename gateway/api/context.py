@@ -25,9 +25,9 @@ from gateway.api.operations import ACTOR, DUB
 from gateway.batch.media import is_url
 from gateway.database.session import Database, may_be_shared
 from gateway.database.upgrades import head
-from gateway.dub.removal import delete_unused, remove_job, remove_partial_film
 from gateway.dub.request import DubRequest
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.dub.workspace import delete_unused, remove_job, remove_partial_film
+from gateway.housekeeping import open_jobs_folder
 from gateway.live.admission import LiveAdmission
 from gateway.operations.execution import Handler, Job
 from gateway.operations.runner import Slots

@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.async_utilities import in_thread
 from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload, url_problem
-from gateway.dub.progress import OnProgress
-from gateway.dub.scratch import ScratchFolders
-from gateway.provenance.sidecar import SIDECAR
+from gateway.dub.messages import OnProgress
+from gateway.dub.workspace import ScratchFolders
+from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import confine
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
 from services.common.errors import DubstageError, InvalidRequest

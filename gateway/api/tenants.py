@@ -16,17 +16,16 @@ import structlog
 from opentelemetry import trace
 
 from gateway.api.actors import ActorEraser, ActorJobs, ActorServicer
-from gateway.api.audit import audit_event_of
 from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
 from gateway.api.dubs import DubJobs, DubServicer
 from gateway.api.errors import with_names
-from gateway.api.operations import ACTOR, DUB, OperationsServicer
+from gateway.api.operations import ACTOR, DUB, OperationsServicer, audit_event_of
 from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
-from gateway.batch.removal import batch_pictures, expire_batches
-from gateway.housekeeping.cleaning import expire, remove_unknown, run_hourly
+from gateway.batch.changes import batch_pictures, expire_batches
+from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Handler, for_tenant
 from gateway.operations.runner import JobRunner, Slots

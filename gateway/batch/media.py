@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.dub.request import sha256_of
 from gateway.media.output import existing_file
-from gateway.provenance.sidecar import SIDECAR, embedded_type, sidecar_of
+from gateway.provenance.binding import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
 from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.files import FULL_DISK, PARTIAL

@@ -78,8 +78,8 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
         store: store of batches.
         workers: worker processes; 0: one for each `compute_threads` cores.
     """
+    from gateway.batch.changes import expire_batches
     from gateway.batch.local import run_local
-    from gateway.batch.removal import expire_batches
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
     records: list[ShotRecord] = []
@@ -363,8 +363,7 @@ def _batch_of(settings: GatewaySettings, store: BatchStore, path: Path) -> str:
 
 
 def _dubbed(settings: GatewaySettings, store: BatchStore, name: str, row: int) -> ShotRecord:
-    from gateway.batch.worker import run_shot
-    from gateway.batch.worker_context import open_worker_context
+    from gateway.batch.worker import open_worker_context, run_shot
 
     records: list[ShotRecord] = []
 

@@ -24,8 +24,7 @@ from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.dub.workspace import Workspace
-from gateway.housekeeping.cleaning import expire
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.encoders import CODECS
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings

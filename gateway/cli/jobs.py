@@ -14,10 +14,18 @@ from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
-from gateway.dub.removal import AT_ONCE, RemovalReport
-from gateway.dub.workspace import JOBS
-from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, JobLimits, remove_jobs, uncounted_blobs
-from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
+from gateway.dub.workspace import AT_ONCE, JOBS, RemovalReport
+from gateway.housekeeping import (
+    DAY_S,
+    LEAST_BLOB_AGE_S,
+    JobFolder,
+    JobLimits,
+    find_job,
+    list_jobs,
+    open_jobs_folder,
+    remove_jobs,
+    uncounted_blobs,
+)
 from gateway.settings import GatewaySettings
 from services.common.errors import Cancelled, InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactStore

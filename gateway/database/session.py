@@ -1,4 +1,7 @@
-"""The database: SQLAlchemy's engine of a URL, opening, the gateway's claim, sessions, and what failures mean."""
+"""The database: SQLAlchemy's engine of a URL, opening, the gateway's claim, sessions, and what failures mean.
+
+PostgreSQL's advisory locks, which processes hold without locking a row.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +21,101 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateSchema
 
-from gateway.database import postgres, sqlite, upgrades
+from gateway.database import sqlite, upgrades
 from gateway.database.tables import InstallationRow, WrongTypeError
 from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import DATABASE_FILE
+
+SCHEMA: Final = 0x6475_6273
+"""Key of the lock that a process holds while it creates tables. All processes use the same key."""
+GATEWAY: Final = 0x6475_6274
+"""Key of the lock that gateways share as long as they work, and that an erasure without a gateway holds alone."""
+QUEUE: Final = 0x6475_6275
+"""Key of the lock of transactions that must come one after the other."""
+TURN: Final = 0x6475_6276
+"""First key of the locks of single pieces of work. The second key is the number of the work."""
+AUDIT: Final = 0x6475_6277
+"""Key of the lock of transactions that write to the audit log. No transaction waits for another lock behind this one."""
+BLOBS: Final = 0x6475_6278
+"""Key of the lock that transactions share while they count blobs, and that an erasure holds alone while it deletes blobs."""
+PAUSED_S: Final = 20
+"""Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
+
+
+def wait_in_transaction(connection: Connection, key: int, *, together: bool = False) -> None:
+    """Wait until no other transaction holds a lock, and hold it until the transaction ends.
+
+    Args:
+        connection: connection of the transaction.
+        key: key of the lock.
+        together: whether several transactions may hold the lock together.
+    """
+    kind = "pg_advisory_xact_lock_shared" if together else "pg_advisory_xact_lock"
+    connection.execute(text(f"SELECT {kind}(:key)"), {"key": key})
+
+
+def end_if_paused(connection: Connection) -> None:
+    """Let the server end the transaction if this process pauses inside it: the rows and locks that it holds keep others out."""
+    connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{PAUSED_S}s'"))
+
+
+def use_schema(connection: Connection, schema: str) -> None:
+    """Let names without a schema name tables of this schema alone, until the transaction ends."""
+    connection.execute(text(f"SET LOCAL search_path TO {connection.dialect.identifier_preparer.quote(schema)}"))
+
+
+def hold(engine: Engine, key: int, *, number: int | None = None, together: bool = False) -> Connection | None:
+    """Take a lock, and return the connection that holds it; None: another process holds the lock.
+
+    The lock lasts until the connection is closed, or until this process ends.
+
+    Args:
+        engine: the engine of the database.
+        key: key of the lock.
+        number: second key; None: the lock has one key.
+        together: whether several processes may hold the lock together.
+    """
+    connection = engine.connect()
+    # The connection leaves the pool: the lock lasts as long as the connection is open.
+    connection.detach()
+    try:
+        # If this process's machine vanishes, the server ends the connection after 25 s.
+        for setting, value in (("idle", 10), ("interval", 5), ("count", 3)):
+            connection.execute(text(f"SET tcp_keepalives_{setting} = {value}"))
+        kind = "pg_try_advisory_lock_shared" if together else "pg_try_advisory_lock"
+        keys = {"key": key} if number is None else {"key": key, "number": number % (1 << 31)}
+        free = connection.execute(text(f"SELECT {kind}({', '.join(f':{name}' for name in keys)})"), keys).scalar()
+        connection.commit()
+    except BaseException:
+        release(connection)
+        raise
+    if not free:
+        release(connection)
+        return None
+    return connection
+
+
+def is_held(connection: Connection) -> bool:
+    """Return whether the connection that holds a lock still works."""
+    try:
+        connection.execute(text("SELECT 1"))
+        connection.commit()
+    except DBAPIError:
+        return False
+    return True
+
+
+def release(connection: Connection) -> None:
+    """Release the lock that a connection holds."""
+    with suppress(DBAPIError):
+        try:
+            # The server hears of a closed connection a little later, and would refuse the lock to the next process until then.
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
+            connection.commit()
+        finally:
+            connection.close()
+
 
 CONNECT_SECONDS: Final = 5
 """Most seconds to wait for a connection to PostgreSQL."""
@@ -172,7 +265,7 @@ class Database:
         with self._writer.connect() as connection, sqlite.changing_tables(connection), connection.begin():
             if self.shared:
                 # Without the lock, two processes that begin at the same time both create the tables, and one of them fails.
-                postgres.wait_in_transaction(connection, postgres.SCHEMA)
+                wait_in_transaction(connection, SCHEMA)
             if self._schema is not None and not inspect(connection).has_schema(self._schema):
                 connection.execute(CreateSchema(self._schema))
             self.use_schema(connection)
@@ -183,7 +276,7 @@ class Database:
         ends.
         """
         if self._schema is not None:
-            postgres.use_schema(connection, self._schema)
+            use_schema(connection, self._schema)
 
     @property
     def _named(self) -> str:
@@ -228,7 +321,7 @@ class Database:
             InvalidRequest: as `claim`. The next call tries again.
             BackendUnavailable: the database does not answer.
         """
-        if self._is_gateway and not (isinstance(self._claim, Connection) and postgres.is_held(self._claim)):
+        if self._is_gateway and not (isinstance(self._claim, Connection) and is_held(self._claim)):
             self.release_claim()
             self.claim()
 
@@ -247,7 +340,7 @@ class Database:
         if not self.shared:
             return True
         with self.told():
-            self._claim = postgres.hold(self.engine, postgres.GATEWAY, together=together)
+            self._claim = hold(self.engine, GATEWAY, together=together)
         return self._claim is not None
 
     @contextmanager
@@ -257,17 +350,17 @@ class Database:
             yield True
             return
         with self.told():
-            held = postgres.hold(self.engine, postgres.TURN, number=number)
+            held = hold(self.engine, TURN, number=number)
         try:
             yield held is not None
         finally:
             if held is not None:
-                postgres.release(held)
+                release(held)
 
     def one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
         if self.shared:
-            postgres.wait_in_transaction(session.connection(), postgres.QUEUE)
+            wait_in_transaction(session.connection(), QUEUE)
 
     def count_blobs(self, session: Session, digests: Iterable[str]) -> None:
         """Let the transaction wait for other transactions that count or delete one of a few blobs, and for erasures that delete
@@ -281,10 +374,10 @@ class Database:
         """
         if self.shared:
             connection = session.connection()
-            postgres.wait_in_transaction(connection, postgres.BLOBS, together=True)
+            wait_in_transaction(connection, BLOBS, together=True)
             # All processes lock in the same order.
             for key in sorted({int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests}):
-                postgres.wait_in_transaction(connection, key)
+                wait_in_transaction(connection, key)
 
     def delete_blobs(self, session: Session) -> None:
         """Let the transaction wait for all other transactions that called `count_blobs`, and keep them out until its end.
@@ -292,12 +385,12 @@ class Database:
         An erasure deletes more blobs than there are locks. SQLite orders its writers anyway.
         """
         if self.shared:
-            postgres.wait_in_transaction(session.connection(), postgres.BLOBS)
+            wait_in_transaction(session.connection(), BLOBS)
 
     def audit_one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that write to the audit log. SQLite orders its writers anyway."""
         if self.shared:
-            postgres.wait_in_transaction(session.connection(), postgres.AUDIT)
+            wait_in_transaction(session.connection(), AUDIT)
 
     def release_claim(self) -> None:
         """Let other gateways use the database again."""
@@ -305,7 +398,7 @@ class Database:
         if isinstance(claim, int):
             os.close(claim)
         elif claim is not None:
-            postgres.release(claim)
+            release(claim)
 
     def check_integrity(self) -> None:
         """Check the whole SQLite file for damage. PostgreSQL is only asked whether it answers.
@@ -346,7 +439,7 @@ class Database:
         """Give a session in one transaction: all changes are kept, or none."""
         with self.told(), Session(self._writer) as session, session.begin():
             if self.shared:
-                postgres.end_if_paused(session.connection())
+                end_if_paused(session.connection())
             yield session
 
     @contextmanager

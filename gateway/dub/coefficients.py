@@ -16,8 +16,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.footage import AHEAD, picture_for_tracker
-from gateway.dub.messages import timeline_of
-from gateway.dub.progress import OnProgress
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.records import RecordFile
 from gateway.dub.speech import AlignedSpeech
 from gateway.media.reader import VideoReader

@@ -27,10 +27,9 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
-from gateway.dub.messages import geometry_from_proto
+from gateway.dub.messages import OnProgress, geometry_from_proto
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag
 from gateway.dub.native_boxes import native_boxes, record_pictures, scale_of
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import AlignedSpeech, feature_block
 from gateway.media.reader import VideoReader

@@ -35,7 +35,7 @@ from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, ac
 from gateway.dub.face_choice import about_faces
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs, step_key
-from gateway.dub.messages import timeline_of
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
@@ -49,29 +49,27 @@ from gateway.dub.outcome import (
     about_voice,
 )
 from gateway.dub.plan import Plan, make_plan
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.reference import ReferenceFace, find_reference
-from gateway.dub.removal import remove_job, remove_locked
 from gateway.dub.render import FilmInputs, rendered_windows
 from gateway.dub.request import DubRequest, check_output, has_own_timeline, open_speech, open_writer
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import AlignedSpeech, MotionRequest, motion_frames_for, predict_motion, speech_duration
 from gateway.dub.subjects import DubSubjects, check_subjects, compares_people
 from gateway.dub.windows import window_config
-from gateway.dub.workspace import JOURNAL, Workspace, open_workspace
+from gateway.dub.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
 from gateway.media.background import own_timeline
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
+from gateway.provenance.binding import sidecar_of
 from gateway.provenance.seal import FilmSeal, Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.array_types import Float32
 from services.common.errors import ActorNotReady, InvalidRequest, NoUsableFootage, RequestError, StorageFull

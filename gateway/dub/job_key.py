@@ -10,7 +10,7 @@ from typing import Final
 from gateway.dub.enrol import actor_refs
 from gateway.dub.journal import step_key
 from gateway.dub.request import DubRequest, sha256_of
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
 PIPELINE_VERSION: Final = 17

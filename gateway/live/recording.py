@@ -26,7 +26,7 @@ from gateway.media.types import VideoInfo
 from gateway.media.writer import FilmSigner
 from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from services.common.array_types import Float32, UInt8
 from services.common.errors import InvalidRequest
 from services.common.methods import method_named

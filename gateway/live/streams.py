@@ -18,13 +18,13 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.work import recorded
+from gateway.audit.log import recorded
 from gateway.consent.record import ConsentUse
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
 from gateway.live.session import LiveFrame, live_frames, live_sound
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from services.common.errors import DubstageError, TransientError
 from services.common.methods import method_named
 from services.common.server.call_context import current_caller

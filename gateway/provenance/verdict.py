@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.provenance.binding import media_sha256, padding_is_empty
+from gateway.provenance.binding import SIDECAR, media_sha256, media_type_of, padding_is_empty, read_sidecar, sidecar_of
 from gateway.provenance.c2pa_process import MEMORY_BYTES, limit_s, run_c2pa
 from gateway.provenance.claim import DUB_LABEL, DubFacts
 from gateway.provenance.library import LibraryError
-from gateway.provenance.sidecar import SIDECAR, media_type_of, read_sidecar, sidecar_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload
 from gateway.safe_paths import open_media_file

@@ -18,9 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from research.bench.footage import default_clip, make_footage
-from research.bench.methods import DUBSTAGE
-from research.bench.process import CommandFailedError
+from research.bench.runs import DUBSTAGE, CommandFailedError, default_clip, make_footage
 
 SHOTS: Final = 8
 SHOT_S: Final = 5.0

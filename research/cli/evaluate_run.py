@@ -19,10 +19,22 @@ from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from research.evaluation.bilabials import find_transcript
-from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, seconds_rows
 from research.evaluation.clip import check_clip, chosen_clips
 from research.evaluation.protocol import EvaluationSettings, PerceptualDistance, evaluate_clip
-from research.evaluation.results import KeptResults, check_json_place, clip_document, evaluation_key, networks_of, write_json
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    ablation_rows,
+    check_json_place,
+    check_weights,
+    clip_document,
+    evaluation_key,
+    method_rows,
+    networks_of,
+    seconds_rows,
+    write_json,
+)
 from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack, StageSyncDistance
 from research.evaluation.table import TableRun, check_table_place, labels_of, overlaid

@@ -29,8 +29,16 @@ from gateway.reports.mouth_metrics import Closures, closures, mouth_track
 from research.evaluation.aggregate import BootstrapSettings, score
 from research.evaluation.bilabials import bilabial_times
 from research.evaluation.head_motion import score_heads
-from research.evaluation.image_metrics import finite_mean
-from research.evaluation.measures import PersonFace, RunMeasures, TruthPiece, join_pieces, measure_piece, truth_piece, with_phones
+from research.evaluation.measures import (
+    PersonFace,
+    RunMeasures,
+    TruthPiece,
+    finite_mean,
+    join_pieces,
+    measure_piece,
+    truth_piece,
+    with_phones,
+)
 from research.evaluation.types import (
     COSTS,
     DEFAULT_VARIANTS,

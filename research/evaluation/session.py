@@ -18,9 +18,8 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.messages import timeline_of
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.render import FilmInputs, runs_of
 from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
@@ -28,10 +27,18 @@ from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, m
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import Speech as Sound
-from gateway.stages.method_check import models_for
-from gateway.stages.opening import StageHost
-from research.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
-from research.evaluation.native import finished_box, insert_box
+from gateway.stages.opening import StageHost, models_for
+from research.evaluation.clip import (
+    SILENCE_S,
+    SPEECH_RATE_HZ,
+    check_clip,
+    finished_box,
+    framed_speech,
+    insert_box,
+    own_speech,
+    shifted,
+    truth_of,
+)
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.array_types import Array, Float32, Float64
 from services.common.errors import NoUsableFootage

@@ -18,8 +18,15 @@ from typing import Any, Final, Literal
 
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.opening import weights_of
-from research.evaluation.cases import Configuration, TableRow, reported
-from research.evaluation.results import KeptResults, check_writable, file_errors_named, write_text
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    check_writable,
+    file_errors_named,
+    reported,
+    write_text,
+)
 from research.evaluation.types import COSTS, METRICS, VARIANTS, Variant
 from services.common.errors import InvalidRequest
 

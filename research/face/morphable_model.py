@@ -41,9 +41,8 @@ from services.common.face.landmarks import FACE_OVAL, LEFT_EYE_LIDS, MOUTH_AREA,
 from services.common.face.loaders.files import IBUG_68
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.lighting import estimate_light, normalise_light, shading
+from services.common.geometry.lighting import estimate_light, normalise_light, shading, vertex_face_table, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import vertex_face_table, vertex_normals
 
 FRAMES_A_CLIP: Final = 8
 CLIPS_A_SPEAKER: Final = 3

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 
 from research.motion.clips import Clips
-from research.motion.run_files import read_best
+from research.motion.training import read_best
 from research.training.networks import Opening, Preparation
 from research.training.trainset import FORMAT_VERSION, ClipRow, TrainSet, part_path
 from services.common.array_types import Array, Bool, Float32

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from research.motion.basis import SHARED_CONSTANTS, check_style_basis
-from research.motion.run_files import load_network, origin_of, read_best
 from research.motion.sync import SyncConfig, SyncNetwork
+from research.motion.training import load_network, origin_of, read_best
 from research.training.run_folder import read_config
 from services.common.array_types import Array, Float32
 from services.common.errors import ContractBroken, InvalidRequest

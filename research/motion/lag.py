@@ -31,16 +31,7 @@ from research.training.trainset import TrainSet
 from services.common.array_types import Float64
 from services.common.errors import NoUsableFootage
 from services.motion.basis import LandmarkBasis
-from services.motion.lag import (
-    HEARD_AROUND,
-    LAG_FILE,
-    LAG_STATES,
-    MIN_FRAMES,
-    SEEN_AROUND,
-    LagModel,
-    estimate_lag,
-    standardised,
-)
+from services.motion.lag import HEARD_AROUND, LAG_FILE, LAG_STATES, MIN_FRAMES, SEEN_AROUND, LagModel, estimate_lag, standardised
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.speech_states import neighbours

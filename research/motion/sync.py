@@ -32,8 +32,7 @@ from services.common.array_types import Bool, Float32
 from services.common.errors import InvalidRequest
 from services.motion.basis import LandmarkBasis
 from services.motion.features import ARTICULATIONS, NUM_SYNC
-from services.motion.lag import standardised
-from services.motion.sync import embeddings, similarities_at_lags
+from services.motion.lag import embeddings, similarities_at_lags, standardised
 from services.motion.types import MAX_LAG, ROWS_PER_FRAME, SpeechFeatures
 
 

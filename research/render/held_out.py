@@ -20,7 +20,7 @@ from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MouthBank, make_bank
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.pairs import BASE, MASK, NEAREST_FRAMES, Pair
 
 MOUTH_BOX: Final = (104, 80)

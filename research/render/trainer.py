@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from research.render.batches import BatchSource
 from research.render.export import write_calibration
 from research.render.held_out import Clip, Draw, HeldOut, base_pictures, blended, draw_sheet, measure
-from research.render.people import MIN_FRAMES, PeopleSettings
+from research.render.people import MIN_FRAMES, BatchSource, PeopleSettings
 from research.training.device import Device
 from research.training.training import Check, LoopSettings, Stateful, Training, follow
 from research.training.trainset import ClipRow, TrainSet, by_speaker

@@ -24,10 +24,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.render.batches import BatchSource
 from research.render.export import RendererExportSpec, export_renderer
 from research.render.held_out import Clip, DrawnClip, Faces, HeldOut
-from research.render.people import People, person_clips
+from research.render.people import BatchSource, People, person_clips
 from research.render.trainer import HeldOutClips, Recipe, TrainerInputs, check_rows
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import Training

@@ -20,10 +20,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.feature_kind import SoundRows
 from services.audio.models import ALL_KINDS, KINDS, AudioModels
 from services.audio.spectral import SpectralStream, cepstra
-from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureBlock
+from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureBlock, SoundRows
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.common.server.call_context import charge, check_not_cancelled

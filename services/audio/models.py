@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from services.audio.feature_kind import FeatureKind, FeatureModel
 from services.audio.identity_removal import IDENTITY_REMOVED
 from services.audio.posteriorgram import POSTERIORGRAM
 from services.audio.spectral import MEL, MFCC
 from services.audio.speech_encoder import SPEECH_STATES, SPEECH_STATES_LIVE
+from services.audio.types import FeatureKind, FeatureModel
 from services.audio.voice_activity import SPEECH_PROBABILITY
 
 KINDS: Final[Mapping[str, FeatureKind]] = MappingProxyType(

@@ -9,8 +9,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 
-from services.audio.feature_kind import FeatureKind, SoundRows
-from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME
+from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 

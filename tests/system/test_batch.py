@@ -23,8 +23,7 @@ from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker import exit_code_of, run_shot, shot_request
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
 from gateway.dub.job import DubJob
 from gateway.provenance.binding import media_sha256
 from gateway.settings import GatewaySettings

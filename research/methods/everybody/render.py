@@ -44,7 +44,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
@@ -58,6 +57,7 @@ from research.render.held_out import (
     held_out,
     still_mouth,
 )
+from research.render.people import BatchSource, random_colours
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.render.batches import random_colours
-from research.render.people import People, PeopleSettings, TrainingPerson, person_clips
+from research.render.people import People, PeopleSettings, TrainingPerson, person_clips, random_colours
 from research.training.device import Device
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised

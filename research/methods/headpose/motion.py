@@ -38,8 +38,7 @@ from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_c
 from research.motion.export import Delivery, MotionExportSpec, admit, open_run, write_onnx
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, pearson, scores_by_group, selection_score
 from research.motion.ridge import Filter, RidgeFit, RidgeSums, distance_penalty
-from research.motion.run_files import load_network
-from research.motion.training import PredictorTraining
+from research.motion.training import PredictorTraining, load_network
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from research.methods.headpose import identity_embedding, mouth_interior
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
@@ -36,7 +35,7 @@ from research.render.held_out import (
     spread_places,
     still_mouth,
 )
-from research.render.people import People, TrainingPerson, identified_rows, person_clips, read_drawing
+from research.render.people import BatchSource, People, TrainingPerson, identified_rows, person_clips, random_colours, read_drawing
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, add_mean, for_a_gpu
 from research.render.training import (
     PERSONALISED,

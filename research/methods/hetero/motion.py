@@ -38,8 +38,7 @@ from research.motion.clips import Clips, TrainingClip, clips_of
 from research.motion.export import Delivery, MotionExportSpec, admit, measure_parity, open_run, write_onnx
 from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import ClipFold, Groups, NoStyleCode, Scores, checked_groups, evaluate_clip, summary
-from research.motion.run_files import load_network
-from research.motion.training import PredictorTraining
+from research.motion.training import PredictorTraining, load_network
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings

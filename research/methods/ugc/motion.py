@@ -49,8 +49,7 @@ from research.motion.export import PARITY_RUNS, TOLERANCE, MotionExportSpec, Sha
 from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import Scores, checked_groups, scores_by_group
 from research.motion.ridge import Filter, RidgeSums
-from research.motion.run_files import load_network, read_best
-from research.motion.training import PredictorTraining
+from research.motion.training import PredictorTraining, load_network, read_best
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings

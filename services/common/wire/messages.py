@@ -1,4 +1,7 @@
-"""Messages that several stages read, to and from own types, with validation: arrays, artefacts, head poses, faces, timelines."""
+"""Messages that several stages read, to and from own types, with validation: arrays, artefacts, head poses, faces, timelines.
+
+Rows of the table of methods as the messages that ListModels answers. The gateway compares these messages with its own rows.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import numpy.typing as npt
 from dubstage.client.arrays import DTYPES
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.common.v1alpha1 import common_pb2 as pb
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
 from services.common.array_types import Float32
 from services.common.errors import InvalidRequest
 from services.common.face.crops import (
@@ -26,6 +31,7 @@ from services.common.face.crops import (
     to_head_space,
 )
 from services.common.face.landmarks import NUM_LANDMARKS
+from services.common.methods import PredictorSpec, RendererSpec
 from services.common.store.artefacts import ArtefactRef, check_ref
 from services.common.wire.timeline import MAX_FRAMES, Timeline, check_rate, check_span, check_times
 
@@ -258,3 +264,28 @@ def _fraction(message: common_pb2.Rational, field: str) -> Fraction:
     if message.den <= 0 or message.num <= 0:
         raise InvalidRequest(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
     return Fraction(message.num, message.den)
+
+
+def predictor_to_proto(row: PredictorSpec, *, version: str = "") -> motion_pb2.Model:
+    """Return the message of a predictor.
+
+    Args:
+        row: the predictor's row.
+        version: digest of the predictor's networks.
+    """
+    return motion_pb2.Model(
+        name=row.name, version=version, features=row.features, frames_ahead=row.frames_ahead, moves_head=row.moves_head
+    )
+
+
+def renderer_to_proto(row: RendererSpec) -> render_pb2.Model:
+    """Return the message of a renderer, without the fields that say which network computes it, and how."""
+    return render_pb2.Model(
+        name=row.name,
+        frames_before=row.frames_before,
+        frames_after=row.frames_after,
+        inputs=row.inputs,
+        texture=render_pb2.TextureInput.Value(f"TEXTURE_INPUT_{row.picture.name}"),
+        needs_actor=row.needs_actor,
+        needs_identity=row.needs_identity,
+    )

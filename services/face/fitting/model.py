@@ -17,9 +17,8 @@ from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.array_module import normalised
 from services.common.geometry.camera import Camera
 from services.common.geometry.fragments import visible_vertices
-from services.common.geometry.lighting import BAND_OF, IRRADIANCE
+from services.common.geometry.lighting import BAND_OF, IRRADIANCE, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import vertex_normals
 from services.common.geometry.rasterise import Backend, rasterise
 
 CONTOUR_WEIGHT: Final = 0.3

@@ -14,7 +14,7 @@ from gateway.batch.manifest import consent_at, file_mistakes, manifest_of, manif
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
-from gateway.provenance.sidecar import sidecar_of
+from gateway.provenance.binding import sidecar_of
 from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, Cancelled, InvalidRequest, StorageRefused
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, S3Server, answering

@@ -14,8 +14,8 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
+from gateway.batch.changes import BatchPictures
 from gateway.batch.manifest import manifest_of
-from gateway.batch.removal import BatchPictures
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from gateway.dub.journal import Journal

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from gateway.database import postgres
+from gateway.database import session as database_session
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import LeaseRow, OperationStore
@@ -17,7 +17,7 @@ from services.common.errors import BackendUnavailable
 
 def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that a paused gateway was renewing is taken."""
-    monkeypatch.setattr(postgres, "PAUSED_S", 1)
+    monkeypatch.setattr(database_session, "PAUSED_S", 1)
     paused, other = Database(postgres_url, tmp_path), Database(postgres_url, tmp_path)
     try:
         OperationStore(paused)
@@ -27,7 +27,7 @@ def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monke
 
         def pause_while_renewing() -> None:
             with paused.writing() as session:
-                postgres.wait_in_transaction(session.connection(), postgres.QUEUE)
+                database_session.wait_in_transaction(session.connection(), database_session.QUEUE)
                 session.execute(update(LeaseRow).values(begun=True))
                 deadline = time.monotonic() + 60
                 while not taken:

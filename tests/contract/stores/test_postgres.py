@@ -24,8 +24,7 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, JobRow
 from gateway.dub.journal import Journal
 from gateway.dub.workspace import Workspace
-from gateway.housekeeping.cleaning import remove_unknown
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.housekeeping import open_jobs_folder, remove_unknown
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations

@@ -16,11 +16,10 @@ from structlog.testing import capture_logs
 
 from gateway.media.mp4 import copy_with_padding
 from gateway.media.output import OutputFile, commit_with
-from gateway.provenance.binding import manifest_boxes, media_sha256
+from gateway.provenance.binding import manifest_boxes, media_sha256, sidecar_of
 from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, flip, write_film

@@ -17,12 +17,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.provenance.binding import sidecar_binding
+from gateway.provenance.binding import sidecar_binding, sidecar_of
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import credential_of
 from gateway.provenance.library import LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, verdict_of
 from services.common.errors import BackendUnavailable, InvalidRequest
 from tests.unit.provenance.signed_films import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_film

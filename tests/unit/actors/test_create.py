@@ -23,7 +23,7 @@ from gateway.dub.face_records import FaceIndex
 from gateway.dub.records import FACE_RECORD
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from services.common.errors import InvalidRequest, StorageFull
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore

@@ -22,8 +22,7 @@ from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.journal import Journal
-from gateway.dub.scratch import ASIDE
-from gateway.dub.workspace import lock_folder
+from gateway.dub.workspace import ASIDE, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotReady, Cancelled, InvalidRequest, Overloaded

@@ -11,8 +11,7 @@ import pytest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.journal import Journal
-from gateway.dub.removal import delete_unused, remove_job
-from gateway.dub.workspace import JOURNAL
+from gateway.dub.workspace import JOURNAL, delete_unused, remove_job
 from services.common.errors import BackendUnavailable
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings

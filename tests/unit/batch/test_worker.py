@@ -16,8 +16,7 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.records import CANCELLED, FilmMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker import ShotDub, run_shot
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
 from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError, InvalidRequest

@@ -9,8 +9,7 @@ import pytest
 
 from gateway.batch import locks, worker
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import retried_while_running, same_job_key, same_job_lock
-from gateway.batch.worker_context import open_worker_context
+from gateway.batch.worker import open_worker_context, retried_while_running, same_job_key, same_job_lock
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import Workspace
 from gateway.settings import GatewaySettings

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import shot_request
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
-from gateway.dub import scratch as aside_module
+from gateway.dub import workspace as aside_module
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.request import DubRequest

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.media.inspection import inspect_sound, inspect_tags, inspect_video
 from gateway.provenance.library import LibraryError
+from gateway.provenance.seal import sign_manifest
 from gateway.provenance.signer import Credential
-from gateway.provenance.signing import sign_manifest
 from gateway.provenance.verdict import read_credentials
 from services.common.errors import MediaUnsupported
 

@@ -18,12 +18,11 @@ import pytest
 
 from gateway.media.mp4 import copy_with_padding
 from gateway.provenance import verdict as provenance_verdict
-from gateway.provenance.binding import embedded_binding, put_manifest
+from gateway.provenance.binding import embedded_binding, put_manifest, sidecar_of
 from gateway.provenance.claim import DubFacts, ModelFacts, SourceFacts, definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.library import UNKNOWN, LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key

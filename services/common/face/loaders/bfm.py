@@ -49,8 +49,8 @@ from services.common.face.loaders.files import (
     turned,
     vertices_of,
 )
+from services.common.geometry.lighting import outwards
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import outwards
 
 LICENCE_2009: Final = (
     "Basel Face Model 2009, (c) University of Basel; the user's own copy, non-commercial research (faces.dmi.unibas.ch)"

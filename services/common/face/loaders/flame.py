@@ -24,7 +24,7 @@ import numpy as np
 
 from services.common.array_types import Float32, Int32
 from services.common.errors import InvalidRequest
-from services.common.face.loaders import restricted_pickle
+from services.common.face.loaders import files
 from services.common.face.loaders.files import (
     FIELD,
     IBUG_68,
@@ -36,8 +36,8 @@ from services.common.face.loaders.files import (
     require,
     turned,
 )
+from services.common.geometry.lighting import outwards
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import outwards
 from services.common.geometry.rasterise import sample_texture
 from services.common.geometry.rotations import cross_matrix
 
@@ -122,7 +122,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in KEYS}
     with path.open("rb") as file:
-        content = restricted_pickle.load(file)
+        content = files.load(file)
     if not isinstance(content, dict):
         raise TypeError("the pickle holds no dictionary")
     return content
@@ -136,10 +136,10 @@ def _read_embedding(path: Path, triangles: np.ndarray[Any, Any]) -> dict[str, La
             with np.load(path, allow_pickle=False) as stored:
                 content = {key: stored[key] for key in stored.files}
         elif path.suffix == ".npy":
-            content = restricted_pickle.load_npy_object(path)
+            content = files.load_npy_object(path)
         else:
             with path.open("rb") as file:
-                content = restricted_pickle.load(file)
+                content = files.load(file)
         if "full_lmk_faces_idx" in content:
             faces, weights = content["full_lmk_faces_idx"], content["full_lmk_bary_coords"]
         else:

@@ -44,8 +44,14 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import BANDS, ContentStream, content_before, content_rows, silence
 from services.motion.grid import MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import NUM_STATES, beside_states, neighbours, silent_states, states_of

@@ -46,8 +46,14 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import NUM_CONTENT, content_before, content_rows
 from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (

@@ -57,8 +57,15 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.expression import ExpressionGrid, ExpressionModel
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
 from services.motion.models import MotionModels
-from services.motion.personalization import NUM_BLOCKS, StyleStep, frames_to_learn_from, true_coefficients
-from services.motion.predictor import Predictor, Shape, encode_mouths
+from services.motion.predictor import (
+    NUM_BLOCKS,
+    Predictor,
+    Shape,
+    StyleStep,
+    encode_mouths,
+    frames_to_learn_from,
+    true_coefficients,
+)
 from services.motion.predictors.headpose.head_motion import (
     NUM_KNOTS,
     NUM_SIGNALS,

@@ -42,8 +42,15 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import relative_energy, silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels, PredictorModel
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor, encode_mouths
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    encode_mouths,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.runtime import read_constants, run
 from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (

@@ -31,7 +31,7 @@ from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE, NeuralSurface, sample
 from services.common.server.call_context import check_not_cancelled
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.losses import (
     ComposedPictures,
     Features,
@@ -285,7 +285,7 @@ _LIP_SPREAD_PX: Final = 13
 
 
 class Colours(NamedTuple):
-    """Colours of a batch of examples (research.render.batches), B examples.
+    """Colours of a batch of examples (research.render.people), B examples.
 
     Attributes:
         tables: float32 [B, 256], new level for each level, 0..1.

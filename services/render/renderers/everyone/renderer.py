@@ -10,7 +10,7 @@ texture (16 channels), and the mask. Outside the mask, the first three channels 
 0. A reference picture of the person, the target lips of frame t, and the speech around frame t stand beside them. All are bytes.
 Readings and departures:
 
-* The first three features resemble RGB. They are brought to the light of the frame (services.render.colour_match), and the network
+* The first three features resemble RGB. They are brought to the light of the frame (services.render.key_pictures), and the network
   adds a residual to them. Where the mesh covers nothing, as below the jaw, the reference picture in the light of the frame stands.
 * Speech is 20 rows of a posteriorgram, t-2 to t+2, where the paper has a mel spectrogram: one person's mel spectrogram says much
   about the voice, and a prior of few people would learn the voices. The rows are one channel, enlarged to the box, because the int8
@@ -47,7 +47,7 @@ from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import NUM_CHANNELS
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.renderer import NetworkInputs, StreamSetup, Window, drawn_face, with_face, without_dots
 from services.render.types import RenderFrame
 

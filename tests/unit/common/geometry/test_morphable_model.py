@@ -13,8 +13,8 @@ from services.common.errors import InvalidRequest
 from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.landmarks import MOUTH_AREA, NUM_MOUTH_AREA, mouth_opening
 from services.common.face.loaders.files import IBUG_68
+from services.common.geometry.lighting import face_normals, vertex_normals
 from services.common.geometry.morphable_model import WEIGHTS, LandmarkSet, MorphableModel, default_model
-from services.common.geometry.normals import face_normals, vertex_normals
 from tests.unit.common.geometry.small_models import small_model
 
 LANDMARK_RANDOM = np.random.default_rng(1)

@@ -15,8 +15,7 @@ from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
 from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor
+from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style

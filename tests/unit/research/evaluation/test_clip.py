@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.evaluation.clip import LAG_FRAME_SAMPLES, check_clip, own_speech, shifted
-from research.evaluation.native import insert_box
+from research.evaluation.clip import LAG_FRAME_SAMPLES, check_clip, insert_box, own_speech, shifted
 from services.common.errors import InvalidRequest
 from services.common.face.crops import BOX_ORIGIN
 from tests.unit.media.made_footage import Clip, make_clip

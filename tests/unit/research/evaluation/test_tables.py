@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 
 from research.evaluation.aggregate import BootstrapSettings
-from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
-from research.evaluation.results import KeptResults, clip_document, evaluation_key
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    ablation_rows,
+    check_weights,
+    clip_document,
+    evaluation_key,
+    method_rows,
+    reported,
+    seconds_rows,
+)
 from research.evaluation.table import TableRun, better_of, check_table_place, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
 from services.common.errors import InvalidRequest

@@ -15,9 +15,8 @@ from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_lin
 from services.common.errors import InvalidRequest
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import FACE_OVAL
-from services.common.geometry.lighting import ambient, shading
+from services.common.geometry.lighting import ambient, shading, vertex_normals
 from services.common.geometry.morphable_model import default_model
-from services.common.geometry.normals import vertex_normals
 from services.common.store.tensor_bytes import encode_arrays
 
 MODEL = default_model()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from research.methods.everyone.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
 from services.common.errors import InvalidRequest
 from services.motion.models import WEIGHTS

@@ -8,9 +8,8 @@ from google.longrunning import operations_pb2
 
 from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
 from gateway.actors.store import ActorStore
-from gateway.api.audit import audit_event_of
 from gateway.api.messages import consent_message
-from gateway.api.operations import DUB
+from gateway.api.operations import DUB, audit_event_of
 from gateway.audit.entries import EventKind
 from gateway.consent.record import digest_of
 from gateway.operations.store import OperationRecord

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.batch.changes import PICTURE, BatchPictures, expire_batches
 from gateway.batch.locks import batch_lock
 from gateway.batch.manifest import manifest_of
-from gateway.batch.removal import PICTURE, BatchPictures, expire_batches
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings

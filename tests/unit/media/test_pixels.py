@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gateway.media.interlacing import deinterlaced_luma
+from gateway.media.pixels import deinterlaced_luma
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 

@@ -13,14 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gateway import housekeeping
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.journal import Journal
-from gateway.dub.removal import RemovalReport, remove_job
-from gateway.dub.workspace import Workspace, is_running, lock_folder
-from gateway.housekeeping import cleaning
-from gateway.housekeeping.cleaning import JobLimits, expire, over_total, remove_jobs, uncounted_blobs
-from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
+from gateway.dub.workspace import RemovalReport, Workspace, is_running, lock_folder, remove_job
+from gateway.housekeeping import (
+    JobFolder,
+    JobLimits,
+    expire,
+    find_job,
+    list_jobs,
+    open_jobs_folder,
+    over_total,
+    remove_jobs,
+    uncounted_blobs,
+)
 from gateway.settings import GatewaySettings
 from services.common.errors import InvalidRequest, StorageRefused
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
@@ -238,7 +246,7 @@ async def test_gateway_expires_jobs_itself(
     settings: GatewaySettings, jobs: Path, blobs: ArtefactStore, actors: ActorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway expires jobs by itself and goes on where the store fails."""
-    monkeypatch.setattr(cleaning, "HOUR_S", 0.01)
+    monkeypatch.setattr(housekeeping, "HOUR_S", 0.01)
     folder = interrupted(jobs, 1, blobs)
     ledger = JobLedger(actors)
     ledger.begin(folder)
@@ -258,7 +266,7 @@ async def test_gateway_expires_jobs_itself(
         return delete(ref)
 
     monkeypatch.setattr(blobs, "delete", failing)
-    task = asyncio.create_task(cleaning.run_hourly(functools.partial(expire, settings, actors, blobs, jobs)))
+    task = asyncio.create_task(housekeeping.run_hourly(functools.partial(expire, settings, actors, blobs, jobs)))
     async with asyncio.timeout(60):
         await deleted.wait()
     task.cancel()

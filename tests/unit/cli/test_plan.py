@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.planning.plan import FIGURES, Load, needs, read_figures
+from gateway.cli.plan import FIGURES, Load, needs, read_figures
 from services.common.errors import InvalidRequest
 from services.common.methods import METHODS
 

@@ -20,7 +20,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
 from services.common.errors import InvalidRequest
-from services.common.server.bounds import check_bounds, declared
+from services.common.server.messages import check_bounds, declared
 
 SERVICES: Final[list[ServiceDescriptor]] = [
     service
