@@ -42,7 +42,7 @@ _UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyErro
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class BackupManifest:
     """Content of a backup.
 
     Attributes:
@@ -79,7 +79,7 @@ class ArchiveWriter:
         members: contents of the members that the manifest names. They are read from their beginning.
     """
 
-    def __init__(self, archive: tarfile.TarFile, manifest: Manifest, members: Mapping[str, IO[bytes]]) -> None:
+    def __init__(self, archive: tarfile.TarFile, manifest: BackupManifest, members: Mapping[str, IO[bytes]]) -> None:
         self._archive = archive
         self._add(MANIFEST, io.BytesIO(json.dumps(asdict(manifest), indent=1).encode()))
         for name, content in members.items():
@@ -96,7 +96,7 @@ class ArchiveWriter:
         self._archive.addfile(member, content)
 
 
-def read_manifest(file: Path) -> Manifest:
+def read_manifest(file: Path) -> BackupManifest:
     """Return the manifest of a backup.
 
     Raises:
@@ -144,7 +144,7 @@ def opened(file: Path) -> tarfile.TarFile:
         raise InvalidRequest(f"{file} is no backup of dubstage: {problem}", field="file") from problem
 
 
-def _manifest(file: Path, archive: tarfile.TarFile) -> Manifest:
+def _manifest(file: Path, archive: tarfile.TarFile) -> BackupManifest:
     member = _next(file, archive)
     if member is None or member.name != MANIFEST or member.size > _MAX_MANIFEST_BYTES:
         raise InvalidRequest(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
@@ -156,7 +156,7 @@ def _manifest(file: Path, archive: tarfile.TarFile) -> Manifest:
                 f"version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
-        manifest = TypeAdapter(Manifest).validate_python(fields)
+        manifest = TypeAdapter(BackupManifest).validate_python(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise _damaged(file, f"{MANIFEST} is not readable ({said})") from problem

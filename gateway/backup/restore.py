@@ -18,7 +18,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import SETTINGS_WORK, AuditLog, AuditRow
 from gateway.backup.archive import (
     KEYS,
-    Manifest,
+    BackupManifest,
     add_rows,
     check_keys,
     keep_keys,
@@ -36,7 +36,9 @@ CHECK: Final = "checking"
 RESTORE: Final = "restoring blobs"
 
 
-def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None) -> Manifest:
+def restore_backup(
+    place: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None
+) -> BackupManifest:
     """Fill an empty installation from a backup, and return the backup's manifest.
 
     The whole file is checked before anything is written. Then the database becomes the owner of the artefact store, the blobs are
@@ -82,7 +84,7 @@ def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, i
     return manifest
 
 
-def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> dict[str, bytes]:
+def _checked(file: Path, manifest: BackupManifest, on_blob: Callable[[str, int, int], None]) -> dict[str, bytes]:
     """Check the whole file, and return the keys by name. An older backup may lack a key."""
     keys: dict[str, bytes] = {}
     done = 0
@@ -113,7 +115,7 @@ def _is_fresh(session: Session) -> bool:
     return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
 
 
-def _add(database: Database, file: Path, manifest: Manifest, folder: Path) -> None:
+def _add(database: Database, file: Path, manifest: BackupManifest, folder: Path) -> None:
     try:
         # The rows come before the blobs. They are read from the file while they are inserted.
         with closing(members(file)) as found:

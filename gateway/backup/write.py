@@ -22,7 +22,7 @@ from sqlalchemy import Connection, StaticPool, create_engine, select
 from gateway.actors.installation import Installation
 from gateway.actors.receipts import now
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest, kept_tables, keys_in, lines_of, member_of
+from gateway.backup.archive import FORMAT, ArchiveWriter, BackupManifest, kept_tables, keys_in, lines_of, member_of
 from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
@@ -84,7 +84,7 @@ def write_backup(
     without: frozenset[str] = frozenset(),
     overwrite: bool = False,
     on_blob: Callable[[str, int, int], None] = lambda *_: None,
-) -> Manifest:
+) -> BackupManifest:
     """Write everything that the installation knows of its actors to one file, and return the file's manifest.
 
     The rows are those of one moment. Dubs and enrolments may run meanwhile. Jobs that have not ended are not part of a backup.
@@ -116,7 +116,7 @@ def write_backup(
             }
             refs = _blobs(connection, without)
         members |= {name: io.BytesIO(key) for name, key in keys_in(place.settings.data_dir).items()}
-        manifest = Manifest(
+        manifest = BackupManifest(
             format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),

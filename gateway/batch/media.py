@@ -17,7 +17,7 @@ from gateway.provenance.binding import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
 from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
 from services.common.files import FULL_DISK, PARTIAL
-from services.common.store.backends import Backend, open_backend
+from services.common.store.backends import StoreBackend, open_backend
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")
@@ -235,7 +235,7 @@ def digest_of(place: str) -> str | None:
     return _digest_at(_opened(place, _WRITABLE, "output"))
 
 
-def _digest_at(backend: Backend) -> str | None:
+def _digest_at(backend: StoreBackend) -> str | None:
     """Return the digest that an object's metadata say; empty: they say none; None: there is no object."""
     try:
         with backend.told():
@@ -244,7 +244,7 @@ def _digest_at(backend: Backend) -> str | None:
         return None
 
 
-def _opened(place: str, protocols: tuple[str, ...], field: str) -> Backend:
+def _opened(place: str, protocols: tuple[str, ...], field: str) -> StoreBackend:
     found = _URL.match(place)
     protocol = found[1] if found else ""
     bucket, _, key = place.partition("://")[2].partition("/")
@@ -257,7 +257,7 @@ def _opened(place: str, protocols: tuple[str, ...], field: str) -> Backend:
     return open_backend(place, what=f"the store of the {field}", setting="the URL")
 
 
-def _size(backend: Backend, place: str) -> int | None:
+def _size(backend: StoreBackend, place: str) -> int | None:
     try:
         with backend.told():
             facts: dict[str, Any] = backend.files.info(backend.root)

@@ -80,7 +80,7 @@ class Figures(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Load:
+class PlannedLoad:
     """Load of a deployment.
 
     Attributes:
@@ -119,7 +119,7 @@ class StageNeed:
     replicas: int
 
 
-def needs(figures: Figures, load: Load, processors: float) -> list[StageNeed]:
+def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageNeed]:
     """Return what each stage needs, in the order of the pipeline, the gateway last.
 
     Args:
@@ -194,7 +194,7 @@ def plan(
 
     The figures are processor time per frame, measured on one kind of machine without a GPU (docs/operations.md).
     """
-    load = Load(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)
+    load = PlannedLoad(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)
     found = needs(read_figures(figures), load, processors)
     if as_json:
         out.print_json(json.dumps([asdict(need) for need in found]))

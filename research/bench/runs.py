@@ -131,7 +131,7 @@ class CommandFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredCommand:
     """One run.
 
     Attributes:
@@ -156,7 +156,7 @@ def tree_memory_mib(process: psutil.Process) -> float:
     return total / 2**20
 
 
-def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Measured:
+def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> MeasuredCommand:
     """Run a command to its end; what it prints goes to `log`.
 
     Raises:
@@ -180,7 +180,7 @@ def measure(command: Sequence[str], log: Path, environment: Mapping[str, str] | 
         end = log.read_text(encoding="utf-8", errors="replace").strip()[-800:]
         raise CommandFailedError(f"{' '.join(command)} ended with code {process.returncode}:\n{end}")
     # ru_maxrss is not used: it starts at the size of the process that forked.
-    return Measured(wall, usage.ru_utime + usage.ru_stime, peak)
+    return MeasuredCommand(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
 DUBSTAGE: Final = (sys.executable, "-m", "gateway.cli")

@@ -33,7 +33,7 @@ _UNREADABLE: Final = (OSError, RuntimeError, EOFError, ValueError, LookupError, 
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """Progress of a run.
 
     Attributes:
@@ -217,7 +217,7 @@ def _differences(held: Mapping[str, Any], given: Mapping[str, Any], place: str =
     return found
 
 
-def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], progress: Progress) -> str:
+def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], progress: TrainingProgress) -> str:
     """Return the card as Markdown.
 
     Args:

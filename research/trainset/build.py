@@ -33,7 +33,7 @@ from gateway.stages.local import LocalStages, compose_stages
 from gateway.stages.opening import weights_of
 from research.training.trainset import ClipRow, read_manifest, speaker_hours, write_manifest
 from research.trainset.catalogue import BY_SPEAKER, TRAIN, VALIDATION, ClipEntry, list_clips, read_corpus
-from research.trainset.clip import ClipMaker, ClipTask, Networks, lags_by_clip
+from research.trainset.clip import ClipMaker, ClipNetworks, ClipTask, lags_by_clip
 from research.trainset.output_folder import (
     MADE_HERE,
     ClipFiles,
@@ -411,7 +411,7 @@ class BuildTasks:
 
 @contextmanager
 def clip_worker(
-    networks: Networks, folder: Path, output: Path, working: Path
+    networks: ClipNetworks, folder: Path, output: Path, working: Path
 ) -> Iterator[Callable[[ClipTask], ClipRecord | Refusal]]:
     """Open the stages, and yield the function that makes a clip.
 
@@ -480,7 +480,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     """
     corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
     listing = list_clips(order.folder, order.splits, corpus)
-    networks = Networks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
+    networks = ClipNetworks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
     with open_output(order.output) as working, in_output(order.output):
         made = FinishedClips(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
         tasks = BuildTasks(order.folder, order.output, listing.entries, made.refuse_unread)

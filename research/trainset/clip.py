@@ -249,14 +249,14 @@ LONG_FRAMES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class ClipLag:
     """Answer of EstimateLag for one clip, frames of 40 ms; confidence -1: not measured."""
 
     frames: int = 0
     confidence: float = -1.0
 
 
-async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> Lag:
+async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> ClipLag:
     """Return the lag of a clip. A clip of too few usable frames, of a mouth that never opens, or of hardly any speech has none.
 
     Args:
@@ -274,8 +274,8 @@ async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, he
     try:
         reply = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
     except NoUsableFootage:
-        return Lag()
-    return Lag(reply.lag_frames, round(reply.confidence, 4))
+        return ClipLag()
+    return ClipLag(reply.lag_frames, round(reply.confidence, 4))
 
 
 def lags_by_clip(rows: Iterable[ClipRow]) -> dict[str, int]:
@@ -397,7 +397,7 @@ class ClipTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Networks:
+class ClipNetworks:
     """Digests of the models that make features and lags. `lag` is empty if no lags are measured."""
 
     audio: str
@@ -431,7 +431,7 @@ class ClipMaker:
         working: folder for the records of faces while a film is tracked.
     """
 
-    def __init__(self, stages: Stages, networks: Networks, folder: Path, output: Path, working: Path) -> None:
+    def __init__(self, stages: Stages, networks: ClipNetworks, folder: Path, output: Path, working: Path) -> None:
         self._stages, self._networks, self._folder, self._output, self._working = stages, networks, folder, output, working
 
     async def make(self, task: ClipTask) -> ClipRecord:
@@ -521,7 +521,7 @@ class ClipMaker:
         """Write the files of a piece, and return its facts."""
         files = ClipFiles(self._output, task.shard, name)
         heard = await extract_features(self._stages, piece.samples)
-        lag = Lag()
+        lag = ClipLag()
         spoken = _said(task, piece.first_frame, piece.frames, is_cut=not piece.is_whole)
         files.drop(*PREPARED)
         if piece.track is not None:
@@ -570,14 +570,14 @@ class ClipMaker:
             heard = await extract_features(self._stages, files.get("sound", "samples")["samples"])
         else:
             heard = ClipFeatures(**files.get("speech", *(each.name for each in fields(ClipFeatures))))
-        lag = Lag()
+        lag = ClipLag()
         if measure:
             track = files.get("track", "mouth_landmarks", "usable")
             lag = await measure_lag(self._stages, track["mouth_landmarks"], track["usable"], heard)
         files.put("speech", _arrays(heard), self._about_speech(lag))
         return replace(piece, lag_frames=lag.frames, lag_confidence=lag.confidence)
 
-    def _about_speech(self, lag: Lag) -> dict[str, str]:
+    def _about_speech(self, lag: ClipLag) -> dict[str, str]:
         return {
             "audio_networks": self._networks.audio,
             "lag_model": self._networks.lag if lag.confidence >= 0 else "",

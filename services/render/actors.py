@@ -22,7 +22,7 @@ _LARGEST_STATE: Final = 1e4
 """Largest magnitude of a number in an actor's state; numbers of real actors stay below 10."""
 
 
-class ActorStore:
+class ActorStates:
     """Actors' states, banks and identities in an artefact store. Safe for several threads.
 
     Args:

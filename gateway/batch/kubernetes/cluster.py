@@ -33,7 +33,7 @@ class VersionExpiredError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ClusterCall:
     """One call of the API, for messages.
 
     Attributes:
@@ -54,7 +54,7 @@ class Call:
         return f"{self.verb} {self.resource}{f' {self.name}' if self.name else ''} in namespace {self.namespace}"
 
 
-def api_error(status: int, body: str, call: Call, host: str) -> DubstageError:  # noqa: PLR0911 - one error for each status
+def api_error(status: int, body: str, call: ClusterCall, host: str) -> DubstageError:  # noqa: PLR0911 - one error for each status
     """Return the error for an answer of the API.
 
     Args:
@@ -104,7 +104,7 @@ def api_error(status: int, body: str, call: Call, host: str) -> DubstageError:  
             return BackendUnavailable(f"the cluster {host} failed to {call} (HTTP {status}): {said}")
 
 
-def no_answer(error: Exception, call: Call, host: str) -> DubstageError:
+def no_answer(error: Exception, call: ClusterCall, host: str) -> DubstageError:
     """Return the error for a call that got no answer: no connection, a cut connection, or no answer in time."""
     text = " ".join(str(error).split())[:_MOST_TEXT]
     if "timed out" in text.lower() or "timeout" in type(error).__name__.lower():
@@ -250,21 +250,21 @@ class Cluster:
         finally:
             response.close()
 
-    def _ended(self, status: Object, call: Call) -> Exception:
+    def _ended(self, status: Object, call: ClusterCall) -> Exception:
         code = int(status.get("code") or 0)
         return VersionExpiredError() if code == _GONE else api_error(code, json.dumps(status), call, self.host)
 
-    def _call(self, verb: str, resource: str, name: str = "", *, group: str = "batch") -> Call:
-        return Call(verb, resource, group, self.namespace, name)
+    def _call(self, verb: str, resource: str, name: str = "", *, group: str = "batch") -> ClusterCall:
+        return ClusterCall(verb, resource, group, self.namespace, name)
 
-    def _json(self, call: Call, request: Callable[..., Any]) -> Object:
+    def _json(self, call: ClusterCall, request: Callable[..., Any]) -> Object:
         answer = self._answer(call, request)
         try:
             return dict(json.loads(answer.data))
         except ValueError as problem:
             raise no_answer(problem, call, self.host) from problem
 
-    def _answer(self, call: Call, request: Callable[..., Any], *, read_s: float | None = None, passed_on: int = 0) -> Any:
+    def _answer(self, call: ClusterCall, request: Callable[..., Any], *, read_s: float | None = None, passed_on: int = 0) -> Any:
         """Return the HTTP response of a request. An answer with the status `passed_on` is raised as ApiException."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError

@@ -20,7 +20,7 @@ from gateway.provenance.watermark.payload import WORD_BITS, watermark_key
 from gateway.stages.opening import open_stage
 from research.bench.runs import tell
 from research.bench.watermark.cost import blend_times, film_time
-from research.bench.watermark.dubs import NAMES, Row, append_row, open_studio, read_rows, rows_of_clip
+from research.bench.watermark.dubs import NAMES, RecodingRow, append_row, open_studio, read_rows, rows_of_clip
 from research.bench.watermark.genuine import (
     THRESHOLDS,
     Readings,
@@ -40,7 +40,7 @@ _NO_MARK: Final = 0.8
 """Mean size of a bit in a film without the watermark: the mean size of a normal number."""
 
 
-def markdown_of_dubs(rows: Sequence[Row]) -> str:
+def markdown_of_dubs(rows: Sequence[RecodingRow]) -> str:
     """Return one line per dub: of every re-encoding the bits read right, and the mean size of a bit."""
     lines = [_line(["clip", "method", "face, px", "s", *NAMES]), _line(["---"] * (4 + len(NAMES)))]
     for film, method in dict.fromkeys((row.film, row.method) for row in rows):
@@ -51,7 +51,7 @@ def markdown_of_dubs(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def sum_of_dubs(rows: Sequence[Row]) -> list[str]:
+def sum_of_dubs(rows: Sequence[RecodingRow]) -> list[str]:
     """Return one line per re-encoding: the share of bits read right, the dubs with wrong bits, and those not read."""
     lines = []
     for name in NAMES:
@@ -68,7 +68,7 @@ def sum_of_dubs(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def plot_dubs(rows: Sequence[Row], file: Path) -> None:
+def plot_dubs(rows: Sequence[RecodingRow], file: Path) -> None:
     """Draw the mean size of the bits of every dub and re-encoding, with the number of wrong bits where there are any."""
     figure = matplotlib.figure.Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -117,7 +117,7 @@ def _save(figure: matplotlib.figure.Figure, file: Path) -> None:
         figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
-def _cell(row: Row) -> str:
+def _cell(row: RecodingRow) -> str:
     text = f"{row.bits_right}, {row.mean_bit:.2f}"
     return text if row.read else f"**not read** ({text})"
 

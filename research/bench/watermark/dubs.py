@@ -155,7 +155,7 @@ NAMES: Final = (AS_WRITTEN, *RECODINGS)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RecodingRow:
     """The watermark of one dub after one re-encoding.
 
     Attributes:
@@ -181,8 +181,8 @@ class Row:
 
 
 async def rows_of_clip(
-    studio: Studio, clip: Path, methods: Sequence[str], seconds: float, known: Collection[Row], *, personalize: bool
-) -> AsyncIterator[Row]:
+    studio: Studio, clip: Path, methods: Sequence[str], seconds: float, known: Collection[RecodingRow], *, personalize: bool
+) -> AsyncIterator[RecodingRow]:
     """Yield the rows of a clip: of dubs of its beginning, or of the clip itself if the clip is a dub with a watermark.
 
     Args:
@@ -220,7 +220,7 @@ def _marked(film: Path) -> DubFacts | None:
     return dub if dub is not None and dub.watermark else None
 
 
-async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[Row]:
+async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[RecodingRow]:
     facts, key = _marked(film), studio.sealer.watermark_key
     if facts is None or key is None:
         raise ValueError(f"{film}: no frame was dubbed, so the film has no watermark")
@@ -233,7 +233,7 @@ async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names
             again = recoded(film, studio.folder / f"again.{how.ending}", how)
         found = await find_watermark(studio.stages, probe(again), key, threads=studio.threads, on_frame=lambda _: None)
         bits = found.soft if found is not None else np.zeros(WORD_BITS)
-        yield Row(
+        yield RecodingRow(
             film=name,
             method=method,
             face_px=width,
@@ -254,13 +254,13 @@ async def _face_width(stages: Stages, film: Path) -> int:
     return 0
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[RecodingRow]:
     """Return the rows of a table that `append_row` wrote; none if there is no file."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as stream:
         return [
-            Row(
+            RecodingRow(
                 row["film"],
                 row["method"],
                 int(row["face_px"]),
@@ -275,11 +275,11 @@ def read_rows(file: Path) -> list[Row]:
         ]
 
 
-def append_row(file: Path, row: Row) -> None:
+def append_row(file: Path, row: RecodingRow) -> None:
     """Append a row to a table, so that a run that ends early loses nothing."""
     fresh = not file.exists()
     with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(stream, [field.name for field in fields(RecodingRow)], lineterminator="\n")
         if fresh:
             writer.writeheader()
         writer.writerow(asdict(row))

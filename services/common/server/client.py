@@ -21,7 +21,7 @@ from services.common.server import call_context, error_status
 from services.common.server.auth import OwnToken
 from services.common.server.call_context import tenant_metadata
 from services.common.server.retries import RetryPolicy, retry
-from services.common.server.tls import Pems, TlsFiles
+from services.common.server.tls import Pems, RenewedTlsFiles
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -197,7 +197,7 @@ class _RenewedChannel(grpc.aio.Channel):
         grace_s: seconds that running calls have to end after a change.
     """
 
-    def __init__(self, files: TlsFiles, make: Callable[[Pems], grpc.aio.Channel], grace_s: float) -> None:
+    def __init__(self, files: RenewedTlsFiles, make: Callable[[Pems], grpc.aio.Channel], grace_s: float) -> None:
         self._files = files
         self._make = make
         self._grace_s = grace_s
@@ -270,7 +270,7 @@ def _channel(config: ClientConfig) -> grpc.aio.Channel:
         return grpc.aio.secure_channel(config.target, both, options=options)
 
     if config.tls:
-        files = TlsFiles(authorities=config.tls_ca_file, certificate=config.tls_certificate_file, key=config.tls_key_file)
+        files = RenewedTlsFiles(authorities=config.tls_ca_file, certificate=config.tls_certificate_file, key=config.tls_key_file)
         return _RenewedChannel(files, lambda pems: secure(pems.client_credentials), config.deadline_s)
     if token:
         kind = grpc.LocalConnectionType.UDS if config.target.startswith("unix:") else grpc.LocalConnectionType.LOCAL_TCP

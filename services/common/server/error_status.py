@@ -27,7 +27,7 @@ _BROKEN_CALL = "Internal error from Core"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DetailsCodec:
     """Conversion of one kind of error: `pack` makes the details, `unpack` reads constructor arguments back from them."""
 
     pack: Callable[[Any], list[Message]]
@@ -90,16 +90,16 @@ def _unpack_retry(details: StatusDetails) -> dict[str, Any]:
     return {} if details.retry_after_s is None else {"retry_after_s": details.retry_after_s}
 
 
-_ROWS: Mapping[Details, Row] = {
-    Details.BAD_REQUEST: Row(_pack_field, _unpack_field),
-    Details.RESOURCE_INFO: Row(_pack_resource, _unpack_resource),
-    Details.PRECONDITION_FAILURE: Row(_pack_precondition, _unpack_precondition),
-    Details.RETRY_INFO: Row(_pack_retry, _unpack_retry),
-    Details.NONE: Row(lambda error: [], lambda details: {}),
+_ROWS: Mapping[Details, DetailsCodec] = {
+    Details.BAD_REQUEST: DetailsCodec(_pack_field, _unpack_field),
+    Details.RESOURCE_INFO: DetailsCodec(_pack_resource, _unpack_resource),
+    Details.PRECONDITION_FAILURE: DetailsCodec(_pack_precondition, _unpack_precondition),
+    Details.RETRY_INFO: DetailsCodec(_pack_retry, _unpack_retry),
+    Details.NONE: DetailsCodec(lambda error: [], lambda details: {}),
 }
 
-TABLE: Mapping[type[errors.DubstageError], Row] = {leaf: _ROWS[KINDS[leaf.reason].details] for leaf in errors.leaves()} | {
-    errors.Unexpected: Row(lambda error: [], lambda details: {"error_id": details.error_id})
+TABLE: Mapping[type[errors.DubstageError], DetailsCodec] = {leaf: _ROWS[KINDS[leaf.reason].details] for leaf in errors.leaves()} | {
+    errors.Unexpected: DetailsCodec(lambda error: [], lambda details: {"error_id": details.error_id})
 }
 
 _LEAF_OF_REASON = {leaf.reason: leaf for leaf in TABLE}

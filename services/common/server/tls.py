@@ -31,7 +31,7 @@ class Pems:
         return grpc.ssl_channel_credentials(self.authorities, self.key, self.certificate)
 
 
-class TlsFiles:
+class RenewedTlsFiles:
     """Authorities, certificate and key of one side of TLS connections.
 
     While new files cannot be used, the content that was read before stays in use: a certificate and its key are seldom replaced in
@@ -116,7 +116,9 @@ def server_credentials(settings: StageSettings) -> grpc.ServerCredentials | None
     """
     if settings.tls_key_file is None or settings.tls_certificate_file is None:
         return None
-    files = TlsFiles(authorities=settings.tls_client_ca_file, certificate=settings.tls_certificate_file, key=settings.tls_key_file)
+    files = RenewedTlsFiles(
+        authorities=settings.tls_client_ca_file, certificate=settings.tls_certificate_file, key=settings.tls_key_file
+    )
     used = files.current()
 
     def configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:

@@ -34,7 +34,7 @@ ARTEFACTS_SETTING: Final = "DUBSTAGE_ARTEFACTS_URL"
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class StoreBackend:
     """Opened file system.
 
     Attributes:
@@ -182,7 +182,7 @@ class Backend:
         return StorageRefused(f"{self.what} {self.where} refuses: {code} {_short(error)}: {self._s3_remedy}", subject=self.url)
 
 
-def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting: str = ARTEFACTS_SETTING) -> Backend:
+def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting: str = ARTEFACTS_SETTING) -> StoreBackend:
     """Return the file system of a store's url. The store is not asked yet.
 
     Args:
@@ -206,7 +206,7 @@ def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting:
         # The number is set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
         files.retries = S3_ATTEMPTS
     root = str(root).rstrip("/")
-    return Backend(
+    return StoreBackend(
         files,
         root,
         local=isinstance(files, LocalFileSystem),

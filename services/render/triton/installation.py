@@ -29,7 +29,7 @@ _ASK_PYTHON: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
+class TritonInstallation:
     """Paths that a server needs to start.
 
     Attributes:
@@ -45,7 +45,7 @@ class Installation:
     libraries: tuple[Path, ...]
 
 
-def install(home: Path = DEFAULT_HOME) -> Installation:
+def install(home: Path = DEFAULT_HOME) -> TritonInstallation:
     """Create the environment if it is missing or outdated; return the installation.
 
     Raises:
@@ -70,7 +70,7 @@ def install(home: Path = DEFAULT_HOME) -> Installation:
     return find(home)
 
 
-def find(home: Path = DEFAULT_HOME) -> Installation:
+def find(home: Path = DEFAULT_HOME) -> TritonInstallation:
     """Return the installation in a folder.
 
     Raises:
@@ -81,7 +81,7 @@ def find(home: Path = DEFAULT_HOME) -> Installation:
     version, packages, library_folder = _ask(home)
     server = packages / "pytriton" / "tritonserver"
     libraries = (packages / "nvidia_pytriton.libs", _folder_of_libpython(version, library_folder))
-    return Installation(server / "bin" / "tritonserver", server / "backends", home / "bin", libraries)
+    return TritonInstallation(server / "bin" / "tritonserver", server / "backends", home / "bin", libraries)
 
 
 def _folder_of_libpython(version: str, own: Path | None) -> Path:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from services.common.errors import BackendUnavailable
-from services.render.triton.installation import DEFAULT_HOME, Installation, find
+from services.render.triton.installation import DEFAULT_HOME, TritonInstallation, find
 
 GRPC_PORT: Final = 8001
 HTTP_PORT: Final = 8000
@@ -32,7 +32,7 @@ _NOT_FOR_PROBES: Final = "metadata,inference,shared-memory,model-config,model-re
 
 
 def server_command(
-    installation: Installation,
+    installation: TritonInstallation,
     repository: Path,
     *,
     grpc_address: str = _LOOPBACK,
@@ -63,7 +63,7 @@ def server_command(
     ]
 
 
-def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
+def server_environment(installation: TritonInstallation, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a server: its own interpreter first, its libraries, and nothing of dubstage on the Python path."""
     kept = {name: value for name, value in environment.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
     libraries = [*map(str, installation.libraries), *filter(None, [kept.get("LD_LIBRARY_PATH", "")])]

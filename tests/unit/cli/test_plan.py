@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.plan import FIGURES, Load, needs, read_figures
+from gateway.cli.plan import FIGURES, PlannedLoad, needs, read_figures
 from services.common.errors import InvalidRequest
 from services.common.methods import METHODS
 
-NIGHT = Load(live_streams=0, film_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
+NIGHT = PlannedLoad(live_streams=0, film_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
 
 
 def test_hundred_hours_a_night() -> None:

@@ -11,7 +11,7 @@ from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.face.neural_texture import TEXTURE_SHAPE, neural_texture_from_arrays
 from services.common.store.artefacts import ArrayCache, ArtefactStore
-from services.render.actors import ActorStore
+from services.render.actors import ActorStates
 from tests.unit.render.drawn_person import person
 from tests.unit.render.toy import Toy
 
@@ -22,11 +22,11 @@ def store(tmp_path: Path) -> ArtefactStore:
 
 
 @pytest.fixture
-def actors(store: ArtefactStore) -> ActorStore:
-    return ActorStore(store, ArrayCache(store, max_bytes=1 << 20), MorphableModels(None))
+def actors(store: ArtefactStore) -> ActorStates:
+    return ActorStates(store, ArrayCache(store, max_bytes=1 << 20), MorphableModels(None))
 
 
-def test_state_bound_to_prior(actors: ActorStore, tmp_path: Path) -> None:
+def test_state_bound_to_prior(actors: ActorStates, tmp_path: Path) -> None:
     """A stored state comes back for its own prior only."""
     model = Toy(state_size=3).write(tmp_path)
     assert not actors.state(None, model).any()
@@ -39,7 +39,7 @@ def test_state_bound_to_prior(actors: ActorStore, tmp_path: Path) -> None:
         actors.state(ref, replace(model, state_size=4))
 
 
-def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStore, store: ArtefactStore, tmp_path: Path) -> None:
+def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStates, store: ArtefactStore, tmp_path: Path) -> None:
     model = Toy(state_size=3).write(tmp_path)
     state = np.array([1.0, -2.0, 3.0], np.float32)
     texture = np.random.default_rng(1).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
@@ -51,7 +51,7 @@ def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStore, store: 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
-def test_invalid_state_refused(actors: ActorStore, tmp_path: Path, value: float) -> None:
+def test_invalid_state_refused(actors: ActorStates, tmp_path: Path, value: float) -> None:
     """A state of no numbers or too large ones is refused."""
     model = Toy(state_size=3).write(tmp_path)
     ref = actors.store_state(np.array([0.0, value, 0.0], np.float32), model)
@@ -59,7 +59,7 @@ def test_invalid_state_refused(actors: ActorStore, tmp_path: Path, value: float)
         actors.state(ref, model)
 
 
-def test_banks_and_identities_are_told_apart(actors: ActorStore, store: ArtefactStore, bank: MouthBank, tmp_path: Path) -> None:
+def test_banks_and_identities_are_told_apart(actors: ActorStates, store: ArtefactStore, bank: MouthBank, tmp_path: Path) -> None:
     stored = store.put_arrays(bank_arrays(bank), {"format": FORMAT})
     identity = store.put_arrays(person().arrays(), person().metadata())
     assert actors.bank(stored).num_frames == bank.num_frames

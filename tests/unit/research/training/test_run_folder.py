@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from research.training.run_folder import Progress, RunFolder, card, licence_table, read_config
+from research.training.run_folder import RunFolder, TrainingProgress, card, licence_table, read_config
 from research.training.trainset import ClipRow
 from services.common.errors import InvalidRequest
 from tests.file_limit import files_of_at_most
@@ -151,7 +151,7 @@ def test_clips_are_counted_by_source_and_licence() -> None:
 def test_card_tells_training_facts() -> None:
     """The card tells what was learned from and what was kept."""
     config = {"network": "tiny", "config": {"loop": {"seed": 5}, "width": 3}}
-    text = card("tiny", config, CLIPS, Progress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
+    text = card("tiny", config, CLIPS, TrainingProgress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
     for line in (
         "# tiny",
         "| clips learned from | 4, 3.5 minutes |",
@@ -167,6 +167,6 @@ def test_card_tells_training_facts() -> None:
 
 
 def test_a_run_without_scores_keeps_the_last_step() -> None:
-    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], Progress(step=4, best_step=4))
+    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], TrainingProgress(step=4, best_step=4))
     assert "| kept step | the last step |" in text
     assert "phone labels" not in text
