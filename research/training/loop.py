@@ -12,7 +12,7 @@ import cv2
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import TrainingProgress as Bar
+from rich.progress import Progress as Bar
 from torch.utils.data import DataLoader, Dataset
 
 from research.training.run_folder import CARD, RunFolder, TrainingProgress, card

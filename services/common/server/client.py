@@ -73,6 +73,7 @@ class StageConnection(AsyncConnection):
         return (*call_context.outgoing_metadata().items(), *tenant_metadata())
 
     def _error(self, error: grpc.RpcError) -> Exception:
+        assert isinstance(error, grpc.aio.AioRpcError)
         failed = error_status.from_rpc_error(error, peer=self.target)
         failed.__cause__ = error
         return failed
