@@ -29,7 +29,7 @@ from gateway.dub.records import read_note
 from gateway.dub.workspace import FACTS, JOBS, JOURNAL, RemovalReport, folder_bytes, is_running, remove_job
 from gateway.private_files import data_folder, folder_error
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError, InvalidRequest, StorageRefused
+from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, StoredBlob
 
 
@@ -37,8 +37,8 @@ def open_jobs_folder(data_dir: Path) -> Path:
     """Make the folder of jobs (mode 0700) if it is missing, check that files can be written there, and return its path.
 
     Raises:
-        StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR.
-        StorageFull: no space is left there.
+        StorageRefusedError: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR.
+        StorageFullError: no space is left there.
     """
     data_folder(data_dir)
     jobs = data_dir / JOBS
@@ -53,7 +53,7 @@ def open_jobs_folder(data_dir: Path) -> Path:
     return jobs
 
 
-OnUnreadable = Callable[[StorageRefused], None]
+OnUnreadable = Callable[[StorageRefusedError], None]
 """Called with the error for a job that cannot be read, because another user made it or the disk is damaged."""
 _KEY: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -102,7 +102,8 @@ def list_jobs(jobs: Path, on_unreadable: OnUnreadable | None = None) -> list[Job
         on_unreadable: called with the error for each job that cannot be read, which is left out; None: the error is raised.
 
     Raises:
-        StorageRefused: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR. Or a job cannot be read.
+        StorageRefusedError: the data folder cannot be used; the message names the path and DUBSTAGE_DATA_DIR. Or a job cannot be
+            read.
     """
     found = []
     try:
@@ -130,17 +131,17 @@ def find_job(jobs: Path, key: str) -> JobFolder:
     """Return the job whose key begins with a text. Jobs that cannot be read are left out.
 
     Raises:
-        InvalidRequest: there is no such job, or there are several.
+        InvalidRequestError: there is no such job, or there are several.
     """
     found = [job for job in list_jobs(jobs, lambda _: None) if key and job.key.startswith(key)]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} jobs begin with" if found else "there is no job"
-    raise InvalidRequest(f"{what} {key[:80]!r}: see `dubstage jobs list`", field="key")
+    raise InvalidRequestError(f"{what} {key[:80]!r}: see `dubstage jobs list`", field="key")
 
 
-def _unreadable(folder: Path, problem: OSError) -> StorageRefused:
-    return StorageRefused(
+def _unreadable(folder: Path, problem: OSError) -> StorageRefusedError:
+    return StorageRefusedError(
         f"the job {folder} cannot be read: {problem.strerror or problem}: give its files to the user who runs dubstage, or remove "
         "the folder",
         subject=str(folder),
@@ -309,7 +310,7 @@ def expire(settings: GatewaySettings, actors: ActorStore, store: ArtefactStore, 
     return total
 
 
-def _tell(problem: StorageRefused) -> None:
+def _tell(problem: StorageRefusedError) -> None:
     _log.warning("job_unreadable", message=problem.message)
 
 

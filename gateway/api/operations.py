@@ -23,7 +23,7 @@ from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord
 from gateway.provenance.claim import FilmWatermark
 from gateway.tenants.long_calls import LongCalls
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server import call_context, error_status
 
 DUB: Final = "dub"
@@ -54,10 +54,10 @@ def page_size_from(page_size: int) -> int:
     """Return the number of entries of a page.
 
     Raises:
-        InvalidRequest: the number is negative.
+        InvalidRequestError: the number is negative.
     """
     if page_size < 0:
-        raise InvalidRequest(f"page_size: {page_size} is negative", field="page_size")
+        raise InvalidRequestError(f"page_size: {page_size} is negative", field="page_size")
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
 
 
@@ -65,10 +65,10 @@ def page_number_from(page_token: str) -> int:
     """Return the number of the operation that the page before ended with; 0 for the first page.
 
     Raises:
-        InvalidRequest: this gateway gave no such token.
+        InvalidRequestError: this gateway gave no such token.
     """
     if page_token and not (page_token.isdecimal() and len(page_token) < 19):
-        raise InvalidRequest("page_token: give the next_page_token of an earlier answer", field="page_token")
+        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer", field="page_token")
     return int(page_token or 0)
 
 
@@ -76,12 +76,12 @@ def done_filter_from(text: str) -> bool | None:
     """Return the state that a list is filtered by: True for `done = true`, False for `done = false`, None for an empty text.
 
     Raises:
-        InvalidRequest: the text is another one.
+        InvalidRequestError: the text is another one.
     """
     known = {"": None, "done=true": True, "done=false": False}
     words = "".join(text.split()).lower()
     if words not in known:
-        raise InvalidRequest(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
+        raise InvalidRequestError(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
     return known[words]
 
 
@@ -198,7 +198,7 @@ def _begun(record: OperationRecord) -> AuditEvent:
 
 def _failed(record: OperationRecord) -> AuditEvent:
     found = error_status.from_status(status_pb2.Status.FromString(record.error or b""))
-    if isinstance(found, Cancelled):
+    if isinstance(found, WorkCancelledError):
         return AuditEvent(event=_CANCELLED[record.kind], work=record.name)
     reason = found.reason if found is not None else ""
     return AuditEvent(event=_FAILED[record.kind], work=record.name, details={"reason": reason})

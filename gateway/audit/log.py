@@ -40,7 +40,7 @@ from gateway.provenance.binding import media_sha256
 from gateway.provenance.claim import FilmWatermark
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_SETTING, plain_json, signing_key
-from services.common.errors import Cancelled, DubstageError
+from services.common.errors import DubstageError, WorkCancelledError
 from services.common.server import error_status
 from services.common.server.call_context import current_caller
 
@@ -355,7 +355,7 @@ async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> 
     try:
         yield note
     except BaseException as problem:
-        if isinstance(problem, asyncio.CancelledError | GeneratorExit | Cancelled):
+        if isinstance(problem, asyncio.CancelledError | GeneratorExit | WorkCancelledError):
             last = replace(end, event=cancelled)
         else:
             found = error_status.domain_error(problem) if isinstance(problem, Exception) else None

@@ -24,7 +24,7 @@ from gateway.batch.records import progress_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
-from services.common.errors import BatchNotFound, DubstageError, InvalidRequest
+from services.common.errors import BatchNotFoundError, DubstageError, InvalidRequestError
 
 
 def batch_event(event: EventKind, name: str, ids: Sequence[str] = (), *, rows: int = 0, manifest_sha256: str = "") -> AuditEvent:
@@ -97,7 +97,7 @@ def cancel(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     """Cancel shots of a batch; without ids, all that have not ended. Shots that have ended stay as they are.
 
     Raises:
-        BatchNotFound: there is no such batch or shot.
+        BatchNotFoundError: there is no such batch or shot.
     """
     facts = store.facts(name)
     if _has_jobs(facts):
@@ -114,14 +114,14 @@ def to_retry(store: BatchStore, name: str, ids: Sequence[str]) -> list[str]:
     """Return the shots that a retry lets begin anew: `ids`, or all in TO_RETRY.
 
     Raises:
-        BatchNotFound: there is no such batch.
-        InvalidRequest: a named shot is running.
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: a named shot is running.
     """
     records = store.records(name)
     marked = store.cancelled(name)
     for record in records:
         if record.id in ids and record.state is ShotState.RUNNING and record.id not in marked:
-            raise InvalidRequest(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
+            raise InvalidRequestError(f"shot {record.id} is running by {record.worker}: wait, or cancel it first", field="id")
     return list(ids) or [record.id for record in records if record.state in TO_RETRY]
 
 
@@ -129,8 +129,8 @@ def begin_anew(settings: GatewaySettings, store: BatchStore, name: str, ids: Seq
     """Let shots of a batch wait again, and return their ids; without ids, all in TO_RETRY.
 
     Raises:
-        BatchNotFound: there is no such batch or shot.
-        InvalidRequest: a named shot is running, or a submission of the batch runs on this machine.
+        BatchNotFoundError: there is no such batch or shot.
+        InvalidRequestError: a named shot is running, or a submission of the batch runs on this machine.
     """
     chosen = to_retry(store, name, ids)
     # A submission that runs now has its list of shots, and would not see that some begin anew.
@@ -176,8 +176,8 @@ def remove(settings: GatewaySettings, store: BatchStore, name: str, *, force: bo
             Only a person knows that no worker has the shot any more.
 
     Raises:
-        BatchNotFound: there is no such batch.
-        InvalidRequest: shots are left, or a submission of the batch runs on this machine.
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
     """
     facts = store.facts(name)
     if facts.engine == "local":
@@ -194,7 +194,7 @@ def _remove(store: BatchStore, facts: BatchFacts, *, force: bool) -> None:
         killed = _cancelled_and_running(records, store.cancelled(name)) if force else 0
         left = progress_of(records).left - killed
         if left:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{left} shots of batch {name} have not ended: wait, or cancel the batch first; if their workers were killed, "
                 f"cancel the batch and remove it with `dubstage batch remove {name} --force`",
                 field="name",
@@ -278,7 +278,7 @@ def _ended_before(settings: GatewaySettings, batch: BatchFacts, before: float) -
     store: BatchStore = open_batches(settings)
     try:
         records = store.records(batch.name)
-    except BatchNotFound:
+    except BatchNotFoundError:
         return False
     return all(record.state in ENDED and _unix_time(record.ended_at) < before for record in records)
 
@@ -320,8 +320,8 @@ class BatchPictures:
     Rows and records stay: they hold the actor's id, paths and figures, and nothing of the person's footage. The films belong to
     whoever ordered the shots.
 
-    Each method raises StorageRefused where the store refuses, BackendUnavailable where the store does not answer, and
-    ArtefactCorrupt if a file of a batch is damaged.
+    Each method raises StorageRefusedError where the store refuses, BackendUnavailableError where the store does not answer, and
+    ArtefactCorruptError if a file of a batch is damaged.
 
     Args:
         store: the store of batches.

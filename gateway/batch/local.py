@@ -29,7 +29,7 @@ from gateway.batch.worker import WorkerContext, film_fault, run_shot
 from gateway.child_process import child_environment
 from gateway.dub.messages import OnProgress
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError, Unexpected
+from services.common.errors import DubstageError, UnexpectedError
 
 
 class RowQueue:
@@ -253,8 +253,8 @@ async def run_local(
         silent_s: seconds without a sign of life after which a worker is ended, and its shot is tried again.
 
     Raises:
-        BatchNotFound: there is no such batch.
-        InvalidRequest: another process of this machine runs the batch.
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: another process of this machine runs the batch.
         DubstageError: no worker can work here: the stages cannot be opened, or a store cannot be used.
     """
     await in_thread(store.facts, name)
@@ -313,7 +313,9 @@ class _Engine:
                 return await WorkerProcess.start(self._setup, log, silent_s=self._silent_s)
             except WorkerDiedError as problem:
                 if tries == MAX_ATTEMPTS:
-                    raise Unexpected(f"a worker died {tries} times before its first shot ({problem}); its log is {log}") from None
+                    raise UnexpectedError(
+                        f"a worker died {tries} times before its first shot ({problem}); its log is {log}"
+                    ) from None
         raise AssertionError("a loop of one try or more")
 
     async def _dubbed(self, worker: WorkerProcess, row: int) -> float | None:
@@ -361,12 +363,12 @@ async def run_in_process(
         slots: entered for each attempt, so that all batches of the process together have a bound. Give what is called with every
             frame and step of the attempt.
         workers: most shots of this batch at once.
-        confirm: raises Cancelled if another gateway runs the batch; blocks.
+        confirm: raises WorkCancelledError if another gateway runs the batch; blocks.
         check_films: dub shots anew that are done and whose film is gone or was changed.
         pause_s: seconds before a further try if a store does not answer.
 
     Raises:
-        Cancelled: from `confirm`.
+        WorkCancelledError: from `confirm`.
         DubstageError: the store of batches or the stages cannot be used, and another try would end the same way.
     """
     while True:

@@ -327,8 +327,8 @@ def write_report(
         folder: gets the page, the tables and the pictures. An older report in it is replaced.
 
     Raises:
-        InvalidRequest: `folder` cannot be written, or holds other files than a report.
-        StorageFull: no space is left.
+        InvalidRequestError: `folder` cannot be written, or holds other files than a report.
+        StorageFullError: no space is left.
         DubstageError: `thumbnail` failed.
     """
     check_report_folder(folder)

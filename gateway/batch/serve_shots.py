@@ -27,7 +27,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord
 from gateway.batch.worker import open_worker_context, run_shot
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError, Unexpected, leaves
+from services.common.errors import DubstageError, UnexpectedError, leaves
 
 
 class _Line(BaseModel):
@@ -99,7 +99,7 @@ class WorkerAnswer(_Line):
     def error(self) -> DubstageError:
         """Return the error of an UNUSABLE worker."""
         kinds = {leaf.reason: leaf for leaf in leaves()}
-        return kinds.get(self.reason, Unexpected)(self.message)
+        return kinds.get(self.reason, UnexpectedError)(self.message)
 
 
 async def serve(commands: BinaryIO, answers: int) -> None:
@@ -143,7 +143,7 @@ async def serve(commands: BinaryIO, answers: int) -> None:
         answer(WorkerAnswer.unusable(problem))
     except Exception as problem:
         failure = failure_of(problem)
-        answer(WorkerAnswer(kind=AnswerKind.UNUSABLE, reason=Unexpected.reason, message=failure.message))
+        answer(WorkerAnswer(kind=AnswerKind.UNUSABLE, reason=UnexpectedError.reason, message=failure.message))
     finally:
         pipe.close()
 

@@ -56,7 +56,14 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import open_stages
 from gateway.stages.remote import RemoteStages
-from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, MediaUnsupported, StorageRefused
+from services.common.errors import (
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    MediaUnsupportedError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from services.common.methods import DEFAULT_METHOD, combined
 
 
@@ -194,7 +201,7 @@ async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await dub()
-        except InvalidRequest as problem:
+        except InvalidRequestError as problem:
             if problem.message != ALREADY_RUNNING:
                 raise
         await asyncio.sleep(WAIT_S)
@@ -247,7 +254,8 @@ class ShotDub:
         context: what the worker dubs with.
         shot: row of the manifest.
         on_progress: called with every frame and step.
-        confirm: raises Cancelled if another process has taken the shot over; blocks. Called before the film gets its place.
+        confirm: raises WorkCancelledError if another process has taken the shot over; blocks. Called before the film gets its
+            place.
         batch: name of the batch in the audit log; empty: none.
         row: row of the shot in the batch, from 0, in the audit log.
     """
@@ -315,8 +323,8 @@ class ShotDub:
         """Check that the person may be shown. Blocks.
 
         Raises:
-            ActorNotReady: the actor was erased meanwhile.
-            ConsentRefused: the consent has ended.
+            ActorNotReadyError: the actor was erased meanwhile.
+            ConsentRefusedError: the consent has ended.
         """
         if self._ledger is not None:
             self._ledger.check()
@@ -352,8 +360,8 @@ def exit_code_of(record: ShotRecord) -> int:
     """
     if record.state in (ShotState.DONE, ShotState.CANCELLED):
         return 0
-    if record.state is ShotState.FAILED and record.exit_code == BackendUnavailable.exit_code:
-        return StorageRefused.exit_code
+    if record.state is ShotState.FAILED and record.exit_code == BackendUnavailableError.exit_code:
+        return StorageRefusedError.exit_code
     return record.exit_code or 0
 
 
@@ -386,10 +394,10 @@ async def run_shot(
         worker: name of this worker; empty: HOST:PID.
         on_progress: called with every frame and step.
         confirm: checks that no other process has taken the shot over; blocks. Called before a film or a record gets its place.
-            Raises Cancelled if another process has taken the shot.
+            Raises WorkCancelledError if another process has taken the shot.
 
     Raises:
-        Cancelled: from `confirm`. Nothing was written.
+        WorkCancelledError: from `confirm`. Nothing was written.
         DubstageError: the store of batches cannot be used.
     """
     shot = (await in_thread(store.manifest, name))[index]
@@ -406,7 +414,7 @@ async def film_fault(shot: ShotSpec, record: ShotRecord) -> str:
     """
     try:
         found = await in_thread(digest_of, shot.output)
-    except MediaUnsupported:
+    except MediaUnsupportedError:
         return "was changed"  # the file is empty
     if found is None:
         return "was gone"
@@ -454,7 +462,7 @@ class _Attempt:
     async def _put_back(self, record: ShotRecord) -> None:
         """Let the shot wait again, whose worker was told to end."""
         # If another process has taken the shot over, the record is that process's.
-        with suppress(Cancelled):
+        with suppress(WorkCancelledError):
             await self._end(record, interrupted(record))
 
     async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
@@ -465,7 +473,7 @@ class _Attempt:
             await self._put_back(record)
             raise
         except Exception as problem:
-            if isinstance(problem, Cancelled) and problem.message == CANCELLED:
+            if isinstance(problem, WorkCancelledError) and problem.message == CANCELLED:
                 await self._dub.withdraw()
                 return await self._end(record, cancelled(record, present_time()))
             return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
@@ -496,7 +504,7 @@ class _Attempt:
 
     def _check(self) -> None:
         if self._store.is_cancelled(self._name, self._shot.id):
-            raise Cancelled(CANCELLED)
+            raise WorkCancelledError(CANCELLED)
 
     async def _end(self, before: ShotRecord, record: ShotRecord) -> ShotRecord:
         """Store how an attempt without a film ended, and return the record that counts.

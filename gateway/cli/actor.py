@@ -58,8 +58,8 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         save: new file for the receipt; None: the receipt is only printed.
 
     Raises:
-        ActorNotReady: there is no such actor.
-        InvalidRequest: the file of the receipt exists or cannot be written.
+        ActorNotReadyError: there is no such actor.
+        InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """
     if save is not None:

@@ -27,7 +27,7 @@ from gateway.housekeeping import (
     uncounted_blobs,
 )
 from gateway.settings import GatewaySettings
-from services.common.errors import Cancelled, InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError, WorkCancelledError
 from services.common.store.artefacts import ArtefactStore
 
 commands = typer.Typer(no_args_is_help=True, help="List and remove the files of failed and interrupted jobs.")
@@ -97,11 +97,11 @@ def clean(
     settings = gateway_settings()
     if blobs:
         if age is None or keys or everything or size is not None:
-            raise InvalidRequest("--blobs needs --older-than AGE and takes no KEY, --larger-than or --all", field="blobs")
+            raise InvalidRequestError("--blobs needs --older-than AGE and takes no KEY, --larger-than or --all", field="blobs")
         _clean_blobs(settings, age, dry_run=dry_run, yes=yes)
         return
     if not keys and not everything and age is None and size is None:
-        raise InvalidRequest("no jobs were chosen: give KEY, --older-than AGE, --larger-than SIZE or --all", field="key")
+        raise InvalidRequestError("no jobs were chosen: give KEY, --older-than AGE, --larger-than SIZE or --all", field="key")
     _clean_jobs(settings, keys or [], JobLimits(older_than_s=age, larger_than=size), dry_run=dry_run, yes=yes)
 
 
@@ -137,7 +137,7 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *
 
 def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: bool, yes: bool) -> None:
     if older_than_s < LEAST_BLOB_AGE_S:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "--blobs needs --older-than of at least 1d: younger blobs may belong to running work", field="older_than"
         )
     store = ArtefactStore(settings.artefacts_url)
@@ -160,18 +160,18 @@ def _agreed(what: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise InvalidRequest(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
+        raise InvalidRequestError(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
     try:
         agreed = typer.confirm(f"{what}?")
     except typer.Abort:
         say("")  # Ctrl-C and Ctrl-D do not end the line of the question
         agreed = False
     if not agreed:
-        raise Cancelled("nothing was removed")
+        raise WorkCancelledError("nothing was removed")
     return True
 
 
-def _say_unreadable(problem: StorageRefused) -> None:
+def _say_unreadable(problem: StorageRefusedError) -> None:
     say(problem.message)
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_table
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS
 
 FIGURES: Final = Path(__file__).with_name("figures.toml")
@@ -128,10 +128,10 @@ def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageN
         processors: processors of one replica.
 
     Raises:
-        InvalidRequest: the figures have no such method.
+        InvalidRequestError: the figures have no such method.
     """
     if load.method not in figures.render:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the figures have no renderer of method {load.method[:80]!r}; there are: {', '.join(figures.render)}", field="method"
         )
     place = load.scale - 1
@@ -159,16 +159,16 @@ def read_figures(file: Path) -> Figures:
     """Return the figures of a TOML file.
 
     Raises:
-        InvalidRequest: the file cannot be read, or a figure is missing, unknown or wrong. The message names the figure.
+        InvalidRequestError: the file cannot be read, or a figure is missing, unknown or wrong. The message names the figure.
     """
     try:
         return Figures.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"{file}: {where}: {first['msg']}", field="figures") from problem
+        raise InvalidRequestError(f"{file}: {where}: {first['msg']}", field="figures") from problem
     except (OSError, ValueError) as problem:
-        raise InvalidRequest(f"{file} is no readable TOML file: {problem}", field="figures") from problem
+        raise InvalidRequestError(f"{file} is no readable TOML file: {problem}", field="figures") from problem
 
 
 @app.command("plan")

@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateSchema
 
 from gateway.database import sqlite, upgrades
 from gateway.database.tables import InstallationRow, WrongTypeError
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
+from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import DATABASE_FILE
 
@@ -141,18 +141,18 @@ def engine_of(url: str) -> Engine:
     """Return the engine of a URL.
 
     Raises:
-        InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
+        InvalidRequestError: the URL is no URL, or names neither SQLite nor PostgreSQL.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # The text does not repeat the setting, which may hold a password in the wrong place.
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{FIELD} is no URL: give postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE", field=FIELD
         ) from None
     kind = parsed.get_backend_name()
     if kind not in {"sqlite", "postgresql"}:
-        raise InvalidRequest(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
+        raise InvalidRequestError(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
     if kind == "sqlite":
         engine = create_engine(parsed)
         sqlite.set_up(engine)
@@ -167,7 +167,9 @@ def engine_of(url: str) -> Engine:
             connect_args={name: value for name, value in _CONNECTION.items() if name not in parsed.query},
         )
     except (ImportError, NoSuchModuleError):
-        raise InvalidRequest(f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD) from None
+        raise InvalidRequestError(
+            f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD
+        ) from None
 
 
 SCHEMA_PREFIX: Final = "dubstage_"
@@ -202,9 +204,9 @@ class Database:
         beside: database of the same URL whose connections and claim are used; None: the database has its own.
 
     Raises:
-        InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
-        StorageRefused, BackendUnavailable: the database cannot be used, a later version of dubstage made the tables, or the
-            database does not answer. No error text shows the password.
+        InvalidRequestError: the URL is no URL, or names neither SQLite nor PostgreSQL.
+        StorageRefusedError, BackendUnavailableError: the database cannot be used, a later version of dubstage made the tables, or
+            the database does not answer. No error text shows the password.
     """
 
     def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
@@ -237,7 +239,7 @@ class Database:
         """Create the tables, or upgrade them to the revision of this version of dubstage. One query, if they have that revision.
 
         Raises:
-            StorageRefused: a later version of dubstage made the tables. Nothing was changed.
+            StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
         """
         with self.told():
             found = self._revision_and_id()
@@ -294,21 +296,21 @@ class Database:
             alone: let no gateway work with the database meanwhile.
 
         Raises:
-            InvalidRequest: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must be
-                alone, or another process is alone with PostgreSQL.
+            InvalidRequestError: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must
+                be alone, or another process is alone with PostgreSQL.
         """
         if self._is_guest or self._try_claim(together=self.shared and not alone):
             self._is_gateway = self.shared and not alone and not self._is_guest
             return
         if self.shared and alone:
-            raise InvalidRequest(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
+            raise InvalidRequestError(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
         if self.shared:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"`dubstage actor erase` works with the database {self.where}, or a gateway of an earlier version does: start this "
                 "gateway when that process has ended",
                 field=FIELD,
             )
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"another gateway works with the database {self.where}, or `dubstage actor erase` does: end that process, give this "
             "gateway a database of its own, or let several gateways share a PostgreSQL",
             field=FIELD,
@@ -318,8 +320,8 @@ class Database:
         """Claim the database again if a restart of PostgreSQL has ended the claim.
 
         Raises:
-            InvalidRequest: as `claim`. The next call tries again.
-            BackendUnavailable: the database does not answer.
+            InvalidRequestError: as `claim`. The next call tries again.
+            BackendUnavailableError: the database does not answer.
         """
         if self._is_gateway and not (isinstance(self._claim, Connection) and is_held(self._claim)):
             self.release_claim()
@@ -404,8 +406,8 @@ class Database:
         """Check the whole SQLite file for damage. PostgreSQL is only asked whether it answers.
 
         Raises:
-            StorageRefused: the SQLite file is damaged; the message names the file and the remedy.
-            BackendUnavailable: the database does not answer.
+            StorageRefusedError: the SQLite file is damaged; the message names the file and the remedy.
+            BackendUnavailableError: the database does not answer.
         """
         with self.told(), self.engine.connect() as connection:
             if self.engine.dialect.name != "sqlite":
@@ -415,14 +417,14 @@ class Database:
         if found:
             raise self.damaged(found)
 
-    def damaged(self, found: str) -> StorageRefused:
+    def damaged(self, found: str) -> StorageRefusedError:
         """Return the error for a damaged database.
 
         Args:
             found: the damage, such as "database disk image is malformed".
         """
         name = f"file {self.file}" if self.file is not None else self.where
-        return StorageRefused(
+        return StorageRefusedError(
             f"the database {name} is damaged ({found}): restore it from a backup, or move it away and enrol every actor anew; "
             "`dubstage doctor` checks it",
             subject=self.where,
@@ -449,9 +451,10 @@ class Database:
         Errors of a single statement, such as a key that exists already, pass unchanged.
 
         Raises:
-            StorageRefused: credentials, permissions or the database's name are wrong, the file is damaged, or a table is missing.
-            StorageFull: no space is left for SQLite's file.
-            BackendUnavailable: the database does not answer, or broke the connection.
+            StorageRefusedError: credentials, permissions or the database's name are wrong, the file is damaged, or a table is
+                missing.
+            StorageFullError: no space is left for SQLite's file.
+            BackendUnavailableError: the database does not answer, or broke the connection.
         """
         try:
             yield
@@ -475,13 +478,13 @@ class Database:
         if not self._is_guest:
             self.engine.dispose()
 
-    def _refused(self, said: str) -> StorageRefused:
-        return StorageRefused(
+    def _refused(self, said: str) -> StorageRefusedError:
+        return StorageRefusedError(
             f"the database {self.where} refuses: {said}: check the permissions of folder and file, DUBSTAGE_DATA_DIR and {FIELD}",
             subject=self.where,
         )
 
-    def _failure(self, error: Exception) -> StorageRefused | StorageFull | BackendUnavailable:
+    def _failure(self, error: Exception) -> StorageRefusedError | StorageFullError | BackendUnavailableError:
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300].rstrip(".")
         password = self.engine.url.password
         if password:
@@ -491,7 +494,7 @@ class Database:
             return self.damaged(said)
         state = _state(error)
         if state.startswith(_REFUSALS) or (not state and _LOGIN_REFUSED.search(said)):
-            return StorageRefused(
+            return StorageRefusedError(
                 f"the database {self.where} refuses: {said}: check user, password, database and permissions in {FIELD}",
                 subject=self.where,
             )
@@ -499,9 +502,11 @@ class Database:
             if sqlite.is_refused(cause):
                 return self._refused(said)
             if sqlite.is_full(cause):
-                return StorageFull(f"no space left for the database {self.where}: free some space on that disk", subject=self.where)
-            return BackendUnavailable(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
-        return BackendUnavailable(
+                return StorageFullError(
+                    f"no space left for the database {self.where}: free some space on that disk", subject=self.where
+                )
+            return BackendUnavailableError(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
+        return BackendUnavailableError(
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
             retry_after_s=5.0,
         )

@@ -24,7 +24,7 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.wire.messages import from_tensor
 
 MAX_FITTED_FRAMES: Final = 300
@@ -64,8 +64,8 @@ async def fitted_expressions(
         on_step: called with every fitted frame.
 
     Raises:
-        NoUsableFootage: the face stage finds the person in no frame.
-        MediaUnsupported: the footage breaks off.
+        NoUsableFootageError: the face stage finds the person in no frame.
+        MediaUnsupportedError: the footage breaks off.
         DubstageError: from the face stage.
     """
     records = faces.read_rows(rows)
@@ -87,7 +87,7 @@ async def fitted_expressions(
 
     found = await until_done(fit)
     if not found:
-        raise NoUsableFootage("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
+        raise NoUsableFootageError("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
     known = np.array(sorted(found))
     return interpolated(known, np.stack([found[index] for index in known]), records["frame"])
 
@@ -209,8 +209,8 @@ async def bank_extras(
         on_step: called with every fitted frame.
 
     Raises:
-        NoUsableFootage: the face stage finds the person in no frame.
-        MediaUnsupported: the footage breaks off.
+        NoUsableFootageError: the face stage finds the person in no frame.
+        MediaUnsupportedError: the footage breaks off.
         DubstageError: from the face stage.
     """
     expression = await fitted_expressions(stages, person.info, person.faces, person.rows, identity, on_step)

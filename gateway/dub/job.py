@@ -72,7 +72,7 @@ from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.array_types import Float32
-from services.common.errors import ActorNotReady, InvalidRequest, NoUsableFootage, RequestError, StorageFull
+from services.common.errors import ActorNotReadyError, InvalidRequestError, NoUsableFootageError, RequestError, StorageFullError
 from services.common.face.crops import BOX_SIZE, pose_of_vector
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
@@ -155,7 +155,7 @@ def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
     """Check that each file system has room for the files that will be written to the file system. Blocks.
 
     Raises:
-        StorageFull: a file system has too little free space. The message has the figures and the remedies.
+        StorageFullError: a file system has too little free space. The message has the figures and the remedies.
     """
     disks: dict[int, list[DiskNeed]] = {}
     for need in needs:
@@ -167,9 +167,9 @@ def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
             raise _too_full(footage, parts, free)
 
 
-def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFull:
+def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFullError:
     needed = ", ".join(f"about {shown_bytes(part.num_bytes)} for {part.what} in {part.folder}" for part in parts)
-    return StorageFull(
+    return StorageFullError(
         f"the disk has too little space to dub {footage}: {needed}; {shown_bytes(free)} of the disk may be filled. Free some "
         f"(`dubstage jobs clean` removes unfinished jobs), or choose another disk with {_either(part.remedy for part in parts)}",
         subject=str(parts[0].folder),
@@ -245,9 +245,9 @@ class DubPasses:
         """Return the face to dub and the actor: the actor of the request, or one that is learned from the footage.
 
         Raises:
-            InvalidRequest: the face that the request names is not in the footage.
-            ConsentOtherSubject, ConsentFaceUncertain: a consent record is not about the person whom the dub shows.
-            NoUsableFootage: the person cannot be learned, and a film with its own timeline needs the person.
+            InvalidRequestError: the face that the request names is not in the footage.
+            ConsentOtherSubjectError, ConsentFaceUncertainError: a consent record is not about the person whom the dub shows.
+            NoUsableFootageError: the person cannot be learned, and a film with its own timeline needs the person.
         """
         analysis = self.analysis
         face_id = await analysis.select(self.request.face)
@@ -261,7 +261,7 @@ class DubPasses:
         began = time.perf_counter()
         try:
             actor = await self._enrolled()
-        except NoUsableFootage as problem:
+        except NoUsableFootageError as problem:
             if is_still(analysis.info) or analysis.method.own_timeline:
                 raise
             return DubbedPerson(face_id, None, time.perf_counter() - began, problem.message, several)
@@ -284,13 +284,13 @@ class DubPasses:
             duration: length of the film, seconds.
 
         Raises:
-            NoUsableFootage: the footage shows no face that can be learned.
-            InvalidRequest: the footage is a still, and the actor has no identity.
+            NoUsableFootageError: the footage shows no face that can be learned.
+            InvalidRequestError: the footage is a still, and the actor has no identity.
             DubstageError: from the stages.
         """
         request, analysis, actor = self.request, self.analysis, person.actor
         if actor is None:
-            raise NoUsableFootage(
+            raise NoUsableFootageError(
                 f"{request.footage} shows no face that can be learned: a film with a timeline of its own needs one",
                 subject=str(request.footage),
             )
@@ -304,7 +304,7 @@ class DubPasses:
 
         if is_still(analysis.info):
             if actor.identity is None:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     "a single picture needs an actor with an identity: enrol the person again for this method", field="actor"
                 )
             poses = rebased(motion["pose"], actor.pose, await asyncio.to_thread(own_pose, analysis))
@@ -370,7 +370,7 @@ class DubPasses:
         """Check that there is room for the rendered mouths, whose number and size are known now, and for the film.
 
         Raises:
-            StorageFull: a file system has too little free space.
+            StorageFullError: a file system has too little free space.
         """
         needs = [film_need(self.request.output, writer.choice.codec, film.info.video)]
         if self.store.folder is not None:
@@ -396,8 +396,8 @@ class DubPasses:
         """Return the actor that a journal's arrays hold.
 
         Raises:
-            ValueError, ArtefactNotFound, ArtefactCorrupt, InvalidRequest: the arrays hold no actor, or an artefact of the actor
-                cannot be used.
+            ValueError, ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError: the arrays hold no actor, or an artefact
+                of the actor cannot be used.
         """
         actor = actor_from_arrays(stored)
         for ref in actor_refs(actor).values():
@@ -599,7 +599,7 @@ class DubJob:
             own: whether the film has a timeline of its own.
 
         Raises:
-            StorageFull: a file system has too little free space.
+            StorageFullError: a file system has too little free space.
         """
         request, film = self._request, info.video
         if own:
@@ -669,8 +669,8 @@ class DubJob:
                 yield workspace
             except BaseException as problem:
                 # The same request fails the same way again, so no later run will use what was found until now.
-                hopeless = not self._analysed and isinstance(problem, RequestError | NoUsableFootage)
-                if hopeless or isinstance(problem, ActorNotReady) or not workspace.resumable():
+                hopeless = not self._analysed and isinstance(problem, RequestError | NoUsableFootageError)
+                if hopeless or isinstance(problem, ActorNotReadyError) or not workspace.resumable():
                     await in_thread(remove_locked, folder, self._ledger, self._store)
                 raise
             if self._keeps_open:

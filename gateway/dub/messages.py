@@ -32,7 +32,7 @@ def geometry_from_proto(message: texture_pb2.ActorGeometry) -> ActorGeometry:
     """Return the lower face of an actor from a BuildBankResponse.
 
     Raises:
-        InvalidRequest: an array has another dtype or shape.
+        InvalidRequestError: an array has another dtype or shape.
     """
     return ActorGeometry(
         mean_mouth=from_tensor(message.mean_mouth, "mean_mouth", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3)),

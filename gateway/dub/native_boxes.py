@@ -28,7 +28,7 @@ def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int])
         rows: record rows, at least one, one per frame, in the order of the footage.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
+        MediaUnsupportedError: the footage breaks off.
     """
     records = iter(rows)
     (record,) = faces.read_rows([next(records)])
@@ -83,7 +83,7 @@ def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], sc
         scale: native pixels per box pixel.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
+        MediaUnsupportedError: the footage breaks off.
     """
     for record, picture in record_pictures(reader, faces, rows):
         pose = pose_of(record)

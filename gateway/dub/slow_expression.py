@@ -38,7 +38,7 @@ from gateway.dub.speech import MotionRequest, extract_features, motion_frames_fo
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import SoundReader
 from services.common.array_types import Bool, Float32, Float64, Int64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.wire.timeline import MOTION_RATE
 
@@ -187,7 +187,7 @@ async def own_motion(
         on_step: called with the number of frames that were heard, then with the number of frames that were predicted.
 
     Raises:
-        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
         DubstageError: from the stages, or from reading the sound.
     """
     lag = await _lag(analysis)
@@ -225,7 +225,7 @@ async def _lag(analysis: FootageAnalysis) -> Fraction | None:
         return None
     try:
         rows = await asyncio.to_thread(enrolment_rows, analysis.workspace.faces, analysis.rows, analysis.seconds)
-    except NoUsableFootage:
+    except NoUsableFootageError:
         return None
     clip, frames = await asyncio.to_thread(clip_of, analysis.workspace.faces, rows, analysis.seconds)
     sound = await analysis.extract_sound()
@@ -273,7 +273,7 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
         on_step: called with the number of finished frames of each step: own speech, own motion, expression.
 
     Raises:
-        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
         DubstageError: from the stages, or from reading the sound.
     """
     workspace, total = analysis.workspace, analysis.info.video.num_frames

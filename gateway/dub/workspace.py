@@ -36,7 +36,7 @@ from gateway.dub.records import (
 )
 from gateway.media.output import remove_leftovers
 from gateway.provenance.binding import sidecar_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.locks import try_lock
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
@@ -78,8 +78,8 @@ class Workspace:
         """Open the folder, or create it, and remove files that a killed run did not finish writing.
 
         Raises:
-            InvalidRequest: another job works in the folder.
-            StorageFull: no space is left.
+            InvalidRequestError: another job works in the folder.
+            StorageFullError: no space is left.
         """
         self.folder = folder
         self.redone: list[str] = []
@@ -174,12 +174,12 @@ def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JO
         max_bytes: most bytes of the folder.
 
     Raises:
-        InvalidRequest: another job works in the folder.
-        StorageFull: no space is left.
+        InvalidRequestError: another job works in the folder.
+        StorageFullError: no space is left.
     """
     try:
         return Workspace(folder, max_bytes=max_bytes)
-    except InvalidRequest:
+    except InvalidRequestError:
         if not operation or not is_running(folder):
             raise
     second = step_key("second folder", job=folder.name, operation=operation)
@@ -194,7 +194,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
         make: create a missing folder. A caller that removes a job gives False, because the job may just have ended.
 
     Raises:
-        InvalidRequest: another process, or another job of this one, works in the folder.
+        InvalidRequestError: another process, or another job of this one, works in the folder.
         FileNotFoundError: the folder is missing, and `make` is False.
         OSError: the folder cannot be created.
     """
@@ -218,7 +218,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
             # A process that only asks for the lock, as `is_running` does, holds a shared lock until it closes the handle.
             tries += 1
             if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
-                raise InvalidRequest(ALREADY_RUNNING, field="footage")
+                raise InvalidRequestError(ALREADY_RUNNING, field="footage")
             time.sleep(_LOCK_WAIT_S)
 
 
@@ -333,7 +333,7 @@ def _remove_left(root: Path) -> None:
         if left.is_symlink() or is_running(left):
             continue
         # The removal holds the lock: another process may have made the folder just now, and be about to lock it.
-        with suppress(InvalidRequest, OSError):
+        with suppress(InvalidRequestError, OSError):
             handle = lock_folder(left, make=False)
             shutil.rmtree(left, ignore_errors=True)
             os.close(handle)
@@ -368,7 +368,7 @@ def remove_job(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> Remova
     """
     try:
         handle = lock_folder(folder, make=False)
-    except (InvalidRequest, FileNotFoundError, NotADirectoryError):
+    except (InvalidRequestError, FileNotFoundError, NotADirectoryError):
         return None
     try:
         return remove_locked(folder, ledger, store)
@@ -407,7 +407,7 @@ def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger,
 def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
     try:
         return store.delete(ref)
-    except InvalidRequest as problem:
+    except InvalidRequestError as problem:
         # The artefact was made before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
         _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
         return False

@@ -35,9 +35,9 @@ async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: 
     """Return the actor of a stream, who may be shown now.
 
     Raises:
-        ActorNotReady: there is no such actor.
-        ConsentRefused: the actor's consent record does not allow the stream, or is missing and required.
-        ModelNotFound: the stages do not have the actor's method.
+        ActorNotReadyError: there is no such actor.
+        ConsentRefusedError: the actor's consent record does not allow the stream, or is missing and required.
+        ModelNotFoundError: the stages do not have the actor's method.
     """
     actor = await asyncio.to_thread(actors.get, actor_id)
     await asyncio.to_thread(actors.consents.check_enrolled, actor.consent, None, use, actor_id, actor_id=actor_id)
@@ -182,10 +182,10 @@ class LiveStreams:
             expressiveness: factor of the mouth's movement.
 
         Raises:
-            ActorNotReady: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
-            ConsentRefused: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
-            ModelNotFound: the stages do not have the actor's method.
-            Overloaded: no further stream is taken now.
+            ActorNotReadyError: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
+            ConsentRefusedError: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
+            ModelNotFoundError: the stages do not have the actor's method.
+            OverloadedError: no further stream is taken now.
             DubstageError: from the stages.
         """
         with self._admission.stream(current_caller().tenant) as stream:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Float64, UInt8
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 _REARRANGED: Final = {
     "nv12": "yuv420p",
@@ -106,7 +106,7 @@ def pixel_format(name: str) -> PixelFormat:
     """Return the description of FFmpeg's planar pixel format `name`.
 
     Raises:
-        MediaUnsupported: frames of this format cannot be processed in their own planes.
+        MediaUnsupportedError: frames of this format cannot be processed in their own planes.
     """
     if found := _PLANAR_YUV.match(name):
         letter, step, bits = found[1] or "", _SUBSAMPLING[found[2]], int(found[3] or 8)
@@ -115,7 +115,7 @@ def pixel_format(name: str) -> PixelFormat:
         return PixelFormat(name, int(found[2] or 8), "rgb", (1, 1), bool(found[1]), False)
     if found := _GREY.match(name):
         return PixelFormat(name, int(found[1] or 8), "grey", (1, 1), False, False)
-    raise MediaUnsupported(
+    raise MediaUnsupportedError(
         f"the pixel format {name} is not supported; convert the footage first (ffmpeg -i IN -pix_fmt yuv422p10le OUT)",
         field="video",
     )

@@ -22,7 +22,7 @@ from gateway.media.mp4 import Box, Gap, boxes_of, moved_index, padding_box, piec
 from gateway.media.output import existing_file
 from gateway.provenance.library import UNKNOWN
 from gateway.safe_paths import open_media_file, open_regular
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Id of the `uuid` box of a C2PA manifest. Source: C2PA specification 2.2, A.5.1."""
@@ -32,7 +32,7 @@ def media_sha256(path: Path) -> str:
     """Return the SHA-256 of a film without its embedded manifest, hexadecimal. Of other files: the SHA-256 of all bytes.
 
     Raises:
-        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+        MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
     """
     digest = hashlib.sha256()
     with open_media_file(path, field="file") as handle, open(handle, "rb", closefd=False) as file:
@@ -200,14 +200,14 @@ def check_sidecar(film: Path, *, overwrite: bool) -> None:
         overwrite: whether a file that is no manifest may be replaced.
 
     Raises:
-        InvalidRequest: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
+        InvalidRequestError: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
     """
     if embedded_type(film) is not None:
         return
     sidecar = sidecar_of(film)
     there = existing_file(sidecar)
     if there is not None and not overwrite and not read_sidecar(sidecar):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{sidecar} exists and is no manifest, and the manifest of {film.name} is written there; give the film another "
             "name, or replace both files with --overwrite",
             field="output",

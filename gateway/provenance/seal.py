@@ -43,7 +43,7 @@ from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, s
 from gateway.provenance.watermark.embedding import Mark
 from gateway.provenance.watermark.payload import Payload
 from gateway.safe_paths import open_media_file
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 TIME_STAMP_SETTING: Final = "DUBSTAGE_PROVENANCE_TIME_STAMP_URL"
 _BASE_S: Final = 300.0
@@ -180,7 +180,7 @@ SIGNING_ERRORS: Final = (LibraryError, SignerError, ValueError, OverflowError)
 """Errors that signing raises, besides errors of the system and of dubstage."""
 
 
-def signing_error(problem: Exception, film: Path, time_stamp_url: str) -> BackendUnavailable | InvalidRequest:
+def signing_error(problem: Exception, film: Path, time_stamp_url: str) -> BackendUnavailableError | InvalidRequestError:
     """Return the error for a film that was not signed.
 
     Args:
@@ -189,13 +189,13 @@ def signing_error(problem: Exception, film: Path, time_stamp_url: str) -> Backen
         time_stamp_url: the time stamp authority.
     """
     if isinstance(problem, SignerError):
-        return BackendUnavailable(f"the command of {SIGNER_SETTING} gave no signature ({problem}); {film} was not written")
+        return BackendUnavailableError(f"the command of {SIGNER_SETTING} gave no signature ({problem}); {film} was not written")
     if isinstance(problem, LibraryError) and problem.of_time_stamp:
-        return BackendUnavailable(
+        return BackendUnavailableError(
             f"the time stamp authority {time_stamp_url} gave no time stamp ({problem}); {film} was not "
             f"written. {TIME_STAMP_SETTING} must name an authority that answers as RFC 3161 says"
         )
-    return InvalidRequest(f"{film}: its manifest cannot be signed ({problem})", field="output")
+    return InvalidRequestError(f"{film}: its manifest cannot be signed ({problem})", field="output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def open_source(source: SourceFile, stack: ExitStack) -> OpenedSource:
     """Return a source that stays open until the stack closes.
 
     Raises:
-        MediaUnsupported: the file cannot be read.
+        MediaUnsupportedError: the file cannot be read.
     """
     handle = stack.enter_context(open_media_file(source.path, field=source.role))
     file = stack.enter_context(open(handle, "rb", closefd=False))  # noqa: SIM115 - the stack closes the file
@@ -230,7 +230,7 @@ def manifest_bytes_of(path: Path) -> int:
     """Return the size of the manifest that a file has, inside (MP4 and MOV) or beside it, bytes; 0: none was found.
 
     Raises:
-        MediaUnsupported: the file cannot be read.
+        MediaUnsupportedError: the file cannot be read.
     """
     with open_media_file(path, field="footage") as handle, open(handle, "rb", closefd=False) as file:
         inside = sum(box.end - box.start for box in manifest_boxes(file))
@@ -264,7 +264,8 @@ class Sealer:
         """Check before any work that the manifest of a film can be written.
 
         Raises:
-            InvalidRequest: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
+            InvalidRequestError: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has
+                it.
         """
         check_sidecar(film, overwrite=overwrite)
 
@@ -314,7 +315,7 @@ class FilmSeal:
         """Padding that a film needs for its manifest, bytes; 0: the manifest lies beside the film.
 
         Raises:
-            MediaUnsupported: a source of the film cannot be read.
+            MediaUnsupportedError: a source of the film cannot be read.
         """
         if embedded_type(self.film) is None:
             return 0
@@ -330,10 +331,10 @@ class FilmSeal:
             The sidecar, which must get its name together with the film; None: the manifest is in the film.
 
         Raises:
-            BackendUnavailable: the time stamp authority does not answer, or answers no time stamp of this film; or the command
+            BackendUnavailableError: the time stamp authority does not answer, or answers no time stamp of this film; or the command
                 that signs gives no signature.
-            InvalidRequest: the film cannot be signed, or another job is writing the sidecar.
-            MediaUnsupported: a source of the film cannot be read any more.
+            InvalidRequestError: the film cannot be signed, or another job is writing the sidecar.
+            MediaUnsupportedError: a source of the film cannot be read any more.
             OSError: the manifest cannot be written.
         """
         try:

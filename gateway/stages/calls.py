@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.retries import RetryPolicy, retry
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class CallPace:
             done: frames that are answered, together.
 
         Raises:
-            InvalidRequest: at the speed so far, the call would end long after its deadline.
+            InvalidRequestError: at the speed so far, the call would end long after its deadline.
         """
         if self._deadline_s is None:
             return
@@ -114,10 +114,10 @@ class CallPace:
         if total_s > self._deadline_s * (1.0 + _DOUBT_S / spent):
             raise self._too_long(rate, total_s, self._deadline_s)
 
-    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequest:
+    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
         most = int(_SAFE * deadline_s * rate)
         length = shown_time(most * self._seconds / self._num_frames)
-        return InvalidRequest(
+        return InvalidRequestError(
             f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
             f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
             f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "

@@ -103,7 +103,7 @@ def _checked(request: Q) -> Q:
     """Return the request, checked against its declared bounds as a server checks it.
 
     Raises:
-        InvalidRequest: a field is outside its bounds.
+        InvalidRequestError: a field is outside its bounds.
     """
     check_bounds(request)
     return request

@@ -28,7 +28,7 @@ from dubstage.render.v1alpha1 import render_pb2
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages
-from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound
+from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
 from services.common.methods import METHODS, Method
 from services.common.server.call_context import DEFAULT_TENANT, Caller, set_current_caller
 from services.common.server.settings import load_settings
@@ -68,7 +68,7 @@ def check_methods(motion: motion_pb2.ListModelsResponse, render: render_pb2.List
         render: answer of RenderService.ListModels.
 
     Raises:
-        ContractBroken: a model of a stage differs from the table; the message names stage, method, field and both values.
+        ContractBrokenError: a model of a stage differs from the table; the message names stage, method, field and both values.
     """
     missing: list[str] = []
     for method in METHODS.values():
@@ -99,7 +99,7 @@ async def models_for(stages: Stages, method: Method) -> ListedModels:
     """Return the models of the stages, if the stages have the predictor and the renderer of a method.
 
     Raises:
-        ModelNotFound: a stage does not have its part of the method, or cannot compute it.
+        ModelNotFoundError: a stage does not have its part of the method, or cannot compute it.
         DubstageError: from the stages.
     """
     listed = await listed_models(stages)
@@ -117,7 +117,7 @@ def _reason(render: render_pb2.ListModelsResponse, name: str) -> str:
 def _check_there(stage: str, method: Method, target: str, names: list[str], reason: str = "") -> None:
     if target not in names:
         lacks = f"cannot compute its model {target!r}: {reason}" if reason else f"has no model {target!r}"
-        raise ModelNotFound(
+        raise ModelNotFoundError(
             f"method {method.name!r} cannot be used here: the {stage} stage {lacks}; it has: {', '.join(sorted(names)) or 'none'}",
             resource=target,
         )
@@ -127,7 +127,7 @@ def _has(stage: str, method: Method, models: Iterable[Model], rows: Collection[M
     """Return whether a stage has the models of all rows, after a comparison of those that it has.
 
     Raises:
-        ContractBroken: see check_methods.
+        ContractBrokenError: see check_methods.
     """
     found = {model.name: model for model in models}
     for row in rows:
@@ -135,7 +135,7 @@ def _has(stage: str, method: Method, models: Iterable[Model], rows: Collection[M
         different = [name for name in ours if theirs[name] != ours[name] and name not in _OF_NETWORK]
         if different:
             said = "; ".join(f"{name} is {theirs[name]!r} in the stage and {ours[name]!r} in the gateway" for name in different)
-            raise ContractBroken(
+            raise ContractBrokenError(
                 f"the {stage} stage and the gateway differ on method {method.name!r}: {said}. Run the stage and the gateway from "
                 "the same version of dubstage"
             )
@@ -150,7 +150,7 @@ def weights_of(stage: str) -> Path:
     """Return the folder of a stage's networks that the setting DUBSTAGE_STAGE_WEIGHTS names.
 
     Raises:
-        InvalidRequest: the stage's settings are wrong.
+        InvalidRequestError: the stage's settings are wrong.
     """
     folder: Path = getattr(_settings(stage), f"{stage}_weights")
     return folder
@@ -160,7 +160,7 @@ def runtime_of_renderers() -> str:
     """Return backend and precision that compute the renderers, and the kind of processor that they were chosen for.
 
     Raises:
-        InvalidRequest: the stage's settings are wrong.
+        InvalidRequestError: the stage's settings are wrong.
     """
     return str(_settings("render").runtime())
 
@@ -177,8 +177,8 @@ async def check_face_model(stages: Stages) -> None:
     """Ask the face stage to load the face model, by a stream that ends before its first frame. An empty name needs no check.
 
     Raises:
-        ModelNotFound: the face stage has no such model; the message lists the models that there are.
-        InvalidRequest: the model's file is damaged, or the tracker knows too few of the model's landmarks.
+        ModelNotFoundError: the face stage has no such model; the message lists the models that there are.
+        InvalidRequestError: the model's file is damaged, or the tracker knows too few of the model's landmarks.
         DubstageError: from the face stage.
     """
     if not stages.face_model:
@@ -192,10 +192,10 @@ async def check_face_model(stages: Stages) -> None:
         async with aclosing(replies):
             async for _ in replies:
                 pass
-    except ModelNotFound as problem:
-        raise ModelNotFound(f"{VARIABLE}: {problem.message}", resource=stages.face_model) from None
-    except InvalidRequest as problem:
-        raise InvalidRequest(f"{VARIABLE}: {problem.message}", field=VARIABLE) from None
+    except ModelNotFoundError as problem:
+        raise ModelNotFoundError(f"{VARIABLE}: {problem.message}", resource=stages.face_model) from None
+    except InvalidRequestError as problem:
+        raise InvalidRequestError(f"{VARIABLE}: {problem.message}", field=VARIABLE) from None
 
 
 CONNECT_SECONDS = 10.0
@@ -212,10 +212,10 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         connect_s: seconds within which every remote stage must serve.
 
     Raises:
-        InvalidRequest: some endpoints are set and others are not.
-        StageDeadlineExceeded: a remote stage did not serve within `connect_s`.
-        ContractBroken: a model of a stage differs from the table of methods.
-        ModelNotFound, InvalidRequest: the face stage does not have the face model of the settings, or cannot fit it.
+        InvalidRequestError: some endpoints are set and others are not.
+        StageDeadlineExceededError: a remote stage did not serve within `connect_s`.
+        ContractBrokenError: a model of a stage differs from the table of methods.
+        ModelNotFoundError, InvalidRequestError: the face stage does not have the face model of the settings, or cannot fit it.
     """
     missing = [name for name in STAGE_NAMES if not settings.endpoint(name)]
     if missing == list(STAGE_NAMES):
@@ -228,7 +228,7 @@ async def open_stages(settings: GatewaySettings, *, connect_s: float = CONNECT_S
         return
     if missing:
         names = ", ".join(f"DUBSTAGE_{name.upper()}_ENDPOINT" for name in missing)
-        raise InvalidRequest(f"some stages have an endpoint, others not: set {names} or DUBSTAGE_STAGES_HOST", field="stages")
+        raise InvalidRequestError(f"some stages have an endpoint, others not: set {names} or DUBSTAGE_STAGES_HOST", field="stages")
     if settings.tenant != DEFAULT_TENANT:
         # Work of this task and of tasks that it begins: the stages' servers keep what they make in the tenant's store.
         set_current_caller(Caller(settings.tenant))
@@ -278,7 +278,7 @@ async def open_stage(settings: GatewaySettings, name: str) -> AsyncIterator[Stag
         name: name of the stage, such as face.
 
     Raises:
-        InvalidRequest, StageDeadlineExceeded, ContractBroken: as `open_stages`, for a remote stage.
+        InvalidRequestError, StageDeadlineExceededError, ContractBrokenError: as `open_stages`, for a remote stage.
     """
     if settings.endpoint(name):
         async with open_stages(settings) as stages:

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.calls import JOB_POLICY
 from gateway.stages.interface import STAGE_NAMES, stage_of
-from services.common.errors import StageDeadlineExceeded
+from services.common.errors import StageDeadlineExceededError
 from services.common.server.client import ClientConfig, StageClient
 
 Q = TypeVar("Q", bound=Message)
@@ -58,16 +58,16 @@ class RemoteStages:
         """Wait until every stage has a replica that is warm and serves.
 
         Raises:
-            StageDeadlineExceeded: a stage does not answer, or is not ready in the time; the message names the stage.
+            StageDeadlineExceededError: a stage does not answer, or is not ready in the time; the message names the stage.
         """
         deadline = time.monotonic() + timeout_s
         for name, client in self._clients.items():
             try:
                 # The channel counts only replicas that serve.
                 await client.wait_until_reachable(max(0.1, deadline - time.monotonic()))
-            except StageDeadlineExceeded:
+            except StageDeadlineExceededError:
                 if await self._answers(name):
-                    raise StageDeadlineExceeded(
+                    raise StageDeadlineExceededError(
                         f"{client.peer} answers, but does not serve after {timeout_s:g} s: see its log"
                     ) from None
                 raise

@@ -35,7 +35,7 @@ from gateway.media.sound import SoundReader
 from gateway.media.types import MediaInfo
 from research.evaluation.measures import MOUTH_BOX_HEIGHT, MOUTH_BOX_WIDTH
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.face.crops import (
     ANCHOR_IN_CROP,
     BOX_ORIGIN,
@@ -195,12 +195,12 @@ def check_clip(path: Path) -> MediaInfo:
     """Return the description of a clip, which has to be a film with sound.
 
     Raises:
-        InvalidRequest: the clip has no sound.
-        MediaUnsupported: the clip cannot be read as a film.
+        InvalidRequestError: the clip has no sound.
+        MediaUnsupportedError: the clip cannot be read as a film.
     """
     info = inspect_video(path)
     if not info.audio:
-        raise InvalidRequest(f"{path} has no sound, and self-re-enactment needs the sound of the clip", field="clip")
+        raise InvalidRequestError(f"{path} has no sound, and self-re-enactment needs the sound of the clip", field="clip")
     return info
 
 
@@ -242,7 +242,7 @@ def chosen_clips(paths: Sequence[Path], splits: Collection[str]) -> list[Path]:
         splits: uses of the catalogue. A folder stands for its films with one of these uses that have sound.
 
     Raises:
-        InvalidRequest: a folder has no readable catalogue, or a split has no film.
+        InvalidRequestError: a folder has no readable catalogue, or a split has no film.
     """
     if not splits:
         return list(paths)
@@ -257,13 +257,13 @@ def _of_catalogue(folder: Path, splits: Collection[str]) -> list[Path]:
         with (folder / CATALOGUE).open(newline="", encoding="utf-8-sig") as stream:
             rows = [(row["file"], row["use"]) for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{folder}: --splits needs a table {CATALOGUE} with the columns file and use: {problem}", field="splits"
         ) from problem
     found = [(folder / file, use) for file, use in rows if use in splits and _is_talk(folder / file)]
     missing = [split for split in splits if split not in {use for _, use in found}]
     if missing:
-        raise InvalidRequest(f"{folder / CATALOGUE} has no film with sound of use {', '.join(missing)}", field="splits")
+        raise InvalidRequestError(f"{folder / CATALOGUE} has no film with sound of use {', '.join(missing)}", field="splits")
     return [path for path, _ in found]
 
 
@@ -271,13 +271,13 @@ def _is_talk(path: Path) -> bool:
     """Return whether a file is a film with sound.
 
     Raises:
-        InvalidRequest: the file is missing.
+        InvalidRequestError: the file is missing.
     """
     if not path.is_file():
-        raise InvalidRequest(f"{path} is in the catalogue, but there is no such file", field="splits")
+        raise InvalidRequestError(f"{path} is in the catalogue, but there is no such file", field="splits")
     try:
         return check_clip(path).video.num_frames > 1
-    except (InvalidRequest, MediaUnsupported):
+    except (InvalidRequestError, MediaUnsupportedError):
         return False
 
 

@@ -127,7 +127,7 @@ def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
     """Write the page with its pictures, plots and videos, all of them or none, and return the page's path.
 
     Raises:
-        InvalidRequest, StorageFull: the folder cannot be written.
+        InvalidRequestError, StorageFullError: the folder cannot be written.
     """
     with report_folder(folder) as partial:
         _write(report, partial)

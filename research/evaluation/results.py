@@ -29,7 +29,7 @@ from gateway.stages.interface import Stages
 from gateway.stages.opening import models_for, weights_of
 from research.evaluation.targets import check_targets, cost_means, head_means, variant_means
 from research.evaluation.types import METRICS, VARIANTS, ClipResult, Variant, VariantScores
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import PARTIAL, write_whole
 from services.common.methods import METHODS, method_named
 
@@ -86,11 +86,11 @@ def ablation_rows(name: str, *, enrol_frames: int | None = None, personalize: bo
         personalize: False: no row adapts the networks.
 
     Raises:
-        InvalidRequest: the method has no ablation.
+        InvalidRequestError: the method has no ablation.
     """
     known = _read("ablations.toml")
     if name not in known:
-        raise InvalidRequest(f"there is no ablation of {name[:80]!r}; there are {', '.join(known)}", field="ablation")
+        raise InvalidRequestError(f"there is no ablation of {name[:80]!r}; there are {', '.join(known)}", field="ablation")
     return tuple(_row(name, row, enrol_frames, personalize) for row in known[name]["rows"])
 
 
@@ -118,14 +118,16 @@ def check_weights(rows: Sequence[TableRow], given: Mapping[str, Path]) -> None:
     """Check that every folder of weights is asked for by a row, and exists.
 
     Raises:
-        InvalidRequest: no row has such weights, or the folder is missing.
+        InvalidRequestError: no row has such weights, or the folder is missing.
     """
     wanted = dict.fromkeys(row.of.weights for row in rows if row.of.weights)
     for name, folder in given.items():
         if name not in wanted:
-            raise InvalidRequest(f"--weights {name}: no row of this table has them; rows have {_listed(wanted)}", field="weights")
+            raise InvalidRequestError(
+                f"--weights {name}: no row of this table has them; rows have {_listed(wanted)}", field="weights"
+            )
         if not folder.is_dir():
-            raise InvalidRequest(f"--weights {name}={folder}: there is no such folder", field="weights")
+            raise InvalidRequestError(f"--weights {name}={folder}: there is no such folder", field="weights")
 
 
 def reported() -> dict[str, dict[str, str]]:
@@ -148,7 +150,7 @@ def check_writable(path: Path, field: str) -> None:
         field: option that names the file.
 
     Raises:
-        InvalidRequest: the file cannot be written.
+        InvalidRequestError: the file cannot be written.
     """
     with file_errors_named(path, field):
         folder = path.parent
@@ -168,7 +170,7 @@ def write_text(path: Path, text: str, field: str) -> None:
         field: option that names the file.
 
     Raises:
-        InvalidRequest: the file cannot be written.
+        InvalidRequestError: the file cannot be written.
     """
     with file_errors_named(path, field):
         write_whole(path, text.encode(), parents=True)
@@ -179,12 +181,12 @@ def file_errors_named(path: Path, field: str) -> Iterator[None]:
     """Turn an error of the operating system into a message that names the file.
 
     Raises:
-        InvalidRequest: the block raised an OSError.
+        InvalidRequestError: the block raised an OSError.
     """
     try:
         yield
     except OSError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} cannot be written: {problem.strerror or problem}; give another name", field=field
         ) from problem
 
@@ -262,7 +264,7 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
     """Write the results to a JSON file. Missing folders are created. The file is replaced as a whole, or keeps its old content.
 
     Raises:
-        InvalidRequest: the file cannot be written.
+        InvalidRequestError: the file cannot be written.
     """
     write_text(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "json")
 
@@ -276,16 +278,16 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
         overwrite: allow to replace a file of any content.
 
     Raises:
-        InvalidRequest: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
+        InvalidRequestError: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
     """
     with file_errors_named(path, "json"):
         for file in inputs:
             if path.exists() and file.exists() and path.samefile(file):
-                raise InvalidRequest(f"{path} is read by this command ({file}); give the results another name", field="json")
+                raise InvalidRequestError(f"{path} is read by this command ({file}); give the results another name", field="json")
         if path.exists() and not path.is_file():
-            raise InvalidRequest(f"{path} is not a file; give the name of a JSON file", field="json")
+            raise InvalidRequestError(f"{path} is not a file; give the name of a JSON file", field="json")
         if path.exists() and not overwrite and not _holds_results(path):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite",
                 field="json",
             )
@@ -308,8 +310,8 @@ async def networks_of(stages: Stages, name: str) -> str:
     """Return a digest of the networks that a method uses: its two models, and the files of the shared stages on this machine.
 
     Raises:
-        InvalidRequest: there is no such method.
-        ModelNotFound: a stage does not have its part of the method.
+        InvalidRequestError: there is no such method.
+        ModelNotFoundError: a stage does not have its part of the method.
     """
     method = method_named(name)
     models = await models_for(stages, method)
@@ -348,7 +350,7 @@ class KeptResults:
         overwrite: whether a file of other content may be replaced.
 
     Raises:
-        InvalidRequest: the file is of other content, or cannot be written.
+        InvalidRequestError: the file is of other content, or cannot be written.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -371,7 +373,7 @@ class KeptResults:
         """Write the rows of the table and all results.
 
         Raises:
-            InvalidRequest: the file cannot be written.
+            InvalidRequestError: the file cannot be written.
         """
         content = {"method": "", "clips": list(self._documents.values()), "rows": list(rows)}
         write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "json")
@@ -383,4 +385,4 @@ class KeptResults:
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
             if overwrite:
                 return []
-            raise InvalidRequest(f"{self._path} holds no results of a table: {problem}", field="table") from problem
+            raise InvalidRequestError(f"{self._path} holds no results of a table: {problem}", field="table") from problem

@@ -41,7 +41,7 @@ from research.evaluation.clip import (
 )
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.array_types import Array, Float32, Float64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import method_named
 from services.common.wire.messages import timeline_to_proto
@@ -149,7 +149,7 @@ class PipelineSession:
         shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
         await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
         if await shot.select(FaceChoice("largest")) is None:
-            raise NoUsableFootage(f"{path} shows no face", subject=str(path))
+            raise NoUsableFootageError(f"{path} shows no face", subject=str(path))
         await shot.extract_sound()
         return shot
 

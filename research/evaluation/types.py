@@ -240,7 +240,7 @@ class SelfReenactment(Protocol[Handle]):
         """Return an actor that is learned from these frames only, with their lag.
 
         Raises:
-            NoUsableFootage: no frame of the range has a usable face.
+            NoUsableFootageError: no frame of the range has a usable face.
         """
         ...
 

@@ -170,7 +170,7 @@ def prepare(folder: Path, clips: Path, processes: int, progress: Callable[[int, 
         By name of a person: why the person has no identity.
 
     Raises:
-        InvalidRequest: the folder holds no training set.
+        InvalidRequestError: the folder holds no training set.
     """
     data = TrainSet(folder)
     people = people_of(data.rows)

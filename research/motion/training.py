@@ -22,7 +22,7 @@ from research.training.device import Device
 from research.training.run_folder import CARD, read_config
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import write_whole
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 
@@ -47,11 +47,11 @@ def read_best(run: Path, name: str) -> NamedArrays:
     """Return the network and the constants of a finished run.
 
     Raises:
-        InvalidRequest: the folder holds no run of this network, the run is not finished, or its file is missing or damaged.
+        InvalidRequestError: the folder holds no run of this network, the run is not finished, or its file is missing or damaged.
     """
     read_config(run, name)
     if not (run / CARD).is_file():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{run} is not finished: it has no {CARD}; go on with the run: `dubstage train {name} --resume`", field="run"
         )
     return read_arrays(run)
@@ -61,15 +61,15 @@ def read_arrays(folder: Path) -> NamedArrays:
     """Return the network and the constants in a folder.
 
     Raises:
-        InvalidRequest: the file is missing or damaged.
+        InvalidRequestError: the file is missing or damaged.
     """
     path = folder / BEST
     if not path.is_file():
-        raise InvalidRequest(f"{folder} has no {BEST}; go on with the run: `dubstage train` with --resume", field="run")
+        raise InvalidRequestError(f"{folder} has no {BEST}; go on with the run: `dubstage train` with --resume", field="run")
     try:
         return decode_arrays(path.read_bytes())
-    except InvalidRequest as problem:
-        raise InvalidRequest(f"{path} is damaged: {problem}; train again", field="run") from problem
+    except InvalidRequestError as problem:
+        raise InvalidRequestError(f"{path} is damaged: {problem}; train again", field="run") from problem
 
 
 def load_network(network: nn.Module, kept: NamedArrays) -> None:
@@ -80,7 +80,7 @@ def load_network(network: nn.Module, kept: NamedArrays) -> None:
         kept: what `read_best` returned.
 
     Raises:
-        InvalidRequest: the run's network has other sizes.
+        InvalidRequestError: the run's network has other sizes.
     """
     state = {
         name.removeprefix(_PREFIX): torch.from_numpy(np.array(values))
@@ -90,7 +90,7 @@ def load_network(network: nn.Module, kept: NamedArrays) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as problem:
-        raise InvalidRequest(f"{BEST} does not fit the configuration of its run: {problem}", field="run") from problem
+        raise InvalidRequestError(f"{BEST} does not fit the configuration of its run: {problem}", field="run") from problem
     network.eval()
 
 

@@ -83,8 +83,8 @@ def opened(model: str, weights: Path, choice: BackendChoice, threads: int) -> Ba
         threads: threads of one inference.
 
     Raises:
-        InvalidRequest: this machine or the installed build cannot do that.
-        ModelNotFound: the model was not exported in this precision.
+        InvalidRequestError: this machine or the installed build cannot do that.
+        ModelNotFoundError: the model was not exported in this precision.
     """
     backend = make_backend(device="cpu", backend=choice.backend, precision=choice.precision, num_threads=threads)
     file = read_models(weights, choice.precision)[model]

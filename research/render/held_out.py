@@ -16,7 +16,7 @@ import numpy.typing as npt
 from research.render.people import ClipSpan, read_bank
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MouthBank, make_bank
@@ -128,13 +128,13 @@ def clips_named(folder: Path, names: Sequence[str]) -> list[Clip]:
         folder: folder of the training set.
 
     Raises:
-        InvalidRequest: the folder holds no training set, or the set has no clip of a name with a face.
+        InvalidRequestError: the folder holds no training set, or the set has no clip of a name with a face.
     """
     data = TrainSet(folder)
     rows = {row.name: row for row in data.rows if row.usable_frames}
     for name in names:
         if name not in rows:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{folder} has no clip {name[:80]!r} with a face: the names stand in the manifest, in the field `name`",
                 field="clip",
             )

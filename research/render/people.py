@@ -16,7 +16,7 @@ import numpy as np
 
 from research.training.trainset import BoundedCache, ClipRow, TrainSet, identity_path
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.drawing import IdentityDrawing
@@ -105,14 +105,14 @@ def person_clips(rows: Iterable[ClipRow], *, apart: bool = True) -> list[PersonC
         apart: whether a person's sharp footage and the rest form two entries. If not, no entry counts as sharp.
 
     Raises:
-        InvalidRequest: no clip is left.
+        InvalidRequestError: no clip is left.
     """
     groups: dict[tuple[str, bool], list[ClipRow]] = {}
     for row in rows:
         if row.usable_frames >= MIN_FRAMES and row.weight > 0:
             groups.setdefault((row.speaker, apart and row.face_px >= SHARP_FACE_PX), []).append(row)
     if not groups:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"no clip to learn from shows the mouth in at least {MIN_FRAMES} frames: add clips of 2 seconds or more to the "
             "folder of clips, and complete the set with `dubstage trainset`",
             field="data",
@@ -160,14 +160,14 @@ def read_bank(data: TrainSet, parts: Sequence[ClipSpan]) -> MouthBank:
     """Return a bank of parts of clips of one person.
 
     Raises:
-        InvalidRequest: a file is missing or damaged, or has another number of usable frames than the manifest says.
+        InvalidRequestError: a file is missing or damaged, or has another number of usable frames than the manifest says.
     """
     boxes, mouth, rotation, index = [], [], [], []
     anchors: list[Float32] = []
     for number, part in enumerate(parts):
         usable = np.flatnonzero(data.arrays(part.row, "track", ("usable",))["usable"])[part.first : part.last]
         if len(usable) != part.last - part.first:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{data.folder}: clip {part.row.name} has fewer usable frames than the manifest says: make the set again",
                 field="data",
             )
@@ -242,7 +242,7 @@ class People:
         """Return a person with the frames that are in memory at a step.
 
         Raises:
-            InvalidRequest: a file of the person is missing or damaged.
+            InvalidRequestError: a file of the person is missing or damaged.
         """
         return TrainingPerson(self.clips[number].name, self._banks[self.parts(number, step)], number)
 
@@ -269,7 +269,7 @@ def identified_rows(data: TrainSet, *, needs_still: bool = False) -> IdentifiedR
         needs_still: whether a person needs the identity fitted on a single frame as well.
 
     Raises:
-        InvalidRequest: nobody has an identity.
+        InvalidRequestError: nobody has an identity.
     """
     kinds = (False, True) if needs_still else (False,)
 
@@ -279,7 +279,7 @@ def identified_rows(data: TrainSet, *, needs_still: bool = False) -> IdentifiedR
     without = {row.speaker for row in data.rows if not is_identified(row.speaker)}
     rows = [row for row in data.of("train", pixels=True) if row.speaker not in without]
     if not rows:
-        raise InvalidRequest(f"{data.folder}/identities: nobody has an identity: {_REMEDY}", field="data")
+        raise InvalidRequestError(f"{data.folder}/identities: nobody has an identity: {_REMEDY}", field="data")
     return IdentifiedRows(rows, without)
 
 
@@ -292,13 +292,13 @@ def read_drawing(data: TrainSet, speaker: str, *, still: bool = False, models: M
         models: the morphable models; None: a new object.
 
     Raises:
-        InvalidRequest: the set has no such identity of this person, or the file holds something else.
+        InvalidRequestError: the set has no such identity of this person, or the file holds something else.
     """
     path = identity_path(data.folder, speaker, still=still)
     try:
         stored = decode_arrays(path.read_bytes())
     except FileNotFoundError as problem:
-        raise InvalidRequest(f"{path} is missing: {_REMEDY}", field="data") from problem
+        raise InvalidRequestError(f"{path} is missing: {_REMEDY}", field="data") from problem
     model = (models or MorphableModels()).get(model_of_identity(stored))
     return IdentityDrawing(identity_from_arrays(stored, model), model)
 

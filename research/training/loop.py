@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from research.training.run_folder import CARD, RunFolder, TrainingProgress, card
 from research.training.training import Training
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 BatchT = TypeVar("BatchT")
 _REPORT_EVERY: Final = 25
@@ -36,11 +36,12 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
         console: where progress is shown.
 
     Raises:
-        InvalidRequest: the folder holds another run, the processes cannot share the batches of a step, or a loss is not finite.
+        InvalidRequestError: the folder holds another run, the processes cannot share the batches of a step, or a loss is not
+            finite.
     """
     settings, device = training.settings, training.device
     if settings.batches % device.num_processes:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"loop.batches is {settings.batches}: {device.num_processes} processes cannot share that number; give a multiple",
             field="config",
         )
@@ -85,7 +86,7 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
 
 def _finite(value: float, name: str, step: int) -> float:
     if not math.isfinite(value):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"step {step}: {name} is {value}: the training has diverged; begin a new run with a lower optimiser.learning_rate",
             field="config",
         )

@@ -50,7 +50,7 @@ from research.trainset.output_folder import (
 )
 from research.trainset.texts import ClipText, Texts
 from research.trainset.workers import WorkerDiedError, in_processes
-from services.common.errors import DubstageError, InvalidRequest, ModelNotFound, NoUsableFootage, RequestError
+from services.common.errors import DubstageError, InvalidRequestError, ModelNotFoundError, NoUsableFootageError, RequestError
 from services.common.wire.timeline import MOTION_RATE
 
 Q = TypeVar("Q", bound=Message)
@@ -111,14 +111,16 @@ def networks_digest(stage: str) -> str:
         stage: `audio` or `motion`.
 
     Raises:
-        ModelNotFound: the folder of weights that the stage's settings name holds no such model.
-        InvalidRequest: a setting is wrong.
+        ModelNotFoundError: the folder of weights that the stage's settings name holds no such model.
+        InvalidRequestError: a setting is wrong.
     """
     folder = weights_of(stage)
     digest = hashlib.sha256()
     files = sorted(folder.glob(_NETWORKS[stage]))
     if not files:
-        raise ModelNotFound(f"{folder} holds no {_NETWORKS[stage]}: check DUBSTAGE_{stage.upper()}_WEIGHTS", resource=str(folder))
+        raise ModelNotFoundError(
+            f"{folder} holds no {_NETWORKS[stage]}: check DUBSTAGE_{stage.upper()}_WEIGHTS", resource=str(folder)
+        )
     for path in files:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
@@ -376,7 +378,7 @@ class BuildTasks:
         for entry in sorted(self._entries, key=lambda entry: not entry.is_film):
             try:
                 spoken = self._texts.of(entry)
-            except InvalidRequest as problem:
+            except InvalidRequestError as problem:
                 self._refuse(entry.file, problem.message)
                 continue
             self._count(entry, spoken)
@@ -432,7 +434,7 @@ async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | 
     try:
         with in_output(output):
             return await maker.make(task)
-    except (RequestError, NoUsableFootage) as problem:
+    except (RequestError, NoUsableFootageError) as problem:
         return Refusal(task.file, problem.message)
     except DubstageError:
         raise
@@ -473,10 +475,10 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     Finished clips are kept, so the build can be stopped at any time. A clip that cannot be used is left out, with a reason.
 
     Raises:
-        InvalidRequest: the folder holds no clips, the corpus file is wrong, or the set cannot be written.
-        NoUsableFootage: no clip can be used.
-        ModelNotFound: a stage's folder of weights lacks a network.
-        StorageFull: no space is left for the set.
+        InvalidRequestError: the folder holds no clips, the corpus file is wrong, or the set cannot be written.
+        NoUsableFootageError: no clip can be used.
+        ModelNotFoundError: a stage's folder of weights lacks a network.
+        StorageFullError: no space is left for the set.
     """
     corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
     listing = list_clips(order.folder, order.splits, corpus)
@@ -495,7 +497,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
             rows = made.write()
         if not rows:
             reason = made.refusals[0]
-            raise NoUsableFootage(
+            raise NoUsableFootageError(
                 f"{order.folder}: none of the {len(listing.entries)} clips can be used; {reason.file}: {reason.reason}",
                 subject=str(order.folder),
             )
@@ -531,7 +533,7 @@ def prepare(order: BuildOrder, steps: Sequence[PreparationStep], progress: Progr
 
     Raises:
         DubstageError: a preparation ended with this error.
-        StorageFull: no space is left for the set.
+        StorageFullError: no space is left for the set.
     """
     missing: dict[str, Mapping[str, str]] = {}
     failed: DubstageError | None = None

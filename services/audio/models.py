@@ -35,8 +35,8 @@ class AudioModels:
         threads: threads inside one run of a network. The number does not change a bit of the answers.
 
     Raises:
-        ModelNotFound: a file is missing. The message names the file.
-        ArtefactCorrupt: a file is damaged. The message names the file.
+        ModelNotFoundError: a file is missing. The message names the file.
+        ArtefactCorruptError: a file is damaged. The message names the file.
     """
 
     def __init__(self, weights: Path = WEIGHTS, threads: int = 1) -> None:

@@ -97,8 +97,8 @@ class EncoderNetwork:
         threads: threads inside one run.
 
     Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
+        ModelNotFoundError: the file is missing.
+        ArtefactCorruptError: the file is damaged.
     """
 
     _loaded: Final[WeakValueDictionary[tuple[Path, int], EncoderNetwork]] = WeakValueDictionary()

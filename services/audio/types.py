@@ -99,8 +99,8 @@ class FeatureKind:
         name: name of the tensor in AudioFeatureBlock; FEATURE_KIND_<NAME> is the number in the contract.
         frame_shape: shape of one video frame's features, such as (4, 80).
         load: returns the loaded model, given the folder with the networks and the number of threads inside one run of a network.
-            The number of threads does not change a bit of the answer. Raises ModelNotFound if the network's file is missing, and
-            ArtefactCorrupt if the file is damaged.
+            The number of threads does not change a bit of the answer. Raises ModelNotFoundError if the network's file is missing,
+            and ArtefactCorruptError if the file is damaged.
         of_frame: makes a frame's features from the frame's four rows, float32 [4, ...].
     """
 

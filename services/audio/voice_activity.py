@@ -87,8 +87,8 @@ class VoiceModel:
         weights: folder with silero_vad.onnx.
 
     Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
+        ModelNotFoundError: the file is missing.
+        ArtefactCorruptError: the file is damaged.
     """
 
     silence: Final[Float32] = np.zeros(ROWS_PER_VIDEO_FRAME, np.float32)

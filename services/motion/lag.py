@@ -26,7 +26,7 @@ from typing import Final, Protocol, Self
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import never_open
 from services.motion.basis import LandmarkBasis
 from services.motion.features import sync_rows
@@ -70,8 +70,8 @@ class LagModel:
         """Read lag.safetensors in a folder of weights.
 
         Raises:
-            ModelNotFound: the file is missing.
-            ArtefactCorrupt: the file is damaged.
+            ModelNotFoundError: the file is missing.
+            ArtefactCorruptError: the file is damaged.
         """
         named = read_constants(folder / LAG_FILE)
         basis = LandmarkBasis.named(named)
@@ -159,17 +159,17 @@ def estimate_lag(features: SpeechFeatures, mouth_landmarks: Float32, usable: Boo
         model: the filters.
 
     Raises:
-        NoUsableFootage: fewer than 30 usable frames, a mouth that never opens, or speech on fewer than 12 frames.
+        NoUsableFootageError: fewer than 30 usable frames, a mouth that never opens, or speech on fewer than 12 frames.
     """
     if int(usable.sum()) < MIN_FRAMES:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"a lag needs {MIN_FRAMES} usable frames (1.2 s), the footage has {int(usable.sum())}", subject="mouth_landmarks"
         )
     if never_open(mouth_landmarks[usable]):
-        raise NoUsableFootage("a lag needs a mouth that opens, and the footage shows none", subject="mouth_landmarks")
+        raise NoUsableFootageError("a lag needs a mouth that opens, and the footage shows none", subject="mouth_landmarks")
     spoken = int((features.speech_probability >= _SPEECH).sum())
     if spoken < MIN_SPOKEN:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"a lag needs {MIN_SPOKEN} frames with speech (half a second), the sound has {spoken}", subject="speech_probability"
         )
     scores = model.scores(features.extra[LAG_STATES], mouth_landmarks, usable)

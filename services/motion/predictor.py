@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import never_open
 from services.common.methods import PredictorSpec
 from services.common.server.call_context import check_not_cancelled
@@ -66,11 +66,11 @@ def frames_to_learn_from(usable: Bool, max_frames: int = MAX_FRAMES) -> npt.NDAr
     """Return the indices of the first usable frames, at most `max_frames`.
 
     Raises:
-        NoUsableFootage: fewer than 50 usable frames.
+        NoUsableFootageError: fewer than 50 usable frames.
     """
     frames = np.flatnonzero(usable)[:max_frames]
     if len(frames) < MIN_FRAMES:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"personalising motion needs {MIN_FRAMES} usable frames (2 s), the footage has {len(frames)}",
             subject="mouth_landmarks",
         )
@@ -126,7 +126,7 @@ def encode_mouths(footage: Footage, models: MotionModels) -> Style:
     A person who is never seen with an open mouth gets the movement of the mean training speaker.
 
     Raises:
-        NoUsableFootage: fewer than 25 usable frames.
+        NoUsableFootageError: fewer than 25 usable frames.
     """
     style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
     mouths = footage.mouth_landmarks[footage.usable]
@@ -149,12 +149,12 @@ class Predictor:
         spec: the predictor's row, `PREDICTORS[NAME]`.
         version: returns the digest of the networks.
         open: returns the predictor of one person on the 25 frames/s grid. Arguments: the networks; the style of the person; closure
-            of the lips on p, b, m and in silence, None: the default constraints. Raises InvalidRequest if the style lacks what the
-            predictor needs.
+            of the lips on p, b, m and in silence, None: the default constraints. Raises InvalidRequestError if the style lacks what
+            the predictor needs.
         personalize: refines a style. Arguments: the style of the person, encoded for this predictor; features of the enrolment
             footage without lag, T frames; the enrolment footage, T frames; the networks. Yields progress, and the refined style in
-            the last step. Arrays that other predictors added stay as they are. Raises NoUsableFootage if fewer than 50 frames are
-            usable.
+            the last step. Arrays that other predictors added stay as they are. Raises NoUsableFootageError if fewer than 50 frames
+            are usable.
         style_arrays: arrays that this predictor adds to the style artefact: name -> shape.
         encode_style: returns the style of a person from tracked footage.
         mean_style: returns the style for the ablation without style.

@@ -23,7 +23,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.settings import GatewaySettings
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.errors import StageDeadlineExceeded, Unauthenticated
+from services.common.errors import StageDeadlineExceededError, UnauthenticatedError
 from services.common.server.client import StageClient
 from services.common.server.process import server_of
 from services.common.server.settings import StageSettings, load_settings
@@ -170,10 +170,10 @@ async def test_production_connection_and_probe(tmp_path: Path, monkeypatch: pyte
             replies = client.connection.stream(rpcs.audio.EXTRACT_FEATURES, _no_speech())
             assert [reply async for reply in replies] == []
         async with StageClient(replace(config, auth_token_file=None)) as client:
-            with pytest.raises(Unauthenticated):
+            with pytest.raises(UnauthenticatedError):
                 _ = [reply async for reply in client.connection.stream(rpcs.audio.EXTRACT_FEATURES, _no_speech())]
         async with StageClient(replace(config, tls_certificate_file=None, tls_key_file=None, auth_token_file=None)) as client:
-            with pytest.raises(StageDeadlineExceeded):
+            with pytest.raises(StageDeadlineExceededError):
                 await client.wait_until_reachable(1.0)
         # The kubelet's probe: no TLS, no certificate.
         async with grpc.aio.insecure_channel(f"127.0.0.1:{health_port}") as channel:

@@ -29,7 +29,7 @@ from gateway.provenance.binding import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
@@ -108,7 +108,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     # A submit that is interrupted ends its workers, and puts their shots back.
     first = asyncio.create_task(run_local(settings, store, "night", workers=1))
     pid = await until(lambda: running(store, "killed"))
-    with pytest.raises(InvalidRequest, match="another `dubstage batch submit` runs batch night"):
+    with pytest.raises(InvalidRequestError, match="another `dubstage batch submit` runs batch night"):
         await run_local(settings, store, "night", workers=1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -73,7 +73,7 @@ def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
         parts: parts of clips of one person.
 
     Raises:
-        InvalidRequest: a file is missing or damaged.
+        InvalidRequestError: a file is missing or damaged.
     """
     found = []
     for part in parts:
@@ -431,8 +431,8 @@ def open_everyone(opening: Opening) -> EveryoneTrainer:
     """Open a training. People without an identity are left out.
 
     Raises:
-        InvalidRequest: nobody has an identity, the set has no clip to check with, or the VGG file cannot be used.
-        ModelNotFound: a weights file is missing.
+        InvalidRequestError: nobody has an identity, the set has no clip to check with, or the VGG file cannot be used.
+        ModelNotFoundError: a weights file is missing.
     """
     recipe, data = opening.config, opening.data
     rows, without = identified_rows(data)
@@ -451,7 +451,7 @@ def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title.
 
     Raises:
-        InvalidRequest: the training set has no identity of the person.
+        InvalidRequestError: the training set has no identity of the person.
     """
     drawing = read_drawing(task.clip.data, task.clip.row.speaker)
     surface = surface_of(drawing)

@@ -109,7 +109,7 @@ def read_drawings(data: TrainSet, speaker: str) -> Drawings:
     """Return the drawings of a person, from the identities that `dubstage trainset` fitted.
 
     Raises:
-        InvalidRequest: the set has no identity of this person, or a file holds something else.
+        InvalidRequestError: the set has no identity of this person, or a file holds something else.
     """
     models = MorphableModels()
     return Drawings(*(read_drawing(data, speaker, still=still, models=models) for still in (False, True)))
@@ -388,8 +388,9 @@ def open_headpose(opening: Opening) -> HeadposeTrainer:
     """Open a training. People without an identity are left out.
 
     Raises:
-        InvalidRequest: nobody has an identity, the set has no clip to check with, or a file that the recipe names cannot be used.
-        ModelNotFound: a weights file is missing.
+        InvalidRequestError: nobody has an identity, the set has no clip to check with, or a file that the recipe names cannot be
+            used.
+        ModelNotFoundError: a weights file is missing.
     """
     recipe, data = opening.config, opening.data
     rows, without = identified_rows(data, needs_still=True)
@@ -496,7 +497,7 @@ def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title; write a sheet of attention masks.
 
     Raises:
-        InvalidRequest: the training set has no identity of the person.
+        InvalidRequestError: the training set has no identity of the person.
     """
     network = load(task.weights / WEIGHTS)
     actors = Actors(task)

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from dubstage.client import AsyncConnection
 from dubstage.client.connection import bearer, channel_options
 from dubstage.client.rpcs import Unary, Upload
-from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded
+from services.common.errors import ContractBrokenError, DubstageError, InvalidRequestError, StageDeadlineExceededError
 from services.common.server import call_context, error_status
 from services.common.server.auth import OwnToken
 from services.common.server.call_context import tenant_metadata
@@ -37,7 +37,7 @@ class ClientConfig:
     """HOST:PORT, or any gRPC target such as `unix:///run/render.sock`. A target of several replicas, such as
     `dns:///render:50055` or `ipv4:10.0.0.1:50055,10.0.0.2:50055`, shares calls among the replicas in turn."""
     only_serving: bool = False
-    """Send no call to a replica whose health is not SERVING. If no replica is SERVING, calls fail as BackendUnavailable."""
+    """Send no call to a replica whose health is not SERVING. If no replica is SERVING, calls fail as BackendUnavailableError."""
     tls: bool = False
     tls_ca_file: Path | None = None
     """PEM of the authorities that may sign the server's certificate. None: the authorities that gRPC ships with."""
@@ -93,14 +93,14 @@ class StageClient:
     connection. Running calls stay on the connection that they began on.
 
     Raises:
-        InvalidRequest: a token or TLS file cannot be used, or a token would travel in plain text.
+        InvalidRequestError: a token or TLS file cannot be used, or a token would travel in plain text.
     """
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.peer = f"{config.stage} at {config.target}"
         if config.auth_token_file is not None and not config.tls and not _is_local(config.target):
-            raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
+            raise InvalidRequestError(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
         self.connection = StageConnection(config, self.peer)
         self.channel = self.connection.channel
 
@@ -136,7 +136,7 @@ class StageClient:
 
         Raises:
             DubstageError: the error of the last attempt.
-            ContractBroken: a second attempt was needed, and `make_requests` returned the iterator of the first attempt.
+            ContractBrokenError: a second attempt was needed, and `make_requests` returned the iterator of the first attempt.
             Exception: an exception of the requests' own iterator, unchanged.
         """
         used: AsyncIterable[Q] | None = None
@@ -147,7 +147,7 @@ class StageClient:
             requests = make_requests()
             if requests is used and failure is not None:
                 # The first attempt has read messages of this iterator: half a stream must not pass for a whole.
-                raise ContractBroken(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
+                raise ContractBrokenError(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
             used = requests
             try:
                 return await self.connection.upload(rpc, requests, timeout_s=timeout_s)
@@ -161,13 +161,13 @@ class StageClient:
         """Wait for a connection.
 
         Raises:
-            StageDeadlineExceeded: there was no connection within `timeout_s`.
+            StageDeadlineExceededError: there was no connection within `timeout_s`.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 await self.channel.channel_ready()
         except TimeoutError:
-            raise StageDeadlineExceeded(f"{self.peer} did not answer in {timeout_s:g} s: is it running?") from None
+            raise StageDeadlineExceededError(f"{self.peer} did not answer in {timeout_s:g} s: is it running?") from None
 
     async def close(self) -> None:
         """Close the channel. Calls in progress are cancelled."""
@@ -261,7 +261,7 @@ class _RenewedChannel(grpc.aio.Channel):
 
 
 def _channel(config: ClientConfig) -> grpc.aio.Channel:
-    """Return the channel of a configuration. Raises InvalidRequest."""
+    """Return the channel of a configuration. Raises InvalidRequestError."""
     options = _options(config)
     token = config.auth_token_file and grpc.metadata_call_credentials(_Token(OwnToken(config.auth_token_file)))
 

@@ -60,7 +60,7 @@ def _unpack_field(details: StatusDetails) -> dict[str, Any]:
 
 
 def _pack_resource(error: errors.ResourceError) -> list[Message]:
-    kinds = {errors.ModelNotFound: "model", errors.OperationNotFound: "operation", errors.BatchNotFound: "batch"}
+    kinds = {errors.ModelNotFoundError: "model", errors.OperationNotFoundError: "operation", errors.BatchNotFoundError: "batch"}
     kind = kinds.get(type(error), "artefact")
     return [error_details_pb2.ResourceInfo(resource_type=kind, resource_name=_short(error.resource))]
 
@@ -99,22 +99,22 @@ _ROWS: Mapping[Details, DetailsCodec] = {
 }
 
 TABLE: Mapping[type[errors.DubstageError], DetailsCodec] = {leaf: _ROWS[KINDS[leaf.reason].details] for leaf in errors.leaves()} | {
-    errors.Unexpected: DetailsCodec(lambda error: [], lambda details: {"error_id": details.error_id})
+    errors.UnexpectedError: DetailsCodec(lambda error: [], lambda details: {"error_id": details.error_id})
 }
 
 _LEAF_OF_REASON = {leaf.reason: leaf for leaf in TABLE}
 
 
-def opaque(error: BaseException) -> errors.Unexpected:
+def opaque(error: BaseException) -> errors.UnexpectedError:
     """Return the error that a caller gets for an exception outside the tree: an id, by which the stage's log has the cause."""
     error_id = uuid.uuid4().hex
-    unexpected = errors.Unexpected(f"unexpected error; the stage's log has it as {error_id}", error_id=error_id)
+    unexpected = errors.UnexpectedError(f"unexpected error; the stage's log has it as {error_id}", error_id=error_id)
     unexpected.__cause__ = error
     return unexpected
 
 
 def domain_error(error: Exception) -> errors.DubstageError:
-    """Return the tree's error for any exception: the exception itself, one inside a task group, or an opaque `Unexpected`."""
+    """Return the tree's error for any exception: the exception itself, one inside a task group, or an opaque `UnexpectedError`."""
     found: Exception | None = error
     if isinstance(error, ExceptionGroup):
         found = error.subgroup(errors.DubstageError)
@@ -124,13 +124,13 @@ def domain_error(error: Exception) -> errors.DubstageError:
 
 
 def log_fields(error: errors.DubstageError) -> dict[str, Any]:
-    """Return the log fields of an error: `reason`, `message`, and for an Unexpected `error_id` and `exc_info` (the traceback).
+    """Return the log fields of an error: `reason`, `message`, and for an UnexpectedError `error_id` and `exc_info` (the traceback).
 
     Code that gives an error to a caller, in a status or in an operation, logs these fields in one line, at level error for
-    an Unexpected. The caller gets the `error_id`, and this line leads from the `error_id` to the cause.
+    an UnexpectedError. The caller gets the `error_id`, and this line leads from the `error_id` to the cause.
     """
     fields: dict[str, Any] = {"reason": error.reason, "message": _text(error)}
-    if isinstance(error, errors.Unexpected):
+    if isinstance(error, errors.UnexpectedError):
         fields |= {"error_id": error.error_id, "exc_info": error.__cause__ or error}
     return fields
 
@@ -144,7 +144,7 @@ def to_status(error: errors.DubstageError, *, stage: str) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     # An error that crossed several stages keeps the name of the first stage.
     info.metadata["stage"] = error.stage or stage
-    if isinstance(error, errors.Unexpected):
+    if isinstance(error, errors.UnexpectedError):
         info.metadata["error_id"] = error.error_id
     status = status_pb2.Status(code=grpc.StatusCode[error.code].value[0], message=_text(error))
     for detail in [info, *TABLE[type(error)].pack(error)]:
@@ -176,10 +176,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, peer: str) -> errors.Dubstage
         return known
     text = error.details() or error.code().name
     if is_too_large(error):
-        return errors.MessageTooLarge(f"{peer}: {text}; DUBSTAGE_MAX_MESSAGE_BYTES sets the limit on both sides")
+        return errors.MessageTooLargeError(f"{peer}: {text}; DUBSTAGE_MAX_MESSAGE_BYTES sets the limit on both sides")
     if error.code() is grpc.StatusCode.INTERNAL and text == _BROKEN_CALL:
-        return errors.BackendUnavailable(f"{peer}: the connection broke off")
-    leaf = _LEAF_OF_REASON[REASON_OF_CODE.get(error.code().name, errors.Unexpected.reason)]
+        return errors.BackendUnavailableError(f"{peer}: the connection broke off")
+    leaf = _LEAF_OF_REASON[REASON_OF_CODE.get(error.code().name, errors.UnexpectedError.reason)]
     return leaf(f"{peer}: {text}")
 
 

@@ -20,11 +20,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from dubstage.common.v1alpha1 import bounds_pb2
-from services.common.errors import DubstageError, InvalidRequest, MessageTooLarge
+from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server.call_context import Call, mebibytes
 
 Check = Callable[[Any, "int | None"], None]
-"""Takes a message and its encoded size in bytes (None: unknown). Raises InvalidRequest."""
+"""Takes a message and its encoded size in bytes (None: unknown). Raises InvalidRequestError."""
 
 _INTEGERS: Final[Mapping[int, tuple[int, int]]] = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
@@ -69,8 +69,8 @@ def check_bounds(message: Message, *, num_bytes: int | None = None) -> None:
             copies.
 
     Raises:
-        InvalidRequest: a number is outside its range or not finite, an enum has no such number, or a string, a bytes field or a
-            repeated field is too long. The message names the field's path, the value and the range.
+        InvalidRequestError: a number is outside its range or not finite, an enum has no such number, or a string, a bytes field or
+            a repeated field is too long. The message names the field's path, the value and the range.
     """
     kind = type(message)
     check = _checks.get(kind)
@@ -98,7 +98,7 @@ class _Number:
 
     def refuse(self, value: float, place: str = "") -> None:
         zero = " (0: unset)" if self.zero_ok else ""
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{self.path}{place}: {value} is not within {_plain(self.low)} .. {_plain(self.high)}{zero}", field=self.path
         )
 
@@ -175,7 +175,7 @@ def _check_count(name: str, path: str, most: int) -> Check:
     def check(message: Any, num_bytes: int | None) -> None:
         count = len(getattr(message, name))
         if count > most:
-            raise InvalidRequest(f"{path}: {count} elements, at most {most} are allowed", field=path)
+            raise InvalidRequestError(f"{path}: {count} elements, at most {most} are allowed", field=path)
 
     return check
 
@@ -184,7 +184,7 @@ def _check_length(field: FieldDescriptor, path: str, most: int) -> Check:
     name, is_text = field.name, field.type == FieldDescriptor.TYPE_STRING
 
     def refuse(count: int) -> None:
-        raise InvalidRequest(f"{path}: {count} bytes long, at most {most} are allowed", field=path)
+        raise InvalidRequestError(f"{path}: {count} bytes long, at most {most} are allowed", field=path)
 
     def check_value(value: Any) -> None:
         if is_text and len(value) * _UTF8_BYTES > most:
@@ -211,7 +211,7 @@ def _check_enum(field: FieldDescriptor, path: str) -> Check:
     choices = ", ".join(f"{value.name} = {value.number}" for value in kind.values)
 
     def refuse(number: int) -> None:
-        raise InvalidRequest(f"{path}: there is no {kind_name} {number}, only {choices}", field=path)
+        raise InvalidRequestError(f"{path}: there is no {kind_name} {number}, only {choices}", field=path)
 
     def check(message: Any, num_bytes: int | None) -> None:
         value = getattr(message, name)
@@ -268,8 +268,8 @@ class Received:
         """Return the message. All its fields lie within their bounds.
 
         Raises:
-            InvalidRequest: the bytes are no message of their type, or a field lies outside its bounds.
-            MessageTooLarge: the message has more bytes than a message may have.
+            InvalidRequestError: the bytes are no message of their type, or a field lies outside its bounds.
+            MessageTooLargeError: the message has more bytes than a message may have.
         """
         if self.error is not None:
             raise self.error
@@ -304,7 +304,7 @@ def decoder(decode: Callable[[bytes], Any] | None, max_message_bytes: int) -> Ca
         try:
             return Received(decode(data), len(data))
         except DecodeError as error:
-            refused = InvalidRequest(f"the {len(data)} bytes that were sent are no {name}")
+            refused = InvalidRequestError(f"the {len(data)} bytes that were sent are no {name}")
             refused.__cause__ = error
             return Received(None, len(data), refused)
 
@@ -328,8 +328,8 @@ def encoder(encode: Callable[[Any], bytes] | None, max_message_bytes: int) -> Ca
     return encoded
 
 
-def _too_large(what: str, num_bytes: int, most: int) -> MessageTooLarge:
-    return MessageTooLarge(
+def _too_large(what: str, num_bytes: int, most: int) -> MessageTooLargeError:
+    return MessageTooLargeError(
         f"{what} of {mebibytes(num_bytes)} is too large: a message may have {mebibytes(most)}; send less in one message, or set "
         "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides"
     )
@@ -346,11 +346,11 @@ async def config_message(requests: AsyncIterator[Request]) -> Request:
     """Return the first message of a stream, which has to hold the stream's config.
 
     Raises:
-        InvalidRequest: the stream has no message.
+        InvalidRequestError: the stream has no message.
     """
     async for request in requests:
         return request
-    raise InvalidRequest("the stream ended before its config", field="config")
+    raise InvalidRequestError("the stream ended before its config", field="config")
 
 
 class RequestStream:
@@ -386,13 +386,13 @@ class RequestStream:
         """Return the request of a call that has one request.
 
         Raises:
-            InvalidRequest: the call ended without a request.
+            InvalidRequestError: the call ended without a request.
         """
         # No code reads ahead here, so the read needs no task.
         with self._call.awaited():
             received = await self._context.read()
         if received is grpc.aio.EOF:
-            raise InvalidRequest(f"{self._call.rpc} takes one request, and the call ended without a request")
+            raise InvalidRequestError(f"{self._call.rpc} takes one request, and the call ended without a request")
         self._call.messages_received += 1
         return received.checked()
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64, Floating, UInt8
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import MAX_HEAD_PX
 from services.common.face.drawing import FaceMesh
 from services.common.face.identity import FaceIdentity
@@ -262,23 +262,23 @@ class IdentityFitter:
             check_call: called between the steps. An exception from the call stops the fit.
 
         Raises:
-            NoUsableFootage: no frame could be used.
-            InvalidRequest: no face fits to the frames' landmarks.
+            NoUsableFootageError: no frame could be used.
+            InvalidRequestError: no face fits to the frames' landmarks.
         """
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the numbers are checked below
                 person = self._fitted(check_call)
         except np.linalg.LinAlgError:
-            raise InvalidRequest(_NO_FACE, field="frame.face.landmarks") from None
+            raise InvalidRequestError(_NO_FACE, field="frame.face.landmarks") from None
         numbers = (person.identity, person.offset, person.albedo, person.light, [person.landmark_error, person.photometric_error])
         if not all((np.abs(part) <= MAX_HEAD_PX).all() for part in numbers):
-            raise InvalidRequest(_NO_FACE, field="frame.face.landmarks")
+            raise InvalidRequestError(_NO_FACE, field="frame.face.landmarks")
         return person
 
     def _fitted(self, check_call: Callable[[], None]) -> FaceIdentity:
         frames = self._held.frames
         if not frames:
-            raise NoUsableFootage(
+            raise NoUsableFootageError(
                 f"none of {self._held.offered} frames shows a face that can be fitted: turned to the camera, uncovered, large "
                 "enough, whole in the picture",
                 subject="frame",

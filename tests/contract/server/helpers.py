@@ -80,7 +80,7 @@ async def outlasted(client: Any, *, begun: Callable[[], bool]) -> float:
         begun: whether the handler has begun to work on such a call.
     """
     for timeout_s in (0.2, 5.0, 20.0):
-        with pytest.raises(errors.StageDeadlineExceeded):
+        with pytest.raises(errors.StageDeadlineExceededError):
             await client.call("Unary", timeout_s=timeout_s, policy=ONCE)
         if begun():
             return timeout_s

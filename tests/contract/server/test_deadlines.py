@@ -43,7 +43,7 @@ async def test_a_call_without_a_deadline_gets_the_servers(echo: Any, kind: str) 
 async def test_deadline_cut_to_server_maximum(echo: Any) -> None:
     """A caller's long deadline is cut to the server's longest."""
     client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1, max_deadline_s=0.1))
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await client.call("Unary", timeout_s=60, policy=ONCE)
 
 
@@ -74,7 +74,7 @@ async def test_handler_timeout_is_not_deadline(echo: Any) -> None:
         raise TimeoutError("of some other thing")
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.Unexpected):
+    with pytest.raises(errors.UnexpectedError):
         await client.call("Unary", policy=ONCE)
 
 
@@ -89,7 +89,7 @@ async def test_cancelled_call_stops_thread(echo: Any) -> None:
             for _ in range(2000):
                 call_context.check_not_cancelled()
                 time.sleep(0.005)
-        except errors.Cancelled:
+        except errors.WorkCancelledError:
             stopped.set()
             raise
         return b""
@@ -132,13 +132,13 @@ async def test_request_iterator_error_passes_through(echo: Any) -> None:
 
     async def requests() -> Any:
         yield b"one"
-        raise errors.MediaUnsupported("the speech file is cut off", field="audio")
+        raise errors.MediaUnsupportedError("the speech file is cut off", field="audio")
 
     client = echo.connect(await echo.serve(answer))
-    with pytest.raises(errors.MediaUnsupported, match="cut off"):
+    with pytest.raises(errors.MediaUnsupportedError, match="cut off"):
         async for _ in client.stage.connection.stream(raw(echo.service, "Stream"), requests()):
             pass
-    with pytest.raises(errors.MediaUnsupported, match="cut off"):
+    with pytest.raises(errors.MediaUnsupportedError, match="cut off"):
         await client.stage.upload(raw(echo.service, "Upload"), requests)
 
 

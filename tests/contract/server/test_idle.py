@@ -57,7 +57,7 @@ async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
     """A stream without a message ends and says why."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
-    with pytest.raises(errors.StageDeadlineExceeded, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
+    with pytest.raises(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
         _ = [
             reply
             async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(*messages), timeout_s=120)
@@ -70,7 +70,7 @@ async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
 async def test_idle_upload_ends(echo: Any) -> None:
     """An upload without a message ends and says why."""
     client = echo.connect(await echo.serve(answer, max_idle_s=IDLE_S))
-    with pytest.raises(errors.StageDeadlineExceeded, match="no message"):
+    with pytest.raises(errors.StageDeadlineExceededError, match="no message"):
         await client.stage.upload(raw(echo.service, "Upload"), lambda: silent_after(b"a"), timeout_s=120, policy=ONCE)
 
 
@@ -79,7 +79,7 @@ async def test_idle_streams_do_not_starve_a_stage(echo: Any) -> None:
     idlers = [echo.connect(server) for _ in range(6)]
 
     async def idle(client: Any) -> None:
-        with pytest.raises(errors.StageDeadlineExceeded):
+        with pytest.raises(errors.StageDeadlineExceededError):
             _ = [
                 reply async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(), timeout_s=120)
             ]

@@ -12,7 +12,7 @@ from gateway.database import session as database_session
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import LeaseRow, OperationStore
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 
 
 def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monke
                     time.sleep(0.05)
                     taken.extend(one.record.number for one in second.take(1, busy=())[0])
 
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             pause_while_renewing()
         assert taken == [new.record.number]
         # The lock of submissions is free too, and the paused process finds that the operation is another's.

@@ -12,13 +12,13 @@ from gateway.batch.local import RowQueue, run_local
 from gateway.batch.serve_shots import WorkerAnswer, WorkerSetup
 from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
-from services.common.errors import BatchNotFound, StorageFull, Unexpected
+from services.common.errors import BatchNotFoundError, StorageFullError, UnexpectedError
 from services.common.server.settings import load_settings
 
 
 async def test_missing_batch_leaves_nothing(tmp_path: Path) -> None:
     """A batch that is not there is refused and leaves nothing."""
-    with pytest.raises(BatchNotFound, match="no batch 'night'"):
+    with pytest.raises(BatchNotFoundError, match="no batch 'night'"):
         await run_local(
             load_settings(GatewaySettings, data_dir=tmp_path / "data"), BatchStore(str(tmp_path / "batches")), "night", workers=1
         )
@@ -35,9 +35,9 @@ def test_settings_reach_workers(tmp_path: Path) -> None:
 
 
 def test_an_error_of_a_worker_keeps_its_kind() -> None:
-    error = WorkerAnswer.parsed(WorkerAnswer.unusable(StorageFull("no space left in /data")).line()).error()
-    assert (type(error), error.message) == (StorageFull, "no space left in /data")
-    assert isinstance(WorkerAnswer.parsed(b'{"kind": "unusable", "reason": "NEWS", "message": "x"}').error(), Unexpected)
+    error = WorkerAnswer.parsed(WorkerAnswer.unusable(StorageFullError("no space left in /data")).line()).error()
+    assert (type(error), error.message) == (StorageFullError, "no space left in /data")
+    assert isinstance(WorkerAnswer.parsed(b'{"kind": "unusable", "reason": "NEWS", "message": "x"}').error(), UnexpectedError)
 
 
 async def test_rows_are_drawn_in_order_and_each_once() -> None:

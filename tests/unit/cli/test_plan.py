@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.plan import FIGURES, PlannedLoad, needs, read_figures
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
 
 NIGHT = PlannedLoad(live_streams=0, film_hours=100.0, night_hours=10.0, fps=25.0, method="ugc", scale=1)
@@ -50,12 +50,12 @@ def test_methods_have_figures_and_replicas() -> None:
 def test_figures_of_other_machines_are_checked_by_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(FIGURES.read_text(encoding="utf-8").replace("face = 5.4", "face = -1"), encoding="utf-8")
-    with pytest.raises(InvalidRequest, match=r"mine\.toml: stages\.face"):
+    with pytest.raises(InvalidRequestError, match=r"mine\.toml: stages\.face"):
         read_figures(file)
     file.write_text("stages = 3\n[", encoding="utf-8")
-    with pytest.raises(InvalidRequest, match="no readable TOML"):
+    with pytest.raises(InvalidRequestError, match="no readable TOML"):
         read_figures(file)
-    with pytest.raises(InvalidRequest, match="none"):
+    with pytest.raises(InvalidRequestError, match="none"):
         read_figures(tmp_path / "none.toml")
 
 
@@ -65,10 +65,10 @@ def test_figures_are_numbers_of_a_sensible_size(figure: str, wrong: str, tmp_pat
     file = tmp_path / "mine.toml"
     changed = figure.rstrip("0123456789.") + wrong
     file.write_text(FIGURES.read_text(encoding="utf-8").replace(figure, changed, 1), encoding="utf-8")
-    with pytest.raises(InvalidRequest, match=r"mine\.toml: (gateway.film|render.ugc|detail)"):
+    with pytest.raises(InvalidRequestError, match=r"mine\.toml: (gateway.film|render.ugc|detail)"):
         read_figures(file)
 
 
 def test_an_unknown_method_is_named() -> None:
-    with pytest.raises(InvalidRequest, match="'magic'"):
+    with pytest.raises(InvalidRequestError, match="'magic'"):
         needs(read_figures(FIGURES), replace(NIGHT, method="magic"), 2.0)

@@ -19,7 +19,7 @@ from gateway.dub import workspace
 from gateway.dub.journal import Journal, OwnBlobs
 from gateway.dub.records import RecordFile
 from gateway.dub.workspace import JOURNAL, LOCK, is_running, lock_folder, open_workspace, remove_job
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 KEY = "0123456789abcdef" * 2
@@ -45,7 +45,7 @@ def test_busy_folder_uses_second(tmp_path: Path) -> None:
 def test_command_line_job_has_folder(tmp_path: Path) -> None:
     """A job of the command line has one folder."""
     lock_folder(tmp_path / KEY)
-    with pytest.raises(InvalidRequest, match="the very same job is running already"):
+    with pytest.raises(InvalidRequestError, match="the very same job is running already"):
         open_workspace(tmp_path / KEY)
 
 
@@ -102,7 +102,7 @@ def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patched:
         patched.setattr(workspace, "RecordFile", open_until_full)
-        with pytest.raises(StorageFull, match="no space left for the job's records"):
+        with pytest.raises(StorageFullError, match="no space left for the job's records"):
             open_workspace(tmp_path / KEY)
     assert opened
     assert all(file._file.closed for file in opened)

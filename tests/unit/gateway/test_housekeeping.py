@@ -30,7 +30,7 @@ from gateway.housekeeping import (
     uncounted_blobs,
 )
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings
 
@@ -98,7 +98,7 @@ def test_job_found_by_key_prefix(jobs: Path, blobs: ArtefactStore) -> None:
     interrupted(jobs, 0xAB << 120, blobs)
     assert find_job(jobs, "ab").key.startswith("ab0")
     for key in ("a", "c", "", "../jobs"):
-        with pytest.raises(InvalidRequest, match="jobs list"):
+        with pytest.raises(InvalidRequestError, match="jobs list"):
             find_job(jobs, key)
 
 
@@ -118,13 +118,15 @@ def test_where_no_job_ever_ran_there_is_none(tmp_path: Path) -> None:
 def test_file_as_data_folder(tmp_path: Path) -> None:
     """A data folder that is a file is named with the setting."""
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(StorageRefused, match=r"the data folder .*/file cannot be used: Not a directory: set DUBSTAGE_DATA_DIR"):
+    with pytest.raises(
+        StorageRefusedError, match=r"the data folder .*/file cannot be used: Not a directory: set DUBSTAGE_DATA_DIR"
+    ):
         list_jobs(tmp_path / "file" / "jobs")
 
 
 def test_too_long_data_folder_name(tmp_path: Path) -> None:
     """A data folder with a name that is too long is named with the setting."""
-    with pytest.raises(StorageRefused, match="File name too long: set DUBSTAGE_DATA_DIR"):
+    with pytest.raises(StorageRefusedError, match="File name too long: set DUBSTAGE_DATA_DIR"):
         open_jobs_folder(tmp_path / ("x" * 300))
 
 
@@ -238,7 +240,7 @@ def test_unusable_job_keeps_no_other(
     assert [int(folder.name, 16) for folder in jobs.iterdir()] == left
     if left:
         # Blobs of a journal that cannot be read stay: another job may need them.
-        with pytest.raises(StorageRefused, match="cannot be read"):
+        with pytest.raises(StorageRefusedError, match="cannot be read"):
             list(uncounted_blobs(jobs, actors, blobs, older_than_s=DAY_S))
 
 
@@ -255,7 +257,11 @@ async def test_gateway_expires_jobs_itself(
     for part in (folder / "journal", folder / "job.json", folder):
         os.utime(part, (0, 0))
     deleted = asyncio.Event()
-    failures: list[Exception] = [StorageRefused("the store refuses", subject="x"), OSError("the disk fails"), ValueError("a bug")]
+    failures: list[Exception] = [
+        StorageRefusedError("the store refuses", subject="x"),
+        OSError("the disk fails"),
+        ValueError("a bug"),
+    ]
     delete, loop = blobs.delete, asyncio.get_running_loop()
 
     def failing(ref: ArtefactRef) -> bool:
@@ -314,7 +320,7 @@ def test_unusable_data_folder_names_setting(place: str, tmp_path: Path) -> None:
     if place == "file-in-it":
         folder.mkdir()
         (folder / "jobs").write_text("a file")
-    with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR") as caught:
+    with pytest.raises(StorageRefusedError, match="DUBSTAGE_DATA_DIR") as caught:
         open_jobs_folder(folder)
     assert str(folder) in caught.value.message
 
@@ -324,5 +330,5 @@ def test_read_only_data_folder_names_setting(tmp_path: Path) -> None:
     """A data folder that may not be written is named with its setting."""
     folder = tmp_path / "data"
     folder.mkdir(mode=0o500)
-    with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR"):
+    with pytest.raises(StorageRefusedError, match="DUBSTAGE_DATA_DIR"):
         open_jobs_folder(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import ArtefactCorrupt, NoUsableFootage
+from services.common.errors import ArtefactCorruptError, NoUsableFootageError
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.constraints import ConstraintConfig
 from services.motion.lag import (
@@ -83,18 +83,18 @@ def _talk(num_frames: int) -> SpeechFeatures:
 
 
 def test_too_short_footage_is_named(model: LagModel) -> None:
-    with pytest.raises(NoUsableFootage, match="30 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="30 usable frames"):
         estimate_lag(_talk(40), mouths(np.ones(40, np.float32)), np.arange(40) < 20, model)
 
 
 def test_a_mouth_that_never_opens_has_no_lag(model: LagModel) -> None:
-    with pytest.raises(NoUsableFootage, match="a mouth that opens"):
+    with pytest.raises(NoUsableFootageError, match="a mouth that opens"):
         estimate_lag(_talk(40), mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), model)
 
 
 def test_sound_without_speech_has_no_lag(model: LagModel) -> None:
     silent, moving = with_states(speech(["SIL"] * 20), LAG_STATES), mouths(np.linspace(0.0, 20.0, 60, dtype=np.float32))
-    with pytest.raises(NoUsableFootage, match="12 frames with speech"):
+    with pytest.raises(NoUsableFootageError, match="12 frames with speech"):
         estimate_lag(silent, moving, np.ones(60, np.bool_), model)
 
 
@@ -106,7 +106,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: LagModel, damage: str) -
     else:
         arrays["sound"] = arrays["sound"][:, :-1]
     (tmp_path / LAG_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorrupt, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
+    with pytest.raises(ArtefactCorruptError, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
         LagModel.read(tmp_path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.face.neural_texture import TEXTURE_SHAPE, neural_texture_from_arrays
@@ -33,9 +33,9 @@ def test_state_bound_to_prior(actors: ActorStates, tmp_path: Path) -> None:
     state = np.array([1.0, -2.0, 3.0], np.float32)
     ref = actors.store_state(state, model)
     assert np.array_equal(actors.state(ref, model), state)
-    with pytest.raises(InvalidRequest, match=r"config\.actor was personalised with another version of model 'toy'"):
+    with pytest.raises(InvalidRequestError, match=r"config\.actor was personalised with another version of model 'toy'"):
         actors.state(ref, replace(model, prior_sha256="1" * 64))
-    with pytest.raises(InvalidRequest, match=r"config\.actor: expected float32 \[4\], got float32 \[3\]"):
+    with pytest.raises(InvalidRequestError, match=r"config\.actor: expected float32 \[4\], got float32 \[3\]"):
         actors.state(ref, replace(model, state_size=4))
 
 
@@ -46,7 +46,7 @@ def test_a_neural_texture_is_stored_beside_the_state(actors: ActorStates, store:
     ref = actors.store_state(state, model, texture)
     assert np.array_equal(actors.state(ref, model), state)
     assert np.array_equal(neural_texture_from_arrays(store.get_arrays(ref)), texture)
-    with pytest.raises(InvalidRequest, match="has no neural texture"):
+    with pytest.raises(InvalidRequestError, match="has no neural texture"):
         neural_texture_from_arrays(store.get_arrays(actors.store_state(state, model)))
 
 
@@ -55,7 +55,7 @@ def test_invalid_state_refused(actors: ActorStates, tmp_path: Path, value: float
     """A state of no numbers or too large ones is refused."""
     model = Toy(state_size=3).write(tmp_path)
     ref = actors.store_state(np.array([0.0, value, 0.0], np.float32), model)
-    with pytest.raises(InvalidRequest, match=r"config\.actor is damaged"):
+    with pytest.raises(InvalidRequestError, match=r"config\.actor is damaged"):
         actors.state(ref, model)
 
 
@@ -65,9 +65,9 @@ def test_banks_and_identities_are_told_apart(actors: ActorStates, store: Artefac
     assert actors.bank(stored).num_frames == bank.num_frames
     assert actors.drawing(identity) is not None
     assert actors.drawing(None) is None
-    with pytest.raises(InvalidRequest, match="no face identity"):
+    with pytest.raises(InvalidRequestError, match="no face identity"):
         actors.drawing(stored)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         actors.bank(identity)
-    with pytest.raises(InvalidRequest, match=r"config\.actor: not a renderer's actor"):
+    with pytest.raises(InvalidRequestError, match=r"config\.actor: not a renderer's actor"):
         actors.state(stored, Toy(state_size=3).write(tmp_path))

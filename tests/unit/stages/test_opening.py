@@ -20,7 +20,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages import local
 from gateway.stages.local import LocalStages, compose_stages
 from gateway.stages.opening import check_face_model, check_methods, models_for, open_stages
-from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound, StageDeadlineExceeded
+from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError, StageDeadlineExceededError
 from services.common.methods import METHODS, RENDERERS, method_named
 from services.common.server.process import StageParts
 from services.common.wire.messages import predictor_to_proto, renderer_to_proto
@@ -48,12 +48,14 @@ async def test_present_model_passes(folder: Path, name: str) -> None:
 
 async def test_unknown_model_lists_models(folder: Path) -> None:
     """Another model is refused with the names of those that are there."""
-    with pytest.raises(ModelNotFound, match=r"DUBSTAGE_FACE_MODEL: .*'flame'.*mediapipe_468, artefacts, broken, mine|broken, mine"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"DUBSTAGE_FACE_MODEL: .*'flame'.*mediapipe_468, artefacts, broken, mine|broken, mine"
+    ):
         await opened(folder, "flame")
 
 
 async def test_a_damaged_model_is_refused(folder: Path) -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_MODEL: "):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_FACE_MODEL: "):
         await opened(folder, "broken")
 
 
@@ -84,7 +86,9 @@ async def test_differing_stage_refused(settings: GatewaySettings, monkeypatch: p
     name = next(iter(METHODS))
     answer = motion_pb2.ListModelsResponse(models=[motion_pb2.Model(name=METHODS[name].motion.name, frames_ahead=99)])
     monkeypatch.setattr(local, "compose_stages", lambda url: composed(answer))
-    with pytest.raises(ContractBroken, match=f"the motion stage and the gateway differ on method '{name}'.*frames_ahead is 99"):
+    with pytest.raises(
+        ContractBrokenError, match=f"the motion stage and the gateway differ on method '{name}'.*frames_ahead is 99"
+    ):
         async with open_stages(settings):
             pass
 
@@ -97,14 +101,14 @@ async def test_stages_without_models_open(settings: GatewaySettings, monkeypatch
 
 async def test_endpoints_of_some_stages_only_are_refused(settings: GatewaySettings) -> None:
     some = settings.model_copy(update={"audio_endpoint": "127.0.0.1:1"})
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_FACE_ENDPOINT"):
         async with open_stages(some):
             pass
 
 
 async def test_a_stage_that_does_not_answer_is_named(settings: GatewaySettings) -> None:
     nowhere = settings.model_copy(update={"stages_host": "127.0.0.1", "audio_endpoint": "127.0.0.1:9"})
-    with pytest.raises(StageDeadlineExceeded, match="audio") as caught:
+    with pytest.raises(StageDeadlineExceededError, match="audio") as caught:
         async with open_stages(nowhere, connect_s=0.3):
             pass
     assert caught.value.exit_code == 20
@@ -154,7 +158,7 @@ def test_differing_predictor_is_named(field: str, change: dict[str, Any]) -> Non
         motion = motion_models()
         motion.models[index].ClearField(next(iter(change)))
         motion.models[index].MergeFrom(motion_pb2.Model(**change))
-        with pytest.raises(ContractBroken, match=rf"the motion stage .* method '{method}': {field} is .* in the gateway"):
+        with pytest.raises(ContractBrokenError, match=rf"the motion stage .* method '{method}': {field} is .* in the gateway"):
             check_methods(motion, render_models())
 
 
@@ -176,7 +180,7 @@ def test_differing_renderer_is_named(field: str, change: dict[str, Any]) -> None
     render.models[0].ClearField(field)
     render.models[0].MergeFrom(render_pb2.Model(**change))
     with pytest.raises(
-        ContractBroken, match=rf"the render stage .* method '{render.models[0].name}': {field} is .* in the gateway"
+        ContractBrokenError, match=rf"the render stage .* method '{render.models[0].name}': {field} is .* in the gateway"
     ):
         check_methods(motion_models(), render)
 
@@ -212,7 +216,7 @@ async def test_missing_method_lists_methods(stage: str) -> None:
     models.remove(next(model for model in models if model.name == "everybody"))
     stages: Any = ListingStages(motion, render)
     with pytest.raises(
-        ModelNotFound, match=rf"'everybody' cannot be used here: the {stage} stage has no model .* it has: \w+"
+        ModelNotFoundError, match=rf"'everybody' cannot be used here: the {stage} stage has no model .* it has: \w+"
     ) as caught:
         await models_for(stages, method_named("everybody"))
     assert caught.value.resource == "everybody"
@@ -229,7 +233,7 @@ async def test_uncomputable_renderer_tells_reason() -> None:
     assert [entry["reason"] for entry in logs] == ["openvino cannot read hetero.onnx: choose another runtime"]
     stages: Any = ListingStages(motion, render)
     with pytest.raises(
-        ModelNotFound,
+        ModelNotFoundError,
         match=r"the render stage cannot compute its model 'hetero': openvino cannot read hetero\.onnx: choose .* it has: \w+",
     ):
         await models_for(stages, method_named("hetero"))
@@ -241,7 +245,7 @@ async def test_missing_file_predictor_still_streams() -> None:
     motion = motion_models()
     motion.models.remove(next(model for model in motion.models if model.name == METHODS["ugc"].motion.name))
     stages: Any = ListingStages(motion, render_models())
-    with pytest.raises(ModelNotFound, match="the motion stage has no model 'speech_map'"):
+    with pytest.raises(ModelNotFoundError, match="the motion stage has no model 'speech_map'"):
         await models_for(stages, method_named("ugc"))
     assert await models_for(stages, method_named("ugc").streamed)
     with capture_logs():

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Int32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_template
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.geometry.alignment import similarity
@@ -65,12 +65,12 @@ def align_to_head_space(model: MorphableModel) -> MorphableModel:
     The coefficients keep their meaning. Tracked head poses (HeadPose) fit the shapes of the returned model.
 
     Raises:
-        InvalidRequest: fewer than four landmarks are known in MediaPipe's mesh.
+        InvalidRequestError: fewer than four landmarks are known in MediaPipe's mesh.
     """
     landmarks = model.landmark_set("mediapipe")
     known = (landmarks.mediapipe >= 0) & (landmarks.mediapipe < len(head_template()))
     if known.sum() < 4:
-        raise InvalidRequest(f"only {known.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks")
+        raise InvalidRequestError(f"only {known.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks")
     chosen = landmarks.select(known)
     found = similarity(chosen.of(model.mean_shape), head_template()[chosen.mediapipe])
     turn = float(found.scale) * found.rotation
@@ -95,26 +95,26 @@ Y_UP: Final = np.array([1.0, -1.0, -1.0])
 
 @contextmanager
 def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Turn every failure of a block that reads a foreign file into an InvalidRequest.
+    """Turn every failure of a block that reads a foreign file into an InvalidRequestError.
 
     The error names the file, the expected kind and the remedy.
 
     Raises:
-        InvalidRequest: the file is missing, or the block raised. An InvalidRequest that already names the file or has the field
-            FIELD passes unchanged.
+        InvalidRequestError: the file is missing, or the block raised. An InvalidRequestError that already names the file or has the
+            field FIELD passes unchanged.
     """
     if not path.exists():
-        raise InvalidRequest(f"there is no {what} at {path}; {remedy}", field=FIELD)
+        raise InvalidRequestError(f"there is no {what} at {path}; {remedy}", field=FIELD)
     try:
         yield
-    except InvalidRequest as error:
+    except InvalidRequestError as error:
         if str(path) in error.message or error.field == FIELD:
             raise
-        raise InvalidRequest(f"{path} is no {what}: {error.message}; {remedy}", field=FIELD) from error
+        raise InvalidRequestError(f"{path} is no {what}: {error.message}; {remedy}", field=FIELD) from error
     except KeyError as error:
-        raise InvalidRequest(f"{path} is no {what}: it has no {error.args[0]!r}; {remedy}", field=FIELD) from error
+        raise InvalidRequestError(f"{path} is no {what}: it has no {error.args[0]!r}; {remedy}", field=FIELD) from error
     except Exception as error:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} is no {what}, or is damaged ({type(error).__name__}: {error}); {remedy}", field=FIELD
         ) from error
 
@@ -151,14 +151,14 @@ def read_sixty_eight(path: Path, num_vertices: int) -> LandmarkSet:
     """Return the vertex numbers (from 0) of the 68 points of iBUG 300-W, from a JSON list or a text file with one number per line.
 
     Raises:
-        InvalidRequest: the file does not hold 68 numbers of the model's vertices.
+        InvalidRequestError: the file does not hold 68 numbers of the model's vertices.
     """
     with reading(path, "list of 68 vertex numbers", "give a JSON list or a text file with one number a line, counted from 0"):
         text = path.read_text(encoding="utf-8")
         numbers = json.loads(text) if text.lstrip().startswith("[") else text.split()
         indices = np.array([int(number) for number in numbers], np.int32)
         if len(indices) != 68 or indices.min() < 0 or indices.max() >= num_vertices:
-            raise InvalidRequest(f"{path} names {len(indices)} vertices, not 68 of the model's {num_vertices}", field=FIELD)
+            raise InvalidRequestError(f"{path} names {len(indices)} vertices, not 68 of the model's {num_vertices}", field=FIELD)
         return LandmarkSet.of_vertices(indices)
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.common.array_types import Float32, Int32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders import files
 from services.common.face.loaders.files import (
     FIELD,
@@ -67,7 +67,7 @@ def load_flame(
         expression: number of expression coefficients to keep, at most 100. Three coefficients of the jaw follow.
 
     Raises:
-        InvalidRequest: a file is missing, of another kind, or damaged.
+        InvalidRequestError: a file is missing, of another kind, or damaged.
     """
     with reading(path, "FLAME model", REMEDY):
         arrays = _read_arrays(path)
@@ -151,7 +151,7 @@ def _read_embedding(path: Path, triangles: np.ndarray[Any, Any]) -> dict[str, La
             mouth = mouth_area_of(points)
             return {"mediapipe": points} | ({"mouth_area": mouth} if mouth else {})
         if len(chosen) not in (51, 68):
-            raise InvalidRequest(f"{path} has {len(chosen)} landmarks, not 51 or 68 of the iBUG layout", field=FIELD)
+            raise InvalidRequestError(f"{path} has {len(chosen)} landmarks, not 51 or 68 of the iBUG layout", field=FIELD)
         numbers = np.array(IBUG_68, np.int32)[-len(chosen) :]
         points = LandmarkSet(chosen, share, numbers)
         inner = points if len(chosen) == 51 else points.select(IBUG_INNER_51)
@@ -170,7 +170,7 @@ def _with_texture(model: MorphableModel, triangles: np.ndarray[Any, Any], path: 
                 uv, corners = np.asarray(stored["vt"], np.float32), np.asarray(stored["ft"], np.int32)
                 arrays = {key: np.asarray(stored[key]) for key in ("mean", "tex_dir") if key in stored.files}
         if len(corners) != len(triangles):
-            raise InvalidRequest(f"{path} has {len(corners)} texture triangles, the model has {len(triangles)}", field=FIELD)
+            raise InvalidRequestError(f"{path} has {len(corners)} texture triangles, the model has {len(triangles)}", field=FIELD)
         flipped: Int32 = corners if np.array_equal(model.triangles, triangles) else np.ascontiguousarray(corners[:, [0, 2, 1]])
         upright = np.stack([uv[:, 0], 1.0 - uv[:, 1]], -1).astype(np.float32)
         model = dataclasses.replace(model, uv=upright, uv_triangles=np.asarray(flipped, np.int32))

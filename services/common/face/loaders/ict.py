@@ -51,7 +51,7 @@ def load_ict(path: Path, *, face_only: bool = True, identity: int = 100) -> Morp
         identity: number of identity coefficients to keep, at most 100.
 
     Raises:
-        InvalidRequest: a file is missing, of another kind, or damaged.
+        InvalidRequestError: a file is missing, of another kind, or damaged.
     """
     read = _from_folder if path.is_dir() else _from_npy
     neutral, triangles, uv, uv_triangles, identities, expressions = read(path, identity)

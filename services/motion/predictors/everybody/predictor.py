@@ -36,7 +36,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
@@ -76,11 +76,11 @@ def identity_removed(features: SpeechFeatures) -> Float32:
     """Return the ID-removed cepstra, float32 [T, 4, 20].
 
     Raises:
-        InvalidRequest: the features have no ID-removed cepstra.
+        InvalidRequestError: the features have no ID-removed cepstra.
     """
     found = features.extra.get(FEATURE)
     if found is None:
-        raise InvalidRequest(f"features.{FEATURE}: missing; `everybody` needs this tensor", field=f"features.{FEATURE}")
+        raise InvalidRequestError(f"features.{FEATURE}: missing; `everybody` needs this tensor", field=f"features.{FEATURE}")
     return found
 
 
@@ -110,7 +110,7 @@ def network_input(features: SpeechFeatures, row: Float32) -> Float32:
     """Return network inputs of a whole clip of T frames with the silence around the clip: float32 [20 + T + 4, 4, 24].
 
     Raises:
-        InvalidRequest: the features have no ID-removed cepstra.
+        InvalidRequestError: the features have no ID-removed cepstra.
     """
     rows = SpeechFeatures.joined([features, silent_speech(WINDOW_AHEAD, row)])
     return np.concatenate([silent_input(WINDOW_PAST, row), input_rows(identity_removed(rows), content_rows(rows))])
@@ -206,7 +206,7 @@ def personalized(
         (correction.choose_ridge).
 
     Raises:
-        InvalidRequest: the features have no ID-removed cepstra, or no states of the speech encoder.
+        InvalidRequestError: the features have no ID-removed cepstra, or no states of the speech encoder.
     """
     frames = frames_to_learn_from(footage.usable)
     model, speech_map = EverybodyModel.of(models), SpeechMapModel.of(models)

@@ -94,7 +94,7 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
-        InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
+        InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
     """
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])

@@ -90,8 +90,8 @@ class UgcModel:
             threads: threads inside one inference.
 
         Raises:
-            ModelNotFound: the file is missing.
-            ArtefactCorrupt: the file is damaged.
+            ModelNotFoundError: the file is missing.
+            ArtefactCorruptError: the file is damaged.
         """
         self._network = open_network(folder / MODEL_FILE, threads)
 

@@ -40,7 +40,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Array, Bool, Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import mouth_opening
@@ -139,12 +139,14 @@ def require_forms(features: Float32, speech: Float32, mask: UInt8) -> None:
         mask: uint8 [H, W].
 
     Raises:
-        InvalidRequest: one of them has another shape.
+        InvalidRequestError: one of them has another shape.
     """
     expected = (*mask.shape, NUM_CHANNELS)
     for name, values, shape in (("neural_features", features, expected), ("speech_features", speech, SPEECH_SHAPE)):
         if values.shape != shape:
-            raise InvalidRequest(f"frame.{name}: expected shape {list(shape)}, got {list(values.shape)}", field=f"frame.{name}")
+            raise InvalidRequestError(
+                f"frame.{name}: expected shape {list(shape)}, got {list(values.shape)}", field=f"frame.{name}"
+            )
 
 
 def feature_bytes(features: Float32) -> UInt8:
@@ -274,7 +276,8 @@ class EveryoneRenderer:
         """See FrameRenderer.prepare.
 
         Raises:
-            InvalidRequest: the features have another shape than the box and a texture's channels, or the speech has another shape.
+            InvalidRequestError: the features have another shape than the box and a texture's channels, or the speech has another
+                shape.
         """
         assert frame.neural_features is not None  # the renderer declares these inputs
         assert frame.speech_features is not None

@@ -105,7 +105,7 @@ def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[P
         seed: random seed of the noise.
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     rng = np.random.default_rng((seed, 0))
     index = bank.frame_index

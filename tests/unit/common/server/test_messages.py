@@ -19,7 +19,7 @@ from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from dubstage.texture.v1alpha1 import texture_pb2
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.messages import check_bounds, declared
 
 SERVICES: Final[list[ServiceDescriptor]] = [
@@ -87,7 +87,7 @@ def is_refused_for(request: Descriptor, path: Path, values: list[Any]) -> bool:
     for _ in range(16):
         try:
             check_bounds(message)
-        except InvalidRequest as error:
+        except InvalidRequestError as error:
             if error.field == dotted(path):
                 return True
             fill(message, error.field)
@@ -182,7 +182,7 @@ def test_error_names_path_value_range() -> None:
     """The error names the path the value and the range."""
     rate = common_pb2.Rational(num=25, den=1 << 62)
     config = audio_pb2.ExtractFeaturesConfig(sample_rate_hz=8000, channels=1, timeline=common_pb2.Timeline(frame_rate=rate))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         check_bounds(audio_pb2.ExtractFeaturesRequest(config=config))
     assert caught.value.field == "config.timeline.frame_rate.den"
     assert caught.value.message == "config.timeline.frame_rate.den: 4611686018427387904 is not within 1 .. 2147483647"
@@ -194,7 +194,7 @@ def test_wrong_element_named_by_index() -> None:
     pts[777] = 1 << 60
     times = common_pb2.FrameTimes(time_base=common_pb2.Rational(num=1, den=25), pts=pts)
     request = face_pb2.TrackRequest(config=face_pb2.TrackConfig(timeline=common_pb2.Timeline(explicit=times)))
-    with pytest.raises(InvalidRequest, match=r"config\.timeline\.explicit\.pts\[777\]: 1152921504606846976 is not within"):
+    with pytest.raises(InvalidRequestError, match=r"config\.timeline\.explicit\.pts\[777\]: 1152921504606846976 is not within"):
         check_bounds(request)
 
 
@@ -208,7 +208,7 @@ def test_short_bytes_are_not_read() -> None:
     """Bytes that cannot be too long are not read."""
     uri = "x" * 3000
     ref = common_pb2.ArtefactRef(uri=uri)
-    with pytest.raises(InvalidRequest, match="uri: 3000 bytes long, at most 2048"):
+    with pytest.raises(InvalidRequestError, match="uri: 3000 bytes long, at most 2048"):
         check_bounds(ref, num_bytes=ref.ByteSize())
     # A caller who states fewer bytes for the whole message than the field may have is believed.
     check_bounds(ref, num_bytes=2048)

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.crops import HeadPose, fit_head_pose
 from services.common.face.identity import identity_from_arrays
 from services.common.geometry.morphable_model import default_model
@@ -114,7 +114,7 @@ def test_unusable_frames_skipped():
     fitter = IdentityFitter(FACE)
     fitter.push(pictures()[0], face(0, Reason.OCCLUDED_MOUTH))
     fitter.push(pictures()[0], face(0, Reason.LOW_CONFIDENCE))
-    with pytest.raises(NoUsableFootage, match="none of 2 frames"):
+    with pytest.raises(NoUsableFootageError, match="none of 2 frames"):
         fitter.finish()
 
 
@@ -128,7 +128,7 @@ def test_three_quarter_yes_profile_no():
 
     fitter = IdentityFitter(FACE)
     fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(70.0)))
-    with pytest.raises(NoUsableFootage):
+    with pytest.raises(NoUsableFootageError):
         fitter.finish()
     fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(36.0)))
     assert fitter.finish().num_frames == 1

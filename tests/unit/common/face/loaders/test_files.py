@@ -16,7 +16,7 @@ import pytest
 from scipy.sparse import csc_matrix, csr_matrix
 from scipy.spatial.transform import Rotation
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_template
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.loaders import files
@@ -68,7 +68,7 @@ def test_foreign_axes_reach_head_space():
 
 def test_too_few_landmarks_cannot_align():
     three = MappingProxyType({"mediapipe": LandmarkSet.of_vertices([0, 1, 2, 3], [5, 6, 7, -1])})
-    with pytest.raises(InvalidRequest, match="only 3"):
+    with pytest.raises(InvalidRequestError, match="only 3"):
         align_to_head_space(dataclasses.replace(small_model(), landmarks=three))
 
 
