@@ -16,7 +16,7 @@ TRAINING ?= out/training
 HEARING := posteriorgram id_removal
 # Where `make install` puts the command: $(PREFIX)/bin.
 PREFIX ?= $(HOME)/.local
-PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
+PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
 .PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load clean
 

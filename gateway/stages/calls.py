@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.retries import RetryPolicy, retry
 
 T = TypeVar("T")
@@ -87,10 +87,10 @@ class _Pace:
         # Instant and number of answers that the pace is measured from.
         self._first: tuple[float, int] | None = None
 
-    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequest:
+    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
         most = int(_SAFE * deadline_s * rate)
         length = shown_time(most * self._seconds / self._num_frames)
-        return InvalidRequest(
+        return InvalidRequestError(
             f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
             f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
             f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
@@ -131,7 +131,7 @@ class PaceProbe(_Pace):
             done: frames that are answered, together.
 
         Raises:
-            InvalidRequest: even at the fastest pace so far, the call would end after its deadline.
+            InvalidRequestError: even at the fastest pace so far, the call would end after its deadline.
         """
         if self._deadline_s is None:
             return True
@@ -171,7 +171,7 @@ class CallPace(_Pace):
             done: frames that are answered, together.
 
         Raises:
-            InvalidRequest: at the speed so far, the call would end long after its deadline.
+            InvalidRequestError: at the speed so far, the call would end long after its deadline.
         """
         if self._deadline_s is None:
             return

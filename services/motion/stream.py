@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from services.common.array_types import Array, Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import check_not_cancelled
 from services.common.wire.timeline import MOTION_RATE, Timeline
 from services.motion.grid import MotionGrid
@@ -93,11 +93,11 @@ class MotionStream:
             num_frames: number of motion frames to answer. 0: as many as the features cover.
 
         Raises:
-            InvalidRequest: the timeline has fewer frames than `num_frames`.
+            InvalidRequestError: the timeline has fewer frames than `num_frames`.
         """
         limit = timeline.num_frames
         if limit is not None and num_frames > limit:
-            raise InvalidRequest(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
+            raise InvalidRequestError(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
         self._grid = grid
         self._timeline = timeline
         self._num_frames = num_frames
@@ -109,10 +109,10 @@ class MotionStream:
         """Return the output frames that become ready with these features.
 
         Raises:
-            InvalidRequest: `first_frame` does not follow the features before.
+            InvalidRequestError: `first_frame` does not follow the features before.
         """
         if first_frame != self._grid.num_features:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"features of frame {first_frame} came where frame {self._grid.num_features} was due",
                 field="features.first_frame",
             )
@@ -129,7 +129,7 @@ class MotionStream:
         Features after the last ones are silence.
 
         Raises:
-            Cancelled: the call that the motion is for is over. The stream checks this once per second of motion.
+            WorkCancelledError: the call that the motion is for is over. The stream checks this once per second of motion.
         """
         covered = Fraction(self._grid.num_features) / MOTION_RATE
         target, until = (self._num_frames, None) if self._num_frames else (self._timeline.num_frames, covered)

@@ -17,12 +17,13 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from charts.schema import SETTINGS
-from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.settings import GatewaySettings
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.errors import StageDeadlineExceeded, Unauthenticated
+from services.common.errors import StageDeadlineExceededError, UnauthenticatedError
 from services.common.server.client import StageClient
 from services.common.server.process import server_of
 from services.common.server.settings import StageSettings, load_settings
@@ -166,15 +167,13 @@ async def test_production_connection_and_probe(tmp_path: Path, monkeypatch: pyte
     async with server_of("audio", stage, compose(stage)) as server:
         config = replace(gateway.client_config("audio"), target=f"localhost:{server.port}")
         async with StageClient(config) as client:
-            stub: Any = audio_pb2_grpc.AudioServiceStub(client.channel)
-            replies = client.stream(stub.ExtractFeatures, _no_speech())
+            replies = client.connection.stream(rpcs.audio.EXTRACT_FEATURES, _no_speech())
             assert [reply async for reply in replies] == []
         async with StageClient(replace(config, auth_token_file=None)) as client:
-            stub = audio_pb2_grpc.AudioServiceStub(client.channel)
-            with pytest.raises(Unauthenticated):
-                _ = [reply async for reply in client.stream(stub.ExtractFeatures, _no_speech())]
+            with pytest.raises(UnauthenticatedError):
+                _ = [reply async for reply in client.connection.stream(rpcs.audio.EXTRACT_FEATURES, _no_speech())]
         async with StageClient(replace(config, tls_certificate_file=None, tls_key_file=None, auth_token_file=None)) as client:
-            with pytest.raises(StageDeadlineExceeded):
+            with pytest.raises(StageDeadlineExceededError):
                 await client.wait_until_reachable(1.0)
         # The kubelet's probe: no TLS, no certificate.
         async with grpc.aio.insecure_channel(f"127.0.0.1:{health_port}") as channel:

@@ -112,8 +112,8 @@ def test_missing_media_folder_names_setting(start_gateway: StartGateway) -> None
 
 
 def test_two_gateways_never_work_in_one_folder(start_gateway: StartGateway) -> None:
-    from services.common.errors import InvalidRequest
+    from services.common.errors import InvalidRequestError
 
     running = start_gateway()
-    with pytest.raises(InvalidRequest, match="another gateway works in"):
+    with pytest.raises(InvalidRequestError, match="another gateway works in"):
         start_gateway(data_dir=running.data)

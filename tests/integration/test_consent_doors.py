@@ -279,7 +279,7 @@ def test_a_withdrawal_of_nobody_is_refused(place: Place) -> None:
 
 def test_gateway_without_trust_anchors(start_gateway: StartGateway) -> None:
     """A gateway without any trusted key does not start."""
-    from services.common.errors import InvalidRequest
+    from services.common.errors import InvalidRequestError
 
-    with pytest.raises(InvalidRequest, match="needs trusted keys"):
+    with pytest.raises(InvalidRequestError, match="needs trusted keys"):
         start_gateway(require_consent="signed")

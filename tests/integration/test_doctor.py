@@ -18,7 +18,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
+from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageRefusedError
 from services.common.server.process import server_of
 from tests.integration.servers import RunningStages
 
@@ -80,7 +80,7 @@ async def test_doctor_checks_the_token(tmp_path: Path) -> None:
         common = {"data_dir": tmp_path, "audio_endpoint": server.address}
         assert "serves dubstage.audio" in await check_stage(GatewaySettings(**common, stages_token_file=accepted), "audio")
         for changes in ({}, {"stages_token_file": wrong}):
-            with pytest.raises(InvalidRequest, match=r"does not accept this gateway: .*set DUBSTAGE_STAGES_TOKEN_FILE"):
+            with pytest.raises(InvalidRequestError, match=r"does not accept this gateway: .*set DUBSTAGE_STAGES_TOKEN_FILE"):
                 await check_stage(GatewaySettings(**common, **changes), "audio")
 
 
@@ -119,7 +119,7 @@ def test_local_stages_need_no_store(environment: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize("name", READ_ARTEFACTS)
 async def test_a_stage_on_another_store_is_named(stages: RunningStages, tmp_path: Path, name: str) -> None:
     elsewhere = settings(stages, tmp_path, artefacts_url=str(tmp_path / "elsewhere"))
-    with pytest.raises(StorageRefused, match=f"the {name} stage does not see the gateway's artefact store"):
+    with pytest.raises(StorageRefusedError, match=f"the {name} stage does not see the gateway's artefact store"):
         await check_stage(elsewhere, name)
 
 
@@ -136,12 +136,12 @@ async def test_other_volume_is_detected(stages: RunningStages, tmp_path: Path, m
         return ref
 
     monkeypatch.setattr(ArtefactStore, "put_bytes", put_and_lose)
-    with pytest.raises(StorageRefused, match="the same volume"):
+    with pytest.raises(StorageRefusedError, match="the same volume"):
         await check_stage(settings(stages, tmp_path), "texture")
 
 
 async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_RENDER_ENDPOINT"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_RENDER_ENDPOINT"):
         await check_stage(settings(stages, tmp_path, render_endpoint=f"127.0.0.1:{stages.ports['audio']}"), "render")
 
 
@@ -151,7 +151,7 @@ async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-        with pytest.raises(BackendUnavailable, match="dubstage serve face") as caught:
+        with pytest.raises(BackendUnavailableError, match="dubstage serve face") as caught:
             await check_stage(settings(stages, tmp_path, face_endpoint=endpoint), "face")
     assert endpoint in caught.value.message
 
@@ -162,7 +162,7 @@ async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path,
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             await asyncio.wait_for(check_stage(settings(stages, tmp_path, audio_endpoint=f"127.0.0.1:{port}"), "audio"), 90)
 
 

@@ -39,7 +39,7 @@ from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import dubbing, progress, until
@@ -79,7 +79,7 @@ class Interrupted:
         self.attempts[rpc] += 1
         reply = await self._stages.upload(rpc, requests)
         if self.attempts[rpc] == 1:
-            raise BackendUnavailable("the replica went away", retry_after_s=0.0)
+            raise BackendUnavailableError("the replica went away", retry_after_s=0.0)
         return reply
 
     def download(self, rpc: Download[Q, R], request: Q) -> AsyncIterator[R]:
@@ -96,7 +96,7 @@ class Interrupted:
         count = 0
         async for reply in replies:
             if count == self._after:
-                raise BackendUnavailable("the replica went away", retry_after_s=0.0)
+                raise BackendUnavailableError("the replica went away", retry_after_s=0.0)
             count += 1
             yield reply
         raise AssertionError(f"broke off nowhere: {count} replies")

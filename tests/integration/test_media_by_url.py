@@ -10,7 +10,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
-from gateway.dub.scratch import ASIDE
+from gateway.dub.workspace import ASIDE
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3

@@ -27,15 +27,15 @@ from gateway.actors.installation import open_installation, prepared_request
 from gateway.dub import analysis
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.job import DubJob
+from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.plan import RENDERED
-from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Float64, UInt8
-from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, NoUsableFootage
+from services.common.errors import ActorNotReadyError, ArtefactNotFoundError, InvalidRequestError, NoUsableFootageError
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
 from services.common.methods import METHODS, PREDICTORS, RENDERERS, Method, PredictorSpec, RendererSpec
 from services.common.store.artefacts import OWNER, ArtefactStore
@@ -273,14 +273,14 @@ def test_reference_without_face_refused(all_inputs: DubRequest, here: Installati
     picture = tmp_path / "wall.png"
     assert cv2.imwrite(str(picture), np.full((200, 200, 3), 128, np.uint8))
     request = replace(all_inputs, output=tmp_path / "refused.mkv", reference=picture)
-    with pytest.raises(NoUsableFootage, match=r"wall\.png shows no face"):
+    with pytest.raises(NoUsableFootageError, match=r"wall\.png shows no face"):
         here.dub(request)
     assert not request.output.exists()
 
 
 def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, here: Installation, footage: Path) -> None:
     request = replace(all_inputs, method="toy", output=here.folder / "refused.mkv", reference=footage)
-    with pytest.raises(InvalidRequest, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
+    with pytest.raises(InvalidRequestError, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
         here.dub(request)
     assert caught.value.field == "reference"
 
@@ -307,11 +307,11 @@ def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, 
         receipt = place.actors.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
-        with pytest.raises(ActorNotReady, match="no actor 'ann'"):
+        with pytest.raises(ActorNotReadyError, match="no actor 'ann'"):
             here.host.run(prepared_request(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
         # Nor can a dub that holds the erased artefacts go on.
         dub = replace(all_inputs, output=tmp_path / "refused.mkv", actor=actor.enrolled)
-        with pytest.raises(ArtefactNotFound):
+        with pytest.raises(ArtefactNotFoundError):
             here.dub(dub)
     assert not list(tmp_path.glob("refused*"))
 

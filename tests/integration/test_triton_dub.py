@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.provenance.binding import media_sha256
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.render.__main__ import compose
@@ -96,8 +96,8 @@ def test_triton_dub_same_bytes(
         try:
             on_triton = dubbed_on_triton(number)
             break
-        except (BackendUnavailable, DubstageCallError) as error:
-            if not gave_up(triton, BackendUnavailable(error.message)):
+        except (BackendUnavailableError, DubstageCallError) as error:
+            if not gave_up(triton, BackendUnavailableError(error.message)):
                 raise
             triton.stop(kill=True)
             triton.start()

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 from tests.forked import run_forked
 from tests.integration.films import Media
 from tests.integration.servers import RunningStages
@@ -30,7 +30,7 @@ def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp
 
     # The footage is the actor's, so that a dub that learns the person from it makes, counts and deletes the actor's blobs.
     other = dubstage(*dub, "-o", tmp_path / "other.mp4", data=second, stages=stages)
-    assert other.returncode == StorageRefused.exit_code, other.stderr
+    assert other.returncode == StorageRefusedError.exit_code, other.stderr
     assert f"the artefact store file://{stages.artefacts} belongs to another database" in other.stderr
     assert str(first / "actors.sqlite") in other.stderr
     assert "DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL" in other.stderr
@@ -42,7 +42,7 @@ def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp
         ("backup", tmp_path / "backup.tar"),
     ):
         refused = dubstage(*more, data=second, stages=stages)
-        assert refused.returncode == StorageRefused.exit_code, (more, refused.stderr)
+        assert refused.returncode == StorageRefusedError.exit_code, (more, refused.stderr)
     assert blobs <= stages.blobs()
 
     shown = dubstage("doctor", data=second, stages=stages)

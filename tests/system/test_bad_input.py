@@ -18,7 +18,7 @@ from gateway.dub.enrol import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
-from services.common.errors import NoUsableFootage, StorageFull
+from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
@@ -127,7 +127,9 @@ def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: P
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc")
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
-    with pytest.raises(StorageFull, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"):
+    with pytest.raises(
+        StorageFullError, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"
+    ):
         dubber.host.run(job.run(lambda step, *_: steps.append(step)))
     assert steps == []
     assert job.folder is not None
@@ -140,7 +142,7 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with open_installation(settings) as place:
         request = EnrolRequest(actor_id="nobody", footage=noise, method="ugc")
-        with pytest.raises(NoUsableFootage, match="shows no face") as caught:
+        with pytest.raises(NoUsableFootageError, match="shows no face") as caught:
             dubber.host.run(
                 create_actor(
                     request, dubber.host.stages, place.actors, place.artefacts, tmp_path / "jobs", on_progress=lambda *_: None
@@ -191,7 +193,7 @@ def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carp
 def test_headpose_refuses_short_footage(method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path) -> None:
     """Footage too short to learn how a head moves is refused."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
-    with pytest.raises(NoUsableFootage, match=r"frames show the face well enough.*at least 25") as caught:
+    with pytest.raises(NoUsableFootageError, match=r"frames show the face well enough.*at least 25") as caught:
         dubber(DubRequest(footage=short, speech=SPEECH, output=output, method=method), EnrolOptions())
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []

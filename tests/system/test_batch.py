@@ -23,14 +23,13 @@ from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker import exit_code_of, run_shot, shot_request
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
 from gateway.dub.job import DubJob
 from gateway.provenance.binding import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
@@ -109,7 +108,7 @@ async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_pa
     # A submit that is interrupted ends its workers, and puts their shots back.
     first = asyncio.create_task(run_local(settings, store, "night", workers=1))
     pid = await until(lambda: running(store, "killed"))
-    with pytest.raises(InvalidRequest, match="another `dubstage batch submit` runs batch night"):
+    with pytest.raises(InvalidRequestError, match="another `dubstage batch submit` runs batch night"):
         await run_local(settings, store, "night", workers=1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -22,7 +22,7 @@ from gateway.dub.job import DubJob
 from gateway.dub.journal import OwnBlobs
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from services.common.errors import ConsentWithdrawn, InvalidRequest, StorageFull
+from services.common.errors import ConsentWithdrawnError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore
 from tests.file_limit import files_of_at_most
 from tests.forked import Forked, run_forked
@@ -86,7 +86,7 @@ class Withdrawn(OwnBlobs):
         if self.looks == 2:
             (film,) = self.folder.glob(".dubstage-*.partial")
             assert probe(film).video.num_frames == 36, "nothing is left to do but to name the film"
-            raise ConsentWithdrawn("the consent was withdrawn", subject="ada")
+            raise ConsentWithdrawnError("the consent was withdrawn", subject="ada")
 
 
 def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: P
     films.mkdir()
     asked = DubRequest(footage=footage, speech=SPEECH, output=films / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
     job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(films))
-    with pytest.raises(ConsentWithdrawn):
+    with pytest.raises(ConsentWithdrawnError):
         dubber.host.run(job.run(lambda *_: None))
     assert list(films.iterdir()) == []
 
@@ -106,7 +106,7 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
     asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
 
     def fails(job: DubJob, said: str) -> None:
-        with pytest.raises(InvalidRequest, match=said):
+        with pytest.raises(InvalidRequestError, match=said):
             dubber.host.run(job.run(lambda *_: None))
         assert list(jobs.iterdir()) == []
 
@@ -120,7 +120,7 @@ def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: 
 def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
     """A full disk under the job says what to do."""
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc", codec="ffv1")
-    with pytest.raises(StorageFull, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
+    with pytest.raises(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
         dubber(request)
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
@@ -131,7 +131,7 @@ def test_full_disk_under_output(clips: Any, dubber: Dubber, output: Path, tmp_pa
     footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 2.8)
     request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
-    with pytest.raises(StorageFull, match=said) as caught, files_of_at_most(8_000_000):
+    with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(8_000_000):
         dubber(request)
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []

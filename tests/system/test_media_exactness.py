@@ -31,7 +31,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.encoders import WriteSettings
 from gateway.media.writer import VideoWriter
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 source, output, limit, hang_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 info = probe(source)
 if limit:
@@ -44,8 +44,8 @@ try:
             if frame.index == hang_at:
                 print("half", flush=True)
                 time.sleep(600)
-except StorageFull as problem:
-    print("StorageFull", problem)
+except StorageFullError as problem:
+    print("StorageFullError", problem)
 # Not ru_maxrss, which begins at the size of the process that forked.
 print("peak", re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
@@ -185,7 +185,7 @@ def _run(source: Path, output: Path, limit: int = 0, hang_at: int = -1) -> subpr
 def test_video_size_limit_storage_full(carphone: Path, tmp_path: Path, limit: int) -> None:
     """A video that may not grow ends with storage full."""
     with _run(carphone, tmp_path / "out.mp4", limit=limit) as job:
-        assert job.communicate(timeout=300)[0].startswith("StorageFull no space left")
+        assert job.communicate(timeout=300)[0].startswith("StorageFullError no space left")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import LAG_FEATURES, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
@@ -85,7 +85,7 @@ def test_point_without_face_refused(clips: Any, dubber: Dubber, tmp_path: Path) 
     """A point without a face is refused and leaves no output."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4)
     request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("640,5"))
-    with pytest.raises(InvalidRequest, match="faces are at"):
+    with pytest.raises(InvalidRequestError, match="faces are at"):
         dubber(request)
     assert list(tmp_path.iterdir()) == [footage]
 

@@ -18,7 +18,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.mouth_metrics import CLOSED_OPENING_PX, closures
 from research.evaluation.bilabials import bilabial_times
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose
 from services.common.face.landmarks import LIPS_OUTER, NOSE_BASE, mouth_opening
 from services.face.types import FrameFaces
@@ -133,14 +133,14 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
 @pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])
 def test_methods_that_need_footage_refuse_a_picture(method: str, dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut())
-    with pytest.raises(InvalidRequest, match=r"astronaut.png is a single picture.*headpose") as caught:
+    with pytest.raises(InvalidRequestError, match=r"astronaut.png is a single picture.*headpose") as caught:
         dubber(DubRequest(footage=portrait, speech=speech, output=tmp_path / "dub.mp4", method=method))
     assert caught.value.field == "method"
 
 
 def test_a_picture_without_a_face_is_refused(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     wall = written(tmp_path / "wall.png", np.full((256, 256, 3), 180, np.uint8))
-    with pytest.raises(NoUsableFootage, match=r"wall.png shows no face"):
+    with pytest.raises(NoUsableFootageError, match=r"wall.png shows no face"):
         dubber(DubRequest(footage=wall, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
     assert not (tmp_path / "dub.mp4").exists()
 
@@ -149,7 +149,7 @@ def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path)
     """A picture with two faces needs a point that selects one."""
     face = astronaut()[:300, 60:400]
     pair = written(tmp_path / "pair.png", np.concatenate([face, face[:, ::-1]], axis=1))
-    with pytest.raises(InvalidRequest, match=r"shows 2 faces, at .*--face X,Y") as caught:
+    with pytest.raises(InvalidRequestError, match=r"shows 2 faces, at .*--face X,Y") as caught:
         dubber(DubRequest(footage=pair, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
     assert caught.value.field == "face"
 

@@ -252,7 +252,7 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]
     """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker.
 
     Raises:
-        InvalidRequest: fewer than two speakers.
+        InvalidRequestError: fewer than two speakers.
     """
     free = [row for row in clips.rows if not row.narrow]
     found = []

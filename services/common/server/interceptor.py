@@ -21,7 +21,7 @@ import structlog
 from grpc_status import rpc_status
 from opentelemetry import propagate, trace
 
-from services.common.errors import DubstageError, StageDeadlineExceeded
+from services.common.errors import DubstageError, StageDeadlineExceededError
 from services.common.server import call_context, error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.server.call_context import TENANT_KEY, Caller, named_by, set_current_caller
@@ -271,7 +271,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 except TimeoutError:
                     if not timer.expired():
                         raise
-                    raise StageDeadlineExceeded(f"{call.rpc} did not end in the {allowed_s:.3g} s allowed to it") from None
+                    raise StageDeadlineExceededError(f"{call.rpc} did not end in the {allowed_s:.3g} s allowed to it") from None
             except grpc.aio.AbortError:
                 outcome.code = _code_name(context)
                 raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
+from services.common.errors import BackendUnavailableError, ModelNotReadyError, OverloadedError, TransientError
 from services.common.server import call_context
 from services.common.server.call_context import current_caller
 from services.common.server.resources import resident_bytes
@@ -138,7 +138,7 @@ class Admission:
         self._present = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._refusal: TransientError | None = ModelNotReady("the stage is still warming up")
+        self._refusal: TransientError | None = ModelNotReadyError("the stage is still warming up")
         self.load = Load()
         """Load by calls that wait and run."""
         self.on_admitted: Callable[[float], None] = lambda wait_s: None
@@ -150,7 +150,7 @@ class Admission:
 
     def close(self) -> None:
         """Admit no more calls."""
-        self._refusal = BackendUnavailable("the stage is shutting down")
+        self._refusal = BackendUnavailableError("the stage is shutting down")
 
     async def idle(self) -> None:
         """Wait until no call runs or waits."""
@@ -161,17 +161,20 @@ class Admission:
         """Hold one of the active places for the current caller while the block runs.
 
         Raises:
-            ModelNotReady: `open()` has not been called yet.
-            BackendUnavailable: `close()` has been called.
-            Overloaded: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may have.
+            ModelNotReadyError: `open()` has not been called yet.
+            BackendUnavailableError: `close()` has been called.
+            OverloadedError: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may
+                have.
         """
         if self._refusal is not None:
             raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
         if self._present >= self._capacity:
-            raise Overloaded(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s)
+            raise OverloadedError(
+                f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s
+            )
         tenant = current_caller().tenant
         if self._most_of_tenant is not None and self._of_tenant[tenant] >= self._most_of_tenant:
-            raise Overloaded(
+            raise OverloadedError(
                 f"tenant {tenant} already has {self._most_of_tenant} calls, as many as one tenant may have",
                 retry_after_s=self._retry_after_s,
             )
@@ -301,12 +304,12 @@ class WorkerPool:
         or to its next `call_context.check_not_cancelled()`, and keeps its thread until then.
 
         Raises:
-            Overloaded: the queue is full.
-            Cancelled: the call was over before the computation began.
+            OverloadedError: the queue is full.
+            WorkCancelledError: the call was over before the computation began.
         """
         with self._lock:
             if self._pending >= self._capacity:
-                raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
+                raise OverloadedError(f"{self._pending} computations run or wait already, as many as the stage takes")
             self._pending += 1
         context = contextvars.copy_context()
         call = call_context.current_call()

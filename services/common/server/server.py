@@ -27,7 +27,7 @@ from opentelemetry import trace
 from prometheus_client import make_wsgi_app
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.auth import TokenCheck
 from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, HealthServicer
 from services.common.server.interceptor import ChassisInterceptor, Observer
@@ -200,9 +200,9 @@ Register = Callable[[grpc.aio.Server], None]
 class StageServer:
     """gRPC server of a stage.
 
-    `start()` listens at once, answers health with NOT_SERVING and calls with ModelNotReady. `warm_up()` loads the stage's models
-    and admits calls. `drain()` refuses further calls, lets running calls end, and stops. As an async context manager the server
-    does the three in turn, for tests and embedding processes.
+    `start()` listens at once, answers health with NOT_SERVING and calls with ModelNotReadyError. `warm_up()` loads the stage's
+    models and admits calls. `drain()` refuses further calls, lets running calls end, and stops. As an async context manager the
+    server does the three in turn, for tests and embedding processes.
 
     Args:
         stage: `audio`, `face`, `motion`, `texture`, `render` or `gateway`.
@@ -219,7 +219,7 @@ class StageServer:
         fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one.
 
     Raises:
-        InvalidRequest: a token or TLS file cannot be used.
+        InvalidRequestError: a token or TLS file cannot be used.
     """
 
     def __init__(
@@ -310,7 +310,7 @@ class StageServer:
         """Listen, without serving yet. Return the bound port.
 
         Raises:
-            InvalidRequest: the address is in use or cannot be used.
+            InvalidRequestError: the address is in use or cannot be used.
         """
         settings = self._settings
         # Set before the first client can ask.
@@ -331,7 +331,7 @@ class StageServer:
                 wanted, variable = f"{bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
                 self._stop_metrics = serve_metrics(self.metrics.registry, settings.host, settings.metrics_port)
         except (RuntimeError, OSError) as error:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the {self.stage} stage cannot listen on {wanted}: another process listens there, or this machine has no such "
                 f"address; end that process, or set {variable} (and DUBSTAGE_HOST) to another value",
                 field=variable,

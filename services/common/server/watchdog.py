@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from services.common.errors import CallTooLarge, Overloaded, StageDeadlineExceeded
+from services.common.errors import CallTooLargeError, OverloadedError, StageDeadlineExceededError
 from services.common.server.call_context import Call, mebibytes
 from services.common.server.limits import Computation, WorkerPool
 from services.common.server.resources import give_back_freed_memory, resident_bytes
@@ -122,7 +122,7 @@ class Watchdog:
             if call.idle_s(now) > self._max_idle_s:
                 self._end(
                     call,
-                    StageDeadlineExceeded(
+                    StageDeadlineExceededError(
                         f"{call.rpc}: no message for {self._max_idle_s:g} s: the caller neither sent one nor took one "
                         "(DUBSTAGE_MAX_IDLE_S)"
                     ),
@@ -157,7 +157,7 @@ class Watchdog:
             self._relief_until, self._settled_at = now + RELIEF_S, now + SETTLE_S
             self._end(
                 call,
-                CallTooLarge(
+                CallTooLargeError(
                     f"{call.rpc} was ended: the stage takes {mebibytes(resident)} of the {mebibytes(self._max_memory_bytes)} of "
                     f"memory that it may (DUBSTAGE_MAX_MEMORY_BYTES), {mebibytes(taken)} of them since this call's computation "
                     "began, which is most; send less in one call"
@@ -169,7 +169,7 @@ class Watchdog:
             for call in waiting:
                 self._end(
                     call,
-                    Overloaded(
+                    OverloadedError(
                         f"{call.rpc} was ended while it waited for a message of its caller: the stage takes {mebibytes(resident)} "
                         f"of the {mebibytes(self._max_memory_bytes)} of memory that it may (DUBSTAGE_MAX_MEMORY_BYTES)",
                         retry_after_s=RELIEF_S,
@@ -196,7 +196,7 @@ class Watchdog:
         most = max((amount for _, amount in taken), default=0)
         return next(((call, amount) for call, amount in taken if amount > 0 and amount >= _NEARLY * most), None)
 
-    def _end(self, call: Call, error: StageDeadlineExceeded | CallTooLarge | Overloaded) -> None:
+    def _end(self, call: Call, error: StageDeadlineExceededError | CallTooLargeError | OverloadedError) -> None:
         if call.failure is None:
             call.end(error)
             self._on_ended(error.reason)

@@ -9,14 +9,10 @@ import av
 import pytest
 import yaml
 
-from charts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python
+from charts.play.__main__ import KEY, SECRET, TRITON_VALUES, VALUES, _beside_python
 from charts.play.__main__ import main as play_main
-from charts.play.database import SECRET
-from charts.play.local_installation import CHECKOUT
-from charts.play.manifests import PLAYED, playable, probes, render_chart, servers
-from charts.play.podman import Podman
-from charts.play.replicas import PORTS, STEP, Document
-from charts.play.shots import MANIFEST, write_shots
+from charts.play.films import CHECKOUT, MANIFEST, write_shots
+from charts.play.pods import PLAYED, PORTS, STEP, Document, Podman, playable, probes, render_chart, servers
 from gateway.batch.manifest import shots_by_line
 from gateway.cli.demo import SPEECH
 from services.common.methods import DEFAULT_METHOD

@@ -22,7 +22,7 @@ from services.audio.extract import extract_features
 from services.audio.models import ALL_KINDS, KINDS
 from services.audio.settings import AudioSettings
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
 from services.common.wire.messages import from_tensor, timeline_from_proto, timeline_to_proto
 from services.common.wire.timeline import Timeline
@@ -185,5 +185,5 @@ def test_timelines_make_a_round_trip() -> None:
 
 
 def test_a_rate_of_zero_is_refused() -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)), "config.timeline")

@@ -20,7 +20,7 @@ from skimage.data import astronaut
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.face.identity import identity_from_arrays
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.morphable_model import default_model
@@ -170,12 +170,12 @@ async def test_colours_need_an_identity(stub) -> None:
 def test_missing_rasteriser_ends_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match="pytorch3d is not installed"):
+    with pytest.raises(BackendUnavailableError, match="pytorch3d is not installed"):
         compose(settings.model_copy(update={"rasteriser": "pytorch3d"}))
 
 
 def test_another_rasteriser_is_no_setting() -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_RASTERISER"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(FaceSettings, rasteriser="opengl")
 
 

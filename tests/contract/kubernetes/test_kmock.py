@@ -14,7 +14,7 @@ import pytest
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import ClusterRefused
+from services.common.errors import ClusterRefusedError
 from tests.contract.kubernetes.conftest import config_map, kubeconfig
 from tests.contract.kubernetes.job_api import NAMESPACE
 
@@ -91,5 +91,5 @@ def test_a_forbidden_call_names_the_permission(
     emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str
 ) -> None:
     emulator.state["post", kmock.resource("batch/v1/jobs")] << 403
-    with pytest.raises(ClusterRefused, match=r"resources: \[jobs\], verbs: \[create\]"):
+    with pytest.raises(ClusterRefusedError, match=r"resources: \[jobs\], verbs: \[create\]"):
         outside.submit(store, batch)

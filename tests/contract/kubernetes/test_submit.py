@@ -11,7 +11,7 @@ from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_en
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import BatchNotFound, ClusterRefused, DubstageError, InvalidRequest
+from services.common.errors import BatchNotFoundError, ClusterRefusedError, DubstageError, InvalidRequestError
 from tests.contract.kubernetes.conftest import NAME, config_map, shots
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi
 
@@ -54,7 +54,7 @@ def test_foreign_job_left_alone(api: JobApi, engine: KubernetesEngine, store: Ba
     metadata = api.job("dubstage-night-1-0-0")["metadata"]
     metadata["annotations"]["dubstage.io/manifest-sha256"] = "another"
     metadata["labels"].pop("dubstage.io/batch")
-    with pytest.raises(ClusterRefused, match="kubectl --namespace dubbing delete job dubstage-night-1-0-0"):
+    with pytest.raises(ClusterRefusedError, match="kubectl --namespace dubbing delete job dubstage-night-1-0-0"):
         engine.submit(store, batch)
 
 
@@ -124,9 +124,9 @@ def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine
 @pytest.mark.parametrize(
     ("shot", "kind", "message"),
     [
-        ("sh00000", InvalidRequest, "is running"),
-        ("sh00001", InvalidRequest, "is waiting"),
-        ("sh99999", BatchNotFound, "no shot"),
+        ("sh00000", InvalidRequestError, "is running"),
+        ("sh00001", InvalidRequestError, "is waiting"),
+        ("sh99999", BatchNotFoundError, "no shot"),
     ],
 )
 def test_running_shot_not_restarted(
@@ -164,7 +164,7 @@ def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, sto
 def test_later_commands_find_the_namespace_of_the_batch(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match="has not been sent to a cluster"):
+    with pytest.raises(InvalidRequestError, match="has not been sent to a cluster"):
         open_engine_of(store.facts(batch))
     engine.submit(store, batch)
     assert open_engine_of(store.facts(batch)).cluster.namespace == NAMESPACE
@@ -173,21 +173,21 @@ def test_later_commands_find_the_namespace_of_the_batch(
 def test_local_store_refused(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """Pods could not read the store of this machine."""
     api.put("configmaps", config_map(store, batches_url="s3://films/batches"))
-    with pytest.raises(InvalidRequest, match="set DUBSTAGE_BATCHES_URL=s3://films/batches here"):
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BATCHES_URL=s3://films/batches here"):
         engine.submit(store, batch)
     assert not api.jobs()
 
 
 def test_unknown_profile_lists_profiles(engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     """A profile that the cluster lacks is refused with those that exist."""
-    with pytest.raises(InvalidRequest, match=r"'tpu' is not among the profiles of this cluster \(cpu, gpu\)"):
+    with pytest.raises(InvalidRequestError, match=r"'tpu' is not among the profiles of this cluster \(cpu, gpu\)"):
         engine.submit(store, batch, profile="tpu")
     assert store.facts(batch).details == {}
 
 
 def test_settings_of_another_version_are_named(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     api.put("configmaps", config_map(store, colour="blue"))
-    with pytest.raises(InvalidRequest, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
+    with pytest.raises(InvalidRequestError, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
         engine.submit(store, batch)
 
 
@@ -214,7 +214,7 @@ def test_jobs_of_namesake_batch_ignored(api: JobApi, engine: KubernetesEngine, s
     """Jobs of another batch of the name say nothing about the shots."""
     removed_and_made_anew(api, engine, store, rows=4)
     del api.job(f"dubstage-{NAME}-0-0")["metadata"]["deletionTimestamp"]
-    with pytest.raises(ClusterRefused, match=f"Job dubstage-{NAME}-0-0 of another batch"):
+    with pytest.raises(ClusterRefusedError, match=f"Job dubstage-{NAME}-0-0 of another batch"):
         engine.submit(store, batch)
     api.set_status(f"dubstage-{NAME}-0-0", failedIndexes="0-4", active=0)
     assert {record.state for record in engine.snapshot(store, batch).records} == {ShotState.WAITING}

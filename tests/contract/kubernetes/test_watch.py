@@ -14,7 +14,7 @@ from gateway.batch.kubernetes.cluster import Cluster, Timing, follow
 from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import BackendUnavailable, ClusterRefused, Overloaded
+from services.common.errors import BackendUnavailableError, ClusterRefusedError, OverloadedError
 from tests.contract.kubernetes.conftest import QUICK
 from tests.contract.kubernetes.job_api import JobApi
 
@@ -114,7 +114,7 @@ def test_watch_survives_failing_call(api: JobApi, engine: KubernetesEngine, stor
     seen.until(lambda snapshot: not snapshot.ended)
     impatient = KubernetesEngine(engine.cluster, replace(QUICK, patience_s=0.0))
     api.refused["list", "pods"] = (429, "too many requests")
-    with pytest.raises(Overloaded, match="too many requests"):
+    with pytest.raises(OverloadedError, match="too many requests"):
         list(impatient.watch(store, sent))
 
 
@@ -198,7 +198,7 @@ def test_watch_gives_up_on_cluster(api: JobApi, cluster: Cluster, sent: str) -> 
     timing = Timing(first_s=0.02, longest_s=0.1, patience_s=0.5)
     told = follow(cluster, SELECTOR, timing, sleep=sleep, clock=lambda: now[0])
     assert completed(next(told)) == ""
-    with pytest.raises(BackendUnavailable, match=r"watch jobs in namespace dubbing \(HTTP 503\): the server is starting"):
+    with pytest.raises(BackendUnavailableError, match=r"watch jobs in namespace dubbing \(HTTP 503\): the server is starting"):
         next(told)
     assert api.count("watch") >= 3
 
@@ -212,14 +212,14 @@ def test_pauses_between_tries_double_up_to_a_bound(api: JobApi, cluster: Cluster
         pauses.append(seconds)
         now[0] += seconds
 
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         next(follow(cluster, SELECTOR, Timing(first_s=0.5, longest_s=4, patience_s=16), sleep=sleep, clock=lambda: now[0]))
     assert pauses == [0.5, 1, 2, 4, 4, 4, 4]
 
 
 def test_a_lost_permission_ends_the_watch_at_once(api: JobApi, cluster: Cluster, sent: str, begin: Begin) -> None:
     api.refused["watch", "jobs"] = (403, 'User "me" cannot watch resource "jobs"')
-    with pytest.raises(ClusterRefused, match=r"resources: \[jobs\], verbs: \[watch\]"):
+    with pytest.raises(ClusterRefusedError, match=r"resources: \[jobs\], verbs: \[watch\]"):
         begin(follow(cluster, SELECTOR, QUICK)).until(lambda _: False)
     assert api.count("watch") == 1
 

@@ -25,8 +25,7 @@ from services.motion.convert import FeatureBlock
 from services.motion.features import silence
 from services.motion.grid import Grid
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor, encode_mouths
+from services.motion.predictor import Predictor, StyleStep, encode_mouths
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
 from tests.contract.motion.requests import block_to_proto

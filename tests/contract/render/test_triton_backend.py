@@ -20,7 +20,7 @@ import pytest
 import tritonclient.grpc as tritongrpc
 
 from services.common.array_types import Float32
-from services.common.errors import BackendUnavailable, ContractBroken, ModelNotFound, Overloaded
+from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
 from services.render.backends.base import Backend, TritonOptions
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, file_sha256
 from services.render.backends.triton_control import SharedRegion, TritonControl
@@ -167,7 +167,7 @@ def test_excess_inferences_wait_or_fail(start_ugc: StartUgc, connect: Connect, f
     def attempt(_: int) -> bool:
         try:
             render(models.backend, models.files["ugc"], footage[:1], state)
-        except Overloaded:
+        except OverloadedError:
             return False
         return True
 
@@ -180,13 +180,13 @@ def test_nobody_at_the_address_is_said_in_time() -> None:
     port = free_port()
     options = TritonOptions(url=f"127.0.0.1:{port}", start_timeout_s=0.5)
     backend = make_backend(device="cpu", backend="triton", precision=None, num_threads=1, triton=options)
-    with pytest.raises(BackendUnavailable, match=rf"no Triton answers at 127\.0\.0\.1:{port} \(DUBSTAGE_TRITON_URL\)"):
+    with pytest.raises(BackendUnavailableError, match=rf"no Triton answers at 127\.0\.0\.1:{port} \(DUBSTAGE_TRITON_URL\)"):
         load_models(WEIGHTS_FOLDER, backend)
 
 
 def test_a_repository_with_another_network_is_refused(triton: TritonProcess, connect: Connect) -> None:
     with pytest.raises(
-        ModelNotFound, match=r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
+        ModelNotFoundError, match=r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
     ):
         connect(triton, precision=Precision.FLOAT32)
 
@@ -194,7 +194,7 @@ def test_a_repository_with_another_network_is_refused(triton: TritonProcess, con
 def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ModelNotFound,
+        ModelNotFoundError,
         match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.export --triton",
     ):
         connect(start_triton(tmp_path / "empty"))
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connec
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelNotFound, match="is damaged: sha256"):
+    with pytest.raises(ModelNotFoundError, match="is damaged: sha256"):
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
 
 
@@ -227,7 +227,7 @@ def test_damaged_weights_not_served(start_triton: StartTriton, connect: Connect,
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelNotFound, match=r"ugc\.safetensors is damaged: sha256"):
+    with pytest.raises(ModelNotFoundError, match=r"ugc\.safetensors is damaged: sha256"):
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
 
 
@@ -250,7 +250,7 @@ def test_impossible_batch_is_internal_error(triton: TritonProcess, connect: Conn
     """A batch that the model cannot take is our own mistake."""
     models = connect(triton)
     inputs = {INPUT_PICTURES: np.zeros((1, 80, 80, 9), np.uint8), INPUT_STATE: np.zeros((1, 3480), np.float32)}
-    with pytest.raises(ContractBroken, match=r"Triton refused an inference.*80, 80"):
+    with pytest.raises(ContractBrokenError, match=r"Triton refused an inference.*80, 80"):
         models.backend.infer("ugc", inputs)
 
 

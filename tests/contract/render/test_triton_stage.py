@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from gateway.async_utilities import in_thread
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.render.__main__ import compose
@@ -67,7 +67,7 @@ async def stage_on(triton: TritonProcess, artefacts: Path, **settings: Any) -> A
             try:
                 server = await running.enter_async_context(server_of("render", chosen, compose(chosen)))
                 break
-            except BackendUnavailable as error:
+            except BackendUnavailableError as error:
                 if not gave_up(triton, error):
                     raise
                 await asyncio.to_thread(triton.stop, kill=True)
@@ -234,6 +234,6 @@ async def test_missing_triton_stops_start(tmp_path: Path) -> None:
     settings = RenderSettings(
         port=0, artefacts_url=str(tmp_path), backend="triton", triton_url=f"127.0.0.1:{port}", triton_start_timeout_s=0.3
     )
-    with pytest.raises(BackendUnavailable, match="no Triton answers"):
+    with pytest.raises(BackendUnavailableError, match="no Triton answers"):
         async with server_of("render", settings, compose(settings)):
             pass

@@ -15,7 +15,7 @@ from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
@@ -85,7 +85,7 @@ async def test_unreadable_network_spares_others(
 async def test_no_readable_network_stops_start(tmp_path: Path, runtime: tuple[str, str]) -> None:
     """A stage that can read no network does not start."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero", "ugc", others=()))
-    with pytest.raises(ModelNotFound, match=rf"{REASON}.*cannot read ugc\."):
+    with pytest.raises(ModelNotFoundError, match=rf"{REASON}.*cannot read ugc\."):
         async with server_of("render", settings, compose(settings)):
             pass
 
@@ -96,7 +96,7 @@ async def test_doctor_names_unreadable_network(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DUBSTAGE_BACKEND", "onnxruntime")
     monkeypatch.setenv("DUBSTAGE_PRECISION", "int8")
     settings = GatewaySettings(data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-    with pytest.raises(ModelNotFound, match=rf"the render stage serves ugc, and cannot compute hetero: onnxruntime {REASON}"):
+    with pytest.raises(ModelNotFoundError, match=rf"the render stage serves ugc, and cannot compute hetero: onnxruntime {REASON}"):
         await check_renderers(settings)
     monkeypatch.delenv("DUBSTAGE_RENDER_WEIGHTS")
     assert await check_renderers(settings) == "5 load"

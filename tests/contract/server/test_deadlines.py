@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from services.common import errors
 from services.common.server import call_context
 from services.common.server.limits import WorkerPool
-from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, sent
+from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, raw, sent
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Stream"])
@@ -43,7 +43,7 @@ async def test_a_call_without_a_deadline_gets_the_servers(echo: Any, kind: str) 
 async def test_deadline_cut_to_server_maximum(echo: Any) -> None:
     """A caller's long deadline is cut to the server's longest."""
     client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1, max_deadline_s=0.1))
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await client.call("Unary", timeout_s=60, policy=ONCE)
 
 
@@ -74,7 +74,7 @@ async def test_handler_timeout_is_not_deadline(echo: Any) -> None:
         raise TimeoutError("of some other thing")
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.Unexpected):
+    with pytest.raises(errors.UnexpectedError):
         await client.call("Unary", policy=ONCE)
 
 
@@ -89,7 +89,7 @@ async def test_cancelled_call_stops_thread(echo: Any) -> None:
             for _ in range(2000):
                 call_context.check_not_cancelled()
                 time.sleep(0.005)
-        except errors.Cancelled:
+        except errors.WorkCancelledError:
             stopped.set()
             raise
         return b""
@@ -118,8 +118,8 @@ async def test_early_consumer_stop_ends_stream(echo: Any) -> None:
         return b""
 
     client = echo.connect(await echo.serve(wait))
-    method = client.stage.channel.unary_stream(f"/{echo.service}/Download")
-    async with contextlib.aclosing(client.stage.download(method, b"")) as responses:
+    method = raw(echo.service, "Download")
+    async with contextlib.aclosing(client.stage.connection.download(method, b"")) as responses:
         async for response in responses:
             assert response == b"first"
             await asyncio.wait_for(begun.wait(), 60)
@@ -132,14 +132,14 @@ async def test_request_iterator_error_passes_through(echo: Any) -> None:
 
     async def requests() -> Any:
         yield b"one"
-        raise errors.MediaUnsupported("the speech file is cut off", field="audio")
+        raise errors.MediaUnsupportedError("the speech file is cut off", field="audio")
 
     client = echo.connect(await echo.serve(answer))
-    with pytest.raises(errors.MediaUnsupported, match="cut off"):
-        async for _ in client.stage.stream(client.stage.channel.stream_stream(f"/{echo.service}/Stream"), requests()):
+    with pytest.raises(errors.MediaUnsupportedError, match="cut off"):
+        async for _ in client.stage.connection.stream(raw(echo.service, "Stream"), requests()):
             pass
-    with pytest.raises(errors.MediaUnsupported, match="cut off"):
-        await client.stage.upload(client.stage.channel.stream_unary(f"/{echo.service}/Upload"), requests)
+    with pytest.raises(errors.MediaUnsupportedError, match="cut off"):
+        await client.stage.upload(raw(echo.service, "Upload"), requests)
 
 
 async def test_leaving_caller_is_no_error(echo: Any) -> None:

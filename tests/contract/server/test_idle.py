@@ -16,7 +16,7 @@ import pytest
 from services.common import errors
 from services.common.server import call_context, watchdog
 from services.common.server.limits import WorkerPool
-from tests.contract.server.helpers import ONCE, answer, eventually
+from tests.contract.server.helpers import ONCE, answer, eventually, raw
 
 IDLE_S = 0.4
 
@@ -57,8 +57,11 @@ async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
     """A stream without a message ends and says why."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
-    with pytest.raises(errors.StageDeadlineExceeded, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
-        _ = [reply async for reply in client.stage.stream(client.method("Stream"), silent_after(*messages), timeout_s=120)]
+    with pytest.raises(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
+        _ = [
+            reply
+            async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(*messages), timeout_s=120)
+        ]
     assert caught.value.stage == "echo"
     ended = server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")
     assert ended._value.get() == 1
@@ -67,8 +70,8 @@ async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
 async def test_idle_upload_ends(echo: Any) -> None:
     """An upload without a message ends and says why."""
     client = echo.connect(await echo.serve(answer, max_idle_s=IDLE_S))
-    with pytest.raises(errors.StageDeadlineExceeded, match="no message"):
-        await client.stage.upload(client.method("Upload"), lambda: silent_after(b"a"), timeout_s=120, policy=ONCE)
+    with pytest.raises(errors.StageDeadlineExceededError, match="no message"):
+        await client.stage.upload(raw(echo.service, "Upload"), lambda: silent_after(b"a"), timeout_s=120, policy=ONCE)
 
 
 async def test_idle_streams_do_not_starve_a_stage(echo: Any) -> None:
@@ -76,8 +79,10 @@ async def test_idle_streams_do_not_starve_a_stage(echo: Any) -> None:
     idlers = [echo.connect(server) for _ in range(6)]
 
     async def idle(client: Any) -> None:
-        with pytest.raises(errors.StageDeadlineExceeded):
-            _ = [reply async for reply in client.stage.stream(client.method("Stream"), silent_after(), timeout_s=120)]
+        with pytest.raises(errors.StageDeadlineExceededError):
+            _ = [
+                reply async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(), timeout_s=120)
+            ]
 
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         for client in idlers:
@@ -137,7 +142,7 @@ async def test_slow_caller_is_not_idle(echo: Any, clock: Clock) -> None:
             yield b"x"
 
     replies = []
-    async for reply in client.stage.stream(client.method("Stream"), slowly(), timeout_s=60):
+    async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), slowly(), timeout_s=60):
         replies.append(reply)
         answered.release()
     assert len(replies) == 7

@@ -22,7 +22,7 @@ async def test_nothing_served_before_warm_up(echo: Any) -> None:
     warming = asyncio.create_task(server.warm_up())
     assert await health(client) == NOT_SERVING
     assert await health(client, echo.service) == NOT_SERVING
-    with pytest.raises(errors.ModelNotReady):
+    with pytest.raises(errors.ModelNotReadyError):
         await client.call("Unary", policy=ONCE)
     may_end.set()
     await warming
@@ -33,10 +33,10 @@ async def test_nothing_served_before_warm_up(echo: Any) -> None:
 
 async def test_a_failed_warm_up_ends_the_server(echo: Any) -> None:
     def fail() -> None:
-        raise errors.ModelNotFound("weights/renderer.onnx is missing", resource="renderer.onnx")
+        raise errors.ModelNotFoundError("weights/renderer.onnx is missing", resource="renderer.onnx")
 
     server = await echo.serve(answer, warm=False, warm_up=fail)
-    with pytest.raises(errors.ModelNotFound):
+    with pytest.raises(errors.ModelNotFoundError):
         await server.warm_up()
     assert await health(echo.connect(server)) == NOT_SERVING
 
@@ -70,7 +70,7 @@ async def test_drain_finishes_running_call(echo: Any) -> None:
     draining = asyncio.create_task(server.drain(grace_s=600))
     assert (await watcher.read()).status == NOT_SERVING
     assert await health(client) == NOT_SERVING
-    with pytest.raises(errors.BackendUnavailable, match="shutting down"):
+    with pytest.raises(errors.BackendUnavailableError, match="shutting down"):
         await client.call("Unary", policy=ONCE)
     may_end.set()
     await running
@@ -87,11 +87,11 @@ async def test_call_beyond_grace_is_retryable(echo: Any) -> None:
     running = asyncio.create_task(client.call("Stream"))
     await eventually(lambda: client.received == [b"first"])
     await server.drain(grace_s=0.05)
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await running
 
 
 async def test_a_port_that_is_taken_is_named(echo: Any) -> None:
     server = await echo.serve(answer)
-    with pytest.raises(errors.InvalidRequest, match=str(server.port)):
+    with pytest.raises(errors.InvalidRequestError, match=str(server.port)):
         await echo.serve(answer, port=server.port)

@@ -37,7 +37,7 @@ async def test_memory_limit_per_call(echo: Any, kind: str) -> None:
         return message
 
     client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB))
-    with pytest.raises(errors.CallTooLarge) as caught:
+    with pytest.raises(errors.CallTooLargeError) as caught:
         await client.call(kind, policy=ONCE)
     assert "would take 2.5 MiB of memory, and one call may hold 2.0 MiB" in caught.value.message
     assert "DUBSTAGE_MAX_CALL_MEMORY_BYTES" in caught.value.message
@@ -54,7 +54,7 @@ async def test_memory_not_charged_twice(echo: Any, pool: WorkerPool) -> None:
     client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB, workers=[pool]))
     for _ in range(4):
         await client.call("Unary", policy=ONCE)
-    with pytest.raises(errors.CallTooLarge):
+    with pytest.raises(errors.CallTooLargeError):
         await client.call("Upload", times=3, policy=ONCE)
 
 
@@ -118,7 +118,7 @@ async def test_largest_call_ends_first(echo: Any) -> None:
             modest, greedy = echo.connect(address), echo.connect(address)
             running = asyncio.create_task(modest.call("Unary", b"modest", policy=ONCE))
             assert (await asyncio.to_thread(process.stdout.readline)).strip() == "modest"
-            with pytest.raises(errors.CallTooLarge, match=r"was ended: the stage takes .* MiB") as caught:
+            with pytest.raises(errors.CallTooLargeError, match=r"was ended: the stage takes .* MiB") as caught:
                 await greedy.call("Unary", b"hoard", policy=ONCE)
             await running
         finally:
@@ -143,7 +143,7 @@ async def test_cancelled_computation_does_not_start(echo: Any) -> None:
     first, second = echo.connect(server), echo.connect(server)
     running = asyncio.create_task(first.call("Unary", b"first", timeout_s=60, policy=ONCE))
     await eventually(lambda: narrow.load.running == 1)
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await second.call("Unary", b"second", timeout_s=0.2, policy=ONCE)
     await eventually(lambda: server._admission.load.running == 1)
     free.set()

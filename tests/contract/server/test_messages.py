@@ -85,7 +85,7 @@ async def test_invalid_bytes_are_callers_mistake(echo: Any, rpc: str, junk: byte
     error = await failure(server.address, rpc, RPCS[rpc], junk)
     found = from_rpc_error(error, peer="echo")
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert isinstance(found, errors.InvalidRequest)
+    assert isinstance(found, errors.InvalidRequestError)
     assert f"the {len(junk)} bytes that were sent are no dubstage." in found.message
     assert found.stage == "echo"
 
@@ -109,7 +109,7 @@ async def test_oversized_message_shows_size(echo: Any, kind: str) -> None:
     error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(17 * MIB))
     found = from_rpc_error(error, peer="echo")
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert isinstance(found, errors.MessageTooLarge)
+    assert isinstance(found, errors.MessageTooLargeError)
     assert "17.0 MiB is too large: a message may have 16.0 MiB" in found.message
     assert found.stage == "echo"
 
@@ -119,7 +119,7 @@ async def test_far_oversized_message_refused_by_grpc(echo: Any, kind: str) -> No
     """A message far over the limit is refused by gRPC itself."""
     server = await echo.serve(answer, max_message_bytes=MIB)
     error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(5 * MIB))
-    assert isinstance(from_rpc_error(error, peer="echo"), errors.MessageTooLarge)
+    assert isinstance(from_rpc_error(error, peer="echo"), errors.MessageTooLargeError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,7 +130,7 @@ async def test_oversized_answer_is_error(echo: Any, kind: str) -> None:
         return message * 5
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
-    with pytest.raises(errors.MessageTooLarge, match=r"the answer of .* is too large") as caught:
+    with pytest.raises(errors.MessageTooLargeError, match=r"the answer of .* is too large") as caught:
         await client.call(kind, bytes(4000), policy=ONCE)
     assert caught.value.stage == "echo"
 
@@ -148,5 +148,5 @@ async def test_field_bounds_checked_before_handler(echo: Any) -> None:
         ("dubstage.render.v1alpha1.RenderService/Personalize", "Download", personalize, "num_steps"),
     ):  # fmt: skip
         found = from_rpc_error(await failure(server.address, rpc, kind, request.SerializeToString()), peer="echo")
-        assert isinstance(found, errors.InvalidRequest)
+        assert isinstance(found, errors.InvalidRequestError)
         assert found.field == field

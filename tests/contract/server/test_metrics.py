@@ -218,7 +218,7 @@ async def test_failed_work_leaves_no_gauge(echo: Any, pool: WorkerPool, free_por
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    with pytest.raises(errors.Unexpected):
+    with pytest.raises(errors.UnexpectedError):
         await client.call("Unary", b"bad", policy=ONCE)
     async with asyncio.timeout(60):
         while True:

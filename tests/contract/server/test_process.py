@@ -105,7 +105,7 @@ async def test_busy_computation_ends_after_grace(echo: Any) -> None:
         try:
             _, running = await begun(echo, await listening(process), b"stuck")
             process.send_signal(signal.SIGTERM)
-            with pytest.raises(errors.BackendUnavailable):
+            with pytest.raises(errors.BackendUnavailableError):
                 await running
             await asyncio.to_thread(process.communicate, timeout=60)
         finally:
@@ -121,7 +121,7 @@ async def test_unusable_port_exit_code(echo: Any) -> None:
             _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
-    assert process.returncode == errors.InvalidRequest.exit_code
+    assert process.returncode == errors.InvalidRequestError.exit_code
     sentence = f"dubstage echo: the echo stage cannot listen on 127.0.0.1:{server.port}: another process listens there"
     assert [line for line in log.splitlines() if line.startswith(sentence)]
     assert "set DUBSTAGE_PORT" in log
@@ -136,7 +136,7 @@ async def test_bug_exit_code_and_id() -> None:
             _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
-    assert process.returncode == errors.Unexpected.exit_code == 12
+    assert process.returncode == errors.UnexpectedError.exit_code == 12
     (sentence,) = [line for line in log.splitlines() if line.startswith("dubstage echo: ")]
     (line,) = [json.loads(line) for line in log.splitlines() if line.startswith("{") and "cannot_serve" in line]
     assert line["error_id"] in sentence
@@ -151,9 +151,9 @@ async def test_killed_server_is_retryable(echo: Any) -> None:
             target = await listening(process)
             client, running = await begun(echo, target, b"stuck")
             process.kill()
-            with pytest.raises(errors.BackendUnavailable, match=target):
+            with pytest.raises(errors.BackendUnavailableError, match=target):
                 await running
-            with pytest.raises(errors.BackendUnavailable, match=target):
+            with pytest.raises(errors.BackendUnavailableError, match=target):
                 await client.call("Unary", policy=ONCE)
         finally:
             process.kill()

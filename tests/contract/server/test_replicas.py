@@ -116,9 +116,9 @@ async def test_no_replica_names_addresses(echo: Any) -> None:
     """Without any replica that serves, the error names the addresses that it could not reach."""
     server = await echo.serve(naming(b"cold"), warm=False)
     client = echo.connect(server, only_serving=True)
-    with pytest.raises(errors.BackendUnavailable, match="echo at 127"):
+    with pytest.raises(errors.BackendUnavailableError, match="echo at 127"):
         await client.call("Unary", policy=ONCE)
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await client.stage.wait_until_reachable(0.2)
 
 
@@ -129,7 +129,7 @@ async def test_new_client_connects_at_once(echo: Any, free_port: int) -> None:
     await older.call("Unary")
     await gone.drain(grace_s=0)
     for _ in range(3):
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.BackendUnavailableError):
             await older.call("Unary", policy=ONCE)
         await asyncio.sleep(0.3)
     back = await echo.serve(naming(b"back"), port=free_port)
@@ -174,5 +174,5 @@ async def test_token_to_several_local_addresses(tmp_path: Path) -> None:
     for target in ("ipv4:127.0.0.1:1,127.0.0.1:2", "ipv6:[::1]:1", "dns:///localhost:5", "localhost:5", "unix:/run/x.sock"):
         await StageClient(ClientConfig(stage="render", target=target, auth_token_file=file)).close()
     for target in ("ipv4:127.0.0.1:1,10.0.0.1:2", "ipv4:10.0.0.1:2,127.0.0.1:1", "dns:///render:5", "render:5"):
-        with pytest.raises(errors.InvalidRequest, match="plain text"):
+        with pytest.raises(errors.InvalidRequestError, match="plain text"):
             StageClient(ClientConfig(stage="render", target=target, auth_token_file=file))

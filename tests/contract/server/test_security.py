@@ -28,7 +28,7 @@ async def test_oversized_message_not_retried(echo: Any, direction: str) -> None:
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
     size = 9000 if direction == "request" else 4000
-    with pytest.raises(errors.MessageTooLarge, match="DUBSTAGE_MAX_MESSAGE_BYTES"):
+    with pytest.raises(errors.MessageTooLargeError, match="DUBSTAGE_MAX_MESSAGE_BYTES"):
         await client.call("Unary", bytes(size))
     assert attempts == (0 if direction == "request" else 1)
     await client.call("Unary", bytes(2000))
@@ -50,7 +50,7 @@ async def test_only_a_known_token_opens_the_server(echo: Any, token_file: Path, 
     for token in ("old-token", "new-token"):
         await echo.connect(server, auth_token_file=presenting(tmp_path, token)).call(kind, policy=ONCE)
     for client in (echo.connect(server), echo.connect(server, auth_token_file=presenting(tmp_path, "old-toke"))):
-        with pytest.raises(errors.Unauthenticated):
+        with pytest.raises(errors.UnauthenticatedError):
             await client.call(kind, policy=ONCE)
         assert client.received == []
 
@@ -61,7 +61,7 @@ async def test_large_sender_learns_refusal(echo: Any, token_file: Path, tmp_path
     server = await echo.serve(answer, auth_token_file=token_file)
     for _ in range(10):
         client = echo.connect(server, auth_token_file=presenting(tmp_path, "wrong-token"))
-        with pytest.raises(errors.Unauthenticated, match="not one that this server accepts"):
+        with pytest.raises(errors.UnauthenticatedError, match="not one that this server accepts"):
             await client.call(kind, bytes(1 << 20), times=20, policy=ONCE)
 
 
@@ -72,7 +72,7 @@ async def test_a_replaced_token_file_counts_without_a_restart(echo: Any, token_f
     fresh = tmp_path / "fresh"
     fresh.write_text("new-token\n")
     fresh.replace(token_file)
-    with pytest.raises(errors.Unauthenticated):
+    with pytest.raises(errors.UnauthenticatedError):
         await client.call("Unary", policy=ONCE)
 
 
@@ -102,7 +102,7 @@ async def test_empty_token_file_refuses_calls(
     await client.call("Unary", policy=ONCE)
     change(token_file)
     for kind in ("Unary", "Upload", "Stream"):
-        with pytest.raises(errors.Unauthenticated, match="token file is empty or cannot be read") as caught:
+        with pytest.raises(errors.UnauthenticatedError, match="token file is empty or cannot be read") as caught:
             await client.call(kind, policy=ONCE)
         assert str(token_file) not in caught.value.message
     if token_file.is_dir():
@@ -113,7 +113,7 @@ async def test_empty_token_file_refuses_calls(
 
 def test_token_never_in_plain_text(token_file: Path) -> None:
     """No token travels in plain text to another machine."""
-    with pytest.raises(errors.InvalidRequest, match="plain text"):
+    with pytest.raises(errors.InvalidRequestError, match="plain text"):
         StageClient(ClientConfig(stage="render", target="render.example:50055", auth_token_file=token_file))
 
 
@@ -129,7 +129,7 @@ async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certifica
         echo.connect(server, target=target),
     ]
     for client in strangers:
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.BackendUnavailableError):
             await client.call("Unary", policy=ONCE)
 
 
@@ -151,5 +151,5 @@ async def test_mutual_tls_requires_certificate(echo: Any, certificates: Any) -> 
         echo.connect(server, **common, tls_certificate_file=foreign.chain, tls_key_file=foreign.key),
     ]
     for stranger in strangers:
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.BackendUnavailableError):
             await stranger.call("Unary", policy=ONCE)

@@ -51,7 +51,7 @@ async def test_gateway_names_tenant(echo: Any, token_file: Path, tmp_path: Path)
 async def test_a_tenant_cannot_name_another(echo: Any, token_file: Path, tmp_path: Path) -> None:
     server = await echo.serve(tell_tenant, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "token-of-beta"))
-    with acting_for("acme"), pytest.raises(errors.Unauthenticated, match="does not speak for that tenant"):
+    with acting_for("acme"), pytest.raises(errors.UnauthenticatedError, match="does not speak for that tenant"):
         await client.call("Unary", policy=ONCE)
     with acting_for("beta"):
         await client.call("Unary", policy=ONCE)
@@ -81,8 +81,8 @@ async def test_artefact_readable_by_own_tenant(echo: Any, token_file: Path, tmp_
     # The same digest at the place where the caller's own artefacts lie: there is none.
     root = ArtefactStore(tmp_path / "artefacts").url.encode()
     for client, own in ((beta, uri.replace(b"/acme/", b"/beta/")), (gateway, uri.replace(b"/tenants/acme", b""))):
-        with pytest.raises(errors.ArtefactNotFound):
+        with pytest.raises(errors.ArtefactNotFoundError):
             await client.call("Unary", own, policy=ONCE)
         for spelling in (uri, uri.replace(b"/tenants/", b"//tenants/"), own.replace(root, root + b"/../artefacts")):
-            with pytest.raises(errors.InvalidRequest):
+            with pytest.raises(errors.InvalidRequestError):
                 await client.call("Unary", spelling, policy=ONCE)

@@ -21,7 +21,7 @@ from services.common.server.client import ClientConfig, StageClient
 from services.common.server.health import REQUEST_S
 from services.common.server.server import FIRST_MESSAGES_BYTES, MAX_CALLS_CONNECTIONS, health_options
 from tests.contract.server.conftest import SERVICE
-from tests.contract.server.helpers import ONCE, SERVING, process_of
+from tests.contract.server.helpers import ONCE, SERVING, process_of, raw
 from tests.contract.server.http2 import HalfSender, close_all
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and needs the addresses 127.0.0.2 and so on")
@@ -99,14 +99,13 @@ async def stage(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) 
 
 async def serve_one(client: StageClient) -> None:
     """Call a server: one message whole, and a stream."""
-    channel: Any = client.channel
-    assert await client.unary(channel.unary_unary(f"/{SERVICE}/Unary"), b"x", policy=ONCE, timeout_s=20) == b"x"
+    assert await client.unary(raw(SERVICE, "Unary"), b"x", policy=ONCE, timeout_s=20) == b"x"
 
     async def messages() -> AsyncIterator[bytes]:
         yield b"a"
         yield bytes(MIB)
 
-    replies = client.stream(channel.stream_stream(f"/{SERVICE}/Stream"), messages(), timeout_s=20)
+    replies = client.connection.stream(raw(SERVICE, "Stream"), messages(), timeout_s=20)
     assert [len(reply) async for reply in replies] == [5, 1, MIB]
 
 

@@ -32,7 +32,13 @@ from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.installation import trusted_authorities
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_FILE as SIGNING
-from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
+from services.common.errors import (
+    ArtefactCorruptError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    StorageRefusedError,
+)
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import fill
@@ -126,7 +132,8 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
 
 
 def enrol_at_once(place: Installation, name: str) -> None:
-    """Store what an enrolment stores in one transaction, or raise BackendUnavailable if the database may not be written now."""
+    """Store what an enrolment stores in one transaction, or raise BackendUnavailableError if the database may not be written
+    now."""
     style = place.artefacts.put_bytes(f"style of {name}".encode())
     database = place.actors.database
     with database.writing() as session:
@@ -194,7 +201,7 @@ def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
 
 def test_only_an_empty_installation_is_filled(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
-    with pytest.raises(InvalidRequest, match="is not empty: its table actors has rows"):
+    with pytest.raises(InvalidRequestError, match="is not empty: its table actors has rows"):
         restore_backup(place, tmp_path / "backup.tar")
 
 
@@ -203,7 +210,7 @@ def test_another_artefact_store_is_refused(place: Installation, tmp_path: Path) 
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
     elsewhere = place.settings.model_copy(update={"artefacts_url": str(tmp_path / "elsewhere")})
-    with open_installation(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
+    with open_installation(elsewhere) as other, pytest.raises(InvalidRequestError, match="set it to the store of the backup"):
         restore_backup(other, tmp_path / "backup.tar")
 
 
@@ -221,7 +228,7 @@ def test_store_accepts_restored_database(place: Installation, tmp_path: Path) ->
     before = facts(place, "ann")
     lose_database(place)
 
-    with pytest.raises(StorageRefused, match="belongs to another database"):
+    with pytest.raises(StorageRefusedError, match="belongs to another database"):
         ActorStore(place.settings)
     with open_installation(place.settings, claim_artefacts=False) as again:
         restore_backup(again, tmp_path / "backup.tar")
@@ -239,7 +246,7 @@ def test_second_restore_replaces_owner(place: Installation, tmp_path: Path, geom
     copy = place.settings.model_copy(update={"data_dir": tmp_path / "copy", "database_url": ""})
     with open_installation(copy, claim_artefacts=False) as second:
         restore_backup(second, tmp_path / "backup.tar")
-    with pytest.raises(StorageRefused, match="belongs to another database"):
+    with pytest.raises(StorageRefusedError, match="belongs to another database"):
         ActorStore(place.settings)
 
 
@@ -274,7 +281,9 @@ def test_third_database_refused(place: Installation, tmp_path: Path, monkeypatch
         )
     owner = store.owner()
     with open_installation(place.settings, claim_artefacts=False) as again:
-        with pytest.raises(StorageRefused, match=r"belongs to another database.* If the other database is gone for good, remove"):
+        with pytest.raises(
+            StorageRefusedError, match=r"belongs to another database.* If the other database is gone for good, remove"
+        ):
             restore_backup(again, tmp_path / "backup.tar")
         assert again.actors.list() == []
     assert store.owner() == owner
@@ -290,7 +299,7 @@ def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name
     file = place.settings.data_dir / name
     with open_installation(place.settings) as again:
         file.write_bytes(b"another key")
-        with pytest.raises(InvalidRequest, match=rf"{name} is another key than the backup's, .*: move the file away"):
+        with pytest.raises(InvalidRequestError, match=rf"{name} is another key than the backup's, .*: move the file away"):
             restore_backup(again, tmp_path / "backup.tar")
         assert (file.read_bytes(), again.actors.list(), on_disk(place.settings)) == (b"another key", [], set())
         file.write_bytes(key)
@@ -305,13 +314,13 @@ def test_concurrent_key_not_replaced(place: Installation, tmp_path: Path) -> Non
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
     with open_installation(place.settings) as again:
-        with pytest.raises(InvalidRequest, match=f"{KEY_FILE} is another key than the backup's"):
+        with pytest.raises(InvalidRequestError, match=f"{KEY_FILE} is another key than the backup's"):
             restore_backup(again, tmp_path / "backup.tar", on_blob=lambda *_: installation_credential(place.settings.data_dir))
         assert again.actors.list() == []
 
 
 def test_a_backup_without_somebody_unknown_is_refused(place: Installation, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="there is no actor 'bobby' to leave out"):
+    with pytest.raises(InvalidRequestError, match="there is no actor 'bobby' to leave out"):
         write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob", "bobby"}))
     assert not list(tmp_path.glob("*backup*"))
 
@@ -337,7 +346,7 @@ def test_unusable_key_is_named(place: Installation, tmp_path: Path, name: str) -
     file = place.settings.data_dir / name
     file.unlink()
     file.mkdir()
-    with pytest.raises(StorageRefused, match=f"the key .*{name} cannot be used: Is a directory"):
+    with pytest.raises(StorageRefusedError, match=f"the key .*{name} cannot be used: Is a directory"):
         write_backup(place, tmp_path / "second.tar")
     assert not (tmp_path / "second.tar").exists()
 
@@ -350,10 +359,10 @@ def test_damaged_blob_ends_backup(place: Installation, tmp_path: Path) -> None:
     content = file.read_bytes()
     file.write_bytes(b"?" * len(content))
     (tmp_path / "out").mkdir()
-    with pytest.raises(ArtefactCorrupt):
+    with pytest.raises(ArtefactCorruptError):
         write_backup(place, tmp_path / "out" / "backup.tar")
     file.unlink()
-    with pytest.raises(BackendUnavailable, match="take the backup again"):
+    with pytest.raises(BackendUnavailableError, match="take the backup again"):
         write_backup(place, tmp_path / "out" / "backup.tar")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -363,7 +372,7 @@ def test_existing_backup_kept_by_default(place: Installation, tmp_path: Path) ->
     """An existing file is kept unless it may be replaced."""
     file = tmp_path / "backup.tar"
     file.write_bytes(b"letters")
-    with pytest.raises(InvalidRequest, match="--overwrite"):
+    with pytest.raises(InvalidRequestError, match="--overwrite"):
         write_backup(place, file)
     assert file.read_bytes() == b"letters"
     write_backup(place, file, overwrite=True)
@@ -523,6 +532,6 @@ def test_invalid_rows_change_nothing(place: Installation, tmp_path: Path, row: s
     with tarfile.open(file, "w") as archive:
         ArchiveWriter(archive, manifest, {member.name: io.BytesIO(lines)})
     with open_installation(place.settings) as again:
-        with pytest.raises(InvalidRequest, match="do not fit the tables"):
+        with pytest.raises(InvalidRequestError, match="do not fit the tables"):
             restore_backup(again, file)
         assert again.actors.list() == []

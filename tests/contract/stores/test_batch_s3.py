@@ -14,8 +14,15 @@ from gateway.batch.manifest import consent_at, file_mistakes, manifest_of, manif
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
-from gateway.provenance.sidecar import sidecar_of
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, Cancelled, InvalidRequest, StorageRefused
+from gateway.provenance.binding import sidecar_of
+from services.common.errors import (
+    ArtefactCorruptError,
+    ArtefactNotFoundError,
+    BackendUnavailableError,
+    InvalidRequestError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, S3Server, answering
 
@@ -66,7 +73,7 @@ def test_concurrent_workers_create_one_batch(url: str) -> None:
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(lambda _: BatchStore(url).create(manifest_of("night", SHOTS), "farm"), range(8)))
     assert len(set(map(repr, made))) == 1
-    with pytest.raises(InvalidRequest, match="another manifest"):
+    with pytest.raises(InvalidRequestError, match="another manifest"):
         BatchStore(url).create(manifest_of("night", SHOTS[:3]), "farm")
     assert len(BatchStore(url).manifest("night")) == 12
 
@@ -89,20 +96,20 @@ def test_changed_records_are_seen(store: BatchStore, s3: S3Server, url: str) -> 
     BatchStore(store.url).put("night", ShotRecord(id="s7", frames=100))
     assert [record.frames for record in store.records("night")] == [100 if shot.id == "s7" else 1 for shot in SHOTS]
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/batches/night/shots/s5.json", Body=b"{")
-    with pytest.raises(ArtefactCorrupt, match=r"night/shots/s5\.json is damaged"):
+    with pytest.raises(ArtefactCorruptError, match=r"night/shots/s5\.json is damaged"):
         store.records("night")
 
 
 def test_failing_store_names_setting(aws: Aws) -> None:
     """A store that does not answer or refuses is reported with its setting."""
     aws(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(BackendUnavailable, match=r"the store of batches s3://films/batches at http.* does not answer"):
+    with pytest.raises(BackendUnavailableError, match=r"the store of batches s3://films/batches at http.* does not answer"):
         BatchStore("s3://films/batches").facts("night")
     with answering(403, "AccessDenied") as (endpoint, _):
         aws(endpoint)
-        with pytest.raises(StorageRefused, match=r"the store of batches .* refuses: AccessDenied.*DUBSTAGE_BATCHES_URL"):
+        with pytest.raises(StorageRefusedError, match=r"the store of batches .* refuses: AccessDenied.*DUBSTAGE_BATCHES_URL"):
             BatchStore("s3://films/batches").put("night", ShotRecord(id="s1"))
-    with pytest.raises(InvalidRequest, match="names no bucket") as caught:
+    with pytest.raises(InvalidRequestError, match="names no bucket") as caught:
         BatchStore("s3:///batches")
     assert caught.value.field == "DUBSTAGE_BATCHES_URL"
 
@@ -113,10 +120,10 @@ def test_url_footage_size_limit(url: str, s3: S3Server, tmp_path: Path) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/plate.mov", Body=data)
     copy = fetched(f"{url}/plate.mov", tmp_path, field="footage", max_bytes=1 << 30)
     assert (copy.name, copy.read_bytes()) == ("footage.mov", data)
-    with pytest.raises(InvalidRequest, match=r"plate.mov is larger than 0.001 GB") as caught:
+    with pytest.raises(InvalidRequestError, match=r"plate.mov is larger than 0.001 GB") as caught:
         fetched(f"{url}/plate.mov", tmp_path, field="speech", max_bytes=1_000_000)
     assert caught.value.field == "speech"
-    with pytest.raises(ArtefactNotFound, match=r"no such file .*none\.mov"):
+    with pytest.raises(ArtefactNotFoundError, match=r"no such file .*none\.mov"):
         fetched(f"{url}/none.mov", tmp_path, field="footage", max_bytes=1 << 30)
     assert [path.name for path in tmp_path.iterdir()] == ["footage.mov"]
 
@@ -127,12 +134,12 @@ def test_slow_copy_ends(url: str, s3: S3Server, tmp_path: Path, monkeypatch: pyt
     place = f"{url}/plate.mov"
 
     def ended() -> None:
-        raise Cancelled("another gateway goes on")
+        raise WorkCancelledError("another gateway goes on")
 
-    with pytest.raises(Cancelled, match="another gateway"):
+    with pytest.raises(WorkCancelledError, match="another gateway"):
         fetched(place, tmp_path, field="footage", max_bytes=1 << 30, confirm=ended)
     monkeypatch.setattr("gateway.batch.media.PATIENCE_S", -1.0)
-    with pytest.raises(BackendUnavailable, match=r"sent 0 MB in .* too slow"):
+    with pytest.raises(BackendUnavailableError, match=r"sent 0 MB in .* too slow"):
         fetched(place, tmp_path, field="footage", max_bytes=1 << 30)
     assert list(tmp_path.iterdir()) == []
 
@@ -144,10 +151,10 @@ def test_bucket_consent_records_checked(url: str, s3: S3Server) -> None:
         s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/{name}.json", Body=content.encode())
     assert consent_at(f"{url}/good.json").subject == "Jane"
     for name, said in (("bad", "subject"), ("large", "larger than 64 KiB")):
-        with pytest.raises(InvalidRequest, match=said) as caught:
+        with pytest.raises(InvalidRequestError, match=said) as caught:
             consent_at(f"{url}/{name}.json")
         assert f"{url}/{name}.json" in caught.value.message
-    with pytest.raises(ArtefactNotFound):
+    with pytest.raises(ArtefactNotFoundError):
         consent_at(f"{url}/none.json")
     shots = {
         line: ShotSpec(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
@@ -180,7 +187,7 @@ def test_manifest_uploaded_with_video(url: str, s3: S3Server, tmp_path: Path) ->
         assert s3.client.get_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/{key}")["Body"].read() == content
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/b.mkv.c2pa", Body=b"mine")
     with (
-        pytest.raises(InvalidRequest, match=r"b\.mkv\.c2pa exists, and dubstage did not write it"),
+        pytest.raises(InvalidRequestError, match=r"b\.mkv\.c2pa exists, and dubstage did not write it"),
         delivered(f"{url}/out/b.mkv", tmp_path),
     ):
         pytest.fail("the block is not entered")
@@ -189,7 +196,7 @@ def test_manifest_uploaded_with_video(url: str, s3: S3Server, tmp_path: Path) ->
 def test_an_object_that_dubstage_did_not_write_stays(url: str, s3: S3Server, tmp_path: Path) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/mine.mp4", Body=b"mine")
     assert digest_of(f"{url}/mine.mp4") == ""
-    with pytest.raises(InvalidRequest, match="dubstage did not write it") as caught, delivered(f"{url}/mine.mp4", tmp_path):
+    with pytest.raises(InvalidRequestError, match="dubstage did not write it") as caught, delivered(f"{url}/mine.mp4", tmp_path):
         pytest.fail("the block is not entered")
     assert caught.value.field == "output"
 

@@ -14,15 +14,15 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
+from gateway.batch.changes import BatchPictures
 from gateway.batch.manifest import manifest_of
-from gateway.batch.removal import BatchPictures
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from gateway.dub.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
-from services.common.errors import ActorNotReady, StorageRefused
+from services.common.errors import ActorNotReadyError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.s3_servers import BUCKET, S3Server
@@ -109,9 +109,9 @@ def test_erasure_leaves_nothing(
     assert OperationStore(actors.database).list() == []
     assert actors.audit.newest(1)[0]["event"] == "actor.erased"
     for work in (actors.get, actors.erasures.check, actors.erasures.erase):
-        with pytest.raises(ActorNotReady, match="'ann'"):
+        with pytest.raises(ActorNotReadyError, match="'ann'"):
             work("ann")
-    with pytest.raises(ActorNotReady, match="'ann'"):
+    with pytest.raises(ActorNotReadyError, match="'ann'"):
         JobLedger(actors, "ann").begin(job)
 
 
@@ -127,11 +127,11 @@ def test_undeletable_blob_fails_erasure(
 
     with monkeypatch.context() as patched:
         patched.setattr(ArtefactStore, "delete", refuse)
-        with pytest.raises(StorageRefused, match=f"not erased whole. Left: blob {kept.sha256} in artefact store"):
+        with pytest.raises(StorageRefusedError, match=f"not erased whole. Left: blob {kept.sha256} in artefact store"):
             erase(actors, batches)
     assert actors.show("ann").actor_id == "ann"
     assert kept.sha256 in erase(actors, batches)
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         actors.get("ann")
 
 
@@ -142,13 +142,13 @@ def test_leftover_copies_are_reported(
     copy = settings.data_dir / "forgotten" / "copy.mp4"
     copy.parent.mkdir()
     copy.write_bytes(b"footage of ann")
-    with pytest.raises(StorageRefused, match=f"file {copy} in data folder"):
+    with pytest.raises(StorageRefusedError, match=f"file {copy} in data folder"):
         erase(actors, batches)
     copy.unlink()
     other = settings.data_dir / "jobs" / "2"
     # A job that nobody knows any more, and that has journalled a blob of the person.
     Journal(other / "journal", blobs).record("first", {"box": np.full(64, 1, np.uint8)})
-    with pytest.raises(StorageRefused, match=f"entry of the journal {other}"):
+    with pytest.raises(StorageRefusedError, match=f"entry of the journal {other}"):
         erase(actors, batches)
 
 

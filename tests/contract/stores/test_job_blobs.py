@@ -127,7 +127,7 @@ import os, sys
 from pathlib import Path
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.removal import remove_locked
+from gateway.dub.workspace import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 

@@ -20,7 +20,13 @@ from gateway.operations.execution import Handler, Job
 from gateway.operations.leases import OperationQueue
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
-from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded, StorageRefused
+from services.common.errors import (
+    InvalidRequestError,
+    OperationNotFoundError,
+    OverloadedError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from services.common.server import error_status
 from tests.failing import fail_once
 
@@ -129,7 +135,7 @@ def end_leases(database: Database) -> None:
 
 
 def was_cancelled(record: OperationRecord) -> bool:
-    return isinstance(error_status.from_status(status_pb2.Status.FromString(record.error or b"")), Cancelled)
+    return isinstance(error_status.from_status(status_pb2.Status.FromString(record.error or b"")), WorkCancelledError)
 
 
 # The queue
@@ -204,11 +210,11 @@ def test_former_gateway_cannot_end(databases: Callable[[], Database]) -> None:
     record = submit(first)
     end_leases(store.database)
     assert len(second.take(9, busy=())[0]) == 1
-    with pytest.raises(Cancelled, match="belongs to another gateway"):
+    with pytest.raises(WorkCancelledError, match="belongs to another gateway"):
         store.finish(record, owner=first.owner)
     assert not store.get(record.name).done
     store.finish(record, owner=second.owner)
-    with pytest.raises(Cancelled, match="has ended"):
+    with pytest.raises(WorkCancelledError, match="has ended"):
         store.finish(record, owner=second.owner)
 
 
@@ -232,10 +238,10 @@ def test_queue_keeps_order(databases: Callable[[], Database]) -> None:
 def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Database]) -> None:
     first, second = queue_on(databases()), queue_on(databases())
     submit(first, output="/films/a.mp4")
-    with pytest.raises(InvalidRequest, match="another operation writes"):
+    with pytest.raises(InvalidRequestError, match="another operation writes"):
         submit(second, output="/films/a.mp4")
     submit(second, free=0, most_waiting=1)
-    with pytest.raises(Overloaded, match="as many as the gateway takes"):
+    with pytest.raises(OverloadedError, match="as many as the gateway takes"):
         submit(first, free=0, most_waiting=1)
 
 
@@ -289,12 +295,12 @@ async def test_starting_gateway_spares_others_work(databases: Callable[[], Datab
             await until(is_renewed)
         assert not (await second.get(record.name)).done
         assert [one.name for one in await second.list(after=0, limit=9, done=False)] == [record.name]
-        with pytest.raises(InvalidRequest, match="cancel it first"):
+        with pytest.raises(InvalidRequestError, match="cancel it first"):
             await second.delete(record.name)
         goes_on.set()
         assert (await second.wait(record.name, PATIENCE_S)).response == b"done"
         await second.delete(record.name)
-        with pytest.raises(OperationNotFound):
+        with pytest.raises(OperationNotFoundError):
             await first.get(record.name)
     assert begun == []
 
@@ -380,7 +386,7 @@ async def test_work_on_person_stops_everywhere(databases: Callable[[], Database]
 async def test_unstorable_end_runs_again(databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch) -> None:
     """An end that cannot be stored for long lets a gateway do the work again."""
     monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
-    fail_once(monkeypatch, OperationStore, "finish", StorageRefused("the database may not be written"))
+    fail_once(monkeypatch, OperationStore, "finish", StorageRefusedError("the database may not be written"))
     begun: list[str] = []
     async with gateway(databases(), saying("film", begun)) as first:
         record = await first.submit("work", b"")

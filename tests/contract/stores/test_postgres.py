@@ -24,13 +24,18 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, JobRow
 from gateway.dub.journal import Journal
 from gateway.dub.workspace import Workspace
-from gateway.housekeeping.cleaning import remove_unknown
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.housekeeping import open_jobs_folder, remove_unknown
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReady, BackendUnavailable, InvalidRequest, OperationNotFound, StorageRefused
+from services.common.errors import (
+    ActorNotReadyError,
+    BackendUnavailableError,
+    InvalidRequestError,
+    OperationNotFoundError,
+    StorageRefusedError,
+)
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.ports import free_port
@@ -80,7 +85,7 @@ def test_concurrent_ids_are_unique(actors: ActorStore, blobs: ArtefactStore, geo
     def attempt(_: int) -> bool:
         try:
             keep(actors, blobs, geometry, "ann")
-        except InvalidRequest:
+        except InvalidRequestError:
             return False
         return True
 
@@ -104,7 +109,7 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
 
 def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
     """The database refuses work with an actor who is not enrolled."""
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
         session.add(JobRow(actor_id="nobody", folder="x"))
@@ -122,7 +127,7 @@ def test_erasing_removes_every_blob_job_and_row(
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert on_disk(settings) == set()
     assert not job.exists()
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         actors.get("ann")
     keep(actors, blobs, geometry, "ann")
 
@@ -131,11 +136,11 @@ def test_erasing_removes_every_blob_job_and_row(
 def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationStore, text: str) -> None:
     """A name that no database could hold is just not there."""
     for use in (actors.get, actors.erase):
-        with pytest.raises(ActorNotReady):
+        with pytest.raises(ActorNotReadyError):
             use(text)
     assert actors.find(text) is None
     assert actors.list(after=text) == []
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         operations.get(text)
 
 
@@ -193,7 +198,7 @@ def test_store_name_hides_password(postgres_url: str, tmp_path: Path, postgres: 
     places = {"artefacts_url": str(tmp_path / "artefacts")}
     with ActorStore(GatewaySettings(data_dir=tmp_path / "data", database_url=postgres_url, **places)):
         pass
-    with pytest.raises(StorageRefused) as caught:
+    with pytest.raises(StorageRefusedError) as caught:
         ActorStore(GatewaySettings(data_dir=tmp_path / "data", **places))
     said = caught.value.message
     assert f"(postgresql+psycopg://127.0.0.1:{postgres.port}/test_" in said
@@ -235,7 +240,7 @@ async def test_end_written_after_server_outage(postgres: PostgresServer, postgre
         def finish(self, record: OperationRecord, *, owner: str = "") -> OperationRecord:
             try:
                 return super().finish(record, owner=owner)
-            except BackendUnavailable as problem:
+            except BackendUnavailableError as problem:
                 loop.call_soon_threadsafe(away.set)
                 problem.retry_after_s = 0.2
                 raise
@@ -253,7 +258,7 @@ async def test_end_written_after_server_outage(postgres: PostgresServer, postgre
     try:
         may_end.set()
         await asyncio.wait_for(away.wait(), 60)
-        with pytest.raises(BackendUnavailable, match="does not answer"):
+        with pytest.raises(BackendUnavailableError, match="does not answer"):
             await asyncio.to_thread(operations.list)
     finally:
         await asyncio.to_thread(postgres.start)
@@ -277,7 +282,7 @@ def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -
         running = [gateway("one"), gateway("one"), gateway("two")]
         database = Database(postgres_url, tmp_path)
         assert not database.try_claim()
-        with pytest.raises(InvalidRequest, match="end every gateway first"):
+        with pytest.raises(InvalidRequestError, match="end every gateway first"):
             database.claim(alone=True)
         for one in running:
             await one.drain(grace_s=0)
@@ -285,7 +290,7 @@ def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -
         async with asyncio.timeout(60):
             while not database.try_claim():  # noqa: ASYNC110 - the lock is the server's
                 await asyncio.sleep(0.02)
-        with pytest.raises(InvalidRequest, match="`dubstage actor erase` works with the database") as caught:
+        with pytest.raises(InvalidRequestError, match="`dubstage actor erase` works with the database") as caught:
             gateway("two")
         assert caught.value.field == "DUBSTAGE_DATABASE_URL"
         assert PASSWORD not in caught.value.message
@@ -296,7 +301,7 @@ def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -
     async def begun_soon(folder: str) -> None:
         async with asyncio.timeout(60):
             while True:
-                with suppress(InvalidRequest):
+                with suppress(InvalidRequestError):
                     await gateway(folder).drain(grace_s=0)
                     return
                 await asyncio.sleep(0.02)
@@ -315,7 +320,7 @@ def test_wrong_log_ins_are_told_without_the_password(postgres: PostgresServer, p
         "permission denied": postgres.url(name, user="guest"),
     }
     for said, url in wrong.items():
-        with pytest.raises(StorageRefused, match="DUBSTAGE_DATABASE_URL") as caught:
+        with pytest.raises(StorageRefusedError, match="DUBSTAGE_DATABASE_URL") as caught:
             Database(url, tmp_path)
         assert said in caught.value.message
         assert PASSWORD not in caught.value.message
@@ -326,7 +331,7 @@ def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) 
     """A server that is not there is reported soon."""
     begin = time.monotonic()
     port = free_port()
-    with pytest.raises(BackendUnavailable, match=f"127.0.0.1:{port}") as caught:
+    with pytest.raises(BackendUnavailableError, match=f"127.0.0.1:{port}") as caught:
         Database(postgres.url(port=port), tmp_path)
     assert PASSWORD not in caught.value.message
     assert caught.value.retry_after_s > 0
@@ -338,7 +343,7 @@ def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) 
 )
 def test_unsupported_url_hides_password(url: str, tmp_path: Path) -> None:
     """An URL of nothing that is supported is refused without its password."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Database(url, tmp_path)
     assert caught.value.field == "DUBSTAGE_DATABASE_URL"
     assert "hidden-word" not in caught.value.message
@@ -350,10 +355,10 @@ import sys
 sys.modules["psycopg"] = None
 from pathlib import Path
 from gateway.database.session import Database
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 try:
     Database("postgresql://user@host/db", Path("."))
-except InvalidRequest as error:
+except InvalidRequestError as error:
     print(error)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

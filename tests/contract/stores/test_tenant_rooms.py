@@ -16,7 +16,7 @@ from gateway.api import tenants as rooms_module
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.tenants import Tenant, Tenants
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, StorageRefused, TenantDubsReached
+from services.common.errors import BackendUnavailableError, StorageRefusedError, TenantDubsReachedError
 from services.common.server.call_context import acting_for
 
 
@@ -63,7 +63,7 @@ async def test_no_room_opens_while_the_gateway_ends(tmp_path: Path) -> None:
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
     await rooms.stop()
-    with acting_for("acme"), pytest.raises(BackendUnavailable, match="shutting down"):
+    with acting_for("acme"), pytest.raises(BackendUnavailableError, match="shutting down"):
         await rooms.of_caller()
     await rooms.close_batches()
     await rooms.close()
@@ -90,7 +90,7 @@ async def test_failed_context_opened_again(tmp_path: Path, monkeypatch: pytest.M
     """A tenant context that could not start is opened anew by the next call."""
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
-    start, failures, started = Tenant.start, [BackendUnavailable("the database is locked")], list[Tenant]()
+    start, failures, started = Tenant.start, [BackendUnavailableError("the database is locked")], list[Tenant]()
 
     async def failing_once(self: Tenant, tracer: trace.Tracer) -> None:
         await start(self, tracer)
@@ -100,7 +100,7 @@ async def test_failed_context_opened_again(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Tenant, "start", failing_once)
     with acting_for("acme"):
-        with pytest.raises(BackendUnavailable, match="locked"):
+        with pytest.raises(BackendUnavailableError, match="locked"):
             await rooms.of_caller()
         assert [await rooms.of_caller(), await rooms.of_caller()] == started * 2
     assert len(started) == 1
@@ -116,7 +116,7 @@ async def test_damaged_limits_file_locks_nobody(tmp_path: Path) -> None:
     file.write_text("[every]\nconcurent_dubs = 2")
     with acting_for("acme"):
         room = await rooms.of_caller()
-    with pytest.raises(TenantDubsReached, match="tenant acme"):
+    with pytest.raises(TenantDubsReachedError, match="tenant acme"):
         room.installation.context.quota.check_dubs(unfinished=1)
     await closed(rooms)
 
@@ -129,6 +129,6 @@ async def test_broken_settings_not_callers_mistake(tmp_path: Path) -> None:
     rooms = rooms_at(tmp_path / "data", "", consent_keys=keys)
     await rooms.start(trace.NoOpTracer())
     keys.write_text("no key")
-    with acting_for("acme"), pytest.raises(StorageRefused, match="DUBSTAGE_CONSENT_KEYS"):
+    with acting_for("acme"), pytest.raises(StorageRefusedError, match="DUBSTAGE_CONSENT_KEYS"):
         await rooms.of_caller()
     await closed(rooms)

@@ -36,7 +36,7 @@ from gateway.database.tables import Base
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
@@ -299,7 +299,9 @@ def test_later_database_version_refused(settings: GatewaySettings, tenant: str, 
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
         connection.execute(text("DROP INDEX ix_lineage_sha256"))
     before = rows_of(own)
-    with pytest.raises(StorageRefused, match=r"revision '0999'.*later version.*revisions up to 0001: install the later") as caught:
+    with pytest.raises(
+        StorageRefusedError, match=r"revision '0999'.*later version.*revisions up to 0001: install the later"
+    ) as caught:
         opened(own)
     assert ("(tenant acme-2)" in caught.value.message) == (tenant != "default")
     assert rows_of(own) == before
@@ -313,7 +315,7 @@ def test_backup_refused_after_later_upgrade(
     """A backup is refused if a later version has upgraded the tables."""
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-    with pytest.raises(StorageRefused, match="revision '0999'"):
+    with pytest.raises(StorageRefusedError, match="revision '0999'"):
         write_backup(Installation(settings, actors, blobs), tmp_path / "backup.tar")
     assert not list(tmp_path.glob("*backup*"))
 
@@ -322,7 +324,7 @@ def test_a_missing_table_is_named(settings: GatewaySettings) -> None:
     opened(settings).close()
     with bare(settings) as engine, engine.begin() as connection:
         connection.execute(text("DROP TABLE installation"))
-    with pytest.raises(StorageRefused, match=r"is damaged \(.*installation.*restore it from a backup"):
+    with pytest.raises(StorageRefusedError, match=r"is damaged \(.*installation.*restore it from a backup"):
         opened(settings)
 
 
@@ -502,7 +504,7 @@ def test_a_backup_of_a_later_revision_is_refused(
     back_up(settings, geometry, tmp_path / "backup.tar")
     set_revision(tmp_path / "backup.tar", revision)
     with open_installation(settings, claim_artefacts=False) as place:
-        with pytest.raises(InvalidRequest, match="knows revisions up to 0001: restore it with the version"):
+        with pytest.raises(InvalidRequestError, match="knows revisions up to 0001: restore it with the version"):
             restore_backup(place, tmp_path / "backup.tar")
         assert place.actors.list() == []
 
@@ -516,7 +518,7 @@ def test_the_command_upgrades_the_tables_of_all_tenants(
     for name, value in (("DATA_DIR", settings.data_dir), ("DATABASE_URL", settings.database_url), ("TENANT", "acme-2")):
         monkeypatch.setenv(f"DUBSTAGE_{name}", str(value))
     if not settings.database_url:
-        assert run(["database", "upgrade"]) == InvalidRequest.exit_code
+        assert run(["database", "upgrade"]) == InvalidRequestError.exit_code
         assert "there is no database in" in capsys.readouterr().err
         assert not settings.data_dir.exists()
     for tenant in ("default", "acme-2"):

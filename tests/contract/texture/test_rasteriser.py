@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.geometry.rasterise import Backend
@@ -77,31 +77,31 @@ def withdrawn(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_missing_rasteriser_ends_start(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
+    with pytest.raises(BackendUnavailableError, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
         compose(settings)
 
 
 def test_another_rasteriser_is_no_setting() -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_RASTERISER"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(TextureSettings, rasteriser="opengl")
 
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
 async def test_faces_use_chosen_rasteriser(withdrawn: Drawings, mode: WarpMode) -> None:
     """Faces are drawn by the rasteriser of the settings."""
-    with pytest.raises(BackendUnavailable, match="pytorch3d"):
+    with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.face(mode))
 
 
 async def test_textures_use_chosen_rasteriser(withdrawn: Drawings) -> None:
     """Textures are sampled by the rasteriser of the settings."""
-    with pytest.raises(BackendUnavailable, match="pytorch3d"):
+    with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.features())
 
 
 async def test_portraits_use_chosen_rasteriser(withdrawn: Drawings) -> None:
     """Portraits are turned by the rasteriser of the settings."""
-    with pytest.raises(BackendUnavailable, match="pytorch3d"):
+    with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.portrait())
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dubstage.client import to_tensor
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.mouth_bank import bank_from_arrays
@@ -164,7 +164,7 @@ def small_box() -> pb.BuildBankRequest:
 async def test_wrong_frames_are_refused_by_name(
     stub: TextureServiceAsyncStub, request_message: pb.BuildBankRequest, field: str
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         bank_frame_from_proto(request_message)
     assert caught.value.field == field
     config = pb.BuildBankRequest(config=pb.BuildBankConfig())
@@ -228,6 +228,6 @@ def test_targets_and_poses_survive_the_wire() -> None:
 def test_a_target_without_landmarks_is_refused() -> None:
     request = target_to_proto(targets(1)[0])
     request.frame.motion.ClearField("mouth_landmarks")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         target_from_proto(request)
     assert caught.value.field == "frame.motion.mouth_landmarks"

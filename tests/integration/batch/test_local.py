@@ -15,11 +15,11 @@ import pytest
 
 from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
+from gateway.batch.serve_shots import WorkerSetup
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec
-from gateway.batch.worker_protocol import WorkerSetup
 from gateway.settings import GatewaySettings
-from services.common.errors import StageDeadlineExceeded
+from services.common.errors import StageDeadlineExceededError
 from services.common.server.settings import load_settings
 
 
@@ -62,7 +62,7 @@ async def test_no_worker_can_start(tmp_path: Path) -> None:
     """If no worker can start, no shot is to blame."""
     store = BatchStore(str(tmp_path / "batches"))
     store.create(manifest_of("night", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
-    with pytest.raises(StageDeadlineExceeded):
+    with pytest.raises(StageDeadlineExceededError):
         await run_local(settings_in(tmp_path, stages_start_s=0.2), store, "night", workers=1)
     assert store.records("night") == [ShotRecord(id="a")]
 
@@ -86,7 +86,7 @@ async def test_worker_ignores_modules_in_folder(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     settings = settings_in(tmp_path, stages_start_s=0.2).model_dump(mode="json")
-    with pytest.raises(StageDeadlineExceeded):
+    with pytest.raises(StageDeadlineExceededError):
         await WorkerProcess.start(setup_in(tmp_path).model_copy(update={"settings": settings}), tmp_path / "log")
 
 

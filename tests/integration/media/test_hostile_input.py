@@ -18,7 +18,7 @@ import pytest
 from gateway.media import inspection
 from gateway.media.inspection import inspect_in_child, inspect_sound, inspect_video
 from gateway.media.probe import probe
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 CLIP = "clip.mp4"
@@ -49,14 +49,14 @@ def test_memory_hungry_file_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = _black_picture(tmp_path / "large.png", 11_000)
     assert path.stat().st_size < 3_000_000
     monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 400 << 20)
-    with pytest.raises(MediaUnsupported, match=r"large\.png .* takes more than 400 MiB of memory"):
+    with pytest.raises(MediaUnsupportedError, match=r"large\.png .* takes more than 400 MiB of memory"):
         inspect_video(path)
 
 
 def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_clip(tmp_path / CLIP)
     monkeypatch.setattr(inspection, "PROBE_BASE_S", -0.99)
-    with pytest.raises(MediaUnsupported, match=r"clip\.mp4 .* takes more than \d+ s"):
+    with pytest.raises(MediaUnsupportedError, match=r"clip\.mp4 .* takes more than \d+ s"):
         inspect_video(path)
 
 
@@ -126,6 +126,6 @@ def test_probe_cached_until_file_changes(tmp_path: Path, monkeypatch: pytest.Mon
     assert started == ["film"]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(MediaUnsupported):
+    with pytest.raises(MediaUnsupportedError):
         inspect_video(path)
     assert started == ["film", "film"]

@@ -16,13 +16,12 @@ from structlog.testing import capture_logs
 
 from gateway.media.mp4 import copy_with_padding
 from gateway.media.output import OutputFile, commit_with
-from gateway.provenance.binding import manifest_boxes, media_sha256
+from gateway.provenance.binding import manifest_boxes, media_sha256, sidecar_of
 from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, verdict_of
-from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
+from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, flip, write_film
 
 EMBEDDED = (".mp4", ".mov", ".m4v")
@@ -251,7 +250,7 @@ def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_unsignable_video_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
     """A video that cannot be signed is not written."""
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         write_film(tmp_path / f"film{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
     assert list(tmp_path.iterdir()) == []
 
@@ -262,7 +261,7 @@ def test_silent_time_stamp_authority_retryable(suffix: str, carphone: Path, seal
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         stamped = replace(sealer, time_stamp_url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        with pytest.raises(BackendUnavailable, match="time stamp authority"):
+        with pytest.raises(BackendUnavailableError, match="time stamp authority"):
             write_film(tmp_path / f"film{suffix}", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
@@ -272,7 +271,7 @@ def test_other_file_not_replaced_by_manifest(sealer: Sealer, tmp_path: Path) -> 
     sealer.check_place(tmp_path / "film.mkv", overwrite=False)
     (tmp_path / "film.mkv.c2pa").write_bytes(b"somebody's notes")
     (tmp_path / "film.mp4.c2pa").write_bytes(b"somebody's notes")
-    with pytest.raises(InvalidRequest, match=r"film\.mkv\.c2pa exists and is no manifest"):
+    with pytest.raises(InvalidRequestError, match=r"film\.mkv\.c2pa exists and is no manifest"):
         sealer.check_place(tmp_path / "film.mkv", overwrite=False)
     sealer.check_place(tmp_path / "film.mkv", overwrite=True)
     sealer.check_place(tmp_path / "film.mp4", overwrite=False)
@@ -282,7 +281,7 @@ def test_other_file_not_replaced_by_manifest(sealer: Sealer, tmp_path: Path) -> 
 def test_unusable_manifest_name_refused_early(sealer: Sealer, tmp_path: Path, overwrite: bool) -> None:
     """A video whose manifest can have no name is refused before the work."""
     sealer.check_place(tmp_path / f"{'a' * 251}.mp4", overwrite=overwrite)
-    with pytest.raises(InvalidRequest, match="255 at most"):
+    with pytest.raises(InvalidRequestError, match="255 at most"):
         sealer.check_place(tmp_path / f"{'a' * 251}.mkv", overwrite=overwrite)
 
 
@@ -305,7 +304,7 @@ def test_failed_rename_leaves_no_sidecar(carphone: Path, sealer: Sealer, tmp_pat
     with file.content() as content:
         content.write(b"a film")
     os.mkdir(film)
-    with pytest.raises(InvalidRequest, match="is a folder"):
+    with pytest.raises(InvalidRequestError, match="is a folder"):
         commit_with(file, seal)
     file.discard()
     assert list(tmp_path.iterdir()) == [film]

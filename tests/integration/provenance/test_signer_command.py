@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.provenance.installation import open_sealer, own_watermark_key
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
 from tests.unit.provenance.test_credential import KEYS
@@ -79,7 +79,9 @@ def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
     assert key is not None
     assert own_watermark_key(settings) == key
     (tmp_path / "secret").write_bytes(bytes(31))
-    with pytest.raises(InvalidRequest, match=r"DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"):
+    with pytest.raises(
+        InvalidRequestError, match=r"DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"
+    ):
         open_sealer(settings)
 
 
@@ -108,14 +110,14 @@ def test_broken_signer_refused_before_work(fault: str, tmp_path: Path) -> None:
     source, reason = FAULTS[fault]
     chain, _ = chain_for(Ed25519PrivateKey.generate())
     with pytest.raises(
-        BackendUnavailable, match=rf"the command of DUBSTAGE_PROVENANCE_SIGNER_COMMAND gave no signature .*{reason}"
+        BackendUnavailableError, match=rf"the command of DUBSTAGE_PROVENANCE_SIGNER_COMMAND gave no signature .*{reason}"
     ):
         open_sealer(settings_of(tmp_path, chain, command_of(tmp_path, source)))
 
 
 def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
     chain, _ = chain_for(Ed25519PrivateKey.generate())
-    with pytest.raises(BackendUnavailable, match=r"/no/such/program cannot be started: No such file or directory"):
+    with pytest.raises(BackendUnavailableError, match=r"/no/such/program cannot be started: No such file or directory"):
         open_sealer(settings_of(tmp_path, chain, "/no/such/program --key 1"))
 
 
@@ -125,7 +127,7 @@ def test_failed_signer_writes_no_video(carphone: Path, tmp_path: Path) -> None:
     sealer = open_sealer(settings)
     command_of(tmp_path, "import sys\nsys.exit('the key was disabled')")
     film = tmp_path / "film.mp4"
-    with pytest.raises(BackendUnavailable, match=r"the key was disabled\); .*film\.mp4 was not written"):
+    with pytest.raises(BackendUnavailableError, match=r"the key was disabled\); .*film\.mp4 was not written"):
         write_film(film, carphone, sealer)
     assert not list(tmp_path.glob("*film*"))
 

@@ -17,14 +17,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.provenance.binding import sidecar_binding
+from gateway.provenance.binding import sidecar_binding, sidecar_of
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import credential_of
 from gateway.provenance.library import LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, verdict_of
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.unit.provenance.signed_films import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Door, Request, Stamper, authority, new_stamper, refusal
 
@@ -153,7 +152,7 @@ def test_missing_time_stamp_is_retryable(
     film.write_bytes(b"the film before")
     with authority(answer(stamper)) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
-        with pytest.raises(BackendUnavailable, match=reason) as raised:
+        with pytest.raises(BackendUnavailableError, match=reason) as raised:
             write_film(film, carphone, stamped)
     assert f"the time stamp authority {url} gave no time stamp" in raised.value.message
     assert list(tmp_path.iterdir()) == [film]
@@ -172,7 +171,7 @@ def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio
 
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=0.2)
-        with pytest.raises(BackendUnavailable, match=r"its answer was not complete after 0\.2 s") as raised:
+        with pytest.raises(BackendUnavailableError, match=r"its answer was not complete after 0\.2 s") as raised:
             write_film(tmp_path / "film.mp4", carphone, stamped)
     assert url in raised.value.message
     assert "DUBSTAGE_PROVENANCE_TIME_STAMP_URL must name an authority" in raised.value.message
@@ -190,7 +189,7 @@ def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_pa
 
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=600.0)
-        with pytest.raises(BackendUnavailable, match="its answer does not fit into 256 MB") as raised:
+        with pytest.raises(BackendUnavailableError, match="its answer does not fit into 256 MB") as raised:
             write_film(tmp_path / "film.mkv", carphone, stamped)
     assert url in raised.value.message
     assert list(tmp_path.iterdir()) == []
@@ -200,7 +199,7 @@ def test_expired_certificate_not_authority_error(carphone: Path, stamper: Stampe
     """A certificate that has expired is not the authority's fault."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(_studio(days=-1).sealer, time_stamp_url=url)
-        with pytest.raises(InvalidRequest, match="certificate was not valid"):
+        with pytest.raises(InvalidRequestError, match="certificate was not valid"):
             write_film(tmp_path / "film.mp4", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 

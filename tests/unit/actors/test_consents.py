@@ -16,13 +16,13 @@ from gateway.consent.keys import signed
 from gateway.consent.record import ConsentUse, digest_of
 from gateway.settings import GatewaySettings
 from services.common.errors import (
-    ConsentMissing,
-    ConsentRefused,
-    ConsentUnsigned,
-    ConsentWithdrawn,
-    ConsentWithoutSubject,
-    InvalidRequest,
-    StorageRefused,
+    ConsentMissingError,
+    ConsentRefusedError,
+    ConsentUnsignedError,
+    ConsentWithdrawnError,
+    ConsentWithoutSubjectError,
+    InvalidRequestError,
+    StorageRefusedError,
 )
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.settings import load_settings
@@ -50,7 +50,7 @@ def test_each_fault_is_refused_with_its_own_reason(
     found = faults()[fault]
     if found.withdrawn and found.record is not None:
         strict.withdraw(digest_of(found.record))
-    with pytest.raises(ConsentRefused, match=found.says) as caught:
+    with pytest.raises(ConsentRefusedError, match=found.says) as caught:
         strict.check(found.record, NIGHT, "ann")
     assert (caught.value.reason, caught.value.subject) == (found.reason, "ann")
 
@@ -63,7 +63,7 @@ def test_plain_record_without_requirement(actors: ActorStore, settings: GatewayS
     # But what a record says counts in every installation.
     for name in ("stranger", "altered", "too early", "expired", "other project", "other language", "other actor"):
         found = faults()[name]
-        with pytest.raises(ConsentRefused):
+        with pytest.raises(ConsentRefusedError):
             lax.check(found.record, NIGHT, "ann")
 
 
@@ -92,7 +92,7 @@ def test_request_record_narrows_own(
         found.check_enrolled(own, given, NIGHT, "ann", actor_id="ann")
     reason = {"other project": "OUT_OF_SCOPE", "other language": "OUT_OF_SCOPE", "other actor": "OTHER_SUBJECT"}
     for own, given in ((faulty, valid), (valid, faulty), (faulty, None), (None, faulty)):
-        with pytest.raises(ConsentRefused) as caught:
+        with pytest.raises(ConsentRefusedError) as caught:
             found.check_enrolled(own, given, NIGHT, "ann", actor_id="ann")
         wanted = {"too early": "NOT_YET_VALID", **reason}.get(fault, fault.upper())
         assert caught.value.reason == f"CONSENT_{wanted}"
@@ -105,11 +105,11 @@ def test_request_record_meets_requirement(actors: ActorStore, settings: GatewayS
     strict.check_enrolled(record(), allowed(), NIGHT, "ann", actor_id="ann")
     strict.check_enrolled(signed(record(), STUDIO), None, NIGHT, "ann", actor_id="ann")
     for own, given, error in (
-        (record(), None, ConsentUnsigned),
-        (allowed(), record(), ConsentUnsigned),
-        (allowed(), signed(record(), STUDIO), ConsentWithoutSubject),
-        (None, signed(record(), STUDIO), ConsentWithoutSubject),
-        (None, None, ConsentMissing),
+        (record(), None, ConsentUnsignedError),
+        (allowed(), record(), ConsentUnsignedError),
+        (allowed(), signed(record(), STUDIO), ConsentWithoutSubjectError),
+        (None, signed(record(), STUDIO), ConsentWithoutSubjectError),
+        (None, None, ConsentMissingError),
     ):
         with pytest.raises(error):
             strict.check_enrolled(own, given, NIGHT, "ann", actor_id="ann")
@@ -120,26 +120,26 @@ def test_keys_change_without_a_restart(actors: ActorStore, settings: GatewaySett
     place = trusted(tmp_path / "keys")
     strict = rules(actors, settings, require_consent="signed", consent_keys=place)
     stranger = faults()["stranger"].record
-    with pytest.raises(ConsentRefused):
+    with pytest.raises(ConsentRefusedError):
         strict.check(stranger, NIGHT, "ann")
     (place / "partner.pem").write_bytes(public_pem(STRANGER))
     strict.check(stranger, NIGHT, "ann")
     (place / "studio.pem").unlink()
-    with pytest.raises(ConsentRefused):
+    with pytest.raises(ConsentRefusedError):
         strict.check(allowed(), NIGHT, "ann")
 
 
 def test_missing_keys_not_callers_mistake(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
     """Keys that vanish while a gateway serves are not the caller's fault."""
     strict = rules(actors, settings, require_consent="signed", consent_keys=tmp_path / "absent")
-    with pytest.raises(StorageRefused, match=r"DUBSTAGE_CONSENT_KEYS: .*absent cannot be read"):
+    with pytest.raises(StorageRefusedError, match=r"DUBSTAGE_CONSENT_KEYS: .*absent cannot be read"):
         strict.check(allowed(), NIGHT, "ann")
 
 
 def test_settings_that_can_trust_nobody_are_refused(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="needs trusted keys"):
+    with pytest.raises(InvalidRequestError, match="needs trusted keys"):
         rules(actors, settings, require_consent="signed").check_settings()
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
         rules(actors, settings, consent_keys=tmp_path / "absent").check_settings()
     rules(actors, settings, require_consent="signed", consent_keys=trusted(tmp_path / "keys")).check_settings()
     rules(actors, settings, require_consent=True).check_settings()
@@ -157,18 +157,18 @@ def test_withdrawal_names_actors_and_time(
     assert actors.consents.withdraw(done.record_sha256) == done
     assert "was withdrawn at" in actors.show("ann").consent_problem
     assert {actor.actor_id for actor in actors.list() if actor.consent_problem} == {"ann", "twin"}
-    with pytest.raises(ConsentMissing, match="no consent record that could be withdrawn"):
+    with pytest.raises(ConsentMissingError, match="no consent record that could be withdrawn"):
         actors.consents.withdraw_of("eve", None)
     # The withdrawal outlives the person and the process.
     actors.erase("ann")
-    with ActorStore(settings) as again, pytest.raises(ConsentWithdrawn, match=re.escape(done.withdrawn_at)):
+    with ActorStore(settings) as again, pytest.raises(ConsentWithdrawnError, match=re.escape(done.withdrawn_at)):
         again.consents.check(record(), NIGHT, "ann")
 
 
 def test_withdrawn_record_stops_enrolment(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     """A person whose record was withdrawn meanwhile is not enrolled."""
     actors.consents.withdraw(digest_of(CONSENT))
-    with pytest.raises(ConsentWithdrawn):
+    with pytest.raises(ConsentWithdrawnError):
         actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     assert actors.find("ann") is None
 
@@ -178,7 +178,7 @@ def test_withdrawal_during_sealing(actors: ActorStore) -> None:
     ledger = JobLedger(actors, consents=[CONSENT])
     ledger.confirm()
     actors.consents.withdraw(digest_of(CONSENT))
-    with pytest.raises(ConsentWithdrawn):
+    with pytest.raises(ConsentWithdrawnError):
         ledger.confirm()
 
 
@@ -190,7 +190,7 @@ def test_withdrawn_person_needs_no_record(actors: ActorStore, blobs: ArtefactSto
     actors.consents.check_lasting([other], actor_id="ann")
     actors.consents.withdraw(digest_of(own))
     actors.consents.check_lasting([other])
-    with pytest.raises(ConsentWithdrawn):
+    with pytest.raises(ConsentWithdrawnError):
         actors.consents.check_lasting([other], actor_id="ann")
 
 
@@ -211,7 +211,7 @@ async def test_consent_end_cancels_work(actors: ActorStore, how: str) -> None:
     watched = asyncio.create_task(while_allowed(lambda: actors.consents.check_lasting([found]), work(), every_s=0.01))
     await begun.wait()
     actors.consents.withdraw(digest_of(found) if how == "withdrawn" else "0" * 64)
-    with pytest.raises(ConsentRefused) as caught:
+    with pytest.raises(ConsentRefusedError) as caught:
         async with asyncio.timeout(60):
             await watched
     assert caught.value.reason == f"CONSENT_{how.upper()}"
@@ -226,7 +226,7 @@ def test_the_requirement_is_a_truth_value_or_signed(value: object, kept: str) ->
 
 
 def test_another_requirement_is_refused_by_name() -> None:
-    with pytest.raises(InvalidRequest, match=r"REQUIRE_CONSENT.*true, false or signed"):
+    with pytest.raises(InvalidRequestError, match=r"REQUIRE_CONSENT.*true, false or signed"):
         load_settings(GatewaySettings, require_consent="maybe")
 
 

@@ -23,8 +23,8 @@ from gateway.dub.face_records import FaceIndex
 from gateway.dub.records import FACE_RECORD
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.stages.method_check import ListedModels
-from services.common.errors import InvalidRequest, StorageFull
+from gateway.stages.opening import ListedModels
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
@@ -55,13 +55,13 @@ async def test_enrolments_for_two_methods_share_no_folder(
 
     def note_folder(jobs: Path, key: str) -> Path:
         folders.append(folder_of(jobs, key))
-        raise StorageFull("the enrolment ends here", subject="")
+        raise StorageFullError("the enrolment ends here", subject="")
 
     monkeypatch.setattr(create, "folder_of", note_folder)
     footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="", call_deadline_s=None)
     for method in ("ugc", "everybody", "ugc"):
         request = EnrolRequest(actor_id="ann", footage=footage, method=method)
-        with pytest.raises(StorageFull, match="the enrolment ends here"):
+        with pytest.raises(StorageFullError, match="the enrolment ends here"):
             await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
     first, second, third = folders
     assert first == third != second
@@ -122,7 +122,7 @@ async def test_changing_footage_refused(enrol: Enrol, actors: ActorStore, blobs:
         with footage.open("ab") as file:
             file.write(b"another take")
 
-    with pytest.raises(InvalidRequest, match=r"clip\.mp4 changed while the person was enrolled"):
+    with pytest.raises(InvalidRequestError, match=r"clip\.mp4 changed while the person was enrolled"):
         await enrol(change)
     assert actors.find("ann") is None
     assert footage.stat().st_size not in [blob.ref.size_bytes for blob in blobs.stored()]

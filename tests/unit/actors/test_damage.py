@@ -15,7 +15,7 @@ from gateway.cli.app import run
 from gateway.cli.doctor import check_database
 from gateway.database.session import Database
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, StorageRefused
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, DubstageError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
@@ -87,7 +87,7 @@ def test_a_damaged_database_is_named_with_the_remedy(file: Path, settings: Gatew
             opened.list()
             opened.get("ann")
 
-    with pytest.raises(StorageRefused) as caught:
+    with pytest.raises(StorageRefusedError) as caught:
         use()
     assert str(file) in str(caught.value)
     assert "restore it from a backup" in str(caught.value)
@@ -100,7 +100,7 @@ def test_full_check_finds_damaged_page(file: Path, settings: GatewaySettings) ->
         opened.seek((page - 1) * PAGE)
         opened.write(bytes(PAGE))
     database = Database("", settings.data_dir)
-    with pytest.raises(StorageRefused, match="is damaged"):
+    with pytest.raises(StorageRefusedError, match="is damaged"):
         database.check_integrity()
     database.close()
 
@@ -123,7 +123,7 @@ def test_damaged_consent_affects_own_actor(file: Path, settings: GatewaySettings
         assert str(file) in ann.damage
         assert ann.consent is None
         assert (bob.damage, bob.consent) == ("", CONSENT)
-        with pytest.raises(ArtefactCorrupt, match=r"consent record of actor ann .* is damaged"):
+        with pytest.raises(ArtefactCorruptError, match=r"consent record of actor ann .* is damaged"):
             opened.get("ann")
         assert opened.show("ann").damage == ann.damage
         opened.erase("ann")
@@ -143,7 +143,9 @@ def test_damaged_enrolment_hides_no_other(file: Path, settings: GatewaySettings,
         blob.unlink() if gone else blob.write_bytes(b"not what it was")
         assert [actor.damage for actor in opened.list()] == ["", ""], "listing reads no blob"
         assert [actor.num_frames for actor in opened.list()] == [100, 100]
-        with pytest.raises(ArtefactNotFound if gone else ArtefactCorrupt, match=r"learned of actor ann .*actor erase ann"):
+        with pytest.raises(
+            ArtefactNotFoundError if gone else ArtefactCorruptError, match=r"learned of actor ann .*actor erase ann"
+        ):
             opened.get("ann")
         assert "learned of actor ann" in opened.show("ann").damage
         assert opened.show("ann").num_frames == 100
@@ -170,7 +172,7 @@ def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: Gateway
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM lineage WHERE actor_id = 'ann'")
     connection.close()
-    with ActorStore(settings) as opened, pytest.raises(ArtefactCorrupt, match="rows of actor ann are damaged"):
+    with ActorStore(settings) as opened, pytest.raises(ArtefactCorruptError, match="rows of actor ann are damaged"):
         opened.get("ann")
 
 
@@ -214,7 +216,7 @@ def test_impossible_data_folder_names_setting(tmp_path: Path) -> None:
     """A data folder that cannot be names the setting."""
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null"), Path("/proc/nothing")):
-        with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR"):
+        with pytest.raises(StorageRefusedError, match="DUBSTAGE_DATA_DIR"):
             ActorStore(GatewaySettings(data_dir=folder, artefacts_url=str(tmp_path / "blobs")))
 
 
@@ -223,7 +225,7 @@ def test_a_damaged_key_signs_nothing(
 ) -> None:
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     (settings.data_dir / "signing.pem").write_bytes(b"")
-    with pytest.raises(StorageRefused, match=r"signing\.pem is damaged"):
+    with pytest.raises(StorageRefusedError, match=r"signing\.pem is damaged"):
         actors.erase("ann")
 
 
@@ -248,7 +250,7 @@ def test_every_command_says_which_file_is_damaged(
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", settings.artefacts_url)
     monkeypatch.chdir(tmp_path)
     one_page_zeroed(file)
-    assert run(arguments) == StorageRefused.exit_code
+    assert run(arguments) == StorageRefusedError.exit_code
     said = capsys.readouterr().err
     assert str(file) in said
     assert "restore it from a backup" in said
@@ -277,5 +279,5 @@ def test_commands_show_a_damaged_actor_beside_the_others(
 def test_the_doctor_reads_the_whole_file(file: Path, settings: GatewaySettings) -> None:
     assert str(file) in check_database(settings)
     one_page_zeroed(file)
-    with pytest.raises(StorageRefused, match="is damaged"):
+    with pytest.raises(StorageRefusedError, match="is damaged"):
         check_database(settings)

@@ -22,11 +22,10 @@ from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.journal import Journal
-from gateway.dub.scratch import ASIDE
-from gateway.dub.workspace import lock_folder
+from gateway.dub.workspace import ASIDE, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReady, Cancelled, InvalidRequest, Overloaded
+from services.common.errors import ActorNotReadyError, InvalidRequestError, OverloadedError, WorkCancelledError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
@@ -79,9 +78,9 @@ def test_window_after_erasure_is_removed(
     journal = Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref))
     journal.record("first", window(1))
     receipt = actors.erase(ann)
-    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
         journal.record("second", window(2))
-    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
         ledger.check()
     assert on_disk(settings) == set()
     kinds = {kind: len(digests) for kind, digests in receipt.document["erased"].items()}
@@ -99,7 +98,7 @@ def test_shared_window_is_kept(
     shared = blobs.put_bytes(b"a window that shows nobody")
     theirs.hold(tmp_path / "theirs", shared)
     actors.erase(ann)
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         mine.hold(tmp_path / "mine", shared)
     assert on_disk(settings) == {shared.sha256}
 
@@ -110,7 +109,7 @@ def test_abandoned_job_counts_nothing(actors: ActorStore, blobs: ArtefactStore, 
     ledger.begin(tmp_path / "job")
     ledger.release(tmp_path / "job", [])
     late = blobs.put_bytes(b"a thread that was not told")
-    with pytest.raises(Cancelled):
+    with pytest.raises(WorkCancelledError):
         ledger.hold(tmp_path / "job", late)
     assert not blobs.exists(late)
 
@@ -126,7 +125,7 @@ def test_open_erasure_blocks_work(actors: ActorStore, ann: str, tmp_path: Path, 
         lambda: running.hold(tmp_path / "running", blobs.put_bytes(b"window")),
         lambda: actors.erasures.check(ann),
     ):
-        with pytest.raises(ActorNotReady):
+        with pytest.raises(ActorNotReadyError):
             work()
     actors.erasures.withdraw(number)
     running.check()
@@ -180,7 +179,7 @@ def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:
     operations.finish(operations.add("actor", b"consent of cleo", actor_id="cleo"))
     assert actors.erasures.erase_or_ask("cleo").erased_sha256 == ()
     assert operations.list() == []
-    with pytest.raises(ActorNotReady, match="no actor 'cleo'"):
+    with pytest.raises(ActorNotReadyError, match="no actor 'cleo'"):
         actors.erasures.erase_or_ask("cleo")
 
 
@@ -248,7 +247,7 @@ def test_erased_enrolment_stores_nothing(
         actors.erasures.ask("ann")
     else:
         actors.erase("ann")
-    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
         other.create(
             "ann",
             method="ugc",
@@ -299,7 +298,7 @@ def test_a_gateway_that_cannot_erase_says_why(actors: ActorStore, other: ActorSt
     def ask() -> None:
         try:
             other.erasures.erase_or_ask(ann)
-        except Overloaded as problem:
+        except OverloadedError as problem:
             caught.append(problem)
 
     asking = threading.Thread(target=ask)
@@ -307,7 +306,7 @@ def test_a_gateway_that_cannot_erase_says_why(actors: ActorStore, other: ActorSt
     deadline = time.monotonic() + 60
     while not (found := actors.erasures.open()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    actors.erasures.fail(found[0][0], Overloaded("work on ann has not stopped yet", retry_after_s=5.0))
+    actors.erasures.fail(found[0][0], OverloadedError("work on ann has not stopped yet", retry_after_s=5.0))
     asking.join(timeout=60)
     assert [str(problem) for problem in caught] == ["work on ann has not stopped yet"]
     assert actors.find(ann) is not None
@@ -337,7 +336,7 @@ def test_interrupted_erasure_is_finished(actors: ActorStore, other: ActorStore, 
 
 def test_one_gateway_at_a_time_holds_a_database(actors: ActorStore, other: ActorStore) -> None:
     actors.database.claim()
-    with pytest.raises(InvalidRequest, match="another gateway works with the database"):
+    with pytest.raises(InvalidRequestError, match="another gateway works with the database"):
         other.database.claim()
     actors.database.close()
     other.database.claim()
@@ -354,9 +353,9 @@ async def test_work_ends_with_its_actor() -> None:
             ended.set()
 
     def check() -> None:
-        raise ActorNotReady("actor 'ann' was erased", subject="ann")
+        raise ActorNotReadyError("actor 'ann' was erased", subject="ann")
 
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         await while_allowed(check, work(), every_s=0.01)
     assert ended.is_set()
 

@@ -11,9 +11,8 @@ import pytest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.journal import Journal
-from gateway.dub.removal import delete_unused, remove_job
-from gateway.dub.workspace import JOURNAL
-from services.common.errors import BackendUnavailable
+from gateway.dub.workspace import JOURNAL, delete_unused, remove_job
+from services.common.errors import BackendUnavailableError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings
 
@@ -122,6 +121,6 @@ def test_deleted_result_is_stored_again(blobs: ArtefactStore, other: tuple[JobLe
 def test_losing_store_ends_the_job(blobs: ArtefactStore, tmp_path: Path) -> None:
     """A store that loses everything ends the job with an error."""
     journal = Journal(tmp_path / JOURNAL, blobs, lambda _: False)
-    with pytest.raises(BackendUnavailable, match="was gone right after it was stored, 5 times"):
+    with pytest.raises(BackendUnavailableError, match="was gone right after it was stored, 5 times"):
         journal.record("window", {"box": np.zeros(8, np.uint8)})
     assert list(journal.refs()) == []

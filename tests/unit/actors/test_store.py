@@ -17,7 +17,7 @@ from gateway.actors.stored import check_actor_id
 from gateway.dub.journal import Journal
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.errors import ActorNotReady, InvalidRequest, StorageRefused
+from services.common.errors import ActorNotReadyError, InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
@@ -49,15 +49,15 @@ def test_actors_listed_after_given(actors: ActorStore, blobs: ArtefactStore, geo
 def test_an_id_is_used_once(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     actor = learned(blobs, "ann", geometry)
     actors.create("ann", method="ugc", enrolled=actor, footage_sha256="0" * 64, consent=None)
-    with pytest.raises(InvalidRequest, match="erase it first"):
+    with pytest.raises(InvalidRequestError, match="erase it first"):
         actors.check_free("ann")
-    with pytest.raises(InvalidRequest, match="erase it first"):
+    with pytest.raises(InvalidRequestError, match="erase it first"):
         actors.create("ann", method="ugc", enrolled=actor, footage_sha256="0" * 64, consent=None)
 
 
 @pytest.mark.parametrize("name", ["", "Ann", "a_b", "-ann", "ann-", "a" * 64, "../ann"])
 def test_an_id_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         check_actor_id(name)
 
 
@@ -86,7 +86,7 @@ def test_erasure_removes_blobs_and_jobs(
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert receipt.kept_sha256 == ()
     for again in (lambda: actors.erase("ann"), lambda: actors.get("ann")):
-        with pytest.raises(ActorNotReady, match="no actor 'ann'"):
+        with pytest.raises(ActorNotReadyError, match="no actor 'ann'"):
             again()
 
 
@@ -127,7 +127,7 @@ def test_job_artefacts_removed_unless_counted(
 
 
 def test_work_with_an_erased_actor_does_not_begin(actors: ActorStore, tmp_path: Path) -> None:
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
 
 
@@ -144,7 +144,7 @@ def test_second_database_refused_with_remedies(
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     before = on_disk(settings)
     for _ in range(2):
-        with pytest.raises(StorageRefused) as caught:
+        with pytest.raises(StorageRefusedError) as caught:
             ActorStore(elsewhere)
     said = caught.value.message
     assert (
@@ -167,13 +167,13 @@ def test_unowned_store_is_adopted(blobs: ArtefactStore, settings: GatewaySetting
         assert owner is not None
         assert owner.database == actors.database.id
         assert blobs.exists(bank)
-        with pytest.raises(StorageRefused, match="belongs to another database"):
+        with pytest.raises(StorageRefusedError, match="belongs to another database"):
             ActorStore(elsewhere)
     # The step of the message for a database that is gone for good.
     (Path(settings.artefacts_url) / OWNER).unlink()
     with ActorStore(elsewhere):
         assert blobs.exists(bank)
-    with pytest.raises(StorageRefused, match="belongs to another database"):
+    with pytest.raises(StorageRefusedError, match="belongs to another database"):
         ActorStore(settings)
 
 
@@ -187,7 +187,7 @@ def test_the_name_of_the_owner_is_no_blob(actors: ActorStore, blobs: ArtefactSto
 def test_damaged_owner_name_is_reported(blobs: ArtefactStore, settings: GatewaySettings, content: bytes) -> None:
     """A damaged name of the owner is reported with its place."""
     blobs.set_owner(content)
-    with pytest.raises(StorageRefused, match=rf"{blobs.owner_url} is damaged: .* remove that file"):
+    with pytest.raises(StorageRefusedError, match=rf"{blobs.owner_url} is damaged: .* remove that file"):
         ActorStore(settings)
 
 
@@ -204,7 +204,7 @@ def test_tenants_have_own_stores(settings: GatewaySettings, elsewhere: GatewaySe
             owner = owner_of(ArtefactStore(places.artefacts_url))
             assert owner is not None
             assert owner.database == database.id
-    with pytest.raises(StorageRefused) as caught:
+    with pytest.raises(StorageRefusedError) as caught:
         ActorStore(settings_of(elsewhere, "acme"))
     # Callers of a tenant see the error, and must not learn of other places of the server.
     assert "actors.sqlite, since" not in caught.value.message
@@ -215,7 +215,7 @@ import sys, time
 from pathlib import Path
 from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 
 name = sys.argv[2]
 for folder in sorted(Path(sys.argv[1]).iterdir()):
@@ -226,7 +226,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     try:
         ActorStore(settings).close()
         print("owner")
-    except StorageRefused:
+    except StorageRefusedError:
         print("refused")
 """
 """A process that opens one new store after the other, each at the same moment as another process."""

@@ -10,7 +10,7 @@ from services.audio.extract import FeatureExtractor, MonoResampler, collect, ext
 from services.audio.models import ALL_KINDS, KINDS, AudioModels
 from services.audio.types import FeatureBlock
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import PHONE_INDEX
 from services.common.wire.timeline import Timeline
 
@@ -69,14 +69,14 @@ def test_a_sample_that_is_no_number_is_named() -> None:
     resampler.push(np.zeros(200, np.float32))
     bad = np.zeros(20, np.float32)
     bad[7] = np.nan
-    with pytest.raises(InvalidRequest, match="sample 103 of channel 1") as caught:
+    with pytest.raises(InvalidRequestError, match="sample 103 of channel 1") as caught:
         resampler.push(bad)
     assert caught.value.field == "chunk.pcm_f32"
 
 
 @pytest.mark.parametrize(("rate_hz", "channels", "field"), [(4000, 1, "sample_rate_hz"), (48000, 0, "channels")])
 def test_rates_and_channels_out_of_range_are_refused(rate_hz: int, channels: int, field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         MonoResampler(rate_hz, channels)
     assert caught.value.field == f"config.{field}"
 
@@ -101,14 +101,14 @@ def test_invalid_sample_shows_value(value: float, says: str) -> None:
     samples[13] = value
     resampler = MonoResampler(16000, 2)
     resampler.push(np.zeros(8, np.float32))
-    with pytest.raises(InvalidRequest, match=rf"sample 10 of channel 1 .*{says}"):
+    with pytest.raises(InvalidRequestError, match=rf"sample 10 of channel 1 .*{says}"):
         resampler.push(samples)
 
 
 @pytest.mark.parametrize(("rate_hz", "channels", "says"), [(1, 1, "8000 to 192000 Hz, got 1"), (16000, 24, "1 to 16, got 24")])
 def test_rate_or_channels_out_of_range(rate_hz: int, channels: int, says: str) -> None:
     """A rate or channels out of range are reported with the range."""
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidRequestError, match=says):
         MonoResampler(rate_hz, channels)
 
 
@@ -266,7 +266,7 @@ def test_memory_does_not_grow_with_the_stream(models: AudioModels, num_frames: i
 
 
 def test_an_unknown_kind_is_refused_by_name(models: AudioModels) -> None:
-    with pytest.raises(InvalidRequest, match=r"no kind 'loudness', only mel, mfcc") as caught:
+    with pytest.raises(InvalidRequestError, match=r"no kind 'loudness', only mel, mfcc") as caught:
         FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=frozenset({"mel", "loudness"}))
     assert caught.value.field == "config.kinds"
 
@@ -291,13 +291,13 @@ def test_no_samples_give_no_frames_or_silent_ones(models: AudioModels) -> None:
 def test_chunks_out_of_order_are_refused_by_name(models: AudioModels, speech: Float32) -> None:
     extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS)
     extractor.push(0, speech[:100])
-    with pytest.raises(InvalidRequest, match="expected 100, got 200") as caught:
+    with pytest.raises(InvalidRequestError, match="expected 100, got 200") as caught:
         extractor.push(200, speech[200:300])
     assert caught.value.field == "chunk.first_sample"
 
 
 def test_more_frames_than_the_timeline_has_are_refused(models: AudioModels) -> None:
     timeline = Timeline(pts=np.arange(5, dtype=np.int64), time_base=Fraction(1, 25))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=timeline, num_frames=6)
     assert caught.value.field == "config.num_frames"

@@ -8,7 +8,7 @@ from services.audio.extract import extract_features
 from services.audio.models import WEIGHTS, AudioModels
 from services.audio.posteriorgram import PosteriorgramModel
 from services.common.array_types import Float32
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.wire.timeline import Timeline
 
 VOICE = frozenset({"speech_probability"})
@@ -70,5 +70,5 @@ def test_speech_after_silence_at_once(models: AudioModels, speech: Float32) -> N
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"ppg\.onnx"):
+    with pytest.raises(ModelNotFoundError, match=r"ppg\.onnx"):
         AudioModels(tmp_path)

@@ -15,7 +15,7 @@ from gateway.audit.export import verify_export, write_export
 from gateway.audit.log import AuditLog
 from gateway.settings import GatewaySettings
 from gateway.signatures import InstallationKey, installation_key
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.actors.installation import actors, database_url, settings
 
 __all__ = ["actors", "database_url", "settings"]
@@ -114,9 +114,9 @@ def test_rewritten_chain_is_forged(log: AuditLog, key: InstallationKey, tmp_path
 
 def test_export_keeps_existing_file(export: Path, log: AuditLog, key: InstallationKey) -> None:
     """An export never replaces a file unasked and leaves no half."""
-    with pytest.raises(InvalidRequest, match="exists"):
+    with pytest.raises(InvalidRequestError, match="exists"):
         write_export(log, key, export, at=AT)
-    with pytest.raises(InvalidRequest, match="cannot be written"):
+    with pytest.raises(InvalidRequestError, match="cannot be written"):
         write_export(log, key, export.parent / "missing" / "log.jsonl", at=AT)
     write_export(log, key, export, at=AT, overwrite=True)
     assert [path.name for path in export.parent.iterdir() if path.name.startswith(".")] == []

@@ -12,12 +12,11 @@ from sqlalchemy import update
 
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, ChainBrokenError, EventKind
-from gateway.audit.log import AuditLog, AuditRow, record_settings, recorded_signing_key
-from gateway.audit.work import recorded
+from gateway.audit.log import AuditLog, AuditRow, record_settings, recorded, recorded_signing_key
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings, RequireConsent
 from gateway.signatures import installation_key
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.call_context import Caller, set_current_caller
 from services.common.store.artefacts import ArtefactStore
@@ -56,7 +55,7 @@ def test_entry_is_atomic_with_change(
     actors: ActorStore, log: AuditLog, ann: str, blobs: ArtefactStore, geometry: ActorGeometry
 ) -> None:
     """An entry is written with what it records or not at all."""
-    with pytest.raises(InvalidRequest, match="there is an actor"):
+    with pytest.raises(InvalidRequestError, match="there is an actor"):
         actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     assert len(lines(log)) == 1
 
@@ -122,7 +121,7 @@ def test_local_work_belongs_to_tenant(settings: GatewaySettings) -> None:
 
 @pytest.mark.parametrize(
     ("problem", "event", "reason"),
-    [(InvalidRequest("no"), "dub.failed", "INVALID_REQUEST"), (asyncio.CancelledError(), "dub.cancelled", None)],
+    [(InvalidRequestError("no"), "dub.failed", "INVALID_REQUEST"), (asyncio.CancelledError(), "dub.cancelled", None)],
 )
 def test_failed_and_cancelled_work_recorded(log: AuditLog, problem: BaseException, event: str, reason: str | None) -> None:
     """Work that fails or is cancelled is recorded as such."""

@@ -15,7 +15,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 
 NIGHT = manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/out/a.mp4")])
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> BatchStore:
 def test_one_process_at_a_time_has_a_batch(settings: GatewaySettings, store: BatchStore) -> None:
     with (
         batch_lock(settings, store, "night"),
-        pytest.raises(InvalidRequest, match="runs batch night on this machine"),
+        pytest.raises(InvalidRequestError, match="runs batch night on this machine"),
         batch_lock(settings, store, "night"),
     ):
         pass

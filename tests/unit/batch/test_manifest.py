@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.batch import manifest as batch_manifest
 from gateway.batch.manifest import batch_name, format_rows, manifest_of, manifest_or_mistakes, parse_rows, read_manifest, shots_of
 from gateway.batch.types import Quality, ShotSpec
-from services.common.errors import ActorNotReady, InvalidRequest
+from services.common.errors import ActorNotReadyError, InvalidRequestError
 
 Write = Callable[..., Path]
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
@@ -143,11 +143,11 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
 def test_first_mistake_is_the_message(write: Write, tmp_path: Path) -> None:
     """The first mistake is the message of the error."""
     path = write(row("a", footage="none.mp4"))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         read_manifest(path)
     assert caught.value.message == f"{path}:1: footage: no such file {tmp_path}/none.mp4"
     path = write(row("a", footage="none.mp4"), row("b", footage="none.mp4"))
-    with pytest.raises(InvalidRequest, match="has 2 mistakes, this is the first"):
+    with pytest.raises(InvalidRequestError, match="has 2 mistakes, this is the first"):
         read_manifest(path)
 
 
@@ -210,7 +210,7 @@ def test_actor_decides_method(write: Write) -> None:
 
     def method_of(shot: ShotSpec) -> str:
         if shot.actor == "nobody":
-            raise ActorNotReady("no actor 'nobody'")
+            raise ActorNotReadyError("no actor 'nobody'")
         return "headpose" if shot.actor else shot.method or "ugc"
 
     path = write(row("a", actor="nobody"), row("b", actor="ann"), row("c", actor="ann", keep_audio=True))
@@ -240,18 +240,18 @@ def test_only_rows_count_against_the_most_rows(write: Write, monkeypatch: pytest
     defaults = {"defaults": {"retime": True}}
     for first in ((), (defaults,)):
         assert len(read_manifest(write(*first, row("a"), row("b"))).shots) == 2
-        with pytest.raises(InvalidRequest, match="3 rows, and a batch has at most 2"):
+        with pytest.raises(InvalidRequestError, match="3 rows, and a batch has at most 2"):
             read_manifest(write(*first, row("a"), row("b"), row("c")))
-    with pytest.raises(InvalidRequest, match="3 rows"):
+    with pytest.raises(InvalidRequestError, match="3 rows"):
         read_manifest(write("no JSON", row("a"), row("b")))
 
 
 def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"none\.jsonl: cannot be read: No such file"):
+    with pytest.raises(InvalidRequestError, match=r"none\.jsonl: cannot be read: No such file"):
         read_manifest(tmp_path / "none.jsonl")
-    with pytest.raises(InvalidRequest, match="cannot be read: Is a directory"):
+    with pytest.raises(InvalidRequestError, match="cannot be read: Is a directory"):
         read_manifest(tmp_path)
-    with pytest.raises(InvalidRequest, match="has no rows"):
+    with pytest.raises(InvalidRequestError, match="has no rows"):
         read_manifest(write({"defaults": {}}, "  "))
     path = write(row("a"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\xff\xfe\n" + b'{"a":' * 100_000 + b"\n")
@@ -264,7 +264,7 @@ def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["", "Night", "a_b", "-a", "a-", "a" * 41, "a/b", "é"])
 def test_non_kubernetes_name_refused(name: str, write: Write) -> None:
     """A name that Kubernetes does not take is refused."""
-    with pytest.raises(InvalidRequest, match="at most 40 small letters, digits and hyphens") as caught:
+    with pytest.raises(InvalidRequestError, match="at most 40 small letters, digits and hyphens") as caught:
         read_manifest(write(row("a")), name=name)
     assert caught.value.field == "name"
 
@@ -273,7 +273,7 @@ def test_name_derived_from_file_name() -> None:
     """A name is made from any name of a file."""
     assert batch_name("Reel_07.FINAL", given=False) == "reel-07-final"
     assert batch_name("x" * 39 + "_y", given=False) == "x" * 39
-    with pytest.raises(InvalidRequest, match="give --name NAME"):
+    with pytest.raises(InvalidRequestError, match="give --name NAME"):
         batch_name("???", given=False)
 
 
@@ -320,13 +320,13 @@ def test_what_is_written_is_read(rows: set[int]) -> None:
 
 @pytest.mark.parametrize("text", ["a", "3-1", "1,1", "5,3", "0-3,2", "-1", "1,,2", "1 ,2", "²", "9999999999"])
 def test_other_text_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="such as 0-3,7"):
+    with pytest.raises(InvalidRequestError, match="such as 0-3,7"):
         parse_rows(text)
 
 
 @pytest.mark.parametrize("text", ["0-999999999", "7,100000", "99999-100000"])
 def test_absent_rows_refused_before_counting(text: str) -> None:
     """Rows that no batch has are refused before they are counted."""
-    with pytest.raises(InvalidRequest, match="a batch has at most the rows 0 to 99999"):
+    with pytest.raises(InvalidRequestError, match="a batch has at most the rows 0 to 99999"):
         parse_rows(text)
     assert parse_rows("99998-99999") == (99998, 99999)

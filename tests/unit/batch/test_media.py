@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.batch.media import copy_name, delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
-from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
+from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
 from tests.file_limit import files_of_at_most
 
 
@@ -79,7 +79,7 @@ def test_local_video_and_folder_written(tmp_path: Path) -> None:
         assert film == place
         film.write_bytes(b"film")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidRequest, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
+    with pytest.raises(InvalidRequestError, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
         pytest.fail("the block is not entered")
 
 
@@ -104,11 +104,11 @@ def test_web_footage_size_limit(site: str, tmp_path: Path) -> None:
     """Footage of a web server is copied up to a limit."""
     copy = fetched(f"{site}/plate.mov?take=2", tmp_path, field="footage", max_bytes=3_000_000)
     assert (copy.name, copy.stat().st_size) == ("footage.mov", 3_000_000)
-    with pytest.raises(InvalidRequest, match=r"larger than 0\.003 GB, the most that is copied"):
+    with pytest.raises(InvalidRequestError, match=r"larger than 0\.003 GB, the most that is copied"):
         fetched(f"{site}/plate.mov", tmp_path, field="speech", max_bytes=2_999_999)
     assert input_problem(f"{site}/plate.mov") == ""
     assert input_problem(f"{site}/none.mov") == f"no such file {site}/none.mov"
-    with pytest.raises(ArtefactNotFound, match=r"none\.mov"):
+    with pytest.raises(ArtefactNotFoundError, match=r"none\.mov"):
         fetched(f"{site}/none.mov", tmp_path, field="speech", max_bytes=1 << 30)
 
 
@@ -116,20 +116,20 @@ def test_full_disk_leaves_no_copy(site: str, tmp_path: Path) -> None:
     """A full disk leaves no part of a copy."""
     folder = tmp_path / "aside"
     folder.mkdir()
-    with files_of_at_most(100_000), pytest.raises(StorageFull, match=r"no space left in .*aside: free some"):
+    with files_of_at_most(100_000), pytest.raises(StorageFullError, match=r"no space left in .*aside: free some"):
         fetched(f"{site}/plate.mov", folder, field="footage", max_bytes=1 << 30)
     assert list(folder.iterdir()) == []
 
 
 def test_silent_server_is_retryable(tmp_path: Path) -> None:
     """A server that does not answer may answer later."""
-    with pytest.raises(BackendUnavailable, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
+    with pytest.raises(BackendUnavailableError, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
         fetched("http://127.0.0.1:9/a.mov", tmp_path, field="footage", max_bytes=1 << 30)
 
 
 @pytest.mark.parametrize("place", ["https://host/a.mp4", "s3://bucket", "s3:///key", "ftp://host/a.mp4", "simplecache::s3://b/k"])
 def test_a_film_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
     assert output_problem(place).endswith("give a path or s3://BUCKET/KEY")
-    with pytest.raises(InvalidRequest, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
+    with pytest.raises(InvalidRequestError, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
         pytest.fail("the block is not entered")
     assert caught.value.field == "output"

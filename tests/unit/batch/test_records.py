@@ -14,7 +14,7 @@ from gateway.batch import records
 from gateway.batch.records import Failure, FilmMetrics, failure_of, progress_of
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull
+from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError
 
 
 def told(error: Exception) -> Failure:
@@ -31,8 +31,8 @@ def details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_our_errors_keep_message_and_exit_code(details: Path) -> None:
-    assert told(InvalidRequest("no method 'x'")) == Failure("no method 'x'", 10)
-    assert told(BackendUnavailable("away")) == Failure("away", 20, retryable=True)
+    assert told(InvalidRequestError("no method 'x'")) == Failure("no method 'x'", 10)
+    assert told(BackendUnavailableError("away")) == Failure("away", 20, retryable=True)
     assert list(details.iterdir()) == []
 
 
@@ -54,7 +54,7 @@ def test_a_fault_of_the_machine_is_named(details: Path) -> None:
 
 def test_full_disk_is_retryable(details: Path) -> None:
     """Another attempt may find room on a disk that was full."""
-    assert told(StorageFull("no space left")) == Failure("no space left", 20, retryable=True)
+    assert told(StorageFullError("no space left")) == Failure("no space left", 20, retryable=True)
     failure = told(OSError(errno.ENOSPC, "No space left on device", "/films/a.mp4"))
     assert (failure.exit_code, failure.retryable) == (20, True)
     assert failure.message.startswith("/films/a.mp4: No space left on device; ")

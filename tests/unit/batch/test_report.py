@@ -19,7 +19,7 @@ import pytest
 
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 DOCS = Path(__file__).parents[3] / "docs" / "batch.md"
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)> </script></style>{{ 7 * 7 }} javascript:alert(3)"""
@@ -345,9 +345,9 @@ def test_failed_report_keeps_older_one(tmp_path: Path) -> None:
     before = tree(folder)
 
     def refuse(_: str) -> bytes:
-        raise BackendUnavailable("the store does not answer")
+        raise BackendUnavailableError("the store does not answer")
 
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         written(folder, thumbnail=refuse)
     assert tree(folder) == before
     written(folder, thumbnail=lambda _: b"another picture")
@@ -358,7 +358,7 @@ def test_failed_report_keeps_older_one(tmp_path: Path) -> None:
 def test_folder_with_other_files_refused(tmp_path: Path) -> None:
     """A folder with other files is refused and stays as it is."""
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidRequest, match="holds other files than a report"):
+    with pytest.raises(InvalidRequestError, match="holds other files than a report"):
         written(tmp_path)
     assert tree(tmp_path) == {"notes.txt": b"mine"}
 

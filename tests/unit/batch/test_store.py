@@ -13,7 +13,7 @@ from gateway.batch.manifest import Manifest, manifest_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
+from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
 
 SHOTS = [ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
@@ -44,7 +44,7 @@ def test_a_batch_is_created_once_and_opened_again(store: BatchStore) -> None:
 
 def test_another_manifest_under_the_name_is_refused(store: BatchStore) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"batch night exists in file:.* with another manifest: choose another --name"
+        InvalidRequestError, match=r"batch night exists in file:.* with another manifest: choose another --name"
     ) as caught:
         store.create(manifest_of("night", SHOTS[:5]), "local")
     assert caught.value.field == "name"
@@ -60,7 +60,7 @@ def test_concurrent_creators_share_batch(tmp_path: Path) -> None:
         manifest: Manifest = manifest_of("night", SHOTS[: 3 + number % 2])
         try:
             return repr(BatchStore(str(tmp_path)).create(manifest, "farm"))
-        except InvalidRequest:
+        except InvalidRequestError:
             return ""
 
     with ThreadPoolExecutor(8) as threads:
@@ -144,10 +144,10 @@ def test_thumbnails_lie_beside_the_records(store: BatchStore) -> None:
 @pytest.mark.parametrize("name", ["none", "../night", "", "NIGHT", "night/shots"])
 def test_missing_batch_lists_batches(store: BatchStore, name: str) -> None:
     """A missing batch is reported with those that there are."""
-    with pytest.raises(BatchNotFound, match=r"no batch .* in file:.*; there are: night") as caught:
+    with pytest.raises(BatchNotFoundError, match=r"no batch .* in file:.*; there are: night") as caught:
         store.facts(name)
     assert caught.value.resource == name
-    with pytest.raises(BatchNotFound, match="no batch"):
+    with pytest.raises(BatchNotFoundError, match="no batch"):
         store.records(name)
 
 
@@ -157,7 +157,7 @@ def test_a_missing_shot_is_told(store: BatchStore) -> None:
         lambda: store.cancel("night", ["s1", "x", "y"]),
         lambda: store.reset("night", ["x"]),
     ):
-        with pytest.raises(BatchNotFound, match="batch night has no shot 'x'") as caught:
+        with pytest.raises(BatchNotFoundError, match="batch night has no shot 'x'") as caught:
             use()
         assert caught.value.resource == "night/x"
     assert store.cancelled("night") == frozenset()
@@ -167,16 +167,16 @@ def test_damaged_files_are_told_by_name(store: BatchStore, folder: Path) -> None
     (folder / "shots").mkdir()
     (folder / "shots" / "s1.json").write_text('{"id": "s1", "state": "sleeping"}')
     with pytest.raises(
-        ArtefactCorrupt, match=r"s1\.json is damaged \(state: .*: restore the file from a backup, or remove the file"
+        ArtefactCorruptError, match=r"s1\.json is damaged \(state: .*: restore the file from a backup, or remove the file"
     ):
         store.record("night", "s1")
     (folder / "manifest.jsonl").write_text("{}\n")
     with pytest.raises(
-        ArtefactCorrupt, match=r"manifest\.jsonl is damaged \(id: Field required\): .*, or remove the folder .*/night$"
+        ArtefactCorruptError, match=r"manifest\.jsonl is damaged \(id: Field required\): .*, or remove the folder .*/night$"
     ):
         BatchStore(store.url).manifest("night")
     (folder / "batch.json").write_text("")
-    with pytest.raises(ArtefactCorrupt, match=r"batch\.json is damaged"):
+    with pytest.raises(ArtefactCorruptError, match=r"batch\.json is damaged"):
         store.names()
 
 
@@ -191,9 +191,11 @@ def test_other_folders_are_no_batches(store: BatchStore, folder: Path) -> None:
 def test_wrong_folder_names_setting(tmp_path: Path) -> None:
     """A place that is no folder is refused with the setting."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageRefused, match=r"the store of batches file:.*/file cannot be used: .*point DUBSTAGE_BATCHES_URL"):
+    with pytest.raises(
+        StorageRefusedError, match=r"the store of batches file:.*/file cannot be used: .*point DUBSTAGE_BATCHES_URL"
+    ):
         BatchStore(str(tmp_path / "file")).create(NIGHT, "local")
-    with pytest.raises(InvalidRequest, match="cannot open the store of batches carrier-pigeon://x") as caught:
+    with pytest.raises(InvalidRequestError, match="cannot open the store of batches carrier-pigeon://x") as caught:
         BatchStore("carrier-pigeon://x/y")
     assert caught.value.field == "DUBSTAGE_BATCHES_URL"
 

@@ -16,11 +16,16 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.records import CANCELLED, FilmMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker import ShotDub, run_shot
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError, InvalidRequest
+from services.common.errors import (
+    ActorNotReadyError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    WorkCancelledError,
+)
 from services.common.server.settings import load_settings
 
 
@@ -102,28 +107,28 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-LOST = Cancelled("another gateway has the batch")
+LOST = WorkCancelledError("another gateway has the batch")
 
 
 async def test_lost_shot_before_start(bench: WorkerContext, store: BatchStore) -> None:
     """A shot that is lost before it begins keeps the record of the other."""
     others = ShotRecord(id="a", state=ShotState.RUNNING, attempts=1, worker="other:1")
     store.put("night", others)
-    with pytest.raises(Cancelled, match="another gateway"):
+    with pytest.raises(WorkCancelledError, match="another gateway"):
         await run_shot(bench, store, "night", 0, confirm=Confirm(LOST))
     assert store.record("night", "a") == others
 
 
 async def test_lost_shot_while_dubbing(bench: WorkerContext, store: BatchStore) -> None:
     """A shot that is lost while it is dubbed keeps the record of the other."""
-    with pytest.raises(Cancelled, match="another gateway"):
+    with pytest.raises(WorkCancelledError, match="another gateway"):
         await run_shot(bench, store, "night", 0, confirm=Confirm(None, LOST))
     record = store.record("night", "a")
     assert (record.state, record.attempts, record.error) == (ShotState.RUNNING, 1, "")
 
 
 @pytest.mark.parametrize(
-    "problem", [None, ActorNotReady("actor 'ann' was erased", subject="ann"), BackendUnavailable("the database is away")]
+    "problem", [None, ActorNotReadyError("actor 'ann' was erased", subject="ann"), BackendUnavailableError("the database is away")]
 )
 async def test_thumbnail_needs_valid_consent(
     bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
@@ -150,7 +155,7 @@ async def test_thumbnail_needs_valid_consent(
 async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that is away for a moment costs no attempt."""
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
-    record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailable("the database restarts")))
+    record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailableError("the database restarts")))
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)
 
 
@@ -176,7 +181,9 @@ async def test_stopped_worker_keeps_others_record(bench: WorkerContext, store: B
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
-@pytest.mark.parametrize("problem", [ActorNotReady("no actor 'ann'"), Cancelled(CANCELLED)], ids=["failed", "cancelled"])
+@pytest.mark.parametrize(
+    "problem", [ActorNotReadyError("no actor 'ann'"), WorkCancelledError(CANCELLED)], ids=["failed", "cancelled"]
+)
 async def test_failing_worker_keeps_others_record(
     bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
 ) -> None:
@@ -212,7 +219,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def noted(place: Path) -> int:
         try:
             return lock_folder(place)
-        except InvalidRequest:
+        except InvalidRequestError:
             found.append(place)
             raise
 

@@ -9,12 +9,11 @@ import pytest
 
 from gateway.batch import locks, worker
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import retried_while_running, same_job_key, same_job_lock
-from gateway.batch.worker_context import open_worker_context
+from gateway.batch.worker import open_worker_context, retried_while_running, same_job_key, same_job_lock
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import Workspace
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 
 
@@ -98,7 +97,7 @@ async def test_busy_job_is_waited_for(tmp_path: Path) -> None:
     assert len(tries) == 2
 
     async def wrong() -> None:
-        raise InvalidRequest("no method 'x'")
+        raise InvalidRequestError("no method 'x'")
 
-    with pytest.raises(InvalidRequest, match="no method"):
+    with pytest.raises(InvalidRequestError, match="no method"):
         await retried_while_running(wrong)

@@ -12,22 +12,21 @@ from typing import Any
 import pytest
 
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import shot_request
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
-from gateway.dub import scratch as aside_module
+from gateway.dub import workspace as aside_module
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import is_running
 from gateway.settings import GatewaySettings
 from services.common.errors import (
-    ActorNotReady,
-    ConsentMissing,
-    ConsentRefused,
-    ConsentWithoutSubject,
-    InvalidRequest,
-    MediaUnsupported,
+    ActorNotReadyError,
+    ConsentMissingError,
+    ConsentRefusedError,
+    ConsentWithoutSubjectError,
+    InvalidRequestError,
+    MediaUnsupportedError,
 )
 from services.common.server.settings import load_settings
 from tests.unit.architecture.module_graph import ROOT
@@ -96,14 +95,14 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
 @pytest.mark.parametrize(
     ("more", "error", "said"),
     [
-        ({"actor": "nobody-here"}, ActorNotReady, "nobody-here"),
-        ({"method": "magic"}, InvalidRequest, "no method 'magic'"),
-        ({"face": "left"}, InvalidRequest, "face takes"),
-        ({"codec": "vp9"}, InvalidRequest, "unknown codec vp9"),
-        ({"method": "headpose", "keep_audio": True}, InvalidRequest, "timeline of its own"),
-        ({"speech": "/no/such.wav"}, MediaUnsupported, "/no/such.wav"),
-        ({"speech": None}, InvalidRequest, "has no sound"),
-        ({"consent": "/no/such.json"}, InvalidRequest, "/no/such.json"),
+        ({"actor": "nobody-here"}, ActorNotReadyError, "nobody-here"),
+        ({"method": "magic"}, InvalidRequestError, "no method 'magic'"),
+        ({"face": "left"}, InvalidRequestError, "face takes"),
+        ({"codec": "vp9"}, InvalidRequestError, "unknown codec vp9"),
+        ({"method": "headpose", "keep_audio": True}, InvalidRequestError, "timeline of its own"),
+        ({"speech": "/no/such.wav"}, MediaUnsupportedError, "/no/such.wav"),
+        ({"speech": None}, InvalidRequestError, "has no sound"),
+        ({"consent": "/no/such.json"}, InvalidRequestError, "/no/such.json"),
     ],
 )
 async def test_shot_refused_as_dub(
@@ -122,7 +121,7 @@ async def test_a_film_never_replaces_an_input(
     path.write_bytes({"footage": carphone, "speech": SPEECH, "consent": consent}[field].read_bytes())
     before = path.read_bytes()
     row = shot(carphone, tmp_path).model_copy(update={field: str(path), "output": str(path)})
-    with pytest.raises(InvalidRequest, match=r"copy\.mp4") as refused:
+    with pytest.raises(InvalidRequestError, match=r"copy\.mp4") as refused:
         await request_of(bench, row)
     assert refused.value.field == "output"
     assert path.read_bytes() == before
@@ -131,9 +130,9 @@ async def test_a_film_never_replaces_an_input(
 async def test_required_consent_for_shots(carphone: Path, tmp_path: Path, consent: Path) -> None:
     """If consent is required, a shot needs a record."""
     async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
-        with pytest.raises(ConsentMissing):
+        with pytest.raises(ConsentMissingError):
             await request_of(strict, shot(carphone, tmp_path))
-        with pytest.raises(ConsentWithoutSubject):
+        with pytest.raises(ConsentWithoutSubjectError):
             await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))
         consent.write_text(json.dumps(CONSENT | of_footage(carphone)))
         assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
@@ -185,6 +184,6 @@ async def test_worker_refuses_faulty_records(fault: str, carphone: Path, tmp_pat
             paths["faulty"].write_text(json.dumps(found.record.fields()))
         if found.withdrawn and found.record is not None:
             opened.place.actors.consents.withdraw(digest_of(found.record))
-        with pytest.raises(ConsentRefused, match=found.says) as caught:
+        with pytest.raises(ConsentRefusedError, match=found.says) as caught:
             await request_of(opened, shot(carphone, tmp_path, consent=str(paths["faulty"]) if found.record else None, **named))
     assert caught.value.reason == found.reason

@@ -14,7 +14,7 @@ from gateway.cli.app import run
 from gateway.cli.doctor import check_signing_key
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
@@ -136,5 +136,5 @@ def test_doctor_compares_keys(actors: ActorStore, settings: GatewaySettings, tmp
     assert check_signing_key(settings) == f"{own}, {settings.data_dir / 'signing.pem'}"
     other = tmp_path / "other.pem"
     other.write_bytes(private_pem(STUDIO))
-    with pytest.raises(StorageRefused, match=f"the gateway that started last signs with {own}.*DUBSTAGE_SIGNING_KEY_FILE"):
+    with pytest.raises(StorageRefusedError, match=f"the gateway that started last signs with {own}.*DUBSTAGE_SIGNING_KEY_FILE"):
         check_signing_key(settings.model_copy(update={"signing_key_file": other}))

@@ -13,7 +13,7 @@ import pytest
 import services
 from gateway.cli.doctor import NETWORK_STAGES, network_rows
 from gateway.stages.local import compose_stages
-from services.common.errors import ArtefactCorrupt, DubstageError, ModelNotFound
+from services.common.errors import ArtefactCorruptError, DubstageError, ModelNotFoundError
 
 SHIPPED = Path(str(services.__file__)).parent
 
@@ -84,15 +84,15 @@ def _one_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "file", "damage", "error"),
     [
-        ("audio", "ppg.onnx", _gone, ModelNotFound),
-        ("audio", "silero_vad.onnx", _gone, ModelNotFound),
-        ("audio", "ppg.onnx", _one_bit, ArtefactCorrupt),
-        ("audio", "ppg.json", _cut, ArtefactCorrupt),
-        ("motion", "style_encoder.onnx", _gone, ModelNotFound),
-        ("motion", "motion_constants.safetensors", _one_bit, ArtefactCorrupt),
-        ("texture", "temporal_warp.onnx", _cut, ArtefactCorrupt),
-        ("render", "ugc.onnx", _one_bit, ArtefactCorrupt),
-        ("render", "ugc.export.json", _cut, ArtefactCorrupt),
+        ("audio", "ppg.onnx", _gone, ModelNotFoundError),
+        ("audio", "silero_vad.onnx", _gone, ModelNotFoundError),
+        ("audio", "ppg.onnx", _one_bit, ArtefactCorruptError),
+        ("audio", "ppg.json", _cut, ArtefactCorruptError),
+        ("motion", "style_encoder.onnx", _gone, ModelNotFoundError),
+        ("motion", "motion_constants.safetensors", _one_bit, ArtefactCorruptError),
+        ("texture", "temporal_warp.onnx", _cut, ArtefactCorruptError),
+        ("render", "ugc.onnx", _one_bit, ArtefactCorruptError),
+        ("render", "ugc.export.json", _cut, ArtefactCorruptError),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(
@@ -106,10 +106,10 @@ def test_a_missing_or_damaged_file_is_named(
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBSTAGE_MOTION_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(ModelNotFound, match="nowhere: no such folder"):
+    with pytest.raises(ModelNotFoundError, match="nowhere: no such folder"):
         network_rows("motion")
     (tmp_path / "nowhere").mkdir()
-    with pytest.raises(ModelNotFound, match="nowhere holds no network"):
+    with pytest.raises(ModelNotFoundError, match="nowhere holds no network"):
         network_rows("motion")
 
 
@@ -135,7 +135,7 @@ def test_missing_network_prevents_start(
     damage(path)
     parts = compose_stages(names=(stage,))[stage]
     try:
-        with pytest.raises((ModelNotFound, ArtefactCorrupt), match=re.escape(str(path))):
+        with pytest.raises((ModelNotFoundError, ArtefactCorruptError), match=re.escape(str(path))):
             parts.warm_up()
     finally:
         for pool in parts.workers:

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings
 
 
@@ -23,7 +23,7 @@ def test_a_port_can_be_chosen_for_each_server() -> None:
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "50052"])
 def test_a_wrong_port_is_refused_with_its_variable(text: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"DUBSTAGE_(AUDIO|FACE)_PORT") as caught:
+    with pytest.raises(InvalidRequestError, match=r"DUBSTAGE_(AUDIO|FACE)_PORT") as caught:
         ports_of({"DUBSTAGE_AUDIO_PORT": text})
     assert caught.value.field in ("DUBSTAGE_AUDIO_PORT", "DUBSTAGE_FACE_PORT")
 
@@ -33,7 +33,7 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InvalidRequest, match=rf"render server cannot listen on 127\.0\.0\.1:{port}") as caught:
+        with pytest.raises(InvalidRequestError, match=rf"render server cannot listen on 127\.0\.0\.1:{port}") as caught:
             check_ports("127.0.0.1", {"render": port})
     assert "DUBSTAGE_RENDER_PORT" in caught.value.message
 
@@ -41,7 +41,7 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
 def test_foreign_host_names_setting() -> None:
     """A host that is no address of this machine is refused with its setting."""
     for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
-        with pytest.raises(InvalidRequest, match="set DUBSTAGE_HOST to an address of this machine") as caught:
+        with pytest.raises(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine") as caught:
             check_ports(host, {"audio": 50051})
         assert caught.value.field == "DUBSTAGE_HOST"
 
@@ -77,5 +77,5 @@ def test_every_server_has_a_separate_metrics_port() -> None:
     ports = further_ports(StageSettings(metrics_port=9000, health_port=0))
     assert [ports[name]["metrics_port"] for name in MODULES] == list(range(9000, 9006))
     assert {ports[name]["health_port"] for name in MODULES} == {0}
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_HEALTH_PORT"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_HEALTH_PORT"):
         further_ports(StageSettings(health_port=65533))

@@ -46,8 +46,8 @@ def test_errors_survive_a_process_boundary(leaf: type[errors.DubstageError]) -> 
 
 
 def test_a_status_of_another_domain_is_not_ours() -> None:
-    status = to_status(errors.InvalidRequest("x"), stage="render")
-    assert isinstance(from_status(status), errors.InvalidRequest)
+    status = to_status(errors.InvalidRequestError("x"), stage="render")
+    assert isinstance(from_status(status), errors.InvalidRequestError)
     info = status.details[0]
     info.value = info.value.replace(b"dubstage", b"dubstagf")
     assert from_status(status) is None
@@ -57,7 +57,7 @@ def test_foreign_exception_becomes_opaque() -> None:
     """An exception outside of the tree becomes opaque and keeps its cause."""
     cause = RuntimeError("inside")
     error = domain_error(cause)
-    assert isinstance(error, errors.Unexpected)
+    assert isinstance(error, errors.UnexpectedError)
     assert error.__cause__ is cause
     assert "inside" not in error.message
     assert error.error_id != opaque(cause).error_id
@@ -69,7 +69,7 @@ def test_log_links_id_to_cause() -> None:
     error = opaque(cause)
     fields = log_fields(error)
     assert fields == {"reason": "UNEXPECTED", "message": error.message, "error_id": error.error_id, "exc_info": cause}
-    assert log_fields(errors.InvalidRequest("x" * 5000))["message"].endswith("x…")
+    assert log_fields(errors.InvalidRequestError("x" * 5000))["message"].endswith("x…")
 
 
 def test_the_tree_knows_no_grpc() -> None:

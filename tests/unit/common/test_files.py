@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, write_whole
 from tests.file_limit import files_of_at_most
 
@@ -29,9 +29,9 @@ def test_failing_chunks_keep_earlier_file(tmp_path: Path) -> None:
 
     def pieces() -> Iterator[bytes]:
         yield b"three"
-        raise InvalidRequest("changed", field="file")
+        raise InvalidRequestError("changed", field="file")
 
-    with pytest.raises(InvalidRequest, match="changed"):
+    with pytest.raises(InvalidRequestError, match="changed"):
         write_whole(path, pieces())
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("log", b"onetwo")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import make_folder
 from services.common.locks import locked_folder, open_locked, try_lock, unlock
 
@@ -33,7 +33,7 @@ def test_second_process_waits_for_lock(tmp_path: Path) -> None:
     """A second process is kept out until the first is done."""
     folder = tmp_path / "new" / "folder"
     with locked_folder(folder, "in use"):
-        with pytest.raises(InvalidRequest, match="in use") as caught, locked_folder(folder, "in use"):
+        with pytest.raises(InvalidRequestError, match="in use") as caught, locked_folder(folder, "in use"):
             pytest.fail("two processes are in the folder")
         assert caught.value.field == "output"
     with locked_folder(folder, "in use"):
@@ -54,9 +54,9 @@ def test_file_instead_of_lock_folder(tmp_path: Path) -> None:
     """A file in place of the folder is named."""
     file = tmp_path / "file"
     file.write_text("no folder")
-    with pytest.raises(InvalidRequest, match="file cannot be written: it is a file, and a folder was expected"):
+    with pytest.raises(InvalidRequestError, match="file cannot be written: it is a file, and a folder was expected"):
         make_folder(file)
-    with pytest.raises(InvalidRequest, match=r"file/below cannot be written: Not a directory; choose another folder"):
+    with pytest.raises(InvalidRequestError, match=r"file/below cannot be written: Not a directory; choose another folder"):
         make_folder(file / "below")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import (
     DEFAULT_METHOD,
     LAG_FEATURES,
@@ -37,13 +37,13 @@ def test_another_motion_predictor_makes_a_combination() -> None:
 @pytest.mark.parametrize("name", ["", "nobody", "everybody+", "+ugc", "ugc+nobody", "ugc+ugc+ugc"])
 def test_unknown_method_lists_methods(name: str) -> None:
     """A method that does not exist is refused, and the error lists the methods that do."""
-    with pytest.raises(InvalidRequest, match="there are: everybody, everyone, headpose, hetero, ugc"):
+    with pytest.raises(InvalidRequestError, match="there are: everybody, everyone, headpose, hetero, ugc"):
         method_named(name)
 
 
 @pytest.mark.parametrize("field", ["motion", "renderer"])
 def test_an_unknown_part_is_named(field: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"no {field} 'nobody'") as caught:
+    with pytest.raises(InvalidRequestError, match=f"no {field} 'nobody'") as caught:
         combined("ugc", **{field: "nobody"})
     assert caught.value.field == field
 
@@ -147,7 +147,7 @@ def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> 
     assert (toy.features, toy.footage_features) == (SHARED_FEATURES, LAG_FEATURES)
     assert combined("ugc", renderer="toy") == "ugc+toy"
     assert method_named("toy+ugc").motion is motion
-    with pytest.raises(InvalidRequest, match="toy"):
+    with pytest.raises(InvalidRequestError, match="toy"):
         method_named("nobody")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.compositing.blend import blend_box, laplacian_blend, match_colour, support_weight
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 
 ROWS, COLUMNS = np.mgrid[:160, :160]
 RADIUS = np.hypot(COLUMNS - 80, ROWS - 80)
@@ -114,7 +114,7 @@ def test_without_a_ring_nothing_is_changed() -> None:
 
 
 def test_shapes_must_match() -> None:
-    with pytest.raises(ContractBroken):
+    with pytest.raises(ContractBrokenError):
         laplacian_blend(_skin(), _skin()[:100], MASK)
-    with pytest.raises(ContractBroken):
+    with pytest.raises(ContractBrokenError):
         match_colour(_skin(), _skin(), MASK[:100], MASK)

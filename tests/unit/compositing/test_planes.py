@@ -17,7 +17,7 @@ from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_mo
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import Plane, orientation
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -247,9 +247,9 @@ def test_non_finite_or_mismatched_refused() -> None:
     planes, colour = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
     mask = _disc()
     mask[80, 80] = np.nan
-    with pytest.raises(ContractBroken, match="not finite"):
+    with pytest.raises(ContractBrokenError, match="not finite"):
         composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK, mask)
-    with pytest.raises(ContractBroken, match="do not match"):
+    with pytest.raises(ContractBrokenError, match="do not match"):
         composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK[:80], _disc())
 
 

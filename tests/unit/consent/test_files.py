@@ -11,7 +11,7 @@ import pytest
 
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.record import NO_CONSENT, consent_line
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 
 RECORD = {"subject": "Ada", "granted_by": "Ada", "scope": "demo films", "date": "2026-05-01", "reference": "file 7"}
 
@@ -35,13 +35,13 @@ def test_without_a_record_the_line_says_so() -> None:
 @pytest.mark.parametrize("missing", sorted(RECORD))
 def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
     content = json.dumps({key: value for key, value in RECORD.items() if key != missing})
-    with pytest.raises(InvalidRequest, match=missing):
+    with pytest.raises(InvalidRequestError, match=missing):
         read_consent(write(tmp_path, content))
 
 
 @pytest.mark.parametrize(("content", "says"), [("{", "not JSON"), ("[]", r"consent\.json"), ('{"date": 3}', "subject")])
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidRequestError, match=says):
         read_consent(write(tmp_path, content))
 
 
@@ -64,7 +64,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str, says:
 )
 def test_hostile_files_refused(tmp_path: Path, content: str, says: str) -> None:
     """Files that mean harm are refused by what is wrong."""
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidRequestError, match=says):
         read_consent(write(tmp_path, content))
 
 
@@ -73,7 +73,7 @@ def test_hostile_files_refused(tmp_path: Path, content: str, says: str) -> None:
 )
 def test_impossible_day_refused(tmp_path: Path, date: object) -> None:
     """A day on which no one can have agreed is refused."""
-    with pytest.raises(InvalidRequest, match=r"consent\.json: date: "):
+    with pytest.raises(InvalidRequestError, match=r"consent\.json: date: "):
         read_consent(write(tmp_path, json.dumps({**RECORD, "date": date})))
 
 
@@ -82,7 +82,7 @@ def test_tomorrow_allowed_day_after_not(tmp_path: Path) -> None:
     today = datetime.datetime.now(datetime.UTC).date()
     day = datetime.timedelta(days=1)
     assert read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today)}))).date == today
-    with pytest.raises(InvalidRequest, match="is in the future"):
+    with pytest.raises(InvalidRequestError, match="is in the future"):
         read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today + 3 * day)})))
 
 
@@ -101,12 +101,12 @@ def test_irregular_file_refused_at_once(tmp_path: Path, kind: str) -> None:
         os.mkfifo(path)
     if kind == "loop":
         path.symlink_to(path)
-    with pytest.raises(InvalidRequest, match=r"not a regular file|cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"not a regular file|cannot be read"):
         read_consent(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"absent\.json: cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"absent\.json: cannot be read"):
         read_consent(tmp_path / "absent.json")
 
 
@@ -119,13 +119,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_field_that_stands_twice_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(InvalidRequest, match="stands twice"):
+    with pytest.raises(InvalidRequestError, match="stands twice"):
         read_consent(write(tmp_path, content))
 
 
 def test_a_wrong_field_of_a_signature_is_named(tmp_path: Path) -> None:
     signature = {"algorithm": "none", "key": "0" * 64, "value": ""}
-    with pytest.raises(InvalidRequest, match=r"signature\.algorithm") as caught:
+    with pytest.raises(InvalidRequestError, match=r"signature\.algorithm") as caught:
         read_consent(write(tmp_path, json.dumps({**RECORD, "signature": signature})))
     assert caught.value.field == "consent.signature.algorithm"
 
@@ -137,8 +137,8 @@ def test_written_record_owner_only(tmp_path: Path) -> None:
     write_new_consent(path, consent)
     assert read_consent(path) == consent
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InvalidRequest, match="exists"):
+    with pytest.raises(InvalidRequestError, match="exists"):
         write_new_consent(path, consent)
-    with pytest.raises(StorageRefused):
+    with pytest.raises(StorageRefusedError):
         write_new_consent(tmp_path / "absent" / "written.json", consent)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["consent.json", "written.json"]

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from gateway.consent.files import read_consent
 from gateway.consent.keys import check_signature, key_id, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form
-from services.common.errors import ConsentAltered, ConsentSignerUnknown, DubstageError, InvalidRequest
+from services.common.errors import ConsentAlteredError, ConsentSignerUnknownError, DubstageError, InvalidRequestError
 from tests.unit.consent.records import RECORD, STRANGER, STUDIO, private_pem, public_pem, record, trusted
 
 KEYS = {key_id(STUDIO.public_key()): STUDIO.public_key()}
@@ -36,13 +36,13 @@ def test_signature_is_deterministic() -> None:
 def test_other_key_differs_from_alteration() -> None:
     """A record with another key differs from an altered record."""
     stranger = signed(record(), STRANGER)
-    with pytest.raises(ConsentSignerUnknown, match=key_id(STRANGER.public_key())) as unknown:
+    with pytest.raises(ConsentSignerUnknownError, match=key_id(STRANGER.public_key())) as unknown:
         check_signature(stranger, KEYS, "ann")
     assert unknown.value.subject == "ann"
     assert stranger.signature is not None
     # The stranger's signature under the name of the studio's key.
     claimed = stranger.signature.model_copy(update={"key": next(iter(KEYS))})
-    with pytest.raises(ConsentAltered):
+    with pytest.raises(ConsentAlteredError):
         check_signature(stranger.model_copy(update={"signature": claimed}), KEYS, "ann")
 
 
@@ -72,7 +72,7 @@ def test_signature_bound_to_context() -> None:
     """A signature of the same text in another context is none."""
     bare = base64.b64encode(STUDIO.sign(canonical_form(record()).partition(b"\n")[2])).decode()
     signature = {"algorithm": "Ed25519", "key": next(iter(KEYS)), "value": bare}
-    with pytest.raises(ConsentAltered):
+    with pytest.raises(ConsentAlteredError):
         check_signature(Consent.model_validate({**RECORD, "signature": signature}), KEYS, "ann")
 
 
@@ -118,19 +118,19 @@ P256 = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encodin
 def test_files_without_public_keys_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
     place = tmp_path / "keys.pem"
     place.write_bytes(content)
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         read_keys(place)
     assert caught.value.field == "DUBSTAGE_CONSENT_KEYS"
 
 
 def test_a_place_without_keys_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
         read_keys(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidRequest, match="holds no public key"):
+    with pytest.raises(InvalidRequestError, match="holds no public key"):
         read_keys(tmp_path / "empty")
     (trusted(tmp_path / "keys") / "folder").mkdir()
-    with pytest.raises(InvalidRequest, match="folder cannot be read: not a regular file"):
+    with pytest.raises(InvalidRequestError, match="folder cannot be read: not a regular file"):
         read_keys(tmp_path / "keys")
 
 
@@ -148,7 +148,7 @@ def test_private_key_only_pem(tmp_path: Path) -> None:
         (b"", "no Ed25519"),
     ):
         path.write_bytes(content)
-        with pytest.raises(InvalidRequest, match=says):
+        with pytest.raises(InvalidRequestError, match=says):
             read_private_key(path)
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
         read_private_key(tmp_path / "absent.pem")

@@ -23,7 +23,7 @@ from gateway.consent.record import (
     embedding_text,
     use_of,
 )
-from services.common.errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope, InvalidRequest
+from services.common.errors import ConsentExpiredError, ConsentNotYetValidError, ConsentOutOfScopeError, InvalidRequestError
 from tests.unit.consent.records import RECORD, STUDIO, face, record
 
 
@@ -198,7 +198,7 @@ def test_a_language_covers_its_variants(language: str) -> None:
 
 @pytest.mark.parametrize("language", ["", "d", "den", "pt", "pt-PT", "x-de", "en"])
 def test_another_language_or_none_is_beyond_the_record(language: str) -> None:
-    with pytest.raises(ConsentOutOfScope, match="covers the languages de, pt-BR only"):
+    with pytest.raises(ConsentOutOfScopeError, match="covers the languages de, pt-BR only"):
         check_scope(record(languages=["de", "pt-BR"]), ConsentUse(language=language), "ann")
 
 
@@ -213,7 +213,7 @@ def test_enrolment_needs_no_language() -> None:
 def test_another_project_or_none_is_beyond_the_record(project: str, says: str) -> None:
     found = record(projects=["night", "day"])
     check_scope(found, ConsentUse("night"), "ann")
-    with pytest.raises(ConsentOutOfScope, match=says) as caught:
+    with pytest.raises(ConsentOutOfScopeError, match=says) as caught:
         check_scope(found, ConsentUse(project), "ann")
     assert caught.value.subject == "ann"
 
@@ -226,9 +226,9 @@ def test_record_validity_bounds() -> None:
     second = datetime.timedelta(seconds=1)
     check_time(found, begin, "ann")
     check_time(found, end - second, "ann")
-    with pytest.raises(ConsentNotYetValid, match="from 2027-01-01T00:00:00Z on"):
+    with pytest.raises(ConsentNotYetValidError, match="from 2027-01-01T00:00:00Z on"):
         check_time(found, begin - second, "ann")
-    with pytest.raises(ConsentExpired, match="ended at 2027-01-31T17:00:00Z"):
+    with pytest.raises(ConsentExpiredError, match="ended at 2027-01-31T17:00:00Z"):
         check_time(found, end, "ann")
 
 
@@ -237,6 +237,6 @@ def test_record_validity_bounds() -> None:
     [("a\nb", "", "project"), ("x" * 201, "", "project"), ("", "german!", "language"), ("", "d" * 90, "language")],
 )
 def test_names_that_cannot_be_names_are_refused(project: str, language: str, field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         use_of(project, language)
     assert caught.value.field == field

@@ -7,7 +7,12 @@ import pytest
 
 from gateway.consent.record import Consent, embedding_text
 from gateway.consent.subject import OTHER_FROM, SAME_BELOW, Face, Shown, check_actor, check_names_subject, check_shown
-from services.common.errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentRefused, ConsentWithoutSubject
+from services.common.errors import (
+    ConsentFaceUncertainError,
+    ConsentOtherSubjectError,
+    ConsentRefusedError,
+    ConsentWithoutSubjectError,
+)
 from tests.unit.consent.records import record
 
 FILM, OTHER_FILM = "a" * 64, "b" * 64
@@ -30,7 +35,7 @@ def by_face(**fields: object) -> Consent:
 def verdict(consent: Consent, seen: Shown, actor: Face | None = None) -> str:
     try:
         check_shown(consent, seen, "ann", actor=actor)
-    except ConsentRefused as refusal:
+    except ConsentRefusedError as refusal:
         return refusal.reason if refusal.subject == "ann" else refusal.subject
     return ""
 
@@ -59,7 +64,7 @@ def test_near_middle_and_far_faces(distance: float | None, unlisted: str, listed
 
 def test_decision_message_has_record_facts() -> None:
     """The message for a person who decides has what the new record needs."""
-    with pytest.raises(ConsentFaceUncertain, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{FILM}"\]'):
+    with pytest.raises(ConsentFaceUncertainError, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{FILM}"\]'):
         check_shown(by_face(), shown(0.45), "ann")
 
 
@@ -90,7 +95,7 @@ def test_actor_face_replaces_missing_face(distance: float, expected: str) -> Non
 
 def test_faces_of_two_networks_are_not_compared() -> None:
     seen = Shown("the footage film.mp4", FILM, at(0.0, "another"))
-    with pytest.raises(ConsentFaceUncertain, match="'of-tests', and the face stage has 'another'"):
+    with pytest.raises(ConsentFaceUncertainError, match="'of-tests', and the face stage has 'another'"):
         check_shown(by_face(), seen, "ann")
 
 
@@ -98,9 +103,9 @@ def test_actor_record_covers_actor_only() -> None:
     """A record of an actor covers this actor alone."""
     check_actor(record(), "ann", "ann")
     check_actor(record(actor="ann"), "ann", "ann")
-    with pytest.raises(ConsentOtherSubject, match="covers the actor 'ann' alone, not the actor 'bob'"):
+    with pytest.raises(ConsentOtherSubjectError, match="covers the actor 'ann' alone, not the actor 'bob'"):
         check_actor(record(actor="ann"), "bob", "bob")
-    with pytest.raises(ConsentOtherSubject, match="covers the actor 'ann' alone, and the work uses no actor"):
+    with pytest.raises(ConsentOtherSubjectError, match="covers the actor 'ann' alone, and the work uses no actor"):
         check_actor(record(actor="ann"), "", "film.mp4")
 
 
@@ -110,5 +115,5 @@ def test_actor_id_is_no_enrolment_subject() -> None:
         check_names_subject(named, "ann", enrols=True)
     check_names_subject(record(actor="ann"), "ann")
     for consent, enrols in ((record(), False), (record(), True), (record(actor="ann"), True)):
-        with pytest.raises(ConsentWithoutSubject, match="dubstage consent subject"):
+        with pytest.raises(ConsentWithoutSubjectError, match="dubstage consent subject"):
             check_names_subject(consent, "ann", enrols=enrols)

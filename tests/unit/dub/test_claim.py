@@ -18,7 +18,7 @@ from gateway.dub.plan import DUBBED, SILENT, Plan
 from gateway.dub.request import ActorRecord, DubRequest, consents
 from gateway.media.probe import probe
 from gateway.provenance.claim import definition
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from tests.unit.consent.records import face, record
 
 LISTED = ListedModels(

@@ -8,7 +8,7 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.face_choice import FaceChoice, about_faces, choose_face, main_faces, parse_face
 from gateway.dub.face_records import FaceIndex
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED
 
@@ -43,7 +43,7 @@ def test_the_four_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
 
 @pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2", "nan", "1,nan", "inf,2", "1e9,3", "٣", "9" * 5000, "1,-2"])
 def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="face takes largest, speaker, the number of a face"):
+    with pytest.raises(InvalidRequestError, match="face takes largest, speaker, the number of a face"):
         parse_face(text)
 
 
@@ -81,12 +81,12 @@ async def test_a_point_names_the_face_around_it(two_faces: FaceIndex) -> None:
 
 async def test_empty_point_lists_faces(two_faces: FaceIndex) -> None:
     """A point without a face says where faces are."""
-    with pytest.raises(InvalidRequest, match=r"faces are at: 50,60, 200,60"):
+    with pytest.raises(InvalidRequestError, match=r"faces are at: 50,60, 200,60"):
         await choose_face(two_faces, FaceChoice("point", point=(120.0, 300.0)), None)
 
 
 async def test_an_unknown_id_says_which_there_are(two_faces: FaceIndex) -> None:
-    with pytest.raises(InvalidRequest, match="no face 4; it has: 3, 7"):
+    with pytest.raises(InvalidRequestError, match="no face 4; it has: 3, 7"):
         await choose_face(two_faces, FaceChoice("id", face_id=4), None)
 
 

@@ -17,7 +17,7 @@ from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.stages import calls
-from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest
+from services.common.errors import BackendUnavailableError, ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
 from services.common.server.retries import RetryPolicy
 from services.common.wire.messages import pose_to_proto
@@ -66,11 +66,11 @@ def test_usable_frames_count_alone() -> None:
 
 
 def test_embeddings_that_break_the_contract_are_refused() -> None:
-    with pytest.raises(ContractBroken, match="two networks for one film: of-tests, another"):
+    with pytest.raises(ContractBrokenError, match="two networks for one film: of-tests, another"):
         means_of(face(0, 0.5), face(0, 0.5, network="another"))
     wrong = face(0, 0.5)
     wrong.embedding.vector.CopyFrom(to_tensor(np.zeros(64, np.float32)))
-    with pytest.raises(InvalidRequest, match="expected shape"):
+    with pytest.raises(InvalidRequestError, match="expected shape"):
         means_of(wrong)
 
 
@@ -124,7 +124,7 @@ async def test_earlier_face_stage_is_named(tmp_path: Path, monkeypatch: pytest.M
             if not embed:
                 assert (await tracked).embeddings == {}
                 continue
-            with pytest.raises(BackendUnavailable, match="from the same version of dubstage"):
+            with pytest.raises(BackendUnavailableError, match="from the same version of dubstage"):
                 await tracked
     assert len(stages.asked) == 3
 

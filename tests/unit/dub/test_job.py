@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dub.job import DiskNeed, check_disks, film_need, records_need, windows_need
 from gateway.media.probe import probe
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from tests.unit.media.made_footage import make_clip
 
 MB = 1_000_000
@@ -38,7 +38,7 @@ def test_disks_hold_their_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     film = DiskNeed(tmp_path / "films", 5 * MB, "the film", "--output")
     check_disks(Path("plate.mov"), [records, film])
     check_disks(Path("plate.mov"), [windows, film])
-    with pytest.raises(StorageFull) as caught:
+    with pytest.raises(StorageFullError) as caught:
         check_disks(Path("plate.mov"), [records, windows, film])
     assert caught.value.message == (
         "the disk has too little space to dub plate.mov: about 12 MB for the job's records in "
@@ -53,7 +53,7 @@ def test_earlier_output_needs_no_space(tmp_path: Path, monkeypatch: pytest.Monke
     """Files that an earlier run has written need no room."""
     free_bytes(monkeypatch, {tmp_path.name: 0})
     check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=10 * MB), DiskNeed(tmp_path, 0, "", "")])
-    with pytest.raises(StorageFull, match="the rendered mouths"):
+    with pytest.raises(StorageFullError, match="the rendered mouths"):
         check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=MB)])
 
 

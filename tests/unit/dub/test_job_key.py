@@ -9,7 +9,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.dub.job_key import enrolment_key, file_digests, job_key
 from gateway.dub.request import DubRequest
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from services.common.methods import Method, method_named
 
 

@@ -30,7 +30,7 @@ from gateway.dub.motion_clip import (
 )
 from gateway.dub.records import FACE_RECORD, RecordFile
 from gateway.settings import GatewaySettings
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import NUM_UPPER
 from services.common.server.settings import load_settings
 
@@ -92,7 +92,7 @@ def test_too_few_frames_counted(tmp_path: Path) -> None:
     """Too few usable frames are an error that says how many."""
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 5))
-        with pytest.raises(NoUsableFootage, match="only 5 frames"):
+        with pytest.raises(NoUsableFootageError, match="only 5 frames"):
             enrolment_rows(faces, np.arange(5), np.arange(5) / 25.0)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dub.native_boxes import native_boxes, native_luma, scale_of
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.media.interlacing import deinterlaced_luma
+from gateway.media.pixels import deinterlaced_luma
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.face.crops import HeadPose

@@ -17,7 +17,7 @@ from gateway.dub.plan import RENDERED
 from gateway.dub.records import FACE_RECORD, RecordFile
 from gateway.dub.render import joined_windows, journalled_window
 from gateway.dub.windows import RenderedWindow
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
@@ -59,7 +59,7 @@ def test_foreign_records_are_no_index(frames: list[int], ids: list[int], cuts: A
     """Records that are not of the footage are no index."""
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as file:
         file.append(faces(frames, ids))
-        with pytest.raises(ContractBroken):
+        with pytest.raises(ContractBrokenError):
             read_index(file, cuts, 4)
 
 

@@ -13,7 +13,7 @@ from gateway.dub.disk import Allowance
 from gateway.dub.journal import Journal, journalled, step_key
 from gateway.dub.records import MOTION_RECORD, Checksum, RecordFile, read_note, write_note
 from gateway.dub.workspace import Workspace
-from services.common.errors import ArtefactCorrupt, InvalidRequest, StorageFull
+from services.common.errors import ArtefactCorruptError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -174,7 +174,7 @@ def test_only_finished_work_is_worth_keeping(tmp_path: Path) -> None:
 
 
 def test_a_job_that_is_running_already_is_refused(tmp_path: Path) -> None:
-    with Workspace(tmp_path / "job"), pytest.raises(InvalidRequest, match="running already"):
+    with Workspace(tmp_path / "job"), pytest.raises(InvalidRequestError, match="running already"):
         Workspace(tmp_path / "job")
     Workspace(tmp_path / "job").close()
 
@@ -184,21 +184,21 @@ def test_oversized_job_ends(tmp_path: Path) -> None:
     size = MOTION_RECORD.itemsize
     with Workspace(tmp_path / "job", max_bytes=10 * size) as workspace:
         workspace.motion.append(rows(8))
-        with pytest.raises(InvalidRequest, match="DUBSTAGE_MAX_JOB_BYTES"):
+        with pytest.raises(InvalidRequestError, match="DUBSTAGE_MAX_JOB_BYTES"):
             workspace.motion.append(rows(3))
         assert workspace.motion.num_rows == 8
         workspace.motion.clear()
         workspace.motion.append(rows(10))
-    with Workspace(tmp_path / "job", max_bytes=10 * size) as workspace, pytest.raises(InvalidRequest):
+    with Workspace(tmp_path / "job", max_bytes=10 * size) as workspace, pytest.raises(InvalidRequestError):
         workspace.motion.append(rows(1))
 
 
 def test_oversized_pass_refused_before_start(tmp_path: Path) -> None:
     """A pass that cannot fit is refused before it begins."""
     allowance = Allowance(tmp_path, max_bytes=1 << 60)
-    with pytest.raises(InvalidRequest, match=r"features.*1[.,].*TB.*DUBSTAGE_MAX_JOB_BYTES"):
+    with pytest.raises(InvalidRequestError, match=r"features.*1[.,].*TB.*DUBSTAGE_MAX_JOB_BYTES"):
         Allowance(tmp_path).check(1_500_000_000_000, "the features of 25,000,000,000 s of speech")
-    with pytest.raises(StorageFull, match="DUBSTAGE_DATA_DIR") as caught:
+    with pytest.raises(StorageFullError, match="DUBSTAGE_DATA_DIR") as caught:
         allowance.check(1 << 59, "the face records")
     assert str(tmp_path) in caught.value.message
 
@@ -212,7 +212,7 @@ def test_full_disk_ends_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     allowance = Allowance(tmp_path)
     allowance.take(1000)
-    with pytest.raises(StorageFull, match="DUBSTAGE_DATA_DIR"):
+    with pytest.raises(StorageFullError, match="DUBSTAGE_DATA_DIR"):
         allowance.take(100 << 20)
 
 
@@ -305,6 +305,6 @@ def test_wrong_blob_is_unfinished(tmp_path: Path) -> None:
         return decode
 
     assert journal.find("k1", refuse(ValueError("another kind"))) is None
-    assert journal.find("k1", refuse(ArtefactCorrupt("a blob of it", resource="x"))) is None
+    assert journal.find("k1", refuse(ArtefactCorruptError("a blob of it", resource="x"))) is None
     assert journal.find("k2", whole) is None
     assert journal.redone == 3

@@ -29,9 +29,9 @@ from gateway.dub.request import (
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import method_named
-from services.common.server.bounds import declared
+from services.common.server.messages import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -59,7 +59,7 @@ def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bo
 def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_of(tmp_path / "file").startswith("ba7816bf")
-    with pytest.raises(MediaUnsupported, match="is a folder"):
+    with pytest.raises(MediaUnsupportedError, match="is a folder"):
         sha256_of(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
     footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
     request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", retime=True)
     info = probe(footage)
-    with pytest.raises(MediaUnsupported, match="mpeg2video cannot run at 16 frames a second"):
+    with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
         check_output(request, info, open_speech(request, info))
 
 
@@ -107,7 +107,7 @@ def test_same_frames_keep_expression(method: str, retime: bool, expression: Expr
 def test_own_timeline_cannot_keep_expression(method: str, retime: bool) -> None:
     """A video with its own timeline cannot keep the expression."""
     assert wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="neutral")
-    with pytest.raises(InvalidRequest, match="timeline") as caught:
+    with pytest.raises(InvalidRequestError, match="timeline") as caught:
         wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="keep")
     assert caught.value.field == "expression"
 
@@ -115,7 +115,7 @@ def test_own_timeline_cannot_keep_expression(method: str, retime: bool) -> None:
 def test_unknown_expression_lists_values() -> None:
     """An unknown expression is refused with those there are."""
     assert [expression_named(name) for name in ("", "keep", "neutral")] == [None, "keep", "neutral"]
-    with pytest.raises(InvalidRequest, match="keep, neutral") as caught:
+    with pytest.raises(InvalidRequestError, match="keep, neutral") as caught:
         expression_named("smile")
     assert caught.value.field == "expression"
 

@@ -16,7 +16,7 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import FACE_RECORD, pose_of
 from gateway.dub.windows import FrameSpan, WindowConfig, render_window, textured_frames, window_config, with_context
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
 from services.common.methods import METHODS, RendererSpec, TextureInput, method_named
@@ -204,7 +204,7 @@ async def test_neural_renderer_gets_features(geometry: ActorGeometry) -> None:
 async def test_a_frame_without_features_breaks_the_contract(geometry: ActorGeometry) -> None:
     stages: Any = RecordingStages()
     stages.lost = 2
-    with pytest.raises(ContractBroken, match=r"the texture stage answered frames \[0, 1\], not \[0, 1, 2\]"):
+    with pytest.raises(ContractBrokenError, match=r"the texture stage answered frames \[0, 1\], not \[0, 1, 2\]"):
         await render_window(stages, config_of(NEURAL, geometry), stretch_of(range(3), np.ones(3, np.bool_)))
 
 
@@ -231,5 +231,5 @@ async def test_missing_frame_breaks_contract(geometry: ActorGeometry) -> None:
     stages: Any = RecordingStages()
     stages.lost = 1
     config = config_of(METHODS["ugc"].renderer, geometry)
-    with pytest.raises(ContractBroken, match=r"the texture stage answered frames \[0, 2\], not \[0, 1, 2\]"):
+    with pytest.raises(ContractBrokenError, match=r"the texture stage answered frames \[0, 2\], not \[0, 1, 2\]"):
         await render_window(stages, config, stretch_of(range(3), np.ones(3, np.bool_)))

@@ -1,4 +1,7 @@
-"""Which folder a job works in while another process works in the job's folder."""
+"""Which folder a job works in while another process works in the job's folder.
+
+Removal of a job that shares no artefacts: nothing that the job made stays.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.dub import workspace
+from gateway.dub.journal import Journal, OwnBlobs
 from gateway.dub.records import RecordFile
-from gateway.dub.workspace import LOCK, is_running, lock_folder, open_workspace
-from services.common.errors import InvalidRequest, StorageFull
+from gateway.dub.workspace import JOURNAL, LOCK, is_running, lock_folder, open_workspace, remove_job
+from services.common.errors import InvalidRequestError, StorageFullError
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 KEY = "0123456789abcdef" * 2
 OPERATION = "operations/" + "ab" * 16
@@ -39,7 +45,7 @@ def test_busy_folder_uses_second(tmp_path: Path) -> None:
 def test_command_line_job_has_folder(tmp_path: Path) -> None:
     """A job of the command line has one folder."""
     lock_folder(tmp_path / KEY)
-    with pytest.raises(InvalidRequest, match="the very same job is running already"):
+    with pytest.raises(InvalidRequestError, match="the very same job is running already"):
         open_workspace(tmp_path / KEY)
 
 
@@ -96,8 +102,34 @@ def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     with monkeypatch.context() as patched:
         patched.setattr(workspace, "RecordFile", open_until_full)
-        with pytest.raises(StorageFull, match="no space left for the job's records"):
+        with pytest.raises(StorageFullError, match="no space left for the job's records"):
             open_workspace(tmp_path / KEY)
     assert opened
     assert all(file._file.closed for file in opened)
     open_workspace(tmp_path / KEY).close()
+
+
+STEPS = 150
+
+
+def test_all_steps_and_artefacts_deleted(tmp_path: Path) -> None:
+    """All steps of a long job are deleted and the artefact whose entry is missing."""
+    store, ledger, made = ArtefactStore(tmp_path / "store"), OwnBlobs(), list[ArtefactRef]()
+    folder = tmp_path / "job"
+
+    def hold(ref: ArtefactRef) -> bool:
+        made.append(ref)
+        return ledger.hold(folder, ref)
+
+    journal = Journal(folder / JOURNAL, store, hold)
+    for step in range(STEPS):
+        journal.record(f"step{step}", {"value": np.array([step])})
+    (folder / JOURNAL / f"step{STEPS - 1}").unlink()  # The process stored the artefact, and the disk refused the entry.
+    assert all(store.exists(ref) for ref in made)
+
+    freed = remove_job(folder, ledger, store)
+
+    assert freed is not None
+    assert freed.blobs == STEPS
+    assert not any(store.exists(ref) for ref in made)
+    assert not folder.exists()

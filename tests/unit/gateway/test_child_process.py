@@ -10,10 +10,10 @@ import pytest
 
 from gateway.media.inspection import inspect_sound, inspect_tags, inspect_video
 from gateway.provenance.library import LibraryError
+from gateway.provenance.seal import sign_manifest
 from gateway.provenance.signer import Credential
-from gateway.provenance.signing import sign_manifest
 from gateway.provenance.verdict import read_credentials
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "secret-1",
@@ -52,7 +52,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
         monkeypatch.setenv(name, value)
 
     def of(start: Callable[[Path], object]) -> dict[str, str]:
-        with pytest.raises((MediaUnsupported, LibraryError)):
+        with pytest.raises((MediaUnsupportedError, LibraryError)):
             start(film)
         lines = dump.read_bytes().decode().split("\0")
         return dict(line.split("=", 1) for line in lines if line)

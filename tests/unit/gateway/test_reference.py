@@ -17,7 +17,7 @@ from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
 from gateway.dub.request import DubRequest, check_reference, consents
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, combined, method_named
 from tests.unit.cli.test_commands import CONSENT, FILM
 from tests.unit.consent.records import of_footage
@@ -52,7 +52,9 @@ def test_renderer_decides_on_reference(picture: Path) -> None:
         check_reference(method_named(combined(motion, renderer=TAKES)), picture)
         check_reference(method_named(combined(motion, renderer=TAKES_NONE)), None)
         name = combined(motion, renderer=TAKES_NONE)
-        with pytest.raises(InvalidRequest, match=rf"method {name.replace('+', '.')} takes no reference.*{TAKES_NONE}.*: {TAKES}"):
+        with pytest.raises(
+            InvalidRequestError, match=rf"method {name.replace('+', '.')} takes no reference.*{TAKES_NONE}.*: {TAKES}"
+        ):
             check_reference(method_named(name), picture)
 
 
@@ -124,7 +126,7 @@ def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, pi
     assert request.reference_consent is not None
     assert request.reference_consent.subject == CONSENT["subject"]
     assert dub_request_from(message(method=TAKES), media, None, threads=1).reference is None
-    with pytest.raises(InvalidRequest, match="is the reference itself"):
+    with pytest.raises(InvalidRequestError, match="is the reference itself"):
         check_dub(replace(request, output=picture, overwrite=True))
 
 
@@ -138,6 +140,6 @@ def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, pi
     ],
 )
 def test_the_interface_refuses_with_the_field(fields: dict[str, object], field: str, media: MediaFolder) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         dub_request_from(message(**fields), media, None, threads=1)
     assert caught.value.field == field

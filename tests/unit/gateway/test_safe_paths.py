@@ -10,7 +10,7 @@ import pytest
 from gateway.batch.media import delivered
 from gateway.consent.files import read_consent
 from gateway.safe_paths import bounded_bytes, confine, entry_of, make_folder, open_regular, remove_file
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_file_behind_a_link_is_not_read(media: Path, name: str) -> None:
 def test_linked_consent_not_read(media: Path) -> None:
     """A consent record behind a link is not read."""
     (media / "consent.json").symlink_to(media.parent / "outside" / "film.mp4")
-    with pytest.raises(InvalidRequest, match=r"consent\.json: cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"consent\.json: cannot be read"):
         read_consent(media / "consent.json")
 
 
@@ -60,7 +60,7 @@ def test_missing_parent_folders_made(media: Path, tmp_path: Path) -> None:
 def test_no_folder_is_made_behind_a_link(media: Path, name: str) -> None:
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         make_folder(media / name)
-    with pytest.raises(InvalidRequest, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
+    with pytest.raises(InvalidRequestError, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
         pytest.fail("the film has a place")
     assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["film.mp4"]
 

@@ -18,7 +18,7 @@ from gateway.live.admission import (
     LiveMetrics,
     LiveStream,
 )
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 
 
 class Clock:
@@ -50,8 +50,8 @@ def shows(clock: Clock, *streams: LiveStream, frame_s: float, count: int = MEASU
             stream.took(stream.begin() - frame_s)
 
 
-def refusal(admission: LiveAdmission, tenant: str = "ann") -> Overloaded:
-    with pytest.raises(Overloaded) as caught, admission.stream(tenant):
+def refusal(admission: LiveAdmission, tenant: str = "ann") -> OverloadedError:
+    with pytest.raises(OverloadedError) as caught, admission.stream(tenant):
         pass
     assert caught.value.retry_after_s
     return caught.value
@@ -159,7 +159,7 @@ def test_tenants_take_turns(clock: Clock) -> None:
                 try:
                     place.enter_context(admission.stream(tenant))
                     got.append(tenant)
-                except Overloaded:
+                except OverloadedError:
                     clock.s += 1.0
     assert got == ["ann", "bob"] * 3
 
@@ -205,7 +205,7 @@ def test_live_metrics() -> None:
     with admission.stream("ann") as stream:
         stream.took(stream.begin())
         stream.drop()
-        with pytest.raises(Overloaded), admission.stream("bob"):
+        with pytest.raises(OverloadedError), admission.stream("bob"):
             pass
         assert registry.get_sample_value("dubstage_live_streams") == 1
         assert registry.get_sample_value("dubstage_live_frames_dropped_total") == 1

@@ -20,7 +20,7 @@ from gateway.provenance.claim import ModelFacts
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 UNTAGGED = ColourTags()
 SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
@@ -121,7 +121,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_unwritable_recording_refused(tmp_path: Path) -> None:
     """A place that cannot be written is refused at once."""
-    with pytest.raises(InvalidRequest, match="does not exist"):
+    with pytest.raises(InvalidRequestError, match="does not exist"):
         Recording(tmp_path / "no" / "live.mp4", tmp_path / "speech.wav", SAMPLES, 16000, marking="")
 
 
@@ -129,9 +129,9 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
     speech = tmp_path / "speech.mp4"
     speech.write_bytes(b"what was said")
     for overwrite in (False, True):
-        with pytest.raises(InvalidRequest, match="the speech itself"):
+        with pytest.raises(InvalidRequestError, match="the speech itself"):
             Recording(speech, speech, SAMPLES, 16000, marking="", overwrite=overwrite)
-    with pytest.raises(InvalidRequest, match=r"live films are written as \.mp4"):
+    with pytest.raises(InvalidRequestError, match=r"live films are written as \.mp4"):
         Recording(tmp_path / "live.wav", speech, SAMPLES, 16000, marking="")
 
 

@@ -35,7 +35,7 @@ from gateway.live.session import (
     live_sound,
 )
 from gateway.media.pixels import ColourTags
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.face.crops import HeadPose
 
 RATE = 1000
@@ -193,7 +193,7 @@ class Stages:
             case rpcs.texture.RETRIEVE_WARP:
                 index = request.frame.frame_index
                 if index == self.breaks_at:
-                    raise BackendUnavailable("the texture stage went away")
+                    raise BackendUnavailableError("the texture stage went away")
                 return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=BOX, box_landmarks=LANDMARKS)
             case _:
                 return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX, mask=MASK)
@@ -261,7 +261,7 @@ async def test_lost_stage_ends_stream(stream: LiveStream) -> None:
     stages = Stages(breaks_at=30)
     async with aclosing(frames_of(stages, LiveSound(pieces(400), 16000, 1), stream)) as frames:
         assert [(await anext(frames)).index for _ in range(30)] == [*range(30)]
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             await anext(frames)
     _, waiting = await asyncio.wait(stages.tasks, timeout=30)
     assert not waiting

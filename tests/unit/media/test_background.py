@@ -10,7 +10,7 @@ from gateway.media.background import open_background, own_timeline, write_frames
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo, Plane
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
 
 
@@ -74,6 +74,6 @@ def test_footage_that_breaks_off_leaves_no_film(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.nut", Clip())
     source = probe(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(MediaUnsupported):
+    with pytest.raises(MediaUnsupportedError):
         _written(source, [11, 0], tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["clip.nut"]

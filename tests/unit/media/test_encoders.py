@@ -14,7 +14,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
 from gateway.media.writer import VideoWriter, WriteReport
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -35,7 +35,7 @@ def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> 
 )
 def test_impossible_targets_refused_without_footage(output: str, codec: str | None, field: str, words: str) -> None:
     """Targets that no footage can go to are refused without any."""
-    with pytest.raises(InvalidRequest, match=words) as caught:
+    with pytest.raises(InvalidRequestError, match=words) as caught:
         check_target(Path(output), codec)
     assert caught.value.field == field
 
@@ -110,7 +110,7 @@ def _png_film(path: Path, pixel_format: str) -> VideoInfo:
 def test_missing_pixel_format_lists_codecs(tmp_path: Path) -> None:
     """A pixel format that a codec lacks is named with the codecs that keep it."""
     video = _png_film(tmp_path / "clip.mov", "rgb24")
-    with pytest.raises(MediaUnsupported, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
+    with pytest.raises(MediaUnsupportedError, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
         choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
 
 
@@ -118,7 +118,7 @@ def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
     """A pixel format that no codec keeps comes with a conversion that helps."""
     video = _png_film(tmp_path / "clip.mov", "rgba")
     words = r"no codec of \.mov keeps .* gbrap \(with transparency\), and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
-    with pytest.raises(MediaUnsupported, match=words):
+    with pytest.raises(MediaUnsupportedError, match=words):
         choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
     converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
     assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
@@ -136,7 +136,7 @@ def test_gif_suggests_conversion(tmp_path: Path, size: tuple[int, int], crop: st
             picture.pts = index
             film.mux(stream.encode(picture))
         film.mux(stream.encode(None))
-    with pytest.raises(MediaUnsupported) as caught:
+    with pytest.raises(MediaUnsupportedError) as caught:
         choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16, "veryfast")
     assert "(a GIF), and no other does; convert the footage to a film first" in caught.value.message
     assert f"(ffmpeg -i IN{crop} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv)" in caught.value.message
@@ -146,7 +146,7 @@ def test_unsupported_transparency_may_be_dropped(tmp_path: Path) -> None:
     """Transparency that a container does not hold may be left out."""
     video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")).video
     with pytest.raises(
-        MediaUnsupported, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
+        MediaUnsupportedError, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
     ):
         choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
 
@@ -157,7 +157,7 @@ def test_decoder_drops_no_transparency_silently(tmp_path: Path) -> None:
     choose_encoder(tmp_path / "a.mp4", video, None, 16, "veryfast")
     clear = replace(video, metadata={**video.metadata, "alpha_mode": "1"})
     with pytest.raises(
-        MediaUnsupported, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
+        MediaUnsupportedError, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
     ):
         choose_encoder(tmp_path / "a.mp4", clear, None, 16, "veryfast")
 
@@ -195,7 +195,7 @@ def test_odd_size_finds_codec(tmp_path: Path, name: str, size: tuple[int, int], 
 def test_odd_size_lists_codecs(tmp_path: Path, output: str, codec: str | None, words: str) -> None:
     """An odd size that a codec lacks is named with the codecs that keep it."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(99, 79)))).video
-    with pytest.raises(MediaUnsupported, match=words) as caught:
+    with pytest.raises(MediaUnsupportedError, match=words) as caught:
         choose_encoder(tmp_path / output, video, codec, 16, "veryfast")
     assert caught.value.field == "codec"
 

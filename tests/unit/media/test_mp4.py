@@ -19,7 +19,7 @@ from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 
 PADDING = 5000
@@ -216,7 +216,7 @@ def test_read_error_reported_as_damage(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(os, "preadv", refused)
-        with pytest.raises(MediaUnsupported, match=r"film\.mp4 breaks after .*: Input/output error"):
+        with pytest.raises(MediaUnsupportedError, match=r"film\.mp4 breaks after .*: Input/output error"):
             list(frames)
 
 

@@ -17,7 +17,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.writer import VideoWriter
 from gateway.safe_paths import confine
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -64,7 +64,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path, letters: str) -> None:
         for frame in reader:
             writer.write(frame)
     assert probe(tmp_path / letters).video.num_frames == 12
-    with pytest.raises(InvalidRequest, match="the name is 256 bytes long, a name has 255 at most"):
+    with pytest.raises(InvalidRequestError, match="the name is 256 bytes long, a name has 255 at most"):
         VideoWriter(tmp_path / f"y{letters}", info)
 
 
@@ -105,7 +105,7 @@ def test_what_a_living_job_writes_stays(tmp_path: Path) -> None:
     first = OutputFile(tmp_path / "a.mp4")
     (held,) = tmp_path.iterdir()
     os.utime(held, (0, 0))
-    with pytest.raises(InvalidRequest, match=r"a\.mp4 is being written by another job"):
+    with pytest.raises(InvalidRequestError, match=r"a\.mp4 is being written by another job"):
         OutputFile(tmp_path / "a.mp4")
     OutputFile(tmp_path / "b.mp4").discard()
     _fill(first, b"whole")
@@ -162,9 +162,9 @@ def test_forbidden_video_keeps_earlier(tmp_path: Path, has_sidecar: bool) -> Non
 
     def refuse() -> None:
         sealed.append(True)
-        raise Cancelled("the consent has ended")
+        raise WorkCancelledError("the consent has ended")
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(WorkCancelledError):
         commit_with(film, seal if has_sidecar else None, refuse)
     film.discard()
     assert sealed
@@ -178,7 +178,7 @@ def test_file_appearing_during_check_stays(tmp_path: Path, has_sidecar: bool) ->
     appearing = tmp_path / ("a.mkv.c2pa" if has_sidecar else "a.mkv")
     for file in (film, sidecar):
         _fill(file, b"new")
-    with pytest.raises(InvalidRequest, match=r"a\.mkv"):
+    with pytest.raises(InvalidRequestError, match=r"a\.mkv"):
         commit_with(film, lambda _: sidecar if has_sidecar else None, lambda: appearing.write_bytes(b"mine") and None)
     for file in (film, sidecar):
         file.discard()
@@ -246,7 +246,7 @@ def test_only_files_are_replaced(tmp_path: Path, make: Callable[[Path], None], w
     before = _names(tmp_path)
     for overwrite in (False, True):
         for refuse in (check_place, OutputFile):
-            with pytest.raises(InvalidRequest, match=rf"film\.mp4 {words}"):
+            with pytest.raises(InvalidRequestError, match=rf"film\.mp4 {words}"):
                 refuse(output, overwrite=overwrite)
     assert _names(tmp_path) == before
 
@@ -260,7 +260,7 @@ def test_inputs_are_never_the_output(tmp_path: Path) -> None:
         ("speech.mp4", "the speech itself"),
         ("again.mp4", "the speech itself"),
     ):
-        with pytest.raises(InvalidRequest, match=words):
+        with pytest.raises(InvalidRequestError, match=words):
             VideoWriter(tmp_path / name, info, speech_file=speech, settings=WriteSettings(overwrite=True))
 
 
@@ -272,7 +272,7 @@ def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
     notes.write_text("no film")
     _write(made)
     for path, refuse in ((foreign, check_place), (notes, OutputFile)):
-        with pytest.raises(InvalidRequest, match=r"exists and is no film of dubstage; .*--overwrite"):
+        with pytest.raises(InvalidRequestError, match=r"exists and is no film of dubstage; .*--overwrite"):
             refuse(path)
         _write(path, overwrite=True)
     assert [path.read_bytes() for path in (made, foreign, notes)] == [b"new"] * 3
@@ -283,7 +283,7 @@ def test_file_appearing_during_write_stays(tmp_path: Path) -> None:
     output = tmp_path / "film.mp4"
     file = OutputFile(output)
     output.write_text("what somebody else saved meanwhile")
-    with pytest.raises(InvalidRequest, match="exists and is no film of dubstage"):
+    with pytest.raises(InvalidRequestError, match="exists and is no film of dubstage"):
         file.commit()
     file.discard()
     assert (_names(tmp_path), output.read_text()) == (["film.mp4"], "what somebody else saved meanwhile")
@@ -328,7 +328,7 @@ def test_temporary_file_link_not_followed(media: Path) -> None:
     partial.unlink()
     partial.symlink_to(victim)
     _fill(file, b"whole")
-    with pytest.raises(InvalidRequest, match="was exchanged"):
+    with pytest.raises(InvalidRequestError, match="was exchanged"):
         file.commit()
     file.discard()
     assert victim.read_text() == "mine"

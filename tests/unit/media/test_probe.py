@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.media.probe import probe
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone
 
 
@@ -98,7 +98,7 @@ def test_non_video_refused_with_remedy(tmp_path: Path) -> None:
         sound: "no video stream",
     }
     for path, words in refused.items():
-        with pytest.raises(MediaUnsupported, match=words) as caught:
+        with pytest.raises(MediaUnsupportedError, match=words) as caught:
             probe(path)
         assert str(path) in str(caught.value)
         assert caught.value.field == "video"
@@ -110,7 +110,7 @@ def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
         stream = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         output.start_encoding()
-    with pytest.raises(MediaUnsupported, match=r"not one frame|no video stream|not a media file"):
+    with pytest.raises(MediaUnsupportedError, match=r"not one frame|no video stream|not a media file"):
         probe(path)
 
 
@@ -131,23 +131,23 @@ def test_truncated_video_shows_time(tmp_path: Path, codec: str) -> None:
     """A video cut short is refused with the time where it breaks."""
     whole = _moov_first(tmp_path / "whole.mp4", Clip(codec=codec, pts=tuple(range(0, 100 * 512, 512)))).read_bytes()
     cut = _written(tmp_path / "cut.mp4", whole[: len(whole) * 6 // 10])
-    with pytest.raises(MediaUnsupported, match=r"breaks after [12]\.\d+ s"):
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after [12]\.\d+ s"):
         probe(cut)
-    with pytest.raises(MediaUnsupported, match="cut short"):
+    with pytest.raises(MediaUnsupportedError, match="cut short"):
         probe(_written(tmp_path / "headless.mp4", make_clip(tmp_path / "made.mp4").read_bytes()[:-400]))
 
 
 def test_a_matroska_film_cut_short_is_refused(tmp_path: Path) -> None:
     clip = Clip(pts=tuple(range(0, 100 * 512, 512)), sound_rate=48000)
     whole = make_clip(tmp_path / "whole.mkv", clip).read_bytes()
-    with pytest.raises(MediaUnsupported, match=r"breaks after \d\.\d+ s"):
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s"):
         probe(_written(tmp_path / "cut.mkv", whole[: len(whole) * 6 // 10]))
 
 
 def test_an_mxf_film_cut_short_is_refused(tmp_path: Path) -> None:
     clip = Clip(codec="mpeg2video", pts=tuple(range(50)), time_base=Fraction(1, 25), last_duration=1, size=(352, 288))
     whole = make_clip(tmp_path / "whole.mxf", clip).read_bytes()
-    with pytest.raises(MediaUnsupported, match=r"breaks after \d\.\d+ s.*of 50 frames"):
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s.*of 50 frames"):
         probe(_written(tmp_path / "cut.mxf", whole[: len(whole) * 6 // 10]))
 
 

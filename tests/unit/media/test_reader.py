@@ -14,7 +14,7 @@ from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
 
 
@@ -116,7 +116,7 @@ def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[place[0] : place[0] + place[1]] = np.random.default_rng(0).bytes(place[1])
     path.write_bytes(bytes(content))
-    with VideoReader(info) as reader, pytest.raises(MediaUnsupported, match=r"breaks after 0\.\d+ s") as caught:
+    with VideoReader(info) as reader, pytest.raises(MediaUnsupportedError, match=r"breaks after 0\.\d+ s") as caught:
         for _ in reader:
             pass
     assert str(path) in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -88,8 +88,8 @@ def test_pauses_of_the_track_are_silence(tmp_path: Path) -> None:
 
 
 def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaUnsupported, match="no sound track") as caught:
+    with pytest.raises(MediaUnsupportedError, match="no sound track") as caught:
         SoundReader(make_clip(tmp_path / "clip.mp4"))
     assert caught.value.field == "audio"
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         SoundReader(tmp_path / "missing.wav")

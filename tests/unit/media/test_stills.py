@@ -11,7 +11,7 @@ import pytest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import is_still, open_footage, still_video_info
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -62,7 +62,7 @@ def test_a_picture_with_transparent_pixels_needs_a_background(tmp_path: Path, na
     assert open_footage(probe(tmp_path / name), tmp_path, threads=1).video.num_frames == 1, "opaque pixels alone"
     rgba[:24, :, 3] = 0
     assert cv2.imwrite(str(tmp_path / name), rgba)
-    with pytest.raises(InvalidRequest, match=rf"{name}: 10\.0% of the pixels are transparent.*color=white:size=320x240 -i IN"):
+    with pytest.raises(InvalidRequestError, match=rf"{name}: 10\.0% of the pixels are transparent.*color=white:size=320x240 -i IN"):
         open_footage(probe(tmp_path / name), tmp_path, threads=1)
 
 
@@ -75,7 +75,7 @@ def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:
 
 def test_a_picture_that_is_too_small_is_refused(tmp_path: Path) -> None:
     _picture(tmp_path / "tiny.png", 40, 200)
-    with pytest.raises(InvalidRequest, match="200 x 40 is too small"):
+    with pytest.raises(InvalidRequestError, match="200 x 40 is too small"):
         open_footage(probe(tmp_path / "tiny.png"), tmp_path, threads=1)
 
 

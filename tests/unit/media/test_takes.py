@@ -15,7 +15,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.takes import MAX_TAKES, TAKES_SUFFIX, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
 
 LONG = Fraction(60)
@@ -99,7 +99,7 @@ def test_beyond_longest_time_left_out(takes: list[MediaInfo], tmp_path: Path) ->
 
 def test_a_picture_and_too_many_takes_are_refused(takes: list[MediaInfo], tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "face.png"), np.full((64, 64, 3), 90, np.uint8))
-    with pytest.raises(InvalidRequest, match=r"face\.png is a single picture"):
+    with pytest.raises(InvalidRequestError, match=r"face\.png is a single picture"):
         takes_in_order([takes[0], probe(tmp_path / "face.png")], LONG)
-    with pytest.raises(InvalidRequest, match="17 files"):
+    with pytest.raises(InvalidRequestError, match="17 files"):
         takes_in_order([takes[0]] * (MAX_TAKES + 1), LONG)

@@ -24,7 +24,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo, Plane
 from gateway.media.writer import VideoWriter, WriteReport
-from services.common.errors import ContractBroken, InvalidRequest, MediaUnsupported
+from services.common.errors import ContractBrokenError, InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
 
 VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
@@ -243,7 +243,7 @@ def test_matroska_takes_constant_rates_and_refuses_variable_ones(tmp_path: Path)
     _write(info, tmp_path / "out.mkv")
     assert probe(tmp_path / "out.mkv").video.constant_rate == Fraction(24000, 1001)
     variable = probe(make_clip(tmp_path / "variable.mp4", VARIABLE))
-    with pytest.raises(MediaUnsupported, match=r"write \.mp4"):
+    with pytest.raises(MediaUnsupportedError, match=r"write \.mp4"):
         VideoWriter(tmp_path / "never.mkv", variable)
     milliseconds = probe(make_clip(tmp_path / "clip.mkv", Clip(pts=(0, 33, 100, 133), time_base=Fraction(1, 1000))))
     _write(milliseconds, tmp_path / "again.mkv")
@@ -267,7 +267,7 @@ Spoil = Callable[[Path], Path]
 def test_unwritable_refused_before_work(tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str) -> None:
     """A video that cannot be written is refused before any work."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
-    with pytest.raises(InvalidRequest, match=words):
+    with pytest.raises(InvalidRequestError, match=words):
         VideoWriter(spoil(tmp_path), info, settings=WriteSettings(**settings))  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
@@ -285,7 +285,7 @@ def test_frames_in_order_and_format(tmp_path: Path) -> None:
             lambda writer: writer.write(first),  # then the film ends too early
         ]
         for write in spoilt:
-            with pytest.raises(ContractBroken), VideoWriter(tmp_path / "out.mp4", info) as writer:
+            with pytest.raises(ContractBrokenError), VideoWriter(tmp_path / "out.mp4", info) as writer:
                 write(writer)
             assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
@@ -346,9 +346,9 @@ def test_speech_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
     def broken() -> Iterator[np.ndarray]:
         yield tone(16000, 1600)
-        raise MediaUnsupported("speech.mp3 breaks after 0.100 s", field="audio")
+        raise MediaUnsupportedError("speech.mp3 breaks after 0.100 s", field="audio")
 
-    with pytest.raises(MediaUnsupported, match=r"speech\.mp3"):
+    with pytest.raises(MediaUnsupportedError, match=r"speech\.mp3"):
         _write_whole(info, tmp_path / "out.mp4", speech=Speech(16000, 1, broken()))
     assert _names(tmp_path) == ["clip.mp4"]
 
@@ -360,7 +360,7 @@ def test_vanished_folder_is_output_error(tmp_path: Path) -> None:
     folder.mkdir()
     writer = VideoWriter(folder / "out.mp4", info)
     folder.rmdir()
-    with pytest.raises(InvalidRequest, match="cannot be written") as caught, writer:
+    with pytest.raises(InvalidRequestError, match="cannot be written") as caught, writer:
         pass
     assert caught.value.field == "output"
 
@@ -368,7 +368,7 @@ def test_vanished_folder_is_output_error(tmp_path: Path) -> None:
 def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4"))
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(InvalidRequest, match="may not be written"):
+    with pytest.raises(InvalidRequestError, match="may not be written"):
         VideoWriter(tmp_path / "out.mp4", info)
 
 
@@ -379,7 +379,7 @@ def test_an_input_output_error_is_reported_as_one(tmp_path: Path, monkeypatch: p
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(InvalidRequest, match="Input/output error"):
+    with pytest.raises(InvalidRequestError, match="Input/output error"):
         _write_whole(info, tmp_path / "out.mp4")
     assert _names(tmp_path) == ["clip.mp4"]
 
@@ -387,7 +387,7 @@ def test_an_input_output_error_is_reported_as_one(tmp_path: Path, monkeypatch: p
 def test_two_jobs_do_not_write_one_film(tmp_path: Path) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with VideoWriter(tmp_path / "out.mp4", info) as first:
-        with pytest.raises(InvalidRequest, match="another job"):
+        with pytest.raises(InvalidRequestError, match="another job"):
             _write_whole(info, tmp_path / "out.mp4")
         with VideoReader(info) as reader:
             for frame in reader:

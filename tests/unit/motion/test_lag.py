@@ -1,3 +1,8 @@
+"""
+
+The sync distance.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,10 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import ArtefactCorrupt, NoUsableFootage
+from services.common.errors import ArtefactCorruptError, NoUsableFootageError
 from services.common.store.tensor_bytes import encode_arrays
-from services.motion.lag import LAG_FILE, LAG_STATES, LagModel, correlations_at_lags, estimate_lag, peak_fraction
-from services.motion.models import WEIGHTS
+from services.motion.constraints import ConstraintConfig
+from services.motion.lag import (
+    LAG_FILE,
+    LAG_STATES,
+    LagModel,
+    correlations_at_lags,
+    estimate_lag,
+    peak_fraction,
+    similarities_at_lags,
+    sync_distance,
+)
+from services.motion.models import WEIGHTS, MotionModels
+from services.motion.predictors.ugc.predictor import UgcGrid
+from services.motion.style import Style
 from services.motion.types import MAX_LAG, SpeechFeatures
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
@@ -66,18 +83,18 @@ def _talk(num_frames: int) -> SpeechFeatures:
 
 
 def test_too_short_footage_is_named(model: LagModel) -> None:
-    with pytest.raises(NoUsableFootage, match="30 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="30 usable frames"):
         estimate_lag(_talk(40), mouths(np.ones(40, np.float32)), np.arange(40) < 20, model)
 
 
 def test_a_mouth_that_never_opens_has_no_lag(model: LagModel) -> None:
-    with pytest.raises(NoUsableFootage, match="a mouth that opens"):
+    with pytest.raises(NoUsableFootageError, match="a mouth that opens"):
         estimate_lag(_talk(40), mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), model)
 
 
 def test_sound_without_speech_has_no_lag(model: LagModel) -> None:
     silent, moving = with_states(speech(["SIL"] * 20), LAG_STATES), mouths(np.linspace(0.0, 20.0, 60, dtype=np.float32))
-    with pytest.raises(NoUsableFootage, match="12 frames with speech"):
+    with pytest.raises(NoUsableFootageError, match="12 frames with speech"):
         estimate_lag(silent, moving, np.ones(60, np.bool_), model)
 
 
@@ -89,5 +106,35 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: LagModel, damage: str) -
     else:
         arrays["sound"] = arrays["sound"][:, :-1]
     (tmp_path / LAG_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorrupt, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
+    with pytest.raises(ArtefactCorruptError, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
         LagModel.read(tmp_path)
+
+
+@pytest.mark.parametrize("lag", [-7, 0, 4])
+def test_similarity_peaks_at_lag(lag: int) -> None:
+    """Similarities peak where sound is late by the lag."""
+    rows = np.random.default_rng(0).normal(size=(120, 8))
+    base = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    # Sound of frame n + lag belongs to the mouth of frame n.
+    mouth, audio = base[20:100], base[20 - lag : 100 - lag]
+    assert int(similarities_at_lags(audio, mouth, np.ones(80, np.bool_)).argmax()) - MAX_LAG == lag
+
+
+def _synced_talk(seed: int) -> SpeechFeatures:
+    rng = np.random.default_rng(seed)
+    sounds = ["AA", "B", "S", "UW", "M", "EH", "F", "AO", "P", "IY", "W", "AE"]
+    return speech(["SIL", "SIL", *rng.choice(sounds, 36).tolist(), "SIL", "SIL"], frames_each=3)
+
+
+def test_own_mouth_is_nearest(models: MotionModels, style: Style) -> None:
+    """Speech is nearer to its own mouth at any lag than to another."""
+    own, foreign = _synced_talk(4), _synced_talk(5)
+    predictor = UgcGrid(models, style, ConstraintConfig())
+    mouth = np.concatenate([predictor.push(own).mouth_landmarks, predictor.push_silence(2).mouth_landmarks])[20:100]
+    usable = np.ones(80, np.bool_)
+    late, apart = (
+        sync_distance(heard, mouth, usable, models.sync_basis, models)
+        for heard in (own[np.arange(16, 96)], foreign[np.arange(20, 100)])
+    )
+    assert 0.0 <= late < apart - 0.1
+    assert apart <= 2.0

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
 from services.common.wire.timeline import Timeline
 from services.motion.models import MotionModels
@@ -121,14 +121,14 @@ def test_beyond_end_silence_shut(models: MotionModels, style: Style) -> None:
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:
     stream = MotionStream(UgcGrid(models, style), PAL)
     stream.push(0, random_features(3))
-    with pytest.raises(InvalidRequest, match="frame 3 was due") as caught:
+    with pytest.raises(InvalidRequestError, match="frame 3 was due") as caught:
         stream.push(4, random_features(3))
     assert caught.value.field == "features.first_frame"
 
 
 def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, style: Style) -> None:
     timeline = Timeline(pts=np.arange(5), time_base=Fraction(1, 25))
-    with pytest.raises(InvalidRequest, match="6 frames asked for"):
+    with pytest.raises(InvalidRequestError, match="6 frames asked for"):
         MotionStream(UgcGrid(models, style), timeline, 6)
 
 
@@ -175,7 +175,7 @@ def test_motion_ends_with_call(models: MotionModels, style: Style, stream: str) 
     set_current_call(call)
     call.ended.set()
     try:
-        with pytest.raises(Cancelled):
+        with pytest.raises(WorkCancelledError):
             _ = made.push(0, random_features(9)) if stream == "push" else list(iter(made.drain, None))
     finally:
         set_current_call(None)

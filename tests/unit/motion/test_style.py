@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.motion.models import MotionModels
@@ -34,7 +34,7 @@ def test_an_artefact_that_is_no_style_is_refused(style: Style, models: MotionMod
         del arrays["code"]
     if broken == "nan":
         arrays["mean_mouth"] = np.full_like(arrays["mean_mouth"], np.nan)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Style.from_arrays(arrays, metadata, expected=models.style_shapes, added={}, field="config.style")
     assert caught.value.field == "config.style"
 
@@ -45,7 +45,7 @@ def test_a_personalised_style_survives_its_artefact(style: Style, models: Motion
     assert set(refined.arrays()) - set(style.arrays()) == {"landmark_correction"}
     again = _read(refined.arrays(), models)
     np.testing.assert_array_equal(again.added["landmark_correction"], refined.added["landmark_correction"])
-    with pytest.raises(InvalidRequest, match="landmark_correction"):
+    with pytest.raises(InvalidRequestError, match="landmark_correction"):
         _read(refined.adding(landmark_correction=np.ones((3, 5), np.float32)).arrays(), models)
 
 
@@ -96,7 +96,7 @@ def test_unusable_frames_do_not_count(models: MotionModels) -> None:
 
 
 def test_too_little_footage_is_named(models: MotionModels) -> None:
-    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="25 usable frames"):
         encode_style(mouths(np.ones(60, np.float32)), np.arange(60) < 20, models.basis, models)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from gateway.operations.leases import OperationQueue, SubmittedOperation
 from gateway.operations.store import OperationStore
-from services.common.errors import BackendUnavailable, StorageRefused
+from services.common.errors import BackendUnavailableError, StorageRefusedError
 
 Moment = Literal["before_commit", "after_commit"]
 Break = Callable[[Moment, int], None]
@@ -57,7 +57,7 @@ def test_unanswered_commit_is_found(store: OperationStore, break_at: Break, free
 def test_uncommitted_work_is_retryable(store: OperationStore, break_at: Break) -> None:
     """An operation whose commit was not done may be asked for again."""
     break_at("before_commit", 1)
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         submit(store)
     assert store.list() == []
 
@@ -65,6 +65,6 @@ def test_uncommitted_work_is_retryable(store: OperationStore, break_at: Break) -
 def test_possibly_stored_work_not_retryable(store: OperationStore, break_at: Break) -> None:
     """An operation that may be stored is not to be asked for again."""
     break_at("after_commit", 2)
-    with pytest.raises(StorageRefused, match="may have begun or not") as caught:
+    with pytest.raises(StorageRefusedError, match="may have begun or not") as caught:
         submit(store)
     assert [record.name for record in store.list()] == [caught.value.subject]

@@ -19,13 +19,13 @@ from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner, Slots
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import (
-    Cancelled,
     DubstageError,
-    InvalidRequest,
-    NoUsableFootage,
-    OperationNotFound,
-    Overloaded,
-    Unexpected,
+    InvalidRequestError,
+    NoUsableFootageError,
+    OperationNotFoundError,
+    OverloadedError,
+    UnexpectedError,
+    WorkCancelledError,
 )
 from services.common.server import call_context
 from services.common.server.call_context import current_caller
@@ -45,12 +45,12 @@ async def test_tree_error_is_operation_error(store: OperationStore) -> None:
     """An error of the tree is the operations error."""
 
     async def fail(job: Job) -> bytes:
-        raise NoUsableFootage("no face", subject="footage")
+        raise NoUsableFootageError("no face", subject="footage")
 
     jobs = runner(store, fail)
     ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     error = error_of(ended)
-    assert isinstance(error, NoUsableFootage)
+    assert isinstance(error, NoUsableFootageError)
     assert error.message == "no face"
     assert ended.response is None
 
@@ -64,9 +64,9 @@ async def test_cancel_at_any_moment(store: OperationStore) -> None:
     await jobs.cancel(waiting.name)
     await jobs.cancel(running.name)
     for record in (running, waiting, at_once):
-        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     await jobs.cancel(running.name)
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         await jobs.cancel("operations/none")
 
 
@@ -96,7 +96,7 @@ async def test_more_than_may_wait_is_refused(store: OperationStore) -> None:
     jobs = runner(store, for_ever, concurrent=1, queued=1)
     for _ in range(2):
         await jobs.submit("work", b"")
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         await jobs.submit("work", b"")
     await jobs.close()
 
@@ -104,7 +104,7 @@ async def test_more_than_may_wait_is_refused(store: OperationStore) -> None:
 async def test_two_operations_never_have_one_output(store: OperationStore) -> None:
     jobs = runner(store, for_ever)
     await jobs.submit("work", b"", output="/films/a.mp4")
-    with pytest.raises(InvalidRequest, match="another operation writes"):
+    with pytest.raises(InvalidRequestError, match="another operation writes"):
         await jobs.submit("work", b"", output="/films/a.mp4")
     await jobs.close()
 
@@ -133,7 +133,7 @@ async def test_wait_timeout_changes_nothing(store: OperationStore) -> None:
     jobs = runner(store, for_ever)
     name = (await jobs.submit("work", b"")).name
     assert not (await jobs.wait(name, 0.01)).done
-    with pytest.raises(InvalidRequest, match="cancel it first"):
+    with pytest.raises(InvalidRequestError, match="cancel it first"):
         await jobs.delete(name)
     await jobs.close()
 
@@ -146,7 +146,7 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
     assert not await jobs.concerns("ann")
     assert await jobs.concerns("bob")
     await jobs.forget_actor("ann")
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         await jobs.get(of_ann.name)
     assert not (await jobs.get(of_bob.name)).done
     await jobs.close()
@@ -175,7 +175,7 @@ async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
     for store, jobs in runners.items():
         assert [record.name for record in store.list()] == names[store]
         other = names[films if store is batches else batches][-1]
-        with pytest.raises(OperationNotFound):
+        with pytest.raises(OperationNotFoundError):
             await jobs.get(other)
         await jobs.close()
     database.close()
@@ -205,7 +205,7 @@ async def test_bug_id_is_in_log(
     with structlog.testing.capture_logs() as lines:
         ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     error = error_of(ended)
-    assert isinstance(error, Unexpected)
+    assert isinstance(error, UnexpectedError)
     assert error.error_id
     (line,) = [line for line in lines if line["event"] == "operation_failed"]
     assert (line["error_id"], line["operation"], line["log_level"]) == (error.error_id, ended.name, "error")
@@ -225,7 +225,7 @@ async def test_cancelled_operation_leaves_nothing(store: OperationStore) -> None
     await asyncio.sleep(0.01)
     for record in (waiting, running):
         await jobs.cancel(record.name)
-        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     assert abandoned == [waiting.name, running.name]
     await jobs.close()
     assert left.name not in abandoned, "it was interrupted: the next process goes on with it"
@@ -233,7 +233,7 @@ async def test_cancelled_operation_leaves_nothing(store: OperationStore) -> None
 
 async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
     async def fail(job: Job) -> bytes:
-        raise NoUsableFootage("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
+        raise NoUsableFootageError("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
 
     def rewrite(error: DubstageError) -> DubstageError:
         error.message = error.message.replace("/srv/media/", "")
@@ -296,7 +296,7 @@ async def test_tenants_do_not_see_operations(stores: dict[str, OperationStore]) 
     acme, beta = (JobRunner(store, {"work": work}, max_concurrent=1, max_queued=1) for store in stores.values())
     name = (await acme.submit("work", b"")).name
     assert (await acme.wait(name, 60)).done
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         await beta.get(name)
     await acme.close()
     await beta.close()

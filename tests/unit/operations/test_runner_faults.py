@@ -16,7 +16,7 @@ from gateway.operations import execution
 from gateway.operations.execution import Job
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common.errors import BackendUnavailable, Cancelled, Overloaded, StorageFull
+from services.common.errors import BackendUnavailableError, OverloadedError, StorageFullError, WorkCancelledError
 from tests.failing import fail_once
 from tests.unit.operations.runners import echo, error_of, for_ever, runner
 
@@ -91,7 +91,7 @@ async def test_begun_cancellation_completes(store: OperationStore, monkeypatch: 
         cancellation = Held(method, monkeypatch)
         await cancellation.left_by(call)
         cancellation.goes_on.set()
-        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     await jobs.close()
 
 
@@ -101,7 +101,7 @@ async def test_unawaited_error_not_reported_forgotten(store: OperationStore, mon
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
     def refuse(unfinished: int) -> None:
-        raise Overloaded("as many as may be")
+        raise OverloadedError("as many as may be")
 
     jobs = runner(store, for_ever)
     submission = Held("submit", monkeypatch)
@@ -121,7 +121,7 @@ async def test_next_gateway_finishes_cancellation(store: OperationStore) -> None
     OperationQueue(store.database, lease_s=None).cancel(record.number)
     jobs = runner(store, echo)
     await jobs.start()
-    assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+    assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     await jobs.close()
 
 
@@ -143,7 +143,7 @@ async def test_cancellation_outlives_stuck_process(store: OperationStore) -> Non
     # The first process dies here, as far as the next one can tell.
     again = runner(store, echo)
     await again.start()
-    assert isinstance(error_of(await again.wait(record.name, 10)), Cancelled)
+    assert isinstance(error_of(await again.wait(record.name, 10)), WorkCancelledError)
     await again.close()
     stops.set()
     await first.close()
@@ -163,10 +163,10 @@ async def test_interrupted_cancellation_finishes_on_look(store: OperationStore, 
     """A cancellation that the database interrupts is finished by a look."""
     jobs = runner(store, for_ever)
     _, waiting = [await jobs.submit("work", b"") for _ in range(2)]
-    fail_once(monkeypatch, OperationQueue, "take", BackendUnavailable("the database is away"))
-    with pytest.raises(BackendUnavailable):
+    fail_once(monkeypatch, OperationQueue, "take", BackendUnavailableError("the database is away"))
+    with pytest.raises(BackendUnavailableError):
         await jobs.cancel(waiting.name)
-    assert isinstance(error_of(await jobs.wait(waiting.name, 60)), Cancelled)
+    assert isinstance(error_of(await jobs.wait(waiting.name, 60)), WorkCancelledError)
     await jobs.close()
 
 
@@ -180,7 +180,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     def failing(*args: Any, **more: Any) -> OperationRecord:
         if not has_space.is_set():
-            raise StorageFull("no space left for the database", subject="database")
+            raise StorageFullError("no space left for the database", subject="database")
         return finish(*args, **more)
 
     monkeypatch.setattr(OperationStore, "finish", failing)

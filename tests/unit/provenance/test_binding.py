@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.provenance.binding import MANIFEST_ID, media_sha256, padding_is_empty
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.provenance.signed_films import flip
 
 MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -74,7 +74,7 @@ def test_lying_index_read_to_end(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         media_sha256(tmp_path / "none.mp4")
 
 

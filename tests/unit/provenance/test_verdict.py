@@ -18,16 +18,15 @@ import pytest
 
 from gateway.media.mp4 import copy_with_padding
 from gateway.provenance import verdict as provenance_verdict
-from gateway.provenance.binding import embedded_binding, put_manifest
+from gateway.provenance.binding import embedded_binding, put_manifest, sidecar_of
 from gateway.provenance.claim import DubFacts, ModelFacts, SourceFacts, definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.library import UNKNOWN, LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, write_film
 
 ENDS: dict[str, tuple[int | None, str]] = {
@@ -179,12 +178,12 @@ def test_truncated_video_is_invalid(part: float, signed: Path, tmp_path: Path) -
 def test_lonely_or_foreign_sidecar(tmp_path: Path) -> None:
     """A sidecar without its video, or a file that is no sidecar, is reported."""
     (tmp_path / "film.mkv.c2pa").write_bytes(b"words")
-    with pytest.raises(InvalidRequest, match=r"its film film\.mkv is not beside it"):
+    with pytest.raises(InvalidRequestError, match=r"its film film\.mkv is not beside it"):
         verdict_of(tmp_path / "film.mkv.c2pa")
     (tmp_path / "film.mkv").write_bytes(b"a film")
-    with pytest.raises(InvalidRequest, match="is no C2PA manifest"):
+    with pytest.raises(InvalidRequestError, match="is no C2PA manifest"):
         verdict_of(tmp_path / "film.mkv.c2pa")
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         verdict_of(tmp_path / "none.mp4")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.methods import RENDERERS
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderer import FrameWindow, without_dots
@@ -104,5 +104,5 @@ def test_committed_models_have_renderers() -> None:
     names = {path.name.removesuffix(".export.json") for path in WEIGHTS_FOLDER.glob("*.export.json")}
     assert names == set(RENDERERS) == {row.name for row in RENDERERS.values()}
     assert all(renderer_named(name).spec is row for name, row in RENDERERS.items())
-    with pytest.raises(ModelNotFound, match="no renderer 'ugly'"):
+    with pytest.raises(ModelNotFoundError, match="no renderer 'ugly'"):
         renderer_named("ugly")

@@ -11,7 +11,7 @@ import pytest
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.convert import frame_from_proto
 from services.render.renderers.registry import renderer_named
@@ -67,9 +67,9 @@ async def test_request_error_after_earlier_frames() -> None:
 
     async def broken() -> AsyncIterator[pb.RenderRequest]:
         yield frame(0)
-        raise InvalidRequest("frame 1 cannot be read")
+        raise InvalidRequestError("frame 1 cannot be read")
 
     batches = _batches(broken(), 4, read)
     assert len(await anext(batches)) == 1
-    with pytest.raises(InvalidRequest, match="frame 1"):
+    with pytest.raises(InvalidRequestError, match="frame 1"):
         await anext(batches)

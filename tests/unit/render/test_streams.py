@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Array, Float32
-from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound
+from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, Backend
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
@@ -140,7 +140,7 @@ def test_a_missing_input_of_a_frame_is_named(tmp_path: Path, monkeypatch: pytest
     toy.write(tmp_path)
     model = load_models(tmp_path, backend).files[NAME]
     (frame,) = toy.frames([0])
-    with pytest.raises(InvalidRequest, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
+    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
         render(backend, model, [replace(frame, **{name: None})], default_state(model))
     assert caught.value.field == f"frame.{name}"
     # A renderer without a window never looks at frames that are context only.
@@ -169,12 +169,12 @@ def test_renderer_and_network_inputs_agree(tmp_path: Path, monkeypatch: pytest.M
     backend.load(model)
     window: Float32 = np.zeros((160, 160, 1), np.float32)
     for frame, actor in (({"picture": window}, {}), ({}, {"window": window}), ({"window": window, "more": window}, {})):
-        with pytest.raises(ContractBroken, match="renderer 'toy' gives"):
+        with pytest.raises(ContractBrokenError, match="renderer 'toy' gives"):
             infer_frames(backend, model, [frame], {**actor, "other": window} if "window" in actor else actor)
 
 
 def test_model_without_renderer_refused(tmp_path: Path, backend: Watched) -> None:
     """A model that is no renderers is refused when it is loaded."""
     Toy().write(tmp_path)
-    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
+    with pytest.raises(ModelNotFoundError, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         load_models(tmp_path, backend)

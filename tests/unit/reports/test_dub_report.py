@@ -16,7 +16,7 @@ from gateway.reports.pages import counts_of, spans_of
 from gateway.reports.pictures import beside, write_side_by_side
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.timing import StageClock, StageTime, StageTimes
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, to_frame
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.morphable_model import default_model
@@ -182,7 +182,7 @@ def test_failed_report_keeps_older(written: Path, tmp_path: Path) -> None:
         raise OSError(5, "Input/output error")
 
     for folder in (older, tmp_path / "new"):
-        with pytest.raises(InvalidRequest, match=r"cannot be written: Input/output error"):
+        with pytest.raises(InvalidRequestError, match=r"cannot be written: Input/output error"):
             write_dub_report(replace(report(), video=SideBySide(break_off(), RATE), head_motion=None), folder)
     assert {file.name: file.read_bytes() for file in older.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 
 PAGE_TEXT = "<html><footer>dubstage</footer></body></html>"
 
@@ -56,7 +56,7 @@ def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
     for folder in (tmp_path / "new", tmp_path):
         with pytest.raises(ZeroDivisionError):
             fail(folder, ZeroDivisionError())
-    with pytest.raises(StorageFull, match="no space left"):
+    with pytest.raises(StorageFullError, match="no space left"):
         fail(tmp_path / "new", OSError(28, "No space left on device"))
     assert names(tmp_path) == []
 
@@ -69,7 +69,7 @@ def test_impossible_report_folder_refused(where: str, tmp_path: Path) -> None:
     (tmp_path / "other" / "letter.txt").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InvalidRequest, match="the report") as caught:
+    with pytest.raises(InvalidRequestError, match="the report") as caught:
         check_report_folder(tmp_path / where)
     assert caught.value.field == "report"
     assert sorted(tmp_path.rglob("*")) == before
@@ -78,7 +78,7 @@ def test_impossible_report_folder_refused(where: str, tmp_path: Path) -> None:
 def test_command_files_outside_report(tmp_path: Path) -> None:
     """Files of the command do not lie in the report."""
     (tmp_path / "link").symlink_to(tmp_path / "report")
-    with pytest.raises(InvalidRequest, match=r"dub\.mp4 lies in this folder"):
+    with pytest.raises(InvalidRequestError, match=r"dub\.mp4 lies in this folder"):
         check_report_folder(tmp_path / "link", [tmp_path / "report" / "dub.mp4"])
     check_report_folder(tmp_path / "report", [tmp_path / "dub.mp4"])
 
@@ -87,7 +87,7 @@ def test_command_files_outside_report(tmp_path: Path) -> None:
 def test_report_replaces_no_command_file(where: str, tmp_path: Path) -> None:
     """A report does not take the place of a file of the command."""
     (tmp_path / "link").symlink_to("dub.mp4")
-    with pytest.raises(InvalidRequest, match=r"dub\.mp4 is a file of this command"):
+    with pytest.raises(InvalidRequestError, match=r"dub\.mp4 is a file of this command"):
         check_report_folder(tmp_path / where, [tmp_path / "dub.mp4"])
     assert names(tmp_path) == ["link"]
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.stages.calls import JOB_POLICY, CallPace, PaceProbe, all_replies, shown_time
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 
-def lost() -> BackendUnavailable:
-    return BackendUnavailable("gone", retry_after_s=0.0)
+def lost() -> BackendUnavailableError:
+    return BackendUnavailableError("gone", retry_after_s=0.0)
 
 
 async def test_broken_stream_replies_not_mixed() -> None:
@@ -37,17 +37,17 @@ async def test_request_error_comes_at_once() -> None:
     async def replies() -> AsyncIterator[int]:
         nonlocal attempts
         attempts += 1
-        raise InvalidRequest("no such model", field="model")
+        raise InvalidRequestError("no such model", field="model")
         yield 0
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         await all_replies(replies)
     assert attempts == 1
 
 
 def test_lost_stage_given_up_soon() -> None:
     """A stage that is gone for good is given up within half a minute."""
-    error = BackendUnavailable("gone")
+    error = BackendUnavailableError("gone")
     waits = [JOB_POLICY.backoff_s(attempt, error) for attempt in range(1, JOB_POLICY.max_attempts)]
     assert 10 < sum(waits) < 25
 
@@ -80,7 +80,7 @@ def run(rates: list[tuple[float, float]], num_frames: int, deadline_s: float | N
 
 def test_impossible_deadline_given_up_soon() -> None:
     """A video that can never end in time is given up within seconds."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         run([(50.0, 60)], 12 * 3600 * 25, 3600.0)
     assert caught.value.field == "footage"
     assert "the face stage answers 50 frames per second, so its 1080000 frames take about 6:00:02" in caught.value.message
@@ -91,7 +91,7 @@ def test_impossible_deadline_given_up_soon() -> None:
 def test_slightly_late_given_up_when_sure() -> None:
     """A video that is a little too long is given up when its speed is sure."""
     assert run([(50.0, 60)], 220_000, 3600.0) == 62.0
-    with pytest.raises(InvalidRequest, match="enough for 162000 frames"):
+    with pytest.raises(InvalidRequestError, match="enough for 162000 frames"):
         run([(50.0, 120)], 220_000, 3600.0)
 
 
@@ -126,7 +126,7 @@ def probed(rates: list[float], num_frames: int, deadline_s: float | None) -> flo
 
 def test_probe_refuses_long_film() -> None:
     """A film that is a little too long is refused before the work."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         probed([50.0] * 16, 181_000, 3600.0)
     assert caught.value.field == "footage"
     assert "the face stage answers 50 frames per second, so its 181000 frames take about 1:00:20" in caught.value.message

@@ -9,7 +9,7 @@ import structlog.testing
 
 from gateway.tenants.limits import Limits, TenantLimits
 from gateway.tenants.quota import FrameMeter
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 TOML = """
 [every]
@@ -71,7 +71,7 @@ def test_mistake_named_by_place(content: str, says: str, tmp_path: Path) -> None
     """A file with a mistake is refused by its place."""
     file = tmp_path / "limits.json"
     file.write_text(content)
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         Limits(file)
     assert caught.value.field == "DUBSTAGE_TENANT_LIMITS_FILE"
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.tenants.long_calls import LongCalls, most_calls_of_tenant
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 from services.common.server.call_context import acting_for
 
 
@@ -33,7 +33,7 @@ def test_excess_call_gets_retry_time() -> None:
     long_calls = LongCalls(8)
     with ExitStack() as held:
         places(long_calls, "acme", held)
-        with acting_for("acme"), pytest.raises(Overloaded, match="takes 2 calls of one tenant") as caught:
+        with acting_for("acme"), pytest.raises(OverloadedError, match="takes 2 calls of one tenant") as caught:
             held.enter_context(long_calls.place())
         assert "4 of all tenants" in caught.value.message
         assert caught.value.retry_after_s > 0

@@ -10,11 +10,11 @@ from gateway.tenants import quota as gate_module
 from gateway.tenants.limits import Limits
 from gateway.tenants.quota import FairSlots, TenantQuota
 from services.common.errors import (
-    BackendUnavailable,
-    TenantDubsReached,
-    TenantFramesReached,
-    TenantStorageReached,
-    TenantStreamsReached,
+    BackendUnavailableError,
+    TenantDubsReachedError,
+    TenantFramesReachedError,
+    TenantStorageReachedError,
+    TenantStreamsReachedError,
     TransientError,
 )
 
@@ -113,7 +113,7 @@ class World:
     def _unfinished(self) -> int:
         self.looks += 1
         if self.away:
-            raise BackendUnavailable("the database does not answer")
+            raise BackendUnavailableError("the database does not answer")
         return self.unfinished
 
     def limit(self, **limits: int) -> None:
@@ -146,21 +146,21 @@ async def test_limits_name_themselves(world: World) -> None:
     world.limit(concurrent_dubs=2, live_streams=1, frames_per_minute=10, storage_bytes=100)
     world.quota.check_dubs(1)
     found: list[TransientError] = []
-    with pytest.raises(TenantDubsReached) as dubs:
+    with pytest.raises(TenantDubsReachedError) as dubs:
         world.quota.check_dubs(2)
-    with world.quota.stream(), pytest.raises(TenantStreamsReached) as streams, world.quota.stream():
+    with world.quota.stream(), pytest.raises(TenantStreamsReachedError) as streams, world.quota.stream():
         pass
     with world.quota.stream():
         for _ in range(10):
             world.quota.count_frame()
-    with pytest.raises(TenantFramesReached) as frames:
+    with pytest.raises(TenantFramesReachedError) as frames:
         world.quota.check_frames()
-    with pytest.raises(TenantFramesReached), world.quota.stream():
+    with pytest.raises(TenantFramesReachedError), world.quota.stream():
         pass
     world.stored = 99
     await world.quota.check_storage()
     world.stored = 100
-    with pytest.raises(TenantStorageReached) as storage:
+    with pytest.raises(TenantStorageReachedError) as storage:
         await world.quota.check_storage()
     found = [dubs.value, streams.value, frames.value, storage.value]
     assert [one.reason for one in found] == [
@@ -183,7 +183,7 @@ def test_frames_count_when_written(world: World) -> None:
         count(stage, done, 1000)
     world.quota.check_frames()
     world.quota.counting()("dub", 36, 36)
-    with pytest.raises(TenantFramesReached):
+    with pytest.raises(TenantFramesReachedError):
         world.quota.check_frames()
 
 
@@ -193,7 +193,7 @@ async def test_shot_waits_and_frees_slot(world: World) -> None:
     slots = FairSlots(1)
     mine = world.quota.shots(slots)
     async with mine:
-        with pytest.raises(TenantDubsReached):
+        with pytest.raises(TenantDubsReachedError):
             world.quota.check_dubs(0)
         begun = asyncio.Event()
 
@@ -264,7 +264,7 @@ def _counts(quota: TenantQuota) -> bool:
     """Return whether a shot counts against the limit of one."""
     try:
         quota.check_dubs(0)
-    except TenantDubsReached:
+    except TenantDubsReachedError:
         return True
     return False
 

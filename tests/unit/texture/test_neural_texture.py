@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import TEXTURE_SHAPE, NeuralSurface, sample
@@ -63,7 +63,7 @@ def test_a_context_frame_has_no_answer() -> None:
 def test_frames_come_in_order_of_either_kind(last: UvFrame | TargetFrame, field: str) -> None:
     stream = TextureStream(TEXTURE, SURFACE)
     stream.push(target(3))
-    with pytest.raises(InvalidRequest, match="frame_index must increase") as caught:
+    with pytest.raises(InvalidRequestError, match="frame_index must increase") as caught:
         stream.push(last)
     assert caught.value.field == field
 
@@ -74,5 +74,5 @@ def test_no_identity_only_uv_maps() -> None:
     found = stream.push(UvFrame(0, np.full((3, 5, 2), 0.5, np.float32)))
     assert isinstance(found, SampledFrame)
     assert found.features.shape == (3, 5, 16)
-    with pytest.raises(InvalidRequest, match=r"config\.identity is missing"):
+    with pytest.raises(InvalidRequestError, match=r"config\.identity is missing"):
         stream.push(target(1))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
 import dataclasses
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_to_box
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
@@ -104,14 +104,14 @@ def test_context_is_not_answered() -> None:
 def test_frames_must_come_in_order() -> None:
     stream = IdentityStream(DRAWING, WarpMode.LOW_FREQUENCY_ALBEDO)
     stream.push(target(2))
-    with pytest.raises(InvalidRequest, match="must increase"):
+    with pytest.raises(InvalidRequestError, match="must increase"):
         stream.push(target(2))
 
 
 def test_no_detail_is_refused_at_once() -> None:
     plain = IdentityDrawing(a_person(texture=np.zeros((0, 0, 3), np.uint8), seen=np.zeros((0, 0), np.uint8)), MODEL)
     IdentityStream(plain, WarpMode.LOW_FREQUENCY_ALBEDO)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         IdentityStream(plain, WarpMode.DETAILED_ALBEDO)
     assert caught.value.field == "config.identity"
 
@@ -207,5 +207,5 @@ def test_a_bank_of_one_frame_is_enough(person: DrawnPerson, model: TemporalWarpM
 def test_indices_must_increase(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
     stream = WarpStream(bank, NETWORK, model)
     stream.push(person.target(5))
-    with pytest.raises(InvalidRequest, match="5 came after 5"):
+    with pytest.raises(InvalidRequestError, match="5 came after 5"):
         stream.push(person.target(5))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
 from services.texture.select_frames import BLINK_WEIGHT, REPEAT_COST, select_frames, without_speckles
 
@@ -65,7 +65,7 @@ def test_speech_twice_as_long() -> None:
 
 
 def test_too_little_footage_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="need 51 frames of footage, there are 50"):
+    with pytest.raises(InvalidRequestError, match="need 51 frames of footage, there are 50"):
         select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(101, bool))
 
 
@@ -83,7 +83,7 @@ def test_retiming_ends_with_call() -> None:
     call.ended.set()
     set_current_call(call)
     try:
-        with pytest.raises(Cancelled):
+        with pytest.raises(WorkCancelledError):
             select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(50, bool))
     finally:
         set_current_call(None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from research.texture.temporal_warp import EnergyWeights, TemporalWarp, TemporalWarpConfig, spline_energies
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import BORDER_POINTS, SMOOTHING, MouthBank, fit_retrieved, retrieve, target_points
 from services.common.face.thin_plate_spline import evaluate_grid, fit_spline, fitting_error
 from services.texture.bank import build_bank
@@ -99,5 +99,5 @@ def test_the_residual_reaches_the_spline(person: DrawnPerson, model: TemporalWar
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"nowhere\.onnx"):
+    with pytest.raises(ModelNotFoundError, match=r"nowhere\.onnx"):
         TemporalWarpModel(tmp_path / "nowhere.onnx")

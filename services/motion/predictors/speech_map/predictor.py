@@ -43,8 +43,14 @@ from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_wei
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.grid import Grid, MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style

@@ -25,7 +25,7 @@ from research.training.networks import Opening
 from research.training.trainset import TrainSet
 from services.audio.models import WEIGHTS
 from services.audio.posteriorgram import PosteriorgramModel
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.research.audio.runs import trained
 from tests.unit.research.audio.speech_sets import speech_set, write_rows
 
@@ -98,7 +98,7 @@ def test_fine_tuning_starts_from_committed(data: Path, tmp_path: Path) -> None:
 
 def test_fine_tuning_other_size_refused(data: Path) -> None:
     """Fine tuning at other sizes is refused with the remedy."""
-    with pytest.raises(InvalidRequest, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false") as refused:
+    with pytest.raises(InvalidRequestError, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false") as refused:
         opened(data, replace(TINY, fine_tune=True))
     assert refused.value.field == "config"
 
@@ -118,7 +118,7 @@ def test_set_without_held_out_refused(tmp_path: Path) -> None:
     """A set without held out labels is refused with a reason."""
     rows = speech_set(tmp_path)
     write_rows(tmp_path, [replace(row, phones="" if row.split == "val" else row.phones) for row in rows])
-    with pytest.raises(InvalidRequest, match="no clip of split 'val' with phones") as refused:
+    with pytest.raises(InvalidRequestError, match="no clip of split 'val' with phones") as refused:
         opened(tmp_path)
     assert refused.value.field == "data"
 
@@ -126,12 +126,12 @@ def test_set_without_held_out_refused(tmp_path: Path) -> None:
 def test_clips_without_sound_refused(tmp_path: Path) -> None:
     """Clips without half a second of sound are refused."""
     write_rows(tmp_path, [replace(row, seconds=0.3) for row in speech_set(tmp_path)])
-    with pytest.raises(InvalidRequest, match=r"0\.5 s of sound"):
+    with pytest.raises(InvalidRequestError, match=r"0\.5 s of sound"):
         opened(tmp_path)
 
 
 def test_export_without_run(tmp_path: Path) -> None:
     """An export of a folder without a run names the folder."""
-    with pytest.raises(InvalidRequest, match="holds no training run"):
+    with pytest.raises(InvalidRequestError, match="holds no training run"):
         export(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()

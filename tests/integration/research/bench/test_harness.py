@@ -9,8 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from research.bench.footage import make_footage, read_sound
-from research.bench.process import CommandFailedError, measure
+from research.bench.runs import CommandFailedError, make_footage, measure, read_sound
 
 HOLD = "x = bytearray(80 << 20); import time; time.sleep(1.0)"
 """Holds 80 MiB for twenty samples of its memory."""

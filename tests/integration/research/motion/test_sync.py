@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from research.motion.networks import SYNC
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.made_clips import small_set
 from tests.unit.research.motion.tiny import TINY_SYNC

@@ -12,7 +12,7 @@ from research.render.held_out import Clip
 from research.render.people import ClipSpan
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet, identity_path, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, SPEECH
@@ -103,7 +103,7 @@ def test_people_without_an_identity_are_left_out(runs: dict[str, Path], bank: Mo
     some = spoken_set(tmp_path / "some", bank, identities=("anna", "cleo"))
     assert {row.speaker for row in opened(NETWORK, RECIPE, some, runs).clips} == {"anna"}
     nobody = spoken_set(tmp_path / "nobody", bank, identities=())
-    with pytest.raises(InvalidRequest, match="nobody has an identity: `dubstage trainset`"):
+    with pytest.raises(InvalidRequestError, match="nobody has an identity: `dubstage trainset`"):
         opened(NETWORK, RECIPE, nobody, runs)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from research.render.export import ExportJob, RendererExportSpec, export_network
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.render.backends.model_files import OUTPUT_RESIDUAL, TensorForm, read_models
 from services.render.types import Precision
 
@@ -95,13 +95,13 @@ def test_own_inputs_exported_by_name(job: ExportJob) -> None:
 
 def test_export_mismatch_writes_nothing(job: ExportJob) -> None:
     """An export that computes something else fails and writes nothing."""
-    with pytest.raises(ContractBroken, match="grey levels"):
+    with pytest.raises(ContractBrokenError, match="grey levels"):
         export_network(replace(SPEC, tolerance_levels=-1.0), job)
     assert not job.folder.exists()
 
 
 def test_calibration_pictures_must_fit(job: ExportJob) -> None:
     pictures = np.zeros((1, 160, 160, 9), np.uint8)
-    with pytest.raises(InvalidRequest, match="calibration pictures"):
+    with pytest.raises(InvalidRequestError, match="calibration pictures"):
         export_network(SPEC, ExportJob(weights=job.weights, folder=job.folder, calibration=pictures))
     assert not job.folder.exists()

@@ -23,7 +23,7 @@ from research.methods.headpose.identity_embedding import (
 from research.render.people import TrainingPerson
 from research.training.training import LoopSettings, OptimiserSettings
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbeddingConfig, read_identity_features
@@ -115,7 +115,7 @@ def test_batch_balances_people(data: TrainSet) -> None:
 def test_a_single_person_is_not_enough(bank: MouthBank, tmp_path: Path) -> None:
     add_clip(tmp_path, bank, "plain", speaker="plain")
     add_clip(tmp_path, bank, "other", speaker="other", split="val")
-    with pytest.raises(InvalidRequest, match="two people or more"):
+    with pytest.raises(InvalidRequestError, match="two people or more"):
         opened(NETWORK, RECIPE, TrainSet(tmp_path), {})
 
 
@@ -146,7 +146,7 @@ def test_arcface_weights_of_the_user(bank: MouthBank, tmp_path: Path) -> None:
     ratio = made[0].reshape(3, 4)[:, 0] / left_top
     assert np.allclose(ratio, ratio[0], rtol=0.05)
     arcface(tmp_path / "small.onnx", 64)
-    with pytest.raises(ModelNotFound, match="ArcFace takes"):
+    with pytest.raises(ModelNotFoundError, match="ArcFace takes"):
         read_identity_features(tmp_path / "small.onnx")
-    with pytest.raises(ModelNotFound, match="no ArcFace network"):
+    with pytest.raises(ModelNotFoundError, match="no ArcFace network"):
         read_identity_features(tmp_path / "absent.onnx")

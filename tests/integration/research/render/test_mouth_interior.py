@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.methods.headpose.mouth_interior import NETWORK, MouthInteriorRecipe
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.headpose.renderer import mean_mouth
 from tests.unit.research.render.tiny_training import opened, run, small_set
@@ -25,5 +25,5 @@ def test_run_without_steps_is_mean(bank: MouthBank, tmp_path: Path) -> None:
     assert path.read_bytes() == (folder / "mouth_interior.safetensors").read_bytes()
     assert not np.array_equal(mean_mouth(tmp_path / "render").picture, mean_mouth().picture)
     assert np.array_equal(mean_mouth(tmp_path / "set").picture, mean_mouth().picture)
-    with pytest.raises(InvalidRequest, match="--resume"):
+    with pytest.raises(InvalidRequestError, match="--resume"):
         NETWORK.export(tmp_path, tmp_path / "render")

@@ -9,7 +9,7 @@ import pytest
 from research.methods.ugc.render import NETWORK, UgcRecipe, UgcSource, UgcTrainer
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.networks.unet import FilmConv
 from services.render.renderers.ugc.network import UgcConfig
@@ -76,5 +76,5 @@ def test_one_short_clip_is_enough(bank: MouthBank, tmp_path: Path) -> None:
 
 def test_vgg_replaces_perceptual_network(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
     """A VGG file takes the place of the perceptual network."""
-    with pytest.raises(InvalidRequest, match="no VGG weights file"):
+    with pytest.raises(InvalidRequestError, match="no VGG weights file"):
         opened(NETWORK, replace(RECIPE, vgg=str(tmp_path / "vgg.pth")), data, runs)

@@ -20,7 +20,7 @@ from research.training.loop import train
 from research.training.networks import Opening
 from research.training.run_folder import RunFolder
 from research.training.trainset import TrainSet
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.texture.temporal_warp import TemporalWarpModel
 from tests.unit.research.training.tiny import QuickFolder
 from tests.unit.texture.train_sets import drawn_set
@@ -92,7 +92,7 @@ def test_a_network_of_any_size_is_exported(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
 def test_refused_export_keeps_folder(run: Path, tmp_path: Path) -> None:
     """A refused export leaves the folder as it was."""
-    with pytest.raises(ContractBroken, match=r"temporal_warp\.onnx was not written"):
+    with pytest.raises(ContractBrokenError, match=r"temporal_warp\.onnx was not written"):
         export(run, tmp_path, WarpExportSpec(parity_runs=1, tolerance_px=-1.0))
     assert list(tmp_path.iterdir()) == []
 
@@ -117,5 +117,5 @@ def test_a_damaged_run_is_named(run: Path, tmp_path: Path, damage: Callable[[Pat
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     damage(copy)
-    with pytest.raises(InvalidRequest, match=r"run/temporal_warp\.safetensors"):
+    with pytest.raises(InvalidRequestError, match=r"run/temporal_warp\.safetensors"):
         export(copy, tmp_path / "weights")

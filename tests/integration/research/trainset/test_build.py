@@ -13,7 +13,7 @@ import pytest
 from research.training.trainset import ClipRow, Part, TrainSet, part_path
 from research.trainset.build import BuildOrder, build
 from research.trainset.output_folder import record_path
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from tests.integration.research.trainset.footage import write_film, write_recording
 
@@ -260,7 +260,7 @@ def test_worker_processes_make_the_same_set(first: BuildOrder, tmp_path: Path) -
 def test_a_folder_of_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(NoUsableFootage, match=r"none of the 1 clips can be used; broken\.mp4: .*not a media file"):
+    with pytest.raises(NoUsableFootageError, match=r"none of the 1 clips can be used; broken\.mp4: .*not a media file"):
         make(BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set", processes=0))
 
 
@@ -268,7 +268,7 @@ def test_two_processes_never_make_one_set(copy: BuildOrder) -> None:
     def again(_step: str, _done: int, _total: int) -> None:
         build(copy, lambda *_: None, lambda _: None)
 
-    with pytest.raises(InvalidRequest, match="another process makes this training set"):
+    with pytest.raises(InvalidRequestError, match="another process makes this training set"):
         build(copy, again, lambda _: None)
 
 

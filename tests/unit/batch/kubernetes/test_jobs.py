@@ -160,7 +160,7 @@ def action_of(exit_code: int, *, disrupted: bool = False) -> str:
 @pytest.mark.parametrize("leaf", errors.leaves())
 def test_exit_codes_have_actions(leaf: type[errors.DubstageError]) -> None:
     """Every exit code of the error table has its action."""
-    wanted = "Count" if leaf.retryable else "Ignore" if leaf is errors.Cancelled else "FailIndex"
+    wanted = "Count" if leaf.retryable else "Ignore" if leaf is errors.WorkCancelledError else "FailIndex"
     assert action_of(leaf.exit_code) == wanted
 
 
@@ -242,10 +242,10 @@ def test_pods_meet_restricted_standard() -> None:
 
 def test_settings_cannot_loosen_the_security() -> None:
     for field in ("security_context", "host_network", "automount_token"):
-        with pytest.raises(errors.InvalidRequest, match=field):
+        with pytest.raises(errors.InvalidRequestError, match=field):
             read_settings({"settings.json": json.dumps({**PLAIN, field: True})}, "dubstage-batch")
     placed = {**PLAIN, "profiles": {"cpu": {"placement": {"hostNetwork": True}}}}
-    with pytest.raises(errors.InvalidRequest, match="placement"):
+    with pytest.raises(errors.InvalidRequestError, match="placement"):
         read_settings({"settings.json": json.dumps(placed)}, "dubstage-batch")
 
 

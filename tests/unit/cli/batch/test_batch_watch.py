@@ -16,7 +16,7 @@ from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli import batch_watch
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from tests.unit.cli.batch.records import Printed, done, failed
 
 
@@ -129,7 +129,7 @@ def test_watch_outlives_store_outage(store: BatchStore, printed: Printed, monkey
     """A watch outlives a store that does not answer for a while."""
     for number in range(4):
         store.put("night", done(number))
-    answers = [BackendUnavailable("the store of batches does not answer")] * 2
+    answers = [BackendUnavailableError("the store of batches does not answer")] * 2
     read, pauses = BatchStore.records, list[float]()
 
     def records(asked: BatchStore, name: str) -> list[ShotRecord]:
@@ -142,7 +142,7 @@ def test_watch_outlives_store_outage(store: BatchStore, printed: Printed, monkey
     assert run(["batch", "watch", "night"]) == 0
     assert len(pauses) == 2
 
-    answers.append(BackendUnavailable("the store of batches does not answer"))
+    answers.append(BackendUnavailableError("the store of batches does not answer"))
     monkeypatch.setattr(batch_watch, "PATIENCE_S", -1.0)
     assert run(["batch", "watch", "night"]) == 20
     assert "the store of batches does not answer" in printed()[1]

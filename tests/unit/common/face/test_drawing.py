@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, crop_from_frame, head_template, head_to_box
 from services.common.face.drawing import (
     FaceMesh,
@@ -224,7 +224,7 @@ def test_pytorch3d_draws_the_same_picture(detailed: bool) -> None:
 
 def test_a_model_without_albedo_is_refused() -> None:
     bare = dataclasses.replace(MODEL, albedo_mean=None)
-    with pytest.raises(InvalidRequest, match="no albedo"):
+    with pytest.raises(InvalidRequestError, match="no albedo"):
         IdentityDrawing(identity(), bare)
 
 
@@ -233,13 +233,13 @@ def test_no_detail_is_drawn_where_there_is_none() -> None:
     assert not plain.has_detail
     mouth = plain.shape_of(opened(0.0))[MOUTH]
     assert plain.draw(mouth, pose(), detailed=False).any()
-    with pytest.raises(InvalidRequest, match="detailed albedo"):
+    with pytest.raises(InvalidRequestError, match="detailed albedo"):
         plain.draw(mouth, pose(), detailed=True)
 
 
 @pytest.mark.parametrize("mouth", [np.zeros((40, 3)), np.full((59, 3), np.nan)])
 def test_landmarks_that_cannot_be_used_are_refused(mouth: np.ndarray) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         DRAWING.expression_of(mouth)
     assert caught.value.field == "mouth_landmarks"
 

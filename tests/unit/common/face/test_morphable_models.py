@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.morphable_models import DEFAULT_MODEL, MorphableModels
 from tests.unit.common.geometry.small_models import small_model
 
@@ -35,13 +35,13 @@ def test_folder_models_by_file_name(folder):
 @pytest.mark.parametrize("name", ["flame", "../mine", "/etc/passwd", "", ".", "notes.landmarks"])
 def test_unknown_model_lists_models(folder, name):
     """Another name is not found and the error lists those that are."""
-    with pytest.raises(ModelNotFound, match="mediapipe_468, broken, mine"):
+    with pytest.raises(ModelNotFoundError, match="mediapipe_468, broken, mine"):
         MorphableModels(folder).get(name)
-    with pytest.raises(ModelNotFound, match="DUBSTAGE_MORPHABLE_MODELS"):
+    with pytest.raises(ModelNotFoundError, match="DUBSTAGE_MORPHABLE_MODELS"):
         MorphableModels().get(name)
 
 
 def test_a_damaged_file_is_named(folder):
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         MorphableModels(folder).get("broken")
     assert caught.value.message

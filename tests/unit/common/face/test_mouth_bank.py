@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
 from services.common.face.landmarks import MOUTH_AREA, mouth_opening, part_lips, shut_lips
@@ -225,7 +225,7 @@ def test_damaged_speech_and_expression_are_refused(name: str, damage: str) -> No
         "frames": arrays[name][:5],
     }
     arrays[name] = damaged[damage]
-    with pytest.raises(InvalidRequest, match=f"array '{name}' is damaged"):
+    with pytest.raises(InvalidRequestError, match=f"array '{name}' is damaged"):
         bank_from_arrays(decode_arrays(encode_arrays(arrays, {"format": FORMAT})))
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_bank_is_refused(damage: str) -> None:
         arrays["mouth"] = arrays["mouth"][:, :-1]
     if damage == "missing":
         del arrays["boxes"]
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         bank_from_arrays(decode_arrays(encode_arrays(arrays, metadata)))
 
 

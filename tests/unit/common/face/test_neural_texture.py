@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
 from services.common.face.drawing import IdentityDrawing
@@ -190,7 +190,7 @@ def test_the_expression_is_that_of_the_drawn_face() -> None:
     mouth = DRAWING.shape_of(opened(2.5))[MOUTH]
     assert mouth_opening(mouth) > 4.0
     np.testing.assert_array_equal(SURFACE.expression_of(mouth), DRAWING.expression_of(mouth))
-    with pytest.raises(InvalidRequest, match=r"mouth landmarks must be \[59, 3\] and finite"):
+    with pytest.raises(InvalidRequestError, match=r"mouth landmarks must be \[59, 3\] and finite"):
         SURFACE.expression_of(np.full((59, 3), np.nan))
 
 
@@ -218,14 +218,14 @@ def test_a_stored_texture_comes_back() -> None:
     ids=["another artefact", "an actor without texture", "another size", "another type"],
 )
 def test_an_artefact_without_a_texture_is_refused(named: NamedArrays, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         neural_texture_from_arrays(named, "config.texture")
     assert caught.value.field == "config.texture"
 
 
 def test_a_model_without_texture_coordinates_is_refused() -> None:
     plain = dataclasses.replace(MODEL, uv=np.zeros((0, 2), np.float32), uv_triangles=np.zeros((0, 3), np.int32))
-    with pytest.raises(InvalidRequest, match="has no texture coordinates"):
+    with pytest.raises(InvalidRequestError, match="has no texture coordinates"):
         NeuralSurface(identity(), plain)
 
 
@@ -233,7 +233,7 @@ def test_unknown_inner_lips_refused() -> None:
     """A model whose inner lips are not known is refused."""
     lacking = [index for index in range(MODEL.num_vertices) if index != 13]
     points = LandmarkSet.of_vertices(lacking, lacking)
-    with pytest.raises(InvalidRequest, match=r"no points for MediaPipe's landmarks \[13\]"):
+    with pytest.raises(InvalidRequestError, match=r"no points for MediaPipe's landmarks \[13\]"):
         NeuralSurface(identity(), dataclasses.replace(MODEL, landmarks={"mediapipe": points}))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import default_model
@@ -98,11 +98,11 @@ def test_a_strong_prior_keeps_coefficients_small():
 
 def test_wrong_landmarks_refused():
     """Landmarks that do not fit the model are refused."""
-    with pytest.raises(InvalidRequest, match="468"):
+    with pytest.raises(InvalidRequestError, match="468"):
         coefficients_from_landmarks(MODEL, IMAGE[:, :400], CAMERA)
-    with pytest.raises(InvalidRequest, match="cameras"):
+    with pytest.raises(InvalidRequestError, match="cameras"):
         coefficients_from_landmarks(MODEL, IMAGE[:3], CAMERA)
     broken = IMAGE.copy()
     broken[2, 5] = np.nan
-    with pytest.raises(InvalidRequest, match="finite"):
+    with pytest.raises(InvalidRequestError, match="finite"):
         coefficients_from_landmarks(MODEL, broken, CAMERA)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.landmarks import MOUTH_AREA, NUM_MOUTH_AREA, mouth_opening
 from services.common.face.loaders.files import IBUG_68
+from services.common.geometry.lighting import face_normals, vertex_normals
 from services.common.geometry.morphable_model import WEIGHTS, LandmarkSet, MorphableModel, default_model
-from services.common.geometry.normals import face_normals, vertex_normals
 from tests.unit.common.geometry.small_models import small_model
 
 LANDMARK_RANDOM = np.random.default_rng(1)
@@ -50,7 +50,7 @@ def test_selection_keeps_mesh_numbers():
 
 
 def test_arrays_that_do_not_go_together_are_refused():
-    with pytest.raises(InvalidRequest, match="must be"):
+    with pytest.raises(InvalidRequestError, match="must be"):
         LandmarkSet(INSIDE.vertices, INSIDE.weights[:1], INSIDE.mediapipe)
 
 
@@ -137,7 +137,7 @@ def test_model_without_albedo():
         small_model(), albedo_mean=None, albedo_basis=np.zeros((0, 3, 0), np.float32), albedo_deviation=np.zeros(0, np.float32)
     )
     assert MorphableModel.from_bytes(model.to_bytes()).albedo_mean is None
-    with pytest.raises(InvalidRequest, match="no albedo"):
+    with pytest.raises(InvalidRequestError, match="no albedo"):
         model.albedo(np.zeros(0))
 
 
@@ -160,22 +160,22 @@ def test_model_without_albedo():
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(change, field):
-    with pytest.raises(InvalidRequest) as error:
+    with pytest.raises(InvalidRequestError) as error:
         dataclasses.replace(small_model(), **change)
     assert error.value.field == field
 
 
 def test_other_files_are_refused_by_name(tmp_path):
-    with pytest.raises(InvalidRequest, match=r"missing\.safetensors"):
+    with pytest.raises(InvalidRequestError, match=r"missing\.safetensors"):
         MorphableModel.load(tmp_path / "missing.safetensors")
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         MorphableModel.from_bytes(b"nothing of the kind")
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         MorphableModel.from_bytes(small_model().to_bytes()[:500])
 
 
 def test_unknown_landmarks_name_those_that_are_known():
-    with pytest.raises(InvalidRequest, match=r"\['mediapipe'\]"):
+    with pytest.raises(InvalidRequestError, match=r"\['mediapipe'\]"):
         small_model().landmark_set("ibug_68")
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.geometry.fragments import Fragments, facing, on_grid, visible_vertices
 from services.common.geometry.rasterise import draw_surface, interpolate, rasterise, sample_texture, uv_map
 from services.common.geometry.rasterise_pytorch3d import is_installed
@@ -343,7 +343,7 @@ def test_pytorch3d_draws_nothing_where_nothing_faces_the_camera():
 
 def test_a_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match=r"install a wheel of pytorch3d.*numba"):
+    with pytest.raises(BackendUnavailableError, match=r"install a wheel of pytorch3d.*numba"):
         draw_surface(*bowl(), SURFACE_SIZE, backend="pytorch3d")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.geometry.rasterise import rasterise
 from services.common.geometry.rasterise_pytorch3d import is_installed, to_device_coordinates, usable
 
@@ -30,7 +30,7 @@ def test_equals_the_numba_backend_away_from_edges(perspective: bool, height: int
 
 @pytest.mark.skipif(is_installed(), reason="pytorch3d is installed")
 def test_its_absence_is_told_with_the_remedy() -> None:
-    with pytest.raises(BackendUnavailable, match="numba"):
+    with pytest.raises(BackendUnavailableError, match="numba"):
         rasterise(np.zeros((1, 3, 2)), np.ones((1, 3)), ONE, 4, 4, backend="pytorch3d")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequest, Unauthenticated
+from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.auth import TokenCheck, read_tokens
 from services.common.server.call_context import (
     Caller,
@@ -41,7 +41,7 @@ def test_a_check_says_who_calls(file: Path) -> None:
     assert check.check("Bearer plain-token") == Caller("default", fingerprint_of("plain-token", key))
     assert check.check("bearer token-one") == Caller("acme", fingerprint_of("token-one", key))
     for wrong in ("", "Bearer acme token-one", "Bearer acme", "token-one"):
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(UnauthenticatedError):
             check.check(wrong)
     assert TokenCheck(None).check("Bearer anything") == Caller("default", "")
 
@@ -73,7 +73,7 @@ def test_fingerprint_hides_the_token(file: Path) -> None:
 def test_file_without_tenants_refused(lines: str, says: str, file: Path) -> None:
     """A file that names no tenants is refused and shows no token."""
     file.write_text(lines)
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         read_tokens(file)
     assert "token\n" not in caught.value.message.replace("the token file", "")
 
@@ -109,5 +109,5 @@ def test_only_default_tenant_acts_for() -> None:
     assert named_by(Caller("default", "f"), "acme") == Caller("acme", "f")
     assert named_by(Caller("acme", "f"), "") == named_by(Caller("acme", "f"), "acme") == Caller("acme", "f")
     for caller, tenant in ((Caller("beta"), "acme"), (Caller("beta"), "default"), (Caller("default"), "../acme")):
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(UnauthenticatedError):
             named_by(caller, tenant)

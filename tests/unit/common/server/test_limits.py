@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded
+from services.common.errors import BackendUnavailableError, ModelNotReadyError, OverloadedError
 from services.common.server.call_context import acting_for
 from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, FirstMessages, Load, WorkerPool
 from services.common.server.resources import resident_bytes
@@ -118,13 +118,13 @@ def test_memory_that_is_written_to_is_resident() -> None:
 async def test_admission_opens_and_closes() -> None:
     """Admission is closed until it is opened and after it is closed."""
     admission = Admission(max_active=1, max_queued=0)
-    with pytest.raises(ModelNotReady):
+    with pytest.raises(ModelNotReadyError):
         async with admission.slot():
             pass
     admission.open()
     async with admission.slot():
         admission.close()
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             async with admission.slot():
                 pass
         idle = asyncio.create_task(admission.idle())
@@ -161,7 +161,7 @@ async def test_tenant_call_limit() -> None:
         async with admission.slot():
             await call()
             async with admission.slot():
-                with pytest.raises(Overloaded, match="tenant acme already has 2 calls") as caught:
+                with pytest.raises(OverloadedError, match="tenant acme already has 2 calls") as caught:
                     await call()
                 assert caught.value.retry_after_s > 0
                 with acting_for("bolt"):
@@ -217,7 +217,7 @@ async def test_pool_queue_limit() -> None:
     waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
     await asyncio.sleep(0)
     assert pool.pending == 2
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         await pool.run(may_end.wait)
     may_end.set()
     assert await asyncio.gather(*waiting) == [True, True]

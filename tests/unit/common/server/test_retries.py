@@ -13,12 +13,12 @@ from services.common.server.retries import LONGEST_RETRY_AFTER_S, RetryPolicy, r
 QUICK = RetryPolicy(max_attempts=3, initial_backoff_s=0.001, max_backoff_s=0.002)
 
 
-def lost(text: str = "gone") -> errors.BackendUnavailable:
-    return errors.BackendUnavailable(text, retry_after_s=0.0)
+def lost(text: str = "gone") -> errors.BackendUnavailableError:
+    return errors.BackendUnavailableError(text, retry_after_s=0.0)
 
 
-def full(retry_after_s: float = 0.0) -> errors.Overloaded:
-    return errors.Overloaded("full", retry_after_s=retry_after_s)
+def full(retry_after_s: float = 0.0) -> errors.OverloadedError:
+    return errors.OverloadedError("full", retry_after_s=retry_after_s)
 
 
 class Work:
@@ -45,12 +45,12 @@ async def test_retryable_error_is_retried() -> None:
 async def test_attempts_are_bounded() -> None:
     """Attempts are bounded and the last error comes out."""
     work = Work([lost("first"), lost("second"), lost("third"), lost("fourth")])
-    with pytest.raises(errors.BackendUnavailable, match="third"):
+    with pytest.raises(errors.BackendUnavailableError, match="third"):
         await retry(work, QUICK)
     assert work.attempts == 3
 
 
-@pytest.mark.parametrize("error", [errors.InvalidRequest("wrong"), errors.StorageFull("full"), ValueError("bug")])
+@pytest.mark.parametrize("error", [errors.InvalidRequestError("wrong"), errors.StorageFullError("full"), ValueError("bug")])
 async def test_what_cannot_succeed_later_is_not_tried_again(error: Exception) -> None:
     work = Work([error])
     with pytest.raises(type(error)):
@@ -94,7 +94,7 @@ async def test_work_that_never_gets_beyond_one_point_ends() -> None:
         done = 5
         raise lost()
 
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await retry(work, QUICK, progress=lambda: done)
     # The first one came further than all before it, and counts as the first of three.
     assert attempts == 3
@@ -107,7 +107,7 @@ async def test_full_server_awaited_longer() -> None:
     assert await retry(work, patient) == "done"
     assert work.attempts == 21
     hurried = Work([full() for _ in range(20)])
-    with pytest.raises(errors.Overloaded):
+    with pytest.raises(errors.OverloadedError):
         await retry(hurried, QUICK)
     assert hurried.attempts == 3
 
@@ -115,7 +115,7 @@ async def test_full_server_awaited_longer() -> None:
 async def test_patience_with_a_full_server_has_an_end() -> None:
     policy = RetryPolicy(max_attempts=3, initial_backoff_s=0.01, max_backoff_s=0.02, overload_patience_s=0.1)
     begin, work = time.monotonic(), Work([full() for _ in range(1000)])
-    with pytest.raises(errors.Overloaded):
+    with pytest.raises(errors.OverloadedError):
         await retry(work, policy)
     assert time.monotonic() - begin >= 0.1
     assert work.attempts < 1000
@@ -123,8 +123,8 @@ async def test_patience_with_a_full_server_has_an_end() -> None:
 
 async def test_exhausted_attempt_repeated_once() -> None:
     """An attempt that took all its time is repeated once only."""
-    work = Work([errors.StageDeadlineExceeded("late") for _ in range(5)])
-    with pytest.raises(errors.StageDeadlineExceeded):
+    work = Work([errors.StageDeadlineExceededError("late") for _ in range(5)])
+    with pytest.raises(errors.StageDeadlineExceededError):
         await retry(work, RetryPolicy(max_attempts=5, initial_backoff_s=0.001))
     assert work.attempts == 2
 
@@ -135,7 +135,7 @@ async def test_wait_within_served_deadline() -> None:
     call_context.set_current_call(call)
     try:
         begin = time.monotonic()
-        with pytest.raises(errors.Overloaded):
+        with pytest.raises(errors.OverloadedError):
             await retry(Work([full(30.0)]), QUICK)
         assert time.monotonic() - begin < 20.0
     finally:

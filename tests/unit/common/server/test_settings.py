@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.audio.settings import AudioSettings
-from services.common.errors import InvalidRequest, Unauthenticated
+from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.auth import TokenCheck, read_tokens
 from services.common.server.settings import StageSettings, load_settings
 from services.face.settings import FaceSettings
@@ -46,7 +46,7 @@ def test_settings_cannot_be_changed() -> None:
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InvalidRequest, match=named) as caught:
+    with pytest.raises(InvalidRequestError, match=named) as caught:
         load_settings(StageSettings)
     assert all(name in str(caught.value) for name in variables) or "DUBSTAGE" not in named
 
@@ -59,7 +59,7 @@ def test_missing_face_models_end_start(
     """A folder of face models that is not there ends the start."""
     (tmp_path / "a-file").touch()
     monkeypatch.setenv("DUBSTAGE_MORPHABLE_MODELS", str(tmp_path / name))
-    with pytest.raises(InvalidRequest, match=f"DUBSTAGE_MORPHABLE_MODELS: {tmp_path / name} {said}: give an existing folder"):
+    with pytest.raises(InvalidRequestError, match=f"DUBSTAGE_MORPHABLE_MODELS: {tmp_path / name} {said}: give an existing folder"):
         load_settings(kind)
 
 
@@ -67,7 +67,7 @@ def test_missing_face_models_end_start(
 def test_unusable_token_file_refused(tmp_path: Path, text: str) -> None:
     """A token file without a usable token is refused."""
     (tmp_path / "tokens").write_text(text)
-    with pytest.raises(InvalidRequest, match="tokens"):
+    with pytest.raises(InvalidRequestError, match="tokens"):
         read_tokens(tmp_path / "tokens")
 
 
@@ -78,7 +78,7 @@ def test_scheme_ignores_case(tmp_path: Path) -> None:
     check.check("Bearer Abc")
     check.check("bearer Abc")
     for wrong in ("", "Abc", "Basic Abc", "Bearer abc", "Bearer ", "Bearer Abc ", "Bearer ü"):
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(UnauthenticatedError):
             check.check(wrong)
 
 
@@ -94,7 +94,7 @@ def test_lost_token_file_refuses_calls(tmp_path: Path, spoil: Callable[[Path], o
     spoil(file)
     with capture_logs() as lines:
         for _ in range(3):
-            with pytest.raises(Unauthenticated, match="no token now"):
+            with pytest.raises(UnauthenticatedError, match="no token now"):
                 check.check("Bearer Abc")
         file.write_text("Abc\n")
         check.check("Bearer Abc")
@@ -122,5 +122,5 @@ def test_every_number_has_maximum(kind: type[StageSettings]) -> None:
 def test_out_of_range_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting beyond its range is refused by its name."""
     monkeypatch.setenv(f"DUBSTAGE_{name}", value)
-    with pytest.raises(InvalidRequest, match=f"DUBSTAGE_{name}: Input should be"):
+    with pytest.raises(InvalidRequestError, match=f"DUBSTAGE_{name}: Input should be"):
         load_settings(StageSettings)

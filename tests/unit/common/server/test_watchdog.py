@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.common.errors import CallTooLarge, Overloaded, StageDeadlineExceeded
+from services.common.errors import CallTooLargeError, OverloadedError, StageDeadlineExceededError
 from services.common.server import watchdog
 from services.common.server.call_context import Call, set_current_call
 from services.common.server.limits import WorkerPool
@@ -70,7 +70,7 @@ async def test_only_waiting_call_is_idle(server: Server) -> None:
         call.active_at -= 1100.0
     recent.active_at -= 900.0
     server.watchdog.look()
-    assert isinstance(waiting.failure, StageDeadlineExceeded)
+    assert isinstance(waiting.failure, StageDeadlineExceededError)
     assert [call.failure for call in (working, computing, recent)] == [None, None, None]
     assert server.ended == ["STAGE_DEADLINE_EXCEEDED"]
     # The time of the computation is none of waiting.
@@ -89,14 +89,14 @@ async def test_suspended_time_does_not_count(server: Server) -> None:
         assert untaken.offered_at is not None
         untaken.offered_at -= 2900.0
         server.watchdog.look(paused_s=2000.0)
-        assert isinstance(silent.failure, StageDeadlineExceeded)
+        assert isinstance(silent.failure, StageDeadlineExceededError)
         assert [call.failure for call in (heard, new, untaken)] == [None, None, None]
         # Nothing is excused twice, nor in advance.
         for call in (heard, new):
             call.active_at -= 1001.0 if call is new else 200.0
         untaken.offered_at -= 200.0
         server.watchdog.look()
-    assert all(isinstance(call.failure, StageDeadlineExceeded) for call in (heard, new, untaken))
+    assert all(isinstance(call.failure, StageDeadlineExceededError) for call in (heard, new, untaken))
 
 
 async def test_sender_without_reading_is_idle(server: Server) -> None:
@@ -118,7 +118,7 @@ async def test_sender_without_reading_is_idle(server: Server) -> None:
         assert call.failure is None
         call.offered_at = before
         server.watchdog.look()
-    assert isinstance(call.failure, StageDeadlineExceeded)
+    assert isinstance(call.failure, StageDeadlineExceededError)
 
 
 async def test_largest_idle_call_ends(server: Server) -> None:
@@ -130,7 +130,7 @@ async def test_largest_idle_call_ends(server: Server) -> None:
     server.resident = 1001
     server.watchdog.look()
     assert small.failure is None
-    assert isinstance(large.failure, CallTooLarge)
+    assert isinstance(large.failure, CallTooLargeError)
     assert large.ended.is_set()
 
 
@@ -155,7 +155,7 @@ async def test_unfinished_messages_end(server: Server) -> None:
     taking.offered_at = taking.active_at
     server.resident = 2000
     server.watchdog.look()
-    assert [type(call.failure) for call in unfinished] == [Overloaded, Overloaded]
+    assert [type(call.failure) for call in unfinished] == [OverloadedError, OverloadedError]
     assert [call.failure for call in (recent, working, taking)] == [None, None, None]
     assert "DUBSTAGE_MAX_MEMORY_BYTES" in str(unfinished[0].failure)
     # Further calls have the time in which the freed memory is given back.
@@ -206,7 +206,7 @@ async def test_newest_computation_ends_first(server: Server) -> None:
     server.watchdog.look()
     free.set()
     assert older.failure is None
-    assert isinstance(newer.failure, CallTooLarge)
+    assert isinstance(newer.failure, CallTooLargeError)
 
 
 async def test_unknown_memory_ends_no_call(server: Server) -> None:

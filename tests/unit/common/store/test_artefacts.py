@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageFull
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 
 
@@ -41,7 +41,7 @@ def test_a_file_has_the_reference_of_its_bytes(store: ArtefactStore, tmp_path: P
     ref = store.put_file(tmp_path / "clip")
     assert store.get_bytes(ref) == data
     assert ref == store.put_bytes(data)
-    with pytest.raises(InvalidRequest, match="no such file"):
+    with pytest.raises(InvalidRequestError, match="no such file"):
         store.put_file(tmp_path / "missing")
 
 
@@ -61,7 +61,7 @@ def test_changing_file_leaves_no_blob(store: ArtefactStore, tmp_path: Path, monk
     with monkeypatch.context() as patched:
         # The digest of the file is known, and its bytes are not copied yet.
         patched.setattr(ArtefactStore, "_intact", changing)
-        with pytest.raises(InvalidRequest, match=r"/clip changed while it was stored"):
+        with pytest.raises(InvalidRequestError, match=r"/clip changed while it was stored"):
             store.put_file(clip)
     assert list(store.stored()) == []
     assert store.get_bytes(store.put_file(clip)) == clip.read_bytes()
@@ -73,7 +73,7 @@ def test_exists_and_delete(store: ArtefactStore) -> None:
     assert store.delete(ref)
     assert not store.exists(ref)
     assert not store.delete(ref)
-    with pytest.raises(ArtefactNotFound, match=ref.sha256) as caught:
+    with pytest.raises(ArtefactNotFoundError, match=ref.sha256) as caught:
         store.get_bytes(ref)
     assert caught.value.resource == ref.uri
 
@@ -83,7 +83,7 @@ def test_changed_blob_refused_and_repaired(folder: Path) -> None:
     store = ArtefactStore(folder)
     ref = store.put_bytes(b"mouth")
     files(folder)[0].write_bytes(b"moutH")
-    with pytest.raises(ArtefactCorrupt) as caught:
+    with pytest.raises(ArtefactCorruptError) as caught:
         store.get_bytes(ref)
     assert ref.uri in str(caught.value)
     assert ref.sha256 in str(caught.value)
@@ -95,14 +95,14 @@ def test_changed_blob_refused_and_repaired(folder: Path) -> None:
 def test_mismatching_reference_refused(store: ArtefactStore) -> None:
     """A reference to other bytes than lie there is refused."""
     ref, other = store.put_bytes(b"mouth"), store.put_bytes(b"nose")
-    with pytest.raises(ArtefactCorrupt, match=other.sha256):
+    with pytest.raises(ArtefactCorruptError, match=other.sha256):
         store.get_bytes(ArtefactRef(ref.uri, other.sha256, ref.size_bytes))
 
 
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, "A" * 64])
 def test_a_malformed_digest_is_named(store: ArtefactStore, sha256: str) -> None:
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         store.get_bytes(ArtefactRef(ref.uri, sha256, 5))
     assert caught.value.field == "sha256"
 
@@ -133,7 +133,7 @@ def test_nothing_outside_of_the_root_can_be_named(folder: Path, uri: str) -> Non
     uri = uri.format(root=store.url, blob=ref.sha256, blob2=ref.sha256[:2])
     outside = ArtefactRef(uri, ref.sha256, ref.size_bytes)
     for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
-        with pytest.raises(InvalidRequest, match="does not belong"):
+        with pytest.raises(InvalidRequestError, match="does not belong"):
             use(outside)
     assert (folder.parent / "secret").exists()
 
@@ -148,7 +148,7 @@ def test_full_disk_leaves_nothing(folder: Path, tmp_path: Path, by: str) -> None
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
     try:
-        with pytest.raises(StorageFull, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+        with pytest.raises(StorageFullError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
             store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -167,12 +167,12 @@ def test_arrays_independent_of_order(store: ArtefactStore) -> None:
     np.testing.assert_array_equal(read["landmarks"], arrays["landmarks"])
     assert read["landmarks"].dtype == np.float32
     assert not read["landmarks"].flags.writeable
-    with pytest.raises(InvalidRequest, match="no array 'mask'"):
+    with pytest.raises(InvalidRequestError, match="no array 'mask'"):
         read["mask"]
 
 
 def test_a_blob_that_holds_no_arrays_is_refused(store: ArtefactStore) -> None:
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         store.get_arrays(store.put_bytes(b"just some text, long enough"))
 
 
@@ -198,7 +198,7 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
     ref = store.put_arrays({"a": np.zeros(10, np.uint8)})
     cache.get_arrays(ref)
     store.delete(ref)
-    with pytest.raises(ArtefactNotFound):
+    with pytest.raises(ArtefactNotFoundError):
         cache.get_arrays(ref)
     assert cache.held_bytes == 0
 
@@ -213,7 +213,7 @@ def test_invalid_uri_refused(folder: Path, uri: str) -> None:
     ref = store.put_bytes(b"mouth")
     wrong = ArtefactRef(uri.replace("{root}", store.url).replace("{blob}", ref.sha256), ref.sha256, ref.size_bytes)
     for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             use(wrong)
         assert len(caught.value.message) < 1000
 
@@ -222,7 +222,7 @@ def test_moved_store_names_setting(folder: Path) -> None:
     """A store that moved is reported by its setting and without its place."""
     here, elsewhere = ArtefactStore(folder / "here"), ArtefactStore(folder / "elsewhere")
     ref = here.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
         elsewhere.get_bytes(ref)
     assert "file://…/elsewhere" in caught.value.message
     assert str(folder / "elsewhere") not in caught.value.message
@@ -232,7 +232,7 @@ def test_moved_store_names_setting(folder: Path) -> None:
 def test_store_credentials_never_shown() -> None:
     """The credentials of a store are in no message."""
     store = ArtefactStore("memory://user:secret@films")
-    with pytest.raises(InvalidRequest, match="films") as caught:
+    with pytest.raises(InvalidRequestError, match="films") as caught:
         store.exists(ArtefactRef("file:///x", "0" * 64, 1))
     assert "secret" not in caught.value.message
 
@@ -241,7 +241,7 @@ def test_store_credentials_never_shown() -> None:
 def test_wrong_blob_size_refused(store: ArtefactStore, size: int) -> None:
     """A size that is not the blob's is refused."""
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest, match=r"size_bytes|5 bytes, not") as caught:
+    with pytest.raises(InvalidRequestError, match=r"size_bytes|5 bytes, not") as caught:
         store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
     assert caught.value.field == "size_bytes"
     assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
@@ -251,5 +251,5 @@ def test_huge_blob_is_not_read(store: ArtefactStore) -> None:
     """A huge blob is not read where a small artefact is expected."""
     ref = store.put_bytes(bytes(1000))
     assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
-    with pytest.raises(InvalidRequest, match="1000 bytes, and at most 999 are read"):
+    with pytest.raises(InvalidRequestError, match="1000 bytes, and at most 999 are read"):
         store.get_arrays(ref, max_bytes=999)

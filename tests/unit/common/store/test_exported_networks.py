@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from services.common.errors import ArtefactCorrupt, DubstageError, ModelNotFound
+from services.common.errors import ArtefactCorruptError, DubstageError, ModelNotFoundError
 from services.common.store.exported_networks import (
     cards_in,
     copy_card,
@@ -89,7 +89,7 @@ def test_one_matching_description_suffices(weights: Path) -> None:
     (weights / "both.json").write_text(json.dumps({"files": {"same.onnx": {"sha256": "0" * 64}}}))
     read_network(weights / "same.onnx")
     (weights / "same.json").unlink()
-    with pytest.raises(ArtefactCorrupt, match=r"same\.onnx is damaged.*not with 000000000000 in both\.json"):
+    with pytest.raises(ArtefactCorruptError, match=r"same\.onnx is damaged.*not with 000000000000 in both\.json"):
         read_network(weights / "same.onnx")
 
 
@@ -123,11 +123,11 @@ def _with_a_list(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "name"),
     [
-        (_without_network, ModelNotFound, "same.onnx"),
-        (_with_half_a_network, ArtefactCorrupt, "same.onnx"),
-        (_with_text_and_no_description, ArtefactCorrupt, "same.onnx"),
-        (_with_half_a_description, ArtefactCorrupt, "same.json"),
-        (_with_a_list, ArtefactCorrupt, "same.json"),
+        (_without_network, ModelNotFoundError, "same.onnx"),
+        (_with_half_a_network, ArtefactCorruptError, "same.onnx"),
+        (_with_text_and_no_description, ArtefactCorruptError, "same.onnx"),
+        (_with_half_a_description, ArtefactCorruptError, "same.json"),
+        (_with_a_list, ArtefactCorruptError, "same.json"),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(

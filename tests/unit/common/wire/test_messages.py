@@ -10,7 +10,7 @@ import pytest
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.common.v1alpha1 import common_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_FRAME_PX, HeadPose, check_pose_vectors, face_shape_problem, head_template, pose_vectors
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.wire.messages import (
@@ -29,7 +29,7 @@ POINTS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def refused(message: pb.Tensor, says: str, **wanted: object) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         from_tensor(message, "points", **{"dtype": np.float32, "shape": (None, 3), **wanted})  # type: ignore[arg-type]
     assert caught.value.field == "points"
 
@@ -76,7 +76,7 @@ def test_invalid_bool_refused() -> None:
 def test_an_unknown_encoding_is_named(encoding: int) -> None:
     image = to_image(np.zeros((4, 4), np.uint8))
     image.encoding = encoding  # type: ignore[assignment]
-    with pytest.raises(InvalidRequest, match=r"expected IMAGE_ENCODING_GRAY8, got \w+") as caught:
+    with pytest.raises(InvalidRequestError, match=r"expected IMAGE_ENCODING_GRAY8, got \w+") as caught:
         from_image(image, "mask", channels=1)
     assert caught.value.field == "mask"
 
@@ -116,7 +116,7 @@ def test_a_pose_makes_a_round_trip() -> None:
 )
 def test_impossible_pose_names_field(message: common_pb2.HeadPose, field: str) -> None:
     """A pose that no head has is refused with its field."""
-    with np.errstate(all="raise"), pytest.raises(InvalidRequest) as caught:
+    with np.errstate(all="raise"), pytest.raises(InvalidRequestError) as caught:
         pose_from_proto(message, "pose")
     assert caught.value.field == field
 
@@ -128,7 +128,7 @@ def test_a_pose_vector_out_of_range_is_named(column: int, value: float) -> None:
     vectors = pose_vectors([POSE] * 3)
     check_pose_vectors(vectors, "head_poses")
     vectors[1, column] = value
-    with pytest.raises(InvalidRequest, match=r"head_poses: .* of frame 1 is"):
+    with pytest.raises(InvalidRequestError, match=r"head_poses: .* of frame 1 is"):
         check_pose_vectors(vectors, "head_poses")
 
 
@@ -183,7 +183,7 @@ def test_rates_of_real_footage_are_taken_exactly(num: int, den: int) -> None:
 )
 def test_impossible_rate_names_field(num: int, den: int) -> None:
     """A rate that no footage has is refused with its field and value."""
-    with pytest.raises(InvalidRequest, match=f"{num}/{den}") as caught:
+    with pytest.raises(InvalidRequestError, match=f"{num}/{den}") as caught:
         rate_from_proto(rational(num, den), "frame_rate")
     assert caught.value.field == "frame_rate"
 
@@ -205,7 +205,7 @@ def test_impossible_rate_names_field(num: int, den: int) -> None:
     ],
 )
 def test_times_that_no_footage_has_are_refused(times: common_pb2.Timeline, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         timeline_from_proto(times, "config.timeline")
     assert caught.value.field.startswith("config.timeline")
 
@@ -240,7 +240,7 @@ def test_times_of_real_footage_make_a_round_trip(pts: list[int], den: int) -> No
 )
 def test_too_many_frames_refused(num_frames: int, timeline: Timeline, says: str) -> None:
     """More frames than a stream may have are refused."""
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         num_frames_from_proto(num_frames, timeline, "config.num_frames")
     assert caught.value.field == "config.num_frames"
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire import mouth_curves as curves
 from services.common.wire.phones import NUM_PHONES, PHONE_INDEX
 
@@ -105,7 +105,7 @@ def test_phones_have_their_centres_and_groups() -> None:
     flash = posteriorgram("M", [])
     flash[10, 2, PHONE_INDEX["M"]] = 1.0
     assert len(curves.phone_times(flash, curves.CLOSURES)) == 0
-    with pytest.raises(InvalidRequest, match="'Q' is no phone"):
+    with pytest.raises(InvalidRequestError, match="'Q' is no phone"):
         curves.phone_times(flash, ["Q"])
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.morphable_models import MorphableModels
 from services.face.fitting.model import FittableModels
 from tests.unit.common.geometry.small_models import small_model
@@ -16,7 +16,7 @@ def test_model_prepared_once(tmp_path):
     models = FittableModels(MorphableModels(tmp_path))
     assert models.get("mine") is models.get("mine")
     assert (models.get("mine").name, models.get("mine").model.name) == ("mine", "small")
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFoundError):
         models.get("flame")
 
 
@@ -25,5 +25,5 @@ def test_unknown_landmarks_cannot_be_fitted(tmp_path):
     model = small_model()
     few = dataclasses.replace(model, landmarks={"mediapipe": model.landmark_set("mediapipe").select([0, 5, 9])})
     few.save(tmp_path / "few.safetensors")
-    with pytest.raises(InvalidRequest, match="only 3 landmarks"):
+    with pytest.raises(InvalidRequestError, match="only 3 landmarks"):
         FittableModels(MorphableModels(tmp_path)).get("few")

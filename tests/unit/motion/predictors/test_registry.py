@@ -8,15 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
 from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor
+from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
@@ -65,7 +64,7 @@ def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
 @pytest.mark.parametrize("name", ["", "unknown", "x" * 1000])
 def test_unknown_predictor_lists_names(name: str) -> None:
     """A name that is not there is refused with the names that are."""
-    with pytest.raises(InvalidRequest, match="has no predictor") as caught:
+    with pytest.raises(InvalidRequestError, match="has no predictor") as caught:
         predictor_named(name, "config.method")
     assert caught.value.field == "config.method"
     assert all(known in caught.value.message for known in PREDICTORS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from services.render.backends.base import BackendName
 from services.render.settings import RenderSettings
@@ -30,7 +30,7 @@ REFUSED = [
 @pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
 def test_unsupported_precision_refused(backend: BackendName, precision: Precision, text: str) -> None:
     """A backend refuses a precision that it does not compute in."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         make_backend(device="cpu", backend=backend, precision=precision, num_threads=1)
     assert caught.value.message == text
 
@@ -42,6 +42,6 @@ def test_settings_refuse_before_reading(
     """The settings refuse the precision before a network is read."""
     monkeypatch.setenv("DUBSTAGE_BACKEND", backend)
     monkeypatch.setenv("DUBSTAGE_PRECISION", str(precision))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         load_settings(RenderSettings)
     assert caught.value.message == f"wrong settings: {text}"

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.errors import ArtefactCorruptError, ModelNotFoundError
 from services.render.backends.model_files import WEIGHTS_DIGEST, WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
 from services.render.types import Precision
 
@@ -17,7 +17,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     (folder / "ugc.onnx").write_bytes(b"something else")
-    with pytest.raises(ArtefactCorrupt, match="is damaged"):
+    with pytest.raises(ArtefactCorruptError, match="is damaged"):
         read_models(folder, Precision.FLOAT32)
 
 
@@ -26,7 +26,7 @@ def test_damaged_weights_refused_in_float32(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     (folder / "ugc.safetensors").write_bytes(b"something else")
-    with pytest.raises(ArtefactCorrupt, match=r"ugc\.safetensors is damaged"):
+    with pytest.raises(ArtefactCorruptError, match=r"ugc\.safetensors is damaged"):
         read_models(folder, Precision.FLOAT32)
     assert read_models(folder, Precision.INT8)["ugc"].weights is None
 
@@ -42,13 +42,13 @@ def test_large_tensors_in_weights_file(name: str) -> None:
 
 
 def test_missing_models_and_variants_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="no exported model"):
+    with pytest.raises(ModelNotFoundError, match="no exported model"):
         read_models(tmp_path, Precision.FLOAT32)
     sheet = {"name": "ugc", "files": {"float": {"path": "ugc.onnx", "sha256": "0"}}, "state_size": 1, "prior_sha256": ""}
     (tmp_path / "ugc.export.json").write_text(json.dumps(sheet))
-    with pytest.raises(ModelNotFound, match="no file"):
+    with pytest.raises(ModelNotFoundError, match="no file"):
         read_models(tmp_path, Precision.BFLOAT16)
-    with pytest.raises(ModelNotFound, match="not exported in int8"):
+    with pytest.raises(ModelNotFoundError, match="not exported in int8"):
         read_models(tmp_path, Precision.INT8)
 
 
@@ -90,5 +90,5 @@ def test_sheet_without_picture_refused(tmp_path: Path, outputs: dict[str, object
     sheet = folder / "ugc.export.json"
     facts = json.loads(sheet.read_text(encoding="utf-8"))
     sheet.write_text(json.dumps({**facts, "outputs": outputs}), encoding="utf-8")
-    with pytest.raises(ArtefactCorrupt, match="square picture of 160 pixels"):
+    with pytest.raises(ArtefactCorruptError, match="square picture of 160 pixels"):
         read_models(folder, Precision.FLOAT32)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from services.render.backends import triton_control
 from services.render.backends.triton_control import PREFIX, SharedRegion, aligned, is_present, remove_abandoned
 
@@ -42,7 +42,7 @@ def test_missing_shared_memory_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -
     # Other processes make and remove regions meanwhile, so this one is looked for by its name.
     name = secrets.token_hex(8)
     monkeypatch.setattr(triton_control, "secrets", SimpleNamespace(token_hex=lambda _: name))
-    with pytest.raises(StorageFull, match="no room for"):
+    with pytest.raises(StorageFullError, match="no room for"):
         SharedRegion(1 << 50)
     assert not is_present(f"{PREFIX}{name}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.render.backends import triton_healing
 from services.render.backends.base import TritonOptions
 from services.render.backends.model_files import ModelFile
@@ -130,7 +130,7 @@ def healer(control: Control, monitor: TritonMonitor) -> Iterator[TritonHealer]:
 def test_unhealable_model_is_not_hidden(control: Control, monitor: TritonMonitor, healer: TritonHealer) -> None:
     """A model that cannot be healed is not hidden by one that computes."""
     control.broken.add("dead")
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         healer.heal("dead", healer.reloads("dead"), LOST)
     for _ in range(3):
         control.wait_for_probes("sound", 1)

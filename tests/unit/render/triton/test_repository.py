@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from pydantic import ValidationError
 from tritonclient.grpc import model_config_pb2
 
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER, file_sha256, read_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import find
@@ -104,13 +104,13 @@ def test_failed_write_keeps_repository(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_what_triton_cannot_do_is_refused(spec: dict[str, Any], text: str) -> None:
-    with pytest.raises(InvalidRequest, match=text):
+    with pytest.raises(InvalidRequestError, match=text):
         RepositorySpec(**spec)
 
 
 def test_a_batch_beyond_the_exports_is_refused(tmp_path: Path) -> None:
     most = read_models(WEIGHTS_FOLDER, Precision.INT8)["ugc"].max_batch_size
-    with pytest.raises(InvalidRequest, match=f"batches up to {most}"):
+    with pytest.raises(InvalidRequestError, match=f"batches up to {most}"):
         write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(max_batch_size=most + 1))
 
 
@@ -126,5 +126,7 @@ def test_settings_per_backend_precision() -> None:
 
 def test_missing_server_tells_remedy(tmp_path: Path) -> None:
     """A missing server is reported with the command that installs it."""
-    with pytest.raises(BackendUnavailable, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"
+    ):
         find(tmp_path)

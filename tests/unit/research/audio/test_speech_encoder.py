@@ -25,7 +25,7 @@ from research.audio.speech_encoder import (
 from research.training.trainset import TrainSet
 from services.audio.speech_encoder import MODEL_FILE, EncoderNetwork
 from services.common.array_types import Array, Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.exported_networks import checked_sha256
 from tests.unit.research.audio.speech_sets import speech_set
 
@@ -139,7 +139,7 @@ def test_projected_states_are_principal_components(file: Path, data: TrainSet, t
 
 
 def test_another_file_is_refused(file: Path, data: TrainSet, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"model\.bin: the SHA-256 of model\.bin is [0-9a-f]{64}, expected 1a5afae0"):
+    with pytest.raises(InvalidRequestError, match=r"model\.bin: the SHA-256 of model\.bin is [0-9a-f]{64}, expected 1a5afae0"):
         convert(file, data, tmp_path, config=CONFIG)
     assert not (tmp_path / MODEL_FILE).exists()
 
@@ -147,13 +147,13 @@ def test_another_file_is_refused(file: Path, data: TrainSet, tmp_path: Path) -> 
 def test_a_cut_file_and_other_sizes_are_refused(file: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.bin"
     cut.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(InvalidRequest, match=r"cut\.bin: model\.bin is no model of CTranslate2"):
+    with pytest.raises(InvalidRequestError, match=r"cut\.bin: model\.bin is no model of CTranslate2"):
         read_variables(cut, digest(cut))
-    with pytest.raises(InvalidRequest, match=r"encoder/conv1/weight is of shape \[32, 80, 3\], expected \[384, 80, 3\]"):
+    with pytest.raises(InvalidRequestError, match=r"encoder/conv1/weight is of shape \[32, 80, 3\], expected \[384, 80, 3\]"):
         encoder_of(read_variables(file, digest(file)), EncoderConfig())
-    with pytest.raises(InvalidRequest, match=r"encoder/layer_3/self_attention/layer_norm/gamma is missing"):
+    with pytest.raises(InvalidRequestError, match=r"encoder/layer_3/self_attention/layer_norm/gamma is missing"):
         encoder_of(read_variables(file, digest(file)), EncoderConfig(width=32, heads=2, blocks=4, tapped=(4,)))
-    with pytest.raises(InvalidRequest, match=r"nowhere\.bin: cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"nowhere\.bin: cannot be read"):
         read_variables(tmp_path / "nowhere.bin")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from research.bench.methods import MethodTime, lines_of_methods
 from research.bench.paths import head_motion, head_poses, lines_of_paths, measure_paths, pauses
+from research.bench.runs import MethodTime, lines_of_methods
 
 
 def test_frames_are_chosen_for_all_of_the_speech() -> None:

@@ -12,17 +12,15 @@ import pytest
 from gateway.provenance.watermark.detection import ResponseSpan
 from gateway.provenance.watermark.pattern import PIXELS
 from gateway.provenance.watermark.payload import watermark_key
-from research.bench.watermark.copies import Copy, sum_of_copies, write_copies
+from research.bench.watermark.__main__ import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from research.bench.watermark.cost import blend_time
-from research.bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
-from research.bench.watermark.dubs import AS_WRITTEN, Row, append_row, read_rows
-from research.bench.watermark.recodings import RECODINGS, recoded
-from research.bench.watermark.undubbed import films_below, readings_of, write_readings
+from research.bench.watermark.dubs import AS_WRITTEN, RECODINGS, RecodingRow, append_row, read_rows, recoded
+from research.bench.watermark.genuine import Copy, films_below, readings_of, sum_of_copies, write_copies, write_readings
 from tests.unit.provenance.conftest import carphone
 
 __all__ = ["carphone"]
 
-ROW = Row("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
+ROW = RecodingRow("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
 LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.evaluation.bilabials import bilabial_times, find_transcript, words_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 def read_16k(path: Path) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_bilabials_found_in_order(clips: Any) -> None:
 
 
 def test_a_transcript_without_a_known_word_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="dictionary"):
+    with pytest.raises(InvalidRequestError, match="dictionary"):
         bilabial_times(np.zeros(16_000, np.float32), "xqzt wvvk")
 
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.stages.opening import weights_of
 from research.evaluation.clip import chosen_clips
 from research.evaluation.table import overlaid
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.conftest import Clips
 
 
@@ -24,15 +24,15 @@ def test_folder_stands_for_its_videos(clips: Clips, carphone: Path, tmp_path: Pa
     (tmp_path / "catalogue.csv").write_text("\n".join(("file,use", *rows)))
     assert chosen_clips([tmp_path, single], ["dev"]) == [tmp_path / "vr_face5.mp4", single]
     assert chosen_clips([single], []) == [single]
-    with pytest.raises(InvalidRequest, match="elsewhere"):
+    with pytest.raises(InvalidRequestError, match="elsewhere"):
         chosen_clips([tmp_path], ["train"])
-    with pytest.raises(InvalidRequest, match="no film with sound of use test"):
+    with pytest.raises(InvalidRequestError, match="no film with sound of use test"):
         chosen_clips([tmp_path], ["dev", "test"])
 
 
 def test_folder_without_catalogue(tmp_path: Path) -> None:
     """A folder without a catalogue says what is missing."""
-    with pytest.raises(InvalidRequest, match="columns file and use"):
+    with pytest.raises(InvalidRequestError, match="columns file and use"):
         chosen_clips([tmp_path], ["dev"])
 
 
@@ -57,5 +57,5 @@ def test_concurrent_start_serves_folder(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_folder_without_networks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="dubstage export"), overlaid(tmp_path):
+    with pytest.raises(InvalidRequestError, match="dubstage export"), overlaid(tmp_path):
         pass

@@ -7,7 +7,7 @@ import pytest
 
 from research.evaluation.protocol import folds_of, wrong_speeches
 from research.evaluation.types import EvaluatedSpeech, FrameRange
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 def test_short_clip_two_folds() -> None:
@@ -35,7 +35,7 @@ def test_ntsc_ten_seconds_are_299_whole_frames() -> None:
 
 
 def test_too_few_frames_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="too few"):
+    with pytest.raises(InvalidRequestError, match="too few"):
         folds_of(20, Fraction(25))
 
 
@@ -48,14 +48,14 @@ def test_enrolment_ends_at_test_part() -> None:
 
 def test_too_long_enrolment_refused() -> None:
     """More enrolment than the clip has before its test part is refused."""
-    with pytest.raises(InvalidRequest, match=r"60 s of enrolment are more than the 48\.0 s"):
+    with pytest.raises(InvalidRequestError, match=r"60 s of enrolment are more than the 48\.0 s"):
         folds_of(1500, Fraction(25), 60.0)
 
 
 def test_one_fold_can_be_chosen_by_its_number() -> None:
     both = folds_of(125, Fraction(25))
     assert [folds_of(125, Fraction(25), only=number) for number in (0, 1)] == [(both[0],), (both[1],)]
-    with pytest.raises(InvalidRequest, match="fold 1: this clip has 1, numbered from 0"):
+    with pytest.raises(InvalidRequestError, match="fold 1: this clip has 1, numbered from 0"):
         folds_of(607, Fraction(25), only=1)
 
 
@@ -89,5 +89,5 @@ def test_other_speeches_looped_to_length() -> None:
 
 
 def test_the_control_needs_ten_speeches() -> None:
-    with pytest.raises(InvalidRequest, match="at least 10"):
+    with pytest.raises(InvalidRequestError, match="at least 10"):
         wrong_speeches(np.zeros(7, np.float32), count=9)

@@ -22,7 +22,7 @@ from research.evaluation.head_motion import (
     still_head,
 )
 from services.common.array_types import Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import encode_arrays
 
 FOUR = Binning(0.0, 4.0, 4)
@@ -135,7 +135,7 @@ def test_controls_mean_and_shuffled() -> None:
 @pytest.mark.parametrize("broken", [np.zeros((5, 5)), np.full((5, 6), np.nan), np.zeros((1, 6))])
 def test_no_head_motion_refused(broken: Float64) -> None:
     """An input that is not a head in motion is refused."""
-    with pytest.raises(InvalidRequest, match="generated"):
+    with pytest.raises(InvalidRequestError, match="generated"):
         head_motion_score(broken, swaying())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from research.evaluation import image_metrics as metrics
+from research.evaluation import measures as metrics
 
 
 def picture(height: int = 256, width: int = 256, seed: int = 1) -> np.ndarray:

@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 
 from research.evaluation.aggregate import BootstrapSettings
-from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
-from research.evaluation.results import KeptResults, clip_document, evaluation_key
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    ablation_rows,
+    check_weights,
+    clip_document,
+    evaluation_key,
+    method_rows,
+    reported,
+    seconds_rows,
+)
 from research.evaluation.table import TableRun, better_of, check_table_place, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
 from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
@@ -51,16 +61,16 @@ def test_ablation_rows() -> None:
     assert {0, 14} <= {row.of.steps for row in rows}
     assert {"no_prior", "channels_4"} <= {row.of.weights for row in rows}
     assert "retrieval" in {row.variant for row in ablation_rows("ugc")}
-    with pytest.raises(InvalidRequest, match="no ablation of 'nobody'; there are ugc, hetero"):
+    with pytest.raises(InvalidRequestError, match="no ablation of 'nobody'; there are ugc, hetero"):
         ablation_rows("nobody")
 
 
 def test_weights_that_no_row_has_are_refused(tmp_path: Path) -> None:
     rows = (TableRow("a", A), TableRow("b", B))
     check_weights(rows, {"other": tmp_path})
-    with pytest.raises(InvalidRequest, match="no row of this table has them; rows have other"):
+    with pytest.raises(InvalidRequestError, match="no row of this table has them; rows have other"):
         check_weights(rows, {"mine": tmp_path})
-    with pytest.raises(InvalidRequest, match="no such folder"):
+    with pytest.raises(InvalidRequestError, match="no such folder"):
         check_weights(rows, {"other": tmp_path / "missing"})
 
 
@@ -173,7 +183,7 @@ def test_a_table_and_its_figures_are_two_files(near: dict[str, object], tmp_path
     page = tmp_path / "t.md"
     (tmp_path / "link.json").symlink_to(page)
     for results in (page, tmp_path / "link.json", tmp_path / "." / "t.md"):
-        with pytest.raises(InvalidRequest, match="two names"):
+        with pytest.raises(InvalidRequestError, match="two names"):
             check_table_place(page, results)
 
 
@@ -184,7 +194,7 @@ def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Pat
     kept.add("key", A, near)
     kept.write([])
     page.write_text("mine")
-    with pytest.raises(InvalidRequest, match="no table wrote it"):
+    with pytest.raises(InvalidRequestError, match="no table wrote it"):
         check_table_place(page, results)
     check_table_place(page, results, overwrite=True)
 
@@ -193,7 +203,7 @@ def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Pat
 def test_unwritable_table_refused_before_work(where: str, tmp_path: Path) -> None:
     """A table that cannot be written is refused before the work."""
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(InvalidRequest, match="cannot be written") as caught:
+    with pytest.raises(InvalidRequestError, match="cannot be written") as caught:
         check_table_place(tmp_path / where, tmp_path / "t.json")
     assert caught.value.field == "table"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -209,11 +219,11 @@ def test_a_table_makes_the_folders_above_it(near: dict[str, object], tmp_path: P
 def test_files_of_other_content_are_not_replaced(tmp_path: Path) -> None:
     page, results = tmp_path / "notes.md", tmp_path / "notes.json"
     page.write_text("mine")
-    with pytest.raises(InvalidRequest, match="no table wrote it"):
+    with pytest.raises(InvalidRequestError, match="no table wrote it"):
         check_table_place(page, results)
-    with pytest.raises(InvalidRequest, match=r"does not end with \.md"):
+    with pytest.raises(InvalidRequestError, match=r"does not end with \.md"):
         check_table_place(tmp_path / "notes.txt", results)
     results.write_text('{"mine": 1}')
-    with pytest.raises(InvalidRequest, match="holds no results"):
+    with pytest.raises(InvalidRequestError, match="holds no results"):
         KeptResults(results)
     assert KeptResults(results, overwrite=True).get("key") is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.face.footage import read_frames
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.research.face.footage_files import write_film
 
 
@@ -56,5 +56,5 @@ def test_missing_or_foreign_file_named(tmp_path):
     """A missing video and a file that is no video are named."""
     (tmp_path / "text.mkv").write_text("no film")
     for name in ("missing.mkv", "text.mkv"):
-        with pytest.raises(MediaUnsupported, match=name):
+        with pytest.raises(MediaUnsupportedError, match=name):
             read_frames(tmp_path / name, {0})

@@ -12,12 +12,11 @@ from research.face import morphable_model as training
 from research.face.mesh_topology import mirror_map
 from research.face.morphable_model import explained
 from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_line, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import FACE_OVAL
-from services.common.geometry.lighting import ambient, shading
+from services.common.geometry.lighting import ambient, shading, vertex_normals
 from services.common.geometry.morphable_model import default_model
-from services.common.geometry.normals import vertex_normals
 from services.common.store.tensor_bytes import encode_arrays
 
 MODEL = default_model()
@@ -167,7 +166,7 @@ def test_a_large_set_is_read_in_part(data, monkeypatch):
 
 def test_a_set_of_one_speaker_is_too_small(data):
     small = write_set(data.folder, data.rows[:1])
-    with pytest.raises(InvalidRequest, match="needs 2 speakers"):
+    with pytest.raises(InvalidRequestError, match="needs 2 speakers"):
         training.learn(small, None, num_identity=2, num_expression=2, num_albedo=0)
 
 

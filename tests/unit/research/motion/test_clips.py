@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, length_of, shifted
 from research.training.trainset import BoundedCache, ClipRow, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.motion.made_clips import in_memory, made_clip, row_of, write_set
 
 
@@ -35,7 +35,7 @@ def test_clips_by_split_without_lags(tmp_path: Path) -> None:
     assert (found.name, found.speaker, len(found)) == ("clip0", "anna", 86)
     np.testing.assert_array_equal(found.features.extra["identity_removed"], made[0].features.extra["identity_removed"][4:])
     np.testing.assert_allclose(found.poses, made[0].poses[:86], atol=1e-9)
-    with pytest.raises(InvalidRequest, match="split 'dev'"):
+    with pytest.raises(InvalidRequestError, match="split 'dev'"):
         clips_of(data, "dev")
 
 
@@ -44,7 +44,7 @@ def test_rarely_seen_mouths_left_out(tmp_path: Path) -> None:
     hidden = made_clip(0)
     hidden.usable[:40] = False
     data = write_set(tmp_path / "set", [hidden, made_clip(1, num_frames=30)])
-    with pytest.raises(InvalidRequest, match="shows the mouth in 36 frames"):
+    with pytest.raises(InvalidRequestError, match="shows the mouth in 36 frames"):
         clips_of(data, "train")
 
 
@@ -55,7 +55,7 @@ def test_track_and_sound_of_another_length_are_refused(tmp_path: Path) -> None:
     part_path(data.folder, row.shard, row.name, "speech").write_bytes(
         part_path(other.folder, row.shard, row.name, "speech").read_bytes()
     )
-    with pytest.raises(InvalidRequest, match="clip clip0 has 90 frames of track and 80 of sound"):
+    with pytest.raises(InvalidRequestError, match="clip clip0 has 90 frames of track and 80 of sound"):
         clips_of(data, "train")[0]
 
 

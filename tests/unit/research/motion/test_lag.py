@@ -11,7 +11,7 @@ import pytest
 
 from research.motion.clips import Clips, TrainingClip, shifted, with_lag_fraction
 from research.motion.lag import fit_lag, left_out, planted, voices, write_model
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.motion.lag import LAG_STATES, LagModel, estimate_lag
 from services.motion.models import MotionModels
@@ -93,7 +93,7 @@ def test_the_judge_counts_lags_and_voices(clips: Clips, model: LagModel) -> None
 
 
 def test_one_speaker_cannot_be_left_out(clips: Clips, models: MotionModels) -> None:
-    with pytest.raises(InvalidRequest, match="1 speakers of free speech"):
+    with pytest.raises(InvalidRequestError, match="1 speakers of free speech"):
         left_out(clips.only(clips.rows[:2]), models.basis)
 
 

@@ -10,7 +10,7 @@ import pytest
 from research.motion.clips import Clips, TrainingClip, array_bytes
 from research.motion.protocol import Groups, checked_groups, groups_of, may_choose, named_scores, selected_on, selection_score
 from research.training.trainset import BoundedCache, ClipRow
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.motion.made_clips import made_clip, write_set
 
 SCORES = {"r_opening": 0.8, "r_width": 0.4, "lmd_ratio": 1.0}
@@ -42,7 +42,7 @@ def test_clip_without_mouth_not_scored(tmp_path: Path) -> None:
     """A clip whose first part shows no mouth is not scored."""
     blank = made_clip(3, "val", 1300, "carl")
     blank.usable[:250] = False
-    with pytest.raises(InvalidRequest, match="long enough to be scored"):
+    with pytest.raises(InvalidRequestError, match="long enough to be scored"):
         checked_groups(write_set(tmp_path / "blank", [made_clip(0), blank]))
 
 

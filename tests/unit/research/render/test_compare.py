@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from research.render.compare import opened
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.backends.base import PLAIN_CHOICE, BackendChoice
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.pairs import MASK, Pair
@@ -33,5 +33,5 @@ def test_backends_draw_same_picture() -> None:
 
 def test_unsupported_precision_refused() -> None:
     """A backend that cannot compute in a precision is refused."""
-    with pytest.raises(InvalidRequest, match="set DUBSTAGE_BACKEND=openvino"):
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BACKEND=openvino"):
         opened("ugc", WEIGHTS_FOLDER, BackendChoice(PLAIN_CHOICE["cpu"].backend, Precision.BFLOAT16), 1)

@@ -29,7 +29,7 @@ from research.render.held_out import (
     still_mouth,
 )
 from research.render.training import Reenactment
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import INPUT_PICTURES, OUTPUT_RESIDUAL, ModelFile
 from services.render.pairs import NEAREST_FRAMES
@@ -94,7 +94,7 @@ def test_the_truth_itself_measures_best(clip: Clip) -> None:
 
 
 def test_a_clip_that_is_not_there_is_refused(clip: Clip) -> None:
-    with pytest.raises(InvalidRequest, match="no clip 'ben-1' with a face"):
+    with pytest.raises(InvalidRequestError, match="no clip 'ben-1' with a face"):
         clips_named(clip.data.folder, ["anna-1", "ben-1"])
 
 

@@ -8,7 +8,7 @@ import pytest
 from research.render.networks import NETWORKS, PREPARATIONS
 from research.render.training import model_names, training_named
 from research.training.training import LoopSettings
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.methods import RENDERERS
 
 
@@ -46,5 +46,5 @@ def test_every_renderer_has_a_training_part() -> None:
 
 def test_unknown_network_lists_names() -> None:
     """A name that is not there is refused with the names there are."""
-    with pytest.raises(ModelNotFound, match="everybody, everyone, headpose, hetero, ugc"):
+    with pytest.raises(ModelNotFoundError, match="everybody, everyone, headpose, hetero, ugc"):
         training_named("nobody")

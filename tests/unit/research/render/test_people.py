@@ -9,7 +9,7 @@ import pytest
 
 from research.render.people import People, PeopleSettings, frame_spans, person_clips, person_shares, read_bank
 from research.training.trainset import ClipRow, TrainSet, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from tests.unit.research.render.tiny_training import SHARP, SOFT, add_clip, people_of
 
@@ -32,7 +32,7 @@ def test_sharp_and_soft_apart() -> None:
 
 def test_short_or_weightless_clips_out() -> None:
     """Clips that are too short or of no weight are left out."""
-    with pytest.raises(InvalidRequest, match="at least 30 frames") as refusal:
+    with pytest.raises(InvalidRequestError, match="at least 30 frames") as refusal:
         person_clips([replace(ROW, usable_frames=29), replace(ROW, weight=0.0)])
     assert refusal.value.field == "data"
 
@@ -110,8 +110,8 @@ def test_missing_file_and_wrong_manifest(bank: MouthBank, tmp_path: Path) -> Non
     row = add_clip(tmp_path, bank, "one", speaker="anna")
     data = TrainSet(tmp_path)
     parts = frame_spans(person_clips([replace(row, usable_frames=60)])[0], PeopleSettings(), np.random.default_rng(0))
-    with pytest.raises(InvalidRequest, match="clip one has fewer usable frames"):
+    with pytest.raises(InvalidRequestError, match="clip one has fewer usable frames"):
         read_bank(data, parts)
     part_path(tmp_path, row.shard, row.name, "track").unlink()
-    with pytest.raises(InvalidRequest, match=r"one\.track\.safetensors"):
+    with pytest.raises(InvalidRequestError, match=r"one\.track\.safetensors"):
         people_of(data).person(0, 0)

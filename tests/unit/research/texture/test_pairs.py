@@ -11,7 +11,7 @@ import pytest
 
 from research.texture.pairs import BANK_FRAMES, CHAIN, PairConfig, PairSource, plan_banks, read_bank
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.texture.train_sets import drawn_set
 
 if TYPE_CHECKING:
@@ -65,6 +65,6 @@ def test_long_divided_short_share(data: TrainSet) -> None:
 
 def test_footage_that_is_too_short_is_named(person: DrawnPerson, tmp_path: Path) -> None:
     data = drawn_set(tmp_path, person, {"a": ("drawn", "train", 20)})
-    with pytest.raises(InvalidRequest, match="clips of two seconds or more") as caught:
+    with pytest.raises(InvalidRequestError, match="clips of two seconds or more") as caught:
         PairSource(data, data.of("train"), PairConfig(), seed=0)
     assert caught.value.field == "data"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from research.training.command import configuration
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.research.training.tiny import CONFIG, with_loop
 
 PRESETS = {"default": CONFIG, "large": replace(CONFIG, width=64)}
@@ -54,7 +54,7 @@ def test_shared_file_has_tables(tmp_path: Path) -> None:
 )
 def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str, says: str) -> None:
     file = toml(tmp_path, text)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         configuration(PRESETS, file)
     assert caught.value.message.startswith(f"{file}: ")
     assert says in caught.value.message
@@ -63,11 +63,11 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str, says:
 
 def test_unknown_preset_lists_presets() -> None:
     """A name that is neither a preset nor a file gets an error that lists the presets."""
-    with pytest.raises(InvalidRequest, match=r"huge: neither a preset \(default, large\) nor a TOML file"):
+    with pytest.raises(InvalidRequestError, match=r"huge: neither a preset \(default, large\) nor a TOML file"):
         configuration(PRESETS, "huge")
 
 
 def test_shared_file_without_tables(tmp_path: Path) -> None:
     """A file for all networks without tables is refused."""
-    with pytest.raises(InvalidRequest, match="tiny: a table was expected, not 3"):
+    with pytest.raises(InvalidRequestError, match="tiny: a table was expected, not 3"):
         configuration(PRESETS, toml(tmp_path, "tiny = 3"), table="tiny")

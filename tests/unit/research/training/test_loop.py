@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from research.training.device import Device
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.research.training.tiny import CONFIG, RESULT, KilledError, Tiny, run, with_loop
 
 
@@ -93,12 +93,12 @@ def test_several_batches_are_one_step_of_their_mean(tmp_path: Path) -> None:
 def test_processes_that_cannot_share_the_batches_are_refused(tmp_path: Path) -> None:
     training = Tiny(with_loop(batches=3))
     training.device = Device(torch.device("cpu"), rank=0, num_processes=2)
-    with pytest.raises(InvalidRequest, match=r"loop\.batches is 3: 2 processes"):
+    with pytest.raises(InvalidRequestError, match=r"loop\.batches is 3: 2 processes"):
         run(tmp_path, training=training)
 
 
 def test_divergence_names_step(tmp_path: Path) -> None:
     """A training that diverges ends with the step and the figure."""
     config = replace(CONFIG, optimiser=replace(CONFIG.optimiser, learning_rate=1e18, warm_up_steps=0))
-    with pytest.raises(InvalidRequest, match=r"step \d+: total is (nan|inf): the training has diverged"):
+    with pytest.raises(InvalidRequestError, match=r"step \d+: total is (nan|inf): the training has diverged"):
         run(tmp_path, config)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from research.training.run_folder import Progress, RunFolder, card, licence_table, read_config
+from research.training.run_folder import RunFolder, TrainingProgress, card, licence_table, read_config
 from research.training.trainset import ClipRow
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.file_limit import files_of_at_most
 from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, with_loop
 
@@ -17,7 +17,7 @@ from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, wi
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InvalidRequest, match="holds a run already: go on with it by --resume") as caught:
+    with pytest.raises(InvalidRequestError, match="holds a run already: go on with it by --resume") as caught:
         run(tmp_path)
     assert caught.value.field == "output"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -26,14 +26,14 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 def test_run_resumes_with_own_settings(tmp_path: Path) -> None:
     """A run goes on with its own settings only."""
     run(tmp_path)
-    with pytest.raises(InvalidRequest, match=r"loop\.seed: 0, now 7") as caught:
+    with pytest.raises(InvalidRequestError, match=r"loop\.seed: 0, now 7") as caught:
         run(tmp_path, with_loop(seed=7), resume=True)
     assert caught.value.field == "config"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InvalidRequest, match="file/run cannot be written"):
+    with pytest.raises(InvalidRequestError, match="file/run cannot be written"):
         run(tmp_path / "file" / "run")
 
 
@@ -85,7 +85,7 @@ def test_second_training_kept_out(tmp_path: Path) -> None:
     def folder() -> RunFolder:
         return RunFolder(tmp_path / "run", "tiny", {})
 
-    refused = pytest.raises(InvalidRequest, match="run: another process trains in this folder; wait")
+    refused = pytest.raises(InvalidRequestError, match="run: another process trains in this folder; wait")
     with folder().held(), refused, folder().held():
         pytest.fail("two trainings are in the folder")
     with folder().held():
@@ -112,20 +112,20 @@ def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path, kept: float) -> None
     checkpoint = tmp_path / "checkpoint.pt"
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(InvalidRequest, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
+    with pytest.raises(InvalidRequestError, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
         folder.begin(resume=True)
 
 
 def test_missing_and_other_run_differ(tmp_path: Path) -> None:
     """A folder without a run and a run of another network are told apart."""
-    with pytest.raises(InvalidRequest, match="holds no training run: it has no config"):
+    with pytest.raises(InvalidRequestError, match="holds no training run: it has no config"):
         read_config(tmp_path, "tiny")
     RunFolder(tmp_path, "tiny", {"width": 3}).begin(resume=False)
     assert read_config(tmp_path, "tiny") == {"width": 3}
-    with pytest.raises(InvalidRequest, match="holds a run of 'tiny', not of 'sync'"):
+    with pytest.raises(InvalidRequestError, match="holds a run of 'tiny', not of 'sync'"):
         read_config(tmp_path, "sync")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InvalidRequest, match=r"config\.json is damaged"):
+    with pytest.raises(InvalidRequestError, match=r"config\.json is damaged"):
         read_config(tmp_path, "tiny")
 
 
@@ -151,7 +151,7 @@ def test_clips_are_counted_by_source_and_licence() -> None:
 def test_card_tells_training_facts() -> None:
     """The card tells what was learned from and what was kept."""
     config = {"network": "tiny", "config": {"loop": {"seed": 5}, "width": 3}}
-    text = card("tiny", config, CLIPS, Progress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
+    text = card("tiny", config, CLIPS, TrainingProgress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
     for line in (
         "# tiny",
         "| clips learned from | 4, 3.5 minutes |",
@@ -167,6 +167,6 @@ def test_card_tells_training_facts() -> None:
 
 
 def test_a_run_without_scores_keeps_the_last_step() -> None:
-    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], Progress(step=4, best_step=4))
+    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], TrainingProgress(step=4, best_step=4))
     assert "| kept step | the last step |" in text
     assert "phone labels" not in text

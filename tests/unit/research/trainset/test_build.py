@@ -17,7 +17,7 @@ from research.trainset import build as build_module
 from research.trainset.build import BuildOrder, Rows, build, held_out, prepare, rows_of, split_by_speaker
 from research.trainset.catalogue import ClipEntry
 from research.trainset.output_folder import ClipRecord, PieceFacts, in_output
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.store.tensor_bytes import encode_arrays
 from tests.file_limit import files_of_at_most
 
@@ -173,7 +173,7 @@ def test_full_disk_while_writing_manifest(
     monkeypatch.setattr(build_module, "networks_digest", lambda _: "0")
     if not has_room_for_the_manifest:
         monkeypatch.setattr(build_module, "write_refused", _full)
-    with pytest.raises(StorageFull, match=r"no space left in .*: free some, and run the same command again"):
+    with pytest.raises(StorageFullError, match=r"no space left in .*: free some, and run the same command again"):
         build(BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set"), lambda *_: None, lambda _: None)
 
 
@@ -202,7 +202,7 @@ def label(folder: Path, clips: Path, processes: int, progress: Callable[[int, in
 
 
 def fail(*_: object) -> Mapping[str, str]:
-    raise InvalidRequest("a network is missing", field="data")
+    raise InvalidRequestError("a network is missing", field="data")
 
 
 def test_preparations_show_progress_and_note_phones_and_reasons(order: BuildOrder) -> None:
@@ -219,11 +219,14 @@ def test_preparations_show_progress_and_note_phones_and_reasons(order: BuildOrde
 
 def test_failed_preparation_spares_others(order: BuildOrder) -> None:
     """A preparation that fails does not keep the others from their work."""
-    with pytest.raises(InvalidRequest, match="a network is missing"):
+    with pytest.raises(InvalidRequestError, match="a network is missing"):
         prepare(order, [Step("identities", fail), Step("phones", label)], lambda *_: None, lambda _: None)
     assert [row.phones for row in TrainSet(order.output).rows] == ["recognised", ""]
 
 
 def test_a_full_disk_ends_the_preparations(order: BuildOrder) -> None:
-    with files_of_at_most(40), pytest.raises(StorageFull, match=r"no space left in .*/set: free some, and run the same command"):
+    with (
+        files_of_at_most(40),
+        pytest.raises(StorageFullError, match=r"no space left in .*/set: free some, and run the same command"),
+    ):
         prepare(order, [Step("phones", label)], lambda *_: None, lambda _: None)

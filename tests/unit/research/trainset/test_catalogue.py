@@ -8,7 +8,7 @@ import pytest
 
 from research.trainset import catalogue as corpus_module
 from research.trainset.catalogue import ClipEntry, Corpus, CorpusSource, Listing, TranscriptTable, list_clips, matches, read_corpus
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 EXAMPLES = Path(str(corpus_module.__file__)).with_name("corpora")
 GOOD = '[[source]]\nname = "a"\nfiles = ["*"]\n'
@@ -50,12 +50,12 @@ def read_example(name: str, folder: Path) -> CorpusSource:
 def test_a_mistake_is_told_with_file_and_field(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "corpus.toml"
     path.write_text(text)
-    with pytest.raises(InvalidRequest, match=rf"corpus\.toml: {said}"):
+    with pytest.raises(InvalidRequestError, match=rf"corpus\.toml: {said}"):
         read_corpus(path, tmp_path)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"gone\.toml: not a TOML file"):
+    with pytest.raises(InvalidRequestError, match=r"gone\.toml: not a TOML file"):
         read_corpus(tmp_path / "gone.toml", tmp_path)
 
 
@@ -246,13 +246,13 @@ def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no such folder"):
+    with pytest.raises(InvalidRequestError, match="no such folder"):
         list_clips(tmp_path / "missing", SPLITS)
-    with pytest.raises(InvalidRequest, match="no film or recording of the splits train, val"):
+    with pytest.raises(InvalidRequestError, match="no film or recording of the splits train, val"):
         list_clips(tmp_path, SPLITS)
     (tmp_path / "catalogue.csv").write_text(f"{HEAD}gone.mp4,train,,,,\n")
-    with pytest.raises(InvalidRequest, match=r"gone\.mp4: no such file"):
+    with pytest.raises(InvalidRequestError, match=r"gone\.mp4: no such file"):
         list_clips(tmp_path, SPLITS)
     (tmp_path / "catalogue.csv").write_text("file,use\n")
-    with pytest.raises(InvalidRequest, match="licence, speaker, transcript"):
+    with pytest.raises(InvalidRequestError, match="licence, speaker, transcript"):
         list_clips(tmp_path, SPLITS)

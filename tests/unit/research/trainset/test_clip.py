@@ -14,7 +14,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.records import FACE_RECORD, RecordFile
 from research.trainset import clip as film_module
 from research.trainset.clip import LargestFace, face_width, on_grid, tracked
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from tests.file_limit import files_of_at_most
 
 
@@ -139,6 +139,9 @@ def test_full_disk_names_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(film_module, "analyse_footage", analyse)
     (tmp_path / "set").mkdir()
-    with files_of_at_most(1000), pytest.raises(StorageFull, match=r"no space left in .*/set: free some, and run the same command"):
+    with (
+        files_of_at_most(1000),
+        pytest.raises(StorageFullError, match=r"no space left in .*/set: free some, and run the same command"),
+    ):
         asyncio.run(track())
     assert list((tmp_path / "set").iterdir()) == []

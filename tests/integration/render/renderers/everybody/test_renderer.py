@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
 from services.render.streams import RenderModels, default_state, open_stream
@@ -70,10 +70,10 @@ def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[Rend
     file = models.files["ugc"]
     stream = open_stream(models.backend, file, default_state(file))
     assert stream.render([replace(frames[0], context_only=True)]) == []
-    with pytest.raises(InvalidRequest, match="texture is missing"):
+    with pytest.raises(InvalidRequestError, match="texture is missing"):
         stream.render(film[:1])
 
 
 def test_a_state_of_another_length_is_refused(models: RenderModels) -> None:
-    with pytest.raises(InvalidRequest, match="has 3 numbers"):
+    with pytest.raises(InvalidRequestError, match="has 3 numbers"):
         open_stream(models.backend, models.files["everybody"], np.zeros(3, np.float32))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.network import load
@@ -82,7 +82,7 @@ def test_interleaved_searches_same_bytes(bank: MouthBank, weights: Path, reports
 def test_other_expression_model_refused(bank: MouthBank, weights: Path) -> None:
     """Expressions of another model than the identity are refused."""
     other = replace(bank, expression=np.zeros((bank.num_frames, 500), np.float32))
-    with pytest.raises(InvalidRequest, match="the bank has 500 expression coefficients a frame"):
+    with pytest.raises(InvalidRequestError, match="the bank has 500 expression coefficients a frame"):
         next(personalize_everyone(job(other, weights), RECIPE))
 
 
@@ -132,7 +132,7 @@ def test_an_all_zero_state_shows_nobody() -> None:
 
 
 def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"everyone\.safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"everyone\.safetensors"):
         next(personalize_everyone(job(bank, tmp_path)))
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from research.methods.everyone.render import SPEC
 from research.render.export import ExportJob, export_network
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import TEXTURE_SHAPE
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, ModelFile
@@ -91,10 +91,10 @@ def test_training_and_serving_inputs_equal(
 def test_missing_or_misshapen_features_are_named(
     model: tuple[OnnxRuntimeBackend, ModelFile], frames: list[RenderFrame], state: Float32, name: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=rf"frame\.{name} is missing") as caught:
+    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing") as caught:
         render(*model, [replace(frames[0], **{name: None})], state)
     assert caught.value.field == f"frame.{name}"
-    with pytest.raises(InvalidRequest, match=rf"frame\.{name}: expected shape \[.*\], got \[2, 3\]"):
+    with pytest.raises(InvalidRequestError, match=rf"frame\.{name}: expected shape \[.*\], got \[2, 3\]"):
         render(*model, [replace(frames[0], **{name: np.zeros((2, 3), np.float32)})], state)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.backends.model_files import file_sha256
 from services.render.key_pictures import choose_keys, unpacked
@@ -96,8 +96,8 @@ def test_another_embedding_is_refused(bank: MouthBank, weights: Path, tmp_path: 
     shutil.copytree(weights, other)
     embedding = IdentityEmbedding(IdentityEmbeddingConfig(widths=(8, 8), size=6))
     save_weights(other / f"{EMBEDDING}.safetensors", embedding, embedding.config.to_metadata())
-    with pytest.raises(ModelNotFound, match="was trained with the identity embedding"):
+    with pytest.raises(ModelNotFoundError, match="was trained with the identity embedding"):
         next(personalize_headpose(job(bank, other)))
     (other / f"{EMBEDDING}.safetensors").unlink()
-    with pytest.raises(ModelNotFound, match="no identity_embedding"):
+    with pytest.raises(ModelNotFoundError, match="no identity_embedding"):
         embedding_of(other / "headpose.safetensors")

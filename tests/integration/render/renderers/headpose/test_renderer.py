@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
@@ -79,7 +79,7 @@ def test_it_draws_the_wanted_mouth(models: RenderModels, bank: MouthBank, film: 
 def test_without_an_actor_and_without_a_drawn_face(models: RenderModels, film: list[RenderFrame]) -> None:
     nobody = DrawnActor(models, "headpose", default_state(models.files["headpose"]))
     assert len(nobody.drawn(film[:1])) == 1
-    with pytest.raises(InvalidRequest, match="texture is missing"):
+    with pytest.raises(InvalidRequestError, match="texture is missing"):
         nobody.drawn([replace(film[0], texture=None, context_only=True)])
 
 

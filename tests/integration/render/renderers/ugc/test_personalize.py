@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import Cancelled, ModelNotFound
+from services.common.errors import ModelNotFoundError, WorkCancelledError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.server.call_context import Call, set_current_call
 from services.render.personalization import PersonalizeRecipe
@@ -46,7 +46,7 @@ def test_short_bank_gets_prior_state(bank: MouthBank, small_weights: Path) -> No
 
 
 def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"ugc.safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"ugc.safetensors"):
         next(personalize_ugc(job(bank, tmp_path)))
 
 
@@ -59,7 +59,7 @@ def test_personalisation_stops_when_cancelled(bank: MouthBank, small_weights: Pa
         reports = personalize_ugc(job(bank, small_weights), replace(RECIPE, report_every=1))
         assert next(reports).step == 1
         call.ended.set()
-        with pytest.raises(Cancelled):
+        with pytest.raises(WorkCancelledError):
             next(reports)
 
     contextvars.copy_context().run(run)

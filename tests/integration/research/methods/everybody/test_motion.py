@@ -12,7 +12,7 @@ import pytest
 from research.methods.everybody.motion import NETWORK, EverybodyTrainingConfig
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everybody.network import EverybodyConfig
 from services.motion.predictors.everybody.predictor import EverybodyModel
@@ -43,5 +43,5 @@ def test_export_includes_training_basis(data: TrainSet, tmp_path: Path) -> None:
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
     change_landmark_basis(out)
-    with pytest.raises(InvalidRequest, match="another landmark basis"):
+    with pytest.raises(InvalidRequestError, match="another landmark basis"):
         NETWORK.export(run, out)

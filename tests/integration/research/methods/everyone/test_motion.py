@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.methods.everyone.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everyone.predictor import EveryoneModel
 from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of, killed_and_resumed
@@ -44,7 +44,7 @@ def test_export_includes_training_basis(whole: Path, tmp_path: Path) -> None:
     assert sheet["training"]["config"]["network"]["channels"] == 8
 
     change_landmark_basis(out)
-    with pytest.raises(InvalidRequest, match="another landmark basis"):
+    with pytest.raises(InvalidRequestError, match="another landmark basis"):
         NETWORK.export(whole, out)
 
 
@@ -53,5 +53,5 @@ def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
     config = replace(TINY, network=replace(TINY.network, heard="paper"))
     train_briefly(NETWORK, data, config, tmp_path / "run")
     assert NETWORK.export is not None
-    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'paper'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

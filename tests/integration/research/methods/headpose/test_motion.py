@@ -11,7 +11,7 @@ import pytest
 from research.methods.headpose.motion import NETWORK, HeadposeTraining, HeadposeTrainingConfig, export, spec_of
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.headpose.predictor import HeadposeModel
 from tests.unit.motion.brief_training import opened, train_briefly
@@ -27,7 +27,7 @@ def test_export_includes_head_motion(data: TrainSet, tmp_path: Path) -> None:
     train_briefly(NETWORK, data, TINY, run)
     shutil.copytree(WEIGHTS, out)
     before = (out / "audio_to_head_motion.onnx").read_bytes()
-    with pytest.raises(ContractBroken, match="refused"):
+    with pytest.raises(ContractBrokenError, match="refused"):
         export(run, out, replace(spec_of(SERVED), parity_runs=2, tolerance=-1.0))
     assert (out / "audio_to_head_motion.onnx").read_bytes() == before
     paths = export(run, out, replace(spec_of(SERVED), parity_runs=5))
@@ -43,11 +43,11 @@ def test_ablation_and_unfinished_not_exported(data: TrainSet, tmp_path: Path) ->
     shutil.copytree(WEIGHTS, out)
     with pytest.raises(KeyboardInterrupt):
         train_briefly(NETWORK, data, replace(TINY, heard="phones"), tmp_path / "ablation", killed_at=0)
-    with pytest.raises(InvalidRequest, match="ablation"):
+    with pytest.raises(InvalidRequestError, match="ablation"):
         export(tmp_path / "ablation", out)
     with pytest.raises(KeyboardInterrupt):
         train_briefly(NETWORK, data, TINY, tmp_path / "killed", killed_at=1)
-    with pytest.raises(InvalidRequest, match="not finished"):
+    with pytest.raises(InvalidRequestError, match="not finished"):
         export(tmp_path / "killed", out)
 
 

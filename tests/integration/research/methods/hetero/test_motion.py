@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.methods.hetero.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.hetero.predictor import HeteroModel
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
@@ -62,5 +62,5 @@ def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
     train_briefly(NETWORK, data, PAPER, tmp_path / "run")
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, tmp_path / "motion")
-    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'paper'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from research.methods.ugc.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
 from tests.unit.research.methods.ugc.tiny import TINY

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders import load_model
 from services.common.face.loaders.bfm import NAMED_LANDMARKS, load_bfm2009, load_bfm2017
 from services.common.geometry.morphable_model import default_model
@@ -92,7 +92,7 @@ def test_2009_own_landmarks_align_mesh(folder, tmp_path):
     model = load_bfm2009(folder, landmarks=tmp_path / "points.json")
     assert np.abs(model.mean_shape[12:] - default_model().mean_shape).max() < 4.0
     (tmp_path / "few.txt").write_text("1 2 3")
-    with pytest.raises(InvalidRequest, match="3 vertices, not 68"):
+    with pytest.raises(InvalidRequestError, match="3 vertices, not 68"):
         load_bfm2009(folder, landmarks=tmp_path / "few.txt")
 
 
@@ -115,22 +115,22 @@ def test_2009_wrong_files_tell_remedy(folder):
     add_expressions(folder)
     basis_file = folder / "Exp_Pca.bin"
     basis_file.write_bytes(basis_file.read_bytes()[:-10])
-    with pytest.raises(InvalidRequest, match=r"Exp_Pca\.bin.*damaged.*github\.com/Juyong"):
+    with pytest.raises(InvalidRequestError, match=r"Exp_Pca\.bin.*damaged.*github\.com/Juyong"):
         load_bfm2009(folder)
     (folder / "01_MorphableModel.mat").write_bytes((folder / "01_MorphableModel.mat").read_bytes()[:2000])
-    with pytest.raises(InvalidRequest, match=r"01_MorphableModel\.mat is no Basel"):
+    with pytest.raises(InvalidRequestError, match=r"01_MorphableModel\.mat is no Basel"):
         load_bfm2009(folder)
     savemat(folder / "01_MorphableModel.mat", {"something": np.zeros(3)})
-    with pytest.raises(InvalidRequest, match="it has no 'shapeMU'"):
+    with pytest.raises(InvalidRequestError, match="it has no 'shapeMU'"):
         load_bfm2009(folder)
 
 
 def test_missing_companions_are_named(folder):
     add_expressions(folder)
     (folder / "BFM_exp_idx.mat").unlink()
-    with pytest.raises(InvalidRequest, match=r"BFM_exp_idx\.mat"):
+    with pytest.raises(InvalidRequestError, match=r"BFM_exp_idx\.mat"):
         load_bfm2009(folder)
-    with pytest.raises(InvalidRequest, match=r"01_MorphableModel\.mat"):
+    with pytest.raises(InvalidRequestError, match=r"01_MorphableModel\.mat"):
         load_bfm2009(folder / "nowhere")
 
 
@@ -199,13 +199,13 @@ def test_2017_wrong_files_tell_remedy(bfm):
     """Wrong and damaged files of 2017 are named with the remedy."""
     with h5py.File(bfm, "a") as file:
         del file["expression"]
-    with pytest.raises(InvalidRequest, match=r"model2017.*expression/model/mean.*give model2017"):
+    with pytest.raises(InvalidRequestError, match=r"model2017.*expression/model/mean.*give model2017"):
         load_bfm2017(bfm)
     bfm.write_bytes(bfm.read_bytes()[:5000])
-    with pytest.raises(InvalidRequest, match="damaged"):
+    with pytest.raises(InvalidRequestError, match="damaged"):
         load_bfm2017(bfm)
     bfm.write_text("no HDF5 at all")
-    with pytest.raises(InvalidRequest, match="no Basel Face Model 2017"):
+    with pytest.raises(InvalidRequestError, match="no Basel Face Model 2017"):
         load_bfm2017(bfm)
-    with pytest.raises(InvalidRequest, match="there is no"):
+    with pytest.raises(InvalidRequestError, match="there is no"):
         load_bfm2017(bfm.with_name("other.h5"))

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.loaders.flame import JAW, jaw_basis, load_flame
 from services.common.face.morphable_models import MorphableModels
@@ -136,7 +136,7 @@ def test_texture_beside_file(tmp_path):
     models = MorphableModels(tmp_path)
     assert models.names() == ["mediapipe_468", "flame"]
     assert (models.get("flame").num_albedo, len(models.get("flame").uv)) == (2, 468)
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFoundError):
         models.get("flame.texture")
 
 
@@ -164,7 +164,7 @@ def test_inverted_triangles_are_turned_together_with_their_texture(tmp_path):
 def test_wrong_files_tell_remedy(flame, damage, message):
     """Wrong and damaged files are named with the remedy."""
     flame.write_bytes(damage(flame.read_bytes()))
-    with pytest.raises(InvalidRequest, match=message) as error:
+    with pytest.raises(InvalidRequestError, match=message) as error:
         load_flame(flame)
     assert error.value.field == "morphable_model"
     assert str(flame) in error.value.message
@@ -173,7 +173,7 @@ def test_wrong_files_tell_remedy(flame, damage, message):
 
 def test_missing_file_and_wrong_embedding(flame, tmp_path):
     """A missing file and a wrong embedding are named."""
-    with pytest.raises(InvalidRequest, match="there is no FLAME model"):
+    with pytest.raises(InvalidRequestError, match="there is no FLAME model"):
         load_flame(tmp_path / "none.pkl")
-    with pytest.raises(InvalidRequest, match="embedding"):
+    with pytest.raises(InvalidRequestError, match="embedding"):
         load_flame(flame, landmarks=flame)

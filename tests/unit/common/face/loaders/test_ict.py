@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders import ict, load_model
 from services.common.face.loaders.ict import load_ict
 from services.common.geometry.morphable_model import default_model
@@ -77,11 +77,11 @@ def test_damaged_parts_tell_remedy(folder):
     """Missing and damaged parts are named with the remedy."""
     path = folder[0]
     (path / "jawOpen.obj").write_text("v 1 2 3\n")
-    with pytest.raises(InvalidRequest, match=r"jawOpen\.obj.*1 vertices instead of 473.*ICT-FaceKit"):
+    with pytest.raises(InvalidRequestError, match=r"jawOpen\.obj.*1 vertices instead of 473.*ICT-FaceKit"):
         load_ict(path, face_only=False)
     (path / "jawOpen.obj").unlink()
-    with pytest.raises(InvalidRequest, match=r"jawOpen\.obj"):
+    with pytest.raises(InvalidRequestError, match=r"jawOpen\.obj"):
         load_ict(path, face_only=False)
     (path / "vertex_indices.json").write_text("{")
-    with pytest.raises(InvalidRequest, match=r"vertex_indices\.json"):
+    with pytest.raises(InvalidRequestError, match=r"vertex_indices\.json"):
         load_ict(path)

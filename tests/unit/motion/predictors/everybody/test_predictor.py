@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.protocol import served_mouths
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
@@ -115,7 +115,7 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Styl
 def test_features_without_a_tensor_are_refused(models: MotionModels, style: Style, missing: str) -> None:
     features = heard(3)
     some = replace(features, extra={name: values for name, values in features.extra.items() if name != missing})
-    with pytest.raises(InvalidRequest, match=missing):
+    with pytest.raises(InvalidRequestError, match=missing):
         opened(models, style, PAL).push(0, some)
 
 
@@ -187,12 +187,12 @@ def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: St
     )
     np.testing.assert_array_equal(read(refined).added[CORRECTION], refined.added[CORRECTION])
     assert CORRECTION not in read(style).added
-    with pytest.raises(InvalidRequest, match=CORRECTION):
+    with pytest.raises(InvalidRequestError, match=CORRECTION):
         read(refined.adding(**{CORRECTION: np.ones((3, 5), np.float32)}))
-    with pytest.raises(InvalidRequest, match=CORRECTION):
+    with pytest.raises(InvalidRequestError, match=CORRECTION):
         read(refined.adding(**{CORRECTION: np.full((16, num_correction_inputs(16)), np.nan, np.float32)}))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
-    with pytest.raises(NoUsableFootage):
+    with pytest.raises(NoUsableFootageError):
         list(personalized(FILES, style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

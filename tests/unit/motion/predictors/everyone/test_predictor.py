@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
@@ -269,5 +269,5 @@ def test_personalising_is_separate_and_idempotent(models: MotionModels, style: S
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         list(personalize(style, heard_of_personalize(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

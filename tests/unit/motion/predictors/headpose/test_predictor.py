@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.evaluate import OFF
 from services.common.array_types import Float64
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
@@ -189,7 +189,7 @@ def test_poses_interpolate_on_curve(models: MotionModels, person: Style) -> None
 
 
 def test_a_style_of_another_method_is_refused(models: MotionModels, style: Style) -> None:
-    with pytest.raises(InvalidRequest, match="head_poses"):
+    with pytest.raises(InvalidRequestError, match="head_poses"):
         opened(models, style, PAL)
 
 
@@ -249,7 +249,7 @@ def test_a_style_makes_a_round_trip(models: MotionModels, person: Style) -> None
         assert {name: array.tobytes() for name, array in read.arrays().items()} == {
             name: array.tobytes() for name, array in each.arrays().items()
         }
-    with pytest.raises(InvalidRequest, match="pose_mixing"):
+    with pytest.raises(InvalidRequestError, match="pose_mixing"):
         Style.from_arrays(
             person.adding(pose_mixing=np.eye(3, dtype=np.float32)).arrays(),
             metadata,
@@ -305,9 +305,9 @@ def test_footage_with_digital_silence_leaves_the_general_head(models: MotionMode
 def test_personalising_needs_head_style(models: MotionModels, style: Style, person: Style) -> None:
     """Personalising needs a style of the head and two seconds."""
     usable = np.ones(40, np.bool_)
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         list(personalize(person, heard(40), Footage(talking(40), usable, head_poses(40)), models))
-    with pytest.raises(InvalidRequest, match="how the head moves"):
+    with pytest.raises(InvalidRequestError, match="how the head moves"):
         list(personalize(style, heard(FRAMES), Footage(talking(), usable, head_poses(FRAMES)), models))
 
 
@@ -388,7 +388,7 @@ def test_style_shares_common_arrays(models: MotionModels, style: Style, person: 
 
 def test_too_few_or_unusable_refused(models: MotionModels) -> None:
     """Too few frames and an unusable one are refused."""
-    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="25 usable frames"):
         encode_head_style(Footage(talking(20), np.ones(20, np.bool_), head_poses(20)), models)
-    with pytest.raises(NoUsableFootage, match="one frame"):
+    with pytest.raises(NoUsableFootageError, match="one frame"):
         encode_head_style(Footage(talking(1), np.zeros(1, np.bool_), head_poses(1)), models)

@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.evaluate import OFF
 from research.motion.protocol import served_mouths
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.grid import AMPLITUDE
@@ -163,7 +163,7 @@ def test_foreign_style_gets_reference(models: MotionModels, style: Style, person
 
 def test_two_seconds_are_needed(models: MotionModels, person: Style, footage: Footage) -> None:
     few = Footage(footage.mouth_landmarks, np.arange(100) < 49)
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         refined(person, few, models)
 
 
@@ -204,13 +204,13 @@ def test_unusable_frames_are_not_looked_at(models: MotionModels, footage: Footag
 
 
 def test_too_few_frames_are_refused(models: MotionModels, footage: Footage) -> None:
-    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="25 usable frames"):
         PREDICTOR.encode_style(replace(footage, usable=np.arange(100) < 10), models)
 
 
 def test_foreign_style_tells_remedy(models: MotionModels, style: Style) -> None:
     """A style of another method is refused with what to do."""
-    with pytest.raises(InvalidRequest, match="encode the style with method `hetero`") as caught:
+    with pytest.raises(InvalidRequestError, match="encode the style with method `hetero`") as caught:
         HeteroGrid(models, style)
     assert caught.value.field == "style"
 

@@ -12,7 +12,7 @@ import pytest
 from research.methods.speech_map.motion import fit_map
 from research.motion.clips import TrainingClip
 from research.motion.evaluate import OFF
-from services.common.errors import ArtefactCorrupt, InvalidRequest
+from services.common.errors import ArtefactCorruptError, InvalidRequestError
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
@@ -174,7 +174,7 @@ def test_speech_start_is_not_shut(models: MotionModels, model: SpeechMapModel, s
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
     grid = SpeechMapGrid(model, FILES, models, style, None)
-    with pytest.raises(InvalidRequest, match=r"features\.speech_states: missing") as caught:
+    with pytest.raises(InvalidRequestError, match=r"features\.speech_states: missing") as caught:
         grid.push(random_features(5))
     assert caught.value.field == "features.speech_states"
 
@@ -327,7 +327,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: SpeechMapModel) -> None:
     arrays = model.arrays()
     arrays["speech_states.weight"] = arrays["speech_states.weight"][:, :-1]
     (folder / MODEL_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorrupt, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
+    with pytest.raises(ArtefactCorruptError, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
         SpeechMapModel(folder)
 
 

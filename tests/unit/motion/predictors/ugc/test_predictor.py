@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.features import NUM_POOLED, silence
@@ -246,5 +246,5 @@ def test_personalising_leaves_other_methods_alone(models: MotionModels, style: S
 
 
 def test_too_little_footage_is_named(models: MotionModels, style: Style) -> None:
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         list(personalize(style, random_features(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

@@ -7,7 +7,7 @@ import pytest
 from services.common.array_types import Float64, UInt8
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.pairs import LIPS, MASK
 from services.render.renderers.hetero.renderer import (
     EMBEDDING_SIZE,
