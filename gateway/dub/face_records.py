@@ -21,8 +21,9 @@ from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
 from services.common.array_types import Float32, Float64, Int32, Int64, UInt8
 from services.common.errors import ContractBrokenError
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, sample_patch
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
+from services.common.face.sampling import sample_patch
 from services.common.wire.messages import from_tensor
 
 

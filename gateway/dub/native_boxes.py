@@ -15,9 +15,10 @@ from gateway.dub.records import RecordFile, pose_of
 from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.array_types import Int64, UInt8
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert, sample_patch
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
 from services.common.face.mouth_detail import grey
 from services.common.face.native_pictures import native_affine, native_scale
+from services.common.face.sampling import sample_patch
 
 
 def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int]) -> Iterator[tuple[Any, UInt8]]:

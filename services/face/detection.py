@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.common.face.crops import HeadPose, fit_head_pose, head_template, invert, sample_patch
+from services.common.face.crops import HeadPose, fit_head_pose, head_template, invert
+from services.common.face.sampling import sample_patch
 
 PATCH_SIZE: Final = 192
 """Side of the mesh network's input, pixels."""

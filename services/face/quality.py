@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
-from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template, sample_patch
+from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, head_template
 from services.common.face.landmarks import (
     CHEEKS,
     JAW,
@@ -28,6 +28,7 @@ from services.common.face.landmarks import (
     RIGHT_EYE_CORNERS,
     RIGHT_EYE_LIDS,
 )
+from services.common.face.sampling import sample_patch
 from services.face.types import Reason
 
 _PATCH: Final = 64

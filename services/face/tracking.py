@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.common.face.crops import HeadPose, sample_patch, to_head_space
+from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.landmarks import (
     JAW,
     LEFT_EYE_CORNERS,
@@ -34,6 +34,7 @@ from services.common.face.landmarks import (
     NUM_LIPS,
     RIGHT_EYE_CORNERS,
 )
+from services.common.face.sampling import sample_patch
 from services.common.store.network_session import open_network
 from services.face.detection import (
     FaceDetector,

@@ -20,11 +20,12 @@ import pytest
 
 from services.common.array_types import Bool, Float32, UInt8
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
-from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, head_to_box, sample_patch, to_head_space
+from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, head_to_box, to_head_space
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank, make_bank
 from services.common.face.neural_texture import TEXTURE_SHAPE, NeuralSurface, sample
+from services.common.face.sampling import sample_patch
 from services.common.geometry.lighting import ambient
 from services.common.geometry.morphable_model import default_model
 from services.face.tracking import FaceTracker, Networks

@@ -26,9 +26,10 @@ import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64, Floating, Int32, UInt8
 from services.common.errors import InvalidRequestError
-from services.common.face.crops import BOX_SIZE, CROP_SIZE, HeadPose, box_from_frame, crop_from_frame, head_template, sample_patch
+from services.common.face.crops import BOX_SIZE, CROP_SIZE, HeadPose, box_from_frame, crop_from_frame, head_template
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, NUM_LIPS, NUM_MOUTH_AREA, STABLE
+from services.common.face.sampling import sample_patch
 from services.common.geometry.alignment import similarity
 from services.common.geometry.camera import Camera, WeakPerspective
 from services.common.geometry.fragments import Fragments

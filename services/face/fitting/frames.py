@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, fit_head_pose, sample_patch
+from services.common.face.crops import CROP_SIZE, HeadPose, apply_affine, crop_from_frame, fit_head_pose
 from services.common.face.landmarks import NUM_LANDMARKS
+from services.common.face.sampling import sample_patch
 from services.common.geometry.alignment import fit_weak_perspective
 from services.common.geometry.camera import Perspective, WeakPerspective
 from services.common.geometry.rotations import matrix_from_axis_angle

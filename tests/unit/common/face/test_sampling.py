@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from services.common.face.crops import sample_patch
+from services.common.face.sampling import sample_patch
 
 
 def similarity(scale: float, x: float, y: float, size: int) -> np.ndarray:
