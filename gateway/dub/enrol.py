@@ -28,7 +28,7 @@ from gateway.async_utilities import in_thread
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
 from gateway.dub.messages import OnProgress, geometry_from_proto
-from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag
+from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
 from gateway.dub.native_boxes import native_boxes, record_pictures, scale_of
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import AlignedSpeech, feature_block
@@ -142,11 +142,13 @@ class AudioContext:
         clip: motion of the person.
         features: FEATURE_RECORDs of the sound, on the same frames of the motion grid.
         lag_frames: frames by which the sound comes after the picture.
+        lag_fraction: part of a frame to add to `lag_frames`, from -1/2 to 1/2.
     """
 
     clip: MotionClip
     features: Array
     lag_frames: int
+    lag_fraction: float = 0.0
 
 
 async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> common_pb2.ArtefactRef:
@@ -180,11 +182,11 @@ async def personalize_motion(
     Raises:
         DubstageError: from the motion stage.
     """
-    clip, features, lag_frames = heard.clip, heard.features, heard.lag_frames
+    clip, features, lag_frames = moved_later(heard.clip, heard.lag_fraction), heard.features, heard.lag_frames
     # The sound comes lag_frames frames after the picture: picture frame n shows the speech of sound frame n + lag_frames.
     begin = max(0, -lag_frames)
     count = min(len(clip.mouth) - begin, len(features) - begin - lag_frames)
-    if count < 2 * MIN_ENROLMENT_FRAMES:
+    if count < MIN_ENROLMENT_FRAMES:
         return style
     shown = slice(begin, begin + count)
     spoken = features[begin + lag_frames : begin + lag_frames + count]
@@ -378,7 +380,7 @@ class Enrolment:
             speaking=self._speaking(),
         )
         if self.options.personalize_motion and lag.frames is not None and self.features is not None:
-            actor = replace(actor, style=await self._adapted(style, AudioContext(clip, self.features, lag.frames)))
+            actor = replace(actor, style=await self._adapted(style, AudioContext(clip, self.features, lag.frames, lag.fraction)))
         if self.options.personalize_renderer or method.renderer.needs_actor:
             actor = await self._with_renderer(actor)
         return actor

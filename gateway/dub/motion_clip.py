@@ -27,7 +27,7 @@ from services.common.face.crops import POSE_SIZE, pose_vectors, to_head_space
 from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER, pose_landmarks
 from services.common.face.mouth_bank import choose_frames
 from services.common.methods import LAG_FEATURES
-from services.common.wire.timeline import MOTION_RATE
+from services.common.wire.timeline import MOTION_RATE, sampled
 
 ENROLMENT_SECONDS: Final = 300
 """Seconds of usable footage that enrolment learns from at most."""
@@ -194,6 +194,27 @@ def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionCl
     poses = vectors[left] * (1.0 - exact[:, None]) + vectors[right] * exact[:, None]
     usable = (gap <= 2.5 * step) & (grid >= times[0] - 0.5 * step)
     return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_), poses, np.asarray(upper, np.float32))
+
+
+def moved_later(clip: MotionClip, fraction: float) -> MotionClip:
+    """Return a clip whose frame n shows the mouth and the head pose between the frames, at n - fraction.
+
+    A lag of whole frames and a fraction is removed from sound and picture this way: whole frames of sound are left out, and the
+    picture moves by the fraction. A frame is usable if both frames beside its time are.
+
+    Args:
+        fraction: part of a frame, from -1/2 to 1/2.
+    """
+    if fraction == 0.0:
+        return clip
+    beside = np.roll(clip.usable, 1 if fraction > 0.0 else -1)
+    beside[0 if fraction > 0.0 else -1] = False
+    return replace(
+        clip,
+        mouth=sampled(clip.mouth, -fraction),
+        poses=sampled(clip.poses, -fraction),
+        usable=np.asarray(clip.usable & beside, np.bool_),
+    )
 
 
 _LEAST_CONFIDENCE: Final = 0.25

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gateway.dub.motion_clip import MotionClip, moved_later
 from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
 from services.common.errors import InvalidRequestError
@@ -392,3 +393,9 @@ def footage_of(clip: TrainingClip, part: slice) -> Footage:
         part: frames to take.
     """
     return Footage(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part])
+
+
+def heard_footage_of(clip: TrainingClip, part: slice) -> Footage:
+    """Return a part of a clip as footage whose mouths lie at the times of the sound, as an enrolment personalises on them."""
+    found = moved_later(MotionClip(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part]), clip.lag_fraction)
+    return Footage(found.mouth, found.usable, found.poses)

@@ -30,14 +30,14 @@ from services.common.wire.mouth_curves import (
     runs,
     shift_ms,
 )
-from services.common.wire.timeline import Timeline
+from services.common.wire.timeline import Timeline, sampled
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import bilabial_probability
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
-from services.motion.stream import MotionStream, sampled
+from services.motion.stream import MotionStream
 from services.motion.style import MIN_FRAMES, Style, StyleCode, StyleNetwork, encode_style
 from services.motion.types import Motion, SpeechFeatures
 

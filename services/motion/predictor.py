@@ -17,6 +17,7 @@ from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import never_open
 from services.common.methods import PredictorSpec
 from services.common.server.call_context import check_not_cancelled
+from services.common.wire.timeline import MOTION_RATE
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
 from services.motion.grid import MotionGrid
@@ -27,7 +28,7 @@ from services.motion.types import Footage, SpeechFeatures
 MAX_FRAMES: Final = 250
 """Frames that a correction is learned from: the first ten seconds of usable frames."""
 MIN_FRAMES: Final = 50
-"""Fewest usable frames that a personalisation takes (2 s)."""
+"""Fewest usable frames that a personalisation takes (2 s), unless the predictor says another number."""
 NUM_BLOCKS: Final = 5
 
 
@@ -62,16 +63,17 @@ class Missed(NamedTuple):
     pooled: Float64
 
 
-def frames_to_learn_from(usable: Bool, max_frames: int = MAX_FRAMES) -> npt.NDArray[np.intp]:
+def frames_to_learn_from(usable: Bool, max_frames: int = MAX_FRAMES, min_frames: int = MIN_FRAMES) -> npt.NDArray[np.intp]:
     """Return the indices of the first usable frames, at most `max_frames`.
 
     Raises:
-        NoUsableFootageError: fewer than 50 usable frames.
+        NoUsableFootageError: fewer than `min_frames` usable frames.
     """
     frames = np.flatnonzero(usable)[:max_frames]
-    if len(frames) < MIN_FRAMES:
+    if len(frames) < min_frames:
+        seconds = float(min_frames / MOTION_RATE)
         raise NoUsableFootageError(
-            f"personalising motion needs {MIN_FRAMES} usable frames (2 s), the footage has {len(frames)}",
+            f"personalising motion needs {min_frames} usable frames ({seconds:g} s), the footage has {len(frames)}",
             subject="mouth_landmarks",
         )
     return frames

@@ -5,17 +5,16 @@ The interpolation is Catmull-Rom, from the fixed 25 frames/s grid to any output 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.common.array_types import Array, Float32, Float64
+from services.common.array_types import Float32, Float64
 from services.common.errors import InvalidRequestError
 from services.common.server.call_context import check_not_cancelled
-from services.common.wire.timeline import MOTION_RATE, Timeline
+from services.common.wire.timeline import MOTION_RATE, Timeline, catmull_rom
 from services.motion.grid import MotionGrid
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
@@ -38,34 +37,6 @@ def grid_position(seconds: Fraction) -> GridPosition:
     at = seconds * MOTION_RATE
     index = at.numerator // at.denominator
     return GridPosition(index, at - index)
-
-
-def catmull_rom(before: Array, left: Array, right: Array, after: Array, fraction: float) -> Array:
-    """Return the cubic through `left` (fraction 0) and `right` (1) with the slopes (right - before) / 2 and (after - left) / 2."""
-    u, u2, u3 = fraction, fraction**2, fraction**3
-    weights = (
-        0.5 * (-u3 + 2.0 * u2 - u),
-        0.5 * (3.0 * u3 - 5.0 * u2 + 2.0),
-        0.5 * (-3.0 * u3 + 4.0 * u2 + u),
-        0.5 * (u3 - u2),
-    )
-    total = sum(weight * value for weight, value in zip(weights, (before, left, right, after), strict=True))
-    return np.asarray(total, dtype=left.dtype)
-
-
-def sampled(frames: Array, fraction: float) -> Array:
-    """Return the values between frames: frame n of the result lies at n + fraction. Beyond either end, the end's frame is repeated.
-
-    Args:
-        frames: values of consecutive frames, [T, ...].
-        fraction: part of a frame, more than -1 and less than 1.
-    """
-    if fraction == 0.0:
-        return frames
-    first = math.floor(fraction)
-    places = np.arange(len(frames)) + first
-    before, left, right, after = (frames[np.clip(places + step, 0, len(frames) - 1)] for step in (-1, 0, 1, 2))
-    return catmull_rom(before, left, right, after, fraction - first)
 
 
 MAX_FRAMES_AT_ONCE: Final = 250

@@ -28,7 +28,7 @@ from research.motion.clips import (
     Clips,
     TrainingClip,
     clips_of,
-    footage_of,
+    heard_footage_of,
     frame_weights,
     held_out_splits,
     read_sound,
@@ -238,7 +238,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
         if not way.personal or part == fold.test:
             return style
         # The correction is learned from the states of files, also that of live speech.
-        *_, last = personalized(model, FILES, style, clip.features[part], footage_of(clip, part), models)
+        *_, last = personalized(model, FILES, style, clip.features[part], heard_footage_of(clip, part), models)
         assert last.style is not None
         return last.style
 

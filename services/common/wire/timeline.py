@@ -1,4 +1,4 @@
-"""Exact times of frames. A frame rate is a fraction, never a float."""
+"""Exact times of frames, and values between frames. A frame rate is a fraction, never a float."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import Array
 from services.common.errors import InvalidRequestError
 
 MOTION_RATE: Final = Fraction(25, 1)
@@ -125,6 +126,34 @@ def check_span(timeline: Timeline, num_frames: int, field: str) -> None:
             f"{field}: the last of {num_frames} frames would be shown after more than {MAX_SPAN_S // 3600} h: ask for fewer",
             field=field,
         )
+
+
+def catmull_rom(before: Array, left: Array, right: Array, after: Array, fraction: float) -> Array:
+    """Return the cubic through `left` (fraction 0) and `right` (1) with the slopes (right - before) / 2 and (after - left) / 2."""
+    u, u2, u3 = fraction, fraction**2, fraction**3
+    weights = (
+        0.5 * (-u3 + 2.0 * u2 - u),
+        0.5 * (3.0 * u3 - 5.0 * u2 + 2.0),
+        0.5 * (-3.0 * u3 + 4.0 * u2 + u),
+        0.5 * (u3 - u2),
+    )
+    total = sum(weight * value for weight, value in zip(weights, (before, left, right, after), strict=True))
+    return np.asarray(total, dtype=left.dtype)
+
+
+def sampled(frames: Array, fraction: float) -> Array:
+    """Return the values between frames: frame n of the result lies at n + fraction. Beyond either end, the end's frame is repeated.
+
+    Args:
+        frames: values of consecutive frames, [T, ...].
+        fraction: part of a frame, more than -1 and less than 1.
+    """
+    if fraction == 0.0:
+        return frames
+    first = math.floor(fraction)
+    places = np.arange(len(frames)) + first
+    before, left, right, after = (frames[np.clip(places + step, 0, len(frames) - 1)] for step in (-1, 0, 1, 2))
+    return catmull_rom(before, left, right, after, fraction - first)
 
 
 def _short(value: Fraction) -> str:

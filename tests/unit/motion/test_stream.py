@@ -9,10 +9,10 @@ import pytest
 
 from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
-from services.common.wire.timeline import Timeline
+from services.common.wire.timeline import Timeline, catmull_rom, sampled
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.predictor import UgcGrid
-from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, catmull_rom, grid_position, sampled
+from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, grid_position
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion import streams

@@ -95,6 +95,8 @@ class SpeechMapGrid(Grid):
 
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
+MIN_FRAMES: Final = 25
+"""Fewest usable frames that a correction is learned from: one second (docs/models/speech_map.md has the figures of short footage)."""
 LARGEST_GAIN: Final = 1.5
 """Largest gain of the opening and of the lip width."""
 _PRIOR_FRAMES: Final = 50.0
@@ -114,7 +116,7 @@ def personalized(
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
         (correction.choose_ridge).
     """
-    frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
+    frames = frames_to_learn_from(footage.usable, MAX_FRAMES, MIN_FRAMES)
     each = model.maps[hearing.feature]
     windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     spread = model.spread(style.spread, models)

@@ -13,9 +13,9 @@ from research.motion.clips import Clips, TrainingClip, shifted, with_lag_fractio
 from research.motion.lag import fit_lag, left_out, planted, voices, write_model
 from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
+from services.common.wire.timeline import sampled
 from services.motion.lag import LAG_STATES, LagModel, estimate_lag
 from services.motion.models import MotionModels
-from services.motion.stream import sampled
 from tests.unit.motion.made_clips import in_memory, made_clip
 
 FRAMES = 160
