@@ -5,7 +5,10 @@ A lag is applied only if the voice is shown to be the person's own.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,26 +16,34 @@ import pytest
 from dubstage.client import motion
 from dubstage.client.audio import feature_block
 from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from gateway.dub.enrol import AudioContext, personalize_motion
 from gateway.dub.motion_clip import (
     ENROLMENT_SPAN_S,
     FEW_SECONDS,
+    MIN_ENROLMENT_FRAMES,
     MOST_FRAMES,
     STRETCH_FRAMES,
     BankRows,
+    MotionClip,
     SoundLag,
     bank_rows,
     clip_of,
     credible_lag,
     enrolment_rows,
     motion_records,
+    moved_later,
     moved_records,
     on_motion_grid,
 )
-from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.settings import GatewaySettings
+from gateway.stages.interface import Stages
 from services.common.errors import NoUsableFootageError
-from services.common.face.landmarks import NUM_UPPER
+from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER
+from services.common.methods import method_named
 from services.common.server.settings import load_settings
+from services.common.wire.messages import from_tensor
 
 
 def face_rows(reasons: list[int]) -> np.ndarray:
@@ -243,3 +254,54 @@ def test_longer_footage_most_different_mouths(tmp_path: Path) -> None:
     assert 400 in long.rows
     runs = np.split(np.array(long.rows), np.flatnonzero(np.diff(long.rows) > 1) + 1)
     assert min(len(run) for run in runs) >= STRETCH_FRAMES
+
+
+def wave(frames: np.ndarray) -> np.ndarray:
+    """Return mouths [T, 59, 3] that all move as one slow sine."""
+    return np.broadcast_to(np.sin(frames / 4.0)[:, None, None], (len(frames), NUM_MOUTH_AREA, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("fraction", [-0.5, -0.25, 0.25, 0.5])
+def test_lag_fraction_moves_picture(fraction: float) -> None:
+    """A fraction of the lag moves the picture, and frames beside unusable ones are not usable."""
+    frames = np.arange(40.0)
+    usable = np.ones(40, np.bool_)
+    usable[20] = False
+    clip = MotionClip(wave(frames), usable, np.repeat(frames[:, None], 6, axis=1))
+    moved = moved_later(clip, fraction)
+    inner = slice(2, -2)
+    np.testing.assert_allclose(moved.mouth[inner], wave(frames - fraction)[inner], atol=1e-3)
+    np.testing.assert_allclose(moved.poses[inner, 0], (frames - fraction)[inner], atol=1e-9)
+    outside, beside = (0, 21) if fraction > 0 else (39, 19)
+    assert set(np.flatnonzero(~moved.usable)) == {outside, 20, beside}
+    assert moved_later(clip, 0.0) is clip
+
+
+class HeardStages:
+    """Motion stage that keeps the request of a personalisation and answers a style."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+
+    async def download(self, _: object, request: Any) -> AsyncIterator[motion_pb2.PersonalizeResponse]:
+        self.requests.append(request)
+        yield motion_pb2.PersonalizeResponse(step=1, num_steps=1, style=common_pb2.ArtefactRef(sha256="b" * 64))
+
+
+@pytest.mark.parametrize(("num_frames", "asked"), [(MIN_ENROLMENT_FRAMES + 2, True), (MIN_ENROLMENT_FRAMES + 1, False)])
+def test_personalised_at_time_of_sound(num_frames: int, *, asked: bool) -> None:
+    """A second of footage is personalised, on the mouths at the time of the sound."""
+    frames = np.arange(float(num_frames))
+    clip = MotionClip(wave(frames), np.ones(num_frames, np.bool_), np.zeros((num_frames, 6)))
+    heard = AudioContext(clip, np.zeros(num_frames, FEATURE_RECORD), lag_frames=2, lag_fraction=0.25)
+    stages, style = HeardStages(), common_pb2.ArtefactRef(sha256="a" * 64)
+    found = asyncio.run(
+        personalize_motion(cast(Stages, stages), method_named("ugc"), heard, style, seed=0, on_step=lambda *_: None)
+    )
+    assert found.sha256[0] == ("b" if asked else "a")
+    assert len(stages.requests) == asked
+    for request in stages.requests:
+        mouths = from_tensor(
+            request.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(num_frames - 2, NUM_MOUTH_AREA, 3)
+        )
+        np.testing.assert_allclose(mouths[2:], wave(frames - 0.25)[2:-2], atol=1e-3)

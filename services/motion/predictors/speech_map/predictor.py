@@ -96,7 +96,7 @@ class SpeechMapGrid(Grid):
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
 MIN_FRAMES: Final = 25
-"""Fewest usable frames that a correction is learned from: one second (docs/models/speech_map.md has the figures of short footage)."""
+"""Fewest usable frames that a correction is learned from: one second (docs/models/speech_map.md, *Short footage*)."""
 LARGEST_GAIN: Final = 1.5
 """Largest gain of the opening and of the lip width."""
 _PRIOR_FRAMES: Final = 50.0

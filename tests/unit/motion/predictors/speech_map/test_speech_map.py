@@ -12,7 +12,7 @@ import pytest
 from research.methods.speech_map.motion import fit_map
 from research.motion.clips import TrainingClip
 from research.motion.evaluate import OFF
-from services.common.errors import ArtefactCorruptError, InvalidRequestError
+from services.common.errors import ArtefactCorruptError, InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
@@ -26,6 +26,7 @@ from services.motion.predictors.speech_map.predictor import (
     CORRECTION,
     GAINS,
     LARGEST_GAIN,
+    MIN_FRAMES,
     SpeechMapGrid,
     personalized,
     spread_gain,
@@ -207,6 +208,18 @@ def test_correction_generalises_also_live(models: MotionModels, model: SpeechMap
         )
         assert after > before + 0.3
         assert after > 0.6
+
+
+def test_one_second_is_enough(models: MotionModels, model: SpeechMapModel) -> None:
+    """A correction is learned from a second of footage; less is refused."""
+    features, footage = talking(MIN_FRAMES, 1)
+    style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    *_, last = personalized(model, FILES, style, features, footage, models)
+    assert last.style is not None
+    assert {CORRECTION, GAINS} <= set(last.style.added)
+    footage.usable[0] = False
+    with pytest.raises(NoUsableFootageError, match=r"needs 25 usable frames \(1 s\), the footage has 24"):
+        list(personalized(model, FILES, style, features, footage, models))
 
 
 @CASES
