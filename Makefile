@@ -7,15 +7,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 RUNTIME := audio,face,motion,texture,render,gateway
 TEST_PROCESSES ?= 2
-# Tests that `make test` runs.
+# Tests that `make test` runs, and which of them.
 TESTS ?= tests
+SELECTION := not long
 # Clips to train on, and the folder for set, runs and weights.
 CLIPS ?= clips
 TRAINING ?= out/training
 HEARING := posteriorgram id_removal
 # Where `make install` puts the command: $(PREFIX)/bin.
 PREFIX ?= $(HOME)/.local
-PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py' -path '*client*')
+PROTOS := $(shell find protos/dubstage -name '*.proto' -o -name '*.py')
 
 .PHONY: setup setup-dev install demo lint format test test-all bench train images play drill load clean
 
@@ -79,15 +80,18 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Two processes, each with its own servers: about 12 GB of memory. TEST_PROCESSES=0 runs all tests in one, with half of that.
+# All tests but those marked `long` (CONTRIBUTING.md). Two processes, each with its own servers, take about 12 GB of memory;
+# TEST_PROCESSES=0 runs all tests in one, with half of that.
 test: $(VENV)/.ready-dev
 	@# Types are checked while Triton and the scanner are downloaded.
 	$(MAKE) --jobs=3 lint .triton/.ready .checkov/.ready
 	@# Processes that tests start find compiled modules.
 	$(BIN)/python -m compileall -q services gateway research protos
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --durations=30 $(TESTS)
+	$(BIN)/python -m pytest -m "$(SELECTION)" --numprocesses $(TEST_PROCESSES) --durations=30 $(TESTS)
 
-# `make test`, and what takes longer: all 10,000 hostile cases against real servers and the command line (docs/hostile.md).
+# All tests: trainings, all pairs of methods, all versions of Kubernetes and Helm, and all 10,000 hostile cases against real servers and
+# the command line (docs/hostile.md).
+test-all: SELECTION :=
 test-all: test
 	$(BIN)/python -m tests.hostile
 

@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import yaml
 
-from charts.batch_values import BATCH
 from charts.rules import Schema, closed, when
-from charts.values import GATEWAY, GLOBAL, component_properties, own_properties
+from charts.values import BATCH, GATEWAY, GLOBAL, component_properties, own_properties
 from gateway.settings import GatewaySettings
 from services.audio.settings import AudioSettings
 from services.common.server.settings import StageSettings

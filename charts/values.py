@@ -32,7 +32,30 @@ from charts.rules import (
     whole,
     word,
 )
-from charts.tenant_values import TENANT_LIMITS
+
+_TENANT: Final = r"^[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?$"
+_LIMITS: Final = {
+    "concurrent_dubs": whole(
+        "dubs and enrolments that run or wait, and shots of batches that a gateway dubs, or that wait for nothing but one of its "
+        "free slots"
+    ),
+    "live_streams": whole("live streams at once in a gateway"),
+    "frames_per_minute": whole("frames of films and live streams that a gateway makes within a minute"),
+    "storage_bytes": whole("size of the artefacts that the tenant's actors and jobs use, bytes"),
+}
+
+TENANT_LIMITS: Final[Schema] = closed(
+    {
+        "every": closed(_LIMITS, "limits of each tenant; a limit that is left out does not hold"),
+        "tenants": {
+            "type": "object",
+            "description": "limits by name of the tenant, which win over `every`",
+            "propertyNames": {"pattern": _TENANT},
+            "additionalProperties": closed(_LIMITS),
+        },
+    }
+)
+
 
 GATEWAY: Final = ("replicas",)
 """Values that have different rules for the gateway."""
@@ -353,3 +376,55 @@ GLOBAL: Final[Schema] = {
     ),
     "tests": closed({"enabled": flag("whether the chart makes the pod of `helm test`")}),
 }
+
+
+_PROFILE: Final = closed(
+    {
+        **placement({**ANY, "description": "affinity of the pods"}),
+        "extraEnv": many("environment variables of this profile", ANY),
+    }
+)
+
+_IMAGE: Final[Schema] = image()
+_IMAGE["properties"]["repository"] = text(
+    "name of the image after global.image.registry; empty: gateway with stages release, suite with stages own",
+    r"^([a-z0-9]([-a-z0-9._/]*[a-z0-9])?)?$",
+)
+
+BATCH: Final[Schema] = closed(
+    {
+        "enabled": flag(
+            "whether the release has what `dubstage batch --engine kubernetes` needs; needs PostgreSQL in gateway.database"
+        ),
+        "url": text(
+            "store of batches for workers and people who submit, such as s3://bucket/batches; empty: gateway.settings.batches_url",
+            r"^(([a-z0-9]+:/)?/.+)?$",
+        ),
+        "image": _IMAGE,
+        "stages": word(
+            "own: each worker computes in its own process; release: the stages of this release compute", "own", "release"
+        ),
+        "parallelism": whole("pods of one batch at the same time, if the batch does not say how many", 1, 10_000),
+        "shotSeconds": whole("longest time of one attempt of one shot", 1, 2_592_000),
+        "graceSeconds": whole("time that a worker has to end", 0, 7200),
+        "ttlSeconds": whole("time after which the cluster removes a Job that has ended", 0, 31_536_000),
+        "scratchSize": quantity("largest size of the temporary files of one worker"),
+        "queue": text("LocalQueue of Kueue that starts the Jobs; empty: the Jobs start at once", OBJECT_NAME),
+        "profiles": {
+            "type": "object",
+            "description": "kinds of pods by name: `dubstage batch submit --profile NAME`",
+            "minProperties": 1,
+            "additionalProperties": _PROFILE,
+        },
+        "podLabels": labels("additional labels of the workers"),
+        "podAnnotations": labels("annotations of the workers"),
+        "serviceAccount": closed(
+            {"annotations": labels("annotations of the workers' service account, such as the role of a cloud")}
+        ),
+        "subjects": many("users, groups and service accounts that may submit batches (subjects of the RoleBinding)", ANY),
+        "networkPolicy": closed({"egress": many(f"further egress rules of the workers ({PEERS})", ANY)}),
+        "extraEnv": many("additional environment variables", ANY),
+        "extraVolumes": many("volumes that all workers mount, such as the one of the footage", ANY),
+        "extraVolumeMounts": many("mounts of these volumes", ANY),
+    }
+)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.safe_paths import bounded_bytes
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 from services.common.files import create_whole
 
 KEY_MODE: Final = 0o600
@@ -19,7 +19,7 @@ def data_folder(folder: Path) -> None:
     """Make the gateway's data folder (mode 0700) if it is missing. A folder that exists keeps its permissions.
 
     Raises:
-        StorageRefused: the folder cannot be made, or the path names no folder.
+        StorageRefusedError: the folder cannot be made, or the path names no folder.
     """
     try:
         if folder.is_dir():
@@ -31,18 +31,18 @@ def data_folder(folder: Path) -> None:
         raise folder_error(folder, problem) from problem
 
 
-def folder_error(folder: Path, problem: OSError) -> StorageRefused:
+def folder_error(folder: Path, problem: OSError) -> StorageRefusedError:
     """Return the error for a data folder that cannot be used."""
-    return StorageRefused(
+    return StorageRefusedError(
         f"the data folder {folder} cannot be used: {problem.strerror or problem}: set DUBSTAGE_DATA_DIR to a folder that this user "
         "may write",
         subject=str(folder),
     )
 
 
-def key_file_error(file: Path, problem: OSError) -> StorageRefused:
+def key_file_error(file: Path, problem: OSError) -> StorageRefusedError:
     """Return the error for a key of the installation that cannot be read or written."""
-    return StorageRefused(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file))
+    return StorageRefusedError(f"the key {file} cannot be used: {problem.strerror or problem}", subject=str(file))
 
 
 def own_key(file: Path, make: Callable[[], bytes], *, most_bytes: int) -> bytes:
@@ -54,7 +54,7 @@ def own_key(file: Path, make: Callable[[], bytes], *, most_bytes: int) -> bytes:
         most_bytes: largest file that is read, bytes.
 
     Raises:
-        StorageRefused: the file cannot be read or written.
+        StorageRefusedError: the file cannot be read or written.
     """
     data_folder(file.parent)
     try:
@@ -76,7 +76,7 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
         num_bytes: length of the secret.
 
     Raises:
-        StorageRefused: the file cannot be read or written, or has another length.
+        StorageRefusedError: the file cannot be read or written, or has another length.
     """
     try:
         if not file.exists():
@@ -85,7 +85,7 @@ def secret_of(file: Path, num_bytes: int) -> bytes:
     except OSError as problem:
         raise key_file_error(file, problem) from problem
     if len(found) != num_bytes:
-        raise StorageRefused(
+        raise StorageRefusedError(
             f"the key {file} is damaged ({len(found)} bytes instead of {num_bytes}): restore the file from a backup, or remove the "
             "file. Without the old key, receipts that were signed with the old key can no longer be checked",
             subject=str(file),

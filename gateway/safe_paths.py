@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 
 _CONFINED: Final[set[Path]] = set()
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -183,12 +183,12 @@ def setting_bytes(file: Path, setting: str, most_bytes: int) -> bytes:
         most_bytes: largest content, bytes.
 
     Raises:
-        InvalidRequest: the file cannot be read, or is larger.
+        InvalidRequestError: the file cannot be read, or is larger.
     """
     try:
         return bounded_bytes(file, most_bytes)
     except OSError as problem:
-        raise InvalidRequest(f"{setting}: {file} cannot be read: {problem.strerror}", field=setting) from problem
+        raise InvalidRequestError(f"{setting}: {file} cannot be read: {problem.strerror}", field=setting) from problem
 
 
 def descriptor_url(handle: int) -> str:
@@ -201,23 +201,25 @@ def open_media_file(path: Path, *, field: str) -> Iterator[int]:
     """Give a descriptor of a media file for the time of the block.
 
     Raises:
-        MediaUnsupported: the file is missing, empty, not regular, or may not be read. `field` names the option at fault.
+        MediaUnsupportedError: the file is missing, empty, not regular, or may not be read. `field` names the option at fault.
     """
     try:
         handle = open_regular(path)
     except FileNotFoundError:
-        raise MediaUnsupported(f"{path} does not exist; check the path", field=field) from None
+        raise MediaUnsupportedError(f"{path} does not exist; check the path", field=field) from None
     except PermissionError:
-        raise MediaUnsupported(f"{path} may not be read; give yourself read permission on it", field=field) from None
+        raise MediaUnsupportedError(f"{path} may not be read; give yourself read permission on it", field=field) from None
     except ValueError:
-        raise MediaUnsupported(f"{str(path)!r} has a NUL byte, which no file name can have; check the path", field=field) from None
+        raise MediaUnsupportedError(
+            f"{str(path)!r} has a NUL byte, which no file name can have; check the path", field=field
+        ) from None
     except OSError as problem:
-        raise MediaUnsupported(f"{path} cannot be read: {problem.strerror}", field=field) from problem
+        raise MediaUnsupportedError(f"{path} cannot be read: {problem.strerror}", field=field) from problem
     if handle is None:
-        raise MediaUnsupported(f"{path} is {_kind_at_path(path)}; give one media file", field=field)
+        raise MediaUnsupportedError(f"{path} is {_kind_at_path(path)}; give one media file", field=field)
     try:
         if os.fstat(handle).st_size == 0:
-            raise MediaUnsupported(f"{path} is empty (0 bytes); copy it again from its source", field=field)
+            raise MediaUnsupportedError(f"{path} is empty (0 bytes); copy it again from its source", field=field)
         yield handle
     finally:
         os.close(handle)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from gateway.consent.keys import MAX_BYTES, key_id, read_private_key
 from gateway.private_files import own_key
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 
 
 def canonical(document: Any) -> bytes:
@@ -99,14 +99,14 @@ def installation_key(folder: Path) -> InstallationKey:
         folder: the gateway's data folder.
 
     Raises:
-        StorageRefused: the file cannot be read or written, or is damaged.
+        StorageRefusedError: the file cannot be read or written, or is damaged.
     """
     file = folder / KEY_FILE
     own_key(file, _new_key, most_bytes=MAX_BYTES)
     try:
         return InstallationKey(read_private_key(file))
-    except InvalidRequest:
-        raise StorageRefused(
+    except InvalidRequestError:
+        raise StorageRefusedError(
             f"the key {file} is damaged: restore the file from a backup, or remove the file. Receipts and audit logs are then "
             "signed with a new key, and the old public key still checks the old ones",
             subject=str(file),
@@ -125,16 +125,16 @@ def signing_key(folder: Path, file: Path | None) -> InstallationKey:
         file: PEM file of KEY_SETTING; None: the key of the data folder.
 
     Raises:
-        InvalidRequest: the file of the setting cannot be used.
-        StorageRefused: from `installation_key`.
+        InvalidRequestError: the file of the setting cannot be used.
+        StorageRefusedError: from `installation_key`.
     """
     if file is None:
         return installation_key(folder)
     try:
         return InstallationKey(read_private_key(file))
-    except InvalidRequest as problem:
+    except InvalidRequestError as problem:
         said = problem.message.removeprefix("--key ")
-        raise InvalidRequest(f"{KEY_SETTING}: {said}", field=KEY_SETTING) from problem
+        raise InvalidRequestError(f"{KEY_SETTING}: {said}", field=KEY_SETTING) from problem
 
 
 def is_signed(content: bytes, signature: object, key: Ed25519PublicKey) -> bool:

@@ -4,6 +4,8 @@ Renders the chart, gives podman what it can run of it, asks every container by t
 the first gateway's API, dubs a batch whose gateway is killed meanwhile, compares the films with those of a single process, collects
 logs, and tears everything down. What it does not show: Services, autoscaling, disruption budgets and network policies, which need a
 cluster (docs/images.md).
+
+The PostgreSQL that the gateways share. The chart has none: its users bring their own, and name a Secret with its url.
 """
 
 from __future__ import annotations
@@ -13,26 +15,41 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import yaml
 
 from charts.play.batch import BatchPlay
-from charts.play.containers import show_security, wait_for_probes
-from charts.play.database import SECRET, database_url
-from charts.play.film import dub_by_api
-from charts.play.local_installation import CHECKOUT, LocalInstallation
-from charts.play.log import Log
-from charts.play.manifests import playable, render_chart, servers
-from charts.play.podman import Podman, belongs
-from charts.play.replicas import Document
-from charts.play.shots import MANIFEST, write_shots
+from charts.play.films import CHECKOUT, MANIFEST, LocalInstallation, dub_by_api, write_shots
+from charts.play.pods import Document, Log, Podman, belongs, playable, render_chart, servers, show_security, wait_for_probes
 from dubstage.client import DubstageCallError
 from gateway.cli.demo import SPEECH, demo_footage
 from gateway.provenance.binding import media_sha256
 from services.common.methods import DEFAULT_METHOD
+from tests.contract.stores.postgres_servers import running_postgres
+
+SECRET: Final = "play-database"
+"""Secret with the key `url`, which values.yaml names."""
+DATABASE: Final = "play"
+
+
+@contextmanager
+def database_url(given: str) -> Iterator[str]:
+    """Yield the url of an empty database.
+
+    Args:
+        given: url of the user's own database; empty: a server is started on 127.0.0.1, which ends with the block.
+    """
+    if given:
+        yield given
+        return
+    with running_postgres() as server:
+        server.execute(f"CREATE DATABASE {DATABASE}")
+        yield server.url(DATABASE)
+
 
 LEAST_SHOTS: Final = 3
 VALUES: Final = Path(__file__).with_name("values.yaml")

@@ -9,12 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from charts.play.containers import wait_for_probes
-from charts.play.log import Log
-from charts.play.manifests import Server
-from charts.play.podman import Podman
-from charts.play.replicas import Document
-from charts.play.shots import MANIFEST
+from charts.play.films import MANIFEST
+from charts.play.pods import Document, Log, Podman, Server, wait_for_probes
 from dubstage.client import Connection, DubstageCallError, batch, connect
 from dubstage.gateway.v1alpha1 import batch_pb2 as pb
 from gateway.provenance.binding import media_sha256

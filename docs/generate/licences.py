@@ -1,4 +1,4 @@
-"""Write docs/models/licences.md: whose footage and recordings each committed network learned from, and under which licences.
+"""Write docs/reference/licences.md: whose footage and recordings each committed network learned from, and under which licences.
 
     python docs/generate/licences.py
 
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-OUTPUT: Final = CHECKOUT / "docs/models/licences.md"
+OUTPUT: Final = CHECKOUT / "docs/reference/licences.md"
 _HEAD: Final = "| source | licence | clips | speakers | minutes |"
 _ENDING: Final = ".card.md"
 
 _INTRODUCTION: Final = """# Data of the committed networks
 
 `python docs/generate/licences.py` writes this page from the cards beside the networks. The cards come from the manifests of the
-training sets. The [model cards](.) have the attributions in full. No network learned from test footage, and no renderer from
-footage whose pixels the catalogue excludes (`train_motion`).
+training sets. The [model cards](../models/) have the attributions in full. No network learned from test footage, and no renderer
+from footage whose pixels the catalogue excludes (`train_motion`).
 """
 _GRID: Final = "CC BY 4.0 (GRID corpus, Cooke et al. 2006, doi 10.5281/zenodo.3625687; licence read second-hand)"
 _FILMED: Final = "Apache-2.0 (filmed by contracted models, says the publisher)"
@@ -42,7 +42,7 @@ class LearnedSource(NamedTuple):
 
 def _earlier() -> Iterator[LearnedSource]:
     made = "synthesised with flite 2.2 (Carnegie Mellon University) from sentences written for dubstage: free to use"
-    yield LearnedSource("posteriorgram, before it was trained further", "flite voices slt, rms, awb", made, "", "3", "22.9")
+    yield LearnedSource("posteriorgram (first leg)", "flite voices slt, rms, awb", made, "", "3", "22.9")
     for source, licence, speakers, minutes in (
         ("flite voices slt, rms, awb", made, "3", "22.9"),
         ("grid", _GRID, "13", "22.1"),
@@ -97,11 +97,20 @@ def cards() -> list[Path]:
     return sorted(CHECKOUT.glob(f"services/*/weights/*{_ENDING}"), key=lambda path: path.name)
 
 
+def _rows(parts: Iterable[LearnedSource]) -> Iterator[str]:
+    """Yield the rows of a table. Networks that learned from the same clips share a row."""
+    learned: dict[LearnedSource, list[str]] = {}
+    for part in parts:
+        learned.setdefault(part._replace(network=""), []).append(part.network)
+    for part, networks in learned.items():
+        yield f"| {' | '.join(part._replace(network=', '.join(networks)))} |"
+
+
 def page(parts: Iterable[LearnedSource], earlier: Iterable[LearnedSource]) -> str:
     """Return the page as Markdown."""
     head = ["| network | source | licence | clips | speakers | minutes |", "|---|---|---|---|---|---|"]
-    lines = [_INTRODUCTION, *head, *(f"| {' | '.join(part)} |" for part in parts)]
-    lines += ["", "Networks of earlier trainers, which wrote no card:", "", *head, *(f"| {' | '.join(part)} |" for part in earlier)]
+    lines = [_INTRODUCTION, *head, *_rows(parts)]
+    lines += ["", "Networks of earlier trainers, which wrote no card:", "", *head, *_rows(earlier)]
     lines += ["", "Networks that others trained:", "", "| network | origin | licence | data |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(network)} |" for network in PRETRAINED]
     return "\n".join(lines) + "\n"

@@ -22,7 +22,14 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, WithdrawalRow
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings, RequireConsent
-from services.common.errors import ConsentMissing, ConsentRefused, ConsentUnsigned, ConsentWithdrawn, InvalidRequest, StorageRefused
+from services.common.errors import (
+    ConsentMissingError,
+    ConsentRefusedError,
+    ConsentUnsignedError,
+    ConsentWithdrawnError,
+    InvalidRequestError,
+    StorageRefusedError,
+)
 
 _AT_ONCE: Final = 500
 """Most digests of one query: databases limit the length of a list."""
@@ -66,10 +73,10 @@ class Consents:
         """Check the settings before any request comes.
 
         Raises:
-            InvalidRequest: the trusted keys cannot be read, or signatures are required and there are no trusted keys.
+            InvalidRequestError: the trusted keys cannot be read, or signatures are required and there are no trusted keys.
         """
         if self._place is None and self._required is RequireConsent.SIGNED:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"DUBSTAGE_REQUIRE_CONSENT=signed needs trusted keys: set {SETTING} to a PEM file or a folder of PEM files with "
                 "public keys",
                 field=SETTING,
@@ -98,14 +105,14 @@ class Consents:
             what: text of the error for a missing record; empty: as for a person who is dubbed.
 
         Raises:
-            ConsentMissing: there is no record, and the installation requires one.
-            ConsentUnsigned: the record is not signed, and the installation requires signatures.
-            ConsentSignerUnknown, ConsentAltered: the record is signed, and the signature cannot be trusted.
-            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold now.
-            ConsentOutOfScope: the record does not cover the use.
-            ConsentWithoutSubject: the record does not say whose face it is about, and the installation requires records.
-            ConsentOtherSubject: the record is about another actor.
-            StorageRefused: the trusted keys cannot be read.
+            ConsentMissingError: there is no record, and the installation requires one.
+            ConsentUnsignedError: the record is not signed, and the installation requires signatures.
+            ConsentSignerUnknownError, ConsentAlteredError: the record is signed, and the signature cannot be trusted.
+            ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold now.
+            ConsentOutOfScopeError: the record does not cover the use.
+            ConsentWithoutSubjectError: the record does not say whose face it is about, and the installation requires records.
+            ConsentOtherSubjectError: the record is about another actor.
+            StorageRefusedError: the trusted keys cannot be read.
         """
         if consent is None:
             self._check_not_required(subject, what)
@@ -133,13 +140,13 @@ class Consents:
             actor_id: the actor.
 
         Raises:
-            ConsentRefused: as `check`.
+            ConsentRefusedError: as `check`.
         """
         if own is not None:
             try:
                 self._check_allows(own, use, subject, signed=given is None)
                 check_actor(own, actor_id, subject)
-            except ConsentRefused as problem:
+            except ConsentRefusedError as problem:
                 if given is None:
                     raise
                 raise type(problem)(
@@ -162,7 +169,7 @@ class Consents:
             The request, which says whether this installation requires records.
 
         Raises:
-            ConsentRefused: as `check`.
+            ConsentRefusedError: as `check`.
         """
         actor_id = request.own.actor_id if request.own is not None else ""
         self.check_enrolled(request.own_consent, request.consent, request.use, subject, actor_id=actor_id)
@@ -179,7 +186,7 @@ class Consents:
             subject: whom or what an error is about, if no actor is used.
 
         Raises:
-            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
+            ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
         """
         if actor_id or any(record is not None for record in records):
             with self._database.reading() as session:
@@ -229,10 +236,10 @@ class Consents:
         """Withdraw the record of an actor.
 
         Raises:
-            ConsentMissing: the actor has no record.
+            ConsentMissingError: the actor has no record.
         """
         if consent is None:
-            raise ConsentMissing(
+            raise ConsentMissingError(
                 f"actor {actor_id!r} has no consent record that could be withdrawn: `dubstage actor erase {actor_id}` erases the "
                 "person",
                 subject=actor_id,
@@ -241,7 +248,7 @@ class Consents:
 
     def _check_not_required(self, subject: str, what: str) -> None:
         if self.required:
-            raise ConsentMissing(
+            raise ConsentMissingError(
                 what
                 or "this installation requires a consent record: give one (--consent FILE, or the field consent), or use an actor "
                 "that has one",
@@ -262,7 +269,7 @@ class Consents:
         if consent.signature is not None:
             check_signature(consent, self._keys(), subject)
         elif self._required is RequireConsent.SIGNED:
-            raise ConsentUnsigned(
+            raise ConsentUnsignedError(
                 "this installation takes signed consent records only: `dubstage consent sign` signs a record", subject=subject
             )
 
@@ -277,7 +284,7 @@ class Consents:
             else:
                 self._check_signed(consent, subject)
                 self._check_holds(consent, withdrawn, subject)
-        except (ConsentRefused, StorageRefused) as problem:
+        except (ConsentRefusedError, StorageRefusedError) as problem:
             return problem.message
         return ""
 
@@ -285,19 +292,19 @@ class Consents:
         # Read again for every record, so that keys change without a restart.
         try:
             return read_keys(self._place) if self._place is not None else {}
-        except InvalidRequest as problem:
+        except InvalidRequestError as problem:
             # The keys could be read when the process began: the fault is not the caller's.
-            raise StorageRefused(problem.message, subject=SETTING) from problem
+            raise StorageRefusedError(problem.message, subject=SETTING) from problem
 
 
 def check_digest(text: str) -> str:
     """Return the digest of a record.
 
     Raises:
-        InvalidRequest: the text is no SHA-256.
+        InvalidRequestError: the text is no SHA-256.
     """
     if not _DIGEST.fullmatch(text):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"record_sha256: {text[:80]!r} is no SHA-256: give the 64 hexadecimal digits that `dubstage consent show` prints",
             field="record_sha256",
         )
@@ -315,4 +322,6 @@ def _withdrawn(session: Session, digests: AbstractSet[str]) -> dict[str, str]:
 def _check_not_withdrawn(consent: Consent, withdrawn: Mapping[str, str], subject: str) -> None:
     at = withdrawn.get(digest_of(consent))
     if at is not None:
-        raise ConsentWithdrawn(f"the consent was withdrawn at {at}: no work with the person begins or goes on", subject=subject)
+        raise ConsentWithdrawnError(
+            f"the consent was withdrawn at {at}: no work with the person begins or goes on", subject=subject
+        )

@@ -24,22 +24,23 @@ from gateway.dub.analysis import SOUND_SECONDS, FootageAnalysis, folder_of
 from gateway.dub.disk import MAX_JOB_BYTES, job_folder
 from gateway.dub.enrol import EnrolledActor, EnrolOptions
 from gateway.dub.face_choice import FaceChoice, about_faces
+from gateway.dub.face_records import embed_every
+from gateway.dub.footage import check_length
 from gateway.dub.job_key import enrolment_key
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
+from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import about_mouth, about_voice
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import FACE_RECORD
-from gateway.dub.removal import delete_unused
 from gateway.dub.request import check_footage, sha256_of
-from gateway.dub.workspace import Workspace, open_workspace
+from gateway.dub.workspace import Workspace, delete_unused, open_workspace
 from gateway.media.inspection import inspect_in_child
 from gateway.media.stills import is_still
 from gateway.media.takes import TAKES_SUFFIX, Take, check_number_of_takes, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
 from gateway.safe_paths import open_media_file
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
-from services.common.errors import Cancelled, InvalidRequest, NoUsableFootage
+from gateway.stages.opening import models_for
+from services.common.errors import InvalidRequestError, NoUsableFootageError, WorkCancelledError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.messages import ref_from_proto
@@ -52,7 +53,7 @@ def digests_of_files(files: Sequence[Path]) -> list[str]:
     """Return the SHA-256 of each file, hexadecimal.
 
     Raises:
-        MediaUnsupported: a file is missing, no regular file, empty, or may not be read.
+        MediaUnsupportedError: a file is missing, no regular file, empty, or may not be read.
     """
     return [sha256_of(file) for file in files]
 
@@ -74,9 +75,9 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
         on_progress: called with every frame.
 
     Raises:
-        InvalidRequest: a take is a single picture, there are too many takes, or the film would be larger than a job may be.
-        MediaUnsupported: a take breaks off or cannot be decoded.
-        StorageFull: no space is left.
+        InvalidRequestError: a take is a single picture, there are too many takes, or the film would be larger than a job may be.
+        MediaUnsupportedError: a take breaks off or cannot be decoded.
+        StorageFullError: no space is left.
     """
     if len(infos) == 1:
         return infos[0]
@@ -86,7 +87,7 @@ async def one_film(infos: Sequence[MediaInfo], workspace: Workspace, threads: in
 
     def on_frame(done: int, total: int) -> None:
         if stopped.is_set():
-            raise Cancelled("the enrolment is cancelled")
+            raise WorkCancelledError("the enrolment is cancelled")
         on_progress("join", done, total)
 
     def join() -> MediaInfo:
@@ -152,7 +153,7 @@ class ForOperation:
 
     Attributes:
         name: name of the operation; empty: there is none.
-        confirm: called before the actor is stored; blocks. Raises Cancelled if another gateway does the operation now.
+        confirm: called before the actor is stored; blocks. Raises WorkCancelledError if another gateway does the operation now.
     """
 
     name: str = ""
@@ -177,7 +178,6 @@ async def create_actor(
 
     Args:
         request: who is enrolled, and from what.
-        stages: the stages.
         actors: store of actors.
         artefacts: artefact store of the stages.
         jobs: folder of all jobs.
@@ -186,11 +186,11 @@ async def create_actor(
         max_bytes: most bytes of the enrolment's folder.
 
     Raises:
-        ConsentRefused: the consent record does not allow the enrolment, ends meanwhile, or is missing and required.
-        InvalidRequest: the id is taken, there are too many files of footage, the footage does not show the chosen face, or the
+        ConsentRefusedError: the consent record does not allow the enrolment, ends meanwhile, or is missing and required.
+        InvalidRequestError: the id is taken, there are too many files of footage, the footage does not show the chosen face, or the
             footage changed meanwhile.
-        ModelNotFound: the stages do not have the method.
-        NoUsableFootage: the footage shows no face, or too few frames show the face.
+        ModelNotFoundError: the stages do not have the method.
+        NoUsableFootageError: the footage shows no face, or too few frames show the face.
     """
     consents = actors.consents
     await asyncio.to_thread(consents.check_enrolment, request.consent, request.use, request.actor_id)
@@ -204,6 +204,12 @@ async def create_actor(
         for file in request.files:
             takes.append(await inspect_in_child(file))
             check_footage(method, file, takes[-1])
+        consent = request.consent if request.consent is not None and request.consent.names_person else None
+        if len(takes) == 1:
+            # Of several takes, no more than SOUND_SECONDS are tracked.
+            (take,) = takes
+            every = embed_every(take.video.num_frames) if consent is not None else 0
+            await check_length(stages, take, threads=request.threads, embed_every=every)
         digests = await asyncio.to_thread(digests_of_files, request.files)
         footage_sha256 = joined_digest(digests)
         folder = folder_of(jobs, enrolment_key(footage_sha256, request.actor_id, method, models, stages.face_model))
@@ -218,7 +224,7 @@ async def create_actor(
                 enrolled = await _learn(shot, request, digests, note, on_progress)
                 more = await _keep_for_live(shot, info.path, artefacts, note)
                 if len(takes) == 1 and more["footage"].sha256 != footage_sha256:
-                    raise InvalidRequest(
+                    raise InvalidRequestError(
                         f"{request.footage} changed while the person was enrolled: enrol again when no program writes the file",
                         field="video",
                     )
@@ -277,7 +283,7 @@ async def _learn(
     consent = request.consent if request.consent is not None and request.consent.names_person else None
     await shot.track(lambda done: on_progress("track", done, shot.info.video.num_frames), embed=consent is not None)
     if await shot.select(request.face) is None:
-        raise NoUsableFootage(f"{request.footage} shows no face", subject=str(request.footage))
+        raise NoUsableFootageError(f"{request.footage} shows no face", subject=str(request.footage))
     if consent is not None:
         footage = f"the footage {', '.join(map(str, request.files))}"
         check_shown(consent, Shown(footage, joined_digest(digests), shot.face, files=tuple(digests)), request.actor_id)

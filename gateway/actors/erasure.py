@@ -39,7 +39,7 @@ from gateway.dub.workspace import JOBS, JOURNAL, is_running, lock_folder
 from gateway.operations.store import OperationRow
 from gateway.safe_paths import entry_of
 from gateway.signatures import InstallationKey, signing_key
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 from services.common.server import error_status
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
@@ -115,7 +115,7 @@ def remove_person(
         beat: called often: keeps the transaction open.
 
     Raises:
-        ActorNotReady: there is no such actor, and no operation or job names the person.
+        ActorNotReadyError: there is no such actor, and no operation or job names the person.
     """
     # With the row locked, a job that another process begins either comes first and is seen here, or finds no actor.
     actor = session.get(ActorRow, actor_id, with_for_update=True)
@@ -155,7 +155,7 @@ def check_known(session: Session, actor_id: str) -> None:
     """Check that there is something to erase: an actor, or operations, jobs or entries of the audit log that name the person.
 
     Raises:
-        ActorNotReady: nothing names the person.
+        ActorNotReadyError: nothing names the person.
     """
     for table in (ActorRow, OperationRow, AuditPersonRow):
         if session.scalar(select(table.actor_id).where(table.actor_id == actor_id).limit(1)) is not None:
@@ -202,7 +202,7 @@ def _remove(folder: Path) -> None:
     """Remove a job's folder, under the folder's lock if the job has ended."""
     try:
         handle: int | None = lock_folder(folder, make=False)
-    except (InvalidRequest, OSError):
+    except (InvalidRequestError, OSError):
         handle = None
     shutil.rmtree(folder, ignore_errors=True)
     if handle is not None:
@@ -244,8 +244,8 @@ class Erasures:
         """Return the key that receipts and audit logs are signed with.
 
         Raises:
-            InvalidRequest: the file of the settings cannot be used.
-            StorageRefused: the key of the data folder cannot be made or read.
+            InvalidRequestError: the file of the settings cannot be used.
+            StorageRefusedError: the key of the data folder cannot be made or read.
         """
         return signing_key(self._data_dir, self._signing_key_file)
 
@@ -253,7 +253,7 @@ class Erasures:
         """Ask for the erasure of a person, and return the number of the erasure.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names the person.
+            ActorNotReadyError: there is no such actor, and no operation or job names the person.
         """
         with self._database.writing() as session:
             check_known(session, actor_id)
@@ -280,7 +280,7 @@ class Erasures:
         with self._database.reading() as session:
             row = session.get(ErasureRow, number)
             if row is None:
-                raise BackendUnavailable("the erasure is gone from the database: erase the actor again")
+                raise BackendUnavailableError("the erasure is gone from the database: erase the actor again")
             receipt, error = row.receipt, row.error
         if receipt is None and error is None:
             return None
@@ -288,7 +288,7 @@ class Erasures:
         if receipt is not None:
             return ErasureReceipt.from_json(receipt)
         found = error_status.from_status(status_pb2.Status.FromString(error or b""))
-        raise found or BackendUnavailable("the gateway could not erase the actor: see its log")
+        raise found or BackendUnavailableError("the gateway could not erase the actor: see its log")
 
     @property
     def shared(self) -> bool:
@@ -325,7 +325,7 @@ class Erasures:
         """Check that an actor is still enrolled.
 
         Raises:
-            ActorNotReady: the actor was erased, or is being erased now.
+            ActorNotReadyError: the actor was erased, or is being erased now.
         """
         with self._database.reading() as session:
             if session.get(ActorRow, actor_id) is None or is_open(session, actor_id):
@@ -353,8 +353,8 @@ class Erasures:
             others: further stores that hold something of people.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names the person.
-            StorageRefused: something is left. The person's rows stay, so that the person can be erased again.
+            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            StorageRefusedError: something is left. The person's rows stay, so that the person can be erased again.
         """
         self._wait_for_jobs(actor_id, jobs_s)
         # First, so that an erasure whose other store does not answer fails as a whole, and can be asked for again.
@@ -373,9 +373,9 @@ class Erasures:
             others: further stores that hold something of people.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names the person.
-            StorageRefused: something is left.
-            BackendUnavailable: the gateway has not answered within GATEWAY_SECONDS. The erasure stays open.
+            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            StorageRefusedError: something is left.
+            BackendUnavailableError: the gateway has not answered within GATEWAY_SECONDS. The erasure stays open.
         """
         number = self.ask(actor_id)
         deadline = time.monotonic() + GATEWAY_SECONDS
@@ -397,7 +397,7 @@ class Erasures:
                     return found
                 time.sleep(_LOOK_S)
             if time.monotonic() > deadline:
-                raise BackendUnavailable(
+                raise BackendUnavailableError(
                     f"the gateway that works with {self._database.where} has not erased actor {actor_id!r} in "
                     f"{GATEWAY_SECONDS:g} s, and goes on trying: see the gateway's log and `dubstage actor list`"
                 )

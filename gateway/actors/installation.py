@@ -50,9 +50,9 @@ def open_installation(settings: GatewaySettings, *, claim_artefacts: bool = True
         claim_artefacts: as for ActorStore.
 
     Raises:
-        StorageRefused: the data folder, the database or the artefact store cannot be used, or the artefact store belongs to another
-            database.
-        BackendUnavailable: the database or the artefact store does not answer.
+        StorageRefusedError: the data folder, the database or the artefact store cannot be used, or the artefact store belongs to
+            another database.
+        BackendUnavailableError: the database or the artefact store does not answer.
     """
     with ActorStore(settings, claim_artefacts=claim_artefacts) as actors:
         yield Installation(settings, actors, ArtefactStore(settings.artefacts_url))
@@ -68,9 +68,9 @@ async def prepared_request(request: DubRequest, place: Installation, actor_id: s
         method: method that the caller names; None: the method that the actor was enrolled for.
 
     Raises:
-        ActorNotReady: there is no such actor.
-        ConsentRefused: a consent record does not allow the dub, or is missing and the installation requires one.
-        InvalidRequest: the actor was enrolled for another method, or the request cannot be met.
+        ActorNotReadyError: there is no such actor.
+        ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
+        InvalidRequestError: the actor was enrolled for another method, or the request cannot be met.
     """
     if actor_id is not None:
         actor = place.actors.get(actor_id)

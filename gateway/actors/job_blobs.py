@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from gateway.actors.stored import not_enrolled
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, ErasureRow, JobBlobRow, JobFolderRow, JobRow, LineageRow
-from services.common.errors import ActorNotReady, Cancelled, InvalidRequest
+from services.common.errors import ActorNotReadyError, InvalidRequestError, WorkCancelledError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 _TURN_S: Final = 0.12
@@ -43,7 +43,7 @@ class JobBlobs:
             belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
 
         Raises:
-            ActorNotReady: the actor was erased, or is being erased now.
+            ActorNotReadyError: the actor was erased, or is being erased now.
         """
         with self._database.writing() as session:
             if actor_id:
@@ -55,7 +55,7 @@ class JobBlobs:
         """Check that the actor of a job that has begun is still enrolled.
 
         Raises:
-            ActorNotReady: the actor was erased, or is being erased now.
+            ActorNotReadyError: the actor was erased, or is being erased now.
         """
         with self._database.reading() as session:
             if _is_over(session, folder, actor_id):
@@ -70,8 +70,8 @@ class JobBlobs:
         If the job may not go on, the blob is deleted, unless another job or actor counts the blob.
 
         Raises:
-            ActorNotReady: the actor was erased, or is being erased now.
-            Cancelled: the job was given up.
+            ActorNotReadyError: the actor was erased, or is being erased now.
+            WorkCancelledError: the job was given up.
         """
         with self._database.writing() as session:
             # With the row locked, an erasure in another process either comes first, or sees this blob.
@@ -84,7 +84,7 @@ class JobBlobs:
             else:
                 session.merge(JobBlobRow(folder=str(folder), sha256=ref.sha256, uri=ref.uri, size_bytes=ref.size_bytes))
         if gone:
-            raise erased_meanwhile(actor_id) if actor_id else Cancelled("the job was given up while the job ran")
+            raise erased_meanwhile(actor_id) if actor_id else WorkCancelledError("the job was given up while the job ran")
         return self._is_there(ref)
 
     def release(self, folder: Path) -> Sequence[ArtefactRef]:
@@ -151,14 +151,14 @@ class JobBlobs:
     def _is_there(self, ref: ArtefactRef) -> bool:
         try:
             return self._artefacts.exists(ref)
-        except InvalidRequest:
+        except InvalidRequestError:
             # The stages have another store, from which this process deletes nothing.
             return True
 
 
-def erased_meanwhile(actor_id: str) -> ActorNotReady:
+def erased_meanwhile(actor_id: str) -> ActorNotReadyError:
     """Return the error for work with an actor that was erased while the work ran."""
-    return ActorNotReady(
+    return ActorNotReadyError(
         f"actor {actor_id!r} was erased: this work with the actor ends, and nothing of the work is kept", subject=actor_id
     )
 
@@ -178,7 +178,7 @@ def check_enrolment(session: Session, folder: Path, actor_id: str) -> None:
     """Check that the job of an enrolment may store its actor.
 
     Raises:
-        ActorNotReady: an erasure has ended the job, or is about to.
+        ActorNotReadyError: an erasure has ended the job, or is about to.
     """
     # With the row locked, an erasure in another process either comes first, or finds the actor.
     if session.get(JobFolderRow, str(folder), with_for_update=True) is None or is_open(session, actor_id):
@@ -190,7 +190,7 @@ def _check_there(session: Session, actor_id: str) -> None:
     if session.get(ActorRow, actor_id, with_for_update={"read": True}) is None:
         raise not_enrolled(actor_id)
     if is_open(session, actor_id):
-        raise ActorNotReady(
+        raise ActorNotReadyError(
             f"actor {actor_id!r} is being erased: `dubstage actor erase {actor_id}` finishes an interrupted erasure",
             subject=actor_id,
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.actors.store import ActorStore
 from gateway.audit import AuditEvent, EventKind
-from gateway.audit.work import WorkRecord, batch_work, recorded
+from gateway.audit.log import WorkRecord, batch_work, recorded
 from gateway.consent.record import Consent, digest_of
 from services.common.errors import TransientError
 from services.common.store.artefacts import ArtefactRef
@@ -28,7 +28,7 @@ class JobLedger:
         actor_id: actor that is dubbed; empty: the job enrols the person for itself.
         belongs_to: name of the gateway's operation, or `actors/ID` for an enrolment of the command line; empty: neither.
         consents: consent records that allow the job.
-        confirm: raises Cancelled if another gateway does the operation now.
+        confirm: raises WorkCancelledError if another gateway does the operation now.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class JobLedger:
         """Store that the job begins. An erasure of the actor deletes the job's folder.
 
         Raises:
-            ActorNotReady: the actor was erased, or is being erased now.
+            ActorNotReadyError: the actor was erased, or is being erased now.
         """
         self._jobs.begin(folder, actor_id=self._actor_id, belongs_to=self._belongs_to)
         self._folder = folder
@@ -67,8 +67,8 @@ class JobLedger:
         """Check that the job may go on: its consent holds, and its actor is still enrolled, if the job has begun.
 
         Raises:
-            ActorNotReady: the actor was erased, or is being erased now.
-            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
+            ActorNotReadyError: the actor was erased, or is being erased now.
+            ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
         """
         if self._folder is not None:
             self._jobs.check(self._folder, self._actor_id)
@@ -78,7 +78,7 @@ class JobLedger:
         """Check that the consent for the job still holds.
 
         Raises:
-            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
+            ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
         """
         self._rules.check_lasting(self._consents, actor_id=self._actor_id)
 
@@ -103,8 +103,8 @@ class JobLedger:
         """Count a blob that the job has stored, and return whether the blob is there. See JobBlobs.hold.
 
         Raises:
-            ActorNotReady: the actor was erased meanwhile. The blob was deleted again.
-            Cancelled: the job was given up meanwhile. The blob was deleted again.
+            ActorNotReadyError: the actor was erased meanwhile. The blob was deleted again.
+            WorkCancelledError: the job was given up meanwhile. The blob was deleted again.
         """
         return self._jobs.hold(folder, ref, actor_id=self._actor_id)
 
@@ -124,8 +124,8 @@ class JobLedger:
         """Check that the operation is still this gateway's, and that the job may go on. Waits for a database that restarts.
 
         Raises:
-            Cancelled: another gateway does the operation now.
-            ActorNotReady, ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: as `check`.
+            WorkCancelledError: another gateway does the operation now.
+            ActorNotReadyError, ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: as `check`.
         """
         for wait_s in _TRIES_S:
             try:

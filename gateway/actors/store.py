@@ -44,7 +44,7 @@ from gateway.database.session import Database
 from gateway.dub.enrol import EnrolledActor
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, StorageRefused
+from services.common.errors import BackendUnavailableError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
@@ -71,21 +71,23 @@ def claim_store(artefacts: ArtefactStore, database: Database) -> None:
     """Make a database the owner of a store that has none, or check that the database is the owner.
 
     Raises:
-        StorageRefused: another database is the owner, or the store cannot be used.
-        BackendUnavailable: the store does not answer.
+        StorageRefusedError: another database is the owner, or the store cannot be used.
+        BackendUnavailableError: the store does not answer.
     """
     for _ in range(_TRIES):
         if check_owner(artefacts, database) or artefacts.set_owner(_mark(database)):
             return
-    raise BackendUnavailable(f"the artefact store {artefacts.url} does not keep {artefacts.owner_url}: see the log of the store")
+    raise BackendUnavailableError(
+        f"the artefact store {artefacts.url} does not keep {artefacts.owner_url}: see the log of the store"
+    )
 
 
 def check_owner(artefacts: ArtefactStore, database: Database) -> bool:
     """Return whether a database is the owner of a store. False: the store has no owner yet.
 
     Raises:
-        StorageRefused: another database is the owner, or the store cannot be used.
-        BackendUnavailable: the store does not answer.
+        StorageRefusedError: another database is the owner, or the store cannot be used.
+        BackendUnavailableError: the store does not answer.
     """
     owner = owner_of(artefacts)
     if owner is not None and owner.database != database.id:
@@ -102,8 +104,8 @@ def take_store(artefacts: ArtefactStore, database: Database, former: str) -> Non
         former: id of the database that the backup was written from; empty: the backup does not say.
 
     Raises:
-        StorageRefused: a database that is neither of the two is the owner, or the store cannot be used.
-        BackendUnavailable: the store does not answer.
+        StorageRefusedError: a database that is neither of the two is the owner, or the store cannot be used.
+        BackendUnavailableError: the store does not answer.
     """
     owner = owner_of(artefacts)
     if owner is None or not former or owner.database != former:
@@ -116,8 +118,8 @@ def owner_of(artefacts: ArtefactStore) -> Owner | None:
     """Return the owner of a store; None: the store has no owner yet.
 
     Raises:
-        StorageRefused: the object that names the owner is damaged, or the store cannot be used.
-        BackendUnavailable: the store does not answer.
+        StorageRefusedError: the object that names the owner is damaged, or the store cannot be used.
+        BackendUnavailableError: the store does not answer.
     """
     content = artefacts.owner()
     if content is None:
@@ -125,7 +127,7 @@ def owner_of(artefacts: ArtefactStore) -> Owner | None:
     try:
         return TypeAdapter(Owner).validate_json(content)
     except ValidationError:
-        raise StorageRefused(
+        raise StorageRefusedError(
             f"{artefacts.owner_url} is damaged: it names the database that counts the artefacts. If no other database than yours "
             "uses the store, remove that file and try again",
             subject=artefacts.url,
@@ -138,10 +140,10 @@ def _mark(database: Database) -> bytes:
     return f"{json.dumps(asdict(Owner(database.id, where, now())), indent=1)}\n".encode()
 
 
-def _refused(artefacts: ArtefactStore, database: Database, owner: Owner) -> StorageRefused:
+def _refused(artefacts: ArtefactStore, database: Database, owner: Owner) -> StorageRefusedError:
     # Callers of a gateway see the errors of their own tenant's store, and need not know other databases.
     named = f" ({owner.where}, since {owner.since})" if database.tenant == DEFAULT_TENANT else ""
-    return StorageRefused(
+    return StorageRefusedError(
         f"the artefact store {artefacts.url} belongs to another database{named}, and {database.where} would delete what that "
         "database counts: work with that database (DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL), or give this one a store of its "
         f"own (DUBSTAGE_ARTEFACTS_URL). If the other database is gone for good, remove {artefacts.owner_url} and try again",
@@ -166,9 +168,9 @@ class ActorStore:
             counts and deletes no blobs, and needs no artefact store that answers.
 
     Raises:
-        StorageRefused: the data folder, the database or the artefact store cannot be used, the database is damaged, or the artefact
-            store belongs to another database.
-        BackendUnavailable: the database or the artefact store does not answer.
+        StorageRefusedError: the data folder, the database or the artefact store cannot be used, the database is damaged, or the
+            artefact store belongs to another database.
+        BackendUnavailableError: the database or the artefact store does not answer.
     """
 
     def __init__(self, settings: GatewaySettings, *, beside: ActorStore | None = None, claim_artefacts: bool = True) -> None:
@@ -235,9 +237,9 @@ class ActorStore:
             folder: folder of the enrolment's job, which an erasure ends; None: there is no job.
 
         Raises:
-            ActorNotReady: the person was erased meanwhile, or is being erased now.
-            ConsentWithdrawn, ConsentNotYetValid, ConsentExpired: the consent does not hold any more.
-            InvalidRequest: the id is taken or not allowed.
+            ActorNotReadyError: the person was erased meanwhile, or is being erased now.
+            ConsentWithdrawnError, ConsentNotYetValidError, ConsentExpiredError: the consent does not hold any more.
+            InvalidRequestError: the id is taken or not allowed.
         """
         check_actor_id(actor_id)
         artefacts = lineage_of(self._artefacts, enrolled, more or {}, superseded)
@@ -265,7 +267,7 @@ class ActorStore:
         """Check an id before work is spent on an enrolment.
 
         Raises:
-            InvalidRequest: the id is taken or not allowed.
+            InvalidRequestError: the id is taken or not allowed.
         """
         check_actor_id(actor_id)
         with self._database.reading() as session:
@@ -276,9 +278,9 @@ class ActorStore:
         """Return an actor.
 
         Raises:
-            ActorNotReady: there is no actor of this id.
-            ArtefactCorrupt, ArtefactNotFound: the artefact store lost what was learned of the actor, or the actor's rows are
-                damaged.
+            ActorNotReadyError: there is no actor of this id.
+            ArtefactCorruptError, ArtefactNotFoundError: the artefact store lost what was learned of the actor, or the actor's rows
+                are damaged.
         """
         found = self.find(actor_id)
         if found is None:
@@ -300,7 +302,7 @@ class ActorStore:
         """Return what is shown of an actor, damaged or not. What was learned of the actor is read, to see whether it can be used.
 
         Raises:
-            ActorNotReady: there is no actor of this id.
+            ActorNotReadyError: there is no actor of this id.
         """
         with self._database.reading() as session:
             row = row_of(session, actor_id)
@@ -329,7 +331,7 @@ class ActorStore:
         Only the process that holds the database may call this while a gateway runs: see `Erasures.erase_or_ask`.
 
         Raises:
-            ActorNotReady: there is no actor of this id.
+            ActorNotReadyError: there is no actor of this id.
         """
         if not is_actor_id(actor_id):
             raise not_enrolled(actor_id)

@@ -16,7 +16,13 @@ from gateway.consent.record import Consent
 from gateway.database.tables import ActorRow, EnrolmentRow, LineageRow
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.request import ActorRecord
-from services.common.errors import ActorNotReady, ArtefactCorrupt, ArtefactNotFound, DubstageError, InvalidRequest
+from services.common.errors import (
+    ActorNotReadyError,
+    ArtefactCorruptError,
+    ArtefactNotFoundError,
+    DubstageError,
+    InvalidRequestError,
+)
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from services.common.wire.messages import ref_from_proto
 
@@ -32,10 +38,10 @@ def check_actor_id(actor_id: str) -> str:
     """Return an id that is allowed: lower-case letters, digits and inner dashes, at most 63 characters.
 
     Raises:
-        InvalidRequest: the id is not allowed.
+        InvalidRequestError: the id is not allowed.
     """
     if not is_actor_id(actor_id):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"actor_id: {actor_id[:80]!r} is not allowed: an actor id has lower-case letters, digits and inner dashes, at most 63 "
             "characters",
             field="actor_id",
@@ -43,17 +49,17 @@ def check_actor_id(actor_id: str) -> str:
     return actor_id
 
 
-def not_enrolled(actor_id: str) -> ActorNotReady:
+def not_enrolled(actor_id: str) -> ActorNotReadyError:
     """Return the error for an id that no actor has."""
-    return ActorNotReady(
+    return ActorNotReadyError(
         f"no actor {actor_id!r} is enrolled: `dubstage actor list` shows the actors, `dubstage actor create` enrols one",
         subject=actor_id,
     )
 
 
-def already_enrolled(actor_id: str) -> InvalidRequest:
+def already_enrolled(actor_id: str) -> InvalidRequestError:
     """Return the error for an id that another actor has."""
-    return InvalidRequest(
+    return InvalidRequestError(
         f"there is an actor {actor_id!r} already: erase it first (`dubstage actor erase {actor_id}`), or choose another id",
         field="actor_id",
     )
@@ -146,10 +152,10 @@ def check_enrolled_for(actor: StoredActor, method: str) -> None:
     """Check that an actor was enrolled for a method: style and renderer state fit the networks of one method only.
 
     Raises:
-        InvalidRequest: the actor was enrolled for another method.
+        InvalidRequestError: the actor was enrolled for another method.
     """
     if actor.method != method:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"method: actor {actor.actor_id} is enrolled for {actor.method}, not for {method}: dub with {actor.method}, or "
             f"enrol the person for {method} under another id",
             field="method",
@@ -184,14 +190,14 @@ def consent_of(row: ActorRow, where: str) -> Consent | None:
     """Return an actor's consent record.
 
     Raises:
-        ArtefactCorrupt: the database holds something else than a consent record.
+        ArtefactCorruptError: the database holds something else than a consent record.
     """
     if row.consent is None:
         return None
     try:
         return Consent.model_validate(row.consent)
     except ValidationError:
-        raise ArtefactCorrupt(
+        raise ArtefactCorruptError(
             f"the consent record of actor {row.actor_id} in the database {where} is damaged: restore the database from a backup, "
             f"or erase the actor (`dubstage actor erase {row.actor_id}`) and enrol it again",
             resource=row.actor_id,
@@ -235,7 +241,6 @@ def created_by(actor: StoredActor, operation: str) -> AuditEvent:
     """Return what the audit log records of a new actor.
 
     Args:
-        actor: the actor.
         operation: name of the operation that enrolled the person; empty: none.
     """
     return AuditEvent(event=EventKind.ACTOR_CREATED, work=operation, actor_id=actor.actor_id, details={"method": actor.method})
@@ -255,24 +260,24 @@ def enrolled_of(artefacts: ArtefactStore, refs: Mapping[str, ArtefactRef], actor
     """Return what was learned of an actor.
 
     Raises:
-        ArtefactCorrupt, ArtefactNotFound: the blob is damaged or gone.
+        ArtefactCorruptError, ArtefactNotFoundError: the blob is damaged or gone.
         DubstageError: the artefact store cannot be used.
     """
     remedy = f"erase the actor (`dubstage actor erase {actor_id}`) and enrol it again"
     try:
         return actor_from_arrays(artefacts.get_arrays(refs[ENROLMENT]))
-    except ArtefactNotFound as problem:
-        raise ArtefactNotFound(
+    except ArtefactNotFoundError as problem:
+        raise ArtefactNotFoundError(
             f"what was learned of actor {actor_id} is gone ({problem.message}): check DUBSTAGE_ARTEFACTS_URL, or {remedy}",
             resource=problem.resource,
         ) from None
-    except ArtefactCorrupt as problem:
-        raise ArtefactCorrupt(
+    except ArtefactCorruptError as problem:
+        raise ArtefactCorruptError(
             f"what was learned of actor {actor_id} is damaged ({problem.message}): {remedy}", resource=problem.resource
         ) from None
     except (KeyError, ValueError, TypeError):
         # The row of the blob is missing, or names a blob that holds something else.
-        raise ArtefactCorrupt(
+        raise ArtefactCorruptError(
             f"the database's rows of actor {actor_id} are damaged: they name no enrolment. Restore the database from a backup, or "
             f"{remedy}",
             resource=actor_id,

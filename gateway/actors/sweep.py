@@ -18,9 +18,8 @@ from gateway.actors.receipts import SweptPlace
 from gateway.audit.log import AuditPersonRow
 from gateway.database.tables import Base, ErasureRow
 from gateway.dub.journal import journalled
-from gateway.dub.scratch import ASIDE, remove_left_copies
-from gateway.dub.workspace import JOBS, JOURNAL
-from services.common.errors import StorageRefused
+from gateway.dub.workspace import ASIDE, JOBS, JOURNAL, remove_left_copies
+from services.common.errors import StorageRefusedError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 _AT_ONCE: Final = 200
@@ -72,12 +71,12 @@ class Sweep:
         """Check that nothing is left.
 
         Raises:
-            StorageRefused: something is left. The message says what and where.
+            StorageRefusedError: something is left. The message says what and where.
         """
         if self.left:
             more = f", and {len(self.left) - _SHOWN} more" if len(self.left) > _SHOWN else ""
             shown = "; ".join(self.left[:_SHOWN])
-            raise StorageRefused(
+            raise StorageRefusedError(
                 f"actor {actor_id} is not erased whole. Left: {shown}{more}. Remove this, or let the store delete it, then run "
                 f"`dubstage actor erase {actor_id}` again",
                 subject=self.left[0],
@@ -112,7 +111,6 @@ def sweep_artefacts(store: ArtefactStore, refs: Collection[ArtefactRef], beat: C
     """Look for erased blobs in the artefact store.
 
     Args:
-        store: the store.
         refs: blobs that were erased.
         beat: called often: keeps the transaction of the erasure open.
         sweep: takes what was found.

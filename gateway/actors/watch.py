@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar
 
 from gateway.async_utilities import in_thread
 from gateway.dub.job import DubJob
+from gateway.dub.messages import OnProgress
 from gateway.dub.outcome import DubOutcome
-from gateway.dub.progress import OnProgress
-from services.common.errors import ActorNotReady, ConsentRefused, TransientError
+from services.common.errors import ActorNotReadyError, ConsentRefusedError, TransientError
 
 T = TypeVar("T")
 
-FORBIDDEN: Final = (ActorNotReady, ConsentRefused)
+FORBIDDEN: Final = (ActorNotReadyError, ConsentRefusedError)
 """Errors after which nothing of a dub is kept."""
 LOOK_S: Final = 1.0
 """Seconds between two looks at the database."""
@@ -59,8 +59,8 @@ async def dub_while_allowed(job: DubJob, check: Callable[[], None], on_progress:
         on_progress: called with every frame and step.
 
     Raises:
-        ActorNotReady: the actor was erased.
-        ConsentRefused: the consent has ended.
+        ActorNotReadyError: the actor was erased.
+        ConsentRefusedError: the consent has ended.
         DubstageError: as `DubJob.run`.
     """
     try:

@@ -27,7 +27,7 @@ from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.stages.interface import Stages
-from services.common.errors import ActorNotReady, DubstageError, InvalidRequest, Unexpected
+from services.common.errors import ActorNotReadyError, DubstageError, InvalidRequestError, UnexpectedError
 from services.common.server import error_status
 
 
@@ -120,9 +120,9 @@ class ActorEraser:
         """Erase a person, and return the receipt.
 
         Raises:
-            ActorNotReady: there is no such actor, and no operation or job names the person.
-            Overloaded: work on the person did not stop in time.
-            StorageRefused: something of the person is left; the message says what and where.
+            ActorNotReadyError: there is no such actor, and no operation or job names the person.
+            OverloadedError: work on the person did not stop in time.
+            StorageRefusedError: something of the person is left; the message says what and where.
         """
         number = await asyncio.to_thread(self._erasures.ask, actor_id)
         self._mine.add(number)
@@ -191,14 +191,14 @@ class ActorEraser:
             _log.info("actor_erased", actor_id=actor_id)
         except Exception as problem:
             found = error_status.domain_error(problem)
-            fields = {"error_id": found.error_id, "exc_info": problem} if isinstance(found, Unexpected) else {}
+            fields = {"error_id": found.error_id, "exc_info": problem} if isinstance(found, UnexpectedError) else {}
             _log.warning("actor_not_erased", reason=found.reason, message=found.message, **fields)
             await asyncio.to_thread(self._erasures.fail, number, found)
 
     async def _receipt_of(self, number: int, actor_id: str) -> ErasureReceipt:
         try:
             return await self._carry_out(actor_id)
-        except ActorNotReady:
+        except ActorNotReadyError:
             # Another caller erased the person meanwhile. All callers who asked get the receipt.
             found = await asyncio.to_thread(self._erasures.answer, number)
             if found is None:
@@ -247,7 +247,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
             await asyncio.to_thread(self._context.actors.check_free, enrol.actor_id)
             await asyncio.to_thread(media.check, overwrite=False)
         if await self._runner.concerns(enrol.actor_id):
-            raise InvalidRequest(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
+            raise InvalidRequestError(f"actor_id: an operation on {enrol.actor_id!r} has not ended", field="actor_id")
         quota = self._context.quota
         await quota.check_storage()
         record = await self._runner.submit(ACTOR, wanted.SerializeToString(), actor_id=enrol.actor_id, admit=quota.check_dubs)
@@ -280,7 +280,7 @@ class ActorServicer(gateway_pb2_grpc.ActorServiceServicer):
     def _withdraw(self, request: pb.RevokeConsentRequest) -> Withdrawal:
         actors = self._context.actors
         if bool(request.actor_id) == bool(request.record_sha256):
-            raise InvalidRequest("actor_id: give either the actor or the digest of the record", field="actor_id")
+            raise InvalidRequestError("actor_id: give either the actor or the digest of the record", field="actor_id")
         if request.record_sha256:
             return actors.consents.withdraw(check_digest(request.record_sha256))
         return actors.consents.withdraw_of(request.actor_id, actors.show(check_actor_id(request.actor_id)).consent)

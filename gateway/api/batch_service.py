@@ -36,7 +36,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 Told = Callable[[str], str]
 """Returns a text without the server's folders."""
@@ -131,10 +131,10 @@ def row_from(page_token: str) -> int:
     """Return the row that the page before ended with; -1 for the first page.
 
     Raises:
-        InvalidRequest: this gateway gave no such token.
+        InvalidRequestError: this gateway gave no such token.
     """
     if page_token and not (page_token.isascii() and page_token.isdecimal() and len(page_token) < 10):
-        raise InvalidRequest("page_token: give the next_page_token of an earlier answer", field="page_token")
+        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer", field="page_token")
     return int(page_token) if page_token else -1
 
 
@@ -207,15 +207,15 @@ class RowReader:
         Lines and fields of the mistakes are those of RowMistake.
 
         Raises:
-            InvalidRequest: the name of the batch is not allowed, or the request has no rows, or rows of both kinds.
-            StorageRefused, BackendUnavailable: the database of actors, or the store of a URL, cannot be used.
+            InvalidRequestError: the name of the batch is not allowed, or the request has no rows, or rows of both kinds.
+            StorageRefusedError, BackendUnavailableError: the database of actors, or the store of a URL, cannot be used.
         """
         try:
             name = batch_name(request.batch_id)
-        except InvalidRequest as error:
-            raise InvalidRequest(f"batch_id: {error.message}", field="batch_id") from None
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"batch_id: {error.message}", field="batch_id") from None
         if bool(request.rows) == bool(request.manifest):
-            raise InvalidRequest("rows: give either rows or a manifest, with one shot or more", field="rows")
+            raise InvalidRequestError("rows: give either rows or a manifest, with one shot or more", field="rows")
         shots, mistakes = _of_manifest(request.manifest) if request.manifest else _of_rows(request.rows)
         placed: dict[int, ShotSpec] = {}
         for line, shot in shots.items():
@@ -228,7 +228,9 @@ class RowReader:
         if mistakes:
             return tuple(self._told(mistake, of_rows=bool(request.rows)) for mistake in in_order(mistakes))
         if not placed:
-            raise InvalidRequest("manifest: there are no rows: write one JSON object a line, one for each shot", field="manifest")
+            raise InvalidRequestError(
+                "manifest: there are no rows: write one JSON object a line, one for each shot", field="manifest"
+            )
         return manifest_of(name, placed.values())
 
     def _placed(self, line: int, shot: ShotSpec) -> tuple[ShotSpec, list[Mistake]]:
@@ -244,7 +246,7 @@ class RowReader:
                     found[field] = self._places.output(place, field, new_folder=True)
                 else:
                     found[field] = self._places.source(place, field)
-            except InvalidRequest as error:
+            except InvalidRequestError as error:
                 mistakes.append(Mistake(line, field, error.message.removeprefix(f"{field}: ")))
         return shot.model_copy(update=found), mistakes
 
@@ -254,7 +256,7 @@ class RowReader:
         return replace(mistake, field=f"{named}{dot}{rest}", text=self._names.told(mistake.text))
 
 
-def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequest:
+def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequestError:
     """Return the error for a batch whose rows have mistakes.
 
     Args:
@@ -265,7 +267,7 @@ def rows_error(mistakes: Sequence[Mistake], *, of_rows: bool) -> InvalidRequest:
     count = f" ({len(mistakes)} mistakes in all, this is the first; nothing was started)" if len(mistakes) > 1 else ""
     kind = "row" if of_rows else "line"
     first = mistakes[0]
-    return InvalidRequest(
+    return InvalidRequestError(
         f"{kind} {first.line}: {first.field}: {first.text[:300]}{count}",
         field=fields[0],
         violations=[(field, one.text[:300]) for field, one in zip(fields, mistakes, strict=True)],
@@ -316,7 +318,7 @@ def write_files(store: BatchStore, facts: BatchFacts, records: Sequence[ShotReco
         folder: an empty folder.
 
     Raises:
-        StorageFull: no space is left.
+        StorageFullError: no space is left.
         DubstageError: the store of batches cannot be used.
     """
     shots = [told_shot(shot, told) for shot in store.manifest(facts.name)]
@@ -357,7 +359,6 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
     Args:
         settings: settings of the process.
         context: what the operations work with.
-        batches: the batches.
         long_calls: long calls of all tenants.
     """
 
@@ -373,7 +374,7 @@ class BatchServicer(batch_pb2_grpc.BatchServiceServicer):
         """Check all rows, then give the shots to the engine."""
         engine = _engine_from(request)
         if engine == "kubernetes" and not self._may_use_cluster:
-            raise InvalidRequest("engine: pods work for the default tenant alone: choose the engine GATEWAY", field="engine")
+            raise InvalidRequestError("engine: pods work for the default tenant alone: choose the engine GATEWAY", field="engine")
         found = await in_thread(self._rows.read, request)
         if request.validate_only:
             wrong = () if isinstance(found, Manifest) else found[:MOST_MISTAKES]
@@ -451,20 +452,20 @@ def batch_id_from(text: str, *, field: str = "batch_id") -> str:
     """Return the id of a batch.
 
     Raises:
-        InvalidRequest: no batch can have this id.
+        InvalidRequestError: no batch can have this id.
     """
     try:
         return batch_name(text)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{field}: {error.message}", field=field) from None
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{field}: {error.message}", field=field) from None
 
 
 def _engine_from(request: pb.SubmitBatchRequest) -> Literal["gateway", "kubernetes"]:
     if request.engine == pb.BATCH_ENGINE_KUBERNETES:
         return "kubernetes"
     if request.engine not in (pb.BATCH_ENGINE_UNSPECIFIED, pb.BATCH_ENGINE_GATEWAY):
-        raise InvalidRequest("engine: a gateway submits to the engines GATEWAY and KUBERNETES", field="engine")
+        raise InvalidRequestError("engine: a gateway submits to the engines GATEWAY and KUBERNETES", field="engine")
     for field in ("profile", "workers"):
         if getattr(request, field):
-            raise InvalidRequest(f"{field} is of the engine KUBERNETES: leave it out, or choose that engine", field=field)
+            raise InvalidRequestError(f"{field} is of the engine KUBERNETES: leave it out, or choose that engine", field=field)
     return "gateway"

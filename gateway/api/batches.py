@@ -24,17 +24,17 @@ from gateway.async_utilities import entered_in_threads, in_thread
 from gateway.audit.entries import EventKind
 from gateway.batch import changes
 from gateway.batch.changes import batch_event, current_records
-from gateway.batch.in_process import run_in_process
+from gateway.batch.local import run_in_process
 from gateway.batch.manifest import Manifest
 from gateway.batch.records import Progress, progress_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import BatchFacts, ShotRecord
-from gateway.batch.worker_context import WorkerContext
+from gateway.batch.worker import WorkerContext
 from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, InvalidRequest, Overloaded
+from services.common.errors import BackendUnavailableError, InvalidRequestError, OverloadedError
 
 BATCH: Final = "batch"
 """Kind of the operations behind batches."""
@@ -106,7 +106,7 @@ class BatchJobs:
     async def _until_first(self, name: str, number: int) -> None:
         """Wait until every earlier operation of a batch has ended."""
         while True:
-            with suppress(BackendUnavailable):
+            with suppress(BackendUnavailableError):
                 if not await in_thread(self.operations.is_written, outputs_of(name), before=number):
                     return
             await asyncio.sleep(LOOK_S)
@@ -171,7 +171,7 @@ class BatchViews:
         """Return a store that serves one batch, and the facts of the batch.
 
         Raises:
-            BatchNotFound: there is no such batch.
+            BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
         store = open_batches(self._settings)
@@ -189,7 +189,7 @@ class BatchViews:
         """Return a batch as it is now.
 
         Raises:
-            BatchNotFound: there is no such batch.
+            BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
         store, facts = self.store(name)
@@ -267,11 +267,11 @@ class Batches:
             workers: of the engine kubernetes: pods at the same time; 0: as the cluster's settings say.
 
         Raises:
-            InvalidRequest: the batch exists with another manifest or another engine, or an option is wrong.
+            InvalidRequestError: the batch exists with another manifest or another engine, or an option is wrong.
             DubstageError: the store of batches or the cluster cannot be used.
         """
         if self._shared and not self._settings.batches_url:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "other gateways may use the database of this gateway, and cannot reach its store of batches: set "
                 "DUBSTAGE_BATCHES_URL to a folder or bucket that all gateways reach",
                 field="DUBSTAGE_BATCHES_URL",
@@ -279,7 +279,7 @@ class Batches:
         store = await in_thread(open_batches, self._settings)
         before = await in_thread(store.find, manifest.name)
         if before is not None and not before.removing and before.manifest_sha256 != manifest.sha256:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"batch {manifest.name} exists with other rows: choose another batch_id, or submit the rows of the batch unchanged",
                 field="batch_id",
             )
@@ -289,7 +289,7 @@ class Batches:
             await in_thread(changes.check_for_cluster, store, manifest.shots, profile=kind, config_map=config_map)
         facts = await in_thread(store.create, manifest, engine)
         if facts.engine != engine:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"batch {facts.name} belongs to the engine {facts.engine}: choose that engine or another batch_id", field="engine"
             )
         submitted = batch_event(EventKind.BATCH_SUBMITTED, facts.name, rows=facts.rows, manifest_sha256=facts.manifest_sha256)
@@ -304,7 +304,7 @@ class Batches:
         """Return a batch as it is now.
 
         Raises:
-            BatchNotFound: there is no such batch.
+            BatchNotFoundError: there is no such batch.
             DubstageError: the store of batches cannot be used.
         """
         return await in_thread(self.views.view, name)
@@ -313,8 +313,8 @@ class Batches:
         """Yield a batch, and again when its progress has changed, until all shots have ended.
 
         Raises:
-            BatchNotFound: there is no such batch, or the batch was removed.
-            BackendUnavailable: the gateway is shutting down.
+            BatchNotFoundError: there is no such batch, or the batch was removed.
+            BackendUnavailableError: the gateway is shutting down.
         """
         told: object = None
         while True:
@@ -330,13 +330,13 @@ class Batches:
                     await self._closing.wait()
             except TimeoutError:
                 continue
-            raise BackendUnavailable("the gateway is shutting down: watch the batch again")
+            raise BackendUnavailableError("the gateway is shutting down: watch the batch again")
 
     async def cancel(self, name: str, ids: Sequence[str]) -> BatchView:
         """Cancel shots of a batch; without ids, all that have not ended.
 
         Raises:
-            BatchNotFound: there is no such batch or shot.
+            BatchNotFoundError: there is no such batch or shot.
         """
         store, _ = await in_thread(self.views.store, name)
         await in_thread(changes.cancel, store, name, ids)
@@ -347,8 +347,8 @@ class Batches:
         """Let shots of a batch begin anew; without ids, all that failed or were cancelled.
 
         Raises:
-            BatchNotFound: there is no such batch or shot.
-            InvalidRequest: a named shot is running, or the batch belongs to another engine.
+            BatchNotFoundError: there is no such batch or shot.
+            InvalidRequestError: a named shot is running, or the batch belongs to another engine.
         """
         store, facts = await in_thread(self.views.store, name)
         if facts.engine == "kubernetes":
@@ -356,7 +356,7 @@ class Batches:
         elif facts.engine == "gateway":
             await in_thread(changes.begin_anew, self._settings, store, name, ids)
         else:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"batch {name} belongs to the engine {facts.engine}: retry its shots with `dubstage batch retry`", field="batch_id"
             )
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_RETRIED, name, ids))
@@ -368,15 +368,15 @@ class Batches:
         """Remove a batch whose shots have all ended. The films stay.
 
         Raises:
-            BatchNotFound: there is no such batch.
-            InvalidRequest: shots are left, or a submission of the batch runs on this machine.
-            Overloaded: a gateway still looks at the films of the batch.
+            BatchNotFoundError: there is no such batch.
+            InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
+            OverloadedError: a gateway still looks at the films of the batch.
         """
         try:
             async with asyncio.timeout(_END_S):
                 await self._until_left_alone(name)
         except TimeoutError:
-            raise Overloaded(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
+            raise OverloadedError(f"a gateway still looks at batch {name}: try again", retry_after_s=5.0) from None
         await in_thread(changes.remove, self._settings, await in_thread(open_batches, self._settings), name)
         await in_thread(self._audit.record, batch_event(EventKind.BATCH_REMOVED, name))
 
@@ -399,6 +399,6 @@ class Batches:
             try:
                 await self._runner.submit(BATCH, request, output=output)
                 return
-            except InvalidRequest:
+            except InvalidRequestError:
                 # An operation works on the batch already. If both do, the second will see what has changed.
                 continue

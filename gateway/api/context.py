@@ -25,9 +25,9 @@ from gateway.api.operations import ACTOR, DUB
 from gateway.batch.media import is_url
 from gateway.database.session import Database, may_be_shared
 from gateway.database.upgrades import head
-from gateway.dub.removal import delete_unused, remove_job, remove_partial_film
 from gateway.dub.request import DubRequest
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.dub.workspace import delete_unused, remove_job, remove_partial_film
+from gateway.housekeeping import open_jobs_folder
 from gateway.live.admission import LiveAdmission
 from gateway.operations.execution import Handler, Job
 from gateway.operations.runner import Slots
@@ -45,7 +45,7 @@ from gateway.tenants.limits import Limits
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.quota import FairSlots, TenantQuota
 from gateway.tenants.register import stored_bytes
-from services.common.errors import InvalidRequest, ModelNotReady
+from services.common.errors import InvalidRequestError, ModelNotReadyError
 from services.common.locks import open_locked
 from services.common.store.artefacts import ArtefactStore
 
@@ -66,10 +66,10 @@ class OpenedStages:
         """Return the stages.
 
         Raises:
-            ModelNotReady: the stages are not open yet.
+            ModelNotReadyError: the stages are not open yet.
         """
         if self._stages is None:
-            raise ModelNotReady("the gateway is still warming up")
+            raise ModelNotReadyError("the gateway is still warming up")
         return self._stages
 
     @property
@@ -96,8 +96,8 @@ class OpenedStages:
         A stage that rests has no replica. Starting a replica for the work takes longer than retries of single calls.
 
         Raises:
-            ModelNotReady: the stages are not open yet.
-            BackendUnavailable: a stage does not serve within `stages_start_s`.
+            ModelNotReadyError: the stages are not open yet.
+            BackendUnavailableError: a stage does not serve within `stages_start_s`.
         """
         stages = self()
         if isinstance(stages, RemoteStages):
@@ -141,7 +141,7 @@ class ProcessContext:
         """Return what the settings of a process allow to all tenants together.
 
         Raises:
-            InvalidRequest: the file of limits cannot be used.
+            InvalidRequestError: the file of limits cannot be used.
         """
         return cls(
             settings,
@@ -187,13 +187,12 @@ class TenantContext:
         """Return the dub that a message asks for.
 
         Args:
-            message: the message.
             media: files of the message.
 
         Raises:
-            ConsentRefused: a consent record does not allow the dub, or is missing and the installation requires one.
-            InvalidRequest: a field cannot be used.
-            ActorNotReady: there is no such actor.
+            ConsentRefusedError: a consent record does not allow the dub, or is missing and the installation requires one.
+            InvalidRequestError: a field cannot be used.
+            ActorNotReadyError: there is no such actor.
         """
         actor = await asyncio.to_thread(self.actors.get, message.actor_id) if message.actor_id else None
         request = dub_request_from(message, media, actor, threads=self.threads)
@@ -247,8 +246,8 @@ def lock_data_folder(folder: Path, *, together: bool) -> int:
         together: whether gateways that share a database may work in the folder together.
 
     Raises:
-        InvalidRequest: another gateway works in the folder.
-        StorageRefused: the folder cannot be used.
+        InvalidRequestError: another gateway works in the folder.
+        StorageRefusedError: the folder cannot be used.
     """
     data_folder(folder)
     try:
@@ -256,7 +255,7 @@ def lock_data_folder(folder: Path, *, together: bool) -> int:
     except OSError as problem:
         raise folder_error(folder, problem) from problem
     if handle is None:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"another gateway works in {folder}: end it, or set DUBSTAGE_DATA_DIR to another folder; only gateways that share a "
             "PostgreSQL may share a folder",
             field="DUBSTAGE_DATA_DIR",
@@ -291,9 +290,9 @@ class TenantStorage:
         beside: another tenant's, whose connections to the database are used; None: there are none yet.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder or with the SQLite file, or the media folder or the keys of consent
-            records cannot be used.
-        StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
+        InvalidRequestError: another gateway works in the data folder or with the SQLite file, or the media folder or the keys of
+            consent records cannot be used.
+        StorageRefusedError, BackendUnavailableError: the data folder or the database cannot be used.
     """
 
     def __init__(self, settings: GatewaySettings, limits: Limits, *, beside: TenantStorage | None = None) -> None:

@@ -20,7 +20,7 @@ from gateway.api.context import TenantContext
 from gateway.api.messages import LiveAudioReader, check_dub, live_options_from, live_response, result_message
 from gateway.api.operations import DUB, operation_message
 from gateway.dub.job import DubJob
-from gateway.dub.progress import OnProgress
+from gateway.dub.messages import OnProgress
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner

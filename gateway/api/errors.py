@@ -80,7 +80,6 @@ class ErrorRewriter:
         """Rewrite the texts of an error, and return the same error.
 
         Args:
-            error: the error.
             fields: names of fields in the gateway -> names of the same fields for the caller.
         """
         for name in _TEXTS:

@@ -16,12 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.async_utilities import in_thread
 from gateway.batch.media import check_replaceable, copy_name, fetched, input_problem, is_url, upload, url_problem
-from gateway.dub.progress import OnProgress
-from gateway.dub.scratch import ScratchFolders
-from gateway.provenance.sidecar import SIDECAR
+from gateway.dub.messages import OnProgress
+from gateway.dub.workspace import ScratchFolders
+from gateway.provenance.binding import SIDECAR
 from gateway.safe_paths import confine
 from gateway.settings import TENANTS_FOLDER, GatewaySettings
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 
 _LONGEST_URI: Final = 4096
 _LONGEST_NAME: Final = 255
@@ -50,27 +50,27 @@ class MediaFolder:
         """Return the existing file that a URI names.
 
         Raises:
-            InvalidRequest: the URI is empty, there is no such file, or the file lies outside of the folder.
+            InvalidRequestError: the URI is empty, there is no such file, or the file lies outside of the folder.
         """
         path = self._inside(uri, field)
         if not os.path.isfile(path) or self._is_of_a_tenant(path):
-            raise InvalidRequest(f"{field}: the media folder has no file {uri!r}", field=field)
+            raise InvalidRequestError(f"{field}: the media folder has no file {uri!r}", field=field)
         return path
 
     def output(self, uri: str, field: str, *, new_folder: bool = False) -> Path:
         """Return the file that may be written under a URI. The file's folder exists, or with `new_folder` nothing of its name.
 
         Raises:
-            InvalidRequest: the URI is empty, names a folder or a symbolic link, or leads to a folder that does not exist or lies
-                outside of the media folder.
+            InvalidRequestError: the URI is empty, names a folder or a symbolic link, or leads to a folder that does not exist or
+                lies outside of the media folder.
         """
         path = self._inside(uri, field, as_named=True)
         if self._is_of_a_tenant(path):
             raise self._no_folder(uri, field)
         if path.is_symlink():
-            raise InvalidRequest(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
+            raise InvalidRequestError(f"{field}: {uri!r} is a symbolic link: give the name of the file itself", field=field)
         if path.is_dir():
-            raise InvalidRequest(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
+            raise InvalidRequestError(f"{field}: {uri!r} is a folder: give the name of a film file", field=field)
         if not path.parent.is_dir() and (path.parent.exists() or not new_folder):
             raise self._no_folder(uri, field)
         return path
@@ -80,41 +80,41 @@ class MediaFolder:
         # Some file systems take names in capitals for the same names.
         return self._root is not None and path.relative_to(self._root).parts[0].casefold() == TENANTS_FOLDER
 
-    def _no_folder(self, uri: str, field: str) -> InvalidRequest:
-        return InvalidRequest(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
+    def _no_folder(self, uri: str, field: str) -> InvalidRequestError:
+        return InvalidRequestError(f"{field}: the media folder has no folder {str(Path(uri).parent)!r}", field=field)
 
     def _inside(self, uri: str, field: str, *, as_named: bool = False) -> Path:
         """Return the path that a URI leads to, without symbolic links. With `as_named`, the last part is not followed."""
         if self._root is None:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: this gateway reads and writes no media: set DUBSTAGE_MEDIA_DIR to the folder of footage and films",
                 field=field,
             )
         if not uri or "\0" in uri:
-            raise InvalidRequest(f"{field}: name a file of the media folder", field=field)
+            raise InvalidRequestError(f"{field}: name a file of the media folder", field=field)
         if len(uri) > _LONGEST_URI:
-            raise InvalidRequest(f"{field}: the name has {len(uri)} characters, {_LONGEST_URI} at most", field=field)
+            raise InvalidRequestError(f"{field}: the name has {len(uri)} characters, {_LONGEST_URI} at most", field=field)
         path = Path(_local_path(uri, field))
         if _WINDOWS.search(str(path)):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: {uri[:200]!r} is a path of Windows: name the file from the media folder on, with '/' between folders",
                 field=field,
             )
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: a part of the name has more than {_LONGEST_NAME} bytes; no file can have such a name", field=field
             )
         if ".." in path.parts:
-            raise InvalidRequest(f"{field}: {uri!r} has a '..': name the file from the media folder on", field=field)
+            raise InvalidRequestError(f"{field}: {uri!r} has a '..': name the file from the media folder on", field=field)
         try:
             whole = self._root / path
             found = whole.parent.resolve() / whole.name if as_named else whole.resolve()
         except (OSError, RuntimeError):
-            raise InvalidRequest(f"{field}: {uri!r} cannot be followed", field=field) from None
+            raise InvalidRequestError(f"{field}: {uri!r} cannot be followed", field=field) from None
         if not found.is_relative_to(self._root) or found == self._root:
-            raise InvalidRequest(f"{field}: {uri!r} lies outside of the media folder", field=field)
+            raise InvalidRequestError(f"{field}: {uri!r} lies outside of the media folder", field=field)
         if len(os.fsencode(found)) > _LONGEST_PATH:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: with its folders, the name has more bytes than the path of a file can have", field=field
             )
         return found
@@ -126,14 +126,14 @@ def _local_path(uri: str, field: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError:
-        raise InvalidRequest(f"{field}: {uri[:200]!r} is no URL", field=field) from None
+        raise InvalidRequestError(f"{field}: {uri[:200]!r} is no URL", field=field) from None
     if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: {uri[:200]!r} cannot be read: give a file:/// URL or a path in the media folder", field=field
         )
     path = unquote(parts.path)
     if "\0" in path:
-        raise InvalidRequest(f"{field}: name a file of the media folder", field=field)
+        raise InvalidRequestError(f"{field}: name a file of the media folder", field=field)
     return path
 
 
@@ -157,7 +157,7 @@ class MediaLocations:
         """Return the absolute path of an existing file of the media folder, or the URL of an object, which is not looked up.
 
         Raises:
-            InvalidRequest: as `MediaFolder.source`, or the URL lies elsewhere.
+            InvalidRequestError: as `MediaFolder.source`, or the URL lies elsewhere.
         """
         return self._object(place, field, place) if _is_url(place) else str(self._folder.source(place, field))
 
@@ -170,7 +170,7 @@ class MediaLocations:
             new_folder: whether the folder of the file need not exist yet.
 
         Raises:
-            InvalidRequest: as `MediaFolder.output`, or the URL lies elsewhere.
+            InvalidRequestError: as `MediaFolder.output`, or the URL lies elsewhere.
         """
         if not _is_url(place):
             return str(self._folder.output(place, field, new_folder=new_folder))
@@ -185,22 +185,22 @@ class MediaLocations:
             longest: the URL, or that of a file beside the object.
 
         Raises:
-            InvalidRequest: the URL lies elsewhere, or can name no object.
+            InvalidRequestError: the URL lies elsewhere, or can name no object.
         """
         if not self._url:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: {place[:200]!r} cannot be used: this gateway takes no URLs: set DUBSTAGE_MEDIA_URL to a folder of a "
                 "bucket",
                 field=field,
             )
         below = place.removeprefix(f"{self._url}/")
         if below == place or _OUTSIDE.intersection(below.split("/")) or any(sign in below for sign in "?#*") or "::" in place:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: {place[:200]!r} cannot be used: give a path in the media folder, or an object below {self._url}/",
                 field=field,
             )
         if problem := url_problem(longest):
-            raise InvalidRequest(f"{field}: {place[:200]!r} cannot be used: {problem}", field=field)
+            raise InvalidRequestError(f"{field}: {place[:200]!r} cannot be used: {problem}", field=field)
         return place
 
 
@@ -231,7 +231,7 @@ class Media:
         """Return the media of the settings.
 
         Raises:
-            InvalidRequest: the media folder cannot be used.
+            InvalidRequestError: the media folder cannot be used.
         """
         return cls(MediaLocations(MediaFolder(settings.media_dir), settings.media_url), ScratchFolders(settings.data_dir))
 
@@ -271,7 +271,7 @@ class RequestMedia:
         """Return the file that a request reads. The copy of an object exists after `fetch`.
 
         Raises:
-            InvalidRequest: as `MediaPlaces.source`.
+            InvalidRequestError: as `MediaPlaces.source`.
         """
         place = self._places.source(uri, field)
         if not is_url(place):
@@ -284,7 +284,7 @@ class RequestMedia:
         """Return the file that a request writes. `deliver` uploads the file if the request names a URL.
 
         Raises:
-            InvalidRequest: as `MediaPlaces.output`.
+            InvalidRequestError: as `MediaPlaces.output`.
         """
         place = self._places.output(uri, field, new_folder=False)
         if not is_url(place):
@@ -304,12 +304,12 @@ class RequestMedia:
             overwrite: whether an object may be replaced that dubstage did not write.
 
         Raises:
-            InvalidRequest: there is no such object, the object is empty, or an object may not be replaced.
-            StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+            InvalidRequestError: there is no such object, the object is empty, or an object may not be replaced.
+            StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
         """
         for place, field in self._sources.values():
             if problem := input_problem(place):
-                raise InvalidRequest(f"{field}: {problem}", field=field)
+                raise InvalidRequestError(f"{field}: {problem}", field=field)
         for place in self._outputs.values():
             if not overwrite:
                 check_replaceable(place)

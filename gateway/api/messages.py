@@ -30,7 +30,7 @@ from gateway.media.encoders import check_target
 from gateway.media.output import check_place
 from gateway.media.takes import check_number_of_takes
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest, MessageTooLarge
+from services.common.errors import InvalidRequestError, MessageTooLargeError
 from services.common.methods import DEFAULT_METHOD, method_named
 
 
@@ -38,7 +38,7 @@ def consent_from(message: pb.ConsentRecord) -> Consent:
     """Return a consent record.
 
     Raises:
-        InvalidRequest: a field is missing or wrong; the message names the field.
+        InvalidRequestError: a field is missing or wrong; the message names the field.
     """
     values: dict[str, object] = {field: getattr(message, field) for field in NEEDED}
     # What a message does not have is empty in it. A record does not have such a field at all.
@@ -52,7 +52,7 @@ def consent_from(message: pb.ConsentRecord) -> Consent:
         return Consent.model_validate(values)
     except ValidationError as problem:
         field, said = field_and_reason(problem)
-        raise InvalidRequest(f"consent.{field}: {said}", field=f"consent.{field}") from None
+        raise InvalidRequestError(f"consent.{field}: {said}", field=f"consent.{field}") from None
 
 
 def consent_message(consent: Consent) -> pb.ConsentRecord:
@@ -82,7 +82,7 @@ def enrol_request_from(message: pb.CreateActorRequest, media: RequestMedia, *, t
         threads: threads of the decoder.
 
     Raises:
-        InvalidRequest: a field cannot be used.
+        InvalidRequestError: a field cannot be used.
     """
     check_number_of_takes(1 + len(message.more_footage_uris))
     return EnrolRequest(
@@ -106,10 +106,10 @@ def enrol_options_from(*, skip: bool, seed: int) -> EnrolOptions:
         seed: random seed of the personalisations.
 
     Raises:
-        InvalidRequest: the seed is negative.
+        InvalidRequestError: the seed is negative.
     """
     if seed < 0:
-        raise InvalidRequest(f"seed: {seed} is negative", field="seed")
+        raise InvalidRequestError(f"seed: {seed} is negative", field="seed")
     return EnrolOptions(personalize_renderer=not skip, personalize_motion=not skip, seed=seed)
 
 
@@ -117,7 +117,7 @@ def face_from(text: str) -> FaceChoice:
     """Return the face to enrol or to dub; an empty text means the largest face.
 
     Raises:
-        InvalidRequest: the text names no face.
+        InvalidRequestError: the text names no face.
     """
     return parse_face(text) if text else FaceChoice("largest")
 
@@ -147,7 +147,6 @@ def receipt_message(receipt: ErasureReceipt, public_key: str) -> pb.EraseActorRe
     """Return the message of an erasure's receipt.
 
     Args:
-        receipt: the receipt.
         public_key: the public key of this gateway, PEM; empty: another gateway signed the receipt with a key of its own.
     """
     return pb.EraseActorResponse(
@@ -172,7 +171,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: S
         threads: threads of decoder and encoder.
 
     Raises:
-        InvalidRequest: a field cannot be used.
+        InvalidRequestError: a field cannot be used.
     """
     footage = media.source(message.footage_uri, "footage_uri")
     speech = media.source(message.speech_uri, "speech_uri") if message.speech_uri else None
@@ -185,7 +184,7 @@ def dub_request_from(message: pb.CreateDubRequest, media: RequestMedia, actor: S
     wants_own_timeline(method, retime=message.retime, keep_audio=message.keep_audio, expression=expression)
     check_reference(method, reference)
     if message.HasField("reference_consent") and reference is None:
-        raise InvalidRequest("reference_consent: the request names no reference_uri", field="reference_consent")
+        raise InvalidRequestError("reference_consent: the request names no reference_uri", field="reference_consent")
     return DubRequest(
         footage=footage,
         speech=speech,
@@ -213,7 +212,7 @@ def check_dub(request: DubRequest) -> None:
     """Check the output of a dub before the dub's turn comes. Blocks.
 
     Raises:
-        InvalidRequest: the output cannot be written as asked, or is a file that may not be replaced.
+        InvalidRequestError: the output cannot be written as asked, or is a file that may not be replaced.
     """
     check_place(
         request.output,
@@ -281,22 +280,22 @@ def live_options_from(request: pb.LiveRequest | None) -> LiveOptions:
     """Return the config that begins a live stream.
 
     Raises:
-        InvalidRequest: the first message holds no config, or a value of the config cannot be used.
+        InvalidRequestError: the first message holds no config, or a value of the config cannot be used.
     """
     if request is None or not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     if config.sample_rate_hz not in LIVE_RATES_HZ:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"config.sample_rate_hz: {config.sample_rate_hz} is not within 8000 .. 192000", field="config.sample_rate_hz"
         )
     if config.channels not in LIVE_CHANNELS:
-        raise InvalidRequest(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
+        raise InvalidRequestError(f"config.channels: {config.channels} is not within 1 .. 8", field="config.channels")
     with _within_config():
         actor_id = check_actor_id(config.actor_id)
         use = use_of(config.project, config.language)
     if config.max_late_ms and config.max_late_ms < LEAST_LATE_MS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"config.max_late_ms: {config.max_late_ms} is less than {LEAST_LATE_MS}, and no frame can be promised so soon: give "
             f"{LEAST_LATE_MS} or more, or 0 for all frames",
             field="config.max_late_ms",
@@ -311,8 +310,8 @@ def _within_config() -> Iterator[None]:
     """Let errors name the field of the config, where a check is shared with requests that have the same field elsewhere."""
     try:
         yield
-    except InvalidRequest as error:
-        raise InvalidRequest(f"config.{error.message}", field=f"config.{error.field}") from None
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"config.{error.message}", field=f"config.{error.field}") from None
 
 
 class LiveAudioReader:
@@ -330,25 +329,26 @@ class LiveAudioReader:
         """Return the next piece of sound. The first piece of the stream begins with sample 0, wherever the stream goes on.
 
         Raises:
-            InvalidRequest: the message holds no sound, is out of order, ends within a sample, or holds numbers that are not finite.
-            MessageTooLarge: the message holds more than MAX_LIVE_SECONDS_A_MESSAGE.
+            InvalidRequestError: the message holds no sound, is out of order, ends within a sample, or holds numbers that are not
+                finite.
+            MessageTooLargeError: the message holds more than MAX_LIVE_SECONDS_A_MESSAGE.
         """
         if not request.HasField("audio"):
-            raise InvalidRequest("audio: after the config every message must be sound", field="audio")
+            raise InvalidRequestError("audio: after the config every message must be sound", field="audio")
         first, pcm = request.audio.first_sample, request.audio.pcm_f32
         if first != self._next_sample:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"audio.first_sample: {first} is out of order: {self._next_sample} comes next", field="audio.first_sample"
             )
         frame_bytes = 4 * self._options.channels
         if len(pcm) % frame_bytes:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"audio.pcm_f32: {len(pcm)} bytes are not a whole number of float32 samples of {self._options.channels} channels",
                 field="audio.pcm_f32",
             )
         count = len(pcm) // frame_bytes
         if count > MAX_LIVE_SECONDS_A_MESSAGE * self._options.sample_rate_hz:
-            raise MessageTooLarge(
+            raise MessageTooLargeError(
                 f"audio.pcm_f32: {count / self._options.sample_rate_hz:.1f} s in one message; at most "
                 f"{MAX_LIVE_SECONDS_A_MESSAGE} s: send smaller pieces, 20 to 40 ms for low latency",
                 field="audio.pcm_f32",
@@ -356,7 +356,7 @@ class LiveAudioReader:
         samples: Float32 = np.frombuffer(pcm, "<f4")
         if not np.isfinite(samples).all():
             bad = first + int(np.argmin(np.isfinite(samples))) // self._options.channels
-            raise InvalidRequest(f"audio.pcm_f32: sample {bad} is not a finite number", field="audio.pcm_f32")
+            raise InvalidRequestError(f"audio.pcm_f32: sample {bad} is not a finite number", field="audio.pcm_f32")
         self._next_sample += count
         return audio_pb2.AudioChunk(first_sample=first - self._first_sample, pcm_f32=pcm)
 

@@ -1,7 +1,11 @@
-"""RPCs of google.longrunning.Operations, their messages, and the pages of all lists."""
+"""RPCs of google.longrunning.Operations, their messages, and the pages of all lists.
+
+Entries of the audit log for the operations of CreateDub and CreateActor.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
@@ -10,14 +14,17 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from dubstage.gateway.v1alpha1 import gateway_pb2 as pb
+from gateway.api.messages import consent_from
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.log import AuditLog
+from gateway.audit.log import AuditLog, watermark_details
+from gateway.consent.record import digest_of
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord
+from gateway.provenance.claim import FilmWatermark
 from gateway.tenants.long_calls import LongCalls
-from services.common.errors import InvalidRequest
-from services.common.server import call_context
+from services.common.errors import InvalidRequestError, WorkCancelledError
+from services.common.server import call_context, error_status
 
 DUB: Final = "dub"
 """Kind of the operations of CreateDub."""
@@ -47,10 +54,10 @@ def page_size_from(page_size: int) -> int:
     """Return the number of entries of a page.
 
     Raises:
-        InvalidRequest: the number is negative.
+        InvalidRequestError: the number is negative.
     """
     if page_size < 0:
-        raise InvalidRequest(f"page_size: {page_size} is negative", field="page_size")
+        raise InvalidRequestError(f"page_size: {page_size} is negative", field="page_size")
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
 
 
@@ -58,10 +65,10 @@ def page_number_from(page_token: str) -> int:
     """Return the number of the operation that the page before ended with; 0 for the first page.
 
     Raises:
-        InvalidRequest: this gateway gave no such token.
+        InvalidRequestError: this gateway gave no such token.
     """
     if page_token and not (page_token.isdecimal() and len(page_token) < 19):
-        raise InvalidRequest("page_token: give the next_page_token of an earlier answer", field="page_token")
+        raise InvalidRequestError("page_token: give the next_page_token of an earlier answer", field="page_token")
     return int(page_token or 0)
 
 
@@ -69,12 +76,12 @@ def done_filter_from(text: str) -> bool | None:
     """Return the state that a list is filtered by: True for `done = true`, False for `done = false`, None for an empty text.
 
     Raises:
-        InvalidRequest: the text is another one.
+        InvalidRequestError: the text is another one.
     """
     known = {"": None, "done=true": True, "done=false": False}
     words = "".join(text.split()).lower()
     if words not in known:
-        raise InvalidRequest(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
+        raise InvalidRequestError(f"filter: {text[:80]!r} is not understood: give done=true, done=false or nothing", field="filter")
     return known[words]
 
 
@@ -141,3 +148,57 @@ class OperationsServicer(operations_pb2_grpc.OperationsServicer):  # type: ignor
         allowed_s = LONGEST_WAIT_S if remaining_s is None else remaining_s - min(0.5, remaining_s / 10)
         with self._long_calls.place():
             return operation_message(await self._runner.wait(request.name, max(0.0, min(asked_s, allowed_s))))
+
+
+_BEGUN: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_BEGUN, ACTOR: EventKind.ENROLMENT_BEGUN}
+_FAILED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_FAILED, ACTOR: EventKind.ENROLMENT_FAILED}
+_CANCELLED: Final[Mapping[str, EventKind]] = {DUB: EventKind.DUB_CANCELLED, ACTOR: EventKind.ENROLMENT_CANCELLED}
+
+
+def audit_event_of(record: OperationRecord) -> AuditEvent | None:
+    """Return what is recorded of an operation that was submitted or has ended; None: nothing.
+
+    The actor of an enrolment that succeeds is recorded with the actor's own rows.
+    """
+    if record.error is not None:
+        return _failed(record)
+    if not record.done:
+        return _begun(record)
+    if record.kind != DUB or record.response is None:
+        return None
+    result = pb.DubResult.FromString(record.response)
+    return AuditEvent(
+        event=EventKind.DUB_ENDED,
+        work=record.name,
+        outputs=(result.media_sha256,) if result.media_sha256 else (),
+        details=watermark_details(FilmWatermark(on=result.watermark_on, payload=result.watermark)),
+    )
+
+
+def _begun(record: OperationRecord) -> AuditEvent:
+    consents = []
+    message: pb.CreateDubRequest | pb.CreateActorRequest
+    if record.kind == DUB:
+        message = pb.CreateDubRequest.FromString(record.request)
+        if message.HasField("reference_consent"):
+            consents.append(message.reference_consent)
+    else:
+        message = pb.CreateActorRequest.FromString(record.request)
+    if message.HasField("consent"):
+        consents.append(message.consent)
+    return AuditEvent(
+        event=_BEGUN[record.kind],
+        work=record.name,
+        actor_id=record.actor_id,
+        own_record=record.kind == DUB or not message.HasField("consent"),
+        consents=tuple(digest_of(consent_from(consent)) for consent in consents),
+        details={"method": message.method} if message.method else {},
+    )
+
+
+def _failed(record: OperationRecord) -> AuditEvent:
+    found = error_status.from_status(status_pb2.Status.FromString(record.error or b""))
+    if isinstance(found, WorkCancelledError):
+        return AuditEvent(event=_CANCELLED[record.kind], work=record.name)
+    reason = found.reason if found is not None else ""
+    return AuditEvent(event=_FAILED[record.kind], work=record.name, details={"reason": reason})

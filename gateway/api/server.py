@@ -26,7 +26,7 @@ from gateway.live.admission import LiveMetrics
 from gateway.settings import GatewaySettings
 from gateway.signatures import TOKEN_FINGERPRINTS, signing_key
 from gateway.tenants.long_calls import most_calls_of_tenant
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.server import StageServer
 
@@ -42,7 +42,6 @@ def add_servicers(server: grpc.aio.Server, tenants: Tenants) -> None:
     """Add ActorService, DubService, BatchService and Operations to a server.
 
     Args:
-        server: the server.
         tenants: the tenants of this process.
     """
     actors: Any = _ByTenant(ActorServicer, tenants, lambda own: own.actors)
@@ -88,13 +87,14 @@ class GatewayServer(StageServer):
         settings: settings of the process.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be used.
-        StorageRefused: the signing key of the data folder cannot be used.
+        InvalidRequestError: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be
+            used.
+        StorageRefusedError: the signing key of the data folder cannot be used.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
         if settings.tenant != DEFAULT_TENANT:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "DUBSTAGE_TENANT is for commands: a gateway serves every tenant of its token file; unset it",
                 field="DUBSTAGE_TENANT",
             )

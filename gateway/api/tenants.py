@@ -16,17 +16,16 @@ import structlog
 from opentelemetry import trace
 
 from gateway.api.actors import ActorEraser, ActorJobs, ActorServicer
-from gateway.api.audit import audit_event_of
 from gateway.api.batch_service import BatchServicer
 from gateway.api.batches import Batches, BatchViews
 from gateway.api.context import OpenedStages, ProcessContext, TenantContext, TenantStorage
 from gateway.api.dubs import DubJobs, DubServicer
 from gateway.api.errors import with_names
-from gateway.api.operations import ACTOR, DUB, OperationsServicer
+from gateway.api.operations import ACTOR, DUB, OperationsServicer, audit_event_of
 from gateway.async_utilities import in_thread
 from gateway.audit.log import record_settings
-from gateway.batch.removal import batch_pictures, expire_batches
-from gateway.housekeeping.cleaning import expire, remove_unknown, run_hourly
+from gateway.batch.changes import batch_pictures, expire_batches
+from gateway.housekeeping import expire, remove_unknown, run_hourly
 from gateway.live.streams import LiveStreams
 from gateway.operations.execution import Handler, for_tenant
 from gateway.operations.runner import JobRunner, Slots
@@ -35,7 +34,7 @@ from gateway.settings import GatewaySettings
 from gateway.tenants.long_calls import LongCalls
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT, current_caller
 
 
@@ -148,8 +147,9 @@ class Tenant:
         beside: another tenant, whose connections to the database are used; None: this is the first tenant.
 
     Raises:
-        InvalidRequest: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be used.
-        StorageRefused, BackendUnavailable: the data folder or the database cannot be used.
+        InvalidRequestError: another gateway works in the data folder or with the SQLite file, or a file of the settings cannot be
+            used.
+        StorageRefusedError, BackendUnavailableError: the data folder or the database cannot be used.
     """
 
     def __init__(self, shared: ProcessContext, settings: GatewaySettings, beside: Tenant | None = None) -> None:
@@ -262,8 +262,8 @@ class Tenants:
             return await self._open(name)
         except DubstageError as problem:
             # A file of the settings may have become wrong since the gateway started: the fault is not the caller's.
-            wrong = isinstance(problem, InvalidRequest)
-            told = StorageRefused(problem.message, subject=f"tenant {name}") if wrong else problem
+            wrong = isinstance(problem, InvalidRequestError)
+            told = StorageRefusedError(problem.message, subject=f"tenant {name}") if wrong else problem
             raise self.default.installation.context.names.rewrite(told) from None
 
     async def start(self, tracer: trace.Tracer) -> None:
@@ -307,7 +307,7 @@ class Tenants:
             if name in self._tenants:
                 return self._tenants[name]
             if self._closed:
-                raise BackendUnavailable("the gateway is shutting down")
+                raise BackendUnavailableError("the gateway is shutting down")
             await in_thread(remember_tenant, self.default.installation.context.actors.database, name)
             tenant = await in_thread(Tenant, self._shared, settings_of(self._shared.settings, name), self.default)
             try:

@@ -15,7 +15,7 @@ from gateway.audit.log import AuditLog, follow_row
 from gateway.consent.keys import key_id
 from gateway.safe_paths import open_regular_file
 from gateway.signatures import InstallationKey, canonical, is_signed
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.files import FULL_DISK, write_whole
 
 FORMAT: Final = "dubstage audit log 1"
@@ -51,11 +51,11 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
 
     Raises:
         ChainBroken: the log in the database was changed. No file is written.
-        InvalidRequest: the file exists, or its folder is missing or may not be written.
-        StorageFull: no space is left.
+        InvalidRequestError: the file exists, or its folder is missing or may not be written.
+        StorageFullError: no space is left.
     """
     if os.path.lexists(file) and not (overwrite and file.is_file()):
-        raise InvalidRequest(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
+        raise InvalidRequestError(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
     head = ChainHead()
 
     def lines() -> Iterator[bytes]:
@@ -69,8 +69,8 @@ def write_export(log: AuditLog, key: InstallationKey, file: Path, *, at: str, ov
         write_whole(file, lines(), mode=0o600)
     except OSError as problem:
         if problem.errno in FULL_DISK:
-            raise StorageFull(f"no space left for {file}: free some, or give another disk", subject=str(file)) from problem
-        raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
+            raise StorageFullError(f"no space left for {file}: free some, or give another disk", subject=str(file)) from problem
+        raise InvalidRequestError(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     return Exported(head, at, key.id)
 
 
@@ -89,7 +89,7 @@ def verify_export(file: Path, key_of: Callable[[str], Ed25519PublicKey]) -> Expo
 
     Raises:
         ChainBroken: the file is not as it was written.
-        InvalidRequest: the file cannot be read.
+        InvalidRequestError: the file cannot be read.
     """
     head, number = ChainHead(), 0
     ending: dict[str, Any] | None = None
@@ -130,4 +130,4 @@ def _lines(file: Path) -> Iterator[bytes]:
             while line := stream.readline(MOST_BYTES + 2):
                 yield line.removesuffix(b"\n")
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
+        raise InvalidRequestError(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem

@@ -1,14 +1,19 @@
 """The audit log in the database of the actors. Entries are written in the transactions of what they record.
 
 The log follows the settings of protection too: watermark, required consent records, signing key.
+
+Work that is recorded from its beginning to its end: dubs of commands and of batches, and live streams.
 """
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -16,6 +21,7 @@ from pydantic import ValidationError
 from sqlalchemy import BigInteger, Integer, String, Text, delete, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from gateway.async_utilities import in_thread
 from gateway.audit.entries import (
     START,
     AuditEvent,
@@ -30,8 +36,12 @@ from gateway.audit.entries import (
 from gateway.consent.record import Consent, digest_of
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, Base
+from gateway.provenance.binding import media_sha256
+from gateway.provenance.claim import FilmWatermark
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_SETTING, plain_json, signing_key
+from services.common.errors import DubstageError, WorkCancelledError
+from services.common.server import error_status
 from services.common.server.call_context import current_caller
 
 
@@ -201,7 +211,6 @@ def follow_row(head: ChainHead, row: AuditRow, number: int) -> ChainHead:
 
     Args:
         head: head of the chain before the row.
-        row: the row.
         number: number of the entry for errors.
 
     Raises:
@@ -299,3 +308,73 @@ def _last(session: Session) -> dict[str, Any] | None:
 
 def _key_of(entry: dict[str, Any] | None) -> str:
     return str(entry["details"].get("signing_key", "")) if entry is not None else ""
+
+
+_ENDS: Final[Mapping[EventKind, tuple[EventKind, EventKind, EventKind]]] = {
+    EventKind.DUB_BEGUN: (EventKind.DUB_ENDED, EventKind.DUB_FAILED, EventKind.DUB_CANCELLED),
+    EventKind.LIVE_BEGUN: (EventKind.LIVE_ENDED, EventKind.LIVE_FAILED, EventKind.LIVE_CANCELLED),
+}
+"""How work that begins with an entry ends: well, with an error, cancelled."""
+
+
+@dataclass(slots=True)
+class WorkRecord:
+    """Content of the entry for the end of a piece of work.
+
+    Attributes:
+        outputs: digests of what was made, hexadecimal.
+        details: further facts.
+    """
+
+    outputs: tuple[str, ...]
+    details: dict[str, str | int | bool]
+
+    async def film(self, film: Path, watermark: FilmWatermark) -> None:
+        """Note the digest of a film without its manifest, as `dubstage inspect` prints it, and the watermark of the film."""
+        self.outputs = (await in_thread(media_sha256, film),)
+        self.details |= watermark_details(watermark)
+
+
+@asynccontextmanager
+async def recorded(log: AuditLog, begun: AuditEvent, *, continues: str = "") -> AsyncIterator[WorkRecord]:
+    """Record the beginning of the work of the context, and its end. Work whose beginning cannot be recorded does not begin.
+
+    Args:
+        log: the audit log.
+        begun: the beginning: DUB_BEGUN or LIVE_BEGUN, with a name of the work that no other work has.
+        continues: as for `AuditLog.append`.
+
+    Raises:
+        DubstageError: the database cannot be used, before the work or after work that succeeded.
+    """
+    ended, failed, cancelled = _ENDS[begun.event]
+    await in_thread(lambda: log.record(begun, continues=continues))
+    end = replace(begun, event=ended, actor_id="", consents=(), details={})
+    note = WorkRecord((), {})
+    try:
+        yield note
+    except BaseException as problem:
+        if isinstance(problem, asyncio.CancelledError | GeneratorExit | WorkCancelledError):
+            last = replace(end, event=cancelled)
+        else:
+            found = error_status.domain_error(problem) if isinstance(problem, Exception) else None
+            last = replace(end, event=failed, details={"reason": found.reason if found is not None else ""})
+        try:
+            await in_thread(lambda: log.record(replace(last, details={**note.details, **last.details}), continues=begun.work))
+        except DubstageError as unwritten:
+            # The caller is told why the work failed. The beginning without an end shows what is missing.
+            _log.error("audit_entry_not_written", audit_event=str(last.event), work=begun.work, message=unwritten.message)
+        raise
+    last = replace(end, outputs=note.outputs, details=note.details)
+    await in_thread(lambda: log.record(last, continues=begun.work))
+
+
+def watermark_details(watermark: FilmWatermark) -> dict[str, str | int | bool]:
+    """Return what the entry of a finished film says of its watermark: whether the setting was on, and what the watermark says."""
+    payload = {"watermark_payload": watermark.payload} if watermark.payload else {}
+    return {"watermark": watermark.on, **payload}
+
+
+def batch_work(batch: str) -> str:
+    """Return the name that a batch has in the audit log."""
+    return f"batches/{batch}"

@@ -29,7 +29,7 @@ from gateway.operations.store import LeaseRow, OperationRow
 from gateway.private_files import KEY_MODE, key_file_error
 from gateway.provenance.credential import KEY_FILE
 from gateway.signatures import KEY_FILE as SIGNING
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, sha256_of
 
 FORMAT: Final = 1
@@ -42,7 +42,7 @@ _UNREADABLE: Final = (tarfile.TarError, OSError, ValueError, IndexError, KeyErro
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class BackupManifest:
     """Content of a backup.
 
     Attributes:
@@ -79,7 +79,7 @@ class ArchiveWriter:
         members: contents of the members that the manifest names. They are read from their beginning.
     """
 
-    def __init__(self, archive: tarfile.TarFile, manifest: Manifest, members: Mapping[str, IO[bytes]]) -> None:
+    def __init__(self, archive: tarfile.TarFile, manifest: BackupManifest, members: Mapping[str, IO[bytes]]) -> None:
         self._archive = archive
         self._add(MANIFEST, io.BytesIO(json.dumps(asdict(manifest), indent=1).encode()))
         for name, content in members.items():
@@ -96,11 +96,11 @@ class ArchiveWriter:
         self._archive.addfile(member, content)
 
 
-def read_manifest(file: Path) -> Manifest:
+def read_manifest(file: Path) -> BackupManifest:
     """Return the manifest of a backup.
 
     Raises:
-        InvalidRequest: the file cannot be read, is no backup, or another version of dubstage wrote its layout.
+        InvalidRequestError: the file cannot be read, is no backup, or another version of dubstage wrote its layout.
     """
     with opened(file) as archive:
         return _manifest(file, archive)
@@ -112,7 +112,7 @@ def members(file: Path) -> Generator[tuple[str, IO[bytes]], None, None]:
     A blob's name is its SHA-256. A content can be read until the iterator ends, and takes no memory before.
 
     Raises:
-        InvalidRequest: the file is no backup, is damaged, or ends too early. The message names the member.
+        InvalidRequestError: the file is no backup, is damaged, or ends too early. The message names the member.
     """
     with opened(file) as archive:
         manifest = _manifest(file, archive)
@@ -134,34 +134,34 @@ def opened(file: Path) -> tarfile.TarFile:
     """Return a backup, opened to be read.
 
     Raises:
-        InvalidRequest: the file cannot be read, or is no tar.
+        InvalidRequestError: the file cannot be read, or is no tar.
     """
     try:
         return tarfile.open(file, "r:")
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
+        raise InvalidRequestError(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
     except _UNREADABLE as problem:
-        raise InvalidRequest(f"{file} is no backup of dubstage: {problem}", field="file") from problem
+        raise InvalidRequestError(f"{file} is no backup of dubstage: {problem}", field="file") from problem
 
 
-def _manifest(file: Path, archive: tarfile.TarFile) -> Manifest:
+def _manifest(file: Path, archive: tarfile.TarFile) -> BackupManifest:
     member = _next(file, archive)
     if member is None or member.name != MANIFEST or member.size > _MAX_MANIFEST_BYTES:
-        raise InvalidRequest(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
+        raise InvalidRequestError(f"{file} is no backup of dubstage: the first member is not {MANIFEST}", field="file")
     try:
         fields = json.loads(_content(file, archive, member).read())
         if fields["format"] != FORMAT:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{file} has layout {fields['format']!r}, and this version of dubstage reads layout {FORMAT}: restore it with the "
                 f"version {fields.get('dubstage')!r} that wrote it",
                 field="file",
             )
-        manifest = TypeAdapter(Manifest).validate_python(fields)
+        manifest = TypeAdapter(BackupManifest).validate_python(fields)
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         said = " ".join(str(problem).split())[:200]
         raise _damaged(file, f"{MANIFEST} is not readable ({said})") from problem
     if manifest.revision not in revisions():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{file} has tables of revision {manifest.revision[:32]!r}, and this version of dubstage knows revisions up to "
             f"{head()}: restore it with the version {manifest.dubstage!r} that wrote it, or with a later one",
             field="file",
@@ -186,8 +186,8 @@ def _content(file: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) -> I
     return stream
 
 
-def _damaged(file: Path, found: str) -> InvalidRequest:
-    return InvalidRequest(f"the backup {file} is damaged: {found}: take another backup", field="file")
+def _damaged(file: Path, found: str) -> InvalidRequestError:
+    return InvalidRequestError(f"the backup {file} is damaged: {found}: take another backup", field="file")
 
 
 KEYS: Final = {
@@ -202,7 +202,7 @@ def keys_in(folder: Path) -> dict[str, bytes]:
     """Return the keys of a data folder by file name. A key that the installation has not made yet is left out.
 
     Raises:
-        StorageRefused: a file cannot be read.
+        StorageRefusedError: a file cannot be read.
     """
     return {name: content for name in KEYS if (content := _key_content(folder / name)) is not None}
 
@@ -215,12 +215,12 @@ def check_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
         keys: keys of the backup by file name.
 
     Raises:
-        InvalidRequest: a file holds another key.
-        StorageRefused: a file cannot be read.
+        InvalidRequestError: a file holds another key.
+        StorageRefusedError: a file cannot be read.
     """
     for name, key in keys.items():
         if _key_content(folder / name) not in (None, key):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{folder / name} is another key than the backup's, and the backup's {KEYS[name]}: move the file away, "
                 "then restore again",
                 field="file",
@@ -235,8 +235,8 @@ def keep_keys(folder: Path, keys: Mapping[str, bytes]) -> None:
         keys: keys of the backup by file name.
 
     Raises:
-        InvalidRequest: a file holds another key.
-        StorageRefused: a file cannot be read or written.
+        InvalidRequestError: a file holds another key.
+        StorageRefusedError: a file cannot be read or written.
     """
     for name, key in keys.items():
         try:
@@ -278,7 +278,6 @@ def lines_of(connection: Connection, table: Table, without: frozenset[str]) -> I
 
     Args:
         connection: connection to the database.
-        table: the table.
         without: ids of actors whose rows are left out.
     """
     query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=_ROWS_AT_ONCE)

@@ -18,7 +18,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import SETTINGS_WORK, AuditLog, AuditRow
 from gateway.backup.archive import (
     KEYS,
-    Manifest,
+    BackupManifest,
     add_rows,
     check_keys,
     keep_keys,
@@ -30,13 +30,15 @@ from gateway.backup.archive import (
 )
 from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 
 CHECK: Final = "checking"
 RESTORE: Final = "restoring blobs"
 
 
-def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None) -> Manifest:
+def restore_backup(
+    place: Installation, file: Path, *, on_blob: Callable[[str, int, int], None] = lambda *_: None
+) -> BackupManifest:
     """Fill an empty installation from a backup, and return the backup's manifest.
 
     The whole file is checked before anything is written. Then the database becomes the owner of the artefact store, the blobs are
@@ -48,15 +50,15 @@ def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, i
         on_blob: called with the name of the pass, blobs done, and all blobs.
 
     Raises:
-        InvalidRequest: the file is no backup or is damaged, the installation holds actors or operations, a gateway works with its
-            database, its artefact store has another URL, or it has other keys (KEYS).
-        StorageRefused: the artefact store belongs to another database than the backup's.
-        StorageFull, StorageRefused, BackendUnavailable: a store or a key cannot be written.
+        InvalidRequestError: the file is no backup or is damaged, the installation holds actors or operations, a gateway works with
+            its database, its artefact store has another URL, or it has other keys (KEYS).
+        StorageRefusedError: the artefact store belongs to another database than the backup's.
+        StorageFullError, StorageRefusedError, BackendUnavailableError: a store or a key cannot be written.
     """
     manifest = read_manifest(file)
     database = place.actors.database
     if manifest.artefacts_url != place.artefacts.url:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the actors of {file} name blobs in the artefact store {manifest.artefacts_url}, and DUBSTAGE_ARTEFACTS_URL names "
             f"{place.artefacts.url} here: set it to the store of the backup",
             field="DUBSTAGE_ARTEFACTS_URL",
@@ -82,7 +84,7 @@ def restore_backup(place: Installation, file: Path, *, on_blob: Callable[[str, i
     return manifest
 
 
-def _checked(file: Path, manifest: Manifest, on_blob: Callable[[str, int, int], None]) -> dict[str, bytes]:
+def _checked(file: Path, manifest: BackupManifest, on_blob: Callable[[str, int, int], None]) -> dict[str, bytes]:
     """Check the whole file, and return the keys by name. An older backup may lack a key."""
     keys: dict[str, bytes] = {}
     done = 0
@@ -101,7 +103,7 @@ def _check_empty(database: Database) -> None:
             if table.name == AuditRow.__tablename__ and _is_fresh(session):
                 continue
             if session.execute(select(table).limit(1)).first() is not None:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"the database {database.where} is not empty: its table {table.name} has rows. Restore into a new "
                     "installation: another DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",
                     field="DUBSTAGE_DATABASE_URL",
@@ -113,7 +115,7 @@ def _is_fresh(session: Session) -> bool:
     return session.scalar(select(AuditRow.sequence).where(AuditRow.work != SETTINGS_WORK).limit(1)) is None
 
 
-def _add(database: Database, file: Path, manifest: Manifest, folder: Path) -> None:
+def _add(database: Database, file: Path, manifest: BackupManifest, folder: Path) -> None:
     try:
         # The rows come before the blobs. They are read from the file while they are inserted.
         with closing(members(file)) as found:
@@ -125,7 +127,7 @@ def _add(database: Database, file: Path, manifest: Manifest, folder: Path) -> No
                     _insert(database, {member_of(table): lines_of(old, table, frozenset()) for table in kept_tables()})
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError, SQLAlchemyError) as problem:
         said = " ".join(str(problem).split())[:200]
-        raise InvalidRequest(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
+        raise InvalidRequestError(f"the rows of {file} do not fit the tables of this version: {said}", field="file") from problem
 
 
 def _insert(database: Database, rows: Mapping[str, Iterable[bytes]]) -> None:
@@ -157,7 +159,7 @@ def _upgraded(rows: Mapping[str, IO[bytes]], revision: str, folder: Path) -> Ite
         folder: folder whose disk holds the database while the block runs.
 
     Raises:
-        StorageFull: no space is left for the database.
+        StorageFullError: no space is left for the database.
     """
     with closing(sqlite.nameless(folder)) as driver:
         engine = create_engine("sqlite://", creator=lambda: driver, poolclass=StaticPool)
@@ -171,7 +173,7 @@ def _upgraded(rows: Mapping[str, IO[bytes]], revision: str, folder: Path) -> Ite
         except OperationalError as problem:
             if isinstance(problem.orig, Exception) and sqlite.is_full(problem.orig):
                 message = f"no space left in {folder} for a copy of the backup's rows: free some space on that disk"
-                raise StorageFull(message, subject=str(folder)) from problem
+                raise StorageFullError(message, subject=str(folder)) from problem
             raise
         with engine.connect() as connection:
             yield connection

@@ -22,11 +22,11 @@ from sqlalchemy import Connection, StaticPool, create_engine, select
 from gateway.actors.installation import Installation
 from gateway.actors.receipts import now
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.backup.archive import FORMAT, ArchiveWriter, Manifest, kept_tables, keys_in, lines_of, member_of
+from gateway.backup.archive import FORMAT, ArchiveWriter, BackupManifest, kept_tables, keys_in, lines_of, member_of
 from gateway.database import sqlite, upgrades
 from gateway.database.session import Database
 from gateway.database.tables import ActorRow, LineageRow
-from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest
+from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError
 from services.common.files import sha256_of, translating_full_disk
 from services.common.locks import try_lock
 from services.common.store.artefacts import ArtefactRef
@@ -40,7 +40,6 @@ def moment(database: Database, folder: Path) -> Iterator[Connection]:
     of years take longer to read than a writer waits. So the connection reads a copy of that file.
 
     Args:
-        database: the database.
         folder: where the copy lies, without a name. A process that is killed leaves nothing.
 
     Raises:
@@ -84,7 +83,7 @@ def write_backup(
     without: frozenset[str] = frozenset(),
     overwrite: bool = False,
     on_blob: Callable[[str, int, int], None] = lambda *_: None,
-) -> Manifest:
+) -> BackupManifest:
     """Write everything that the installation knows of its actors to one file, and return the file's manifest.
 
     The rows are those of one moment. Dubs and enrolments may run meanwhile. Jobs that have not ended are not part of a backup.
@@ -97,11 +96,11 @@ def write_backup(
         on_blob: called with STEP, number of blobs copied, and number of all blobs.
 
     Raises:
-        InvalidRequest: the file exists, its folder is missing or may not be written, or an actor to leave out does not exist.
-        StorageFull: no space is left for the file.
-        StorageRefused: a key of the installation cannot be read, or a later version of dubstage has upgraded the tables.
-        BackendUnavailable: a person was erased while the backup ran, or a store does not answer.
-        ArtefactCorrupt: a blob is damaged.
+        InvalidRequestError: the file exists, its folder is missing or may not be written, or an actor to leave out does not exist.
+        StorageFullError: no space is left for the file.
+        StorageRefusedError: a key of the installation cannot be read, or a later version of dubstage has upgraded the tables.
+        BackendUnavailableError: a person was erased while the backup ran, or a store does not answer.
+        ArtefactCorruptError: a blob is damaged.
     """
     database = place.actors.database
     with _written_whole(file, overwrite=overwrite) as archive, ExitStack() as files:
@@ -116,7 +115,7 @@ def write_backup(
             }
             refs = _blobs(connection, without)
         members |= {name: io.BytesIO(key) for name, key in keys_in(place.settings.data_dir).items()}
-        manifest = Manifest(
+        manifest = BackupManifest(
             format=FORMAT,
             dubstage=version("dubstage-suite"),
             created_at=now(),
@@ -133,8 +132,8 @@ def write_backup(
             on_blob(STEP, number, len(refs))
             try:
                 writer.add_blob(ref.sha256, place.artefacts.get_bytes(ref))
-            except ArtefactNotFound as problem:
-                raise BackendUnavailable(
+            except ArtefactNotFoundError as problem:
+                raise BackendUnavailableError(
                     f"blob {ref.sha256} is gone: a person was erased while the backup ran, or somebody removed the blob; take the "
                     "backup again (`dubstage doctor` names actors without their blobs)"
                 ) from problem
@@ -150,7 +149,7 @@ def _check_known(without: frozenset[str], known: set[str]) -> None:
     unknown = sorted(without - known)
     if unknown:
         named = ", ".join(map(repr, unknown))
-        raise InvalidRequest(f"there is no actor {named} to leave out: `dubstage actor list` shows all", field="without")
+        raise InvalidRequestError(f"there is no actor {named} to leave out: `dubstage actor list` shows all", field="without")
 
 
 def _on_disk(lines: Iterable[bytes], folder: Path) -> IO[bytes]:
@@ -186,12 +185,12 @@ def _written_whole(file: Path, *, overwrite: bool) -> Iterator[tarfile.TarFile]:
     hold names and keys.
     """
     if os.path.lexists(file) and not (overwrite and file.is_file()):
-        raise InvalidRequest(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
+        raise InvalidRequestError(f"{file} exists: give another name, or replace the file with --overwrite", field="file")
     try:
         _remove_left(file.parent)
         partial, handle = _locked_partial(file)
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
+        raise InvalidRequestError(f"{file} cannot be written: {problem.strerror or problem}", field="file") from problem
     try:
         message = f"no space left for the backup {file}: free some, or give another disk"
         with translating_full_disk(message, file), os.fdopen(handle, "wb") as stream:

@@ -17,7 +17,7 @@ from gateway.batch.store import BatchStore
 from gateway.dub.workspace import LOCK, lock_folder
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 
 WORKERS_FOLDER: Final = "workers"
 """Folder below the data folder for what worker processes print, and for the locks of shots and of batches in buckets."""
@@ -30,7 +30,7 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
     If the batch was removed meanwhile, the lock is removed too.
 
     Raises:
-        InvalidRequest: another process runs the batch.
+        InvalidRequestError: another process runs the batch.
     """
     data_folder(settings.data_dir)
     place = local_path(store.url)
@@ -39,8 +39,8 @@ def batch_lock(settings: GatewaySettings, store: BatchStore, name: str) -> Itera
     folder = Path(place) / name if place is not None else settings.data_dir / WORKERS_FOLDER / f"batch-{digest}"
     try:
         handle = lock_folder(folder)
-    except InvalidRequest:
-        raise InvalidRequest(
+    except InvalidRequestError:
+        raise InvalidRequestError(
             f"another `dubstage batch submit` runs batch {name} on this machine: follow it with `dubstage batch watch {name}`, or "
             "wait until it has ended",
             field="name",
@@ -101,7 +101,7 @@ async def folder_lock(place: Path) -> AsyncIterator[None]:
         try:
             handle = await _locked(place)
             break
-        except InvalidRequest:
+        except InvalidRequestError:
             await asyncio.sleep(WAIT_S)
     try:
         yield
@@ -114,7 +114,7 @@ async def _locked(place: Path) -> int:
     """Lock a folder and return the open lock file. A task that is cancelled meanwhile leaves no lock.
 
     Raises:
-        InvalidRequest: another worker has the lock.
+        InvalidRequestError: another worker has the lock.
         OSError: the folder cannot be made.
     """
     held: list[int] = []

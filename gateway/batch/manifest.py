@@ -34,7 +34,7 @@ from gateway.consent.record import Consent, use_of
 from gateway.dub.face_choice import parse_face
 from gateway.dub.request import wants_own_timeline
 from gateway.media.encoders import check_target
-from services.common.errors import ActorNotReady, ArtefactNotFound, ConsentRefused, InvalidRequest, RequestError
+from services.common.errors import ActorNotReadyError, ArtefactNotFoundError, ConsentRefusedError, InvalidRequestError, RequestError
 from services.common.methods import DEFAULT_METHOD, combined, method_named
 
 _LARGEST: Final = 1 << 20
@@ -48,9 +48,9 @@ def consent_at(place: str) -> Consent:
         place: absolute path or URL.
 
     Raises:
-        InvalidRequest: there is no such file, or the file is no consent record. The message names the place.
-        ArtefactNotFound: no file lies at the URL.
-        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+        InvalidRequestError: there is no such file, or the file is no consent record. The message names the place.
+        ArtefactNotFoundError: no file lies at the URL.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     path = local_path(place)
     if path is not None:
@@ -59,8 +59,8 @@ def consent_at(place: str) -> Consent:
         copy = fetched(place, Path(folder), field="consent", max_bytes=_LARGEST)
         try:
             return read_consent(copy)
-        except InvalidRequest as error:
-            raise InvalidRequest(error.message.replace(str(copy), place), field=error.field) from error.__cause__
+        except InvalidRequestError as error:
+            raise InvalidRequestError(error.message.replace(str(copy), place), field=error.field) from error.__cause__
 
 
 _THREADS: Final = 32
@@ -128,7 +128,7 @@ _INPUTS: Final = ("footage", "speech", "consent")
 """Files that are looked at at once: with a network drive or a bucket, the time goes by in waiting."""
 
 MethodOf = Callable[[ShotSpec], str]
-"""Returns the name of the method that dubs a shot. Raises ActorNotReady, ConsentRefused or InvalidRequest."""
+"""Returns the name of the method that dubs a shot. Raises ActorNotReadyError, ConsentRefusedError or InvalidRequestError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def file_mistakes(shots: Mapping[int, ShotSpec]) -> list[Mistake]:
     """Return files that are missing, cannot be read or cannot be written. Each file is looked at once, however many rows name it.
 
     Raises:
-        StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+        StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
     wanted = [
         (line, field, place) for line, shot in shots.items() for field in LOCATIONS if (place := getattr(shot, field)) is not None
@@ -224,7 +224,7 @@ def _checked(wanted: tuple[_FileCheck, str]) -> str:
 def _consent_problem(place: str) -> str:
     try:
         consent_at(place)
-    except (InvalidRequest, ArtefactNotFound) as error:
+    except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.message
     return ""
 
@@ -247,8 +247,8 @@ def _contradictions(shot: ShotSpec, method_of: MethodOf) -> Iterator[tuple[str, 
     for field, check in checks:
         try:
             check()
-        except (RequestError, ActorNotReady, ConsentRefused) as error:
-            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefused) else ""
+        except (RequestError, ActorNotReadyError, ConsentRefusedError) as error:
+            named = error.field if isinstance(error, RequestError) else "consent" if isinstance(error, ConsentRefusedError) else ""
             reason = "" if isinstance(error, RequestError) else error.reason
             yield named if named in ShotSpec.model_fields else field, error.message, reason
 
@@ -284,12 +284,12 @@ def shots_by_line(content: bytes, *, told_as: str) -> tuple[dict[int, ShotSpec],
         told_as: name of the manifest in messages.
 
     Raises:
-        InvalidRequest: there are more than `MOST_ROWS` rows.
+        InvalidRequestError: there are more than `MOST_ROWS` rows.
     """
     lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     rows = len(lines) - (bool(lines) and _gives_defaults(lines[0][1]))
     if rows > MOST_ROWS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{told_as}: {rows} rows, and a batch has at most {MOST_ROWS}: cut the manifest into several", field="manifest"
         )
     shots: dict[int, ShotSpec] = {}
@@ -404,7 +404,7 @@ def parse_rows(text: str) -> tuple[int, ...]:
     """Return the rows of a text such as `0-3,7`. An empty text stands for no rows.
 
     Raises:
-        InvalidRequest: the text is not of this form, the rows do not ascend, or a batch has no such row.
+        InvalidRequestError: the text is not of this form, the rows do not ascend, or a batch has no such row.
     """
     rows: list[int] = []
     for part in text.split(",") if text else ():
@@ -412,9 +412,11 @@ def parse_rows(text: str) -> tuple[int, ...]:
         first = int(found[1]) if found else 0
         last = int(found[2] or found[1]) if found else 0
         if found is None or last < first or (rows and first <= rows[-1]):
-            raise InvalidRequest(f"rows: {part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows")
+            raise InvalidRequestError(
+                f"rows: {part!r} in {text[:80]!r}: give ascending rows and ranges, such as 0-3,7", field="rows"
+            )
         if last >= MOST_ROWS:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"rows: {part!r} in {text[:80]!r}: a batch has at most the rows 0 to {MOST_ROWS - 1}", field="rows"
             )
         rows.extend(range(first, last + 1))
@@ -460,14 +462,14 @@ def read_manifest(path: Path, *, name: str | None = None, method_of: MethodOf | 
         path, name, method_of, check_files: as `manifest_or_mistakes` takes them.
 
     Raises:
-        InvalidRequest: rows have mistakes, and the message tells the first; or as `manifest_or_mistakes` raises.
-        StorageRefused, BackendUnavailable: as `manifest_or_mistakes` raises.
+        InvalidRequestError: rows have mistakes, and the message tells the first; or as `manifest_or_mistakes` raises.
+        StorageRefusedError, BackendUnavailableError: as `manifest_or_mistakes` raises.
     """
     found = manifest_or_mistakes(path, name=name, method_of=method_of, check_files=check_files)
     if isinstance(found, Manifest):
         return found
     more = "" if len(found) == 1 else f" ({path} has {len(found)} mistakes, this is the first)"
-    raise InvalidRequest(f"{found[0]}{more}", field="manifest")
+    raise InvalidRequestError(f"{found[0]}{more}", field="manifest")
 
 
 def manifest_or_mistakes(
@@ -478,8 +480,8 @@ def manifest_or_mistakes(
     Args:
         path: file of the manifest.
         name: name of the batch; None: made from the name of the file.
-        method_of: returns the method that dubs a shot, and raises ActorNotReady, ConsentRefused or InvalidRequest if the actor of
-            the shot is missing or cannot be dubbed so; None: actors are not looked up.
+        method_of: returns the method that dubs a shot, and raises ActorNotReadyError, ConsentRefusedError or InvalidRequestError if
+            the actor of the shot is missing or cannot be dubbed so; None: actors are not looked up.
         check_files: whether the files of the rows are looked at. False suits the workers of a batch that was checked before.
 
     Returns:
@@ -487,8 +489,8 @@ def manifest_or_mistakes(
         the rows.
 
     Raises:
-        InvalidRequest: the file cannot be read, has no rows, has too many rows, or the name is not allowed.
-        StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+        InvalidRequestError: the file cannot be read, has no rows, has too many rows, or the name is not allowed.
+        StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
     named = batch_name(path.stem if name is None else name, given=name is not None)
     shots, mistakes = shots_by_line(_content(path), told_as=str(path))
@@ -498,7 +500,9 @@ def manifest_or_mistakes(
     if mistakes:
         return tuple(f"{path}:{mistake.line}: {mistake.field}: {mistake.text}" for mistake in in_order(mistakes))
     if not shots:
-        raise InvalidRequest(f"{path}: the manifest has no rows: write one JSON object a line, one for each shot", field="manifest")
+        raise InvalidRequestError(
+            f"{path}: the manifest has no rows: write one JSON object a line, one for each shot", field="manifest"
+        )
     return manifest_of(named, shots.values())
 
 
@@ -510,7 +514,7 @@ def row_mistakes(shots: Mapping[int, ShotSpec], method_of: MethodOf | None, *, c
         method_of, check_files: as `manifest_or_mistakes` takes them.
 
     Raises:
-        StorageRefused, BackendUnavailable: the store of a URL refuses, or does not answer.
+        StorageRefusedError, BackendUnavailableError: the store of a URL refuses, or does not answer.
     """
     mistakes = option_mistakes(shots, method_of) + repeat_mistakes(shots, follow_links=check_files)
     return mistakes + file_mistakes(shots) if check_files else mistakes
@@ -547,7 +551,7 @@ def batch_name(text: str, *, given: bool = True) -> str:
         given: whether the user gave the text as a name. Otherwise characters that a name lacks become hyphens.
 
     Raises:
-        InvalidRequest: the user's name is not allowed, or no name can be made from the text.
+        InvalidRequestError: the user's name is not allowed, or no name can be made from the text.
     """
     wanted = text
     if not given:
@@ -557,7 +561,7 @@ def batch_name(text: str, *, given: bool = True) -> str:
         return TypeAdapter(BatchName).validate_python(wanted)
     except ValidationError:
         problem = f"{text[:80]!r} is no name of a batch" if given else f"no name can be made from {text[:80]!r}: give --name NAME"
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{problem}; a name has at most 40 small letters, digits and hyphens, and begins and ends with a letter or a digit",
             field="name",
         ) from None
@@ -569,9 +573,9 @@ def _content(path: Path) -> bytes:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as problem:
         told = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise InvalidRequest(f"{path}: cannot be read: {told}", field="manifest") from problem
+        raise InvalidRequestError(f"{path}: cannot be read: {told}", field="manifest") from problem
     if len(content) > MOST_BYTES:
-        raise InvalidRequest(f"{path}: larger than {MOST_BYTES >> 20} MiB: cut the manifest into several", field="manifest")
+        raise InvalidRequestError(f"{path}: larger than {MOST_BYTES >> 20} MiB: cut the manifest into several", field="manifest")
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
@@ -588,24 +592,24 @@ class ActorLookup:
 
     def __init__(self, actors: ActorStore) -> None:
         self._actors = actors
-        self._found: dict[str, ActorSummary | ActorNotReady] = {}
-        self._asked: dict[ConsentQuestion, ConsentRefused | InvalidRequest | None] = {}
+        self._found: dict[str, ActorSummary | ActorNotReadyError] = {}
+        self._asked: dict[ConsentQuestion, ConsentRefusedError | InvalidRequestError | None] = {}
 
     def method_of(self, shot: ShotSpec) -> str:
         """Return the method that dubs a shot.
 
         Raises:
-            ActorNotReady: there is no such actor, or the actor is damaged.
-            ConsentRefused: a consent record does not allow the shot, or is missing and the installation requires one.
-            InvalidRequest: the actor was enrolled for another method, or project or language are not allowed.
-            StorageRefused, BackendUnavailable: the store of a record's URL refuses, or does not answer.
+            ActorNotReadyError: there is no such actor, or the actor is damaged.
+            ConsentRefusedError: a consent record does not allow the shot, or is missing and the installation requires one.
+            InvalidRequestError: the actor was enrolled for another method, or project or language are not allowed.
+            StorageRefusedError, BackendUnavailableError: the store of a record's URL refuses, or does not answer.
         """
         actor = self._actor(shot.actor) if shot.actor is not None else None
         self._check_consent(shot, actor)
         if actor is None:
             return shot.method or DEFAULT_METHOD
         if shot.method is not None and combined(shot.method) != actor.method:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"actor {actor.actor_id} is enrolled for {actor.method}, not for {shot.method}: leave method out, or enrol the "
                 f"person for {shot.method} under another id",
                 field="method",
@@ -618,7 +622,7 @@ class ActorLookup:
             try:
                 self._ask(shot, actor)
                 self._asked[asked] = None
-            except (ConsentRefused, InvalidRequest) as refusal:
+            except (ConsentRefusedError, InvalidRequestError) as refusal:
                 self._asked[asked] = refusal
         answer = self._asked[asked]
         if answer is not None:
@@ -636,11 +640,11 @@ class ActorLookup:
         if actor_id not in self._found:
             try:
                 found = self._actors.show(actor_id)
-                self._found[actor_id] = ActorNotReady(found.damage, subject=actor_id) if found.damage else found
-            except ActorNotReady as missing:
+                self._found[actor_id] = ActorNotReadyError(found.damage, subject=actor_id) if found.damage else found
+            except ActorNotReadyError as missing:
                 self._found[actor_id] = missing
         answer = self._found[actor_id]
-        if isinstance(answer, ActorNotReady):
+        if isinstance(answer, ActorNotReadyError):
             raise answer
         return answer
 
@@ -649,5 +653,5 @@ def _readable(place: str) -> Consent | None:
     """Return the record of a file; None: the file cannot be used, which the check of the files tells."""
     try:
         return consent_at(place)
-    except (InvalidRequest, ArtefactNotFound):
+    except (InvalidRequestError, ArtefactNotFoundError):
         return None

@@ -13,11 +13,18 @@ from typing import Any, Final
 
 from gateway.dub.request import sha256_of
 from gateway.media.output import existing_file
-from gateway.provenance.sidecar import SIDECAR, embedded_type, sidecar_of
+from gateway.provenance.binding import SIDECAR, embedded_type, sidecar_of
 from gateway.safe_paths import make_folder
-from services.common.errors import ArtefactNotFound, BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
+from services.common.errors import (
+    ArtefactNotFoundError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    StorageFullError,
+    StorageRefusedError,
+)
 from services.common.files import FULL_DISK, PARTIAL
-from services.common.store.backends import Backend, open_backend
+from services.common.store.backends import StoreBackend, open_backend
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _READABLE: Final = ("s3", "https", "http")
@@ -76,13 +83,13 @@ def input_problem(place: str) -> str:
         place: absolute path or URL.
 
     Raises:
-        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     try:
         if is_url(place):
             return f"{place} is empty" if _size(_opened(place, _READABLE, "footage"), place) == 0 else ""
         facts = os.stat(place)
-    except (InvalidRequest, ArtefactNotFound) as error:
+    except (InvalidRequestError, ArtefactNotFoundError) as error:
         return error.message
     except FileNotFoundError:
         return f"no such file {place}"
@@ -104,7 +111,7 @@ def output_problem(place: str) -> str:
             _opened(place, _WRITABLE, "output")
             return ""
         there = existing_file(Path(place))
-    except InvalidRequest as error:
+    except InvalidRequestError as error:
         return error.message
     if there is None:
         return _folder_problem(Path(place).parent)
@@ -134,10 +141,11 @@ def fetched(place: str, folder: Path, *, field: str, max_bytes: int, confirm: Co
         confirm: called after each piece; raises an error if the copy is not needed any more.
 
     Raises:
-        InvalidRequest: the URL cannot be opened, or its file is larger than `max_bytes`.
-        ArtefactNotFound: no file lies at the URL.
-        StorageFull: no space is left in `folder`. No part of the copy stays.
-        StorageRefused, BackendUnavailable: the store of the URL refuses, does not answer, or sends less than 0.2 MB a second.
+        InvalidRequestError: the URL cannot be opened, or its file is larger than `max_bytes`.
+        ArtefactNotFoundError: no file lies at the URL.
+        StorageFullError: no space is left in `folder`. No part of the copy stays.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, does not answer, or sends less than 0.2 MB a
+            second.
     """
     path = local_path(place)
     if path is not None:
@@ -167,8 +175,8 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
         folder: folder for the film until it is uploaded.
 
     Raises:
-        InvalidRequest: the place cannot be written, or an object lies at the URL that dubstage did not write.
-        StorageFull, StorageRefused, BackendUnavailable: as the store says. The place is as it was before.
+        InvalidRequestError: the place cannot be written, or an object lies at the URL that dubstage did not write.
+        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. The place is as it was before.
     """
     path = local_path(place)
     if path is not None:
@@ -176,7 +184,7 @@ def delivered(place: str, folder: Path) -> Iterator[Path]:
         try:
             make_folder(output.parent)
         except (OSError, ValueError) as problem:
-            raise InvalidRequest(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
+            raise InvalidRequestError(f"the folder {output.parent} cannot be made: {_reason(problem)}", field="output") from problem
         yield output
         return
     film = folder / copy_name("output", place)
@@ -189,12 +197,12 @@ def check_replaceable(place: str) -> None:
     """Check that a film and its manifest may be uploaded to a URL. Blocks.
 
     Raises:
-        InvalidRequest: the URL cannot be written, or an object lies there that dubstage did not write.
-        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+        InvalidRequestError: the URL cannot be written, or an object lies there that dubstage did not write.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     for target in _targets(Path(PurePosixPath(place).name), place).values():
         if _digest_at(_opened(target, _WRITABLE, "output")) == "":
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{target} exists, and dubstage did not write it: give another output, or remove the object", field="output"
             )
 
@@ -203,8 +211,8 @@ def upload(film: Path, place: str) -> None:
     """Upload a film whole to a URL, after the manifest that lies beside the film. Blocks.
 
     Raises:
-        InvalidRequest: the URL cannot be written.
-        StorageFull, StorageRefused, BackendUnavailable: as the store says. The place is as it was before.
+        InvalidRequestError: the URL cannot be written.
+        StorageFullError, StorageRefusedError, BackendUnavailableError: as the store says. The place is as it was before.
     """
     for file, target in _targets(film, place).items():
         if file == film or file.exists():
@@ -226,8 +234,8 @@ def digest_of(place: str) -> str | None:
     dubstage did not write.
 
     Raises:
-        InvalidRequest: the URL cannot be opened.
-        StorageRefused, BackendUnavailable: the store of the URL refuses, or does not answer.
+        InvalidRequestError: the URL cannot be opened.
+        StorageRefusedError, BackendUnavailableError: the store of the URL refuses, or does not answer.
     """
     path = local_path(place)
     if path is not None:
@@ -235,7 +243,7 @@ def digest_of(place: str) -> str | None:
     return _digest_at(_opened(place, _WRITABLE, "output"))
 
 
-def _digest_at(backend: Backend) -> str | None:
+def _digest_at(backend: StoreBackend) -> str | None:
     """Return the digest that an object's metadata say; empty: they say none; None: there is no object."""
     try:
         with backend.told():
@@ -244,20 +252,20 @@ def _digest_at(backend: Backend) -> str | None:
         return None
 
 
-def _opened(place: str, protocols: tuple[str, ...], field: str) -> Backend:
+def _opened(place: str, protocols: tuple[str, ...], field: str) -> StoreBackend:
     found = _URL.match(place)
     protocol = found[1] if found else ""
     bucket, _, key = place.partition("://")[2].partition("/")
     if protocol not in protocols or not bucket or not key or "::" in place:
         forms = {"s3": "s3://BUCKET/KEY", "https": "https://HOST/PATH", "http": "http://HOST/PATH"}
         expected = ", ".join(forms[name] for name in protocols)
-        raise InvalidRequest(f"{place[:200]!r} cannot be used: give a path or {expected}", field=field)
+        raise InvalidRequestError(f"{place[:200]!r} cannot be used: give a path or {expected}", field=field)
     if problem := url_problem(place):
-        raise InvalidRequest(f"{place[:200]!r} cannot be used: {problem}", field=field)
+        raise InvalidRequestError(f"{place[:200]!r} cannot be used: {problem}", field=field)
     return open_backend(place, what=f"the store of the {field}", setting="the URL")
 
 
-def _size(backend: Backend, place: str) -> int | None:
+def _size(backend: StoreBackend, place: str) -> int | None:
     try:
         with backend.told():
             facts: dict[str, Any] = backend.files.info(backend.root)
@@ -266,9 +274,9 @@ def _size(backend: Backend, place: str) -> int | None:
         if place.startswith("http") and getattr(missing.__cause__, "status", 0) not in _GONE and missing.__cause__ is not None:
             with backend.told():
                 raise missing.__cause__ from None
-        raise ArtefactNotFound(f"no such file {place}", resource=place) from None
+        raise ArtefactNotFoundError(f"no such file {place}", resource=place) from None
     if facts.get("type") == "directory":
-        raise ArtefactNotFound(f"{place} is a folder, not a file", resource=place)
+        raise ArtefactNotFoundError(f"{place} is a folder, not a file", resource=place)
     size = facts.get("size")
     return None if size is None else int(size)
 
@@ -287,17 +295,19 @@ def _copy(source: Any, partial: Path, place: str, field: str, max_bytes: int, co
             confirm()
             spent_s = time.monotonic() - began
             if spent_s > PATIENCE_S + copied / SLOWEST_BYTES_PER_S:
-                raise BackendUnavailable(f"the store of {place} sent {copied / 1e6:.0f} MB in {spent_s:.0f} s, which is too slow")
+                raise BackendUnavailableError(
+                    f"the store of {place} sent {copied / 1e6:.0f} MB in {spent_s:.0f} s, which is too slow"
+                )
 
 
 def _full_disk(folder: Path, problem: OSError) -> DubstageError:
     if problem.errno in FULL_DISK:
-        return StorageFull(f"no space left in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", subject=str(folder))
-    return StorageRefused(f"the folder {folder} cannot be used: {_reason(problem)}", subject=str(folder))
+        return StorageFullError(f"no space left in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", subject=str(folder))
+    return StorageRefusedError(f"the folder {folder} cannot be used: {_reason(problem)}", subject=str(folder))
 
 
-def _too_large(place: str, field: str, max_bytes: int) -> InvalidRequest:
-    return InvalidRequest(f"{place} is larger than {max_bytes / 1e9:.3g} GB, the most that is copied", field=field)
+def _too_large(place: str, field: str, max_bytes: int) -> InvalidRequestError:
+    return InvalidRequestError(f"{place} is larger than {max_bytes / 1e9:.3g} GB, the most that is copied", field=field)
 
 
 def _reason(problem: Exception) -> str:

@@ -24,7 +24,7 @@ from gateway.reports.mouth_metrics import correlation
 from gateway.reports.records import boxes_of, commanded_opening, motion_of, track_output
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, UInt8
-from services.common.errors import Cancelled, DubstageError
+from services.common.errors import DubstageError, WorkCancelledError
 
 WIDTH: Final = 320
 """Most columns of a thumbnail, pixels."""
@@ -41,7 +41,7 @@ def thumbnail_of(film: MediaInfo, rendered: Bool) -> bytes:
         rendered: frames whose mouth is rendered, bool [T].
 
     Raises:
-        MediaUnsupported: the film cannot be read.
+        MediaUnsupportedError: the film cannot be read.
     """
     frame = shown_frame(rendered)
     with VideoReader(film) as reader:
@@ -112,7 +112,7 @@ async def measured_while_allowed(
         check: blocks, and raises an error if the actor was erased or the consent has ended.
 
     Raises:
-        ActorNotReady, ConsentRefused: from `check`.
+        ActorNotReadyError, ConsentRefusedError: from `check`.
         DubstageError: the film cannot be read.
     """
     try:
@@ -156,7 +156,7 @@ async def _measured(
     """Return the correlation of wanted and shown opening, and a warning if the stages could not track the film."""
     try:
         return await opening_correlation(stages, film, outcome, workspace), ()
-    except Cancelled:
+    except WorkCancelledError:
         raise
     except DubstageError as problem:
         return None, (f"the correlation of wanted and shown mouth opening was not measured: {problem.message}",)

@@ -15,12 +15,12 @@ from gateway.batch.types import MAX_ATTEMPTS, WRITTEN, ShotMotion, ShotRecord, S
 from gateway.crash_report import machine_fault, write_traceback
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
-    BackendUnavailable,
-    Cancelled,
+    BackendUnavailableError,
     DubstageError,
-    StorageFull,
-    StorageRefused,
-    Unexpected,
+    StorageFullError,
+    StorageRefusedError,
+    UnexpectedError,
+    WorkCancelledError,
 )
 from services.common.files import FULL_DISK
 
@@ -47,7 +47,7 @@ def failure_of(error: Exception) -> Failure:
 
     The traceback of an error of an unknown kind goes to a temporary file and to the log. The message names the file.
     """
-    if isinstance(error, StorageFull):
+    if isinstance(error, StorageFullError):
         return _full(error.message)
     if isinstance(error, DubstageError):
         return Failure(error.message, error.exit_code, error.retryable)
@@ -57,15 +57,15 @@ def failure_of(error: Exception) -> Failure:
     where = f"the details are in {file} on {socket.gethostname()}" if file else "the details are in the log of the worker"
     if fault is not None:
         message, full = f"{fault}; {where}", isinstance(error, OSError) and error.errno in FULL_DISK
-        return _full(message) if full else Failure(message, StorageRefused.exit_code)
-    return Failure(f"this should not happen, please report it; {where}", Unexpected.exit_code)
+        return _full(message) if full else Failure(message, StorageRefusedError.exit_code)
+    return Failure(f"this should not happen, please report it; {where}", UnexpectedError.exit_code)
 
 
 def _full(message: str) -> Failure:
     """Return the failure of a shot whose disk is full. For a single dub, a person has to make room. In a batch, another attempt may
     succeed: shots that end beside this one give their room back, and another worker may have more.
     """
-    return Failure(message, BackendUnavailable.exit_code, retryable=True)
+    return Failure(message, BackendUnavailableError.exit_code, retryable=True)
 
 
 CANCELLED: Final = "cancelled"
@@ -161,7 +161,7 @@ def failed(record: ShotRecord, failure: Failure, seconds: float, now: str) -> Sh
 def cancelled(record: ShotRecord, now: str) -> ShotRecord:
     """Return the record of a shot that a person cancelled."""
     return record.model_copy(
-        update={"state": ShotState.CANCELLED, "ended_at": now, "exit_code": Cancelled.exit_code, "error": CANCELLED}
+        update={"state": ShotState.CANCELLED, "ended_at": now, "exit_code": WorkCancelledError.exit_code, "error": CANCELLED}
     )
 
 
@@ -182,12 +182,12 @@ def died(record: ShotRecord, how: str, now: str) -> ShotRecord:
     """
     tries = f"attempt {record.attempts} of {MAX_ATTEMPTS}"
     if record.attempts < MAX_ATTEMPTS:
-        failure = Failure(f"the worker died in {tries} ({how})", BackendUnavailable.exit_code, retryable=True)
+        failure = Failure(f"the worker died in {tries} ({how})", BackendUnavailableError.exit_code, retryable=True)
     else:
         failure = Failure(
             f"the worker died in {tries} ({how}): the memory of the machine is too small, or the footage is damaged in a way that "
             "ends the decoder. Run fewer workers, or look at the footage; then retry the shot",
-            StorageRefused.exit_code,
+            StorageRefusedError.exit_code,
         )
     return failed(record, failure, 0.0, now)
 

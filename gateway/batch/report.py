@@ -31,7 +31,7 @@ _NUMBER: Final = re.compile(r"(?<![\w.])-?\d*\.?\d+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class ReportRow:
     """One shot of a batch. The names of the fields are the columns of `shots.csv` and the keys of `shots.json`, in this order.
 
     Attributes:
@@ -133,10 +133,10 @@ class Concern:
 
     failed: bool
     text: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
 
 
-def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None) -> Row:
+def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None) -> ReportRow:
     """Return the row of a shot.
 
     Args:
@@ -145,7 +145,7 @@ def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None
         record: what is known of the shot.
         thumbnail: path of the shot's picture in the report's folder; None: there is none.
     """
-    return Row(
+    return ReportRow(
         index=index,
         id=shot.id,
         state=record.state,
@@ -176,7 +176,7 @@ def row_of(index: int, shot: ShotSpec, record: ShotRecord, thumbnail: str | None
     )
 
 
-def summary_of(rows: Sequence[Row], records: Sequence[ShotRecord]) -> Summary:
+def summary_of(rows: Sequence[ReportRow], records: Sequence[ShotRecord]) -> Summary:
     """Return the sums over all shots of a batch.
 
     Args:
@@ -197,9 +197,9 @@ def summary_of(rows: Sequence[Row], records: Sequence[ShotRecord]) -> Summary:
     )
 
 
-def concerns_of(rows: Sequence[Row]) -> tuple[Concern, ...]:
+def concerns_of(rows: Sequence[ReportRow]) -> tuple[Concern, ...]:
     """Return what wants a person's look: errors first, then the quality gate; the text of the most shots first."""
-    shots: dict[tuple[bool, str], list[Row]] = {}
+    shots: dict[tuple[bool, str], list[ReportRow]] = {}
     for row in rows:
         if row.state == ShotState.FAILED:
             shots.setdefault((True, _without_files(row)), []).append(row)
@@ -212,7 +212,7 @@ def concerns_of(rows: Sequence[Row]) -> tuple[Concern, ...]:
     )
 
 
-def _without_files(row: Row) -> str:
+def _without_files(row: ReportRow) -> str:
     text = row.error
     for place, name in ((row.footage, "FOOTAGE"), (row.speech, "SPEECH"), (row.output, "FILM")):
         text = text.replace(place, name) if place else text
@@ -225,11 +225,11 @@ def _without_measures(reason: str) -> str:
     return f"{_NUMBER.sub('…', measured)}:{wanted}" if colon else _NUMBER.sub("…", reason)
 
 
-def _place_of_failed(row: Row) -> int:
+def _place_of_failed(row: ReportRow) -> int:
     return row.index
 
 
-def _place_of_marked(row: Row) -> tuple[float, int]:
+def _place_of_marked(row: ReportRow) -> tuple[float, int]:
     return (math.inf if row.r_opening is None else row.r_opening, row.index)
 
 
@@ -241,7 +241,7 @@ def _ratio(part: float, whole: float) -> float | None:
     return _rounded(part / whole) if whole > 0 else None
 
 
-COLUMNS: Final = tuple(field.name for field in fields(Row))
+COLUMNS: Final = tuple(field.name for field in fields(ReportRow))
 """Columns of `shots.csv`, and keys of a shot in `shots.json`."""
 FORMAT: Final = 1
 """Version of the two files. A release that renames or removes a column counts up."""
@@ -249,7 +249,7 @@ _FORMULA: Final = frozenset("=+-@\uff1d\uff0b\uff0d\uff20|%")
 """Characters that make a spreadsheet program take a text for a formula or a command."""
 
 
-def csv_of(rows: Sequence[Row]) -> str:
+def csv_of(rows: Sequence[ReportRow]) -> str:
     """Return the rows as CSV with a line of column names.
 
     Numbers are written with a point, unknown values are empty, truth values are `true` and `false`. The texts of a list are joined
@@ -264,7 +264,7 @@ def csv_of(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def json_of(facts: BatchFacts, summary: Summary, rows: Sequence[Row]) -> str:
+def json_of(facts: BatchFacts, summary: Summary, rows: Sequence[ReportRow]) -> str:
     """Return the batch, its sums and its rows as one JSON document: ASCII, one shot a line."""
     batch = {"name": facts.name, "manifest_sha256": facts.manifest_sha256, "created_at": facts.created_at, "engine": facts.engine}
     head = {"format": FORMAT, "batch": batch, "summary": asdict(summary)}
@@ -327,8 +327,8 @@ def write_report(
         folder: gets the page, the tables and the pictures. An older report in it is replaced.
 
     Raises:
-        InvalidRequest: `folder` cannot be written, or holds other files than a report.
-        StorageFull: no space is left.
+        InvalidRequestError: `folder` cannot be written, or holds other files than a report.
+        StorageFullError: no space is left.
         DubstageError: `thumbnail` failed.
     """
     check_report_folder(folder)
@@ -379,11 +379,11 @@ def _write_thumbnail(thumbnail: Callable[[str], bytes | None], folder: Path, rec
     return name
 
 
-def _reasons_of(row: Row) -> tuple[ReasonCount, ...]:
+def _reasons_of(row: ReportRow) -> tuple[ReasonCount, ...]:
     return shares_of(row.frames_by_reason)
 
 
-def _link_of(folder: Path, row: Row) -> str:
+def _link_of(folder: Path, row: ReportRow) -> str:
     """Return the URL of a film on a disk, relative to the report's folder; empty: the film is elsewhere, or there is none yet."""
     if not row.output_sha256 or not row.output.startswith("/"):
         return ""

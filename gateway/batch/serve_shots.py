@@ -1,6 +1,12 @@
 """Worker process of the local engine: `python -m gateway.batch.serve_shots`.
 
-stdin and stdout speak `gateway.batch.worker_protocol`.
+stdin and stdout speak `gateway.batch.serve_shots`.
+
+Protocol between the local engine and its worker processes: one JSON document a line, over pipes.
+
+The engine sends a `WorkerSetup`, and then the row of one shot after the other, as a number. The end of the pipe ends the worker.
+The worker sends `WorkerAnswer`s: ALIVE every few seconds, READY once its stages are warm, and ENDED after each shot. A worker that
+cannot work at all sends UNUSABLE and ends.
 """
 
 from __future__ import annotations
@@ -11,14 +17,89 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any, BinaryIO, cast
+from enum import StrEnum
+from typing import Any, BinaryIO, Self, cast
+
+from pydantic import BaseModel, ConfigDict
 
 from gateway.batch.records import failure_of
 from gateway.batch.store import BatchStore
-from gateway.batch.worker import run_shot
-from gateway.batch.worker_context import open_worker_context
-from gateway.batch.worker_protocol import AnswerKind, WorkerAnswer, WorkerSetup
-from services.common.errors import DubstageError, Unexpected
+from gateway.batch.types import ShotRecord
+from gateway.batch.worker import open_worker_context, run_shot
+from gateway.settings import GatewaySettings
+from services.common.errors import DubstageError, UnexpectedError, leaves
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def line(self) -> bytes:
+        """Return the document as one line."""
+        return f"{self.model_dump_json()}\n".encode()
+
+    @classmethod
+    def parsed(cls, line: bytes) -> Self:
+        """Return the document of a line.
+
+        Raises:
+            ValueError: the line holds something else.
+        """
+        return cls.model_validate_json(line)
+
+
+class WorkerSetup(_Line):
+    """Settings that a worker process gets first.
+
+    Attributes:
+        settings: settings of the command that started the worker, as JSON values.
+        store: URL of the store of batches.
+        name: name of the batch.
+        beat_s: seconds between two signs of life.
+    """
+
+    settings: dict[str, Any]
+    store: str
+    name: str
+    beat_s: float
+
+    def gateway_settings(self) -> GatewaySettings:
+        """Return the settings."""
+        return GatewaySettings(**self.settings)
+
+
+class AnswerKind(StrEnum):
+    """Kind of an answer."""
+
+    READY = "ready"
+    ALIVE = "alive"
+    ENDED = "ended"
+    UNUSABLE = "unusable"
+
+
+class WorkerAnswer(_Line):
+    """A line of a worker.
+
+    Attributes:
+        kind: what the line says.
+        record: new record of the shot, of ENDED.
+        reason: reason of the error, of UNUSABLE.
+        message: message of the error, of UNUSABLE.
+    """
+
+    kind: AnswerKind
+    record: ShotRecord | None = None
+    reason: str = ""
+    message: str = ""
+
+    @classmethod
+    def unusable(cls, problem: DubstageError) -> Self:
+        """Return the answer of a worker that cannot work."""
+        return cls(kind=AnswerKind.UNUSABLE, reason=problem.reason, message=problem.message)
+
+    def error(self) -> DubstageError:
+        """Return the error of an UNUSABLE worker."""
+        kinds = {leaf.reason: leaf for leaf in leaves()}
+        return kinds.get(self.reason, UnexpectedError)(self.message)
 
 
 async def serve(commands: BinaryIO, answers: int) -> None:
@@ -62,7 +143,7 @@ async def serve(commands: BinaryIO, answers: int) -> None:
         answer(WorkerAnswer.unusable(problem))
     except Exception as problem:
         failure = failure_of(problem)
-        answer(WorkerAnswer(kind=AnswerKind.UNUSABLE, reason=Unexpected.reason, message=failure.message))
+        answer(WorkerAnswer(kind=AnswerKind.UNUSABLE, reason=UnexpectedError.reason, message=failure.message))
     finally:
         pipe.close()
 

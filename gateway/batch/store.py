@@ -26,7 +26,7 @@ from gateway.batch.manifest import Manifest, shots_of
 from gateway.batch.types import BatchFacts, BatchName, ShotRecord, ShotSpec, ShotState
 from gateway.private_files import data_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
+from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.files import BLOB_MODE, create_whole, write_whole
 from services.common.store.backends import open_backend
 
@@ -52,8 +52,8 @@ class Entry:
 class Folder:
     """A folder of small files. All methods block, and may be called from any thread.
 
-    Paths are relative to the root, with slashes. Each method raises StorageRefused, StorageFull or BackendUnavailable as
-    `Backend.told` says.
+    Paths are relative to the root, with slashes. Each method raises StorageRefusedError, StorageFullError or
+    BackendUnavailableError as `Backend.told` says.
 
     Args:
         url: path, or URL of fsspec.
@@ -61,7 +61,7 @@ class Folder:
         setting: setting that holds the URL, for messages.
 
     Raises:
-        InvalidRequest: there is no such protocol, its package is not installed, or the URL names no bucket.
+        InvalidRequestError: there is no such protocol, its package is not installed, or the URL names no bucket.
     """
 
     def __init__(self, url: str, *, what: str, setting: str) -> None:
@@ -202,7 +202,9 @@ class Folder:
                         self._fs.makedirs(folder, exist_ok=True)
                 yield
         except FileNotFoundError as error:
-            raise StorageRefused(f"{self._backend.what} {self._backend.where} takes nothing: {error}", subject=self.url) from error
+            raise StorageRefusedError(
+                f"{self._backend.what} {self._backend.where} takes nothing: {error}", subject=self.url
+            ) from error
 
 
 def _name(facts: Mapping[str, Any]) -> str:
@@ -251,7 +253,7 @@ def document_of(kind: type[_Document], content: bytes, place: str) -> _Document:
         place: path or URL of the file, for the message.
 
     Raises:
-        ArtefactCorrupt: the content is no document of this class.
+        ArtefactCorruptError: the content is no document of this class.
     """
     try:
         return kind.model_validate_json(content)
@@ -259,7 +261,7 @@ def document_of(kind: type[_Document], content: bytes, place: str) -> _Document:
         raise damaged(place, problem) from problem
 
 
-def damaged(place: str, problem: ValueError) -> ArtefactCorrupt:
+def damaged(place: str, problem: ValueError) -> ArtefactCorruptError:
     """Return the error for a damaged file.
 
     Args:
@@ -270,7 +272,7 @@ def damaged(place: str, problem: ValueError) -> ArtefactCorrupt:
     where = "" if first is None else f" ({'.'.join(str(part) for part in first['loc']) or 'file'}: {first['msg']})"
     # A batch without its facts or its rows cannot be used.
     remove = "remove the file" if "/shots/" in place else f"remove the folder {place.rpartition('/')[0]}"
-    return ArtefactCorrupt(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)
+    return ArtefactCorruptError(f"{place} is damaged{where}: restore the file from a backup, or {remove}", resource=place)
 
 
 Engine = Literal["local", "kubernetes", "farm", "gateway"]
@@ -281,8 +283,8 @@ def open_batches(settings: GatewaySettings) -> BatchStore:
     """Return the store that the settings name: `batches_url`, or the folder `batches` of the data folder.
 
     Raises:
-        InvalidRequest: there is no such protocol, or its package is not installed.
-        StorageRefused: the data folder cannot be made.
+        InvalidRequestError: there is no such protocol, or its package is not installed.
+        StorageRefusedError: the data folder cannot be made.
     """
     if settings.batches_url:
         return BatchStore(settings.batches_url)
@@ -293,16 +295,16 @@ def open_batches(settings: GatewaySettings) -> BatchStore:
 class BatchStore:
     """Store of batches. All methods block, and may be called from any thread.
 
-    Each method raises StorageRefused where the store refuses (credentials, permissions, no such bucket), StorageFull where no space
-    is left, and BackendUnavailable where the store does not answer. Methods that take the name of a batch raise BatchNotFound if
-    there is no such batch, and ArtefactCorrupt if a file of the batch is damaged.
+    Each method raises StorageRefusedError where the store refuses (credentials, permissions, no such bucket), StorageFullError
+    where no space is left, and BackendUnavailableError where the store does not answer. Methods that take the name of a batch raise
+    BatchNotFoundError if there is no such batch, and ArtefactCorruptError if a file of the batch is damaged.
 
     Args:
         url: a folder, or an fsspec URL such as `s3://BUCKET/PREFIX`. S3 takes its credentials, region and endpoint from the
             environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...).
 
     Raises:
-        InvalidRequest: there is no such protocol, or its package is not installed.
+        InvalidRequestError: there is no such protocol, or its package is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -322,7 +324,7 @@ class BatchStore:
             The facts of the batch. If the batch existed, `created_at`, `engine` and `details` are those of the batch.
 
         Raises:
-            InvalidRequest: the batch exists with another manifest.
+            InvalidRequestError: the batch exists with another manifest.
         """
         name = manifest.name
         before = self.find(name)
@@ -332,7 +334,7 @@ class BatchStore:
         # The rows come first and the facts last, so that a batch whose creator died is completed by the next creator. Of several
         # creators at once, one writes each file.
         if not self._folder.create(manifest_path(name), manifest.content) and self._rows(name) != manifest.content:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"batch {name} exists in {self.url} with another manifest: choose another --name NAME, or submit the manifest "
                 "of the batch unchanged",
                 field="name",
@@ -377,7 +379,7 @@ class BatchStore:
         """Return the record of a shot. A shot without a file waits. A cancelled shot that waits is CANCELLED.
 
         Raises:
-            BatchNotFound: the batch has no shot of this id.
+            BatchNotFoundError: the batch has no shot of this id.
         """
         self._check_ids(name, [shot_id])
         path = record_path(name, shot_id)
@@ -432,7 +434,7 @@ class BatchStore:
         """Mark shots as cancelled. Waiting shots do not begin. Workers of running shots see the mark (`is_cancelled`) and stop.
 
         Raises:
-            BatchNotFound: the batch has no shot of one of the ids.
+            BatchNotFoundError: the batch has no shot of one of the ids.
         """
         self._check_ids(name, shot_ids)
         self._folder.write_all({mark_path(name, shot_id): b"" for shot_id in shot_ids})
@@ -449,7 +451,7 @@ class BatchStore:
         """Let shots wait again, whatever became of them: their records begin anew, and their marks as cancelled are removed.
 
         Raises:
-            BatchNotFound: the batch has no shot of one of the ids.
+            BatchNotFoundError: the batch has no shot of one of the ids.
         """
         self._check_ids(name, shot_ids)
         self._folder.write_all({record_path(name, shot_id): json_of(ShotRecord(id=shot_id)) for shot_id in shot_ids})
@@ -500,15 +502,15 @@ class BatchStore:
         known = {shot.id for shot in self._all_shots(name)}
         if unknown := [shot_id for shot_id in shot_ids if shot_id not in known]:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise BatchNotFound(
+            raise BatchNotFoundError(
                 f"batch {name} has no shot {unknown[0][:80]!r}{more} (`dubstage batch status {name}`)",
                 resource=f"{name}/{unknown[0]}",
             )
 
-    def _missing(self, name: str) -> BatchNotFound:
+    def _missing(self, name: str) -> BatchNotFoundError:
         known = self.names()
         there = f"there are: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}" if known else "there is none"
-        return BatchNotFound(f"no batch {name[:80]!r} in {self.url}; {there}", resource=name)
+        return BatchNotFoundError(f"no batch {name[:80]!r} in {self.url}; {there}", resource=name)
 
 
 def _shown(record: ShotRecord, *, cancelled: bool) -> ShotRecord:

@@ -2,6 +2,8 @@
 
 A shot becomes the same request, with the same checks, as the options of `dubstage dub`. Shots with the same mouths, such as one dub
 in two codecs, share a job folder, so they are dubbed one after the other.
+
+Context of a worker: the stores, the folder of jobs, and the stages, which stay warm from shot to shot.
 """
 
 from __future__ import annotations
@@ -11,19 +13,19 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
 
-from gateway.actors.installation import prepared_request
+from gateway.actors.installation import Installation, open_installation, prepared_request
 from gateway.actors.ledger import JobLedger
 from gateway.actors.watch import FORBIDDEN, dub_while_allowed, while_allowed
 from gateway.async_utilities import entered_in_threads, in_thread
-from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock
+from gateway.batch.locks import WAIT_S, WORKERS_FOLDER, folder_lock, shot_lock
 from gateway.batch.media import delivered, digest_of, fetched
 from gateway.batch.quality import measured_while_allowed, reasons_to_look
 from gateway.batch.records import (
@@ -40,18 +42,113 @@ from gateway.batch.records import (
 )
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, WRITTEN, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker_context import WorkerContext
 from gateway.consent.files import read_consent
 from gateway.consent.record import use_of
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import parse_face
 from gateway.dub.job import DubJob
-from gateway.dub.progress import OnProgress
+from gateway.dub.messages import OnProgress
 from gateway.dub.request import DubRequest, refuse_input
-from gateway.dub.workspace import ALREADY_RUNNING
+from gateway.dub.workspace import ALREADY_RUNNING, ScratchFolders
+from gateway.housekeeping import expire, open_jobs_folder
+from gateway.provenance.seal import Sealer
+from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from services.common.errors import BackendUnavailable, Cancelled, DubstageError, InvalidRequest, MediaUnsupported, StorageRefused
+from gateway.stages.opening import open_stages
+from gateway.stages.remote import RemoteStages
+from services.common.errors import (
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    MediaUnsupportedError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from services.common.methods import DEFAULT_METHOD, combined
+
+
+class WorkerContext:
+    """Stores, folders and stages that a worker dubs shots with. `open_worker_context` makes the context.
+
+    Attributes:
+        place: the open stores, with the settings.
+        jobs: folder of all jobs.
+
+    Args:
+        place: see the attribute.
+        jobs: see the attribute.
+        stack: closes what the context opens.
+        serving: returns stages that are open already, as soon as they serve; None: the context opens stages of its own.
+    """
+
+    def __init__(
+        self, place: Installation, jobs: Path, stack: AsyncExitStack, serving: Callable[[], Awaitable[Stages]] | None = None
+    ) -> None:
+        self.place = place
+        self.jobs = jobs
+        self._stack = stack
+        self._serving = serving
+        self._opened: Stages | None = None
+        self._sealer: Sealer | None = None
+        self._opening = asyncio.Lock()
+        self._scratch = ScratchFolders(place.settings.data_dir)
+        stack.callback(self._scratch.close)
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """Settings of the process."""
+        return self.place.settings
+
+    async def stages(self) -> Stages:
+        """Return the stages. The first call opens them. Later calls wait until each remote stage serves again.
+
+        Raises:
+            DubstageError: the stages cannot be opened, or a remote stage does not serve within `stages_start_s`.
+        """
+        if self._serving is not None:
+            return await self._serving()
+        limit_s = self.settings.stages_start_s
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._stack.enter_async_context(open_stages(self.settings, connect_s=limit_s))
+            elif isinstance(self._opened, RemoteStages):
+                await self._opened.wait_until_serving(limit_s)
+            return self._opened
+
+    async def sealer(self) -> Sealer:
+        """Return what signs the films. The first call reads the key.
+
+        Raises:
+            DubstageError: the key cannot be used.
+        """
+        if self._sealer is None:
+            self._sealer = await in_thread(self.place.sealer)
+        return self._sealer
+
+    def shot_lock(self, shot_url: str) -> AbstractAsyncContextManager[None]:
+        """Wait until no other worker of this machine has a shot, and keep the shot inside the block. See `turns.shot_lock`."""
+        return shot_lock(self.settings.data_dir, shot_url)
+
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """Make an empty folder for copies of media, and remove the folder at the end. Blocks."""
+        with self._scratch.folder() as folder:
+            yield folder
+
+
+@asynccontextmanager
+async def open_worker_context(settings: GatewaySettings) -> AsyncIterator[WorkerContext]:
+    """Open the stores of a worker. At the end, the stages are closed, and old jobs are removed as after a dub.
+
+    Raises:
+        DubstageError: the data folder, the database or the artefact store cannot be used.
+    """
+    jobs = await asyncio.to_thread(open_jobs_folder, settings.data_dir)
+    with open_installation(settings) as place:
+        async with AsyncExitStack() as stack:
+            yield WorkerContext(place, jobs, stack)
+        await in_thread(expire, settings, place.actors, place.artefacts, jobs)
+
 
 T = TypeVar("T")
 
@@ -104,7 +201,7 @@ async def retried_while_running(dub: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await dub()
-        except InvalidRequest as problem:
+        except InvalidRequestError as problem:
             if problem.message != ALREADY_RUNNING:
                 raise
         await asyncio.sleep(WAIT_S)
@@ -119,7 +216,6 @@ async def same_job_lock(context: WorkerContext, shot: ShotSpec, request: DubRequ
     Args:
         context: what the worker dubs with.
         shot: row of the manifest.
-        request: its request.
     """
     place = context.settings.data_dir / WORKERS_FOLDER / f"job-{same_job_key(shot, request)}"
     async with folder_lock(place):
@@ -157,7 +253,8 @@ class ShotDub:
         context: what the worker dubs with.
         shot: row of the manifest.
         on_progress: called with every frame and step.
-        confirm: raises Cancelled if another process has taken the shot over; blocks. Called before the film gets its place.
+        confirm: raises WorkCancelledError if another process has taken the shot over; blocks. Called before the film gets its
+            place.
         batch: name of the batch in the audit log; empty: none.
         row: row of the shot in the batch, from 0, in the audit log.
     """
@@ -225,8 +322,8 @@ class ShotDub:
         """Check that the person may be shown. Blocks.
 
         Raises:
-            ActorNotReady: the actor was erased meanwhile.
-            ConsentRefused: the consent has ended.
+            ActorNotReadyError: the actor was erased meanwhile.
+            ConsentRefusedError: the consent has ended.
         """
         if self._ledger is not None:
             self._ledger.check()
@@ -262,8 +359,8 @@ def exit_code_of(record: ShotRecord) -> int:
     """
     if record.state in (ShotState.DONE, ShotState.CANCELLED):
         return 0
-    if record.state is ShotState.FAILED and record.exit_code == BackendUnavailable.exit_code:
-        return StorageRefused.exit_code
+    if record.state is ShotState.FAILED and record.exit_code == BackendUnavailableError.exit_code:
+        return StorageRefusedError.exit_code
     return record.exit_code or 0
 
 
@@ -296,10 +393,10 @@ async def run_shot(
         worker: name of this worker; empty: HOST:PID.
         on_progress: called with every frame and step.
         confirm: checks that no other process has taken the shot over; blocks. Called before a film or a record gets its place.
-            Raises Cancelled if another process has taken the shot.
+            Raises WorkCancelledError if another process has taken the shot.
 
     Raises:
-        Cancelled: from `confirm`. Nothing was written.
+        WorkCancelledError: from `confirm`. Nothing was written.
         DubstageError: the store of batches cannot be used.
     """
     shot = (await in_thread(store.manifest, name))[index]
@@ -316,7 +413,7 @@ async def film_fault(shot: ShotSpec, record: ShotRecord) -> str:
     """
     try:
         found = await in_thread(digest_of, shot.output)
-    except MediaUnsupported:
+    except MediaUnsupportedError:
         return "was changed"  # the file is empty
     if found is None:
         return "was gone"
@@ -364,7 +461,7 @@ class _Attempt:
     async def _put_back(self, record: ShotRecord) -> None:
         """Let the shot wait again, whose worker was told to end."""
         # If another process has taken the shot over, the record is that process's.
-        with suppress(Cancelled):
+        with suppress(WorkCancelledError):
             await self._end(record, interrupted(record))
 
     async def _dubbed(self, record: ShotRecord, redone: str) -> ShotRecord:
@@ -375,7 +472,7 @@ class _Attempt:
             await self._put_back(record)
             raise
         except Exception as problem:
-            if isinstance(problem, Cancelled) and problem.message == CANCELLED:
+            if isinstance(problem, WorkCancelledError) and problem.message == CANCELLED:
                 await self._dub.withdraw()
                 return await self._end(record, cancelled(record, present_time()))
             return await self._end(record, failed(record, failure_of(problem), time.monotonic() - began, present_time()))
@@ -406,7 +503,7 @@ class _Attempt:
 
     def _check(self) -> None:
         if self._store.is_cancelled(self._name, self._shot.id):
-            raise Cancelled(CANCELLED)
+            raise WorkCancelledError(CANCELLED)
 
     async def _end(self, before: ShotRecord, record: ShotRecord) -> ShotRecord:
         """Store how an attempt without a film ended, and return the record that counts.

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 _INTERRUPTED: Final = 130
-"""Exit code of `services.common.errors.Cancelled`, which is not imported yet."""
+"""Exit code of `services.common.errors.WorkCancelledError`, which is not imported yet."""
 
 
 def main() -> None:

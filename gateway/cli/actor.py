@@ -13,14 +13,14 @@ from rich.table import Table
 from gateway.actors.create import EnrolRequest, create_actor
 from gateway.actors.installation import open_installation
 from gateway.actors.stored import SUPERSEDED, ActorSummary, check_actor_id
-from gateway.batch.removal import batch_pictures
+from gateway.batch.changes import batch_pictures
 from gateway.cli import options
 from gateway.cli.app import app, run_async
 from gateway.cli.console import check_new_file, out, printable, say, say_result, say_table, say_warning, write_new_file
 from gateway.cli.progress import StepProgress
 from gateway.consent.record import consent_line, digest_of
 from gateway.dub.face_choice import parse_face
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.housekeeping import open_jobs_folder
 from gateway.settings import GatewaySettings
 from services.common.methods import DEFAULT_METHOD, combined
 
@@ -58,8 +58,8 @@ def run_erase(settings: GatewaySettings, actor_id: str, save: Path | None) -> No
         save: new file for the receipt; None: the receipt is only printed.
 
     Raises:
-        ActorNotReady: there is no such actor.
-        InvalidRequest: the file of the receipt exists or cannot be written.
+        ActorNotReadyError: there is no such actor.
+        InvalidRequestError: the file of the receipt exists or cannot be written.
         DubstageError: the erasure failed.
     """
     if save is not None:

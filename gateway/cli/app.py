@@ -19,7 +19,7 @@ import typer
 
 from gateway.cli.console import say, say_error, say_result
 from gateway.crash_report import machine_fault, write_traceback
-from services.common.errors import Cancelled, DubstageError, InvalidRequest, StorageRefused, Unexpected
+from services.common.errors import DubstageError, InvalidRequestError, StorageRefusedError, UnexpectedError, WorkCancelledError
 from services.common.server.resources import limit_arenas
 
 
@@ -28,12 +28,12 @@ def training_packages() -> Iterator[None]:
     """Turn a missing package, in an import inside the block, into an error that says how to install what training needs.
 
     Raises:
-        InvalidRequest: a package is missing.
+        InvalidRequestError: a package is missing.
     """
     try:
         yield
     except ModuleNotFoundError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"this command needs the package {problem.name}, which is not installed here: pip install 'dubstage-suite[all]' "
             "(see docs/training.md)",
             field="installation",
@@ -97,7 +97,7 @@ def register_commands(arguments: Sequence[str]) -> None:
     """Import the module of the called command, which adds the command to `app`. Without a known command, import all modules.
 
     Raises:
-        InvalidRequest: the command needs research, which is not installed.
+        InvalidRequestError: the command needs research, which is not installed.
     """
     named = arguments[0] if arguments else ""
     if named == "--version":
@@ -108,7 +108,7 @@ def register_commands(arguments: Sequence[str]) -> None:
         elif find_spec("research") is not None:
             importlib.import_module(f"research.cli.{command}")
         elif command == named:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"dubstage {command} needs the package dubstage-research, which is not installed here (see docs/training.md)",
                 field="installation",
             )
@@ -138,7 +138,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
     A second SIGTERM ends the process at once.
 
     Raises:
-        Cancelled: the command was interrupted.
+        WorkCancelledError: the command was interrupted.
     """
     interrupted, before = False, signal.getsignal(signal.SIGTERM)
 
@@ -166,7 +166,7 @@ def run_async(job: Coroutine[Any, Any, None]) -> None:
         if not interrupted:
             signal.signal(signal.SIGTERM, before)
     if interrupted:
-        raise Cancelled("interrupted: finished windows are kept; run the same command again to continue")
+        raise WorkCancelledError("interrupted: finished windows are kept; run the same command again to continue")
 
 
 def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each kind of error
@@ -176,13 +176,13 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - one exit code for each 
     try:
         register_commands(arguments)
         code = _program(len(app.registered_commands) + len(app.registered_groups))(arguments, standalone_mode=False)
-        if code == Cancelled.exit_code:  # typer ends a command that Ctrl-C interrupts with this code, and says nothing
+        if code == WorkCancelledError.exit_code:  # typer ends a command that Ctrl-C interrupts with this code, and says nothing
             say_error("interrupted")
     except SystemExit as end:
-        return int(end.code or 0) if isinstance(end.code, int | None) else Unexpected.exit_code
+        return int(end.code or 0) if isinstance(end.code, int | None) else UnexpectedError.exit_code
     except KeyboardInterrupt:
         say_error("interrupted")
-        return Cancelled.exit_code
+        return WorkCancelledError.exit_code
     except DubstageError as error:
         say_error(error.message)
         return error.exit_code
@@ -209,9 +209,9 @@ def _say_unexpected(error: Exception) -> int:
     fault = machine_fault(error)
     if fault is not None:
         say_error(f"{fault}{_details()}")
-        return StorageRefused.exit_code
+        return StorageRefusedError.exit_code
     say_error(f"this should not happen, please report it{_details()}")
-    return Unexpected.exit_code
+    return UnexpectedError.exit_code
 
 
 def _details() -> str:

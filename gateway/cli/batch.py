@@ -38,7 +38,7 @@ from gateway.cli.batch_watch import (
 from gateway.cli.console import say, say_error, say_result, say_warning
 from gateway.cli.progress import StepProgress
 from gateway.settings import GatewaySettings
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 
 SHOWN_MISTAKES: Final = 50
 """Most mistakes of a manifest that are printed."""
@@ -52,8 +52,8 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
         check: whether to look for the files and the actors of the rows.
 
     Raises:
-        InvalidRequest: the manifest is wrong. The message says how many mistakes there are.
-        StorageRefused, BackendUnavailable: the database of actors, or the store of a URL, cannot be used.
+        InvalidRequestError: the manifest is wrong. The message says how many mistakes there are.
+        StorageRefusedError, BackendUnavailableError: the database of actors, or the store of a URL, cannot be used.
     """
     if check:
         with ActorStore(settings) as actors:
@@ -63,12 +63,12 @@ def checked_manifest(settings: GatewaySettings, path: Path, name: str | None, *,
     if isinstance(found, Manifest):
         return found
     if len(found) == 1:
-        raise InvalidRequest(found[0], field="manifest")
+        raise InvalidRequestError(found[0], field="manifest")
     for mistake in found[:SHOWN_MISTAKES]:
         say(mistake)
     hidden = len(found) - SHOWN_MISTAKES
     more = f", {hidden} of them not shown" if hidden > 0 else ""
-    raise InvalidRequest(f"{path}: {len(found)} mistakes{more}; nothing was started", field="manifest")
+    raise InvalidRequestError(f"{path}: {len(found)} mistakes{more}; nothing was started", field="manifest")
 
 
 def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, workers: int) -> int:
@@ -78,8 +78,8 @@ def run_here(settings: GatewaySettings, store: BatchStore, facts: BatchFacts, wo
         store: store of batches.
         workers: worker processes; 0: one for each `compute_threads` cores.
     """
+    from gateway.batch.changes import expire_batches
     from gateway.batch.local import run_local
-    from gateway.batch.removal import expire_batches
 
     processes = workers or max(1, len(os.sched_getaffinity(0)) // settings.compute_threads)
     records: list[ShotRecord] = []
@@ -137,11 +137,11 @@ def check_engine_options(chosen: EngineOptions) -> Engine:
     """Return the engine of the options.
 
     Raises:
-        InvalidRequest: there is no such engine, or the engine does not take one of the options.
+        InvalidRequestError: there is no such engine, or the engine does not take one of the options.
     """
     engine = next((name for name in ENGINES if name == chosen.engine), None)
     if engine is None:
-        raise InvalidRequest(f"--engine {chosen.engine!r} is unknown; there are: {', '.join(ENGINES)}", field="engine")
+        raise InvalidRequestError(f"--engine {chosen.engine!r} is unknown; there are: {', '.join(ENGINES)}", field="engine")
     given = {
         "--namespace": (chosen.namespace, "kubernetes"),
         "--context": (chosen.context, "kubernetes"),
@@ -151,9 +151,9 @@ def check_engine_options(chosen: EngineOptions) -> Engine:
     }
     for option, (value, owner) in given.items():
         if value and engine != owner:
-            raise InvalidRequest(f"{option} is an option of --engine {owner}, not of {engine}: leave it out", field=option[2:])
+            raise InvalidRequestError(f"{option} is an option of --engine {owner}, not of {engine}: leave it out", field=option[2:])
     if engine == "farm" and chosen.workers:
-        raise InvalidRequest("--workers does not go with --engine farm: the farm manager starts the workers", field="workers")
+        raise InvalidRequestError("--workers does not go with --engine farm: the farm manager starts the workers", field="workers")
     return engine
 
 
@@ -164,7 +164,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
         The exit code.
 
     Raises:
-        InvalidRequest: the batch exists with another manifest or another engine.
+        InvalidRequestError: the batch exists with another manifest or another engine.
         DubstageError: the engine cannot work.
     """
     before = store.find(manifest.name)
@@ -172,7 +172,7 @@ def submit_manifest(settings: GatewaySettings, store: BatchStore, manifest: Mani
         _check_for_cluster(store, manifest, chosen)
     facts = store.create(manifest, engine)
     if facts.engine != engine:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"batch {facts.name} belongs to the engine {facts.engine}: give --engine {facts.engine}, or choose another --name NAME",
             field="engine",
         )
@@ -233,7 +233,7 @@ def cancel_shots(store: BatchStore, name: str, ids: Sequence[str]) -> None:
     """Cancel shots of a batch; without ids, all that have not ended.
 
     Raises:
-        BatchNotFound: there is no such batch or shot.
+        BatchNotFoundError: there is no such batch or shot.
     """
     cancel(store, name, ids)
     progress = progress_of(store.records(name))
@@ -259,13 +259,13 @@ def retry_shots(
         The exit code.
 
     Raises:
-        BatchNotFound: there is no such batch or shot.
-        InvalidRequest: a named shot is running, a submission of the batch runs on this machine, or the engine does not take an
+        BatchNotFoundError: there is no such batch or shot.
+        InvalidRequestError: a named shot is running, a submission of the batch runs on this machine, or the engine does not take an
             option.
     """
     facts = store.facts(name)
     if facts.engine == "gateway":
-        raise InvalidRequest(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
+        raise InvalidRequestError(f"the gateways dub batch {name}: let a gateway retry it (the RPC RetryBatch)", field="name")
     check_engine_options(EngineOptions(facts.engine, workers, stages))
     if facts.engine == "kubernetes":
         from gateway.batch.kubernetes import open_engine_of
@@ -296,8 +296,8 @@ def remove_batch(settings: GatewaySettings, store: BatchStore, name: str, *, for
         force: as for `remove`.
 
     Raises:
-        BatchNotFound: there is no such batch.
-        InvalidRequest: shots are left, or a submission of the batch runs on this machine.
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: shots are left, or a submission of the batch runs on this machine.
     """
     remove(settings, store, name, force=force)
     say_result(f"batch {name} is removed; its films stay")
@@ -312,19 +312,19 @@ def index_of(index: int | None, variable: str | None) -> int:
     """Return the index of the worker: `index`, else from the variable of the environment, else from one of `INDEX_VARIABLES`.
 
     Raises:
-        InvalidRequest: both are given, or no variable holds an index.
+        InvalidRequestError: both are given, or no variable holds an index.
     """
     if index is not None:
         if variable is not None:
-            raise InvalidRequest("give --index or --index-from, not both", field="index")
+            raise InvalidRequestError("give --index or --index-from, not both", field="index")
         return index
     for name in (variable,) if variable is not None else INDEX_VARIABLES:
         text = os.environ.get(name, "")
         if re.fullmatch(r"[0-9]{1,9}", text):
             return int(text)
         if text or variable is not None:
-            raise InvalidRequest(f"{name} must hold the index of a row, from 0, and holds {text[:40]!r}", field="index_from")
-    raise InvalidRequest(
+            raise InvalidRequestError(f"{name} must hold the index of a row, from 0, and holds {text[:40]!r}", field="index_from")
+    raise InvalidRequestError(
         f"no index was given: give --index NUMBER, --index-from VARIABLE, or set {' or '.join(INDEX_VARIABLES)}", field="index"
     )
 
@@ -339,17 +339,19 @@ def run_row(settings: GatewaySettings, store: BatchStore, batch: str, index: int
         rows: rows that the index counts, such as `0-99,105`; None: all.
 
     Raises:
-        BatchNotFound: there is no such batch.
-        InvalidRequest: the manifest is wrong, or there is no such row.
+        BatchNotFoundError: there is no such batch.
+        InvalidRequestError: the manifest is wrong, or there is no such row.
         DubstageError: the store of batches, the database or the data folder cannot be used.
     """
     name = store.facts(batch).name if _NAME.fullmatch(batch) else _batch_of(settings, store, Path(batch))
     total = len(store.manifest(name))
     chosen = range(total) if rows is None else parse_rows(rows)
     if rows is not None and index >= len(chosen):
-        raise InvalidRequest(f"there is no row {index}: --rows {rows[:80]} has {len(chosen)} rows, counted from 0", field="index")
+        raise InvalidRequestError(
+            f"there is no row {index}: --rows {rows[:80]} has {len(chosen)} rows, counted from 0", field="index"
+        )
     if (row := chosen[index] if index < len(chosen) else index) >= total:
-        raise InvalidRequest(f"there is no row {row}: batch {name} has the rows 0 to {total - 1}", field="index")
+        raise InvalidRequestError(f"there is no row {row}: batch {name} has the rows 0 to {total - 1}", field="index")
     record = _dubbed(settings, store, name, row)
     return _show_result(record)
 
@@ -363,8 +365,7 @@ def _batch_of(settings: GatewaySettings, store: BatchStore, path: Path) -> str:
 
 
 def _dubbed(settings: GatewaySettings, store: BatchStore, name: str, row: int) -> ShotRecord:
-    from gateway.batch.worker import run_shot
-    from gateway.batch.worker_context import open_worker_context
+    from gateway.batch.worker import open_worker_context, run_shot
 
     records: list[ShotRecord] = []
 

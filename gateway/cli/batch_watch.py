@@ -22,14 +22,14 @@ from gateway.cli.console import err, printable, say, say_result, say_table, say_
 from gateway.cli.progress import LINE_SECONDS
 from services.common.errors import (
     UNDUBBED_EXIT_CODE,
-    ArtefactCorrupt,
-    BatchNotFound,
+    ArtefactCorruptError,
+    BatchNotFoundError,
     DubstageError,
-    InvalidRequest,
+    InvalidRequestError,
     PreconditionError,
     RequestError,
     TransientError,
-    Unexpected,
+    UnexpectedError,
 )
 
 STATES: Final = (*map(str, ShotState), "look")
@@ -37,7 +37,7 @@ STATES: Final = (*map(str, ShotState), "look")
 _LINE: Final = "{:<41}{:<12}{:<18}{:>7}{:>7}{:>9}{:>7}{:>10}{:>7}"
 _SHOWN_FAILURES: Final = 10
 """Most failed shots whose errors are printed at the end of a run."""
-_BY_URGENCY: Final = (*(kind.exit_code for kind in (Unexpected, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
+_BY_URGENCY: Final = (*(kind.exit_code for kind in (UnexpectedError, PreconditionError, RequestError)), UNDUBBED_EXIT_CODE)
 """Exit codes of shots that failed or have no dubbed frame. A batch with several such shots ends with the first of these."""
 
 
@@ -45,10 +45,10 @@ def states_named(names: Sequence[str]) -> frozenset[str]:
     """Return the states that a user names; without names, all `STATES`.
 
     Raises:
-        InvalidRequest: there is no such state.
+        InvalidRequestError: there is no such state.
     """
     if wrong := [name for name in names if name not in STATES]:
-        raise InvalidRequest(f"--only {wrong[0][:80]!r} is no state; there are: {', '.join(STATES)}", field="only")
+        raise InvalidRequestError(f"--only {wrong[0][:80]!r} is no state; there are: {', '.join(STATES)}", field="only")
     return frozenset(names or STATES)
 
 
@@ -62,7 +62,7 @@ def show_batches(store: BatchStore) -> None:
     for facts in found:
         try:
             now = progress_of(store.records(facts.name))
-        except (ArtefactCorrupt, BatchNotFound) as problem:
+        except (ArtefactCorruptError, BatchNotFoundError) as problem:
             # The batch is damaged, or is being removed at this moment. The other batches are listed all the same.
             say_warning(f"batch {facts.name} is left out: {problem.message}")
             continue
@@ -147,7 +147,7 @@ def show_end(name: str, records: Sequence[ShotRecord]) -> int:
         from gateway.batch.worker import exit_code_of
 
         codes = {exit_code_of(record) for record in (*failed, *undubbed)}
-        return next((code for code in _BY_URGENCY if code in codes), Unexpected.exit_code)
+        return next((code for code in _BY_URGENCY if code in codes), UnexpectedError.exit_code)
     return TransientError.exit_code if progress.left else 0
 
 

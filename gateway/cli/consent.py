@@ -25,7 +25,7 @@ from gateway.consent.subject import ENOUGH_FRAMES
 from gateway.dub.face_choice import parse_face
 from gateway.dub.subjects import face_of_films
 from gateway.stages.opening import open_stage, open_stages
-from services.common.errors import ConsentUnsigned, InvalidRequest
+from services.common.errors import ConsentUnsignedError, InvalidRequestError
 
 commands = typer.Typer(no_args_is_help=True, help="Complete, sign, check, show and withdraw consent records.")
 app.add_typer(commands, name="consent")
@@ -59,7 +59,7 @@ def subject(
     With --record and --output, the fields are written into a new record without a signature: sign the new record.
     """
     if (record is None) != (output is None):
-        raise InvalidRequest("give --record and --output together", field="record")
+        raise InvalidRequestError("give --record and --output together", field="record")
     plain = read_consent(record) if record is not None else None
     settings, choice = options.gateway_settings(stages), parse_face(face)
     fields: dict[str, Any] = {"actor": check_actor_id(actor)} if actor is not None else {}
@@ -128,10 +128,10 @@ def verify(
     record, subject = read_consent(file), str(file)
     place = keys or options.gateway_settings().consent_keys
     if place is None:
-        raise InvalidRequest("there are no trusted keys: give --keys PUBLIC.pem, or set DUBSTAGE_CONSENT_KEYS", field="keys")
+        raise InvalidRequestError("there are no trusted keys: give --keys PUBLIC.pem, or set DUBSTAGE_CONSENT_KEYS", field="keys")
     trusted = read_keys(place, field="--keys" if keys is not None else "DUBSTAGE_CONSENT_KEYS")
     if record.signature is None:
-        raise ConsentUnsigned(f"{file} is not signed: `dubstage consent sign` signs a record", subject=subject)
+        raise ConsentUnsignedError(f"{file} is not signed: `dubstage consent sign` signs a record", subject=subject)
     check_signature(record, trusted, subject)
     check_time(record, datetime.datetime.now(datetime.UTC), subject)
     if project or language:
@@ -166,7 +166,7 @@ def revoke(
     stays: `dubstage actor erase` erases the person.
     """
     if (file is None) == (actor is None):
-        raise InvalidRequest("give either FILE or --actor ID", field="file")
+        raise InvalidRequestError("give either FILE or --actor ID", field="file")
     record = read_consent(file) if file is not None else None
     with _actors() as actors:
         if record is not None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import create_whole
 
 _JOINERS: Final = "\u200c\u200d"
@@ -81,23 +81,23 @@ def check_new_file(file: Path) -> None:
     """Check before any work that a file does not exist and that its folder does.
 
     Raises:
-        InvalidRequest: the file exists, or its folder does not.
+        InvalidRequestError: the file exists, or its folder does not.
     """
     if os.path.lexists(file):
-        raise InvalidRequest(f"{file} exists: give another name", field="output")
+        raise InvalidRequestError(f"{file} exists: give another name", field="output")
     if not file.parent.is_dir():
-        raise InvalidRequest(f"{file} cannot be written: there is no folder {file.parent}", field="output")
+        raise InvalidRequestError(f"{file} cannot be written: there is no folder {file.parent}", field="output")
 
 
 def write_new_file(file: Path, content: bytes) -> None:
     """Write a new file: under a temporary name first, so that no half-written file stays.
 
     Raises:
-        InvalidRequest: the file exists or cannot be written.
+        InvalidRequestError: the file exists or cannot be written.
     """
     try:
         if create_whole(file, content):
             return
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be written: {problem.strerror or problem}", field="output") from problem
-    raise InvalidRequest(f"{file} exists: give another name", field="output")
+        raise InvalidRequestError(f"{file} cannot be written: {problem.strerror or problem}", field="output") from problem
+    raise InvalidRequestError(f"{file} exists: give another name", field="output")

@@ -9,7 +9,7 @@ from gateway.cli.console import say_result
 from gateway.database.upgrades import head
 from gateway.settings import GatewaySettings
 from gateway.tenants.register import open_all
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import load_settings
 
@@ -37,7 +37,7 @@ def upgrade() -> None:
         found = True
         say_result(f"{database.where} ({database.tenant}): {database.opened_revision or 'no revision'} -> {head()}")
     if not found:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"there is no database in {settings.data_dir}: set DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL",
             field="DUBSTAGE_DATA_DIR",
         )

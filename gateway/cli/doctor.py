@@ -30,9 +30,9 @@ from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
-from dubstage.motion.v1alpha1 import motion_pb2, motion_pb2_grpc
-from dubstage.render.v1alpha1 import render_pb2, render_pb2_grpc
-from dubstage.texture.v1alpha1 import texture_pb2, texture_pb2_grpc
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.actors.store import check_owner
 from gateway.audit.log import REMEDY, recorded_signing_key
 from gateway.cli.app import app
@@ -45,14 +45,14 @@ from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.opening import check_face_model, runtime_of_renderers, weights_of
 from gateway.stages.remote import RemoteStages
 from services.common.errors import (
-    ArtefactCorrupt,
-    ArtefactNotFound,
-    BackendUnavailable,
+    ArtefactCorruptError,
+    ArtefactNotFoundError,
+    BackendUnavailableError,
     DubstageError,
-    InvalidRequest,
-    ModelNotFound,
+    InvalidRequestError,
+    ModelNotFoundError,
     RequestError,
-    StorageRefused,
+    StorageRefusedError,
 )
 from services.common.server.client import StageClient
 from services.common.server.retries import RetryPolicy
@@ -81,7 +81,7 @@ def check_signing_key(settings: GatewaySettings) -> str:
         return f"none in {settings.data_dir}" + (f"; the gateway that started last signs with {recorded}" if recorded else " yet")
     own = signing_key(settings.data_dir, settings.signing_key_file).id[:_DIGITS]
     if recorded not in ("", own):
-        raise StorageRefused(
+        raise StorageRefusedError(
             f"{file} is the key {own}, and the gateway that started last signs with {recorded}: {REMEDY}", subject=str(file)
         )
     return f"{own}, {file}"
@@ -181,7 +181,7 @@ async def check_stage(settings: GatewaySettings, name: str) -> str:
         try:
             await client.wait_until_reachable(REACH_SECONDS)
         except DubstageError:
-            raise BackendUnavailable(
+            raise BackendUnavailableError(
                 f"nothing answers at {config.target} within {REACH_SECONDS:g} s: start it (`dubstage serve {name}`), or correct "
                 f"DUBSTAGE_{name.upper()}_ENDPOINT or DUBSTAGE_STAGES_HOST; also check that both ends use TLS or that both do not"
             ) from None
@@ -200,18 +200,16 @@ async def _models(client: StageClient, name: str) -> str:
     Empty if the stage cannot list models.
 
     Raises:
-        ModelNotFound: the stage cannot compute one of its renderers; the message has the reason and the remedy.
+        ModelNotFoundError: the stage cannot compute one of its renderers; the message has the reason and the remedy.
     """
     once = RetryPolicy(max_attempts=1)
     found: dict[str, str] = {}
     runtimes: set[str] = set()
     if name == "motion":
-        motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
-        predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=once)
+        predictors = await client.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest(), policy=once)
         found = {model.name: model.version for model in predictors.models}
     elif name == "render":
-        render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
-        renderers = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=once)
+        renderers = await client.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest(), policy=once)
         _check_all_computed(renderers)
         found = {model.name: model.sha256 for model in renderers.models}
         runtimes = {f"{model.backend} {model.precision}" for model in renderers.models}
@@ -223,7 +221,9 @@ def _check_all_computed(renderers: render_pb2.ListModelsResponse) -> None:
     if renderers.unavailable:
         names = ", ".join(model.name for model in renderers.models)
         lost = "; ".join(f"{model.name}: {model.reason}" for model in renderers.unavailable)
-        raise ModelNotFound(f"the render stage serves {names}, and cannot compute {lost}", resource=renderers.unavailable[0].name)
+        raise ModelNotFoundError(
+            f"the render stage serves {names}, and cannot compute {lost}", resource=renderers.unavailable[0].name
+        )
 
 
 async def check_renderers(settings: GatewaySettings) -> str:
@@ -246,22 +246,22 @@ async def _check_serving(client: StageClient, name: str, service: str) -> None:
         reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=REACH_SECONDS)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{client.peer} does not accept this gateway: {error.details()}: set DUBSTAGE_STAGES_TOKEN_FILE to a file with a "
                 "token of the stage's DUBSTAGE_AUTH_TOKEN_FILE",
                 field="DUBSTAGE_STAGES_TOKEN_FILE",
             ) from None
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             f"{client.peer} listens, but answers no health check ({error.code().name}): is it a dubstage stage?"
         ) from None
     if reply.status != health_pb2.HealthCheckResponse.SERVING:
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             f"{client.peer} is not ready: the stage warms up, shuts down, or lost the model; see the stage's log"
         )
     try:
         await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=REACH_SECONDS)
     except grpc.aio.AioRpcError:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{client.peer} serves, but no {service}: another stage or another version listens there; "
             f"correct DUBSTAGE_{name.upper()}_ENDPOINT",
             field=f"DUBSTAGE_{name.upper()}_ENDPOINT",
@@ -277,10 +277,10 @@ async def _check_contract(client: StageClient, name: str, service: str) -> None:
         yield reflection_pb2.ServerReflectionRequest(file_containing_symbol=service)
 
     try:
-        call = stub.ServerReflectionInfo(asked(), timeout=REACH_SECONDS, metadata=client.metadata())
+        call = stub.ServerReflectionInfo(asked(), timeout=REACH_SECONDS, metadata=client.connection.metadata())
         reply = await anext(aiter(call), None)
     except grpc.aio.AioRpcError as error:
-        raise BackendUnavailable(f"{client.peer} does not describe its contract: {error.details()}") from None
+        raise BackendUnavailableError(f"{client.peer} does not describe its contract: {error.details()}") from None
     files = reply.file_descriptor_response.file_descriptor_proto if reply is not None else ()
     theirs = {
         f"{file.package}.{one.name}/{method.name}"
@@ -292,7 +292,7 @@ async def _check_contract(client: StageClient, name: str, service: str) -> None:
     ours = {f"{service}/{method.name}" for method in module.DESCRIPTOR.services_by_name[short].methods}
     missing = sorted(ours - theirs)
     if missing:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{client.peer} has an older contract, without {', '.join(missing)}: upgrade the stage before the gateway",
             field=f"DUBSTAGE_{name.upper()}_ENDPOINT",
         )
@@ -308,11 +308,11 @@ async def _check_same_store(client: StageClient, settings: GatewaySettings, name
     )
     try:
         await _read_by(client, name, ref)
-    except (ArtefactNotFound, ArtefactCorrupt) as problem:
-        raise StorageRefused(f"{remedy}: {problem.message}", subject=store.url) from None
+    except (ArtefactNotFoundError, ArtefactCorruptError) as problem:
+        raise StorageRefusedError(f"{remedy}: {problem.message}", subject=store.url) from None
     except RequestError as problem:
         if problem.field == "uri":
-            raise StorageRefused(f"{remedy}: {problem.message}", subject=store.url) from None
+            raise StorageRefusedError(f"{remedy}: {problem.message}", subject=store.url) from None
         # The artefact was read and holds no arrays, as expected.
         if problem.field != _NO_ARRAYS:
             raise
@@ -330,21 +330,18 @@ async def _read_by(client: StageClient, name: str, ref: ArtefactRef) -> None:
     if name == "motion":
         rate = common_pb2.Rational(num=25, den=1)
         timeline = common_pb2.Timeline(frame_rate=rate)
-        motion: Any = motion_pb2_grpc.MotionServiceStub(client.channel)
-        predictors = await client.unary(motion.ListModels, motion_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
+        predictors = await client.unary(rpcs.motion.LIST_MODELS, motion_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
         predict = motion_pb2.PredictMotionConfig(
             method=predictors.models[0].name, style=message, feature_rate=rate, output_timeline=timeline
         )
-        await _drained(client.stream(motion.PredictMotion, _one(motion_pb2.PredictMotionRequest(config=predict))))
+        await _drained(client.connection.stream(rpcs.motion.PREDICT_MOTION, _one(motion_pb2.PredictMotionRequest(config=predict))))
     elif name == "texture":
         warp = texture_pb2.RetrieveWarpConfig(bank=message, mode=texture_pb2.WARP_MODE_RETRIEVAL_ONLY)
-        texture: Any = texture_pb2_grpc.TextureServiceStub(client.channel)
-        await _drained(client.stream(texture.RetrieveWarp, _one(texture_pb2.RetrieveWarpRequest(config=warp))))
+        await _drained(client.connection.stream(rpcs.texture.RETRIEVE_WARP, _one(texture_pb2.RetrieveWarpRequest(config=warp))))
     else:
-        render: Any = render_pb2_grpc.RenderServiceStub(client.channel)
-        models = await client.unary(render.ListModels, render_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
+        models = await client.unary(rpcs.render.LIST_MODELS, render_pb2.ListModelsRequest(), policy=RetryPolicy(max_attempts=1))
         config = render_pb2.RenderConfig(model=models.models[0].name, actor=message)
-        await _drained(client.stream(render.Render, _one(render_pb2.RenderRequest(config=config))))
+        await _drained(client.connection.stream(rpcs.render.RENDER, _one(render_pb2.RenderRequest(config=config))))
 
 
 async def _one(message: M) -> AsyncIterator[M]:
@@ -376,16 +373,16 @@ def network_rows(stage: str) -> list[NetworkRow]:
         stage: one of NETWORK_STAGES.
 
     Raises:
-        ModelNotFound: a file or the folder is missing. The message names it, and the setting of the folder.
-        ArtefactCorrupt: a file is damaged. The message names the file.
-        InvalidRequest: the stage's settings are wrong.
+        ModelNotFoundError: a file or the folder is missing. The message names it, and the setting of the folder.
+        ArtefactCorruptError: a file is damaged. The message names the file.
+        InvalidRequestError: the stage's settings are wrong.
     """
     folder = weights_of(stage)
     networks = networks_in(folder)
     present = {network.path.name for network in networks}
     missing = sorted({path.name for path in _shipped(stage).glob("*.onnx")} - present)
     if missing and folder.is_dir() and stage != _SERVES_WHAT_IS_THERE:
-        raise ModelNotFound(
+        raise ModelNotFoundError(
             f"{folder / missing[0]}: no such file; DUBSTAGE_{stage.upper()}_WEIGHTS needs a folder that `dubstage export` wrote",
             resource=missing[0],
         )

@@ -24,13 +24,12 @@ from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.request import EXPRESSIONS, DubRequest, consents, expression_named, refuse_input
 from gateway.dub.workspace import Workspace
-from gateway.housekeeping.cleaning import expire
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.housekeeping import expire, open_jobs_folder
 from gateway.media.encoders import CODECS
 from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequest
+from services.common.errors import UNDUBBED_EXIT_CODE, DubstageError, InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, combined
 from services.common.store.artefacts import ArtefactStore
 
@@ -216,9 +215,9 @@ def dub(
     """Give VIDEO new speech and write the film."""
     settings = options.gateway_settings(stages)
     if codec is not None and codec not in CODECS:
-        raise InvalidRequest(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
+        raise InvalidRequestError(f"--codec {codec!r} is unknown; there are: {', '.join(CODECS)}", field="codec")
     if reference_consent is not None and reference is None:
-        raise InvalidRequest("--reference-consent is given without --reference FILE", field="reference_consent")
+        raise InvalidRequestError("--reference-consent is given without --reference FILE", field="reference_consent")
     request = DubRequest(
         footage=video,
         speech=audio,

@@ -26,7 +26,7 @@ from gateway.provenance.watermark.detection import FALSE_ALARM_LOG10, Finding
 from gateway.provenance.watermark.payload import WORD_BITS
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import open_stage
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 NO_KEY: Final = "this installation has not signed a film yet, so it has no watermark"
 _NO_FACE: Final = "no face is seen for a second or longer"
@@ -73,7 +73,7 @@ def search_for_watermark(verdict: Verdict, settings: GatewaySettings) -> Waterma
         return NO_KEY
     try:
         info = inspect_video(verdict.file)
-    except MediaUnsupported as problem:
+    except MediaUnsupportedError as problem:
         return problem.message
     found = asyncio.run(_search(info, key, settings))
     if found is None:

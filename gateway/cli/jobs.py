@@ -14,12 +14,20 @@ from gateway.cli.app import app
 from gateway.cli.console import out, say, say_result
 from gateway.cli.options import gateway_settings
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
-from gateway.dub.removal import AT_ONCE, RemovalReport
-from gateway.dub.workspace import JOBS
-from gateway.housekeeping.cleaning import DAY_S, LEAST_BLOB_AGE_S, JobLimits, remove_jobs, uncounted_blobs
-from gateway.housekeeping.jobs import JobFolder, find_job, list_jobs, open_jobs_folder
+from gateway.dub.workspace import AT_ONCE, JOBS, RemovalReport
+from gateway.housekeeping import (
+    DAY_S,
+    LEAST_BLOB_AGE_S,
+    JobFolder,
+    JobLimits,
+    find_job,
+    list_jobs,
+    open_jobs_folder,
+    remove_jobs,
+    uncounted_blobs,
+)
 from gateway.settings import GatewaySettings
-from services.common.errors import Cancelled, InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError, WorkCancelledError
 from services.common.store.artefacts import ArtefactStore
 
 commands = typer.Typer(no_args_is_help=True, help="List and remove the files of failed and interrupted jobs.")
@@ -89,11 +97,11 @@ def clean(
     settings = gateway_settings()
     if blobs:
         if age is None or keys or everything or size is not None:
-            raise InvalidRequest("--blobs needs --older-than AGE and takes no KEY, --larger-than or --all", field="blobs")
+            raise InvalidRequestError("--blobs needs --older-than AGE and takes no KEY, --larger-than or --all", field="blobs")
         _clean_blobs(settings, age, dry_run=dry_run, yes=yes)
         return
     if not keys and not everything and age is None and size is None:
-        raise InvalidRequest("no jobs were chosen: give KEY, --older-than AGE, --larger-than SIZE or --all", field="key")
+        raise InvalidRequestError("no jobs were chosen: give KEY, --older-than AGE, --larger-than SIZE or --all", field="key")
     _clean_jobs(settings, keys or [], JobLimits(older_than_s=age, larger_than=size), dry_run=dry_run, yes=yes)
 
 
@@ -129,7 +137,7 @@ def _clean_jobs(settings: GatewaySettings, keys: list[str], limits: JobLimits, *
 
 def _clean_blobs(settings: GatewaySettings, older_than_s: float, *, dry_run: bool, yes: bool) -> None:
     if older_than_s < LEAST_BLOB_AGE_S:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "--blobs needs --older-than of at least 1d: younger blobs may belong to running work", field="older_than"
         )
     store = ArtefactStore(settings.artefacts_url)
@@ -152,18 +160,18 @@ def _agreed(what: str, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise InvalidRequest(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
+        raise InvalidRequestError(f"{what}? There is no terminal to ask at: give --yes to remove without asking", field="yes")
     try:
         agreed = typer.confirm(f"{what}?")
     except typer.Abort:
         say("")  # Ctrl-C and Ctrl-D do not end the line of the question
         agreed = False
     if not agreed:
-        raise Cancelled("nothing was removed")
+        raise WorkCancelledError("nothing was removed")
     return True
 
 
-def _say_unreadable(problem: StorageRefused) -> None:
+def _say_unreadable(problem: StorageRefusedError) -> None:
     say(problem.message)
 
 

@@ -32,7 +32,7 @@ from gateway.provenance.installation import open_sealer
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.client import ClientConfig, StageClient
 
 LONGEST_SPEECH_SECONDS: Final = 600
@@ -46,7 +46,7 @@ def read_speech(path: Path) -> tuple[Float32, int]:
     Channels after the eighth are left out.
 
     Raises:
-        InvalidRequest: the file cannot be read, has no sound, or is longer than ten minutes.
+        InvalidRequestError: the file cannot be read, has no sound, or is longer than ten minutes.
     """
     inspect_sound(path)
     speech = SoundReader(path).speech()
@@ -56,11 +56,11 @@ def read_speech(path: Path) -> tuple[Float32, int]:
         parts.append(chunk)
         count += len(chunk)
         if count > LONGEST_SPEECH_SECONDS * speech.sample_rate_hz:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{path}: the speech is longer than {LONGEST_SPEECH_SECONDS // 60} minutes; cut it into parts", field="audio"
             )
     if not count:
-        raise InvalidRequest(f"{path}: the file has no sound", field="audio")
+        raise InvalidRequestError(f"{path}: the file has no sound", field="audio")
     samples = np.concatenate(parts)
     return np.ascontiguousarray(samples[:, :MOST_CHANNELS]), speech.sample_rate_hz
 
@@ -81,8 +81,8 @@ class LiveFilm:
         """Return the film of an actor that the stages of this process show, or stages that this process calls.
 
         Raises:
-            InvalidRequest, StorageRefused: as `of_gateway`.
-            ModelNotFound: the stages do not have the actor's method.
+            InvalidRequestError, StorageRefusedError: as `of_gateway`.
+            ModelNotFoundError: the stages do not have the actor's method.
             DubstageError: from the stages.
         """
         return await self._recording(settings, sound, await streamed_actor(actor, stages))
@@ -91,8 +91,8 @@ class LiveFilm:
         """Return the film of an actor that a running gateway shows. The manifest names no models: the gateway tells none.
 
         Raises:
-            InvalidRequest: the place cannot be written, or the certificate of the settings cannot be used.
-            StorageRefused: the installation's own key cannot be made or read.
+            InvalidRequestError: the place cannot be written, or the certificate of the settings cannot be used.
+            StorageRefusedError: the installation's own key cannot be made or read.
             DubstageError: from the gateway, or the gateway does not answer.
         """
         return await self._recording(settings, sound, await _actor_of_gateway(config, actor_id))
@@ -113,10 +113,8 @@ class LiveFilm:
 
 
 async def _actor_of_gateway(config: ClientConfig, actor_id: str) -> StreamedActor:
-    rpc = rpcs.gateway.GET_ACTOR
     async with StageClient(config) as client:
-        call = client.channel.unary_unary(rpc.path, **rpc.serialisers)
-        found = (await client.unary(call, pb.GetActorRequest(actor_id=actor_id))).actor
+        found = (await client.unary(rpcs.gateway.GET_ACTOR, pb.GetActorRequest(actor_id=actor_id))).actor
     return StreamedActor(found.method, (), consent_from(found.consent) if found.HasField("consent") else None)
 
 
@@ -132,7 +130,7 @@ async def show_frames(
         show_latency: whether the latency of each frame is printed.
 
     Raises:
-        InvalidRequest: the speech is shorter than one frame.
+        InvalidRequestError: the speech is shorter than one frame.
         DubstageError: from the stream.
     """
     latencies: list[float] = []
@@ -145,7 +143,7 @@ async def show_frames(
                 if recording is not None:
                     await asyncio.to_thread(recording.write, frame.picture, frame.colour)
     if not latencies:
-        raise InvalidRequest("--audio: the speech is shorter than one frame; give longer speech", field="audio")
+        raise InvalidRequestError("--audio: the speech is shorter than one frame; give longer speech", field="audio")
     milliseconds = np.array(latencies) * 1000
     say(
         f"first frame {milliseconds[0]:.0f} ms after its sound; median {np.median(milliseconds):.0f} ms, "
@@ -272,9 +270,9 @@ def live(
     """Stream a speech file through the live pipeline in real time and print the latency of the first frame."""
     settings = options.gateway_settings(stages)
     if output is None and not show_latency:
-        raise InvalidRequest("there is nothing to do: give --output FILE or --show-latency", field="output")
+        raise InvalidRequestError("there is nothing to do: give --output FILE or --show-latency", field="output")
     if gateway is not None and (":" not in gateway or not gateway.isprintable()):
-        raise InvalidRequest(f"--gateway takes HOST:PORT; it was given {gateway[:80]!r}", field="gateway")
+        raise InvalidRequestError(f"--gateway takes HOST:PORT; it was given {gateway[:80]!r}", field="gateway")
     if output is not None:
         check_recording(output, audio, overwrite=overwrite)
     request = LiveRequest(

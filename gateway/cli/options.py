@@ -18,7 +18,7 @@ from gateway.dub.request import LEAST_EXPRESSIVENESS, MOST_EXPRESSIVENESS
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_FILE, signing_key
 from gateway.tenants.paths import settings_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
 from services.common.server.settings import load_settings
 
@@ -95,7 +95,7 @@ def gateway_settings(stages: Stages = None) -> GatewaySettings:
     The option --stages wins over DUBSTAGE_STAGES_HOST.
 
     Raises:
-        InvalidRequest: a value is wrong; the message names the variable.
+        InvalidRequestError: a value is wrong; the message names the variable.
     """
     settings = load_settings(GatewaySettings, stages_host=stages)
     return settings_of(settings, settings.tenant)
@@ -110,7 +110,7 @@ def consent_record(file: ConsentFile) -> Consent | None:
     """Return the record of the option --consent; None: the option is not given.
 
     Raises:
-        InvalidRequest: the file holds no consent record.
+        InvalidRequestError: the file holds no consent record.
     """
     return read_consent(file) if file is not None else None
 
@@ -119,7 +119,7 @@ def consent_use(project: str, language: str | None) -> ConsentUse:
     """Return the use that --project and --language name.
 
     Raises:
-        InvalidRequest: a name is not allowed.
+        InvalidRequestError: a name is not allowed.
     """
     return use_of(project, language)
 
@@ -131,7 +131,7 @@ def trusted_key(file: Path | None) -> Callable[[str], Ed25519PublicKey]:
         file: PEM file, or folder of PEM files, with public keys; None: the key of this installation.
 
     Raises:
-        InvalidRequest: the file holds no key, or no file is given and this installation has not signed anything yet.
+        InvalidRequestError: the file holds no key, or no file is given and this installation has not signed anything yet.
     """
     if file is not None:
         keys = dict(read_keys(file, field="--key"))
@@ -140,7 +140,7 @@ def trusted_key(file: Path | None) -> Callable[[str], Ed25519PublicKey]:
     settings = gateway_settings()
     folder = settings.data_dir
     if settings.signing_key_file is None and not os.path.lexists(folder / KEY_FILE):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"this installation has no key: {folder / KEY_FILE} is missing. Give the public key of the installation that "
             "signed, with --key PUBLIC.pem",
             field="key",

@@ -1,19 +1,174 @@
-"""`dubstage plan`: how many replicas of each stage a load needs."""
+"""`dubstage plan`: how many replicas of each stage a load needs.
+
+Replicas that a load needs, from processor time per frame. Pure arithmetic.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import math
+import tomllib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.table import Table
 
 from gateway.cli.app import app
 from gateway.cli.console import out, say, say_table
-from gateway.planning.plan import FIGURES, NUM_SCALES, Load, needs, read_figures
+from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, METHODS
+
+FIGURES: Final = Path(__file__).with_name("figures.toml")
+"""Figures of the machine that dubstage was measured on."""
+LIVE_USE: Final = 0.6
+"""Share of a replica's processors that live streams may use in the mean. The rest keeps queues short when streams come at once."""
+FILM_USE: Final = 0.85
+"""Share of a replica's processors that a batch may use in the mean. Films can wait, so less is kept free."""
+NUM_SCALES: Final = 4
+_MS: Final = 1000.0
+
+
+_MOST_MS: Final = 1e6
+"""Most processor time of a frame: a larger figure is a mistake."""
+_Cost = Annotated[float, Field(gt=0, le=_MOST_MS)]
+_Extra = Annotated[float, Field(ge=0, le=_MOST_MS)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StageFigures(_Strict):
+    """Processor time of the stages that cost the same for every method, ms per frame."""
+
+    audio: _Cost
+    face: _Cost
+    motion: _Cost
+    texture: _Cost
+
+
+class GatewayFigures(_Strict):
+    """Processor time of the gateway, ms per frame of a film and of a live stream."""
+
+    film: _Cost
+    live: _Cost
+
+
+class DetailFigures(_Strict):
+    """Processor time that the fine detail adds at 1 to 4 footage pixels per box pixel, ms per frame."""
+
+    texture: tuple[_Extra, _Extra, _Extra, _Extra]
+    gateway: tuple[_Extra, _Extra, _Extra, _Extra]
+
+
+class Figures(_Strict):
+    """Processor time per frame on one kind of machine (figures.toml).
+
+    Attributes:
+        stages: stages that cost the same for every method.
+        render: ms per frame by method.
+        detail: what the fine detail adds.
+    """
+
+    stages: StageFigures
+    gateway: GatewayFigures
+    render: dict[str, _Cost]
+    detail: DetailFigures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedLoad:
+    """Load of a deployment.
+
+    Attributes:
+        live_streams: live streams at once.
+        film_hours: hours of film to dub in one night.
+        night_hours: length of the night, hours.
+        fps: frames a second of streams and films.
+        method: method that dubs.
+        scale: footage pixels per box pixel, 1 to 4: 1 for faces up to 220 px wide, 2 up to 405, 3 up to 590.
+    """
+
+    live_streams: int
+    film_hours: float
+    night_hours: float
+    fps: float
+    method: str
+    scale: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageNeed:
+    """Resources that one stage needs.
+
+    Attributes:
+        stage: name of the stage, or `gateway`.
+        ms_per_frame: processor time of one frame of a film, ms.
+        live_processors: processors that the live streams keep busy in the mean.
+        film_processors: processors that the films keep busy in the mean, all night.
+        replicas: replicas for both, with room to spare (LIVE_USE, FILM_USE).
+    """
+
+    stage: str
+    ms_per_frame: float
+    live_processors: float
+    film_processors: float
+    replicas: int
+
+
+def needs(figures: Figures, load: PlannedLoad, processors: float) -> list[StageNeed]:
+    """Return what each stage needs, in the order of the pipeline, the gateway last.
+
+    Args:
+        figures: processor time per frame.
+        load: what the deployment shall do.
+        processors: processors of one replica.
+
+    Raises:
+        InvalidRequestError: the figures have no such method.
+    """
+    if load.method not in figures.render:
+        raise InvalidRequestError(
+            f"the figures have no renderer of method {load.method[:80]!r}; there are: {', '.join(figures.render)}", field="method"
+        )
+    place = load.scale - 1
+    stages, detail = figures.stages, figures.detail
+    film = {
+        "audio": stages.audio,
+        "face": stages.face,
+        "motion": stages.motion,
+        "texture": stages.texture + detail.texture[place],
+        "render": figures.render[load.method],
+        "gateway": figures.gateway.film + detail.gateway[place],
+    }
+    live = {**film, "gateway": figures.gateway.live + detail.gateway[place]}
+    live_frames = load.live_streams * load.fps
+    film_frames = load.film_hours / load.night_hours * load.fps
+    found = []
+    for stage, ms in film.items():
+        busy_live, busy_film = live[stage] * live_frames / _MS, ms * film_frames / _MS
+        wanted = busy_live / LIVE_USE + busy_film / FILM_USE
+        found.append(StageNeed(stage, ms, busy_live, busy_film, max(1, math.ceil(wanted / processors - 1e-9))))
+    return found
+
+
+def read_figures(file: Path) -> Figures:
+    """Return the figures of a TOML file.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or a figure is missing, unknown or wrong. The message names the figure.
+    """
+    try:
+        return Figures.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidRequestError(f"{file}: {where}: {first['msg']}", field="figures") from problem
+    except (OSError, ValueError) as problem:
+        raise InvalidRequestError(f"{file} is no readable TOML file: {problem}", field="figures") from problem
 
 
 @app.command("plan")
@@ -39,7 +194,7 @@ def plan(
 
     The figures are processor time per frame, measured on one kind of machine without a GPU (docs/operations.md).
     """
-    load = Load(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)
+    load = PlannedLoad(live_streams=live, film_hours=film_hours, night_hours=night_hours, fps=fps, method=method, scale=scale)
     found = needs(read_figures(figures), load, processors)
     if as_json:
         out.print_json(json.dumps([asdict(need) for need in found]))

@@ -15,7 +15,7 @@ from gateway.cli.console import say, say_error, say_result, write_new_file
 from gateway.cli.options import trusted_key
 from gateway.safe_paths import bounded_bytes
 from gateway.signatures import signing_key
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 commands = typer.Typer(no_args_is_help=True, help="Check receipts of erasures.")
 app.add_typer(commands, name="receipt")
@@ -91,7 +91,7 @@ def _content(file: Path) -> bytes:
     try:
         return bounded_bytes(file, _MOST_BYTES)
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
+        raise InvalidRequestError(f"{file} cannot be read: {problem.strerror or problem}", field="file") from problem
 
 
 def _old_key() -> bytes | None:

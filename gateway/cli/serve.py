@@ -21,7 +21,7 @@ from gateway.cli.app import app
 from gateway.cli.console import say, say_error
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings, load_settings
 
 MODULES = {**{name: f"services.{name}" for name in STAGE_NAMES}, "gateway": "gateway"}
@@ -47,7 +47,7 @@ def serve(
     if what == "all":
         raise typer.Exit(serve_all())
     if what not in MODULES:
-        raise InvalidRequest(f"there is no server {what!r}; there are: {', '.join(MODULES)}, all", field="serve")
+        raise InvalidRequestError(f"there is no server {what!r}; there are: {', '.join(MODULES)}, all", field="serve")
     settings = settings_of(what)
     if settings.port:
         check_ports(settings.host, {what: settings.port}, variable="DUBSTAGE_PORT")
@@ -59,7 +59,7 @@ def settings_of(name: str, **changes: object) -> StageSettings:
     """Read the settings of a server as the process of the server will read them.
 
     Raises:
-        InvalidRequest: a value is wrong; the message names the variable.
+        InvalidRequestError: a value is wrong; the message names the variable.
     """
     if name == "gateway":
         return load_settings(GatewaySettings, **changes)
@@ -71,17 +71,19 @@ def ports_of(environment: Mapping[str, str]) -> dict[str, int]:
     """Return the port of every server: DUBSTAGE_<NAME>_PORT, or the default port.
 
     Raises:
-        InvalidRequest: a value is not a port, or two servers have the same port.
+        InvalidRequestError: a value is not a port, or two servers have the same port.
     """
     ports: dict[str, int] = {}
     for name in MODULES:
         variable = f"DUBSTAGE_{name.upper()}_PORT"
         text = environment.get(variable) or str(DEFAULT_PORTS[name])
         if not (text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65535):
-            raise InvalidRequest(f"{variable}: {text[:80]!r} is not a port; give a number from 1 to 65535", field=variable)
+            raise InvalidRequestError(f"{variable}: {text[:80]!r} is not a port; give a number from 1 to 65535", field=variable)
         taken = [other for other, port in ports.items() if port == int(text)]
         if taken:
-            raise InvalidRequest(f"{variable}: the {taken[0]} server already has port {text}; choose another port", field=variable)
+            raise InvalidRequestError(
+                f"{variable}: the {taken[0]} server already has port {text}; choose another port", field=variable
+            )
         ports[name] = int(text)
     return ports
 
@@ -95,7 +97,7 @@ def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None
         variable: setting to name in the remedy; empty: DUBSTAGE_<NAME>_PORT.
 
     Raises:
-        InvalidRequest: a server cannot listen; the message names the server, the port and the remedy.
+        InvalidRequestError: a server cannot listen; the message names the server, the port and the remedy.
     """
     for name, port in ports.items():
         setting = variable or f"DUBSTAGE_{name.upper()}_PORT"
@@ -112,7 +114,9 @@ def check_ports(host: str, ports: Mapping[str, int], variable: str = "") -> None
                     remedy, field = f"set {setting} to a port of 1024 or more", setting
                 else:
                     remedy, field = "set DUBSTAGE_HOST to an address of this machine", "DUBSTAGE_HOST"
-                raise InvalidRequest(f"the {name} server cannot listen on {host}:{port} ({why}): {remedy}", field=field) from None
+                raise InvalidRequestError(
+                    f"the {name} server cannot listen on {host}:{port} ({why}): {remedy}", field=field
+                ) from None
 
 
 def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
@@ -120,7 +124,7 @@ def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
     server the next number. A setting of 0 means no port for any server.
 
     Raises:
-        InvalidRequest: a port would be over 65535.
+        InvalidRequestError: a port would be over 65535.
     """
     ports: dict[str, dict[str, int]] = {}
     for number, name in enumerate(MODULES):
@@ -129,7 +133,9 @@ def further_ports(settings: StageSettings) -> dict[str, dict[str, int]]:
             if port > 65535:
                 variable = f"DUBSTAGE_{extra.upper()}"
                 last = 65535 - len(MODULES) + 1
-                raise InvalidRequest(f"{variable}: {len(MODULES)} ports are needed; give a number up to {last}", field=variable)
+                raise InvalidRequestError(
+                    f"{variable}: {len(MODULES)} ports are needed; give a number up to {last}", field=variable
+                )
     return ports
 
 
@@ -242,5 +248,7 @@ def _watch(servers: Servers, stop: threading.Event) -> int:
             announced = True
             print("dubstage all listening", flush=True)
         if not announced and time.monotonic() > deadline:
-            raise BackendUnavailable(f"these servers were not ready after {START_SECONDS:.0f} s: {', '.join(servers.waiting())}")
+            raise BackendUnavailableError(
+                f"these servers were not ready after {START_SECONDS:.0f} s: {', '.join(servers.waiting())}"
+            )
     return 0

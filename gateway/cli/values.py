@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 _NUMBER: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-zA-Z]?)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -19,7 +19,7 @@ def parse_age(text: str, option: str) -> float:
     """Return the seconds of an age such as `90s`, `30m`, `12h`, `7d` or `4w`.
 
     Raises:
-        InvalidRequest: the text is not an age.
+        InvalidRequestError: the text is not an age.
     """
     return _parse(text, option, _SECONDS, "an age such as 90s, 30m, 12h, 7d or 4w")
 
@@ -28,7 +28,7 @@ def parse_size(text: str, option: str) -> int:
     """Return the bytes of a size such as `500M` or `10G`. The units are powers of 1000.
 
     Raises:
-        InvalidRequest: the text is not a size.
+        InvalidRequestError: the text is not a size.
     """
     return int(_parse(text, option, _BYTES, "a size such as 500M, 10G or 1T"))
 
@@ -49,7 +49,7 @@ def _parse(text: str, option: str, units: Mapping[str, int], expected: str) -> f
     found = _NUMBER.fullmatch(text.strip())
     unit = found[2].lower() if found else ""
     if found is None or unit not in units:
-        raise InvalidRequest(f"{option} takes {expected}, not {text[:80]!r}", field=option)
+        raise InvalidRequestError(f"{option} takes {expected}, not {text[:80]!r}", field=option)
     return float(found[1]) * units[unit]
 
 
@@ -75,14 +75,14 @@ def named_paths(values: Sequence[str], *, option: str) -> dict[str, Path]:
         option: name of the option, for messages.
 
     Raises:
-        InvalidRequest: a text has no `=`, or a name stands twice.
+        InvalidRequestError: a text has no `=`, or a name stands twice.
     """
     found: dict[str, Path] = {}
     for value in values:
         name, sign, path = value.partition("=")
         if not (name and sign and path):
-            raise InvalidRequest(f"--{option} {value}: NAME=PATH was expected", field=option)
+            raise InvalidRequestError(f"--{option} {value}: NAME=PATH was expected", field=option)
         if name in found:
-            raise InvalidRequest(f"--{option}: {name} is given twice", field=option)
+            raise InvalidRequestError(f"--{option}: {name} is given twice", field=option)
         found[name] = Path(path)
     return found

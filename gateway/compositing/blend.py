@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Bool, Float32, UInt8
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.crops import CHEEKS_BOTTOM, HeadPose, box_from_frame, corners_of_box, invert
 
 Picture = UInt8 | Float32
@@ -57,10 +57,10 @@ def match_colour(rendered: Picture, original: Picture, inner: Float32, outer: Fl
         float32 [rows, columns, 3] in 0 to 255.
 
     Raises:
-        ContractBroken: shapes that do not match.
+        ContractBrokenError: shapes that do not match.
     """
     if rendered.shape != original.shape or not rendered.shape[:2] == inner.shape == outer.shape:
-        raise ContractBroken(
+        raise ContractBrokenError(
             f"rendered {rendered.shape}, original {original.shape}, masks {inner.shape} {outer.shape} do not match"
         )
     source, target = np.asarray(rendered, np.float32), np.asarray(original, np.float32)
@@ -116,7 +116,7 @@ def blend_box(rendered: UInt8, original: UInt8, mask: UInt8) -> UInt8:
         mask: [rows, columns]; 255 where the rendered box shows, 0 where the result equals `original`.
 
     Raises:
-        ContractBroken: shapes that do not match.
+        ContractBrokenError: shapes that do not match.
     """
     soft = mask.astype(np.float32) / 255.0
     inner = np.zeros(mask.shape, np.float32)
@@ -139,10 +139,10 @@ def laplacian_blend(rendered: Picture, original: Picture, mask: Float32, levels:
         float32 [rows, columns, 3] in 0 to 255; equal to `original` wherever `mask` is 0.
 
     Raises:
-        ContractBroken: shapes that do not match.
+        ContractBrokenError: shapes that do not match.
     """
     if rendered.shape != original.shape or rendered.shape[:2] != mask.shape:
-        raise ContractBroken(f"rendered {rendered.shape}, original {original.shape} and mask {mask.shape} do not match")
+        raise ContractBrokenError(f"rendered {rendered.shape}, original {original.shape} and mask {mask.shape} do not match")
     footage = np.asarray(original, np.float32)
     # Only the difference is blended: the pyramid is linear, so this equals blending both pictures, at half the cost.
     difference = np.asarray(rendered, np.float32) - footage

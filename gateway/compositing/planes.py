@@ -25,7 +25,7 @@ import numpy.typing as npt
 from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import Plane
 from services.common.array_types import Array, Bool, Float32, Float64
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 
 _SHARP_FROM: Final = 0.6
 """Scale below which a picture is smoothed before resampling, against aliasing."""
@@ -129,7 +129,7 @@ def composite(
         light: float32 [rows, columns], added to the box in levels of 255, without change of its colour; None: nothing.
 
     Raises:
-        ContractBroken: shapes that do not match, or values that are not finite.
+        ContractBrokenError: shapes that do not match, or values that are not finite.
     """
     _check(coded_from_box, box, mask, shift, light)
     result = tuple(plane.copy() for plane in planes)
@@ -174,14 +174,14 @@ def composite(
 
 def _check(coded_from_box: Float64, box: Array, mask: Float32, shift: Float32 | None, light: Float32 | None) -> None:
     if box.shape != (*mask.shape, 3) or coded_from_box.shape != (2, 3):
-        raise ContractBroken(f"box {box.shape}, mask {mask.shape} and affine {coded_from_box.shape} do not match")
+        raise ContractBrokenError(f"box {box.shape}, mask {mask.shape} and affine {coded_from_box.shape} do not match")
     if shift is not None and shift.shape != (*mask.shape, 2):
-        raise ContractBroken(f"shift {shift.shape} and mask {mask.shape} do not match")
+        raise ContractBrokenError(f"shift {shift.shape} and mask {mask.shape} do not match")
     if light is not None and light.shape != mask.shape:
-        raise ContractBroken(f"light {light.shape} and mask {mask.shape} do not match")
+        raise ContractBrokenError(f"light {light.shape} and mask {mask.shape} do not match")
     arrays = [array for array in (coded_from_box, box, mask, shift, light) if array is not None]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ContractBroken("box, mask, affine, shift or light hold values that are not finite")
+        raise ContractBrokenError("box, mask, affine, shift or light hold values that are not finite")
 
 
 def _move(target: Plane, footage: Plane, corner: tuple[int, int], offset: Array, colour: ColourModel) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gateway.consent.record import Consent, ConsentFace, ConsentSignature
 from gateway.safe_paths import bounded_bytes
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 
 MAX_BYTES: Final = 64 << 10
 """Largest consent file that is read, bytes."""
@@ -27,45 +27,47 @@ def read_consent(path: Path) -> Consent:
     """Read a consent record from a JSON file with the fields of `Consent`.
 
     Raises:
-        InvalidRequest: there is no such file, the file is not regular, larger than `MAX_BYTES` or not JSON, a field is missing or
-            wrong, or a field stands twice. The message names file and field.
+        InvalidRequestError: there is no such file, the file is not regular, larger than `MAX_BYTES` or not JSON, a field is missing
+            or wrong, or a field stands twice. The message names file and field.
     """
     try:
         record = json.loads(bounded_bytes(path, MAX_BYTES).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except OSError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path}: cannot be read: {problem.strerror}; give the JSON file with the consent record", field="consent"
         ) from problem
     except UnicodeDecodeError as problem:
-        raise InvalidRequest(f"{path}: not a text file in UTF-8", field="consent") from problem
+        raise InvalidRequestError(f"{path}: not a text file in UTF-8", field="consent") from problem
     except json.JSONDecodeError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path}: not JSON (line {problem.lineno}: {problem.msg}); a consent record is a JSON object with {_FIELDS}",
             field="consent",
         ) from problem
     except _FieldTwiceError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path}: {problem.name[:80]!r} stands twice: write every field once", field=f"consent.{problem.name[:80]}"
         ) from None
     except (RecursionError, ValueError) as problem:  # thousands of brackets, or a number of thousands of digits
-        raise InvalidRequest(f"{path}: not a consent record, which is a JSON object with {_FIELDS}", field="consent") from problem
+        raise InvalidRequestError(
+            f"{path}: not a consent record, which is a JSON object with {_FIELDS}", field="consent"
+        ) from problem
     if not isinstance(record, dict):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path}: a consent record is a JSON object with {_FIELDS}; this file holds {_kind(record)}", field="consent"
         )
     try:
         return Consent.model_validate(record)
     except ValidationError as problem:
         name, said = field_and_reason(problem)
-        raise InvalidRequest(f"{path}: {name}: {said}", field=f"consent.{name}") from problem
+        raise InvalidRequestError(f"{path}: {name}: {said}", field=f"consent.{name}") from problem
 
 
 def write_new_consent(file: Path, consent: Consent) -> None:
     """Write a record to a new file, whole. Only its owner can read the file (mode 0600), because the record names a person.
 
     Raises:
-        InvalidRequest: there is a file of this name.
-        StorageRefused: the file cannot be written.
+        InvalidRequestError: there is a file of this name.
+        StorageRefusedError: the file cannot be written.
     """
     partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     try:
@@ -73,10 +75,10 @@ def write_new_consent(file: Path, consent: Consent) -> None:
             text.write(f"{json.dumps(consent.fields(), indent=2, ensure_ascii=False)}\n")
         os.link(partial, file)
     except FileExistsError:
-        raise InvalidRequest(f"--output {file} exists: give the name of a new file", field="output") from None
+        raise InvalidRequestError(f"--output {file} exists: give the name of a new file", field="output") from None
     except (OSError, ValueError) as problem:
         said = problem.strerror if isinstance(problem, OSError) else str(problem)
-        raise StorageRefused(f"{file} cannot be written: {said}", subject=str(file)) from problem
+        raise StorageRefusedError(f"{file} cannot be written: {said}", subject=str(file)) from problem
     finally:
         with suppress(OSError, ValueError):
             partial.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.consent.record import Consent, ConsentSignature, canonical_form
 from gateway.safe_paths import bounded_bytes
-from services.common.errors import ConsentAltered, ConsentSignerUnknown, InvalidRequest
+from services.common.errors import ConsentAlteredError, ConsentSignerUnknownError, InvalidRequestError
 
 SETTING: Final = "DUBSTAGE_CONSENT_KEYS"
 """Setting that names the trusted keys."""
@@ -49,34 +49,34 @@ def read_keys(place: Path, *, field: str = SETTING) -> Keys:
         field: setting or option that names the place, for messages.
 
     Raises:
-        InvalidRequest: the place cannot be read, or a file holds anything else than Ed25519 public keys.
+        InvalidRequestError: the place cannot be read, or a file holds anything else than Ed25519 public keys.
     """
     try:
         # Kubernetes mounts a Secret as links, and keeps its versions in folders whose names begin with two dots.
         files = [path for path in sorted(place.iterdir()) if not path.name.startswith(".")] if place.is_dir() else [place]
         keys = {key_id(key): key for file in files for key in _keys_in(file, field)}
     except OSError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: {problem.filename or place} cannot be read: {problem.strerror or problem}", field=field
         ) from problem
     if not keys:
-        raise InvalidRequest(f"{field}: {place} holds no public key: give PEM files with Ed25519 public keys", field=field)
+        raise InvalidRequestError(f"{field}: {place} holds no public key: give PEM files with Ed25519 public keys", field=field)
     return keys
 
 
 def _keys_in(file: Path, field: str) -> Iterator[Ed25519PublicKey]:
     blocks = list(_BLOCK.finditer(bounded_bytes(file, MAX_BYTES)))
     if not blocks:
-        raise InvalidRequest(f"{field}: {file} holds no PEM block: give PEM files with Ed25519 public keys", field=field)
+        raise InvalidRequestError(f"{field}: {file} holds no PEM block: give PEM files with Ed25519 public keys", field=field)
     for block in blocks:
         if b"PRIVATE" in block[1]:
-            raise InvalidRequest(f"{field}: {file} holds a private key: give the public keys only", field=field)
+            raise InvalidRequestError(f"{field}: {file} holds a private key: give the public keys only", field=field)
         try:
             key = load_pem_public_key(block[0])
         except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey):
-            raise InvalidRequest(f"{field}: {file} holds something else than Ed25519 public keys", field=field)
+            raise InvalidRequestError(f"{field}: {file} holds something else than Ed25519 public keys", field=field)
         yield key
 
 
@@ -84,20 +84,20 @@ def read_private_key(file: Path) -> Ed25519PrivateKey:
     """Return the private key of a PEM file.
 
     Raises:
-        InvalidRequest: the file cannot be read, holds no Ed25519 private key, or the key is encrypted.
+        InvalidRequestError: the file cannot be read, holds no Ed25519 private key, or the key is encrypted.
     """
     try:
         found = load_pem_private_key(bounded_bytes(file, MAX_BYTES), password=None)
     except OSError as problem:
-        raise InvalidRequest(f"--key {file} cannot be read: {problem.strerror or problem}", field="key") from problem
+        raise InvalidRequestError(f"--key {file} cannot be read: {problem.strerror or problem}", field="key") from problem
     except TypeError:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"--key {file} is encrypted: decrypt it with `openssl pkey -in {file} -out PLAIN`", field="key"
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         found = None
     if not isinstance(found, Ed25519PrivateKey):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"--key {file} holds no Ed25519 private key in PEM: `openssl genpkey -algorithm ed25519 -out {file}` makes one",
             field="key",
         )
@@ -120,14 +120,14 @@ def check_signature(consent: Consent, keys: Keys, subject: str) -> None:
         subject: whom or what the error is about.
 
     Raises:
-        ConsentSignerUnknown: no trusted key has the id that the signature names.
-        ConsentAltered: the signature does not fit the record.
+        ConsentSignerUnknownError: no trusted key has the id that the signature names.
+        ConsentAlteredError: the signature does not fit the record.
     """
     signature = consent.signature
     assert signature is not None, "only signed records are checked"
     key = keys.get(signature.key)
     if key is None:
-        raise ConsentSignerUnknown(
+        raise ConsentSignerUnknownError(
             f"the consent record is signed with the key {signature.key}, which {SETTING} does not hold: ask for a record signed "
             "with a trusted key, or add the public key",
             subject=subject,
@@ -135,7 +135,7 @@ def check_signature(consent: Consent, keys: Keys, subject: str) -> None:
     try:
         key.verify(base64.b64decode(signature.value), canonical_form(consent))
     except InvalidSignature:
-        raise ConsentAltered(
+        raise ConsentAlteredError(
             "the signature does not fit the consent record: record or signature was altered after the signing",
             subject=subject,
         ) from None

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from services.common.array_types import Float32
-from services.common.errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope, InvalidRequest
+from services.common.errors import ConsentExpiredError, ConsentNotYetValidError, ConsentOutOfScopeError, InvalidRequestError
 
 NO_CONSENT: Final = "no consent on record"
 """Line for a film without a consent record."""
@@ -301,7 +301,7 @@ def use_of(project: str, language: str | None) -> ConsentUse:
     """Return the use that a request names.
 
     Raises:
-        InvalidRequest: the name of the project or the tag of the language is not allowed.
+        InvalidRequestError: the name of the project or the tag of the language is not allowed.
     """
     project = project.strip()
     for field, adapter, value in (("project", _PROJECT, project), ("language", _LANGUAGE_TAG, language)):
@@ -310,7 +310,7 @@ def use_of(project: str, language: str | None) -> ConsentUse:
                 adapter.validate_python(value)
         except ValidationError as problem:
             said = problem.errors()[0]["msg"].removeprefix("Value error, ")
-            raise InvalidRequest(f"{field}: {said}", field=field) from None
+            raise InvalidRequestError(f"{field}: {said}", field=field) from None
     return ConsentUse(project, language)
 
 
@@ -318,7 +318,7 @@ def check_scope(consent: Consent, use: ConsentUse, subject: str) -> None:
     """Check that a record covers a use.
 
     Raises:
-        ConsentOutOfScope: the record names projects or languages, and those of the use are not among them or are not named.
+        ConsentOutOfScopeError: the record names projects or languages, and those of the use are not among them or are not named.
     """
     if consent.projects is not None and use.project not in consent.projects:
         raise _beyond("project", consent.projects, use.project, subject)
@@ -335,12 +335,12 @@ def check_time(consent: Consent, now: datetime.datetime, subject: str) -> None:
         subject: whom or what the error is about.
 
     Raises:
-        ConsentNotYetValid, ConsentExpired: the time of the consent has not begun, or is over.
+        ConsentNotYetValidError, ConsentExpiredError: the time of the consent has not begun, or is over.
     """
     if consent.valid_from is not None and now < consent.valid_from:
-        raise ConsentNotYetValid(f"the consent holds from {instant_text(consent.valid_from)} on", subject=subject)
+        raise ConsentNotYetValidError(f"the consent holds from {instant_text(consent.valid_from)} on", subject=subject)
     if consent.valid_until is not None and now >= consent.valid_until:
-        raise ConsentExpired(
+        raise ConsentExpiredError(
             f"the consent ended at {instant_text(consent.valid_until)}: ask the person for a new consent record", subject=subject
         )
 
@@ -350,7 +350,7 @@ def _covered(language: str, languages: tuple[str, ...]) -> bool:
     return any(wanted.startswith(f"{tag.lower()}-") for tag in languages)
 
 
-def _beyond(what: str, covered: tuple[str, ...], wanted: str, subject: str) -> ConsentOutOfScope:
+def _beyond(what: str, covered: tuple[str, ...], wanted: str, subject: str) -> ConsentOutOfScopeError:
     names = ", ".join(covered[:10]) + (", ..." if len(covered) > 10 else "")
     asked = f"not {wanted!r}" if wanted else f"and the request names no {what}"
-    return ConsentOutOfScope(f"the consent record covers the {what}s {names} only, {asked}", subject=subject)
+    return ConsentOutOfScopeError(f"the consent record covers the {what}s {names} only, {asked}", subject=subject)

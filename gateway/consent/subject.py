@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.consent.record import Consent
 from services.common.array_types import Float32
-from services.common.errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentWithoutSubject
+from services.common.errors import ConsentFaceUncertainError, ConsentOtherSubjectError, ConsentWithoutSubjectError
 
 SAME_BELOW: Final = 0.43
 """Distance of two mean face embeddings below which both are of one person. docs/models/face_embedding.md has the measurements."""
@@ -71,16 +71,16 @@ def check_names_subject(consent: Consent, subject: str, *, enrols: bool = False)
             with an id alone fits anybody.
 
     Raises:
-        ConsentWithoutSubject: the record names no subject, or an enrolment's record names only the actor.
+        ConsentWithoutSubjectError: the record names no subject, or an enrolment's record names only the actor.
     """
     if not consent.names_subject:
-        raise ConsentWithoutSubject(
+        raise ConsentWithoutSubjectError(
             "the consent record does not say whose face it is about (actor, footage_sha256 or face), so that it fits anybody. This "
             f"installation requires a record of the person: {_HOW}, `dubstage consent sign` signs the new record",
             subject=subject,
         )
     if enrols and not consent.names_person:
-        raise ConsentWithoutSubject(
+        raise ConsentWithoutSubjectError(
             f"the consent record names the actor {consent.actor!r} alone, and an enrolment may give this id to anybody: the record "
             f"needs footage_sha256 or face too. {_HOW}, `dubstage consent sign` signs the new record",
             subject=subject,
@@ -96,11 +96,11 @@ def check_actor(consent: Consent, actor_id: str, subject: str) -> None:
         subject: whom or what the error is about.
 
     Raises:
-        ConsentOtherSubject: the record names another actor.
+        ConsentOtherSubjectError: the record names another actor.
     """
     if consent.actor is not None and consent.actor != actor_id:
         used = f"not the actor {actor_id!r}" if actor_id else "and the work uses no actor"
-        raise ConsentOtherSubject(f"the consent record covers the actor {consent.actor!r} alone, {used}", subject=subject)
+        raise ConsentOtherSubjectError(f"the consent record covers the actor {consent.actor!r} alone, {used}", subject=subject)
 
 
 def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | None = None) -> None:
@@ -116,9 +116,9 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
         actor: face of the actor for whom the record holds; None: the record holds for no actor.
 
     Raises:
-        ConsentOtherSubject: the footage shows another person, or no face can be compared and the footage is not listed.
-        ConsentFaceUncertain: the faces are neither near each other nor far from each other, and the footage is not listed; or they
-            cannot be compared.
+        ConsentOtherSubjectError: the footage shows another person, or no face can be compared and the footage is not listed.
+        ConsentFaceUncertainError: the faces are neither near each other nor far from each other, and the footage is not listed; or
+            they cannot be compared.
     """
     listed = shown.listed_in(consent)
     known, whose = actor, "the actor"
@@ -127,7 +127,7 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
     if known is not None:
         _check_same(known, shown, subject, whose=whose, listed=listed)
     elif not listed:
-        raise ConsentOtherSubject(
+        raise ConsentOtherSubjectError(
             f"the consent record is about other footage than {shown.what}, whose SHA-256 is {shown.sha256}: give the record of the "
             f"person in this footage. If the record is of this person, {_HOW}",
             subject=subject,
@@ -137,24 +137,24 @@ def check_shown(consent: Consent, shown: Shown, subject: str, *, actor: Face | N
 def _check_same(known: Face, shown: Shown, subject: str, *, whose: str, listed: bool) -> None:
     seen = shown.face
     if seen is None:
-        raise ConsentFaceUncertain(
+        raise ConsentFaceUncertainError(
             f"no frame of {shown.what} shows the face well enough to compare it with the face of {whose}", subject=subject
         )
     if seen.network != known.network:
-        raise ConsentFaceUncertain(
+        raise ConsentFaceUncertainError(
             f"the face of {whose} was measured by the network {known.network!r}, and the face stage has {seen.network!r}: {_HOW} "
             "anew",
             subject=subject,
         )
     distance = known.distance(seen)
     if distance >= OTHER_FROM:
-        raise ConsentOtherSubject(
+        raise ConsentOtherSubjectError(
             f"{shown.what} shows another person than {whose}: the distance of the faces is {distance:.2f}, and {OTHER_FROM:.2f} or "
             "more is the distance of two people",
             subject=subject,
         )
     if distance >= SAME_BELOW and not listed:
-        raise ConsentFaceUncertain(
+        raise ConsentFaceUncertainError(
             f"{shown.what} may show the person of {whose}, or another person: the distance of the faces is {distance:.2f}, between "
             f"{SAME_BELOW:.2f} and {OTHER_FROM:.2f}. Look at both. If they are one person, give a record that lists this footage "
             f'too: "footage_sha256": ["{shown.sha256}"]',

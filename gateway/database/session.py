@@ -1,4 +1,7 @@
-"""The database: SQLAlchemy's engine of a URL, opening, the gateway's claim, sessions, and what failures mean."""
+"""The database: SQLAlchemy's engine of a URL, opening, the gateway's claim, sessions, and what failures mean.
+
+PostgreSQL's advisory locks, which processes hold without locking a row.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +21,101 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateSchema
 
-from gateway.database import postgres, sqlite, upgrades
+from gateway.database import sqlite, upgrades
 from gateway.database.tables import InstallationRow, WrongTypeError
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull, StorageRefused
+from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError, StorageRefusedError
 from services.common.server.call_context import DEFAULT_TENANT
 from services.common.server.settings import DATABASE_FILE
+
+SCHEMA: Final = 0x6475_6273
+"""Key of the lock that a process holds while it creates tables. All processes use the same key."""
+GATEWAY: Final = 0x6475_6274
+"""Key of the lock that gateways share as long as they work, and that an erasure without a gateway holds alone."""
+QUEUE: Final = 0x6475_6275
+"""Key of the lock of transactions that must come one after the other."""
+TURN: Final = 0x6475_6276
+"""First key of the locks of single pieces of work. The second key is the number of the work."""
+AUDIT: Final = 0x6475_6277
+"""Key of the lock of transactions that write to the audit log. No transaction waits for another lock behind this one."""
+BLOBS: Final = 0x6475_6278
+"""Key of the lock that transactions share while they count blobs, and that an erasure holds alone while it deletes blobs."""
+PAUSED_S: Final = 20
+"""Seconds without a statement after which the server ends a transaction that changes something, and its connection."""
+
+
+def wait_in_transaction(connection: Connection, key: int, *, together: bool = False) -> None:
+    """Wait until no other transaction holds a lock, and hold it until the transaction ends.
+
+    Args:
+        connection: connection of the transaction.
+        key: key of the lock.
+        together: whether several transactions may hold the lock together.
+    """
+    kind = "pg_advisory_xact_lock_shared" if together else "pg_advisory_xact_lock"
+    connection.execute(text(f"SELECT {kind}(:key)"), {"key": key})
+
+
+def end_if_paused(connection: Connection) -> None:
+    """Let the server end the transaction if this process pauses inside it: the rows and locks that it holds keep others out."""
+    connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{PAUSED_S}s'"))
+
+
+def use_schema(connection: Connection, schema: str) -> None:
+    """Let names without a schema name tables of this schema alone, until the transaction ends."""
+    connection.execute(text(f"SET LOCAL search_path TO {connection.dialect.identifier_preparer.quote(schema)}"))
+
+
+def hold(engine: Engine, key: int, *, number: int | None = None, together: bool = False) -> Connection | None:
+    """Take a lock, and return the connection that holds it; None: another process holds the lock.
+
+    The lock lasts until the connection is closed, or until this process ends.
+
+    Args:
+        engine: the engine of the database.
+        key: key of the lock.
+        number: second key; None: the lock has one key.
+        together: whether several processes may hold the lock together.
+    """
+    connection = engine.connect()
+    # The connection leaves the pool: the lock lasts as long as the connection is open.
+    connection.detach()
+    try:
+        # If this process's machine vanishes, the server ends the connection after 25 s.
+        for setting, value in (("idle", 10), ("interval", 5), ("count", 3)):
+            connection.execute(text(f"SET tcp_keepalives_{setting} = {value}"))
+        kind = "pg_try_advisory_lock_shared" if together else "pg_try_advisory_lock"
+        keys = {"key": key} if number is None else {"key": key, "number": number % (1 << 31)}
+        free = connection.execute(text(f"SELECT {kind}({', '.join(f':{name}' for name in keys)})"), keys).scalar()
+        connection.commit()
+    except BaseException:
+        release(connection)
+        raise
+    if not free:
+        release(connection)
+        return None
+    return connection
+
+
+def is_held(connection: Connection) -> bool:
+    """Return whether the connection that holds a lock still works."""
+    try:
+        connection.execute(text("SELECT 1"))
+        connection.commit()
+    except DBAPIError:
+        return False
+    return True
+
+
+def release(connection: Connection) -> None:
+    """Release the lock that a connection holds."""
+    with suppress(DBAPIError):
+        try:
+            # The server hears of a closed connection a little later, and would refuse the lock to the next process until then.
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
+            connection.commit()
+        finally:
+            connection.close()
+
 
 CONNECT_SECONDS: Final = 5
 """Most seconds to wait for a connection to PostgreSQL."""
@@ -48,18 +141,18 @@ def engine_of(url: str) -> Engine:
     """Return the engine of a URL.
 
     Raises:
-        InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
+        InvalidRequestError: the URL is no URL, or names neither SQLite nor PostgreSQL.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
         # The text does not repeat the setting, which may hold a password in the wrong place.
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{FIELD} is no URL: give postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE", field=FIELD
         ) from None
     kind = parsed.get_backend_name()
     if kind not in {"sqlite", "postgresql"}:
-        raise InvalidRequest(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
+        raise InvalidRequestError(f"{FIELD}: {kind!r} is not supported: give a URL of postgresql or sqlite", field=FIELD)
     if kind == "sqlite":
         engine = create_engine(parsed)
         sqlite.set_up(engine)
@@ -74,7 +167,9 @@ def engine_of(url: str) -> Engine:
             connect_args={name: value for name, value in _CONNECTION.items() if name not in parsed.query},
         )
     except (ImportError, NoSuchModuleError):
-        raise InvalidRequest(f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD) from None
+        raise InvalidRequestError(
+            f"{FIELD}: PostgreSQL needs its driver: pip install 'dubstage-suite[postgres]'", field=FIELD
+        ) from None
 
 
 SCHEMA_PREFIX: Final = "dubstage_"
@@ -109,9 +204,9 @@ class Database:
         beside: database of the same URL whose connections and claim are used; None: the database has its own.
 
     Raises:
-        InvalidRequest: the URL is no URL, or names neither SQLite nor PostgreSQL.
-        StorageRefused, BackendUnavailable: the database cannot be used, a later version of dubstage made the tables, or the
-            database does not answer. No error text shows the password.
+        InvalidRequestError: the URL is no URL, or names neither SQLite nor PostgreSQL.
+        StorageRefusedError, BackendUnavailableError: the database cannot be used, a later version of dubstage made the tables, or
+            the database does not answer. No error text shows the password.
     """
 
     def __init__(self, url: str, data_dir: Path, *, tenant: str = DEFAULT_TENANT, beside: Database | None = None) -> None:
@@ -144,7 +239,7 @@ class Database:
         """Create the tables, or upgrade them to the revision of this version of dubstage. One query, if they have that revision.
 
         Raises:
-            StorageRefused: a later version of dubstage made the tables. Nothing was changed.
+            StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
         """
         with self.told():
             found = self._revision_and_id()
@@ -172,7 +267,7 @@ class Database:
         with self._writer.connect() as connection, sqlite.changing_tables(connection), connection.begin():
             if self.shared:
                 # Without the lock, two processes that begin at the same time both create the tables, and one of them fails.
-                postgres.wait_in_transaction(connection, postgres.SCHEMA)
+                wait_in_transaction(connection, SCHEMA)
             if self._schema is not None and not inspect(connection).has_schema(self._schema):
                 connection.execute(CreateSchema(self._schema))
             self.use_schema(connection)
@@ -183,7 +278,7 @@ class Database:
         ends.
         """
         if self._schema is not None:
-            postgres.use_schema(connection, self._schema)
+            use_schema(connection, self._schema)
 
     @property
     def _named(self) -> str:
@@ -201,21 +296,21 @@ class Database:
             alone: let no gateway work with the database meanwhile.
 
         Raises:
-            InvalidRequest: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must be
-                alone, or another process is alone with PostgreSQL.
+            InvalidRequestError: another gateway works with the SQLite file, a gateway works with PostgreSQL and this process must
+                be alone, or another process is alone with PostgreSQL.
         """
         if self._is_guest or self._try_claim(together=self.shared and not alone):
             self._is_gateway = self.shared and not alone and not self._is_guest
             return
         if self.shared and alone:
-            raise InvalidRequest(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
+            raise InvalidRequestError(f"a gateway works with the database {self.where}: end every gateway first", field=FIELD)
         if self.shared:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"`dubstage actor erase` works with the database {self.where}, or a gateway of an earlier version does: start this "
                 "gateway when that process has ended",
                 field=FIELD,
             )
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"another gateway works with the database {self.where}, or `dubstage actor erase` does: end that process, give this "
             "gateway a database of its own, or let several gateways share a PostgreSQL",
             field=FIELD,
@@ -225,10 +320,10 @@ class Database:
         """Claim the database again if a restart of PostgreSQL has ended the claim.
 
         Raises:
-            InvalidRequest: as `claim`. The next call tries again.
-            BackendUnavailable: the database does not answer.
+            InvalidRequestError: as `claim`. The next call tries again.
+            BackendUnavailableError: the database does not answer.
         """
-        if self._is_gateway and not (isinstance(self._claim, Connection) and postgres.is_held(self._claim)):
+        if self._is_gateway and not (isinstance(self._claim, Connection) and is_held(self._claim)):
             self.release_claim()
             self.claim()
 
@@ -247,7 +342,7 @@ class Database:
         if not self.shared:
             return True
         with self.told():
-            self._claim = postgres.hold(self.engine, postgres.GATEWAY, together=together)
+            self._claim = hold(self.engine, GATEWAY, together=together)
         return self._claim is not None
 
     @contextmanager
@@ -257,17 +352,17 @@ class Database:
             yield True
             return
         with self.told():
-            held = postgres.hold(self.engine, postgres.TURN, number=number)
+            held = hold(self.engine, TURN, number=number)
         try:
             yield held is not None
         finally:
             if held is not None:
-                postgres.release(held)
+                release(held)
 
     def one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that called this method. SQLite orders its writers anyway."""
         if self.shared:
-            postgres.wait_in_transaction(session.connection(), postgres.QUEUE)
+            wait_in_transaction(session.connection(), QUEUE)
 
     def count_blobs(self, session: Session, digests: Iterable[str]) -> None:
         """Let the transaction wait for other transactions that count or delete one of a few blobs, and for erasures that delete
@@ -281,10 +376,10 @@ class Database:
         """
         if self.shared:
             connection = session.connection()
-            postgres.wait_in_transaction(connection, postgres.BLOBS, together=True)
+            wait_in_transaction(connection, BLOBS, together=True)
             # All processes lock in the same order.
             for key in sorted({int.from_bytes(bytes.fromhex(digest)[:8], signed=True) for digest in digests}):
-                postgres.wait_in_transaction(connection, key)
+                wait_in_transaction(connection, key)
 
     def delete_blobs(self, session: Session) -> None:
         """Let the transaction wait for all other transactions that called `count_blobs`, and keep them out until its end.
@@ -292,12 +387,12 @@ class Database:
         An erasure deletes more blobs than there are locks. SQLite orders its writers anyway.
         """
         if self.shared:
-            postgres.wait_in_transaction(session.connection(), postgres.BLOBS)
+            wait_in_transaction(session.connection(), BLOBS)
 
     def audit_one_by_one(self, session: Session) -> None:
         """Let the transaction wait for other transactions that write to the audit log. SQLite orders its writers anyway."""
         if self.shared:
-            postgres.wait_in_transaction(session.connection(), postgres.AUDIT)
+            wait_in_transaction(session.connection(), AUDIT)
 
     def release_claim(self) -> None:
         """Let other gateways use the database again."""
@@ -305,14 +400,14 @@ class Database:
         if isinstance(claim, int):
             os.close(claim)
         elif claim is not None:
-            postgres.release(claim)
+            release(claim)
 
     def check_integrity(self) -> None:
         """Check the whole SQLite file for damage. PostgreSQL is only asked whether it answers.
 
         Raises:
-            StorageRefused: the SQLite file is damaged; the message names the file and the remedy.
-            BackendUnavailable: the database does not answer.
+            StorageRefusedError: the SQLite file is damaged; the message names the file and the remedy.
+            BackendUnavailableError: the database does not answer.
         """
         with self.told(), self.engine.connect() as connection:
             if self.engine.dialect.name != "sqlite":
@@ -322,14 +417,14 @@ class Database:
         if found:
             raise self.damaged(found)
 
-    def damaged(self, found: str) -> StorageRefused:
+    def damaged(self, found: str) -> StorageRefusedError:
         """Return the error for a damaged database.
 
         Args:
             found: the damage, such as "database disk image is malformed".
         """
         name = f"file {self.file}" if self.file is not None else self.where
-        return StorageRefused(
+        return StorageRefusedError(
             f"the database {name} is damaged ({found}): restore it from a backup, or move it away and enrol every actor anew; "
             "`dubstage doctor` checks it",
             subject=self.where,
@@ -346,7 +441,7 @@ class Database:
         """Give a session in one transaction: all changes are kept, or none."""
         with self.told(), Session(self._writer) as session, session.begin():
             if self.shared:
-                postgres.end_if_paused(session.connection())
+                end_if_paused(session.connection())
             yield session
 
     @contextmanager
@@ -356,9 +451,10 @@ class Database:
         Errors of a single statement, such as a key that exists already, pass unchanged.
 
         Raises:
-            StorageRefused: credentials, permissions or the database's name are wrong, the file is damaged, or a table is missing.
-            StorageFull: no space is left for SQLite's file.
-            BackendUnavailable: the database does not answer, or broke the connection.
+            StorageRefusedError: credentials, permissions or the database's name are wrong, the file is damaged, or a table is
+                missing.
+            StorageFullError: no space is left for SQLite's file.
+            BackendUnavailableError: the database does not answer, or broke the connection.
         """
         try:
             yield
@@ -382,13 +478,13 @@ class Database:
         if not self._is_guest:
             self.engine.dispose()
 
-    def _refused(self, said: str) -> StorageRefused:
-        return StorageRefused(
+    def _refused(self, said: str) -> StorageRefusedError:
+        return StorageRefusedError(
             f"the database {self.where} refuses: {said}: check the permissions of folder and file, DUBSTAGE_DATA_DIR and {FIELD}",
             subject=self.where,
         )
 
-    def _failure(self, error: Exception) -> StorageRefused | StorageFull | BackendUnavailable:
+    def _failure(self, error: Exception) -> StorageRefusedError | StorageFullError | BackendUnavailableError:
         said = " ".join(str(getattr(error, "orig", None) or error).split())[:300].rstrip(".")
         password = self.engine.url.password
         if password:
@@ -398,7 +494,7 @@ class Database:
             return self.damaged(said)
         state = _state(error)
         if state.startswith(_REFUSALS) or (not state and _LOGIN_REFUSED.search(said)):
-            return StorageRefused(
+            return StorageRefusedError(
                 f"the database {self.where} refuses: {said}: check user, password, database and permissions in {FIELD}",
                 subject=self.where,
             )
@@ -406,9 +502,11 @@ class Database:
             if sqlite.is_refused(cause):
                 return self._refused(said)
             if sqlite.is_full(cause):
-                return StorageFull(f"no space left for the database {self.where}: free some space on that disk", subject=self.where)
-            return BackendUnavailable(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
-        return BackendUnavailable(
+                return StorageFullError(
+                    f"no space left for the database {self.where}: free some space on that disk", subject=self.where
+                )
+            return BackendUnavailableError(f"the database {self.where} cannot be used: {said}: check DUBSTAGE_DATA_DIR or {FIELD}")
+        return BackendUnavailableError(
             f"the database {self.where} does not answer: {said}: check that it runs and that {FIELD} names its host and port",
             retry_after_s=5.0,
         )

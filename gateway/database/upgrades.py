@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import Column, MetaData, String, Table, inspect, select
 from sqlalchemy.engine import Connection
 
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 """Folder of Alembic's environment."""
@@ -52,10 +52,10 @@ def check_revision(revision: str, where: str) -> None:
         where: name of the database for error texts.
 
     Raises:
-        StorageRefused: a later version of dubstage made the tables.
+        StorageRefusedError: a later version of dubstage made the tables.
     """
     if revision and revision not in revisions():
-        raise StorageRefused(
+        raise StorageRefusedError(
             f"the database {where} has tables of revision {revision[:32]!r}, which a later version of dubstage made. This version "
             f"knows revisions up to {head()}: install the later version again, or restore a copy or a backup of the database from "
             "before the upgrade",
@@ -74,7 +74,7 @@ def upgrade(connection: Connection, where: str, *, to: str | None = None) -> str
         to: revision to upgrade to; None: the newest.
 
     Raises:
-        StorageRefused: a later version of dubstage made the tables. Nothing was changed.
+        StorageRefusedError: a later version of dubstage made the tables. Nothing was changed.
     """
     before = revision_of(connection)
     check_revision(before, where)

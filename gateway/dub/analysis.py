@@ -21,6 +21,7 @@ from gateway.dub.enrol import EnrolledActor, Enrolment, EnrolOptions, OnArtefact
 from gateway.dub.face_choice import FaceChoice, check_one_face, choose_face, main_faces
 from gateway.dub.face_records import FaceIndex, FaceMeans, embed_every, faces_note, faces_of_note, read_index
 from gateway.dub.footage import analyse_footage
+from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import (
     FEW_SECONDS,
     MIN_ENROLMENT_FRAMES,
@@ -34,7 +35,6 @@ from gateway.dub.motion_clip import (
     measured_lag,
     still_row,
 )
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.speech import AlignedSpeech, SpeechExtent, extract_features, motion_frames_for
 from gateway.dub.workspace import Workspace
@@ -43,7 +43,7 @@ from gateway.media.stills import is_still, open_footage
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64, Int64
-from services.common.errors import ContractBroken, NoUsableFootage
+from services.common.errors import ContractBrokenError, NoUsableFootageError
 from services.common.methods import FeatureKinds, Method
 from services.common.wire.timeline import MOTION_RATE
 
@@ -72,7 +72,7 @@ async def track_footage(
         embed: whether the faces are measured for comparisons with other films. An earlier run that did not do so is done again.
 
     Raises:
-        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
         DubstageError: from the face stage.
     """
     note = await asyncio.to_thread(workspace.finished, "faces", workspace.faces)
@@ -81,7 +81,7 @@ async def track_footage(
         try:
             index = await asyncio.to_thread(read_index, workspace.faces, note.get("shot_cuts"), info.video.num_frames)
             return replace(index, embeddings=known or {})
-        except ContractBroken as problem:
+        except ContractBrokenError as problem:
             workspace.redo("faces", problem.message)
     # This allows for one face per frame: the number of faces is not known yet.
     least = info.video.num_frames * FACE_RECORD.itemsize
@@ -110,7 +110,7 @@ async def hear_speech(
     """Extract the features of the new speech for a film of `duration` seconds, and return how the speech fits the film.
 
     Raises:
-        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
         DubstageError: from the audio stage, or from reading the sound.
     """
     frames = motion_frames_for(duration)
@@ -163,8 +163,8 @@ class FootageAnalysis:
         """Return an analysis of footage that was inspected. A still picture becomes a film of one frame in the workspace.
 
         Raises:
-            MediaUnsupported: a picture that cannot be read.
-            InvalidRequest: a picture that is too small.
+            MediaUnsupportedError: a picture that cannot be read.
+            InvalidRequestError: a picture that is too small.
         """
         opened = await asyncio.to_thread(open_footage, info, workspace.folder, threads=threads)
         return cls(stages, method, opened, workspace, threads=threads)
@@ -177,7 +177,7 @@ class FootageAnalysis:
             embed: whether the faces are measured for comparisons with other films.
 
         Raises:
-            InvalidRequest, StorageFull: the records would take more disk space than they may.
+            InvalidRequestError, StorageFullError: the records would take more disk space than they may.
             DubstageError: from the face stage.
         """
         self._index = await track_footage(
@@ -191,7 +191,8 @@ class FootageAnalysis:
         The choice `speaker` takes the face whose mouth fits the footage's own sound best.
 
         Raises:
-            InvalidRequest: the chosen face is not in the footage, or a still picture shows several faces and the choice names none.
+            InvalidRequestError: the chosen face is not in the footage, or a still picture shows several faces and the choice names
+                none.
         """
         if is_still(self.info):
             check_one_face(self.index, choice)
@@ -218,7 +219,7 @@ class FootageAnalysis:
                 always learned from all.
 
         Raises:
-            NoUsableFootage: too few frames show the face.
+            NoUsableFootageError: too few frames show the face.
             DubstageError: from the stages.
         """
         if self.method.takes_still and is_still(self.info):
@@ -334,7 +335,7 @@ class FootageAnalysis:
         sound, faces = await self.extract_sound(), self.workspace.faces
         try:
             rows = enrolment_rows(faces, self.index.rows_of(face_id), self.seconds, most_s=FEW_SECONDS)
-        except NoUsableFootage:
+        except NoUsableFootageError:
             return float("-inf")
         clip, heard = await asyncio.to_thread(clip_of, faces, rows, self.seconds)
         lag = await measured_lag(self.stages, clip, sound.read_rows(heard))

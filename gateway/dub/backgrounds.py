@@ -38,7 +38,7 @@ from gateway.media.types import MediaInfo
 from gateway.media.writer import VideoWriter
 from gateway.stages.calls import until_done
 from services.common.array_types import Bool, Float32, Float64, UInt8
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.crops import POSE_SIZE, fit_head_pose, pose_of_vector, pose_vectors, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.wire.messages import from_image, from_tensor, pose_to_proto
@@ -63,7 +63,7 @@ async def retime(analysis: FootageAnalysis, speech_probability: Float32) -> list
         speech_probability: float32 [T], of every frame of the film.
 
     Raises:
-        InvalidRequest: the footage is shorter than half the speech.
+        InvalidRequestError: the footage is shorter than half the speech.
         DubstageError: from the texture stage.
     """
     motion, blink = _head_motion(analysis)
@@ -83,7 +83,7 @@ async def match_head_motion(analysis: FootageAnalysis, predicted: Float64, about
         about: float64 [6], head-pose vector that the prediction is relative to.
 
     Raises:
-        NoUsableFootage: no stretch of the footage shows the face long enough.
+        NoUsableFootageError: no stretch of the footage shows the face long enough.
         DubstageError: from the texture stage.
     """
     poses, usable = _poses(analysis)
@@ -118,8 +118,8 @@ async def show_chosen(analysis: FootageAnalysis, chosen: Sequence[int], on_frame
         on_frame: called with every written frame.
 
     Raises:
-        StorageFull: the disk is full.
-        MediaUnsupported: the footage breaks off.
+        StorageFullError: the disk is full.
+        MediaUnsupportedError: the footage breaks off.
     """
     workspace, path = analysis.workspace, background_path(analysis)
     if await in_thread(workspace.finished, "background", path, workspace.backgrounds) is None:
@@ -172,7 +172,7 @@ def _checked(
 ) -> list[int]:
     chosen = list(reply.frame_indices)
     if len(chosen) != wanted or not all(0 <= frame < available for frame in chosen):
-        raise ContractBroken(f"the texture stage chose {len(chosen)} frames where {wanted} were due, or one that is not there")
+        raise ContractBrokenError(f"the texture stage chose {len(chosen)} frames where {wanted} were due, or one that is not there")
     return chosen
 
 
@@ -227,7 +227,7 @@ async def show_rotated(
         on_frame: called with every written frame.
 
     Raises:
-        StorageFull: the disk is full.
+        StorageFullError: the disk is full.
         DubstageError: from the texture stage.
     """
     workspace, path = analysis.workspace, background_path(analysis)
@@ -281,7 +281,7 @@ async def _rotate(
 
     def take(writer: VideoWriter, number: int, reply: texture_pb2.RotatePortraitResponse) -> None:
         if number == len(poses):
-            raise ContractBroken("the texture stage answered more frames than it was asked for")
+            raise ContractBrokenError("the texture stage answered more frames than it was asked for")
         turned = from_image(reply.picture, "picture", channels=3, size=size)
         writer.write(frame_of_picture(turned, number, film.video))
         backgrounds.append(_portrait_record(portrait.record, number, reply, turned))

@@ -15,7 +15,7 @@ from gateway.dub.request import DubRequest, what_is_synthetic
 from gateway.media.types import MediaInfo
 from gateway.provenance.claim import Claim, FilmWatermark, ModelFacts, Role, SourceFile
 from gateway.provenance.watermark.embedding import Mark
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from services.common.array_types import Bool
 from services.common.methods import Method, method_named
 

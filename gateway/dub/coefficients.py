@@ -16,8 +16,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from gateway.async_utilities import ReadAhead, close, in_thread
 from gateway.dub.footage import AHEAD, picture_for_tracker
-from gateway.dub.messages import timeline_of
-from gateway.dub.progress import OnProgress
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.records import RecordFile
 from gateway.dub.speech import AlignedSpeech
 from gateway.media.reader import VideoReader
@@ -25,7 +24,7 @@ from gateway.media.types import DecodedFrame, MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float32, Float64, Int64, UInt8
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.wire.messages import from_tensor
 
 MAX_FITTED_FRAMES: Final = 300
@@ -65,8 +64,8 @@ async def fitted_expressions(
         on_step: called with every fitted frame.
 
     Raises:
-        NoUsableFootage: the face stage finds the person in no frame.
-        MediaUnsupported: the footage breaks off.
+        NoUsableFootageError: the face stage finds the person in no frame.
+        MediaUnsupportedError: the footage breaks off.
         DubstageError: from the face stage.
     """
     records = faces.read_rows(rows)
@@ -88,7 +87,7 @@ async def fitted_expressions(
 
     found = await until_done(fit)
     if not found:
-        raise NoUsableFootage("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
+        raise NoUsableFootageError("the face stage finds the person's face in none of the enrolled frames again", subject="footage")
     known = np.array(sorted(found))
     return interpolated(known, np.stack([found[index] for index in known]), records["frame"])
 
@@ -204,14 +203,13 @@ async def bank_extras(
     """Return what the bank holds of a person's frames beside their pictures.
 
     Args:
-        person: the person.
         identity: the person on the morphable model.
         spoken: the footage's own sound; None: the footage has no sound.
         on_step: called with every fitted frame.
 
     Raises:
-        NoUsableFootage: the face stage finds the person in no frame.
-        MediaUnsupported: the footage breaks off.
+        NoUsableFootageError: the face stage finds the person in no frame.
+        MediaUnsupportedError: the footage breaks off.
         DubstageError: from the face stage.
     """
     expression = await fitted_expressions(stages, person.info, person.faces, person.rows, identity, on_step)

@@ -110,8 +110,8 @@ class TrackedFilm:
             mark: watermark of the dubbed mouths; None: they get none.
 
         Raises:
-            MediaUnsupported: the footage breaks off.
-            StorageFull: the disk is full; nothing of the output is left.
+            MediaUnsupportedError: the footage breaks off.
+            StorageFullError: the disk is full; nothing of the output is left.
         """
         facts = FilmFacts(np.zeros(plan.num_frames, np.int32))
         marked = MarkedFace(mark) if mark is not None else None

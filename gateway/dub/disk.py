@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.files import translating_full_disk
 
 
@@ -16,7 +16,7 @@ def job_folder(folder: Path) -> AbstractContextManager[None]:
     """Translate errors of a full disk, for code that writes to a job's folder.
 
     Raises:
-        StorageFull: no space is left in the folder.
+        StorageFullError: no space is left in the folder.
     """
     return translating_full_disk(
         f"no space left for the job's records in {folder}: free some, or point DUBSTAGE_DATA_DIR elsewhere", folder
@@ -54,11 +54,11 @@ class Allowance:
             what: name of the records, for the error.
 
         Raises:
-            InvalidRequest: the job would be larger than the setting allows.
-            StorageFull: the disk has too little free space.
+            InvalidRequestError: the job would be larger than the setting allows.
+            StorageFullError: the disk has too little free space.
         """
         if self.used + num_bytes > self.max_bytes:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{what} would take {shown_bytes(num_bytes)} on disk, a job may take {shown_bytes(self.max_bytes)}: is the length "
                 "of the footage and of the speech right? Otherwise raise DUBSTAGE_MAX_JOB_BYTES",
                 field="footage",
@@ -69,11 +69,11 @@ class Allowance:
         """Count bytes that will be written now.
 
         Raises:
-            InvalidRequest: the job becomes larger than the setting allows.
-            StorageFull: the disk is nearly full.
+            InvalidRequestError: the job becomes larger than the setting allows.
+            StorageFullError: the disk is nearly full.
         """
         if self.used + num_bytes > self.max_bytes:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the job's records are longer than the {shown_bytes(self.max_bytes)} that a job may take: cut the footage, or "
                 "raise DUBSTAGE_MAX_JOB_BYTES",
                 field="footage",
@@ -91,7 +91,7 @@ class Allowance:
     def _check_free(self, num_bytes: int, what: str) -> None:
         free = fillable_bytes(self.folder)
         if free < num_bytes:
-            raise StorageFull(
+            raise StorageFullError(
                 f"no space left for the job's records: {what} would take {shown_bytes(num_bytes)} in {self.folder}, of which "
                 f"{shown_bytes(free)} may be filled: free some (`dubstage jobs clean`), or point "
                 "DUBSTAGE_DATA_DIR elsewhere",

@@ -27,10 +27,9 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.async_utilities import in_thread
 from gateway.dub.coefficients import BankExtras, TrackedPerson, bank_extras
 from gateway.dub.journal import MOST_TRIES, artefact_lost_error
-from gateway.dub.messages import geometry_from_proto
-from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag
+from gateway.dub.messages import OnProgress, geometry_from_proto
+from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES, MotionClip, SoundLag, moved_later
 from gateway.dub.native_boxes import native_boxes, record_pictures, scale_of
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import RecordFile, pose_of
 from gateway.dub.speech import AlignedSpeech, feature_block
 from gateway.media.reader import VideoReader
@@ -38,7 +37,7 @@ from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Float64, UInt8
-from services.common.errors import ContractBroken, NoUsableFootage
+from services.common.errors import ContractBrokenError, NoUsableFootageError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import POSE_SIZE
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA, lip_width, mouth_opening
@@ -62,7 +61,7 @@ async def build_bank(
         extras: what the bank holds of these frames beside their pictures.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
+        MediaUnsupportedError: the footage breaks off.
         DubstageError: from the texture stage.
     """
     faces, rows = person.faces, person.rows
@@ -101,8 +100,8 @@ async def fit_identity(
         three_stage: fit albedo and light by the three-stage fit; False: by Gauss-Newton steps.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
-        InvalidRequest: the face model lacks what a method needs that draws the person.
+        MediaUnsupportedError: the footage breaks off.
+        InvalidRequestError: the face model lacks what a method needs that draws the person.
         DubstageError: from the face stage.
     """
     count = min(len(rows), IDENTITY_FRAMES)
@@ -143,11 +142,13 @@ class AudioContext:
         clip: motion of the person.
         features: FEATURE_RECORDs of the sound, on the same frames of the motion grid.
         lag_frames: frames by which the sound comes after the picture.
+        lag_fraction: part of a frame to add to `lag_frames`, from -1/2 to 1/2.
     """
 
     clip: MotionClip
     features: Array
     lag_frames: int
+    lag_fraction: float = 0.0
 
 
 async def encode_style(stages: Stages, method: Method, clip: MotionClip) -> common_pb2.ArtefactRef:
@@ -181,11 +182,11 @@ async def personalize_motion(
     Raises:
         DubstageError: from the motion stage.
     """
-    clip, features, lag_frames = heard.clip, heard.features, heard.lag_frames
+    clip, features, lag_frames = moved_later(heard.clip, heard.lag_fraction), heard.features, heard.lag_frames
     # The sound comes lag_frames frames after the picture: picture frame n shows the speech of sound frame n + lag_frames.
     begin = max(0, -lag_frames)
     count = min(len(clip.mouth) - begin, len(features) - begin - lag_frames)
-    if count < 2 * MIN_ENROLMENT_FRAMES:
+    if count < MIN_ENROLMENT_FRAMES:
         return style
     shown = slice(begin, begin + count)
     spoken = features[begin + lag_frames : begin + lag_frames + count]
@@ -204,11 +205,11 @@ async def personalize_motion(
             on_step("motion", progress.step, progress.num_steps)
             if progress.HasField("style"):
                 return progress.style
-        raise ContractBroken("the motion stage ended its personalisation without an artefact")
+        raise ContractBrokenError("the motion stage ended its personalisation without an artefact")
 
     try:
         return await until_done(adapt)
-    except NoUsableFootage:
+    except NoUsableFootageError:
         return style
 
 
@@ -226,7 +227,7 @@ async def personalize_renderer(
             on_step("renderer", progress.step, progress.num_steps)
             if progress.HasField("actor"):
                 return progress.actor, progress.num_steps > 0
-        raise ContractBroken("the render stage ended its personalisation without an artefact")
+        raise ContractBrokenError("the render stage ended its personalisation without an artefact")
 
     return await until_done(adapt)
 
@@ -342,7 +343,7 @@ class Enrolment:
 
         Raises:
             DubstageError: from the stages.
-            BackendUnavailable: artefacts are gone each time they were made.
+            BackendUnavailableError: artefacts are gone each time they were made.
         """
         for _ in range(MOST_TRIES):
             with suppress(_ArtefactLostError):
@@ -379,7 +380,7 @@ class Enrolment:
             speaking=self._speaking(),
         )
         if self.options.personalize_motion and lag.frames is not None and self.features is not None:
-            actor = replace(actor, style=await self._adapted(style, AudioContext(clip, self.features, lag.frames)))
+            actor = replace(actor, style=await self._adapted(style, AudioContext(clip, self.features, lag.frames, lag.fraction)))
         if self.options.personalize_renderer or method.renderer.needs_actor:
             actor = await self._with_renderer(actor)
         return actor

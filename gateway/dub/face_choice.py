@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.face_records import FaceIndex
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _POINT: Final = re.compile(r" *[0-9]{1,6}(\.[0-9]{0,9})? *, *[0-9]{1,6}(\.[0-9]{0,9})? *")
@@ -38,7 +38,7 @@ def parse_face(text: str) -> FaceChoice:
     """Return the choice that a text describes: `largest`, `speaker`, a face id, or `X,Y`.
 
     Raises:
-        InvalidRequest: the text is none of these.
+        InvalidRequestError: the text is none of these.
     """
     if text in ("largest", "speaker"):
         return FaceChoice(text)
@@ -47,7 +47,7 @@ def parse_face(text: str) -> FaceChoice:
     if _POINT.fullmatch(text):
         x, y = (float(part) for part in text.split(","))
         return FaceChoice("point", point=(x, y))
-    raise InvalidRequest(
+    raise InvalidRequestError(
         f"face takes largest, speaker, the number of a face (such as 0) or X,Y in pixels of the first frame (such as 320,180), not "
         f"{text[:80]!r}",
         field="face",
@@ -72,14 +72,14 @@ async def choose_face(index: FaceIndex, choice: FaceChoice, score_speaker: Score
             largest face is also taken if no face can be scored.
 
     Raises:
-        InvalidRequest: the chosen face is not in the footage.
+        InvalidRequestError: the chosen face is not in the footage.
     """
     ids = np.unique(index.face_id)
     if len(ids) == 0:
         return None
     if choice.kind == "id":
         if choice.face_id not in ids:
-            raise InvalidRequest(f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face")
+            raise InvalidRequestError(f"the footage has no face {choice.face_id}; it has: {', '.join(map(str, ids))}", field="face")
         return choice.face_id
     if choice.kind == "point":
         return _face_at(index, choice.point)
@@ -123,10 +123,12 @@ def _described(index: FaceIndex, face: int) -> str:
 
 
 def check_one_face(still: FaceIndex, choice: FaceChoice) -> None:
-    """Raise InvalidRequest if a still shows several faces and the choice names none of them."""
+    """Raise InvalidRequestError if a still shows several faces and the choice names none of them."""
     if choice.kind in ("largest", "speaker") and len(still.face_id) > 1:
         places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in still.centre)
-        raise InvalidRequest(f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face")
+        raise InvalidRequestError(
+            f"the picture shows {len(still.face_id)} faces, at {places}: choose one with --face X,Y", field="face"
+        )
 
 
 def _presence(index: FaceIndex, face: int) -> float:
@@ -143,7 +145,7 @@ def _face_at(index: FaceIndex, point: tuple[float, float]) -> int:
     nearest = int(np.argmin(distance))
     if distance[nearest] > 1.5 * half[nearest]:
         places = ", ".join(f"{x:.0f},{y:.0f}" for x, y in index.centre[first])
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"no face at {point[0]:.0f},{point[1]:.0f} in frame {index.frame.min()}; faces are at: {places}",
             field="face",
         )

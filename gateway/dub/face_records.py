@@ -20,7 +20,7 @@ from gateway.consent.record import EMBEDDING_SIZE, embedding_text
 from gateway.consent.subject import ENOUGH_FRAMES, Face
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
 from services.common.array_types import Float32, Float64, Int32, Int64, UInt8
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.face.sampling import sample_patch
@@ -99,7 +99,7 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
         shot_cuts: list of the frames that begin a shot, in order.
 
     Raises:
-        ContractBroken: the records or the shot cuts do not fit such footage.
+        ContractBrokenError: the records or the shot cuts do not fit such footage.
     """
     columns: list[Float64] = []
     for begin in range(0, faces.num_rows, 64):
@@ -126,14 +126,14 @@ def read_index(faces: RecordFile, shot_cuts: object, num_frames: int) -> FaceInd
 def _check_index(table: Float64, shot_cuts: object, num_frames: int) -> None:
     frame, face_id = table[:, 0], table[:, 1]
     if not isinstance(shot_cuts, list) or not all(type(cut) is int and 0 <= cut < num_frames for cut in shot_cuts):
-        raise ContractBroken("the shot cuts are no frames of the footage")
+        raise ContractBrokenError("the shot cuts are no frames of the footage")
     if sorted(set(shot_cuts)) != shot_cuts:
-        raise ContractBroken("the shot cuts are out of order")
+        raise ContractBrokenError("the shot cuts are out of order")
     if not np.isfinite(table).all() or (len(table) and (frame.min() < 0 or frame.max() >= num_frames or face_id.min() < 0)):
-        raise ContractBroken("face records of frames that the footage does not have")
+        raise ContractBrokenError("face records of frames that the footage does not have")
     order = np.diff(frame)
     if (order < 0).any() or len(np.unique(table[:, :2], axis=0)) != len(table):
-        raise ContractBroken("face records out of order, or a face twice in one frame")
+        raise ContractBrokenError("face records out of order, or a face twice in one frame")
 
 
 _WANTED: Final = 32
@@ -165,13 +165,13 @@ class FaceMeans:
             face_id: whose face it is; None: the tracker's id says so.
 
         Raises:
-            ContractBroken: the stage changed its network within the film.
-            InvalidRequest: the embedding is not as the contract says.
+            ContractBrokenError: the stage changed its network within the film.
+            InvalidRequestError: the embedding is not as the contract says.
         """
         if not face.HasField("embedding"):
             return
         if self._network not in ("", face.embedding.network):
-            raise ContractBroken(f"face embeddings of two networks for one film: {self._network}, {face.embedding.network}")
+            raise ContractBrokenError(f"face embeddings of two networks for one film: {self._network}, {face.embedding.network}")
         self._network = face.embedding.network
         vector = from_tensor(face.embedding.vector, "embedding.vector", dtype=np.float32, shape=(EMBEDDING_SIZE,))
         key = (face.face_id if face_id is None else face_id, face.reason == common_pb2.FRAME_REASON_DUBBED)

@@ -21,10 +21,10 @@ from gateway.dub.messages import timeline_of
 from gateway.dub.records import RecordFile
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
-from gateway.stages.calls import CallPace, until_done
+from gateway.stages.calls import CallPace, PaceProbe, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import UInt8
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 
 MAX_TRACKED_SIDE: Final = 1280
 """Longest side of a frame that is sent to the tracker, pixels.
@@ -77,7 +77,7 @@ async def analyse_footage(
         on_face: called with every face of every frame, as the face stage answered it.
 
     Raises:
-        MediaUnsupported: the file breaks off.
+        MediaUnsupportedError: the file breaks off.
         DubstageError: from the face stage.
     """
     shot_cuts: list[int] = []
@@ -103,6 +103,35 @@ async def analyse_footage(
     return shot_cuts
 
 
+async def check_length(stages: Stages, info: MediaInfo, *, threads: int, embed_every: int = 0) -> None:
+    """Check that the face stage can track a film in one call, by its pace on the first frames. Nothing is written.
+
+    Short films, and all films if the stages are in this process, need no measurement. Otherwise it takes at most 15 s.
+
+    Args:
+        info: the film.
+        threads: threads of the decoder.
+        embed_every: frames of a face from one embedding to the next; 0: no embeddings.
+
+    Raises:
+        InvalidRequestError: the film is too long. The message has the length that can be tracked.
+        MediaUnsupportedError: the file breaks off in its first frames.
+        DubstageError: from the face stage.
+    """
+    video = info.video
+
+    async def measure() -> None:
+        probe = PaceProbe(stages.call_deadline_s, "face", str(info.path), video.num_frames, float(video.duration))
+        if not probe.needed:
+            return
+        async with aclosing(tracked_frames(stages, info, threads, embed_every=embed_every)) as frames:
+            async for frame in frames:
+                if probe.answered(frame.index + 1):
+                    return
+
+    await until_done(measure)
+
+
 async def tracked_frames(
     stages: Stages, info: MediaInfo, threads: int, *, first: int = 0, embed_every: int = 0
 ) -> AsyncGenerator[TrackedFrame, None]:
@@ -114,9 +143,9 @@ async def tracked_frames(
         embed_every: frames of a face from one embedding to the next; 0: no embeddings.
 
     Raises:
-        MediaUnsupported: the file breaks off.
-        InvalidRequest: the film is too long for one call to a stage that is a server.
-        BackendUnavailable: embeddings are asked for, and the face stage is of a version that has none.
+        MediaUnsupportedError: the file breaks off.
+        InvalidRequestError: the film is too long for one call to a stage that is a server.
+        BackendUnavailableError: embeddings are asked for, and the face stage is of a version that has none.
         DubstageError: from the face stage. The tracker's state is lost then, so a new attempt begins at the first frame.
     """
     waiting: deque[tuple[int, UInt8, float]] = deque()
@@ -133,7 +162,7 @@ async def tracked_frames(
                 index, rgb, scale = waiting.popleft()
                 pace.answered(index + 1)
                 if any(face.face_id not in known and not face.HasField("embedding") for face in frame.faces) and embed_every:
-                    raise BackendUnavailable(
+                    raise BackendUnavailableError(
                         "the face stage measures no faces, which consent records need: run the face stage and the gateway from the "
                         "same version of dubstage"
                     )

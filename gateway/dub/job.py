@@ -33,9 +33,11 @@ from gateway.dub.composite import FilmFacts, TrackedFilm
 from gateway.dub.disk import MAX_JOB_BYTES, fillable_bytes, shown_bytes
 from gateway.dub.enrol import EnrolledActor, actor_arrays, actor_from_arrays, actor_refs
 from gateway.dub.face_choice import about_faces
+from gateway.dub.face_records import embed_every
+from gateway.dub.footage import check_length
 from gateway.dub.job_key import file_digests, job_key
 from gateway.dub.journal import BlobLedger, Journal, OwnBlobs, step_key
-from gateway.dub.messages import timeline_of
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import frame_seconds
 from gateway.dub.native_boxes import scale_of
 from gateway.dub.outcome import (
@@ -49,32 +51,30 @@ from gateway.dub.outcome import (
     about_voice,
 )
 from gateway.dub.plan import Plan, make_plan
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import EXPRESSION_RECORD, FACE_RECORD, FEATURE_RECORD, MOTION_RECORD
 from gateway.dub.reference import ReferenceFace, find_reference
-from gateway.dub.removal import remove_job, remove_locked
 from gateway.dub.render import FilmInputs, rendered_windows
 from gateway.dub.request import DubRequest, check_output, has_own_timeline, open_speech, open_writer
 from gateway.dub.slow_expression import find_expression, target_mouths
 from gateway.dub.speech import AlignedSpeech, MotionRequest, motion_frames_for, predict_motion, speech_duration
 from gateway.dub.subjects import DubSubjects, check_subjects, compares_people
 from gateway.dub.windows import window_config
-from gateway.dub.workspace import JOURNAL, Workspace, open_workspace
+from gateway.dub.workspace import JOURNAL, Workspace, open_workspace, remove_job, remove_locked
 from gateway.media.background import own_timeline
 from gateway.media.inspection import inspect_in_child
 from gateway.media.sound import Speech
 from gateway.media.stills import is_still
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
+from gateway.provenance.binding import sidecar_of
 from gateway.provenance.seal import FilmSeal, Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.watermark.embedding import Mark
 from gateway.safe_paths import remove_file
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from gateway.stages.timing import StageClock, StageTimes, TimedStages
 from services.common.array_types import Float32
-from services.common.errors import ActorNotReady, InvalidRequest, NoUsableFootage, RequestError, StorageFull
+from services.common.errors import ActorNotReadyError, InvalidRequestError, NoUsableFootageError, RequestError, StorageFullError
 from services.common.face.crops import BOX_SIZE, pose_of_vector
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
@@ -157,7 +157,7 @@ def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
     """Check that each file system has room for the files that will be written to the file system. Blocks.
 
     Raises:
-        StorageFull: a file system has too little free space. The message has the figures and the remedies.
+        StorageFullError: a file system has too little free space. The message has the figures and the remedies.
     """
     disks: dict[int, list[DiskNeed]] = {}
     for need in needs:
@@ -169,9 +169,9 @@ def check_disks(footage: Path, needs: Sequence[DiskNeed]) -> None:
             raise _too_full(footage, parts, free)
 
 
-def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFull:
+def _too_full(footage: Path, parts: Sequence[DiskNeed], free: int) -> StorageFullError:
     needed = ", ".join(f"about {shown_bytes(part.num_bytes)} for {part.what} in {part.folder}" for part in parts)
-    return StorageFull(
+    return StorageFullError(
         f"the disk has too little space to dub {footage}: {needed}; {shown_bytes(free)} of the disk may be filled. Free some "
         f"(`dubstage jobs clean` removes unfinished jobs), or choose another disk with {_either(part.remedy for part in parts)}",
         subject=str(parts[0].folder),
@@ -247,9 +247,9 @@ class DubPasses:
         """Return the face to dub and the actor: the actor of the request, or one that is learned from the footage.
 
         Raises:
-            InvalidRequest: the face that the request names is not in the footage.
-            ConsentOtherSubject, ConsentFaceUncertain: a consent record is not about the person whom the dub shows.
-            NoUsableFootage: the person cannot be learned, and a film with its own timeline needs the person.
+            InvalidRequestError: the face that the request names is not in the footage.
+            ConsentOtherSubjectError, ConsentFaceUncertainError: a consent record is not about the person whom the dub shows.
+            NoUsableFootageError: the person cannot be learned, and a film with its own timeline needs the person.
         """
         analysis = self.analysis
         face_id = await analysis.select(self.request.face)
@@ -263,7 +263,7 @@ class DubPasses:
         began = time.perf_counter()
         try:
             actor = await self._enrolled()
-        except NoUsableFootage as problem:
+        except NoUsableFootageError as problem:
             if is_still(analysis.info) or analysis.method.own_timeline:
                 raise
             return DubbedPerson(face_id, None, time.perf_counter() - began, problem.message, several)
@@ -286,13 +286,13 @@ class DubPasses:
             duration: length of the film, seconds.
 
         Raises:
-            NoUsableFootage: the footage shows no face that can be learned.
-            InvalidRequest: the footage is a still, and the actor has no identity.
+            NoUsableFootageError: the footage shows no face that can be learned.
+            InvalidRequestError: the footage is a still, and the actor has no identity.
             DubstageError: from the stages.
         """
         request, analysis, actor = self.request, self.analysis, person.actor
         if actor is None:
-            raise NoUsableFootage(
+            raise NoUsableFootageError(
                 f"{request.footage} shows no face that can be learned: a film with a timeline of its own needs one",
                 subject=str(request.footage),
             )
@@ -306,7 +306,7 @@ class DubPasses:
 
         if is_still(analysis.info):
             if actor.identity is None:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     "a single picture needs an actor with an identity: enrol the person again for this method", field="actor"
                 )
             poses = rebased(motion["pose"], actor.pose, await asyncio.to_thread(own_pose, analysis))
@@ -374,7 +374,7 @@ class DubPasses:
         """Check that there is room for the rendered mouths, whose number and size are known now, and for the film.
 
         Raises:
-            StorageFull: a file system has too little free space.
+            StorageFullError: a file system has too little free space.
         """
         needs = [film_need(self.request.output, writer.choice.codec, film.info.video)]
         if self.store.folder is not None:
@@ -400,8 +400,8 @@ class DubPasses:
         """Return the actor that a journal's arrays hold.
 
         Raises:
-            ValueError, ArtefactNotFound, ArtefactCorrupt, InvalidRequest: the arrays hold no actor, or an artefact of the actor
-                cannot be used.
+            ValueError, ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError: the arrays hold no actor, or an artefact
+                of the actor cannot be used.
         """
         actor = actor_from_arrays(stored)
         for ref in actor_refs(actor).values():
@@ -470,6 +470,7 @@ class DubJob:
         self._request = request
         self._ledger = ledger if ledger is not None else OwnBlobs()
         self._clock = StageClock()
+        self._untimed = stages
         self._stages: Stages = TimedStages(stages, self._clock)
         self._store = store
         self._jobs = jobs
@@ -504,7 +505,7 @@ class DubJob:
         Raises:
             DubstageError: the input cannot be used, or a stage failed. No output is left; finished windows stay in the journal.
         """
-        # 1. Open: the request's files, the job's folder, and free space.
+        # 1. Open: the request's files, the time of the longest call, the job's folder, and free space.
         request = self._request
         began, used = time.perf_counter(), time.process_time()
         method = method_named(request.method)
@@ -517,12 +518,18 @@ class DubJob:
         models = await models_for(self._stages, method)
         digests = await file_digests(request)
         key = job_key(request, method, models, digests, self._stages.face_model)
-        async with self._workspace(folder_of(self._jobs, key)) as workspace:
+        compared = compares_people(request)
+        place = folder_of(self._jobs, key)
+        if not place.exists():
+            # The folder of an interrupted run may have the faces of all frames.
+            await check_length(
+                self._untimed, info, threads=request.threads, embed_every=embed_every(info.video.num_frames) if compared else 0
+            )
+        async with self._workspace(place) as workspace:
             folder = workspace.folder
             journal = Journal(folder / JOURNAL, self._store, lambda ref: self._ledger.hold(folder, ref))
             analysis = await FootageAnalysis.open(self._stages, method, info, workspace, threads=request.threads)
             info = analysis.info
-            compared = compares_people(request)
             reference = await self._reference(workspace, on_progress, embed=compared)
             duration = await asyncio.to_thread(_film_duration, info, speech) if own else info.video.duration
             await asyncio.to_thread(self._check_disks, workspace, journal, info, duration, encoder.codec, own=own)
@@ -603,7 +610,7 @@ class DubJob:
             own: whether the film has a timeline of its own.
 
         Raises:
-            StorageFull: a file system has too little free space.
+            StorageFullError: a file system has too little free space.
         """
         request, film = self._request, info.video
         if own:
@@ -673,8 +680,8 @@ class DubJob:
                 yield workspace
             except BaseException as problem:
                 # The same request fails the same way again, so no later run will use what was found until now.
-                hopeless = not self._analysed and isinstance(problem, RequestError | NoUsableFootage)
-                if hopeless or isinstance(problem, ActorNotReady) or not workspace.resumable():
+                hopeless = not self._analysed and isinstance(problem, RequestError | NoUsableFootageError)
+                if hopeless or isinstance(problem, ActorNotReadyError) or not workspace.resumable():
                     await in_thread(remove_locked, folder, self._ledger, self._store)
                 raise
             if self._keeps_open:

@@ -10,7 +10,7 @@ from typing import Final
 from gateway.dub.enrol import actor_refs
 from gateway.dub.journal import step_key
 from gateway.dub.request import DubRequest, sha256_of
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from services.common.methods import Method
 
 PIPELINE_VERSION: Final = 18
@@ -21,7 +21,7 @@ async def file_digests(request: DubRequest) -> dict[Path, str]:
     """Return the SHA-256 of every file of a dub, hexadecimal. Each file is read once.
 
     Raises:
-        MediaUnsupported: a file of the request cannot be read.
+        MediaUnsupportedError: a file of the request cannot be read.
     """
     files = [file for file in (request.footage, request.speech, request.reference) if file is not None]
     return await asyncio.to_thread(lambda: {file: sha256_of(file) for file in dict.fromkeys(files)})

@@ -21,7 +21,7 @@ import structlog
 
 from gateway.dub.disk import job_folder
 from services.common.array_types import Array
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, InvalidRequest
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError
 from services.common.files import write_whole
 from services.common.store.artefacts import ArtefactRef, ArtefactStore, check_ref
 from services.common.store.tensor_bytes import NamedArrays
@@ -33,9 +33,9 @@ MOST_TRIES: Final = 5
 """Most times that a job makes an artefact that is gone when it is counted. Jobs that end at the same moment cost one try each."""
 
 
-def artefact_lost_error() -> BackendUnavailable:
+def artefact_lost_error() -> BackendUnavailableError:
     """Return the error for an artefact that was gone after each of MOST_TRIES tries."""
-    return BackendUnavailable(
+    return BackendUnavailableError(
         f"an artefact was gone right after it was stored, {MOST_TRIES} times: does another program delete files of the store?"
     )
 
@@ -74,8 +74,8 @@ class BlobLedger(Protocol):
     def confirm(self) -> None:
         """Check that the job may give its film a name.
 
-        Raises Cancelled if another process does the job now, and another DubstageError if the person was erased or the consent
-        has ended.
+        Raises WorkCancelledError if another process does the job now, and another DubstageError if the person was erased or the
+        consent has ended.
         """
         ...
 
@@ -159,7 +159,7 @@ class Journal:
         Args:
             key: key of the step.
             decode: returns the result that the arrays of the step hold. Raises ValueError if the arrays are not those of such a
-                step, and ArtefactNotFound or ArtefactCorrupt if an artefact that they name is missing or damaged.
+                step, and ArtefactNotFoundError or ArtefactCorruptError if an artefact that they name is missing or damaged.
         """
         path = self._folder / key
         if not path.exists():
@@ -169,7 +169,7 @@ class Journal:
             if ref is None:
                 raise ValueError("the entry is no reference")
             found = decode(self._store.get_arrays(ref))
-        except (ArtefactNotFound, ArtefactCorrupt, InvalidRequest, ValueError) as problem:
+        except (ArtefactNotFoundError, ArtefactCorruptError, InvalidRequestError, ValueError) as problem:
             _log.warning("journal_entry_unusable", job=self._folder.parent.name, step=key, problem=str(problem))
             self.redone += 1
             return None
@@ -180,8 +180,8 @@ class Journal:
         """Store the result of a step.
 
         Raises:
-            StorageFull: no space is left; the journal has not changed.
-            BackendUnavailable: the artefact is gone each time it was stored; the journal has not changed.
+            StorageFullError: no space is left; the journal has not changed.
+            BackendUnavailableError: the artefact is gone each time it was stored; the journal has not changed.
             DubstageError: from `hold`; the journal has not changed.
         """
         for _ in range(MOST_TRIES):
@@ -221,7 +221,7 @@ def _ref(path: Path) -> ArtefactRef | None:
             ref = ArtefactRef(uri, sha256, size_bytes)
             try:
                 check_ref(ref)
-            except InvalidRequest:
+            except InvalidRequestError:
                 # One flipped bit makes most digests none. Nothing else would take such a reference.
                 return None
             return ref

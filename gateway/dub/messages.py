@@ -1,6 +1,11 @@
-"""Messages of the contracts that only the gateway reads or makes. services/common/wire has the shared ones."""
+"""Messages of the contracts that only the gateway reads or makes. services/common/wire has the shared ones.
+
+Reports of a job's progress.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +32,7 @@ def geometry_from_proto(message: texture_pb2.ActorGeometry) -> ActorGeometry:
     """Return the lower face of an actor from a BuildBankResponse.
 
     Raises:
-        InvalidRequest: an array has another dtype or shape.
+        InvalidRequestError: an array has another dtype or shape.
     """
     return ActorGeometry(
         mean_mouth=from_tensor(message.mean_mouth, "mean_mouth", dtype=np.float32, shape=(NUM_MOUTH_AREA, 3)),
@@ -35,3 +40,7 @@ def geometry_from_proto(message: texture_pb2.ActorGeometry) -> ActorGeometry:
         jaw_envelope=from_tensor(message.jaw_envelope, "jaw_envelope", dtype=np.float32, shape=(len(JAW), 3)),
         anchors=from_tensor(message.anchors, "anchors", dtype=np.float32, shape=(len(ANCHORS), 3)),
     )
+
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with the name of the pass, the number of finished frames or steps, and the number of all of them."""

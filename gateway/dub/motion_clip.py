@@ -22,12 +22,12 @@ from gateway.dub.speech import feature_block
 from gateway.media.types import MediaInfo
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, Float64, Int64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.crops import POSE_SIZE, pose_vectors, to_head_space
 from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER, pose_landmarks
 from services.common.face.mouth_bank import choose_frames
 from services.common.methods import LAG_FEATURES
-from services.common.wire.timeline import MOTION_RATE
+from services.common.wire.timeline import MOTION_RATE, sampled
 
 ENROLMENT_SECONDS: Final = 300
 """Seconds of usable footage that enrolment learns from at most."""
@@ -88,7 +88,7 @@ def enrolment_rows(
         most_s: seconds of usable frames that are taken at most.
 
     Raises:
-        NoUsableFootage: fewer than MIN_ENROLMENT_FRAMES are usable.
+        NoUsableFootageError: fewer than MIN_ENROLMENT_FRAMES are usable.
     """
     usable: list[int] = []
     spent, first_s = 0.0, 0.0
@@ -105,7 +105,7 @@ def enrolment_rows(
             usable.append(row)
             spent += seconds[frame + 1] - seconds[frame] if frame + 1 < len(seconds) else 0.0
     if len(usable) < MIN_ENROLMENT_FRAMES:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"only {len(usable)} frames show the face well enough to learn it; at least {MIN_ENROLMENT_FRAMES} are needed: "
             "give footage in which the person faces the camera, or an actor that is enrolled already (--actor)",
             subject="footage",
@@ -117,11 +117,11 @@ def still_row(faces: RecordFile, rows: Int64) -> list[int]:
     """Return the record row of a face in a still picture, as a list of one.
 
     Raises:
-        NoUsableFootage: the face cannot be used.
+        NoUsableFootageError: the face cannot be used.
     """
     (record,) = faces.read_rows([int(rows[0])])
     if record["reason"] != common_pb2.FRAME_REASON_DUBBED:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"the face of the picture cannot be used ({reason_name(record['reason'])}): give a picture of the whole face from the "
             "front",
             subject="footage",
@@ -196,6 +196,27 @@ def on_motion_grid(records: Array, seconds: Float64, begin_s: float) -> MotionCl
     return MotionClip(np.asarray(mouth, np.float32), np.asarray(usable, np.bool_), poses, np.asarray(upper, np.float32))
 
 
+def moved_later(clip: MotionClip, fraction: float) -> MotionClip:
+    """Return a clip whose frame n shows the mouth and the head pose between the frames, at n - fraction.
+
+    A lag of whole frames and a fraction is removed from sound and picture this way: whole frames of sound are left out, and the
+    picture moves by the fraction. A frame is usable if both frames beside its time are.
+
+    Args:
+        fraction: part of a frame, from -1/2 to 1/2.
+    """
+    if fraction == 0.0:
+        return clip
+    beside = np.roll(clip.usable, 1 if fraction > 0.0 else -1)
+    beside[0 if fraction > 0.0 else -1] = False
+    return replace(
+        clip,
+        mouth=sampled(clip.mouth, -fraction),
+        poses=sampled(clip.poses, -fraction),
+        usable=np.asarray(clip.usable & beside, np.bool_),
+    )
+
+
 _LEAST_CONFIDENCE: Final = 0.25
 """Least confidence of a lag that is applied."""
 _LEAST_STRENGTH: Final = 3.0
@@ -249,7 +270,7 @@ async def measured_lag(stages: Stages, clip: MotionClip, features: Array) -> Sou
     )
     try:
         found = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
-    except NoUsableFootage:
+    except NoUsableFootageError:
         return SoundLag()
     at_end = abs(found.lag_frames) >= found.scores.shape[0] // 2
     return SoundLag(found.lag_frames, found.confidence, found.distance, int(usable.sum()), at_end, found.lag_fraction)

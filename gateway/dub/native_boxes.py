@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from gateway.dub.records import RecordFile, pose_of
-from gateway.media.interlacing import deinterlaced_luma
+from gateway.media.pixels import deinterlaced_luma
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.array_types import Int64, UInt8
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame, corners_of_box, invert
@@ -29,7 +29,7 @@ def record_pictures(reader: VideoReader, faces: RecordFile, rows: Sequence[int])
         rows: record rows, at least one, one per frame, in the order of the footage.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
+        MediaUnsupportedError: the footage breaks off.
     """
     records = iter(rows)
     (record,) = faces.read_rows([next(records)])
@@ -84,7 +84,7 @@ def native_boxes(reader: VideoReader, faces: RecordFile, rows: Sequence[int], sc
         scale: native pixels per box pixel.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
+        MediaUnsupportedError: the footage breaks off.
     """
     for record, picture in record_pictures(reader, faces, rows):
         pose = pose_of(record)

@@ -19,7 +19,7 @@ import numpy as np
 
 from gateway.dub.disk import Allowance, job_folder
 from services.common.array_types import Array
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE, POSE_SIZE, HeadPose
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.files import write_whole
@@ -80,7 +80,7 @@ def write_note(path: Path, note: Mapping[str, Any]) -> None:
     """Write a small JSON object with its digest. A reader sees either the whole new file or the old file.
 
     Raises:
-        StorageFull: no space is left; the file has not changed.
+        StorageFullError: no space is left; the file has not changed.
     """
     with job_folder(path.parent):
         write_whole(path, json.dumps({"layout": LAYOUT, "blake2b": _digest_of(note), "note": dict(note)}).encode())
@@ -183,12 +183,12 @@ class RecordFile:
         """Append rows of the file's dtype.
 
         Raises:
-            InvalidRequest: the records of the job would take more disk space than they may.
-            StorageFull: no space is left. Raised here, or when the appended rows are read or synced.
-            ContractBroken: the rows have another dtype.
+            InvalidRequestError: the records of the job would take more disk space than they may.
+            StorageFullError: no space is left. Raised here, or when the appended rows are read or synced.
+            ContractBrokenError: the rows have another dtype.
         """
         if rows.dtype != self.dtype:
-            raise ContractBroken(f"{self.path.name}: records of another layout")
+            raise ContractBrokenError(f"{self.path.name}: records of another layout")
         data = rows.tobytes()
         if self._allowance is not None:
             self._allowance.take(len(data))

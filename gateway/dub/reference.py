@@ -31,7 +31,7 @@ from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, UInt8
-from services.common.errors import MediaUnsupported, NoUsableFootage
+from services.common.errors import MediaUnsupportedError, NoUsableFootageError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import HeadPose, apply_affine, box_from_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS, lip_gaps, mouth_opening, part_lips, shut_lips
@@ -112,8 +112,8 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
         embed: whether the face is measured for comparisons with other films.
 
     Raises:
-        MediaUnsupported: the file is no picture and no film.
-        NoUsableFootage: no face can be used.
+        MediaUnsupportedError: the file is no picture and no film.
+        NoUsableFootageError: no face can be used.
         DubstageError: from the face stage.
     """
     try:
@@ -121,11 +121,11 @@ async def find_reference(stages: Stages, path: Path, folder: Path, *, threads: i
         with TemporaryDirectory(prefix="reference-", dir=folder) as scratch:
             opened = await asyncio.to_thread(open_footage, info, Path(scratch), threads=threads)
             face = await until_done(lambda: _best_face(stages, opened, threads, _EMBED_EVERY if embed else 0))
-    except MediaUnsupported as problem:
-        raise MediaUnsupported(problem.message, field="reference") from problem
+    except MediaUnsupportedError as problem:
+        raise MediaUnsupportedError(problem.message, field="reference") from problem
     if face is None:
         searched = f" in its first {MAX_FRAMES} frames" if info.video.num_frames > MAX_FRAMES else ""
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"the reference {path} shows no face that can be used{searched}: give a picture of a whole face from the front",
             subject=str(path),
         )

@@ -22,7 +22,7 @@ from gateway.media.stills import check_opaque, is_still, still_video_info
 from gateway.media.types import MediaInfo
 from gateway.media.writer import FilmSigner, VideoWriter
 from gateway.safe_paths import open_media_file
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, Method, method_named
 from services.common.store.artefacts import ArtefactRef
 
@@ -138,20 +138,20 @@ def what_is_synthetic(request: DubRequest, *, dubbed: bool) -> str:
 
 
 def check_footage(method: Method, footage: Path, info: MediaInfo) -> None:
-    """Raise InvalidRequest if the footage is a single picture and the method needs a video."""
+    """Raise InvalidRequestError if the footage is a single picture and the method needs a video."""
     if is_still(info) and not method.takes_still:
         able = ", ".join(name for name, row in METHODS.items() if row.takes_still)
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{footage} is a single picture, and method {method.name} needs a video; methods that take a picture: {able}",
             field="method",
         )
 
 
 def check_reference(method: Method, reference: Path | None) -> None:
-    """Raise InvalidRequest if there is a reference, and the method's renderer takes none."""
+    """Raise InvalidRequestError if there is a reference, and the method's renderer takes none."""
     if reference is not None and not method.renderer.reference:
         able = ", ".join(name for name, row in METHODS.items() if row.renderer.reference)
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"method {method.name} takes no reference picture: its renderer {method.renderer.name} shows the actor as in the "
             f"footage; renderers that take a reference: {able or 'none'}",
             field="reference",
@@ -162,7 +162,7 @@ def has_own_timeline(request: DubRequest, info: MediaInfo) -> bool:
     """Return whether the film gets its own timeline, so that its frames are not those of the footage one by one.
 
     Raises:
-        InvalidRequest: parts of the request contradict each other.
+        InvalidRequestError: parts of the request contradict each other.
     """
     method = method_named(request.method)
     check_footage(method, request.footage, info)
@@ -174,11 +174,11 @@ def expression_named(name: str) -> Expression | None:
     """Return what a dub does with the slow expression of the footage; None: the name is empty, so the method decides.
 
     Raises:
-        InvalidRequest: there is no such choice.
+        InvalidRequestError: there is no such choice.
     """
     found = next((expression for expression in EXPRESSIONS if expression == name), None)
     if found is None and name:
-        raise InvalidRequest(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
+        raise InvalidRequestError(f"no expression {name[:80]!r}; there are: {', '.join(EXPRESSIONS)}", field="expression")
     return found
 
 
@@ -186,18 +186,20 @@ def wants_own_timeline(method: Method, *, retime: bool, keep_audio: bool, expres
     """Return whether the film gets its own timeline, without reading the footage.
 
     Raises:
-        InvalidRequest: the options contradict each other.
+        InvalidRequestError: the options contradict each other.
     """
     if retime and method.own_timeline:
-        raise InvalidRequest(f"films of method {method.name} are always as long as the speech: leave --retime out", field="retime")
+        raise InvalidRequestError(
+            f"films of method {method.name} are always as long as the speech: leave --retime out", field="retime"
+        )
     own = retime or method.own_timeline
     if own and keep_audio:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "the film gets a timeline of its own, so the sound of the footage does not fit it: leave --keep-audio out",
             field="keep_audio",
         )
     if own and expression == "keep":
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "the film gets a timeline of its own, so the expression of the footage does not fit its frames: leave "
             "--expression keep out",
             field="expression",
@@ -209,7 +211,7 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal.
 
     Raises:
-        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+        MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
     """
     with open_media_file(path, field="video") as handle, open(handle, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -219,14 +221,14 @@ def open_speech(request: DubRequest, info: MediaInfo) -> Speech:
     """Return the speech of a dub: the sound file of the request, or the sound of the footage.
 
     Raises:
-        InvalidRequest: the request has no sound file, and the footage has no sound.
-        MediaUnsupported: the sound cannot be read, or has no samples.
+        InvalidRequestError: the request has no sound file, and the footage has no sound.
+        MediaUnsupportedError: the sound cannot be read, or has no samples.
     """
     if request.speech is not None:
         inspect_sound(request.speech)
         return SoundReader(request.speech).speech()
     if not info.audio:
-        raise InvalidRequest(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
+        raise InvalidRequestError(f"{info.path} has no sound to dub to: give new speech with --audio FILE", field="audio")
     own = SoundReader(info.path, origin=info.video.start)
     own.check_sound()
     return own.speech()
@@ -250,7 +252,7 @@ def open_writer(
         seal: signs the film; None: the film gets no manifest.
 
     Raises:
-        InvalidRequest, MediaUnsupported: the output cannot be written as requested.
+        InvalidRequestError, MediaUnsupportedError: the output cannot be written as requested.
     """
     new_sound = (request.speech is not None or film.path != request.footage or not film.audio) and not request.keep_audio
     return VideoWriter(
@@ -294,7 +296,7 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
     """Check the output of a dub, and return how the film will be encoded.
 
     Raises:
-        InvalidRequest, MediaUnsupported: as `open_writer` and `has_own_timeline`.
+        InvalidRequestError, MediaUnsupportedError: as `open_writer` and `has_own_timeline`.
     """
     film = info
     if has_own_timeline(request, info):
@@ -306,7 +308,7 @@ def check_output(request: DubRequest, info: MediaInfo, speech: Speech) -> Encode
 
 
 def refuse_input(output: Path, file: Path, what: str) -> None:
-    """Raise InvalidRequest if the output is an input file, also through links.
+    """Raise InvalidRequestError if the output is an input file, also through links.
 
     Args:
         file: the input file.
@@ -314,4 +316,4 @@ def refuse_input(output: Path, file: Path, what: str) -> None:
     """
     # os.path raises no error for an impossible name. Such a name is reported later, when the place of the output is checked.
     if os.path.exists(output) and os.path.exists(file) and os.path.samefile(output, file):
-        raise InvalidRequest(f"--output {output} is {what}; choose another output file", field="output")
+        raise InvalidRequestError(f"--output {output} is {what}; choose another output file", field="output")

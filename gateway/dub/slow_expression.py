@@ -30,16 +30,15 @@ import numpy as np
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolledActor
-from gateway.dub.messages import timeline_of
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import clip_of, enrolment_rows
 from gateway.dub.plan import DUBBED, SILENT_BELOW
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import EXPRESSION_RECORD, FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.speech import MotionRequest, extract_features, motion_frames_for, predict_motion
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import SoundReader
 from services.common.array_types import Bool, Float32, Float64, Int64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.wire.timeline import MOTION_RATE
 
@@ -188,7 +187,7 @@ async def own_motion(
         on_step: called with the number of frames that were heard, then with the number of frames that were predicted.
 
     Raises:
-        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
         DubstageError: from the stages, or from reading the sound.
     """
     lag = await _lag(analysis)
@@ -226,7 +225,7 @@ async def _lag(analysis: FootageAnalysis) -> Fraction | None:
         return None
     try:
         rows = await asyncio.to_thread(enrolment_rows, analysis.workspace.faces, analysis.rows, analysis.seconds)
-    except NoUsableFootage:
+    except NoUsableFootageError:
         return None
     clip, frames = await asyncio.to_thread(clip_of, analysis.workspace.faces, rows, analysis.seconds)
     sound = await analysis.extract_sound()
@@ -274,7 +273,7 @@ async def find_expression(analysis: FootageAnalysis, actor: EnrolledActor, on_st
         on_step: called with the number of finished frames of each step: own speech, own motion, expression.
 
     Raises:
-        InvalidRequest, StorageFull: the records would take more disk space than they may.
+        InvalidRequestError, StorageFullError: the records would take more disk space than they may.
         DubstageError: from the stages, or from reading the sound.
     """
     workspace, total = analysis.workspace, analysis.info.video.num_frames

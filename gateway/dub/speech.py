@@ -23,7 +23,7 @@ from gateway.media.sound import Speech
 from gateway.stages.calls import CallPace, until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Float32, Float64, Int64
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
@@ -56,12 +56,12 @@ def speech_duration(speech: Speech) -> Fraction:
     """Return the length of speech, seconds. Reads all of the speech.
 
     Raises:
-        InvalidRequest: the speech has no samples.
-        MediaUnsupported: the speech cannot be read.
+        InvalidRequestError: the speech has no samples.
+        MediaUnsupportedError: the speech cannot be read.
     """
     samples = sum(len(chunk) for chunk in speech.chunks)
     if not samples:
-        raise InvalidRequest("the speech has no sound in it", field="audio")
+        raise InvalidRequestError("the speech has no sound in it", field="audio")
     return Fraction(samples, speech.sample_rate_hz)
 
 
@@ -98,7 +98,7 @@ async def extract_features(
         on_frames: called with the number of finished frames.
 
     Raises:
-        InvalidRequest: the speech is too long for one call to a stage that is a server.
+        InvalidRequestError: the speech is too long for one call to a stage that is a server.
         DubstageError: from the audio stage, or from reading the sound.
     """
     total_samples, counted = 0, False
@@ -140,7 +140,7 @@ async def extract_features(
 
     await until_done(hear)
     if features.num_rows != num_frames:
-        raise ContractBroken(f"the audio stage answered {features.num_rows} of {num_frames} frames")
+        raise ContractBrokenError(f"the audio stage answered {features.num_rows} of {num_frames} frames")
     # The stage may answer all frames before it has read all speech.
     if not counted:
         total_samples = await asyncio.to_thread(_count_samples, speech, enough)
@@ -232,7 +232,7 @@ async def predict_motion(
         on_frames: called with the number of finished frames.
 
     Raises:
-        InvalidRequest: the film is too long for one call to a stage that is a server.
+        InvalidRequestError: the film is too long for one call to a stage that is a server.
         DubstageError: from the motion stage.
     """
 
@@ -264,7 +264,7 @@ async def predict_motion(
 
     await until_done(predict)
     if motion.num_rows != request.num_frames:
-        raise ContractBroken(f"the motion stage answered {motion.num_rows} of {request.num_frames} frames")
+        raise ContractBrokenError(f"the motion stage answered {motion.num_rows} of {request.num_frames} frames")
 
 
 def motion_records(frames: Iterable[motion_pb2.MotionFrame]) -> npt.NDArray[np.void]:

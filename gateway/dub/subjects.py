@@ -26,7 +26,7 @@ from gateway.media.types import MediaInfo
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Array
-from services.common.errors import ConsentFaceUncertain, InvalidRequest, NoUsableFootage
+from services.common.errors import ConsentFaceUncertainError, InvalidRequestError, NoUsableFootageError
 from services.common.methods import DEFAULT_METHOD, method_named
 from services.common.store.artefacts import ArtefactStore
 
@@ -64,8 +64,8 @@ async def check_subjects(request: DubRequest, people: DubSubjects, stages: Stage
         folder: folder for temporary files.
 
     Raises:
-        ConsentOtherSubject: a record is about another person, actor or footage.
-        ConsentFaceUncertain: a person has to decide.
+        ConsentOtherSubjectError: a record is about another person, actor or footage.
+        ConsentFaceUncertainError: a person has to decide.
         DubstageError: from the face stage, or from the store.
     """
     if not compares_people(request):
@@ -115,15 +115,15 @@ async def face_of_films(stages: Stages, files: Sequence[Path], choice: FaceChoic
         threads: threads of the decoder.
 
     Raises:
-        MediaUnsupported: a file is no film and no picture.
-        NoUsableFootage: a file shows no face.
-        InvalidRequest: the chosen face is not in a file, or the files show different people.
+        MediaUnsupportedError: a file is no film and no picture.
+        NoUsableFootageError: a file shows no face.
+        InvalidRequestError: the chosen face is not in a file, or the files show different people.
         DubstageError: from the stages.
     """
     faces = [await _face_of_film(stages, file, choice, threads) for file in files]
     for file, face in zip(files[1:], faces[1:], strict=True):
         if (distance := faces[0].distance(face)) >= SAME_BELOW:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{files[0]} and {file} do not show one person, or show the person too differently: the distance of the faces is "
                 f"{distance:.2f}, and must be less than {SAME_BELOW:.2f}. Choose the face with --face, or give one file",
                 field="footage",
@@ -139,14 +139,14 @@ async def _face_of_film(stages: Stages, file: Path, choice: FaceChoice, threads:
         await analysis.track(lambda _: None, embed=True)
         face = analysis.face if await analysis.select(choice) is not None else None
     if face is None:
-        raise NoUsableFootage(f"{file} shows no face", subject=str(file))
+        raise NoUsableFootageError(f"{file} shows no face", subject=str(file))
     return face
 
 
 async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecord, folder: Path, threads: int) -> Face:
     """Return the face of an enrolled actor, measured in the footage that the store keeps of the actor."""
     if actor.faces is None or actor.footage is None:
-        raise ConsentFaceUncertain(
+        raise ConsentFaceUncertainError(
             f"nothing shows the face of the actor {actor.actor_id}, who was enrolled by a version that kept no footage: erase the "
             "actor and enrol the person again",
             subject=actor.actor_id,
@@ -160,7 +160,9 @@ async def _face_of_actor(stages: Stages, store: ArtefactStore, actor: ActorRecor
         opened = await asyncio.to_thread(open_footage, info, Path(scratch), threads=threads)
         face = await until_done(lambda: _measured(stages, opened, records, threads))
     if face is None:
-        raise ConsentFaceUncertain(f"the footage of the actor {actor.actor_id} shows no face to compare", subject=actor.actor_id)
+        raise ConsentFaceUncertainError(
+            f"the footage of the actor {actor.actor_id} shows no face to compare", subject=actor.actor_id
+        )
     return face
 
 

@@ -42,7 +42,7 @@ async def find_watermark(
         on_frame: called with the number of tracked frames.
 
     Raises:
-        MediaUnsupported: the file breaks off.
+        MediaUnsupportedError: the file breaks off.
         DubstageError: from the face stage.
     """
     faces = await responses_of_faces(stages, info, threads=threads, on_frame=on_frame)
@@ -72,7 +72,7 @@ async def responses_of_faces(
         on_frame: called with the number of tracked frames.
 
     Raises:
-        MediaUnsupported: the file breaks off.
+        MediaUnsupportedError: the file breaks off.
         DubstageError: from the face stage.
     """
     faces: dict[int, _Face] = {}

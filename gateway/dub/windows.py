@@ -29,7 +29,7 @@ from gateway.dub.records import pose_of
 from gateway.stages.calls import all_replies
 from gateway.stages.interface import Stages
 from services.common.array_types import Array, Bool, Float32, Int64, UInt8
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry, lower_face_mask
 from services.common.face.crops import BOX_SIZE, head_to_box
 from services.common.face.mouth_detail import with_fitting_interior
@@ -310,7 +310,7 @@ async def textures_of(stages: Stages, config: WindowConfig, span: FrameSpan) -> 
     stage, the stage is not asked, and the target frames have landmarks only.
 
     Raises:
-        ContractBroken: the stage answered other frames.
+        ContractBrokenError: the stage answered other frames.
         DubstageError: from the stage.
     """
     textured = textured_frames(config, span.targets)
@@ -391,7 +391,7 @@ async def _sampled(stages: Stages, config: WindowConfig, span: FrameSpan, places
 def _check(answered: list[int], span: FrameSpan, places: Sequence[int]) -> None:
     expected = [span.frame(place) for place in places]
     if answered != expected:
-        raise ContractBroken(f"the texture stage answered frames {answered}, not {expected}")
+        raise ContractBrokenError(f"the texture stage answered frames {answered}, not {expected}")
 
 
 def _landmarks(reply: texture_pb2.RetrieveWarpResponse) -> Float32:
@@ -407,7 +407,7 @@ def details_of(config: WindowConfig, textures: Sequence[FrameTexture], boxes: Se
         boxes: uint8 [160, 160, 3] each, RGB: the finished boxes of the same frames.
 
     Raises:
-        InvalidRequest: a picture of the texture stage has another size.
+        InvalidRequestError: a picture of the texture stage has another size.
     """
     side = config.detail_scale * BOX_SIZE
     details = np.empty((len(textures), side, side), np.uint8)
@@ -495,7 +495,7 @@ async def _rendered(
     """Return box (uint8 [160, 160, 3]) and mask (uint8 [160, 160]) of every target frame.
 
     Raises:
-        ContractBroken: the render stage answered other frames.
+        ContractBrokenError: the render stage answered other frames.
         DubstageError: from the stage.
     """
     assert config.renderer is not None
@@ -510,7 +510,7 @@ async def _rendered(
     replies = await all_replies(lambda: stages.stream(rpcs.render.RENDER, requests()))
     answered, expected = [reply.frame_index for reply in replies], span.frames(span.targets)
     if answered != expected:
-        raise ContractBroken(f"the render stage answered frames {answered}, not {expected}")
+        raise ContractBrokenError(f"the render stage answered frames {answered}, not {expected}")
     return [
         (from_image(reply.box, "box", channels=3, size=BOX), from_image(reply.mask, "mask", channels=1, size=BOX))
         for reply in replies

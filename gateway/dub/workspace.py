@@ -1,12 +1,21 @@
-"""The folder of one job: its record files and its finished passes."""
+"""The folder of one job: its record files and its finished passes.
+
+Folders for copies of media that come from a URL, or go to one. What a killed process leaves is removed by the next.
+
+Removal of a job: its folder, and those of its artefacts that no actor and no other job uses.
+"""
 
 from __future__ import annotations
 
 import datetime
 import os
+import shutil
+import tempfile
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,7 +23,7 @@ from typing import Any, Final, Self
 import structlog
 
 from gateway.dub.disk import MAX_JOB_BYTES, Allowance, job_folder
-from gateway.dub.journal import step_key
+from gateway.dub.journal import BlobLedger, journalled, step_key
 from gateway.dub.records import (
     EXPRESSION_RECORD,
     FACE_RECORD,
@@ -25,8 +34,11 @@ from gateway.dub.records import (
     read_note,
     write_note,
 )
-from services.common.errors import InvalidRequest
+from gateway.media.output import remove_leftovers
+from gateway.provenance.binding import sidecar_of
+from services.common.errors import InvalidRequestError
 from services.common.locks import try_lock
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 JOBS: Final = "jobs"
 """Folder of the data folder that holds the folders of all jobs."""
@@ -66,8 +78,8 @@ class Workspace:
         """Open the folder, or create it, and remove files that a killed run did not finish writing.
 
         Raises:
-            InvalidRequest: another job works in the folder.
-            StorageFull: no space is left.
+            InvalidRequestError: another job works in the folder.
+            StorageFullError: no space is left.
         """
         self.folder = folder
         self.redone: list[str] = []
@@ -162,12 +174,12 @@ def open_workspace(folder: Path, operation: str = "", *, max_bytes: int = MAX_JO
         max_bytes: most bytes of the folder.
 
     Raises:
-        InvalidRequest: another job works in the folder.
-        StorageFull: no space is left.
+        InvalidRequestError: another job works in the folder.
+        StorageFullError: no space is left.
     """
     try:
         return Workspace(folder, max_bytes=max_bytes)
-    except InvalidRequest:
+    except InvalidRequestError:
         if not operation or not is_running(folder):
             raise
     second = step_key("second folder", job=folder.name, operation=operation)
@@ -182,7 +194,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
         make: create a missing folder. A caller that removes a job gives False, because the job may just have ended.
 
     Raises:
-        InvalidRequest: another process, or another job of this one, works in the folder.
+        InvalidRequestError: another process, or another job of this one, works in the folder.
         FileNotFoundError: the folder is missing, and `make` is False.
         OSError: the folder cannot be created.
     """
@@ -206,7 +218,7 @@ def lock_folder(folder: Path, *, make: bool = True) -> int:
             # A process that only asks for the lock, as `is_running` does, holds a shared lock until it closes the handle.
             tries += 1
             if tries >= (_LOCK_TRIES if works else _ASKED_TRIES):
-                raise InvalidRequest(ALREADY_RUNNING, field="footage")
+                raise InvalidRequestError(ALREADY_RUNNING, field="footage")
             time.sleep(_LOCK_WAIT_S)
 
 
@@ -264,3 +276,157 @@ def _path(file: RecordFile | Path) -> Path:
 
 def _checksum_of(file: RecordFile | Path) -> Checksum | None:
     return file.checksum_on_disk() if isinstance(file, RecordFile) else Checksum.of(file)
+
+
+ASIDE: Final = "fetched"
+"""Name of the folder below the data folder."""
+
+
+class ScratchFolders:
+    """Folders for copies, below a folder that this process holds until `close`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / ASIDE
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._own: Path | None = None
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Make an empty folder, and remove the folder at the end. Blocks."""
+        with self._lock:
+            if self._own is None:
+                self._own = _own_folder(self._root, self._stack)
+        folder = Path(tempfile.mkdtemp(dir=self._own))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove all folders of this process. Blocks."""
+        with self._lock:
+            self._own = None
+            self._stack.close()
+
+
+def _own_folder(root: Path, stack: ExitStack) -> Path:
+    """Make a locked folder below `root`, and remove the folders that dead processes left. The stack removes the folder."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_left(root)
+    folder = root / f"{os.getpid()}-{os.urandom(4).hex()}"
+    handle = lock_folder(folder)
+    stack.callback(os.close, handle)
+    stack.callback(shutil.rmtree, folder, True)
+    return folder
+
+
+def remove_left_copies(data_dir: Path) -> None:
+    """Remove the copies of media that killed processes left below a data folder. Blocks."""
+    root = data_dir / ASIDE
+    if root.is_dir():
+        _remove_left(root)
+
+
+def _remove_left(root: Path) -> None:
+    for left in root.iterdir():
+        if left.is_symlink() or is_running(left):
+            continue
+        # The removal holds the lock: another process may have made the folder just now, and be about to lock it.
+        with suppress(InvalidRequestError, OSError):
+            handle = lock_folder(left, make=False)
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
+
+
+AT_ONCE: Final = 10
+"""Artefacts that are deleted while no other job counts artefacts. Other jobs wait that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalReport:
+    """Space and artefacts that a removal freed.
+
+    Attributes:
+        blobs: number of deleted artefacts.
+        blob_bytes: bytes of the deleted artefacts.
+    """
+
+    folder_bytes: int = 0
+    blobs: int = 0
+    blob_bytes: int = 0
+
+    def __add__(self, other: RemovalReport) -> RemovalReport:
+        return RemovalReport(self.folder_bytes + other.folder_bytes, self.blobs + other.blobs, self.blob_bytes + other.blob_bytes)
+
+
+def remove_job(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport | None:
+    """Remove a job, and return what was freed.
+
+    Returns:
+        What was freed; None: the job is running or does not exist, and nothing was removed.
+    """
+    try:
+        handle = lock_folder(folder, make=False)
+    except (InvalidRequestError, FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return remove_locked(folder, ledger, store)
+    finally:
+        os.close(handle)
+
+
+def remove_locked(folder: Path, ledger: BlobLedger, store: ArtefactStore) -> RemovalReport:
+    """Remove a job whose folder the caller has locked, and return what was freed."""
+    # Artefacts are deleted first. If the store fails, the job still counts the rest, and the next try deletes them.
+    found = delete_unused(folder, ledger.only_here(folder, list(journalled(folder / JOURNAL))), ledger, store)
+    freed = folder_bytes(folder)
+    # A thread of the cancelled job counted further artefacts meanwhile, or another job that used the same artefact ended.
+    late = [ref for ref in ledger.release(folder, ()) if ref not in found]
+    found |= delete_unused(folder, late, ledger, store)
+    shutil.rmtree(folder, ignore_errors=True)
+    sizes = [ref.size_bytes for ref, deleted in found.items() if deleted]
+    return RemovalReport(freed, len(sizes), sum(sizes))
+
+
+def delete_unused(folder: Path, refs: Iterable[ArtefactRef], ledger: BlobLedger, store: ArtefactStore) -> dict[ArtefactRef, bool]:
+    """Delete the artefacts that nothing but the job of this folder uses.
+
+    Returns:
+        The artefacts that nothing else uses, and whether each was deleted: an artefact that is gone or in another store was not.
+    """
+    found: dict[ArtefactRef, bool] = {}
+    distinct = list(dict.fromkeys(refs))
+    for begin in range(0, len(distinct), AT_ONCE):
+        with ledger.unused(folder, distinct[begin : begin + AT_ONCE]) as unused:
+            for ref in unused:
+                found[ref] = _delete(ref, folder, store)
+    return found
+
+
+def _delete(ref: ArtefactRef, folder: Path, store: ArtefactStore) -> bool:
+    try:
+        return store.delete(ref)
+    except InvalidRequestError as problem:
+        # The artefact was made before DUBSTAGE_ARTEFACTS_URL changed, so it is in another store.
+        _log.warning("blob_of_another_store_kept", job=folder.name, problem=problem.message)
+        return False
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    size = 0
+    for part, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(part, name)).st_size
+            except FileNotFoundError:
+                continue
+    return size
+
+
+def remove_partial_film(output: Path) -> None:
+    """Remove what a process that was killed has left of a film beside the film's place, and of the manifest in its sidecar."""
+    for file in (output, sidecar_of(output)):
+        with suppress(OSError):
+            remove_leftovers(file)

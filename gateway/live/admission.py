@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 from services.common.wire.timeline import MOTION_RATE
 
 MAX_FRAME_S: Final = 0.15
@@ -165,7 +165,7 @@ class LiveAdmission:
             tenant: whose stream it is.
 
         Raises:
-            Overloaded: the gateway takes no further stream of this tenant now; the error says when to try again.
+            OverloadedError: the gateway takes no further stream of this tenant now; the error says when to try again.
         """
         self._check(tenant)
         self._waiting.pop(tenant, None)
@@ -205,10 +205,10 @@ class LiveAdmission:
         mine = (held[tenant], self._taken[tenant])
         return any((held[name], self._taken[name]) < mine for name in self._waiting)
 
-    def _refusal(self, tenant: str, reason: str, message: str, retry_after_s: float) -> Overloaded:
+    def _refusal(self, tenant: str, reason: str, message: str, retry_after_s: float) -> OverloadedError:
         self.refused[reason] += 1
         self._waiting[tenant] = self._now()
-        return Overloaded(message, retry_after_s=retry_after_s)
+        return OverloadedError(message, retry_after_s=retry_after_s)
 
 
 class LiveMetrics(Collector):

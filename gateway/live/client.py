@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -85,7 +85,6 @@ async def remote_live_frames(
     Raises:
         DubstageError: from the gateway, or the gateway does not answer.
     """
-    begun: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     async def requests() -> AsyncIterator[pb.LiveRequest]:
         made = gateway_client.live.requests(
@@ -97,21 +96,16 @@ async def remote_live_frames(
             expressiveness=expressiveness,
         )
         yield made.config
-        call = await begun
-        await call.initial_metadata()
-        if call.done():
-            # The gateway refused the stream. gRPC gives such a call initial metadata too.
-            return
         async for chunk in audio:
             yield made.item(pb.LiveAudio(first_sample=chunk.first_sample, pcm_f32=chunk.pcm_f32))
 
-    async with StageClient(config) as client:
-        rpc = rpcs.gateway.LIVE
-        call = client.channel.stream_stream(rpc.path, **rpc.serialisers)
-        async with aclosing(client.stream(call, requests(), on_call=begun.set_result)) as replies:
-            async for reply in replies:
-                silent = reply.reason == common_pb2.FRAME_REASON_SILENT
-                yield LiveFrame(reply.frame_index, from_image(reply.image, "image", channels=3), silent, _colour_of(reply))
+    async with (
+        StageClient(config) as client,
+        aclosing(client.connection.stream(rpcs.gateway.LIVE, requests(), once_ready=True)) as replies,
+    ):
+        async for reply in replies:
+            silent = reply.reason == common_pb2.FRAME_REASON_SILENT
+            yield LiveFrame(reply.frame_index, from_image(reply.image, "image", channels=3), silent, _colour_of(reply))
 
 
 def _colour_of(reply: pb.LiveResponse) -> ColourTags:

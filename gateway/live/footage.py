@@ -26,7 +26,7 @@ from gateway.media.pixels import ColourTags
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import MediaInfo, VideoInfo
 from services.common.array_types import Array, Float32, UInt8
-from services.common.errors import ActorNotReady
+from services.common.errors import ActorNotReadyError
 from services.common.face.actor_geometry import lower_face_mask
 from services.common.face.crops import HeadPose, head_to_box
 from services.common.methods import METHODS, method_named
@@ -128,19 +128,19 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
         max_picture_bytes: largest size of a picture.
 
     Raises:
-        ActorNotReady: the actor's method cannot be used live, the actor has no footage, no stretch has MIN_FRAMES, or the pictures
-            are larger than `max_picture_bytes`.
+        ActorNotReadyError: the actor's method cannot be used live, the actor has no footage, no stretch has MIN_FRAMES, or the
+            pictures are larger than `max_picture_bytes`.
     """
     method = method_named(actor.method)
     if not method.live:
         able = ", ".join(name for name, row in METHODS.items() if row.live)
-        raise ActorNotReady(
+        raise ActorNotReadyError(
             f"actor {actor.actor_id} is enrolled for {method.name}, which cannot be used live: {method.why_not_live}; enrol the "
             f"person for one of: {able}",
             subject=actor.actor_id,
         )
     if not {"faces", "footage"} <= set(actor.artefacts):
-        raise ActorNotReady(
+        raise ActorNotReadyError(
             f"actor {actor.actor_id} was enrolled without footage to show live: enrol the person again", subject=actor.actor_id
         )
     stored = artefacts.get_arrays(actor.artefacts["faces"])
@@ -149,7 +149,9 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
         faces[name] = stored[name]
     runs = unbroken_spans(faces)
     if not runs:
-        raise ActorNotReady(f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id)
+        raise ActorNotReadyError(
+            f"the footage of actor {actor.actor_id} has no unbroken stretch to show live", subject=actor.actor_id
+        )
     # The file has no name: a process that is killed leaves nothing of the person.
     with tempfile.TemporaryFile() as film:
         film.write(artefacts.get_bytes(actor.artefacts["footage"]))
@@ -157,7 +159,7 @@ def load_live_footage(actor: StoredActor, artefacts: ArtefactStore, max_picture_
         info = inspect_video(Path(f"/proc/self/fd/{film.fileno()}"))
         width, height = info.video.orientation.upright_size
         if 3 * width * height > max_picture_bytes:
-            raise ActorNotReady(
+            raise ActorNotReadyError(
                 f"pictures of {actor.actor_id} ({width} x {height}) are larger than a message may be: set "
                 "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides, or enrol from smaller footage",
                 subject=actor.actor_id,
@@ -201,7 +203,7 @@ class FootageCache:
         """Return the footage of an actor who was read from the store just now.
 
         Raises:
-            ActorNotReady: the footage cannot be shown, or its pictures are larger than a message.
+            ActorNotReadyError: the footage cannot be shown, or its pictures are larger than a message.
         """
         # The key is a digest of the enrolment, because an actor that was erased and enrolled again is another person's footage.
         # The actor was read from the store before, so footage of an erased actor is never shown from memory.

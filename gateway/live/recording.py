@@ -26,9 +26,9 @@ from gateway.media.types import VideoInfo
 from gateway.media.writer import FilmSigner
 from gateway.provenance.claim import Claim, ModelFacts, SourceFile
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import method_named
 from services.common.wire.timeline import MOTION_RATE
 
@@ -74,7 +74,7 @@ async def streamed_actor(actor: StoredActor, stages: Stages) -> StreamedActor:
     """Return what a film says of an actor whose stages run in this process, or are called by this process.
 
     Raises:
-        ModelNotFound: the stages do not have the actor's method.
+        ModelNotFoundError: the stages do not have the actor's method.
         DubstageError: from the stages.
     """
     method = method_named(actor.method).streamed
@@ -98,10 +98,10 @@ def check_recording(output: Path, speech: Path, *, overwrite: bool = False) -> N
         overwrite: replace an existing file even if dubstage did not write the file.
 
     Raises:
-        InvalidRequest: the file extension belongs to no container, or the place cannot be written.
+        InvalidRequestError: the file extension belongs to no container, or the place cannot be written.
     """
     if output.suffix.lower() not in _ENDINGS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{output}: live films are written as {' '.join(_ENDINGS)}; give the output one of these endings", field="output"
         )
     check_place(output, speech=speech, overwrite=overwrite)
@@ -139,7 +139,7 @@ class Recording:
         seal_of: returns what signs a film of so many frames; None: the film gets no manifest.
 
     Raises:
-        InvalidRequest: as `check_recording`.
+        InvalidRequestError: as `check_recording`.
     """
 
     def __init__(

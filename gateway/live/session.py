@@ -354,7 +354,7 @@ async def live_frames(
         expressiveness: factor of the mouth's movement.
 
     Raises:
-        InvalidRequest: chunks out of order, or samples that are not finite.
+        InvalidRequestError: chunks out of order, or samples that are not finite.
         DubstageError: from the stages.
     """
     chain = StageChain(actor, performance, sound, stream, expressiveness=expressiveness)

@@ -18,13 +18,13 @@ from gateway.actors.store import ActorStore
 from gateway.actors.stored import StoredActor
 from gateway.async_utilities import in_thread
 from gateway.audit.entries import AuditEvent, EventKind
-from gateway.audit.work import recorded
+from gateway.audit.log import recorded
 from gateway.consent.record import ConsentUse
 from gateway.live.admission import LiveAdmission
 from gateway.live.footage import FootageCache
 from gateway.live.session import LiveFrame, live_frames, live_sound
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
+from gateway.stages.opening import models_for
 from services.common.errors import DubstageError, TransientError
 from services.common.methods import method_named
 from services.common.server.call_context import current_caller
@@ -35,9 +35,9 @@ async def allowed_actor(actors: ActorStore, stages: Stages, actor_id: str, use: 
     """Return the actor of a stream, who may be shown now.
 
     Raises:
-        ActorNotReady: there is no such actor.
-        ConsentRefused: the actor's consent record does not allow the stream, or is missing and required.
-        ModelNotFound: the stages do not have the actor's method.
+        ActorNotReadyError: there is no such actor.
+        ConsentRefusedError: the actor's consent record does not allow the stream, or is missing and required.
+        ModelNotFoundError: the stages do not have the actor's method.
     """
     actor = await asyncio.to_thread(actors.get, actor_id)
     await asyncio.to_thread(actors.consents.check_enrolled, actor.consent, None, use, actor_id, actor_id=actor_id)
@@ -182,10 +182,10 @@ class LiveStreams:
             expressiveness: factor of the mouth's movement.
 
         Raises:
-            ActorNotReady: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
-            ConsentRefused: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
-            ModelNotFound: the stages do not have the actor's method.
-            Overloaded: no further stream is taken now.
+            ActorNotReadyError: no such actor, the actor cannot be shown live, or the actor was erased meanwhile.
+            ConsentRefusedError: the actor's consent record does not allow the stream, ends meanwhile, or is missing and required.
+            ModelNotFoundError: the stages do not have the actor's method.
+            OverloadedError: no further stream is taken now.
             DubstageError: from the stages.
         """
         with self._admission.stream(current_caller().tenant) as stream:

@@ -45,7 +45,7 @@ def open_background(path: Path, film: MediaInfo) -> MediaInfo:
     """Return the description of a finished background film. `film` gives what FFV1 and NUT do not store.
 
     Raises:
-        MediaUnsupported: the film is missing or damaged.
+        MediaUnsupportedError: the film is missing or damaged.
     """
     found = probe(path)
     colour = film.video.colour
@@ -77,7 +77,7 @@ class FrameCache:
         """Decode `frames` of the film into the file `path`.
 
         Raises:
-            MediaUnsupported: the film breaks off before the last one.
+            MediaUnsupportedError: the film breaks off before the last one.
         """
         indices = sorted(set(frames))
         self._place = {frame: place for place, frame in enumerate(indices)}
@@ -109,8 +109,8 @@ def write_frames(path: Path, info: MediaInfo, chosen: Sequence[int], *, threads:
     If `chosen` is not in order, the decoded frames are stored in a file in the folder of `path` in the meantime.
 
     Raises:
-        MediaUnsupported: the footage breaks off.
-        StorageFull: no space is left. Nothing of the film is left.
+        MediaUnsupportedError: the footage breaks off.
+        StorageFullError: no space is left. Nothing of the film is left.
     """
     film = own_timeline(info, len(chosen))
     picture = blank_picture(film.video)

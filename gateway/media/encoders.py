@@ -26,7 +26,7 @@ import av
 import numpy as np
 
 from gateway.media.types import VideoInfo
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.server.resources import cpu_flags
 
 
@@ -127,7 +127,7 @@ def container_format(output: Path) -> str:
     """Return FFmpeg's name of the muxer for the ending of `output`.
 
     Raises:
-        InvalidRequest: there is no muxer for this ending.
+        InvalidRequestError: there is no muxer for this ending.
     """
     return _container(output).format
 
@@ -136,15 +136,15 @@ def check_target(output: Path, codec: str | None) -> None:
     """Check output and codec as far as that is possible without footage.
 
     Raises:
-        InvalidRequest: the ending or the codec is unknown, or the container never holds the codec.
+        InvalidRequestError: the ending or the codec is unknown, or the container never holds the codec.
     """
     container = _container(output)
     if codec is None:
         return
     if codec not in _ENCODERS:
-        raise InvalidRequest(f"unknown codec {codec[:40]}; choose one of {', '.join(CODECS)}", field="codec")
+        raise InvalidRequestError(f"unknown codec {codec[:40]}; choose one of {', '.join(CODECS)}", field="codec")
     if codec not in container.video:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{output.suffix.lower()} does not hold {codec}; choose one of {', '.join(container.video)}, or another ending "
             f"({_endings_for(codec)})",
             field="codec",
@@ -155,7 +155,7 @@ def _container(output: Path) -> _Container:
     container = _CONTAINERS.get(output.suffix.lower())
     if container is None:
         known = " ".join(_CONTAINERS)
-        raise InvalidRequest(f"{output}: films are written as {known}; give the output one of these endings", field="output")
+        raise InvalidRequestError(f"{output}: films are written as {known}; give the output one of these endings", field="output")
     return container
 
 
@@ -173,8 +173,9 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
         preset: speed of H.264 and HEVC.
 
     Raises:
-        InvalidRequest: there is no such container or codec, or the container does not hold the codec.
-        MediaUnsupported: the container cannot keep the footage's frame times, or the codec cannot keep its samples or its size.
+        InvalidRequestError: there is no such container or codec, or the container does not hold the codec.
+        MediaUnsupportedError: the container cannot keep the footage's frame times, or the codec cannot keep its samples or its
+            size.
     """
     check_target(output, codec)
     suffix, container = output.suffix.lower(), _container(output)
@@ -183,10 +184,10 @@ def choose_encoder(output: Path, video: VideoInfo, codec: str | None, crf: int, 
     chosen = codec or _default(container, suffix, video, video.pixel.name.replace("yuvj", "yuv"))
     pixel_format = None if chosen is None else _format_for(chosen, video)
     if chosen is None or pixel_format is None:
-        raise MediaUnsupported(f"{output}: {_nothing_keeps(codec, suffix, video)}", field="codec")
+        raise MediaUnsupportedError(f"{output}: {_nothing_keeps(codec, suffix, video)}", field="codec")
     rate = video.constant_rate
     if chosen == "mpeg2video" and rate not in _MPEG2_RATES:
-        raise MediaUnsupported(f"mpeg2video cannot run at {rate} frames a second; write .mp4 or .mov", field="output")
+        raise MediaUnsupportedError(f"mpeg2video cannot run at {rate} frames a second; write .mp4 or .mov", field="output")
     frame_numbers = suffix == ".mxf"
     time_base = 1 / rate if frame_numbers and rate is not None else video.time_base
     return EncoderChoice(
@@ -211,14 +212,14 @@ def _ticks_of_a_frame(video: VideoInfo) -> int:
 def _check_times(output: Path, suffix: str, video: VideoInfo) -> None:
     constant = video.constant_rate is not None
     if suffix == ".mxf" and not constant:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{output}: MXF holds constant frame rates only, and this footage's varies; write .mp4 or .mov",
             field="output",
         )
     if suffix == ".mkv" and not constant:
         milliseconds = video.time_base * 1000
         if any((int(pts) * milliseconds).denominator != 1 for pts in video.pts):
-            raise MediaUnsupported(
+            raise MediaUnsupportedError(
                 f"{output}: Matroska rounds times to milliseconds: this footage's variable times would be lost; "
                 "write .mp4, .mov or .nut",
                 field="output",
@@ -272,11 +273,11 @@ def _opaque(video: VideoInfo) -> str:
 
 
 def _check_decoded(video: VideoInfo) -> None:
-    """Raise MediaUnsupported if the decoder leaves out the footage's transparency: VP8 and VP9 hold it beside the picture."""
+    """Raise MediaUnsupportedError if the decoder leaves out the footage's transparency: VP8 and VP9 hold it beside the picture."""
     decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(video.codec)
     if decoder is not None and video.metadata.get("alpha_mode") == "1":
         keeping = f"ffmpeg -c:v {decoder} -i IN -c:v ffv1 -pix_fmt yuva420p -c:a copy OUT.mkv"
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"the footage has transparency beside its {video.codec} picture, which a dub would lose; convert the footage without "
             f"its transparency first ({_opaque(video)}), or with it ({keeping})",
             field="footage",

@@ -24,7 +24,7 @@ from gateway.media.sound import SoundInfo
 from gateway.media.types import MediaInfo
 from gateway.media.wire import media_from, sound_from, unpack
 from gateway.safe_paths import open_media_file
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 _Question = Literal["film", "sound", "tags"]
 _REMEMBERED: Final = 8
@@ -37,7 +37,7 @@ def inspect_video(path: Path) -> MediaInfo:
     """Return the description of a film from outside, as `gateway.media.probe.probe` does.
 
     Raises:
-        MediaUnsupported: as `probe`, or the file takes more memory or time than is allowed.
+        MediaUnsupportedError: as `probe`, or the file takes more memory or time than is allowed.
     """
     return media_from(*_Inspection("film", path, "video").answer(), path)
 
@@ -46,7 +46,8 @@ def inspect_sound(path: Path) -> SoundInfo:
     """Return the description of the first sound track of a file from outside. The track has at least one sample.
 
     Raises:
-        MediaUnsupported: as `SoundReader` and `SoundReader.check_sound`, or the file takes more memory or time than is allowed.
+        MediaUnsupportedError: as `SoundReader` and `SoundReader.check_sound`, or the file takes more memory or time than is
+            allowed.
     """
     return sound_from(_Inspection("sound", path, "audio").answer()[0])
 
@@ -55,7 +56,7 @@ def inspect_tags(path: Path) -> dict[str, str]:
     """Return the tags of a media file from outside.
 
     Raises:
-        MediaUnsupported: the file is no media file, or takes more memory or time than is allowed.
+        MediaUnsupportedError: the file is no media file, or takes more memory or time than is allowed.
     """
     return dict(_Inspection("tags", path, "output").answer()[0]["tags"])
 
@@ -64,7 +65,7 @@ async def inspect_in_child(path: Path) -> MediaInfo:
     """Return what `inspect_video` returns, without blocking the event loop. A cancelled wait ends the process.
 
     Raises:
-        MediaUnsupported: as `inspect_video`.
+        MediaUnsupportedError: as `inspect_video`.
     """
     inspection = _Inspection("film", path, "video")
     return media_from(*await in_stoppable_thread(inspection.answer, inspection.cancel), path)
@@ -118,7 +119,7 @@ class _Inspection:
         """Return the facts of the answer and the bytes behind the facts.
 
         Raises:
-            MediaUnsupported: the file is refused, or the process ended without an answer.
+            MediaUnsupportedError: the file is refused, or the process ended without an answer.
         """
         with open_media_file(self._path, field=self._field) as handle:
             content = _content(handle)
@@ -141,7 +142,7 @@ class _Inspection:
         facts, tail = unpack(output)
         if "refused" in facts:
             message = facts["refused"].replace(f"/proc/self/fd/{handle}", str(self._path))
-            raise MediaUnsupported(message, field=facts["field"] if self._question == "film" else self._field)
+            raise MediaUnsupportedError(message, field=facts["field"] if self._question == "film" else self._field)
         if key is not None:
             _remember(key, output)
         return facts, tail
@@ -164,15 +165,15 @@ class _Inspection:
             )
         return self._process
 
-    def _died(self, status: int, seconds: float) -> MediaUnsupported:
+    def _died(self, status: int, seconds: float) -> MediaUnsupportedError:
         if status == _OUT_OF_MEMORY:
             return self._refused(f"reading it takes more than {PROBE_MEMORY_BYTES >> 20} MiB of memory")
         if status in (-signal.SIGXCPU, -signal.SIGKILL):
             return self._refused(f"reading it takes more than {math.ceil(seconds)} s, or more memory than there is")
         return self._refused("the decoder crashes")
 
-    def _refused(self, problem: str) -> MediaUnsupported:
-        return MediaUnsupported(
+    def _refused(self, problem: str) -> MediaUnsupportedError:
+        return MediaUnsupportedError(
             f"{self._path} is damaged or malicious: {problem}; copy the file again, or convert it (ffmpeg -i IN -c copy OUT)",
             field=self._field,
         )

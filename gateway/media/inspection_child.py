@@ -32,7 +32,7 @@ def _answer(question: str, handle: int) -> bytes:
     from gateway.media.probe import probe
     from gateway.media.sound import SoundReader
     from gateway.media.wire import pack, pack_media, pack_sound
-    from services.common.errors import MediaUnsupported
+    from services.common.errors import MediaUnsupportedError
 
     path = Path(f"/proc/self/fd/{handle}")
     try:
@@ -48,7 +48,7 @@ def _answer(question: str, handle: int) -> bytes:
             return pack_sound(reader.info)
         with open_input(path) as container:
             return pack({"tags": dict(container.metadata)})
-    except MediaUnsupported as problem:
+    except MediaUnsupportedError as problem:
         if _out_of_memory(problem):
             raise MemoryError from problem
         return pack({"refused": problem.message, "field": problem.field})

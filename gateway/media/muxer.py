@@ -35,7 +35,7 @@ from gateway.media.pixels import ColourTags, completed
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 _TECHNICAL: Final = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "duration", "number_of_frames",
@@ -261,10 +261,10 @@ class SpeechTrack:
             language: language tag of the track; None: no tag.
 
         Raises:
-            InvalidRequest: the speech has no channel, or a sample rate that is not positive.
+            InvalidRequestError: the speech has no channel, or a sample rate that is not positive.
         """
         if speech.channels < 1 or speech.sample_rate_hz < 1:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"speech of {speech.channels} channels at {speech.sample_rate_hz} Hz cannot be written", field="audio"
             )
         self._speech = speech
@@ -292,7 +292,9 @@ class SpeechTrack:
         left = self._end
         for chunk in chunks:
             if chunk.ndim != 2 or chunk.shape[1] != self._speech.channels:
-                raise InvalidRequest(f"speech has shape {chunk.shape}, expected [samples, {self._speech.channels}]", field="audio")
+                raise InvalidRequestError(
+                    f"speech has shape {chunk.shape}, expected [samples, {self._speech.channels}]", field="audio"
+                )
             for offset in range(0, min(len(chunk), left), _PIECE):
                 piece = chunk[offset : offset + min(_PIECE, left - offset)]
                 yield piece

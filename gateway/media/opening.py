@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 
 from gateway.media.mp4 import Only, TrackView, boxes_at_all_levels, read_at, track_view
 from gateway.safe_paths import descriptor_url, open_media_file
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from services.common.server.resources import give_back_freed_memory
 
 MAX_FILM_S: Final = 12 * 3600
@@ -142,8 +142,8 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
         only: what the caller reads; None: all. Of long films the other tracks are hidden, so streams may have other numbers.
 
     Raises:
-        MediaUnsupported: the file is missing, not regular, unreadable, empty, or in a format that is not read. `field` names the
-            option at fault.
+        MediaUnsupportedError: the file is missing, not regular, unreadable, empty, or in a format that is not read. `field` names
+            the option at fault.
     """
     with ExitStack() as stack:
         with open_media_file(path, field=field) as handle:
@@ -158,7 +158,7 @@ def open_input(path: Path, *, field: str = "video", only: Only | None = None) ->
 def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputContainer:
     playlist = playlist_kind(handle)
     if playlist is not None:
-        raise MediaUnsupported(f"{path} is {playlist}, which only names media; give the media file itself", field=field)
+        raise MediaUnsupportedError(f"{path} is {playlist}, which only names media; give the media file itself", field=field)
     try:
         source = descriptor_url(handle) if view is None else view
         container = av.open(source, "r", metadata_errors="replace", container_options=INPUT_OPTIONS, buffer_size=_VIEW_BUFFER)
@@ -168,7 +168,7 @@ def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputC
         try:
             _refuse_external(handle, path, field)
             _refuse_claims(container, os.fstat(handle).st_size, path, field)
-        except MediaUnsupported:
+        except MediaUnsupportedError:
             container.close()
             raise
         if _entries(container) > _LARGE_INDEX:
@@ -179,7 +179,7 @@ def _open(handle: int, path: Path, field: str, view: TrackView | None) -> InputC
 
 def _refuse_external(handle: int, path: Path, field: str) -> None:
     if external_reference(handle):
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path} has its picture or sound in another file, which it only names; "
             "save it as one self-contained file (ffmpeg -i IN -c copy OUT.mov)",
             field=field,
@@ -192,7 +192,7 @@ def _refuse_claims(container: InputContainer, file_bytes: int, path: Path, field
     """
     claimed = [stream.frames for stream in container.streams]
     if max(claimed, default=0) > file_bytes or _entries(container) > MAX_SAMPLES:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path} claims {sum(claimed)} frames and pieces of sound in {file_bytes} bytes; at most {MAX_SAMPLES} are "
             "read, and each has a byte at least; copy the file again, or cut it",
             field=field,
@@ -204,16 +204,16 @@ def _entries(container: InputContainer) -> int:
     return sum(stream.frames for stream in container.streams if not stream.name or not stream.name.startswith("pcm_"))
 
 
-def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsupported:
+def _not_opened(path: Path, field: str, problem: BaseException) -> MediaUnsupportedError:
     number = getattr(problem, "errno", None)
     if number == errno.ENOMEM:
-        return MediaUnsupported(f"{path} claims to hold more than fits into memory; copy the file again", field=field)
+        return MediaUnsupportedError(f"{path} claims to hold more than fits into memory; copy the file again", field=field)
     if number == errno.EINVAL:
-        return MediaUnsupported(
+        return MediaUnsupportedError(
             f"{path} is in a format that is not read here; convert it first (ffmpeg -i IN OUT.mp4)",
             field=field,
         )
-    return MediaUnsupported(
+    return MediaUnsupportedError(
         f"{path} is not a media file, or it is cut short: its header cannot be read ({_first_line(problem)}); "
         "play it in a media player to see whether it is whole",
         field=field,
@@ -224,21 +224,21 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the first video stream that is not a cover picture.
 
     Raises:
-        MediaUnsupported: there is no such stream, or its codec cannot be decoded.
+        MediaUnsupportedError: there is no such stream, or its codec cannot be decoded.
     """
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None:
-                raise MediaUnsupported(f"{path} holds a video stream in a codec that cannot be decoded here", field="video")
+                raise MediaUnsupportedError(f"{path} holds a video stream in a codec that cannot be decoded here", field="video")
             return stream
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise MediaUnsupported(f"{path} has no video stream (it holds: {kinds}); give footage with a picture", field="video")
+    raise MediaUnsupportedError(f"{path} has no video stream (it holds: {kinds}); give footage with a picture", field="video")
 
 
-def broken_at(path: Path, seconds: Fraction | None, problem: str, *, field: str = "video") -> MediaUnsupported:
+def broken_at(path: Path, seconds: Fraction | None, problem: str, *, field: str = "video") -> MediaUnsupportedError:
     """Return the error for a file that breaks off or cannot be decoded, with the time up to which the file could be read."""
     where = "before its first frame" if seconds is None else f"after {float(seconds):.3f} s"
-    return MediaUnsupported(
+    return MediaUnsupportedError(
         f"{path} breaks {where}: {problem}; copy the file again, or cut it before that point (ffmpeg -i IN -t SECONDS -c copy OUT)",
         field=field,
     )
@@ -279,7 +279,7 @@ def decoded_frames(
         field: option that names the file, for errors.
 
     Raises:
-        MediaUnsupported: the file breaks off or cannot be decoded.
+        MediaUnsupportedError: the file breaks off or cannot be decoded.
     """
     packets = container.demux(stream)
     while True:

@@ -24,7 +24,7 @@ from gateway.media.inspection import inspect_tags
 from gateway.media.mp4 import PaddedFile
 from gateway.media.opening import reason_of
 from gateway.safe_paths import descriptor_url, kind_of_file, open_folder
-from services.common.errors import DubstageError, InvalidRequest, MediaUnsupported, StorageFull
+from services.common.errors import DubstageError, InvalidRequestError, MediaUnsupportedError, StorageFullError
 from services.common.files import FULL_DISK
 from services.common.locks import try_lock, unlock
 
@@ -55,8 +55,8 @@ def check_place(
         overwrite: whether an existing file of any kind may be replaced. Otherwise only a film that dubstage wrote may be.
 
     Raises:
-        InvalidRequest: the folder is missing or may not be written, the name is too long or names a folder, a link or a device, or
-            the file is an input or may not be replaced.
+        InvalidRequestError: the folder is missing or may not be written, the name is too long or names a folder, a link or a
+            device, or the file is an input or may not be replaced.
     """
     before = existing_file(output)
     folder = output.parent
@@ -74,32 +74,32 @@ def existing_file(output: Path) -> os.stat_result | None:
     """Return the facts of what lies under the output's name; None: nothing. Symbolic links are not followed.
 
     Raises:
-        InvalidRequest: no file can have such a name.
+        InvalidRequestError: no file can have such a name.
     """
     try:
         return os.lstat(output)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{str(output)!r} has a NUL byte, which no file name can have; give another name", field="output"
         ) from None
     except OSError as problem:
         if problem.errno == errno.ENAMETOOLONG:
             length = len(os.fsencode(output.name))
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{output.name[:40]}...: the name is {length} bytes long, a name has {_LONGEST_NAME} at most, a path 4095; "
                 "give a shorter one",
                 field="output",
             ) from None
-        raise InvalidRequest(f"{output} cannot be written: {problem.strerror}", field="output") from problem
+        raise InvalidRequestError(f"{output} cannot be written: {problem.strerror}", field="output") from problem
 
 
 def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: bool) -> None:
     """Check that a file may be replaced: it must be a regular file and, without `overwrite`, a film of dubstage.
 
     Raises:
-        InvalidRequest: the file may not be replaced.
+        InvalidRequestError: the file may not be replaced.
     """
     if there is None:
         return
@@ -116,7 +116,7 @@ def check_replaceable(output: Path, there: os.stat_result | None, *, overwrite: 
 def _made_by_dubstage(path: Path) -> bool:
     try:
         return is_marked(inspect_tags(path))
-    except MediaUnsupported:
+    except MediaUnsupportedError:
         return False
 
 
@@ -129,8 +129,8 @@ def _same(output: Path, source: Path) -> bool:
         return False
 
 
-def _refused(problem: str) -> InvalidRequest:
-    return InvalidRequest(problem, field="output")
+def _refused(problem: str) -> InvalidRequestError:
+    return InvalidRequestError(problem, field="output")
 
 
 _PARTIAL: Final = re.compile(r"\.dubstage-([0-9a-f]{16})-[0-9a-f]{16}\.partial")
@@ -156,7 +156,7 @@ class OutputFile:
             takes_over: remove the temporary files of this output that other processes hold too. These processes cannot finish.
 
         Raises:
-            InvalidRequest: another job is writing this output, or the existing file may not be replaced.
+            InvalidRequestError: another job is writing this output, or the existing file may not be replaced.
             OSError: the file cannot be created.
         """
         self._output, self._overwrite, self._tag = output, overwrite, _tag(output)
@@ -169,7 +169,7 @@ class OutputFile:
         try:
             with _looking_through(self._folder):
                 if _sweep(self._folder, self._tag, takes_over=takes_over):
-                    raise InvalidRequest(f"{output} is being written by another job; wait for it", field="output")
+                    raise InvalidRequestError(f"{output} is being written by another job; wait for it", field="output")
                 self._name, self._handle = self._created()
         except BaseException:
             os.close(self._folder)
@@ -200,13 +200,13 @@ class OutputFile:
 
         Raises:
             OSError: the file cannot be written.
-            MediaUnsupported: the places do not fit any more.
+            MediaUnsupportedError: the places do not fit any more.
         """
         try:
             if self._padded is not None:
                 self._padded.settle()
         except OverflowError as problem:
-            raise MediaUnsupported(f"{self._output}: {problem}; give the output an .mkv name", field="output") from problem
+            raise MediaUnsupportedError(f"{self._output}: {problem}; give the output an .mkv name", field="output") from problem
 
     @contextmanager
     def content(self) -> Iterator[BinaryIO]:
@@ -243,7 +243,7 @@ class OutputFile:
         """Wait until the whole file is on the disk, and give the file its name.
 
         Raises:
-            InvalidRequest, OSError: as `prepare` and `take_name`.
+            InvalidRequestError, OSError: as `prepare` and `take_name`.
         """
         self.prepare()
         self.take_name()
@@ -252,20 +252,21 @@ class OutputFile:
         """Wait until the whole file is on the disk, and check that the file may take its name.
 
         Raises:
-            InvalidRequest: a file that may not be replaced appeared under the output's name, or the temporary file was exchanged.
+            InvalidRequestError: a file that may not be replaced appeared under the output's name, or the temporary file was
+                exchanged.
             OSError: the file cannot be finished.
         """
         assert self._handle is not None
         os.fsync(self._handle)
         self._check_name()
         if not os.path.samestat(os.stat(self._name, dir_fd=self._folder, follow_symlinks=False), os.fstat(self._handle)):
-            raise InvalidRequest(f"{self._output}: its temporary file was exchanged while it was written", field="output")
+            raise InvalidRequestError(f"{self._output}: its temporary file was exchanged while it was written", field="output")
 
     def take_name(self) -> None:
         """Give the prepared file its name.
 
         Raises:
-            InvalidRequest: a file that may not be replaced appeared under the output's name since `prepare`.
+            InvalidRequestError: a file that may not be replaced appeared under the output's name since `prepare`.
             OSError: the file cannot be renamed.
         """
         self._check_name()
@@ -287,7 +288,7 @@ class OutputFile:
         If there is no such file and the block ends with an error, no file has the name.
 
         Raises:
-            InvalidRequest: the file that has the name may not be replaced.
+            InvalidRequestError: the file that has the name may not be replaced.
         """
         self._check_name()
         name, kept = self._output.name, f".dubstage-{self._tag}-{secrets.token_hex(8)}.partial"
@@ -333,7 +334,7 @@ def commit_with(
             shown any more: sealing can take a minute.
 
     Raises:
-        InvalidRequest, OSError: as `OutputFile.commit`.
+        InvalidRequestError, OSError: as `OutputFile.commit`.
         DubstageError: from `seal` and `confirm`.
     """
     beside = seal(film) if seal is not None else None
@@ -423,12 +424,12 @@ def output_error(problem: BaseException, output: Path, codec: str) -> DubstageEr
         return None
     number = getattr(problem, "errno", None)
     if number in FULL_DISK:
-        return StorageFull(
+        return StorageFullError(
             f"no space left to write {output}; free some space, or choose another folder", subject=str(output.parent)
         )
     if isinstance(problem, OSError):
-        return InvalidRequest(f"{output} cannot be written: {reason_of(problem)}", field="output")
-    return MediaUnsupported(
+        return InvalidRequestError(f"{output} cannot be written: {reason_of(problem)}", field="output")
+    return MediaUnsupportedError(
         f"{output}: {codec} in {output.suffix} cannot hold this film ({reason_of(problem)}); try --codec ffv1 to an .mp4",
         field="codec",
     )

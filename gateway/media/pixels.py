@@ -3,6 +3,11 @@
 Frames are processed in their own planes. Planar Y'CbCr (4:2:0, 4:2:2, 4:4:4, 4:1:1, 4:4:0, 8 to 16 bits, with or without alpha),
 grey and planar RGB stay as they are. Packed and semi-planar formats are rearranged without loss into the planar format of the same
 samples.
+
+Removes the combs of interlaced video: two fields of different moments in one frame, woven line by line.
+
+Video that was interlaced and is stored as progressive shows combs where something moves. Detail of such frames would draw stripes
+on a mouth that rests.
 """
 
 from __future__ import annotations
@@ -11,10 +16,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import cv2
 import numpy as np
 
-from services.common.array_types import Float64
-from services.common.errors import MediaUnsupported
+from services.common.array_types import Float64, UInt8
+from services.common.errors import MediaUnsupportedError
 
 _REARRANGED: Final = {
     "nv12": "yuv420p",
@@ -100,7 +106,7 @@ def pixel_format(name: str) -> PixelFormat:
     """Return the description of FFmpeg's planar pixel format `name`.
 
     Raises:
-        MediaUnsupported: frames of this format cannot be processed in their own planes.
+        MediaUnsupportedError: frames of this format cannot be processed in their own planes.
     """
     if found := _PLANAR_YUV.match(name):
         letter, step, bits = found[1] or "", _SUBSAMPLING[found[2]], int(found[3] or 8)
@@ -109,7 +115,7 @@ def pixel_format(name: str) -> PixelFormat:
         return PixelFormat(name, int(found[2] or 8), "rgb", (1, 1), bool(found[1]), False)
     if found := _GREY.match(name):
         return PixelFormat(name, int(found[1] or 8), "grey", (1, 1), False, False)
-    raise MediaUnsupported(
+    raise MediaUnsupportedError(
         f"the pixel format {name} is not supported; convert the footage first (ffmpeg -i IN -pix_fmt yuv422p10le OUT)",
         field="video",
     )
@@ -207,3 +213,32 @@ def colour_model(pixel: PixelFormat, tags: ColourTags, width: int, height: int) 
         _SWSCALE[coefficients],
         full,
     )
+
+
+_STEP: Final = 6
+"""Smallest difference between neighbouring lines of a comb, of 255."""
+_PATCH: Final = 9
+"""Side of the square, samples, in which combs are counted: single fine structures are no combs."""
+_SHARE: Final = 0.3
+
+
+def deinterlaced_luma(luma: UInt8) -> UInt8:
+    """Return a luma picture whose combs are smoothed across the lines, uint8 [H, W]. Other samples do not change.
+
+    A sample is part of a comb if the differences between four lines alternate in sign.
+
+    Args:
+        luma: uint8 [H, W].
+    """
+    if len(luma) < 4:
+        return luma
+    steps = np.diff(luma.astype(np.int16), axis=0)
+    signs = (steps > _STEP).astype(np.int8) - (steps < -_STEP).astype(np.int8)
+    alternating = (signs[:-2] * signs[1:-1] < 0) & (signs[1:-1] * signs[2:] < 0)
+    if not alternating.any():
+        return luma
+    found = np.zeros(luma.shape, np.float32)
+    found[1:-2] = alternating
+    combed = cv2.blur(found, (_PATCH, _PATCH)) > _SHARE
+    smooth = cv2.sepFilter2D(luma, -1, np.ones(1, np.float32), np.array([0.25, 0.5, 0.25], np.float32))
+    return np.asarray(np.where(combed, smooth, luma), np.uint8)

@@ -33,7 +33,7 @@ from gateway.media.opening import (
 from gateway.media.pixels import ColourTags, PixelFormat, pixel_format, planar_name
 from gateway.media.types import AudioInfo, MediaInfo, OtherStream, VideoInfo, orientation
 from services.common.array_types import Int64
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 _ONE: Final = 1 << 16
 _QUARTER_TURNS: Final[tuple[tuple[int, ...] | None, ...]] = (
@@ -119,8 +119,8 @@ def probe(path: Path | str) -> MediaInfo:
     Files from outside go through gateway.media.inspection, which runs this function with bounds on memory and time.
 
     Raises:
-        MediaUnsupported: the file is missing, a folder, unreadable or not a video, has no video stream or no frame, is cut short,
-            has times that run backwards or a pixel format without planes, or is beyond the bounds of gateway.media.opening.
+        MediaUnsupportedError: the file is missing, a folder, unreadable or not a video, has no video stream or no frame, is cut
+            short, has times that run backwards or a pixel format without planes, or is beyond the bounds of gateway.media.opening.
     """
     path = Path(path)
     with open_input(path) as container:
@@ -153,10 +153,10 @@ def probe(path: Path | str) -> MediaInfo:
         pts, last_duration = [value for value in packets.pts if value >= first.pts], packets.last_duration
     times = np.array(pts, np.int64)
     if len(times) == 0:
-        raise MediaUnsupported(f"{path} has a video stream but not one frame in it", field="video")
+        raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
     if np.any(np.diff(times) <= 0):
         frame = int(np.argmax(np.diff(times) <= 0)) + 1
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path}: frame {frame} has the same time as the one before; write its times anew "
             "(ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
             field="video",
@@ -190,21 +190,21 @@ def probe(path: Path | str) -> MediaInfo:
 def _pixel_format(path: Path, stored: str) -> PixelFormat:
     try:
         return pixel_format(planar_name(stored))
-    except MediaUnsupported as problem:
-        raise MediaUnsupported(f"{path}: {problem.message}", field="video") from problem
+    except MediaUnsupportedError as problem:
+        raise MediaUnsupportedError(f"{path}: {problem.message}", field="video") from problem
 
 
 def _refuse_size(path: Path, width: int, height: int) -> None:
     if max(width, height) > MAX_STILL_SIDE or width * height > MAX_STILL_PIXELS:
         raise _too_large(path, width, height, MAX_STILL_SIDE)
     if 0 < min(width, height) < MIN_SIDE:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path}: a picture of {width} x {height} pixels is too small, its sides must be at least {MIN_SIDE}", field="video"
         )
 
 
-def _too_large(path: Path, width: int, height: int, side: int) -> MediaUnsupported:
-    return MediaUnsupported(
+def _too_large(path: Path, width: int, height: int, side: int) -> MediaUnsupportedError:
+    return MediaUnsupportedError(
         f"{path}: a picture of {width} x {height} pixels is too large, its sides may be {side} at most; "
         "make it smaller (ffmpeg -i IN -vf scale=1920:-2 OUT)",
         field="video",
@@ -218,27 +218,27 @@ def _refuse_length(path: Path, times: Int64, last_duration: int, time_base: Frac
     steps = np.append(np.diff(times), last_duration)
     longest = int(np.argmax(steps))
     if int(steps[longest]) * time_base > MAX_FRAME_S:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path}: frame {longest} is shown for {float(int(steps[longest]) * time_base):.6g} s, at most {MAX_FRAME_S} s are "
             "accepted; write its times anew (ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
             field="video",
         )
     seconds = (int(times[-1]) + last_duration - int(times[0])) * time_base
     if seconds > MAX_FILM_S:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path} is {float(seconds) / 3600:.4g} h long, at most {MAX_FILM_S // 3600} h are accepted; cut it into parts",
             field="video",
         )
     if len(times) > MAX_RATE and len(times) > MAX_RATE * seconds:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path} has {len(times)} frames in {float(seconds):.6g} s, at most {MAX_RATE} frames/s are accepted; "
             "write its times anew (ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT)",
             field="video",
         )
 
 
-def _too_many_frames(path: Path) -> MediaUnsupported:
-    return MediaUnsupported(f"{path} has more than {MAX_FRAMES} frames; cut it into parts", field="video")
+def _too_many_frames(path: Path) -> MediaUnsupportedError:
+    return MediaUnsupportedError(f"{path} has more than {MAX_FRAMES} frames; cut it into parts", field="video")
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> av.VideoFrame:
@@ -257,7 +257,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
         problem = failed
     if problem is not None:
         raise broken_at(path, None, reason_of(problem)) from problem
-    raise MediaUnsupported(f"{path} has a video stream but not one frame in it", field="video")
+    raise MediaUnsupportedError(f"{path} has a video stream but not one frame in it", field="video")
 
 
 def _scan(path: Path, index: int) -> _Packets:

@@ -16,7 +16,7 @@ from gateway.media.opening import MAX_STILL_PIXELS, DecodingProgress, broken_at,
 from gateway.media.pixels import ColourModel, PixelFormat
 from gateway.media.types import DecodedFrame, MediaInfo, Plane, VideoInfo
 from services.common.array_types import UInt8
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 
 class VideoReader:
@@ -49,8 +49,8 @@ class VideoReader:
         """Yield all frames.
 
         Raises:
-            MediaUnsupported: the file breaks off or cannot be decoded, and the message names the time; or the picture changes size
-                or format.
+            MediaUnsupportedError: the file breaks off or cannot be decoded, and the message names the time; or the picture changes
+                size or format.
         """
         return self.frames()
 
@@ -64,7 +64,7 @@ class VideoReader:
         """Yield frames `start` to `stop` - 1; None: to the last frame. Earlier frames are decoded and skipped.
 
         Raises:
-            MediaUnsupported: as `__iter__`.
+            MediaUnsupportedError: as `__iter__`.
         """
         self.close()
         self._open = self._decode(start, self._info.video.num_frames if stop is None else min(stop, self._info.video.num_frames))
@@ -111,7 +111,7 @@ def _decoded_frame(picture: av.VideoFrame, index: int, info: MediaInfo) -> Decod
             f"frame {index} cannot be decoded (the decoder gives the one at {picture.pts})",
         )
     if (picture.width, picture.height, picture.format.name) != (video.width, video.height, video.stored_format):
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{info.path}: at {float(pts * video.time_base):.3f} s the picture changes from {video.width} x {video.height} "
             f"{video.stored_format} to {picture.width} x {picture.height} {picture.format.name}; "
             "cut the file there and dub the parts",

@@ -22,7 +22,7 @@ from gateway.media.opening import (
     open_input,
 )
 from services.common.array_types import Float32
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 _JITTER_S: Final = Fraction(1, 50)
 """Times of sound that differ from the count of samples by less than this are rounding of the container, not gaps."""
@@ -89,8 +89,8 @@ class SoundReader:
             chunk_samples: length of chunks.
 
         Raises:
-            MediaUnsupported: the file cannot be opened, has no such track, or the track has more channels or another sample rate
-                than the audio stage takes.
+            MediaUnsupportedError: the file cannot be opened, has no such track, or the track has more channels or another sample
+                rate than the audio stage takes.
         """
         self._path, self._track, self._origin, self._chunk = Path(path), track, origin, chunk_samples
         with open_input(self._path, field="audio") as container:
@@ -103,10 +103,10 @@ class SoundReader:
         """Check that the track has a sample. Speech without a sample is a mistake, and would be taken for silence.
 
         Raises:
-            MediaUnsupported: the track has no sample, or its first samples cannot be decoded.
+            MediaUnsupportedError: the track has no sample, or its first samples cannot be decoded.
         """
         if next(self._pieces(), None) is None:
-            raise MediaUnsupported(
+            raise MediaUnsupportedError(
                 f"{self._path} has a sound track but no sound in it; give a file with speech in it", field="audio"
             )
 
@@ -114,8 +114,8 @@ class SoundReader:
         """Yield chunks of `chunk_samples` samples, the last one shorter, without gap or overlap, from sample 0 on.
 
         Raises:
-            MediaUnsupported: the track breaks off with an error, changes rate or channels, has samples that are no numbers, or is
-                longer than any film.
+            MediaUnsupportedError: the track breaks off with an error, changes rate or channels, has samples that are no numbers, or
+                is longer than any film.
         """
         start, held, size = 0, [], 0
         for samples in self._pieces():
@@ -150,7 +150,7 @@ class SoundReader:
                     origin = time
                 position = round((time - origin) * rate)
                 if position > MAX_FILM_S * rate:
-                    raise MediaUnsupported(
+                    raise MediaUnsupportedError(
                         f"{self._path}: its sound goes on at {float(time):.6g} s, at most {MAX_FILM_S // 3600} h are accepted; "
                         "cut it, or write its times anew (ffmpeg -i IN OUT.wav)",
                         field="audio",
@@ -165,10 +165,10 @@ class SoundReader:
                 expected += len(samples)
                 yield samples
 
-    def _not_finite(self, samples: Float32, before: int) -> MediaUnsupported:
+    def _not_finite(self, samples: Float32, before: int) -> MediaUnsupportedError:
         number, channel = (int(found[0]) for found in np.nonzero(~np.isfinite(samples)))
         seconds = (before + number) / self.info.sample_rate_hz
-        return MediaUnsupported(
+        return MediaUnsupportedError(
             f"{self._path}: its sound at {seconds:.3f} s is {samples[number, channel]}, which is no number; "
             "write it anew from its source",
             field="audio",
@@ -200,21 +200,21 @@ def _track(container: av.container.InputContainer, path: Path, track: int) -> av
     tracks = container.streams.audio
     if track >= len(tracks):
         have = f"only {len(tracks)} sound tracks" if tracks else "no sound track"
-        raise MediaUnsupported(f"{path} has {have}; give a file with speech in it", field="audio")
+        raise MediaUnsupportedError(f"{path} has {have}; give a file with speech in it", field="audio")
     if tracks[track].codec_context is None:
-        raise MediaUnsupported(f"{path}: the sound is in a codec that cannot be decoded here", field="audio")
+        raise MediaUnsupportedError(f"{path}: the sound is in a codec that cannot be decoded here", field="audio")
     return tracks[track]
 
 
 def _refuse_layout(path: Path, info: SoundInfo) -> None:
     if not 1 <= info.channels <= MAX_CHANNELS:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path}: its sound has {info.channels} channels, 1 to {MAX_CHANNELS} are accepted; "
             "mix it down (ffmpeg -i IN -ac 1 OUT.wav)",
             field="audio",
         )
     if not MIN_SAMPLE_RATE_HZ <= info.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
-        raise MediaUnsupported(
+        raise MediaUnsupportedError(
             f"{path}: its sound has a sample rate of {info.sample_rate_hz} Hz, {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz are "
             "accepted; convert it (ffmpeg -i IN -ar 48000 OUT.wav)",
             field="audio",

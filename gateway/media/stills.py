@@ -16,7 +16,7 @@ from gateway.media.reader import VideoReader, from_rgb, plane_views, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo, VideoInfo, orientation
 from gateway.safe_paths import open_media_file
 from services.common.array_types import UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 STILL_RATE: Final = Fraction(25)
 """Frames per second of a film of a still."""
@@ -36,13 +36,13 @@ def still_video_info(info: MediaInfo) -> MediaInfo:
     MAX_SIDE.
 
     Raises:
-        InvalidRequest: the picture is too small.
+        InvalidRequestError: the picture is too small.
     """
     width, height = info.video.orientation.upright_size
     scale = min(1.0, MAX_SIDE / max(width, height))
     width, height = round(width * scale) // 2 * 2, round(height * scale) // 2 * 2
     if min(width, height) < MIN_SIDE:
-        raise InvalidRequest(f"{info.path}: a picture of {width} x {height} is too small to be an actor", field="footage")
+        raise InvalidRequestError(f"{info.path}: a picture of {width} x {height} is too small to be an actor", field="footage")
     film = own_timeline(info, 1)
     video = replace(plain_video_info(film.video, width, height), codec="ffv1", time_base=1 / STILL_RATE, average_rate=STILL_RATE)
     return replace(film, video=video)
@@ -70,8 +70,8 @@ def check_opaque(info: MediaInfo) -> None:
     """Check that a still has no transparent pixels, because a film needs a background.
 
     Raises:
-        InvalidRequest: the picture has transparent pixels.
-        MediaUnsupported: the picture cannot be read.
+        InvalidRequestError: the picture has transparent pixels.
+        MediaUnsupportedError: the picture cannot be read.
     """
     if not info.video.pixel.alpha:
         return
@@ -80,7 +80,7 @@ def check_opaque(info: MediaInfo) -> None:
     clear = float((alpha < (1 << info.video.pixel.bits) - 1).mean())
     if clear:
         white = f"color=white:size={info.video.width}x{info.video.height}"
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{info.path}: {max(clear, 0.001):.1%} of the pixels are transparent, and a film needs a background: put the picture "
             f"on one first (ffmpeg -f lavfi -i {white} -i IN -filter_complex overlay=format=auto -frames:v 1 OUT.png)",
             field="footage",
@@ -91,8 +91,8 @@ def open_footage(info: MediaInfo, folder: Path, *, threads: int) -> MediaInfo:
     """Return footage that is ready to use. A film is returned as it is. From a still, a film of one frame is written into `folder`.
 
     Raises:
-        MediaUnsupported: the picture cannot be read.
-        InvalidRequest: the picture is too small, or has transparent pixels.
+        MediaUnsupportedError: the picture cannot be read.
+        InvalidRequestError: the picture is too small, or has transparent pixels.
     """
     if not is_still(info):
         return info

@@ -23,7 +23,7 @@ from gateway.media.stills import frame_of_picture, is_still, plain_video_info
 from gateway.media.types import MediaInfo, VideoInfo
 from gateway.media.writer import VideoWriter
 from services.common.array_types import Float32, Int64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 TAKES_SUFFIX: Final = ".mp4"
 """Ending of a joined film. MP4 keeps every time."""
@@ -60,24 +60,26 @@ def check_number_of_takes(files: int) -> None:
     """Check the number of files of footage, before any of them is read.
 
     Raises:
-        InvalidRequest: there are more than MAX_TAKES.
+        InvalidRequestError: there are more than MAX_TAKES.
     """
     if files > MAX_TAKES:
-        raise InvalidRequest(f"{files} files of footage were given; at most {MAX_TAKES} are joined", field="footage")
+        raise InvalidRequestError(f"{files} files of footage were given; at most {MAX_TAKES} are joined", field="footage")
 
 
 def takes_in_order(infos: Sequence[MediaInfo], most_s: Fraction) -> list[Take]:
     """Return the takes of a joined film of at most `most_s` seconds. What comes later is left out.
 
     Raises:
-        InvalidRequest: there are more than MAX_TAKES, or one is a single picture.
+        InvalidRequestError: there are more than MAX_TAKES, or one is a single picture.
     """
     check_number_of_takes(len(infos))
     takes: list[Take] = []
     begin = Fraction(0)
     for info in infos:
         if is_still(info):
-            raise InvalidRequest(f"{info.path} is a single picture: a picture cannot be joined to other footage", field="footage")
+            raise InvalidRequestError(
+                f"{info.path} is a single picture: a picture cannot be joined to other footage", field="footage"
+            )
         video = info.video
         seconds = (video.pts - video.pts[0]).astype(np.float64) * float(video.time_base)
         shown = int(np.searchsorted(seconds, float(most_s - begin)))
@@ -99,8 +101,8 @@ def join_takes(takes: Sequence[Take], target: Path, *, threads: int, on_frame: C
         on_frame: called with the number of written frames and of all frames.
 
     Raises:
-        MediaUnsupported: a take breaks off or cannot be decoded.
-        StorageFull: no space is left.
+        MediaUnsupportedError: a take breaks off or cannot be decoded.
+        StorageFullError: no space is left.
     """
     film = _joined_info(takes)
     speech = Speech(_SOUND_HZ, 1, _Sound(tuple(takes))) if any(take.info.audio for take in takes) else None

@@ -22,7 +22,7 @@ from gateway.media.pixels import pixel_format
 from gateway.media.reader import plane_views
 from gateway.media.sound import Speech
 from gateway.media.types import DecodedFrame, MediaInfo, Plane
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.server.resources import give_back_freed_memory
 
 _TIDY_FRAMES: Final = 500
@@ -93,9 +93,9 @@ class VideoWriter:
             seal: signs the film; None: nothing does.
 
         Raises:
-            InvalidRequest: container or codec are unknown, the output is an input or exists and may not be replaced, or its folder
-                is missing or may not be written.
-            MediaUnsupported: container or codec cannot keep the footage's times or samples.
+            InvalidRequestError: container or codec are unknown, the output is an input or exists and may not be replaced, or its
+                folder is missing or may not be written.
+            MediaUnsupportedError: container or codec cannot keep the footage's times or samples.
         """
         self._output, self._info, self._speech = Path(output), info, speech
         self._settings = settings or WriteSettings()
@@ -117,7 +117,7 @@ class VideoWriter:
     def report(self) -> WriteReport:
         """Report on the film. Set when the block has ended without an error."""
         if self._report is None:
-            raise ContractBroken("the film is not finished")
+            raise ContractBrokenError("the film is not finished")
         return self._report
 
     def __enter__(self) -> Self:
@@ -142,13 +142,13 @@ class VideoWriter:
             planes: planes in the footage's pixel format; None: the frame as it was decoded.
 
         Raises:
-            ContractBroken: the frame is not the next one, or planes have another shape or type.
-            StorageFull: the disk is full. The film is given up.
+            ContractBrokenError: the frame is not the next one, or planes have another shape or type.
+            StorageFullError: the disk is full. The film is given up.
         """
         if self._muxer is None:
-            raise ContractBroken("frames are written inside the with block")
+            raise ContractBrokenError("frames are written inside the with block")
         if frame.index != self._frames:
-            raise ContractBroken(f"frame {frame.index} was written, frame {self._frames} was due")
+            raise ContractBrokenError(f"frame {frame.index} was written, frame {self._frames} was due")
         try:
             self._muxer.encode(self._picture(frame, planes))
         except BaseException as problem:
@@ -167,9 +167,9 @@ class VideoWriter:
             confirm: called right before the film gets its name. Raises an error if the film may not be shown any more.
 
         Raises:
-            ContractBroken: frames are missing.
-            StorageFull: the disk is full. The film is given up.
-            InvalidRequest, DubstageError: the film cannot be written, signed or named. The film is given up.
+            ContractBrokenError: frames are missing.
+            StorageFullError: the disk is full. The film is given up.
+            InvalidRequestError, DubstageError: the film cannot be written, signed or named. The film is given up.
         """
         try:
             self._finish(confirm)
@@ -180,7 +180,7 @@ class VideoWriter:
         assert self._muxer is not None
         assert self._file is not None
         if self._frames != self._info.video.num_frames:
-            raise ContractBroken(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
+            raise ContractBrokenError(f"{self._frames} frames were written, the footage has {self._info.video.num_frames}")
         # The muxer takes memory now. The dub has freed more than that, so the process stays as small as before.
         give_back_freed_memory()
         self._muxer.finish()
@@ -218,7 +218,7 @@ class VideoWriter:
         have = [(plane.shape, plane.dtype) for plane in planes]
         want = [(plane.shape, plane.dtype) for plane in frame.planes]
         if have != want:
-            raise ContractBroken(f"frame {frame.index}: planes are {have}, the footage has {want}")
+            raise ContractBrokenError(f"frame {frame.index}: planes are {have}, the footage has {want}")
         if frame.picture.format.name == self._choice.pixel_format:
             self._copier = self._copier or _FrameCopier(frame.picture)
             picture = self._copier.copy(frame.picture)

@@ -17,7 +17,14 @@ from opentelemetry import trace
 
 from gateway.operations.leases import LeasedOperation, OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore, taken_over
-from services.common.errors import Cancelled, ContractBroken, DubstageError, OperationNotFound, TransientError, Unexpected
+from services.common.errors import (
+    ContractBrokenError,
+    DubstageError,
+    OperationNotFoundError,
+    TransientError,
+    UnexpectedError,
+    WorkCancelledError,
+)
 from services.common.server import call_context, error_status
 from services.common.server.call_context import acting_for
 
@@ -34,7 +41,7 @@ class Job:
         resumed: whether another process may have begun the operation.
         report: called with progress.
         confirm: checks that the operation is still this gateway's; blocks. Called before a result gets its place.
-            Raises Cancelled if another gateway has taken the operation.
+            Raises WorkCancelledError if another gateway has taken the operation.
     """
 
     record: OperationRecord
@@ -137,14 +144,14 @@ def error_of(error: BaseException | None, *, cancelled: bool, name: str, job_id:
         rewrite: turns the error into the error that callers may see.
     """
     if cancelled or not isinstance(error, Exception):
-        found: DubstageError = Cancelled("the operation was cancelled")
+        found: DubstageError = WorkCancelledError("the operation was cancelled")
     else:
         found = error_status.domain_error(error)
-        if isinstance(found, Unexpected):
+        if isinstance(found, UnexpectedError):
             # The caller gets the error id only. This line of the log has the error of the id.
             fields = {"error_id": found.error_id, "exc_info": found.__cause__ or error}
             _log.error("operation_failed", operation=name, job_id=job_id, reason=found.reason, **fields)
-        elif isinstance(found, ContractBroken):
+        elif isinstance(found, ContractBrokenError):
             _log.error("operation_failed", operation=name, job_id=job_id, reason=found.reason, exc_info=error)
         else:
             _log.info("operation_failed", operation=name, job_id=job_id, reason=found.reason, message=found.message)
@@ -335,7 +342,7 @@ class Execution:
                 ended = replace(active.record, response=active.work.result())
             active.record = await self._written(ended)
             _log.info("operation_ended", operation=name, kind=ended.kind, failed=failed, cancelled=active.cancelled)
-        except Cancelled:
+        except WorkCancelledError:
             active.lost = True
             await self._lost(active)
         except DubstageError as problem:
@@ -358,7 +365,7 @@ class Execution:
     def _has_ended(self, name: str) -> bool:
         try:
             return self._store.get(name).done
-        except OperationNotFound:
+        except OperationNotFoundError:
             return True
 
     async def _left(self, record: OperationRecord) -> None:
@@ -375,7 +382,7 @@ class Execution:
         Waits for a database that restarts, and for space on a full disk, so that no hours of work are lost.
 
         Raises:
-            Cancelled: another gateway has taken the operation.
+            WorkCancelledError: another gateway has taken the operation.
             DubstageError: a shared database could not be written in time, or the gateway shuts down.
         """
         # Without a lease, no other gateway can do the work again, so this process tries until it is closed.
@@ -383,7 +390,7 @@ class Execution:
         while True:
             try:
                 return await asyncio.to_thread(lambda: self._store.finish(ended, owner=self._queue.owner))
-            except Cancelled:
+            except WorkCancelledError:
                 raise
             except DubstageError as problem:
                 if self._closed or time.monotonic() > deadline:

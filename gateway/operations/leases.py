@@ -27,7 +27,7 @@ from gateway.operations.store import (
     of_kinds,
     record_of,
 )
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, Overloaded, StorageRefused
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, OverloadedError, StorageRefusedError
 
 Admit = Callable[[int], None]
 """Called before an operation is stored, with the number of operations of the queue's kinds that run or wait in any gateway. Refuses
@@ -123,10 +123,10 @@ class OperationQueue:
 
         Raises:
             DubstageError: from `admit`.
-            Overloaded: as many operations wait as may wait.
-            InvalidRequest: an operation that has not ended writes this output.
-            BackendUnavailable: the database does not answer. The operation is not stored.
-            StorageRefused: the database does not answer any more, and nobody knows whether the operation is stored.
+            OverloadedError: as many operations wait as may wait.
+            InvalidRequestError: an operation that has not ended writes this output.
+            BackendUnavailableError: the database does not answer. The operation is not stored.
+            StorageRefusedError: the database does not answer any more, and nobody knows whether the operation is stored.
         """
         row = new_row(kind, request, actor_id=actor_id, output=output)
         name, submitted = row.name, None
@@ -136,12 +136,12 @@ class OperationQueue:
                 admit(count_unfinished(session, self._kinds))
                 waiting = self._waiting(session, busy)
                 if waiting - free >= most_waiting:
-                    raise Overloaded(
+                    raise OverloadedError(
                         f"{len(busy) + waiting} operations run or wait already, as many as the gateway takes: try again later",
                         retry_after_s=5.0,
                     )
                 submitted = self._add(session, row, waiting=waiting, mine=waiting < free)
-        except BackendUnavailable as problem:
+        except BackendUnavailableError as problem:
             # Before the COMMIT nothing is stored. If only its answer is lost, a caller who asks again would get the work twice.
             stored = None if submitted is None else self._stored(name, busy, problem)
             if stored is None:
@@ -225,7 +225,9 @@ class OperationQueue:
     def _add(self, session: Session, row: OperationRow, *, waiting: int, mine: bool) -> SubmittedOperation:
         same = select(OperationRow.number).where(OperationRow.done.is_(False), OperationRow.output == row.output).limit(1)
         if row.output and session.scalar(same) is not None:
-            raise InvalidRequest(f"another operation writes {row.output}: wait for it, or choose another name", field="output_uri")
+            raise InvalidRequestError(
+                f"another operation writes {row.output}: wait for it, or choose another name", field="output_uri"
+            )
         session.add(row)
         session.flush()
         lease = LeaseRow(number=row.number, owner=self.owner if mine else "", begun=mine, cancel=False)
@@ -237,7 +239,7 @@ class OperationQueue:
             self._audit.append(session, event)
         return SubmittedOperation(record_of(row), mine, waiting + (not mine))
 
-    def _stored(self, name: str, busy: Collection[int], problem: BackendUnavailable) -> SubmittedOperation | None:
+    def _stored(self, name: str, busy: Collection[int], problem: BackendUnavailableError) -> SubmittedOperation | None:
         """Return a new operation as it is stored, after a COMMIT without an answer; None: it is not stored.
 
         Args:
@@ -246,7 +248,7 @@ class OperationQueue:
             problem: error of the COMMIT.
 
         Raises:
-            StorageRefused: the database cannot be asked.
+            StorageRefusedError: the database cannot be asked.
         """
         query = (
             select(OperationRow, LeaseRow.owner)
@@ -263,8 +265,8 @@ class OperationQueue:
                 row, owner = found
                 return SubmittedOperation(record_of(row), owner == self.owner, self._waiting(session, busy))
         except DubstageError as error:
-            # Not a BackendUnavailable, after which clients ask again.
-            raise StorageRefused(
+            # Not a BackendUnavailableError, after which clients ask again.
+            raise StorageRefusedError(
                 f"{name} may have begun or not: the connection to the database broke while the operation was stored. Look for "
                 f"this operation before you ask for the work again. {problem.message}",
                 subject=name,

@@ -21,7 +21,7 @@ from opentelemetry import trace
 from gateway.operations.execution import Abandon, ActiveOperation, Execution, Handler, Rewrite, leave_nothing, since_boot_s
 from gateway.operations.leases import LEASE_S, Admit, LeasedOperation, OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, Overloaded
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError, OverloadedError
 
 
 @dataclass(eq=False, slots=True)
@@ -175,17 +175,17 @@ class JobRunner:
 
         Raises:
             DubstageError: from `admit`.
-            Overloaded: the most operations that may run and wait already do.
-            BackendUnavailable: the gateway is shutting down, or the database does not answer. Nothing begins.
-            StorageRefused: the connection to the database broke, and nobody knows whether the work begins.
-            InvalidRequest: another operation writes this output.
+            OverloadedError: the most operations that may run and wait already do.
+            BackendUnavailableError: the gateway is shutting down, or the database does not answer. Nothing begins.
+            StorageRefusedError: the connection to the database broke, and nobody knows whether the work begins.
+            InvalidRequestError: another operation writes this output.
         """
         self._keep_looking()
         return await self._in_turn(lambda: self._submit(kind, request, actor_id=actor_id, output=output, admit=admit))
 
     async def _submit(self, kind: str, request: bytes, *, actor_id: str, output: str, admit: Admit) -> OperationRecord:
         if self._closed:
-            raise BackendUnavailable("the gateway is shutting down")
+            raise BackendUnavailableError("the gateway is shutting down")
         leased_at, busy, free = since_boot_s(), self._busy(), self._free()
         new = await asyncio.to_thread(
             lambda: self._queue.submit(
@@ -211,7 +211,7 @@ class JobRunner:
         """Return an operation as it is now.
 
         Raises:
-            OperationNotFound: there is no operation of this name.
+            OperationNotFoundError: there is no operation of this name.
         """
         active = self._running.find(name)
         return active.record if active is not None else await asyncio.to_thread(self._store.get, name)
@@ -226,7 +226,7 @@ class JobRunner:
         """Return an operation when it has ended, or as it is after `timeout_s` seconds.
 
         Raises:
-            OperationNotFound: there is no operation of this name.
+            OperationNotFoundError: there is no operation of this name.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -246,7 +246,7 @@ class JobRunner:
         """Ask an operation to stop, in whichever gateway it runs. An operation that has ended stays as it is.
 
         Raises:
-            OperationNotFound: there is no operation of this name.
+            OperationNotFoundError: there is no operation of this name.
         """
         # No operation is taken meanwhile: it is either seen to run here, or taken with the wish in its row.
         await self._in_turn(lambda: self._cancel(name))
@@ -267,11 +267,11 @@ class JobRunner:
         """Forget an operation that has ended.
 
         Raises:
-            OperationNotFound: there is no operation of this name.
-            InvalidRequest: the operation has not ended.
+            OperationNotFoundError: there is no operation of this name.
+            InvalidRequestError: the operation has not ended.
         """
         if self._running.find(name) is not None or not (await asyncio.to_thread(self._store.get, name)).done:
-            raise InvalidRequest(f"{name} has not ended: cancel it first", field="name")
+            raise InvalidRequestError(f"{name} has not ended: cancel it first", field="name")
         await asyncio.to_thread(self._store.delete, name)
 
     async def concerns(self, actor_id: str) -> bool:
@@ -282,7 +282,7 @@ class JobRunner:
         """Cancel all work that concerns a person, in all gateways, and wait until it has stopped.
 
         Raises:
-            Overloaded: the work did not stop within CANCEL_SECONDS.
+            OverloadedError: the work did not stop within CANCEL_SECONDS.
         """
         await self._in_turn(lambda: self._cancel_work_on(actor_id))
         try:
@@ -294,7 +294,7 @@ class JobRunner:
                     if not mine:
                         await asyncio.sleep(BEAT_S / 4)
         except TimeoutError:
-            raise Overloaded(f"work on {actor_id} has not stopped yet: try again", retry_after_s=5.0) from None
+            raise OverloadedError(f"work on {actor_id} has not stopped yet: try again", retry_after_s=5.0) from None
 
     async def _cancel_work_on(self, actor_id: str) -> None:
         await asyncio.to_thread(self._queue.cancel_work_on, actor_id)

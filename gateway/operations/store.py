@@ -33,7 +33,7 @@ from gateway.audit.entries import AuditEvent, EventKind
 from gateway.audit.log import AuditLog
 from gateway.database.session import Database
 from gateway.database.tables import Base, JobFolderRow
-from services.common.errors import Cancelled, OperationNotFound
+from services.common.errors import OperationNotFoundError, WorkCancelledError
 
 _NAME: Final = re.compile(r"operations/[0-9a-f]{32}")
 
@@ -143,14 +143,14 @@ class OperationStore:
         """Return an operation.
 
         Raises:
-            OperationNotFound: there is no operation of this name.
+            OperationNotFoundError: there is no operation of this name.
         """
         with self.database.reading() as session:
             # PostgreSQL cannot be asked for every text: its texts hold no NUL.
             known = _NAME.fullmatch(name) is not None
             row = session.scalar(select(OperationRow).where(OperationRow.name == name, of_kinds(self.kinds))) if known else None
             if row is None:
-                raise OperationNotFound(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
+                raise OperationNotFoundError(f"no operation {name[:80]!r}: it was deleted or never existed", resource=name)
             return record_of(row)
 
     def list(self, *, after: int = 0, limit: int = 100, done: bool | None = None) -> list[OperationRecord]:
@@ -176,7 +176,7 @@ class OperationStore:
             owner: the gateway process that ran the operation; empty: no process has taken the operation.
 
         Raises:
-            Cancelled: the operation belongs to another gateway now, or has ended. Nothing has changed.
+            WorkCancelledError: the operation belongs to another gateway now, or has ended. Nothing has changed.
         """
         ended = replace(record, done=True)
         with self.database.writing() as session:
@@ -270,9 +270,9 @@ def record_of(row: OperationRow) -> OperationRecord:
     )
 
 
-def taken_over(name: str) -> Cancelled:
+def taken_over(name: str) -> WorkCancelledError:
     """Return the error for work on an operation that another gateway has taken over."""
-    return Cancelled(f"{name} belongs to another gateway now, or has ended: the work of this process ends")
+    return WorkCancelledError(f"{name} belongs to another gateway now, or has ended: the work of this process ends")
 
 
 def count_unfinished(session: Session, kinds: Collection[str] | None) -> int:
@@ -304,7 +304,7 @@ def expire_operations(database: Database, *, max_age_days: float, max_finished: 
         max_finished: most finished operations of each kind that are kept. The oldest are deleted first.
 
     Raises:
-        BackendUnavailable: the database does not answer.
+        BackendUnavailableError: the database does not answer.
     """
     deleted = 0
     if max_age_days:

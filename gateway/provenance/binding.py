@@ -5,18 +5,24 @@ dubstage reads the film once for the digest. c2pa would copy the film twice. Sou
 `media_sha256` leaves the manifest out, so that equal films have equal digests, whoever signed them and when. The manifest of an MP4
 or MOV film is a box behind the box `ftyp`. c2pa moves what follows, and adds the size of the manifest to the offsets of samples in
 the boxes `stco` and `co64`. This module takes both back, so the digest is that of the film before the film was signed.
+
+The place of a film's manifest: inside of MP4 and MOV, and in a sidecar beside every other file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mimetypes
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final
 
 from gateway.media.mp4 import Box, Gap, boxes_of, moved_index, padding_box, pieces_of, read_at
-from gateway.safe_paths import open_media_file
+from gateway.media.output import existing_file
+from gateway.provenance.library import UNKNOWN
+from gateway.safe_paths import open_media_file, open_regular
+from services.common.errors import InvalidRequestError
 
 MANIFEST_ID: Final = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """Id of the `uuid` box of a C2PA manifest. Source: C2PA specification 2.2, A.5.1."""
@@ -26,7 +32,7 @@ def media_sha256(path: Path) -> str:
     """Return the SHA-256 of a film without its embedded manifest, hexadecimal. Of other files: the SHA-256 of all bytes.
 
     Raises:
-        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
+        MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
     """
     digest = hashlib.sha256()
     with open_media_file(path, field="file") as handle, open(handle, "rb", closefd=False) as file:
@@ -146,3 +152,63 @@ def _exclusion(path: str, data: list[dict[str, Any]] | None = None) -> dict[str,
 
 def _assertion(label: str, digest: bytes, **more: Any) -> dict[str, Any]:
     return {"label": label, "data": {"name": "jumbf manifest", "alg": "sha256", "hash": list(digest), **more}}
+
+
+SIDECAR: Final = ".c2pa"
+"""Ending that the name of a sidecar has more than the name of the film."""
+_MAGIC: Final = b"jumb"
+"""Bytes 4 to 8 of every sidecar."""
+LARGEST_SIDECAR: Final = 64 << 20
+"""Largest sidecar that is read, bytes."""
+_EMBEDDED: Final = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime"}
+_ALSO_READ: Final = {".m4a": "audio/mp4", ".wav": "audio/wav", ".webp": "image/webp", ".flac": "audio/flac"}
+
+
+def embedded_type(film: Path) -> str | None:
+    """Return the media type of a film that has its manifest inside; None: the manifest lies beside the film."""
+    return _EMBEDDED.get(film.suffix.lower())
+
+
+def media_type_of(file: Path) -> str:
+    """Return the media type that a file's name says."""
+    suffix = file.suffix.lower()
+    return _EMBEDDED.get(suffix) or _ALSO_READ.get(suffix) or mimetypes.guess_type(file.name)[0] or UNKNOWN
+
+
+def sidecar_of(film: Path) -> Path:
+    """Return where the manifest of a film lies if it lies beside the film."""
+    return film.parent / f"{film.name}{SIDECAR}"
+
+
+def read_sidecar(file: Path) -> bytes:
+    """Return the manifest in a sidecar; empty: there is no such file, or the file is no manifest or larger than LARGEST_SIDECAR."""
+    try:
+        handle = open_regular(file)
+    except (OSError, ValueError):
+        return b""
+    if handle is None:
+        return b""
+    with open(handle, "rb") as sidecar:
+        content = sidecar.read(LARGEST_SIDECAR + 1)
+    return content if content[4:8] == _MAGIC and len(content) <= LARGEST_SIDECAR else b""
+
+
+def check_sidecar(film: Path, *, overwrite: bool) -> None:
+    """Check before any work that the manifest of a film can be written.
+
+    Args:
+        overwrite: whether a file that is no manifest may be replaced.
+
+    Raises:
+        InvalidRequestError: the manifest belongs beside the film, and its name is too long, or a file that is no manifest has it.
+    """
+    if embedded_type(film) is not None:
+        return
+    sidecar = sidecar_of(film)
+    there = existing_file(sidecar)
+    if there is not None and not overwrite and not read_sidecar(sidecar):
+        raise InvalidRequestError(
+            f"{sidecar} exists and is no manifest, and the manifest of {film.name} is written there; give the film another "
+            "name, or replace both files with --overwrite",
+            field="output",
+        )

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from gateway.private_files import own_key
 from gateway.provenance.signer import Credential
 from gateway.safe_paths import bounded_bytes, setting_bytes
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 
 KEY_FILE: Final = "provenance.pem"
 """File of the installation's own key and certificates, in the data folder."""
@@ -88,7 +88,7 @@ def credential_from_files(chain: Path, key: Path) -> Credential:
     """Return the credential of the PEM files that the settings name.
 
     Raises:
-        InvalidRequest: a file cannot be read or used.
+        InvalidRequestError: a file cannot be read or used.
     """
     files = ((chain, CERTIFICATE_SETTING), (key, _KEY_SETTING))
     contents = [setting_bytes(file, setting, _MOST_BYTES) for file, setting in files]
@@ -96,7 +96,7 @@ def credential_from_files(chain: Path, key: Path) -> Credential:
         return credential_of(*contents)
     except ValueError as problem:
         setting = CERTIFICATE_SETTING if "certificate file" in str(problem) else _KEY_SETTING
-        raise InvalidRequest(f"{CERTIFICATE_SETTING}={chain}, {_KEY_SETTING}={key}: {problem}", field=setting) from problem
+        raise InvalidRequestError(f"{CERTIFICATE_SETTING}={chain}, {_KEY_SETTING}={key}: {problem}", field=setting) from problem
 
 
 def credential_of_command(chain: Path, command: Sequence[str]) -> Credential:
@@ -107,13 +107,13 @@ def credential_of_command(chain: Path, command: Sequence[str]) -> Credential:
         command: program and arguments.
 
     Raises:
-        InvalidRequest: the file cannot be read or used.
+        InvalidRequestError: the file cannot be read or used.
     """
     certificates = setting_bytes(chain, CERTIFICATE_SETTING, _MOST_BYTES)
     try:
         algorithm = _algorithm(_signer_of(certificates).public_key())
     except ValueError as problem:
-        raise InvalidRequest(f"{CERTIFICATE_SETTING}={chain}: {problem}", field=CERTIFICATE_SETTING) from problem
+        raise InvalidRequestError(f"{CERTIFICATE_SETTING}={chain}: {problem}", field=CERTIFICATE_SETTING) from problem
     return Credential(certificates, b"", algorithm, tuple(command))
 
 
@@ -121,14 +121,14 @@ def certificates_in(file: Path) -> bytes:
     """Return the certificates of a PEM file, PEM, without what else the file holds.
 
     Raises:
-        InvalidRequest: the file cannot be read or has no certificate.
+        InvalidRequestError: the file cannot be read or has no certificate.
     """
     try:
         found = x509.load_pem_x509_certificates(bounded_bytes(file, _MOST_BYTES))
     except OSError as problem:
-        raise InvalidRequest(f"{file} cannot be read: {problem.strerror}", field="trust") from problem
+        raise InvalidRequestError(f"{file} cannot be read: {problem.strerror}", field="trust") from problem
     except ValueError:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{file} has no PEM certificate; give the certificates of the trusted authorities", field="trust"
         ) from None
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
@@ -141,14 +141,14 @@ def installation_credential(folder: Path) -> Credential:
         folder: the gateway's data folder.
 
     Raises:
-        StorageRefused: the file cannot be read or written, or is damaged.
+        StorageRefusedError: the file cannot be read or written, or is damaged.
     """
     file = folder / KEY_FILE
     key, begin, chain = own_key(file, _own_credential, most_bytes=_MOST_BYTES).partition(_BEGIN)
     try:
         return credential_of(begin + chain, key)
     except ValueError as problem:
-        raise StorageRefused(
+        raise StorageRefusedError(
             f"the key {file} is damaged ({problem}): restore the file from a backup, or remove the file. Films are then signed "
             "with a new key",
             subject=str(file),

@@ -24,7 +24,7 @@ from gateway.provenance.signer import SIGNER_SETTING, Credential, SignerError, s
 from gateway.provenance.watermark.payload import watermark_key
 from gateway.safe_paths import setting_bytes
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 _CREATED: Final = {"action": "c2pa.created", "digitalSourceType": "http://c2pa.org/digitalsourcetype/empty"}
 _PROBE: Final[dict[str, Any]] = {
@@ -60,9 +60,9 @@ def open_sealer(settings: GatewaySettings) -> Sealer:
     """Return what signs the films of an installation. Without a certificate in the settings, the first call makes a key.
 
     Raises:
-        BackendUnavailable: the command of the settings gives no signature.
-        InvalidRequest: the files of the settings cannot be used.
-        StorageRefused: the installation's own key cannot be made or read.
+        BackendUnavailableError: the command of the settings gives no signature.
+        InvalidRequestError: the files of the settings cannot be used.
+        StorageRefusedError: the installation's own key cannot be made or read.
     """
     credential = _credential(settings)
     key = watermark_key(_watermark_secret(settings)) if settings.watermark else None
@@ -73,9 +73,9 @@ def open_sealer(settings: GatewaySettings) -> Sealer:
     try:
         check_credential(credential)
     except SignerError as fault:
-        raise BackendUnavailable(f"the command of {SIGNER_SETTING} gave no signature ({fault})") from fault
+        raise BackendUnavailableError(f"the command of {SIGNER_SETTING} gave no signature ({fault})") from fault
     except LibraryError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{CERTIFICATE_SETTING}={chain}: C2PA does not accept the certificate ({problem}); give the chain of a certificate for "
             "content credentials, the signer's first",
             field=CERTIFICATE_SETTING,
@@ -87,8 +87,8 @@ def own_watermark_key(settings: GatewaySettings) -> bytes | None:
     """Return the key of the watermarks of this installation, 32 bytes; None: the installation has not signed a film yet.
 
     Raises:
-        InvalidRequest: the files of the settings cannot be used.
-        StorageRefused: the installation's own key cannot be read.
+        InvalidRequestError: the files of the settings cannot be used.
+        StorageRefusedError: the installation's own key cannot be read.
     """
     if settings.watermark_key_file is None:
         if settings.provenance_signer_command:
@@ -105,7 +105,7 @@ def _watermark_secret(settings: GatewaySettings) -> bytes:
         return _credential(settings).key
     secret = setting_bytes(file, WATERMARK_SETTING, _MOST_BYTES)
     if len(secret) < _SECRET_BYTES:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{WATERMARK_SETTING}: {file} has {len(secret)} bytes; give a file of at least {_SECRET_BYTES} random bytes",
             field=WATERMARK_SETTING,
         )
@@ -125,7 +125,7 @@ def trusted_authorities(settings: GatewaySettings) -> bytes:
     """Return the certificates that this installation signs with, PEM; empty: it has not signed yet.
 
     Raises:
-        InvalidRequest: the file of the certificates cannot be read.
+        InvalidRequestError: the file of the certificates cannot be read.
     """
     file = settings.provenance_certificate_file or settings.data_dir / KEY_FILE
     return certificates_in(file) if os.path.lexists(file) else b""

@@ -151,7 +151,7 @@ def _signed(builder: c2pa.Builder) -> bytes:
 def _add(builder: c2pa.Builder, ingredient: Ingredient) -> None:
     """Add an ingredient with its manifest. A file that c2pa cannot parse is added without one.
 
-    c2pa looks at parts of a manifest only when it signs, and may then refuse the manifest (`gateway.provenance.signing`).
+    c2pa looks at parts of a manifest only when it signs, and may then refuse the manifest (`gateway.provenance.seal`).
     """
     import c2pa
 

@@ -15,15 +15,14 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.provenance.binding import media_sha256, padding_is_empty
+from gateway.provenance.binding import SIDECAR, media_sha256, media_type_of, padding_is_empty, read_sidecar, sidecar_of
 from gateway.provenance.c2pa_process import MEMORY_BYTES, limit_s, run_c2pa
 from gateway.provenance.claim import DUB_LABEL, DubFacts
 from gateway.provenance.library import LibraryError
-from gateway.provenance.sidecar import SIDECAR, media_type_of, read_sidecar, sidecar_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload
 from gateway.safe_paths import open_media_file
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 _BASE_S: Final = 60.0
 
@@ -136,8 +135,8 @@ def verdict_of(file: Path, *, anchors: bytes = b"") -> Verdict:
         anchors: certificates, PEM, of the authorities that are trusted; empty: none.
 
     Raises:
-        MediaUnsupported: the file is missing, no regular file, empty, or may not be read.
-        InvalidRequest: the file is a sidecar, and there is no film beside it, or the sidecar is no manifest.
+        MediaUnsupportedError: the file is missing, no regular file, empty, or may not be read.
+        InvalidRequestError: the file is a sidecar, and there is no film beside it, or the sidecar is no manifest.
     """
     film, sidecar = _film_and_sidecar(file)
     digest = media_sha256(film)
@@ -168,12 +167,12 @@ def _film_and_sidecar(file: Path) -> tuple[Path, bytes]:
         return file, read_sidecar(sidecar_of(file))
     film = file.with_suffix("")
     if not film.is_file():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{file} is a manifest, and its film {film.name} is not beside it; give the film's place", field="file"
         )
     manifest = read_sidecar(file)
     if not manifest:
-        raise InvalidRequest(f"{file} is no C2PA manifest, or may not be read", field="file")
+        raise InvalidRequestError(f"{file} is no C2PA manifest, or may not be read", field="file")
     return film, manifest
 
 

@@ -144,7 +144,7 @@ def write_dub_report(report: DubReport, folder: Path) -> Path:
     """Write the page, its pictures, the side-by-side video and report.json, all of them or none, and return the page's path.
 
     Raises:
-        InvalidRequest, StorageFull: the folder cannot be written.
+        InvalidRequestError, StorageFullError: the folder cannot be written.
     """
     with report_folder(folder) as partial:
         _write(report, partial)
@@ -218,7 +218,7 @@ async def write_outcome_report(
         folder: gets the page and its pictures, all of them or none.
 
     Raises:
-        InvalidRequest, StorageFull: `folder` cannot be written.
+        InvalidRequestError, StorageFullError: `folder` cannot be written.
         DubstageError: a film cannot be read, or a stage failed.
     """
     result = await asyncio.to_thread(probe, request.output)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import DubstageError, InvalidRequest, StorageFull
+from services.common.errors import DubstageError, InvalidRequestError, StorageFullError
 from services.common.files import FULL_DISK
 
 PAGE: Final = "index.html"
@@ -31,27 +31,27 @@ def check_report_folder(folder: Path, files: Sequence[Path] = ()) -> None:
         files: files that the command reads and writes.
 
     Raises:
-        InvalidRequest: `folder` is a file, cannot be written, has a name that is too long, holds other files than a report, holds
-            one of `files`, or is or lies below one of `files`.
+        InvalidRequestError: `folder` is a file, cannot be written, has a name that is too long, holds other files than a report,
+            holds one of `files`, or is or lies below one of `files`.
     """
     with _translating_errors(folder):
         existing = _existing(folder)
         if existing != _real(folder):
             _check_names(folder, existing)
         if not existing.is_dir():
-            raise InvalidRequest(f"the report {folder}: {existing} is a file; give the name of a folder", field="report")
+            raise InvalidRequestError(f"the report {folder}: {existing} is a file; give the name of a folder", field="report")
         if existing == _real(folder) and any(existing.iterdir()) and not _is_report(existing):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the report {folder}: this folder exists and holds other files than a report; give a new or an empty folder",
                 field="report",
             )
         for file in files:
             if _real(folder).is_relative_to(_real(file)):
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"the report {folder}: {file} is a file of this command; give the name of another folder", field="report"
                 )
             if _real(file.parent) == _real(folder):
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"the report {folder}: {file} lies in this folder, which the report fills with its own files; "
                     "give the report another folder",
                     field="report",
@@ -71,7 +71,7 @@ def report_folder(folder: Path) -> Iterator[Path]:
     Other files stay.
 
     Raises:
-        StorageFull, InvalidRequest: the files cannot be written. No new file is left.
+        StorageFullError, InvalidRequestError: the files cannot be written. No new file is left.
     """
     with _translating_errors(folder):
         target = _real(folder)
@@ -109,11 +109,13 @@ def _translating_errors(folder: Path) -> Iterator[None]:
         raise
     except OSError as problem:
         if problem.errno in FULL_DISK:
-            raise StorageFull(
+            raise StorageFullError(
                 f"no space left to write the report {folder}; free some space, or choose another folder", subject=str(folder)
             ) from problem
         why = problem.strerror or str(problem)
-        raise InvalidRequest(f"the report {folder} cannot be written: {why}; choose another folder", field="report") from problem
+        raise InvalidRequestError(
+            f"the report {folder} cannot be written: {why}; choose another folder", field="report"
+        ) from problem
 
 
 def _real(path: Path) -> Path:
@@ -140,7 +142,7 @@ def _check_names(folder: Path, existing: Path) -> None:
     longest = os.pathconf(existing, "PC_NAME_MAX")
     for name in _real(folder).relative_to(existing).parts:
         if len(os.fsencode(name)) > longest:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the report {folder}: a name has at most {longest} bytes here, this name has {len(os.fsencode(name))}",
                 field="report",
             )

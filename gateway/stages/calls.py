@@ -1,8 +1,8 @@
 """Calls to stages: refuse a call that cannot end before its deadline, and repeat a unit of work on another replica.
 
 Some calls answer a whole film: tracking, features of speech, predicted motion. A stage that is a server ends every call at a
-deadline. The next attempt would begin anew, so a film that is too long is refused as soon as the speed of the first answers is
-known.
+deadline, and the next attempt would begin anew. Tracking takes most time, so before the work a short call measures the pace of
+tracking (`PaceProbe`). During the work, a call that turns out too slow is given up early (`CallPace`).
 
 A unit of work (a pass, a window, a bank, a personalisation) gets a second attempt on another replica if its replica goes away.
 
@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.retries import RetryPolicy, retry
 
 T = TypeVar("T")
@@ -54,22 +54,18 @@ async def all_replies(call: Callable[[], AsyncIterator[T]]) -> list[T]:
     return await until_done(work)
 
 
-_LEAST_S: Final = 10.0
-"""Seconds of answers from which the speed is believed."""
-_DOUBT_S: Final = 20.0
-"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
 _SAFE: Final = 0.9
 """Share of the deadline that the advised length takes."""
 
 
-class CallPace:
+class _Pace:
     """Pace of one call that answers the frames of a film in order.
 
     Args:
         deadline_s: longest time of the call, seconds; None: the call has no deadline.
         stage: name of the stage.
         what: what the call works on, such as `film.mp4`.
-        num_frames: frames that the call answers.
+        num_frames: frames that the call would answer.
         seconds: length of these frames, seconds.
         clock: returns the time, seconds.
     """
@@ -88,7 +84,85 @@ class CallPace:
         self._num_frames, self._seconds = num_frames, seconds
         self._clock = clock
         self._began = clock()
+        # Instant and number of answers that the pace is measured from.
         self._first: tuple[float, int] | None = None
+
+    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequestError:
+        most = int(_SAFE * deadline_s * rate)
+        length = shown_time(most * self._seconds / self._num_frames)
+        return InvalidRequestError(
+            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
+            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
+            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
+            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
+            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
+            field="footage",
+        )
+
+
+_SLOWEST_RATE: Final = 10.0
+"""Frames per second that a stage reaches on every machine: films that end in time at this pace need no probe. A face stage on one
+core answers 185."""
+_WINDOW_S: Final = 5.0
+"""Longest window of a probe, seconds."""
+_WINDOW_SHARE: Final = 0.05
+"""Longest window of a probe, as a share of the deadline."""
+_WINDOW_FRAMES: Final = 8
+"""Fewest frames of a window."""
+_WINDOWS: Final = 3
+"""Windows of a probe before a film is refused: a stage may be slow for a while."""
+
+
+class PaceProbe(_Pace):
+    """Pace of the first frames of a film, measured before the work that one long call would do."""
+
+    _windows = 0
+    _best_rate = 0.0
+
+    @property
+    def needed(self) -> bool:
+        """Whether the call might not end before its deadline."""
+        return self._deadline_s is not None and self._num_frames > _SLOWEST_RATE * self._deadline_s
+
+    def answered(self, done: int) -> bool:
+        """Count answers, and return whether the call is sure to end in time: the probe is over.
+
+        Args:
+            done: frames that are answered, together.
+
+        Raises:
+            InvalidRequestError: even at the fastest pace so far, the call would end after its deadline.
+        """
+        if self._deadline_s is None:
+            return True
+        now = self._clock()
+        if self._first is None:
+            # The time before the first answer is the stage's start.
+            self._first = (now, done)
+            return False
+        began, before = self._first
+        spent, frames = now - began, done - before
+        if frames < _WINDOW_FRAMES or spent < min(_WINDOW_S, _WINDOW_SHARE * self._deadline_s):
+            return False
+        self._best_rate = max(self._best_rate, frames / spent)
+        self._windows += 1
+        self._first = (now, done)
+        total_s = self._num_frames / self._best_rate
+        if total_s <= self._deadline_s:
+            return True
+        if self._windows == _WINDOWS:
+            raise self._too_long(self._best_rate, total_s, self._deadline_s)
+        return False
+
+
+_LEAST_S: Final = 10.0
+"""Seconds of answers from which the speed is believed."""
+_DOUBT_S: Final = 20.0
+"""After t seconds of answers, the foreseen time may exceed the deadline by the share _DOUBT_S / t: stages are slow for a while."""
+
+
+class CallPace(_Pace):
+    """Pace of the call itself, during the work."""
 
     def answered(self, done: int) -> None:
         """Count answers.
@@ -97,7 +171,7 @@ class CallPace:
             done: frames that are answered, together.
 
         Raises:
-            InvalidRequest: at the speed so far, the call would end long after its deadline.
+            InvalidRequestError: at the speed so far, the call would end long after its deadline.
         """
         if self._deadline_s is None:
             return
@@ -113,18 +187,6 @@ class CallPace:
         total_s = now - self._began + (self._num_frames - done) / rate
         if total_s > self._deadline_s * (1.0 + _DOUBT_S / spent):
             raise self._too_long(rate, total_s, self._deadline_s)
-
-    def _too_long(self, rate: float, total_s: float, deadline_s: float) -> InvalidRequest:
-        most = int(_SAFE * deadline_s * rate)
-        length = shown_time(most * self._seconds / self._num_frames)
-        return InvalidRequest(
-            f"{self._what} is too long for stages that are servers: the {self._stage} stage answers {rate:.3g} frames per second, "
-            f"so its {self._num_frames} frames take about {shown_time(total_s)}, and one call may last {shown_time(deadline_s)}, "
-            f"which is enough for {most} frames ({length}): cut the footage into such parts, dub it with the stages in the process "
-            "of the command (without --stages and DUBSTAGE_STAGES_HOST), or raise DUBSTAGE_STAGE_DEADLINE_S of the gateway and "
-            "DUBSTAGE_MAX_DEADLINE_S of gateway and stages",
-            field="footage",
-        )
 
 
 def shown_time(seconds: float) -> str:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.interface import STAGE_NAMES, stage_of
-from services.common.server.bounds import check_bounds
+from services.common.server.messages import check_bounds
 from services.common.server.process import StageParts
 from services.common.server.settings import load_settings
 
@@ -103,7 +103,7 @@ def _checked(request: Q) -> Q:
     """Return the request, checked against its declared bounds as a server checks it.
 
     Raises:
-        InvalidRequest: a field is outside its bounds.
+        InvalidRequestError: a field is outside its bounds.
     """
     check_bounds(request)
     return request

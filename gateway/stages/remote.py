@@ -7,7 +7,7 @@ Unary calls are tried again here. Calls that stream are tried again by the owner
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -20,9 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 from gateway.stages.calls import JOB_POLICY
 from gateway.stages.interface import STAGE_NAMES, stage_of
-from services.common.errors import StageDeadlineExceeded
+from services.common.errors import StageDeadlineExceededError
 from services.common.server.client import ClientConfig, StageClient
-from services.common.server.retries import RetryPolicy
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -45,7 +44,6 @@ class RemoteStages:
         self.call_deadline_s: float | None = min([*own, *([server_deadline_s] if server_deadline_s is not None else [])])
         self._configs = {name: replace(configs[name], only_serving=True) for name in STAGE_NAMES}
         self._clients = {name: StageClient(config) for name, config in self._configs.items()}
-        self._callables: dict[Rpc[Any, Any], Any] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -60,16 +58,16 @@ class RemoteStages:
         """Wait until every stage has a replica that is warm and serves.
 
         Raises:
-            StageDeadlineExceeded: a stage does not answer, or is not ready in the time; the message names the stage.
+            StageDeadlineExceededError: a stage does not answer, or is not ready in the time; the message names the stage.
         """
         deadline = time.monotonic() + timeout_s
         for name, client in self._clients.items():
             try:
                 # The channel counts only replicas that serve.
                 await client.wait_until_reachable(max(0.1, deadline - time.monotonic()))
-            except StageDeadlineExceeded:
+            except StageDeadlineExceededError:
                 if await self._answers(name):
-                    raise StageDeadlineExceeded(
+                    raise StageDeadlineExceededError(
                         f"{client.peer} answers, but does not serve after {timeout_s:g} s: see its log"
                     ) from None
                 raise
@@ -85,29 +83,19 @@ class RemoteStages:
 
     async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
         """Send one request and return the one response; failures that may pass are tried again by JOB_POLICY."""
-        client = self._client(rpc)
-        return await client.unary(self._callable(rpc, client.channel.unary_unary), request, policy=JOB_POLICY)
+        return await self._client(rpc).unary(rpc, request, policy=JOB_POLICY)
 
     async def upload(self, rpc: Upload[Q, R], requests: AsyncIterator[Q]) -> R:
         """Send many requests and return the one response; there is one attempt."""
-        client = self._client(rpc)
-        call = self._callable(rpc, client.channel.stream_unary)
-        return await client.upload(call, lambda: requests, policy=RetryPolicy(max_attempts=1))
+        return await self._client(rpc).connection.upload(rpc, requests)
 
     def download(self, rpc: Download[Q, R], request: Q) -> AsyncIterator[R]:
         """Send one request and yield many responses."""
-        client = self._client(rpc)
-        return client.download(self._callable(rpc, client.channel.unary_stream), request)
+        return self._client(rpc).connection.download(rpc, request)
 
     def stream(self, rpc: Stream[Q, R], requests: AsyncIterator[Q]) -> AsyncIterator[R]:
         """Send many requests and yield many responses, at the same time."""
-        client = self._client(rpc)
-        return client.stream(self._callable(rpc, client.channel.stream_stream), requests)
+        return self._client(rpc).connection.stream(rpc, requests)
 
     def _client(self, rpc: Rpc[Any, Any]) -> StageClient:
         return self._clients[stage_of(rpc)]
-
-    def _callable(self, rpc: Rpc[Any, Any], make: Callable[..., Any]) -> Any:
-        if rpc not in self._callables:
-            self._callables[rpc] = make(rpc.path, **rpc.serialisers)
-        return self._callables[rpc]

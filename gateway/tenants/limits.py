@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import is_tenant
 
 SETTING: Final = "DUBSTAGE_TENANT_LIMITS_FILE"
@@ -71,16 +71,16 @@ def read_limits(file: Path) -> LimitsFile:
     """Return the limits of a file: TOML if the name ends with .toml, otherwise JSON.
 
     Raises:
-        InvalidRequest: the file cannot be read, or holds something else.
+        InvalidRequestError: the file cannot be read, or holds something else.
     """
     try:
         text = file.read_text(encoding="utf-8")
         return LimitsFile.model_validate(tomllib.loads(text) if file.suffix == ".toml" else json.loads(text))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False))
-        raise InvalidRequest(f"the file of limits {file} is wrong: {wrong}", field=SETTING) from None
+        raise InvalidRequestError(f"the file of limits {file} is wrong: {wrong}", field=SETTING) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"cannot read the file of limits {file}: {error}", field=SETTING) from error
+        raise InvalidRequestError(f"cannot read the file of limits {file}: {error}", field=SETTING) from error
 
 
 class Limits:
@@ -92,7 +92,7 @@ class Limits:
         file: file of limits; None: no tenant has limits.
 
     Raises:
-        InvalidRequest: as `read_limits`.
+        InvalidRequestError: as `read_limits`.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -116,7 +116,7 @@ class Limits:
         self._version = version
         try:
             self._read = read_limits(file)
-        except InvalidRequest as problem:
+        except InvalidRequestError as problem:
             _log.error("tenant_limits_unusable", message=problem.message, effect="the limits that were read before hold")
 
 

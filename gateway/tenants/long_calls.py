@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 from services.common.server.call_context import current_caller
 
 TENANT_SHARE: Final = 0.75
@@ -52,10 +52,10 @@ class LongCalls:
         """Count a long call of the current caller's tenant while the block runs.
 
         Raises:
-            Overloaded: no further long call of the tenant may begin now.
+            OverloadedError: no further long call of the tenant may begin now.
         """
         if not self.has_room():
-            raise Overloaded(
+            raise OverloadedError(
                 f"a gateway takes {self._most_of_tenant} calls of one tenant that wait, watch or send reports, and {self._most} of "
                 "all tenants together: try again later",
                 retry_after_s=_RETRY_S,

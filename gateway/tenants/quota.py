@@ -16,10 +16,10 @@ from typing import Final
 
 from gateway.tenants.limits import Limits, TenantLimits
 from services.common.errors import (
-    TenantDubsReached,
-    TenantFramesReached,
-    TenantStorageReached,
-    TenantStreamsReached,
+    TenantDubsReachedError,
+    TenantFramesReachedError,
+    TenantStorageReachedError,
+    TenantStreamsReachedError,
     TransientError,
 )
 
@@ -163,11 +163,11 @@ class TenantQuota:
         """Check that work which makes frames may begin.
 
         Raises:
-            TenantFramesReached: the tenant has reached the limit.
+            TenantFramesReachedError: the tenant has reached the limit.
         """
         most, made = self._own.frames_per_minute, self._meter.last_minute()
         if most is not None and made >= most:
-            raise TenantFramesReached(
+            raise TenantFramesReachedError(
                 f"{made} frames of tenant {self._tenant} were made within a minute, and {most} may be: try again later",
                 retry_after_s=max(1.0, self._meter.wait_s(most)),
             )
@@ -176,14 +176,14 @@ class TenantQuota:
         """Check that work which makes artefacts may begin.
 
         Raises:
-            TenantStorageReached: the tenant has reached the limit.
+            TenantStorageReachedError: the tenant has reached the limit.
         """
         most = self._own.storage_bytes
         if most is None:
             return
         used = await asyncio.to_thread(self._stored_bytes)
         if used >= most:
-            raise TenantStorageReached(
+            raise TenantStorageReachedError(
                 f"the artefacts of tenant {self._tenant} take {used} bytes, and may take {most}: erase actors that are not needed",
                 retry_after_s=_STORAGE_RETRY_S,
             )
@@ -195,11 +195,11 @@ class TenantQuota:
             unfinished: dubs and enrolments of the tenant that run or wait in all gateways.
 
         Raises:
-            TenantDubsReached: the tenant has reached the limit.
+            TenantDubsReachedError: the tenant has reached the limit.
         """
         most, present = self._own.concurrent_dubs, unfinished + self._shots
         if most is not None and present >= most:
-            raise TenantDubsReached(
+            raise TenantDubsReachedError(
                 f"{present} dubs, enrolments and shots of tenant {self._tenant} run or wait, and {most} may: try again later",
                 retry_after_s=_RETRY_S,
             )
@@ -209,11 +209,11 @@ class TenantQuota:
         """Count a live stream.
 
         Raises:
-            TenantStreamsReached, TenantFramesReached: the tenant has reached a limit.
+            TenantStreamsReachedError, TenantFramesReachedError: the tenant has reached a limit.
         """
         own = self._own
         if own.live_streams is not None and self._streams >= own.live_streams:
-            raise TenantStreamsReached(
+            raise TenantStreamsReachedError(
                 f"{self._streams} live streams of tenant {self._tenant} run, and {own.live_streams} may: try again later",
                 retry_after_s=_RETRY_S,
             )

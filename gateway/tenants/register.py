@@ -61,7 +61,7 @@ def open_all(settings: GatewaySettings) -> Iterator[Database]:
         settings: settings of the process, with the places of the default tenant.
 
     Raises:
-        InvalidRequest, StorageRefused, BackendUnavailable: as Database.
+        InvalidRequestError, StorageRefusedError, BackendUnavailableError: as Database.
     """
     if may_be_shared(settings.database_url):
         with closing(Database(settings.database_url, settings.data_dir)) as default:

@@ -29,7 +29,7 @@ from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
 from services.audio.models import WEIGHTS
 from services.audio.posteriorgram import PosteriorgramModel
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import PHONE_INDEX, PHONES, SILENCE
 
 BILABIALS: Final[tuple[str, ...]] = ("P", "B", "M")
@@ -123,12 +123,14 @@ def evaluate(
         sources: only these sources; empty: all.
 
     Raises:
-        InvalidRequest: the set has no held-out clip whose labels come from words.
-        ModelNotFound: there is no ppg.onnx.
+        InvalidRequestError: the set has no held-out clip whose labels come from words.
+        ModelNotFoundError: there is no ppg.onnx.
     """
     rows = [row for row in data.of("val", phones=True) if row.phones not in GUESSED and (not sources or row.source in sources)]
     if not rows:
-        raise InvalidRequest(f"{data.folder}: no held-out clip has labels that come from words; give transcripts", field="data")
+        raise InvalidRequestError(
+            f"{data.folder}: no held-out clip has labels that come from words; give transcripts", field="data"
+        )
     model = PosteriorgramModel(weights)
     recognisers: dict[str, Callable[[LabelledSignal], npt.NDArray[np.uint8]]] = {
         "network": lambda heard: network_classes(model, heard)

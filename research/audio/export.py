@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from services.common.array_types import Float32
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.files import write_whole
 from services.common.store.exported_networks import write_exported_network
 
@@ -39,14 +39,14 @@ def load_network(module: nn.Module, run: Path) -> None:
         module: module of the sizes that the run's configuration names.
 
     Raises:
-        InvalidRequest: the file is missing or damaged, or holds a network of other sizes.
+        InvalidRequestError: the file is missing or damaged, or holds a network of other sizes.
     """
     path = run / NETWORK_FILE
     try:
         module.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as problem:
         first = str(problem).splitlines()[0]
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} is not the network of this run: {first}; let the training reach a check", field="run"
         ) from problem
 
@@ -124,9 +124,9 @@ def export_network(network: WindowNetwork, run: Path, folder: Path) -> Sequence[
         folder: folder of weights.
 
     Raises:
-        InvalidRequest: the folder of the run holds no network.
-        ContractBroken: ONNX Runtime gives other numbers than PyTorch, or its bits depend on the size of a batch. Then nothing is
-            written.
+        InvalidRequestError: the folder of the run holds no network.
+        ContractBrokenError: ONNX Runtime gives other numbers than PyTorch, or its bits depend on the size of a batch. Then nothing
+            is written.
     """
     served, spec = network.served(run).eval(), network.spec
     windows = network.windows(np.random.default_rng(spec.seed), spec.parity_windows)
@@ -149,7 +149,7 @@ def export_network(network: WindowNetwork, run: Path, folder: Path) -> Sequence[
         report = measure_parity(served, path, windows, spec)
         content = path.read_bytes()
     if not report.largest_difference <= spec.tolerance or not report.batch_invariant:
-        raise ContractBroken(
+        raise ContractBrokenError(
             f"{run}: export refused: ONNX Runtime differs from PyTorch by {report.largest_difference:.2g} (allowed: "
             f"{spec.tolerance:.2g}), and batches of other sizes give {'the same' if report.batch_invariant else 'other'} bits"
         )

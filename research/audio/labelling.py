@@ -342,7 +342,7 @@ def prepare_phones(folder: Path, _clips: Path, processes: int, progress: Callabl
         By name of the clip: why the clip has no labels, or why its transcript was not used.
 
     Raises:
-        InvalidRequest: the folder is not a training set.
+        InvalidRequestError: the folder is not a training set.
     """
     rows = list(read_manifest(folder))
     done = {row.name: found for row in rows if (found := _stored_before(folder, row)) is not None}

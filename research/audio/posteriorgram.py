@@ -37,7 +37,7 @@ from services.audio.posteriorgram import LOOK_AHEAD_ROWS, MEAN_CONTEXT_ROWS, PAS
 from services.audio.spectral import HIGHEST_HZ, LOWEST_HZ, silent_rows, spectral_rows
 from services.audio.types import HOP_SAMPLES, NUM_CEPSTRA, NUM_MELS, ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import NUM_PHONES, SILENCE
 
 _ROWS_PER_STEP: Final = 2
@@ -363,7 +363,7 @@ def load_exported(network: PpgNetwork, path: Path) -> None:
         path: the exported file, ppg.onnx.
 
     Raises:
-        InvalidRequest: the file is missing or damaged, or holds a network of other sizes.
+        InvalidRequestError: the file is missing or damaged, or holds a network of other sizes.
     """
     try:
         graph = onnx.load(path).graph
@@ -385,7 +385,7 @@ def load_exported(network: PpgNetwork, path: Path) -> None:
         network.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in state.items()})
     except (OSError, ValueError, IndexError, KeyError, RuntimeError) as problem:
         first = str(problem).splitlines()[0]
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} cannot be trained further: {first}; set fine_tune = false, or the sizes of this network", field="config"
         ) from problem
 
@@ -463,7 +463,7 @@ class PosteriorgramTraining(Supervised[Windows]):
     """Training of the posteriorgram network: weighted cross-entropy of soft targets, averaged weights.
 
     Raises:
-        InvalidRequest: the set has no labelled clips of half a second in `train` or in `val`.
+        InvalidRequestError: the set has no labelled clips of half a second in `train` or in `val`.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -563,7 +563,7 @@ def load_served(run: Path) -> ServedPpg:
     """Return the network of a training run, as it is served.
 
     Raises:
-        InvalidRequest: the folder holds no run of this network.
+        InvalidRequestError: the folder holds no run of this network.
     """
     network = PpgNetwork(PpgConfig(**read_config(run, "posteriorgram")["network"]))
     load_network(network, run)

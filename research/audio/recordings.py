@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from research.training.trainset import ClipRow, TrainSet, part_path
 from services.audio.types import HOP_SAMPLES, ROWS_PER_SECOND
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 IGNORED: Final = 255
 """Label of a row whose phone is too uncertain for training and measurement."""
@@ -51,7 +51,7 @@ def read_sound(folder: Path, row: ClipRow) -> Sound:
     """Return the sound of a clip. Times come from the file's metadata `words`, a JSON list of [word, start in s, end in s].
 
     Raises:
-        InvalidRequest: the file is missing or damaged. The message names the file.
+        InvalidRequestError: the file is missing or damaged. The message names the file.
     """
     path = part_path(folder, row.shard, row.name, "sound")
     try:
@@ -61,7 +61,7 @@ def read_sound(folder: Path, row: ClipRow) -> Sound:
             WordSpan(str(word), float(start), float(end)) for word, start, end in json.loads(metadata.get("words") or "[]")
         )
     except (OSError, SafetensorError, ValueError, TypeError) as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path}: {problem}; make the clip again: delete the file and call `dubstage trainset`", field="data"
         ) from problem
     return Sound(scaled(samples), words)
@@ -71,7 +71,7 @@ def read_recording(data: TrainSet, row: ClipRow) -> tuple[npt.NDArray[np.int16],
     """Return samples int16 [N] and labels uint8 [N // 160] of a clip, as small as they lie in the set.
 
     Raises:
-        InvalidRequest: a file of the clip is missing or damaged.
+        InvalidRequestError: a file of the clip is missing or damaged.
     """
     samples = data.arrays(row, "sound", ["samples"])["samples"].astype(np.int16, copy=False)
     labels = np.full(len(samples) // HOP_SAMPLES, IGNORED, np.uint8)
@@ -132,11 +132,11 @@ def long_enough(rows: Iterable[ClipRow], least_rows: int, *, folder: Path, purpo
     """Return the clips of at least `least_rows` rows of 10 ms.
 
     Raises:
-        InvalidRequest: there is none.
+        InvalidRequestError: there is none.
     """
     found = [row for row in rows if row.seconds * ROWS_PER_SECOND >= least_rows]
     if not found:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{folder}: no clip for {purpose} has {least_rows / ROWS_PER_SECOND:.1f} s of sound; add longer clips", field="data"
         )
     return found

@@ -35,8 +35,8 @@ def relabel(data: TrainSet, weights: Path) -> int:
         weights: folder with ppg.onnx.
 
     Raises:
-        ModelNotFound: there is no ppg.onnx.
-        InvalidRequest: a file of the set is missing or damaged.
+        ModelNotFoundError: there is no ppg.onnx.
+        InvalidRequestError: a file of the set is missing or damaged.
     """
     model = PosteriorgramModel(weights)
     rows = [row for row in data.rows if row.phones in GUESSED]

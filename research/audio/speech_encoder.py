@@ -36,7 +36,7 @@ from services.audio.spectral import WINDOW_LEAD_SAMPLES
 from services.audio.speech_encoder import FILES, MODEL_FILE, SILENCE, EncoderNetwork, log_mel
 from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Array, Float32, Float64, Floating
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.files import write_whole
 
 _LOUDEST_BELOW: Final = 8.0
@@ -166,19 +166,19 @@ def read_variables(file: Path, sha256: str = TINY_EN) -> dict[str, Array]:
         sha256: expected SHA-256 of the model.bin, hexadecimal.
 
     Raises:
-        InvalidRequest: the file cannot be read, has another SHA-256, or is no model of CTranslate2.
+        InvalidRequestError: the file cannot be read, has another SHA-256, or is no model of CTranslate2.
     """
     content = _model_bin(file)
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{file}: the SHA-256 of {_MEMBER} is {found}, expected {sha256}; give the digest of the file that you trust",
             field="file",
         )
     try:
         return dict(_variables(content))
     except (struct.error, KeyError, ValueError, UnicodeDecodeError) as problem:
-        raise InvalidRequest(f"{file}: {_MEMBER} is no model of CTranslate2 ({problem})", field="file") from problem
+        raise InvalidRequestError(f"{file}: {_MEMBER} is no model of CTranslate2 ({problem})", field="file") from problem
 
 
 def _model_bin(file: Path) -> bytes:
@@ -188,10 +188,10 @@ def _model_bin(file: Path) -> bytes:
         with ZipFile(file) as archive:
             names = [name for name in archive.namelist() if name.rsplit("/", 1)[-1] == _MEMBER]
             if len(names) != 1:
-                raise InvalidRequest(f"{file}: expected one {_MEMBER} in the archive, found {len(names)}", field="file")
+                raise InvalidRequestError(f"{file}: expected one {_MEMBER} in the archive, found {len(names)}", field="file")
             return archive.read(names[0])
     except (OSError, BadZipFile) as problem:
-        raise InvalidRequest(f"{file}: cannot be read: {problem}", field="file") from problem
+        raise InvalidRequestError(f"{file}: cannot be read: {problem}", field="file") from problem
 
 
 def _variables(content: bytes) -> Iterator[tuple[str, Array]]:
@@ -223,7 +223,7 @@ def encoder_of(variables: Mapping[str, Array], config: EncoderConfig) -> SpeechE
     """Return the encoder with the file's stem and first blocks; the projections are random.
 
     Raises:
-        InvalidRequest: the model has no such encoder, or has other sizes.
+        InvalidRequestError: the model has no such encoder, or has other sizes.
     """
     network = SpeechEncoder(config)
     wanted = {f"{layer}.{part}": f"{name}/{part}" for layer, name in (("first", "conv1"), ("second", "conv2")) for part in _PARTS}
@@ -237,7 +237,7 @@ def encoder_of(variables: Mapping[str, Array], config: EncoderConfig) -> SpeechE
         values = variables.get(f"encoder/{theirs}")
         if values is None or values.shape != tuple(state[ours].shape):
             shape = "missing" if values is None else f"of shape {list(values.shape)}"
-            raise InvalidRequest(f"the variable encoder/{theirs} is {shape}, expected {list(state[ours].shape)}", field="file")
+            raise InvalidRequestError(f"the variable encoder/{theirs} is {shape}, expected {list(state[ours].shape)}", field="file")
         state[ours] = torch.from_numpy(values.astype(np.float32))
     network.load_state_dict(state)
     return network.eval()
@@ -306,7 +306,7 @@ def speech_windows(data: TrainSet) -> Iterator[Float32]:
     """Yield windows of the clips of the split `train`, float32 [R, 80], as files are heard: each begins and ends within its clip.
 
     Raises:
-        InvalidRequest: there is no clip, or a clip cannot be read.
+        InvalidRequestError: there is no clip, or a clip cannot be read.
     """
     margin = np.zeros(WINDOW_LEAD_SAMPLES, np.float32)
     for row in data.of("train"):
@@ -437,8 +437,8 @@ def convert(file: Path, data: TrainSet, folder: Path, sha256: str = TINY_EN, con
         config: sizes of the encoder; None: those of tiny.en.
 
     Raises:
-        InvalidRequest: the file is another one or cannot be used, or the set has no clip.
-        ContractBroken: the converted network differs from its source. Then nothing is written.
+        InvalidRequestError: the file is another one or cannot be used, or the set has no clip.
+        ContractBrokenError: the converted network differs from its source. Then nothing is written.
     """
     encoder = encoder_of(read_variables(file, sha256), config or EncoderConfig())
     windows = list(speech_windows(data))
@@ -446,7 +446,7 @@ def convert(file: Path, data: TrainSet, folder: Path, sha256: str = TINY_EN, con
     content = exported(encoder)
     parity = measure_parity(encoder, content, windows[:: max(1, len(windows) // 16)])
     if not (parity.cosine >= LEAST_COSINE and parity.rounding <= LARGEST_ROUNDING):
-        raise ContractBroken(
+        raise ContractBrokenError(
             f"{file}: conversion refused: int8 states have a cosine of {parity.cosine:.4f} with float32 "
             f"(at least {LEAST_COSINE} is allowed), and ONNX Runtime differs from PyTorch by {parity.rounding:.2g} "
             f"(at most {LARGEST_ROUNDING:.2g})"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from research.training.command import command_line
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 VOICES: Final = ("slt", "rms", "awb")
 SENTENCES_PATH: Final = Path(__file__).with_name("sentences.txt")
@@ -26,7 +26,7 @@ def speak_sentences(output: Path) -> int:
     """Write all sentences in all voices, and return the number of sound files.
 
     Raises:
-        InvalidRequest: flite is missing or fails.
+        InvalidRequestError: flite is missing or fails.
     """
     sentences = [line for line in SENTENCES_PATH.read_text(encoding="utf-8").splitlines() if line.strip()]
     for voice in VOICES:
@@ -39,7 +39,9 @@ def speak_sentences(output: Path) -> int:
             try:
                 subprocess.run(command, check=True, capture_output=True)
             except (OSError, subprocess.CalledProcessError) as problem:
-                raise InvalidRequest(f"flite: {problem}; install flite with its voices (Debian: apt install flite)") from problem
+                raise InvalidRequestError(
+                    f"flite: {problem}; install flite with its voices (Debian: apt install flite)"
+                ) from problem
             path.with_suffix(".txt").write_text(sentence + "\n", encoding="utf-8")
             partial.replace(path)
     return len(VOICES) * len(sentences)

@@ -18,9 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from research.bench.footage import default_clip, make_footage
-from research.bench.methods import DUBSTAGE
-from research.bench.process import CommandFailedError
+from research.bench.runs import DUBSTAGE, CommandFailedError, default_clip, make_footage
 
 SHOTS: Final = 8
 SHOT_S: Final = 5.0
@@ -29,7 +27,7 @@ WANTED: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class WorkersRun:
     """One batch.
 
     Attributes:
@@ -41,7 +39,7 @@ class Run:
     seconds: float
 
 
-def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> Run:
+def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> WorkersRun:
     """Dub shots with as many workers as cores.
 
     Args:
@@ -62,7 +60,7 @@ def dub_batch(folder: Path, shots: Sequence[Path], *, workers: int) -> Run:
     _command(["batch", "report", "night", str(folder / "report")], environment, cores)
     records = json.loads((folder / "report" / "shots.json").read_text(encoding="utf-8"))["shots"]
     began, ended = ([datetime.fromisoformat(record[name]) for record in records] for name in ("begun_at", "ended_at"))
-    return Run(workers, (max(ended) - min(began)).total_seconds())
+    return WorkersRun(workers, (max(ended) - min(began)).total_seconds())
 
 
 def _command(arguments: Sequence[str], environment: dict[str, str], cores: Sequence[int]) -> None:

@@ -11,10 +11,16 @@ from __future__ import annotations
 import os
 import sys
 
-from research.bench.footage import default_clip, make_footage
-from research.bench.methods import lines_of_methods, measure_method
-from research.bench.process import CommandFailedError
-from research.bench.work import footage_parser, tell, work_folder
+from research.bench.runs import (
+    CommandFailedError,
+    default_clip,
+    footage_parser,
+    lines_of_methods,
+    make_footage,
+    measure_method,
+    tell,
+    work_folder,
+)
 from services.common.methods import DEFAULT_METHOD, METHODS
 
 

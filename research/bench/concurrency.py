@@ -28,7 +28,7 @@ import psutil
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from research.bench.health import health_while
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.face.crops import BOX_SIZE
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.convert import frame_to_proto
@@ -98,7 +98,7 @@ def measure_concurrency(work: Path, seconds: float = _SECONDS) -> tuple[Concurre
     write_repository(work / "models", WEIGHTS_FOLDER, RepositorySpec(instances=at_once))
     try:
         triton = TritonProcess(work / "models", work / "triton.log")
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         print(error.message, file=sys.stderr)
         return rows
     with triton:
@@ -141,7 +141,7 @@ def render_stage(work: Path, environment: dict[str, str]) -> Iterator[tuple[str,
             deadline = time.monotonic() + _START_S
             while not ready.is_file():
                 if stage.poll() is not None or time.monotonic() > deadline:
-                    raise BackendUnavailable(f"the render stage did not start: {work / 'render.log'}")
+                    raise BackendUnavailableError(f"the render stage did not start: {work / 'render.log'}")
                 time.sleep(0.05)
             yield ready.read_text(encoding="ascii").strip(), stage.pid
         finally:

@@ -42,7 +42,7 @@ _SAME_PEOPLE: Final = {"id2_vcd_swwp2s": "s2", "pwij3p": "s2", "lrwp9a": "s23", 
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredFaces:
     """One person in one film: the mean embedding, float32 [128], and the embeddings of single frames, float32 [N, 128]."""
 
     file: str
@@ -66,7 +66,7 @@ def chosen(clips: Path, uses: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield file, person
 
 
-async def measure(stages: Stages, clips: Path, file: str, person: str) -> Measured | None:
+async def measure(stages: Stages, clips: Path, file: str, person: str) -> MeasuredFaces | None:
     """Return the face that shows most in the first MOST_FRAMES of a film; None: the film shows no face."""
     info = inspect_video(clips / file)
     means = FaceMeans()
@@ -84,10 +84,10 @@ async def measure(stages: Stages, clips: Path, file: str, person: str) -> Measur
     if not single:
         return None
     face_id = max(single, key=lambda number: len(single[number]))
-    return Measured(file, person, means.faces()[face_id].vector, np.stack(single[face_id]))
+    return MeasuredFaces(file, person, means.faces()[face_id].vector, np.stack(single[face_id]))
 
 
-def report(found: Sequence[Measured]) -> Iterator[str]:
+def report(found: Sequence[MeasuredFaces]) -> Iterator[str]:
     """Yield the lines of a table."""
     pairs = [(a, b, float(np.linalg.norm(a.mean - b.mean))) for a, b in itertools.combinations(found, 2)]
     same = sorted(((d, a.file, b.file) for a, b, d in pairs if a.person == b.person), reverse=True)

@@ -19,10 +19,18 @@ from typing import Final
 
 import psutil
 
-from research.bench.footage import HEIGHT, default_clip, make_footage
-from research.bench.methods import DUBSTAGE
-from research.bench.process import CommandFailedError, measure, tree_memory_mib
-from research.bench.work import footage_parser, tell, work_folder
+from research.bench.runs import (
+    DUBSTAGE,
+    HEIGHT,
+    CommandFailedError,
+    default_clip,
+    footage_parser,
+    make_footage,
+    measure,
+    tell,
+    tree_memory_mib,
+    work_folder,
+)
 from services.common.methods import DEFAULT_METHOD
 
 ACTOR: Final = "long"

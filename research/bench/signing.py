@@ -23,10 +23,10 @@ import numpy as np
 from gateway.media.mp4 import BUFFER_BYTES
 from gateway.media.output import OutputFile, commit_with
 from gateway.media.writer import FilmSigner
+from gateway.provenance.binding import embedded_type
 from gateway.provenance.claim import Claim, SourceFile, definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import embedded_type
 from gateway.provenance.signer import Credential
 from gateway.provenance.verdict import ManifestState, verdict_of
 

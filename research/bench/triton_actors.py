@@ -87,7 +87,7 @@ def measure_triton_actors(streams: int = ACTORS, rounds: int = _ROUNDS) -> tuple
         rounds: rounds of each kind, in turns.
 
     Raises:
-        BackendUnavailable: there is no installation of Triton (`make setup-dev`), or it does not start.
+        BackendUnavailableError: there is no installation of Triton (`make setup-dev`), or it does not start.
     """
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"

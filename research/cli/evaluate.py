@@ -17,7 +17,7 @@ from research.evaluation.perceptual import SuppliedNetworks
 from research.evaluation.protocol import MIN_WRONG_SPEECHES
 from research.evaluation.targets import check_targets
 from research.evaluation.types import DEFAULT_VARIANTS, METRICS, TABLE_VARIANTS, VARIANTS, ClipResult, Variant
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import DEFAULT_METHOD, combined
 
 WIDTH: Final = 80
@@ -55,7 +55,7 @@ def show_results(results: Sequence[ClipResult], method: str, report: Path | None
     """Print the scores, write the report if a folder is given, and name the files that were written.
 
     Raises:
-        InvalidRequest, StorageFull: the folder of the report cannot be written.
+        InvalidRequestError, StorageFullError: the folder of the report cannot be written.
     """
     show_scores(results)
     show_files(save_evaluation_report(results, method, report) if report is not None else None, json_file)
@@ -95,7 +95,7 @@ def save_evaluation_report(results: Sequence[ClipResult], method: str, folder: P
     """Write the HTML report of an evaluation to a folder, and return the path of the page.
 
     Raises:
-        InvalidRequest, StorageFull: the folder cannot be written.
+        InvalidRequestError, StorageFullError: the folder cannot be written.
     """
     from research.evaluation.report import EvaluationReport, write_evaluation_report
 
@@ -229,7 +229,7 @@ def _variants(text: str | None, default: tuple[Variant, ...]) -> tuple[Variant, 
     names = _names(text)
     unknown = [name for name in names if name not in VARIANTS]
     if unknown or not names:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"--variants takes {', '.join(VARIANTS)}; it was given {', '.join(unknown) or 'nothing'}", field="variants"
         )
     return tuple(variant for variant in VARIANTS if variant in names)

@@ -19,22 +19,34 @@ from gateway.reports.folder import check_report_folder
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from research.evaluation.bilabials import find_transcript
-from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, seconds_rows
 from research.evaluation.clip import check_clip, chosen_clips
 from research.evaluation.protocol import EvaluationSettings, PerceptualDistance, evaluate_clip
-from research.evaluation.results import KeptResults, check_json_place, clip_document, evaluation_key, networks_of, write_json
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    ablation_rows,
+    check_json_place,
+    check_weights,
+    clip_document,
+    evaluation_key,
+    method_rows,
+    networks_of,
+    seconds_rows,
+    write_json,
+)
 from research.evaluation.session import PipelineSession
 from research.evaluation.sync import StageRetrack, StageSyncDistance
 from research.evaluation.table import TableRun, check_table_place, labels_of, overlaid
 from research.evaluation.types import ClipResult, Variant
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 
 
 def clips_of(paths: Sequence[Path], splits: str) -> list[Path]:
     """Return the clips that paths name; with splits (names separated by commas), a folder stands for its films of these splits.
 
     Raises:
-        InvalidRequest: a folder has no catalogue, or a split has no film.
+        InvalidRequestError: a folder has no catalogue, or a split has no film.
     """
     return chosen_clips(paths, [name.strip() for name in splits.split(",") if name.strip()])
 
@@ -43,7 +55,7 @@ def check_places(inputs: Sequence[Path], json_file: Path | None, report: Path | 
     """Check that the JSON file and the report can be written, and replace nothing that is read or that is not ours.
 
     Raises:
-        InvalidRequest: one of them cannot be written, or would replace a file of other content.
+        InvalidRequestError: one of them cannot be written, or would replace a file of other content.
     """
     if json_file is not None:
         check_json_place(json_file, inputs, overwrite=overwrite)
@@ -74,24 +86,24 @@ class TableChoice:
         """Check that the options go together.
 
         Raises:
-            InvalidRequest: options contradict each other; the message names them.
+            InvalidRequestError: options contradict each other; the message names them.
         """
         if table is None and (self.all_methods or self.ablation is not None or self.weights or self.enrol_seconds):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "--all-methods, --ablation, --weights and --enrol-seconds make a table: name its file with --table FILE.md",
                 field="table",
             )
         self._seconds()
         if self.all_methods and self.ablation is not None:
-            raise InvalidRequest("give --all-methods or --ablation, not both", field="ablation")
+            raise InvalidRequestError("give --all-methods or --ablation, not both", field="ablation")
         if table is not None and report is not None:
-            raise InvalidRequest("--report shows one method: give --table or --report, not both", field="report")
+            raise InvalidRequestError("--report shows one method: give --table or --report, not both", field="report")
 
     def rows(self, method: str, *, enrol_frames: int | None, personalize: bool) -> tuple[TableRow, ...]:
         """Return the rows; without --all-methods and --ablation the one row of a method. Each row for every length of enrolment.
 
         Raises:
-            InvalidRequest: the method has no ablation.
+            InvalidRequestError: the method has no ablation.
         """
         rows = self._rows(method, enrol_frames=enrol_frames, personalize=personalize)
         return seconds_rows(rows, self._seconds())
@@ -106,7 +118,7 @@ class TableChoice:
     def _seconds(self) -> tuple[float, ...]:
         texts = [text.strip() for text in self.enrol_seconds.split(",") if text.strip()]
         if not all(_SECONDS.fullmatch(text) for text in texts):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"--enrol-seconds takes numbers of seconds, such as 5,10,30, not {self.enrol_seconds[:80]!r}", field="enrol_seconds"
             )
         return tuple(dict.fromkeys(float(text) for text in texts))
@@ -120,7 +132,7 @@ class TableChoice:
         """Return the folders of networks by name.
 
         Raises:
-            InvalidRequest: a text is not NAME=FOLDER, no row has these weights, or the folder is missing.
+            InvalidRequestError: a text is not NAME=FOLDER, no row has these weights, or the folder is missing.
         """
         folders = named_paths(self.weights, option="weights")
         check_weights(rows, folders)
@@ -160,8 +172,8 @@ def check_clips(clips: list[Path]) -> dict[Path, str]:
     """Check that all clips can be evaluated, and return their transcripts; "" for a clip without one.
 
     Raises:
-        InvalidRequest: a clip has no sound, or its transcript cannot be read.
-        MediaUnsupported: a clip cannot be read as a film.
+        InvalidRequestError: a clip has no sound, or its transcript cannot be read.
+        MediaUnsupportedError: a clip cannot be read as a film.
     """
     for clip in clips:
         check_clip(clip)
@@ -244,14 +256,14 @@ def write_table(settings: GatewaySettings, each: EvaluationRequest, choice: Tabl
         overwrite: whether files of other content are replaced.
 
     Raises:
-        InvalidRequest: a clip, a folder of weights or a place of a file is wrong.
+        InvalidRequestError: a clip, a folder of weights or a place of a file is wrong.
         DubstageError: the stages cannot be started.
     """
     assert each.json_file is not None, "a table keeps its results"
     rows = choice.rows(each.method, enrol_frames=each.enrol_frames, personalize=each.enrol.personalize_renderer)
     folders = choice.folders(rows)
     if folders and settings.endpoint("render"):
-        raise InvalidRequest("--weights needs stages in this process: leave out --stages", field="weights")
+        raise InvalidRequestError("--weights needs stages in this process: leave out --stages", field="weights")
     check_table_place(table, each.json_file, overwrite=overwrite)
     transcripts = check_clips(each.clips)
     kept = KeptResults(each.json_file, overwrite=overwrite)

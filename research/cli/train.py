@@ -10,7 +10,7 @@ import typer
 from gateway.cli.app import app, training_packages
 from gateway.cli.console import say_result
 from gateway.cli.values import named_paths
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 ALL: Final = "all"
 LIST: Final = "list"
@@ -44,7 +44,9 @@ def train(
             say_result(line)
         return
     if data is None or output is None:
-        raise InvalidRequest("give a training set with --data FOLDER, and a folder of the run with --output FOLDER", field="data")
+        raise InvalidRequestError(
+            "give a training set with --data FOLDER, and a folder of the run with --output FOLDER", field="data"
+        )
     runs = named_paths(using or (), option="using")
     order = TrainOrder(data=data, config=config, device=device, resume=resume, steps=steps, runs=runs)
     if network == ALL:

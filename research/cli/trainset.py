@@ -14,7 +14,7 @@ from gateway.cli.console import say, say_result
 from gateway.cli.progress import StepProgress
 from research.training.trainset import ClipRow
 from research.trainset.build import BuildOrder, build, prepare
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 
 _MOST_PROCESSES: Final = 8
 """Most processes without an option: a machine of many cores may have little memory."""
@@ -65,7 +65,7 @@ def trainset(
 
             rows = prepare(order, preparations(), progress, say)
     except KeyboardInterrupt:
-        raise Cancelled("interrupted: finished clips are kept; run the same command again to continue") from None
+        raise WorkCancelledError("interrupted: finished clips are kept; run the same command again to continue") from None
     for line in _summary(rows):
         say(line)
     say_result(str(output))
@@ -74,7 +74,7 @@ def trainset(
 def _names(text: str) -> frozenset[str]:
     names = frozenset(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise InvalidRequest(f"--splits takes names, separated by commas, such as train,val, not {text!r}", field="splits")
+        raise InvalidRequestError(f"--splits takes names, separated by commas, such as train,val, not {text!r}", field="splits")
     return names
 
 

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.reports.mouth_metrics import correlation, speaking_style_iou, spread_ratio
-from research.evaluation.image_metrics import finite_mean
-from research.evaluation.measures import PAPER_COLUMNS, RunMeasures
+from research.evaluation.measures import PAPER_COLUMNS, RunMeasures, finite_mean
 from research.evaluation.types import METRICS, Interval, VariantScores
 from services.common.array_types import Float64
 from services.common.wire.mouth_curves import TRIGGERS, Trigger, fastest, shift_ms

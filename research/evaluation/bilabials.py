@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 BILABIALS: Final = frozenset({"P", "B", "M"})
 _FRAME_S: Final = 0.01
@@ -38,19 +38,19 @@ def bilabial_times(speech: Float32, transcript: str) -> Float64:
         transcript: words that are said.
 
     Raises:
-        InvalidRequest: pocketsphinx is not installed, no word is known, or the transcript does not fit the sound.
+        InvalidRequestError: pocketsphinx is not installed, no word is known, or the transcript does not fit the sound.
     """
     try:
         import pocketsphinx
     except ImportError:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "closure on p, b and m needs forced alignment: pip install pocketsphinx, or leave the transcript out",
             field="transcript",
         ) from None
     decoder = pocketsphinx.Decoder(lm=None, bestpath=False, loglevel="FATAL")
     words = [word for word in words_of(transcript) if decoder.lookup_word(word) is not None]
     if not words:
-        raise InvalidRequest("no word of the transcript is in the English dictionary", field="transcript")
+        raise InvalidRequestError("no word of the transcript is in the English dictionary", field="transcript")
     pcm = np.clip(np.round(speech * 32767.0), -32768, 32767).astype("<i2").tobytes()
 
     def decode() -> None:
@@ -67,7 +67,7 @@ def bilabial_times(speech: Float32, transcript: str) -> Float64:
         decode()
     # pocketsphinx raises RuntimeError if there is no path through the transcript.
     except RuntimeError:
-        raise InvalidRequest("the transcript does not fit the speech: no alignment exists", field="transcript") from None
+        raise InvalidRequestError("the transcript does not fit the speech: no alignment exists", field="transcript") from None
     # The iterator owns its entries, so they are read while the iterator exists.
     spans = [
         (phone.start, phone.start + phone.duration)
@@ -86,7 +86,7 @@ def find_transcript(clip: Path) -> str:
     catalogue.csv in one of the folders above the clip.
 
     Raises:
-        InvalidRequest: the file cannot be read, or is not text.
+        InvalidRequestError: the file cannot be read, or is not text.
     """
     plain, grid = clip.with_suffix(".txt"), clip.with_suffix(".align")
     if plain.is_file():
@@ -103,7 +103,7 @@ def find_transcript(clip: Path) -> str:
                     if row.get("file") == name:
                         return (row.get("transcript") or "").strip()
             except csv.Error as problem:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"{catalogue}: not a table of comma-separated values: {problem}", field="transcript"
                 ) from problem
             return ""
@@ -115,9 +115,9 @@ def _text_of(path: Path, largest: int = _LARGEST_TRANSCRIPT) -> str:
         with path.open("rb") as file:
             content = file.read(largest + 1)
         if len(content) > largest:
-            raise InvalidRequest(f"{path}: larger than {largest >> 10} KiB; a transcript is short", field="transcript")
+            raise InvalidRequestError(f"{path}: larger than {largest >> 10} KiB; a transcript is short", field="transcript")
         return content.decode("utf-8-sig")
     except OSError as problem:
-        raise InvalidRequest(f"{path}: the transcript cannot be read: {problem.strerror}", field="transcript") from problem
+        raise InvalidRequestError(f"{path}: the transcript cannot be read: {problem.strerror}", field="transcript") from problem
     except UnicodeDecodeError as problem:
-        raise InvalidRequest(f"{path}: the transcript is not a text file in UTF-8", field="transcript") from problem
+        raise InvalidRequestError(f"{path}: the transcript is not a text file in UTF-8", field="transcript") from problem

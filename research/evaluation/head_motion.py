@@ -29,7 +29,7 @@ import numpy as np
 
 from research.evaluation.types import HeadMotion, HeadMotionResult
 from services.common.array_types import Bool, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import decode_arrays
 
 AXES: Final = ("pitch", "yaw", "roll")
@@ -150,16 +150,16 @@ def head_motion_score(
         real_usable: bool [M]; None: all.
 
     Raises:
-        InvalidRequest: the arrays are no head-pose vectors, or one of them has no two neighbouring usable frames.
+        InvalidRequestError: the arrays are no head-pose vectors, or one of them has no two neighbouring usable frames.
     """
     sides = []
     for name, poses, usable in (("generated", generated, generated_usable), ("real", real, real_usable)):
         if poses.ndim != 2 or poses.shape[1] != _VECTOR_SIZE or not np.isfinite(poses).all():
-            raise InvalidRequest(f"{name}: finite head-pose vectors [T, 6] are needed, not {list(poses.shape)}", field=name)
+            raise InvalidRequestError(f"{name}: finite head-pose vectors [T, 6] are needed, not {list(poses.shape)}", field=name)
         kept = np.ones(len(poses), np.bool_) if usable is None else usable
         velocities = angular_velocities(poses, kept, frame_rate)
         if not len(velocities):
-            raise InvalidRequest(f"{name}: two neighbouring usable frames are needed", field=name)
+            raise InvalidRequestError(f"{name}: two neighbouring usable frames are needed", field=name)
         sides.append((angles(poses[kept]), velocities))
     (made, made_velocity), (true, true_velocity) = sides
     return HeadMotionScore(likeness(made, true, ANGLES), likeness(made_velocity, true_velocity, VELOCITIES))
@@ -188,7 +188,7 @@ def head_motion_report(
         seed: random seed of the shuffled control.
 
     Raises:
-        InvalidRequest: as head_motion_score.
+        InvalidRequestError: as head_motion_score.
     """
     still, shuffled = still_head(known), shuffled_head(known, seed)
     scores = [head_motion_score(poses, real, frame_rate=frame_rate) for poses in (generated, still, shuffled)]
@@ -247,7 +247,7 @@ def score_heads(motions: Sequence[HeadMotion], frame_rate: float, first_frame: i
         first_frame: first frame of the first fold's test part.
 
     Raises:
-        InvalidRequest: too few frames of a fold show the face.
+        InvalidRequestError: too few frames of a fold show the face.
     """
     weights = np.array([len(motion.real) for motion in motions], np.float64)
     per_fold = [_rows(motion, frame_rate) for motion in motions]

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from services.common.array_types import Float64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import digest_and_size
 
 _BATCH: Final = 16
@@ -53,23 +53,23 @@ def _features(module: Any, pictures: UInt8, options: dict[str, bool]) -> Float64
 def _load(path: Path, what: str, options: dict[str, bool]) -> Any:
     # Path.is_file raises an error for a name that is too long; os.path.isfile does not.
     if not os.path.isfile(path):
-        raise InvalidRequest(f"{what} weights {path} do not exist; give the TorchScript file or leave the option out")
+        raise InvalidRequestError(f"{what} weights {path} do not exist; give the TorchScript file or leave the option out")
     try:
         import torch
     except ImportError:
-        raise InvalidRequest(f"{what} needs PyTorch: pip install torch, or leave its weights out") from None
+        raise InvalidRequestError(f"{what} needs PyTorch: pip install torch, or leave its weights out") from None
     try:
         module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InvalidRequest(f"{what} weights {path} are not a TorchScript file: {first}") from error
+        raise InvalidRequestError(f"{what} weights {path} are not a TorchScript file: {first}") from error
     # A file of another network is noticed now, and not after the first clip was rendered.
     try:
         _features(module, np.zeros((1, _SIDE, _SIDE, 3), np.uint8), options)
     except (torch.jit.Error, RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         # TorchScript's own errors say last what is wrong.
         reason = str(error).strip().splitlines()[-1 if isinstance(error, torch.jit.Error) else 0]
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"--{what.lower()}-weights {path}: this network gives no {what} features ({reason}); "
             f"give the file of an {what} network",
             field=f"{what.lower()}_weights",
@@ -84,7 +84,7 @@ class SuppliedNetworks:
         sha256: digest of each file, by the name of its metric.
 
     Raises:
-        InvalidRequest: a file is missing, is not TorchScript, or holds another network.
+        InvalidRequestError: a file is missing, is not TorchScript, or holds another network.
     """
 
     def __init__(self, lpips_weights: Path | None, fid_weights: Path | None) -> None:

@@ -29,8 +29,16 @@ from gateway.reports.mouth_metrics import Closures, closures, mouth_track
 from research.evaluation.aggregate import BootstrapSettings, score
 from research.evaluation.bilabials import bilabial_times
 from research.evaluation.head_motion import score_heads
-from research.evaluation.image_metrics import finite_mean
-from research.evaluation.measures import PersonFace, RunMeasures, TruthPiece, join_pieces, measure_piece, truth_piece, with_phones
+from research.evaluation.measures import (
+    PersonFace,
+    RunMeasures,
+    TruthPiece,
+    finite_mean,
+    join_pieces,
+    measure_piece,
+    truth_piece,
+    with_phones,
+)
 from research.evaluation.types import (
     COSTS,
     DEFAULT_VARIANTS,
@@ -52,7 +60,7 @@ from research.evaluation.types import (
     VariantScores,
 )
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import CROP_SIZE
 from services.common.wire.mouth_curves import MOTION_FRAME_S, rest_and_range, silence_opening
 
@@ -242,13 +250,13 @@ def folds_of(
         only: number of the only split to return, from 0; None: all.
 
     Raises:
-        InvalidRequest: the clip is too short to be split, or has no split of the number `only`.
+        InvalidRequestError: the clip is too short to be split, or has no split of the number `only`.
     """
     if enrol_seconds is not None:
         cut = num_frames - int(num_frames * TEST_SHARE)
         wanted = round(enrol_seconds * frame_rate)
         if wanted > cut:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{enrol_seconds:g} s of enrolment are more than the {float(cut / frame_rate):.1f} s of the clip before its last "
                 "fifth, which is tested on",
                 field="enrol_seconds",
@@ -262,13 +270,13 @@ def folds_of(
         cut = int(ENROL_S * frame_rate)
         folds = (Fold(enrol=FrameRange(0, cut), test=FrameRange(cut, num_frames)),)
     if min(len(part) for fold in folds for part in (fold.enrol, fold.test)) < MIN_FRAMES:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{num_frames} frames are too few to evaluate on: each part of a clip needs {MIN_FRAMES}", field="CLIP"
         )
     if only is None:
         return folds
     if not 0 <= only < len(folds):
-        raise InvalidRequest(f"fold {only}: this clip has {len(folds)}, numbered from 0", field="only_fold")
+        raise InvalidRequestError(f"fold {only}: this clip has {len(folds)}, numbered from 0", field="only_fold")
     return (folds[only],)
 
 
@@ -286,12 +294,12 @@ def wrong_speeches(
         count: number of speeches, at least 10.
 
     Raises:
-        InvalidRequest: fewer than 10 are asked for, or one speech is empty.
+        InvalidRequestError: fewer than 10 are asked for, or one speech is empty.
     """
     if count < MIN_WRONG_SPEECHES:
-        raise InvalidRequest(f"the wrong-audio control is a mean over at least {MIN_WRONG_SPEECHES}", field="count")
+        raise InvalidRequestError(f"the wrong-audio control is a mean over at least {MIN_WRONG_SPEECHES}", field="count")
     if not len(own) or any(not len(other.samples) for other in others):
-        raise InvalidRequest("a speech has no samples", field="speech")
+        raise InvalidRequestError("a speech has no samples", field="speech")
     chosen = [EvaluatedSpeech(other.name, np.resize(other.samples, len(own)).astype(np.float32)) for other in others[:count]]
     missing = count - len(chosen)
     nearest = min(NEAREST_SHIFT, len(own) // 3)
@@ -372,8 +380,8 @@ def evaluate_clip(
         progress: called with each piece.
 
     Raises:
-        InvalidRequest: the clip is too short, has no fold of the given number, or the transcript cannot be aligned.
-        NoUsableFootage: an enrolment part has no usable face.
+        InvalidRequestError: the clip is too short, has no fold of the given number, or the transcript cannot be aligned.
+        NoUsableFootageError: an enrolment part has no usable face.
     """
     settings = settings or EvaluationSettings()
     evaluation = _Evaluation(session, retrack, settings, sync_distance, perceptual, progress)

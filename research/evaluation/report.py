@@ -15,7 +15,7 @@ from gateway.reports.pages import Curve, plot_curves, plot_head_motion, render_p
 from gateway.reports.pictures import reduced, stack_rows, write_picture, write_side_by_side
 from gateway.reports.types import Fact, SideBySide
 from research.evaluation.head_motion import HEAD_FIGURES
-from research.evaluation.image_metrics import mouth_box
+from research.evaluation.measures import mouth_box
 from research.evaluation.targets import TargetCheck, check_targets, head_means, variant_means
 from research.evaluation.types import METRICS, VARIANTS, ClipResult, Variant
 
@@ -127,7 +127,7 @@ def write_evaluation_report(report: EvaluationReport, folder: Path) -> Path:
     """Write the page with its pictures, plots and videos, all of them or none, and return the page's path.
 
     Raises:
-        InvalidRequest, StorageFull: the folder cannot be written.
+        InvalidRequestError, StorageFullError: the folder cannot be written.
     """
     with report_folder(folder) as partial:
         _write(report, partial)

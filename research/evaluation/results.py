@@ -6,6 +6,8 @@ configuration, the request with the words of the clip, and the networks. The fil
 The place of the file is checked before the work begins.
 
 An evaluation is written as JSON: {"clips": [{"clip", "lag_frames", "variants": {NAME: {metric: number}}}]}.
+
+Rows of a table of evaluations: every method, or the ablation of one method.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
@@ -23,14 +26,121 @@ from typing import Any, Final
 from gateway.dub.job_key import PIPELINE_VERSION
 from gateway.dub.request import sha256_of
 from gateway.stages.interface import Stages
-from gateway.stages.method_check import models_for
-from gateway.stages.opening import weights_of
-from research.evaluation.cases import Configuration
+from gateway.stages.opening import models_for, weights_of
 from research.evaluation.targets import check_targets, cost_means, head_means, variant_means
-from research.evaluation.types import METRICS, VARIANTS, ClipResult, VariantScores
-from services.common.errors import InvalidRequest
+from research.evaluation.types import METRICS, VARIANTS, ClipResult, Variant, VariantScores
+from services.common.errors import InvalidRequestError
 from services.common.files import PARTIAL, write_whole
-from services.common.methods import method_named
+from services.common.methods import METHODS, method_named
+
+_FOLDER: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configuration:
+    """One configuration that is evaluated on a clip.
+
+    Attributes:
+        method: name of the method.
+        weights: name of networks that take the place of the installation's own; "": none do.
+        enrol_frames: usable frames that the renderer is adapted with; None: all.
+        enrol_seconds: seconds of each enrolment part (folds.folds_of); None: as clips are split otherwise.
+        steps: optimiser steps of the renderer's adaptation; 0: the renderer's own number.
+        personalize: whether the networks are adapted to the person.
+    """
+
+    method: str
+    weights: str = ""
+    enrol_frames: int | None = None
+    enrol_seconds: float | None = None
+    steps: int = 0
+    personalize: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row of a table.
+
+    Attributes:
+        label: name of the row.
+        of: the configuration whose metrics it shows.
+        variant: the variant whose metrics it shows.
+    """
+
+    label: str
+    of: Configuration
+    variant: Variant = "full"
+
+
+def method_rows(*, enrol_frames: int | None = None, personalize: bool = True) -> tuple[TableRow, ...]:
+    """Return one row for every method of the table of methods."""
+    return tuple(TableRow(name, Configuration(method=name, enrol_frames=enrol_frames, personalize=personalize)) for name in METHODS)
+
+
+def ablation_rows(name: str, *, enrol_frames: int | None = None, personalize: bool = True) -> tuple[TableRow, ...]:
+    """Return the rows of a method's ablation (ablations.toml).
+
+    Args:
+        name: name of the method.
+        enrol_frames: for rows that state no number.
+        personalize: False: no row adapts the networks.
+
+    Raises:
+        InvalidRequestError: the method has no ablation.
+    """
+    known = _read("ablations.toml")
+    if name not in known:
+        raise InvalidRequestError(f"there is no ablation of {name[:80]!r}; there are {', '.join(known)}", field="ablation")
+    return tuple(_row(name, row, enrol_frames, personalize) for row in known[name]["rows"])
+
+
+def _row(method: str, row: Mapping[str, Any], enrol_frames: int | None, personalize: bool) -> TableRow:
+    of = Configuration(
+        method=method,
+        weights=row.get("weights", ""),
+        enrol_frames=row.get("enrol_frames", enrol_frames),
+        steps=row.get("steps", 0),
+        personalize=personalize and row.get("personalize", True),
+    )
+    return TableRow(row["label"], of, row.get("variant", "full"))
+
+
+def seconds_rows(rows: Sequence[TableRow], seconds: Sequence[float]) -> tuple[TableRow, ...]:
+    """Return one row for every row and length of enrolment, seconds; without lengths the rows themselves."""
+    if not seconds:
+        return tuple(rows)
+    return tuple(
+        replace(row, label=f"{row.label}, {each:g} s", of=replace(row.of, enrol_seconds=each)) for row in rows for each in seconds
+    )
+
+
+def check_weights(rows: Sequence[TableRow], given: Mapping[str, Path]) -> None:
+    """Check that every folder of weights is asked for by a row, and exists.
+
+    Raises:
+        InvalidRequestError: no row has such weights, or the folder is missing.
+    """
+    wanted = dict.fromkeys(row.of.weights for row in rows if row.of.weights)
+    for name, folder in given.items():
+        if name not in wanted:
+            raise InvalidRequestError(
+                f"--weights {name}: no row of this table has them; rows have {_listed(wanted)}", field="weights"
+            )
+        if not folder.is_dir():
+            raise InvalidRequestError(f"--weights {name}={folder}: there is no such folder", field="weights")
+
+
+def reported() -> dict[str, dict[str, str]]:
+    """Return what the papers report, by method: paper, data, figures."""
+    return {name: dict(row) for name, row in _read("reported.toml").items()}
+
+
+def _listed(names: Mapping[str, None]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def check_writable(path: Path, field: str) -> None:
@@ -40,7 +150,7 @@ def check_writable(path: Path, field: str) -> None:
         field: option that names the file.
 
     Raises:
-        InvalidRequest: the file cannot be written.
+        InvalidRequestError: the file cannot be written.
     """
     with file_errors_named(path, field):
         folder = path.parent
@@ -60,7 +170,7 @@ def write_text(path: Path, text: str, field: str) -> None:
         field: option that names the file.
 
     Raises:
-        InvalidRequest: the file cannot be written.
+        InvalidRequestError: the file cannot be written.
     """
     with file_errors_named(path, field):
         write_whole(path, text.encode(), parents=True)
@@ -71,12 +181,12 @@ def file_errors_named(path: Path, field: str) -> Iterator[None]:
     """Turn an error of the operating system into a message that names the file.
 
     Raises:
-        InvalidRequest: the block raised an OSError.
+        InvalidRequestError: the block raised an OSError.
     """
     try:
         yield
     except OSError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} cannot be written: {problem.strerror or problem}; give another name", field=field
         ) from problem
 
@@ -154,7 +264,7 @@ def write_json(path: Path, results: Sequence[ClipResult], method: str) -> None:
     """Write the results to a JSON file. Missing folders are created. The file is replaced as a whole, or keeps its old content.
 
     Raises:
-        InvalidRequest: the file cannot be written.
+        InvalidRequestError: the file cannot be written.
     """
     write_text(path, json.dumps(to_json(results, method), indent=2, allow_nan=False) + "\n", "json")
 
@@ -168,16 +278,16 @@ def check_json_place(path: Path, inputs: Sequence[Path], *, overwrite: bool = Fa
         overwrite: allow to replace a file of any content.
 
     Raises:
-        InvalidRequest: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
+        InvalidRequestError: `path` is one of the inputs, exists and holds no results of an evaluation, or cannot be written.
     """
     with file_errors_named(path, "json"):
         for file in inputs:
             if path.exists() and file.exists() and path.samefile(file):
-                raise InvalidRequest(f"{path} is read by this command ({file}); give the results another name", field="json")
+                raise InvalidRequestError(f"{path} is read by this command ({file}); give the results another name", field="json")
         if path.exists() and not path.is_file():
-            raise InvalidRequest(f"{path} is not a file; give the name of a JSON file", field="json")
+            raise InvalidRequestError(f"{path} is not a file; give the name of a JSON file", field="json")
         if path.exists() and not overwrite and not _holds_results(path):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{path} exists and holds no results of an evaluation; give another name, or replace it with --overwrite",
                 field="json",
             )
@@ -200,8 +310,8 @@ async def networks_of(stages: Stages, name: str) -> str:
     """Return a digest of the networks that a method uses: its two models, and the files of the shared stages on this machine.
 
     Raises:
-        InvalidRequest: there is no such method.
-        ModelNotFound: a stage does not have its part of the method.
+        InvalidRequestError: there is no such method.
+        ModelNotFoundError: a stage does not have its part of the method.
     """
     method = method_named(name)
     models = await models_for(stages, method)
@@ -240,7 +350,7 @@ class KeptResults:
         overwrite: whether a file of other content may be replaced.
 
     Raises:
-        InvalidRequest: the file is of other content, or cannot be written.
+        InvalidRequestError: the file is of other content, or cannot be written.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
@@ -263,7 +373,7 @@ class KeptResults:
         """Write the rows of the table and all results.
 
         Raises:
-            InvalidRequest: the file cannot be written.
+            InvalidRequestError: the file cannot be written.
         """
         content = {"method": "", "clips": list(self._documents.values()), "rows": list(rows)}
         write_text(self._path, json.dumps(content, indent=2, allow_nan=False) + "\n", "json")
@@ -275,4 +385,4 @@ class KeptResults:
         except (ValueError, KeyError, TypeError, RecursionError) as problem:
             if overwrite:
                 return []
-            raise InvalidRequest(f"{self._path} holds no results of a table: {problem}", field="table") from problem
+            raise InvalidRequestError(f"{self._path} holds no results of a table: {problem}", field="table") from problem

@@ -18,9 +18,8 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.dub.analysis import FootageAnalysis
 from gateway.dub.enrol import EnrolledActor, EnrolOptions, encode_style
 from gateway.dub.face_choice import FaceChoice
-from gateway.dub.messages import timeline_of
+from gateway.dub.messages import OnProgress, timeline_of
 from gateway.dub.motion_clip import MotionClip
-from gateway.dub.progress import OnProgress
 from gateway.dub.records import FEATURE_RECORD, MOTION_RECORD, RecordFile
 from gateway.dub.render import FilmInputs, runs_of
 from gateway.dub.slow_expression import footage_mouths, slow_expression, with_slow_expression
@@ -28,13 +27,21 @@ from gateway.dub.speech import AlignedSpeech, MotionRequest, extract_features, m
 from gateway.dub.windows import RenderedWindow, WindowConfig, window_config
 from gateway.dub.workspace import Workspace
 from gateway.media.sound import Speech as Sound
-from gateway.stages.method_check import models_for
-from gateway.stages.opening import StageHost
-from research.evaluation.clip import SILENCE_S, SPEECH_RATE_HZ, check_clip, framed_speech, own_speech, shifted, truth_of
-from research.evaluation.native import finished_box, insert_box
+from gateway.stages.opening import StageHost, models_for
+from research.evaluation.clip import (
+    SILENCE_S,
+    SPEECH_RATE_HZ,
+    check_clip,
+    finished_box,
+    framed_speech,
+    insert_box,
+    own_speech,
+    shifted,
+    truth_of,
+)
 from research.evaluation.types import EvaluatedSpeech, FramedMotion, FrameRange, HeadMotion, Rendered, Variant
 from services.common.array_types import Array, Float32, Float64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import method_named
 from services.common.wire.messages import timeline_to_proto
@@ -142,7 +149,7 @@ class PipelineSession:
         shot = await FootageAnalysis.open(stages, row, info, workspace, threads=2)
         await shot.track(lambda done: self._on_progress("track", done, info.video.num_frames))
         if await shot.select(FaceChoice("largest")) is None:
-            raise NoUsableFootage(f"{path} shows no face", subject=str(path))
+            raise NoUsableFootageError(f"{path} shows no face", subject=str(path))
         await shot.extract_sound()
         return shot
 

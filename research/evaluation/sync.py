@@ -22,7 +22,7 @@ from gateway.media import sound
 from gateway.stages.opening import StageHost
 from research.evaluation.types import EvaluatedSpeech, FrameRange
 from services.common.array_types import Array, Bool, Float32, Float64, UInt8
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.crops import fit_head_pose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.methods import LAG_FEATURES
@@ -124,7 +124,7 @@ class StageSyncDistance:
         )
         try:
             return float(self._host.run(self._host.stages.unary(rpcs.motion.ESTIMATE_LAG, request)).distance)
-        except NoUsableFootage:
+        except NoUsableFootageError:
             return float("nan")
 
     def _features_of(self, speech: EvaluatedSpeech) -> Array:

@@ -18,10 +18,17 @@ from typing import Any, Final, Literal
 
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.opening import weights_of
-from research.evaluation.cases import Configuration, TableRow, reported
-from research.evaluation.results import KeptResults, check_writable, file_errors_named, write_text
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    check_writable,
+    file_errors_named,
+    reported,
+    write_text,
+)
 from research.evaluation.types import COSTS, METRICS, VARIANTS, Variant
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 Better = Literal["higher", "lower", "one", "zero"]
 
@@ -284,7 +291,7 @@ class TableRun:
         """Write the Markdown file and the file of results.
 
         Raises:
-            InvalidRequest: a file cannot be written.
+            InvalidRequestError: a file cannot be written.
         """
         rows = self.filled()
         self._kept.write(rows_document(rows))
@@ -310,18 +317,18 @@ def check_table_place(path: Path, results: Path, *, overwrite: bool = False) -> 
         overwrite: allow to replace a file of any content.
 
     Raises:
-        InvalidRequest: the name does not end with .md, is the name of the results, is no file, is a file that no table wrote, or
-            cannot be written.
+        InvalidRequestError: the name does not end with .md, is the name of the results, is no file, is a file that no table wrote,
+            or cannot be written.
     """
     if path.suffix != ENDING:
-        raise InvalidRequest(f"{path} does not end with {ENDING}: the table is Markdown", field="table")
+        raise InvalidRequestError(f"{path} does not end with {ENDING}: the table is Markdown", field="table")
     if os.path.realpath(path) == os.path.realpath(results):
-        raise InvalidRequest(f"{path} cannot hold the table and its figures; give --table and --json two names", field="table")
+        raise InvalidRequestError(f"{path} cannot hold the table and its figures; give --table and --json two names", field="table")
     with file_errors_named(path, "table"):
         if path.exists() and not path.is_file():
-            raise InvalidRequest(f"{path} is not a file; give the name of a Markdown file", field="table")
+            raise InvalidRequestError(f"{path} is not a file; give the name of a Markdown file", field="table")
         if path.exists() and not overwrite and not is_table(path.read_text(encoding="utf-8", errors="replace")):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{path} exists, and no table wrote it; give another name, or replace it with --overwrite", field="table"
             )
     check_writable(path, "table")
@@ -335,14 +342,14 @@ def overlaid(folder: Path | None) -> Iterator[None]:
         folder: as `dubstage export` writes it: one folder a stage, such as FOLDER/render. None: nothing changes.
 
     Raises:
-        InvalidRequest: the folder holds no folder of a stage with networks.
+        InvalidRequestError: the folder holds no folder of a stage with networks.
     """
     stages = [name for name in STAGE_NAMES if folder is not None and (folder / name).is_dir()]
     if folder is None:
         yield
         return
     if not stages:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{folder} holds none of the folders {', '.join(STAGE_NAMES)}: give a folder that `dubstage export` wrote",
             field="weights",
         )

@@ -121,7 +121,7 @@ class Rendered:
         crops: uint8 [T, 256, 256, 3], RGB: the face crop of the **composited** frame, after mask, colour match and blending.
         reasons: T texts: "" for a dubbed frame, otherwise a reason code (NO_FACE, ...). Frames with a reason are not measured.
         commanded: float32 [T], mouth opening that the renderer was asked for, crop pixels; None: the variant has none.
-        native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution (native.py); None: not
+        native_energy: float64 [T], energy of the finest band of the mouth at the footage's own resolution (clip.py); None: not
             measured.
         diagnostics: metrics of the method, averaged over the ranges and weighted by frames, such as `fitting_error` of the warp.
     """
@@ -240,7 +240,7 @@ class SelfReenactment(Protocol[Handle]):
         """Return an actor that is learned from these frames only, with their lag.
 
         Raises:
-            NoUsableFootage: no frame of the range has a usable face.
+            NoUsableFootageError: no frame of the range has a usable face.
         """
         ...
 

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
 from services.common.array_types import Float32, UInt8
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.files import write_whole
 from services.face.tracking import EMBEDDING_SIZE, INPUT, NETWORK, OUTPUT, SIDE
 
@@ -78,19 +78,21 @@ def read_package(package: Path) -> dict[str, StoredWeight]:
     """Return the tensors of the unpacked package by name.
 
     Raises:
-        InvalidRequest: a file is missing, or is not that of PACKAGE.
+        InvalidRequestError: a file is missing, or is not that of PACKAGE.
     """
     contents: dict[str, bytes] = {}
     for name, sha256 in FILES.items():
         try:
             contents[name] = (package / name).read_bytes()
         except OSError as problem:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{package / name} cannot be read: {problem.strerror}; unpack `npm pack {PACKAGE.replace(' ', '@')}` there",
                 field="package",
             ) from None
         if hashlib.sha256(contents[name]).hexdigest() != sha256:
-            raise InvalidRequest(f"{package / name} is not the file of {PACKAGE}: its SHA-256 is not {sha256}", field="package")
+            raise InvalidRequestError(
+                f"{package / name} is not the file of {PACKAGE}: its SHA-256 is not {sha256}", field="package"
+            )
     manifest, data = contents.values()
     return dict(_tensors(json.loads(manifest), data))
 
@@ -105,7 +107,9 @@ def _tensors(manifest: Any, data: bytes) -> Iterator[tuple[str, StoredWeight]]:
         scale = float(packed["scale"]) if packed else 1.0
         yield entry["name"], StoredWeight(stored, scale, -float(packed["min"]) / scale if packed else 0.0)
     if begin != len(data):
-        raise InvalidRequest(f"the package's weights have {len(data)} bytes, and its manifest describes {begin}", field="package")
+        raise InvalidRequestError(
+            f"the package's weights have {len(data)} bytes, and its manifest describes {begin}", field="package"
+        )
 
 
 class FaceEmbeddingNetwork(torch.nn.Module):
@@ -247,8 +251,8 @@ def convert(package: Path, output: Path) -> float:
         output: the ONNX file. The description gets the same name with the ending `.json`.
 
     Raises:
-        InvalidRequest: the package's files are missing, or other files.
-        ContractBroken: ONNX Runtime and PyTorch differ by more than PARITY. Nothing is written.
+        InvalidRequestError: the package's files are missing, or other files.
+        ContractBrokenError: ONNX Runtime and PyTorch differ by more than PARITY. Nothing is written.
     """
     weights = read_package(package)
     content = _Graph(weights).model().SerializeToString()
@@ -258,7 +262,7 @@ def convert(package: Path, output: Path) -> float:
         expected = FaceEmbeddingNetwork(weights)(torch.from_numpy(crops)).numpy()
     difference = float(np.abs(computed - expected).max())
     if not difference <= PARITY:
-        raise ContractBroken(f"ONNX Runtime and PyTorch differ by {difference:.2e}; at most {PARITY:.0e} is allowed")
+        raise ContractBrokenError(f"ONNX Runtime and PyTorch differ by {difference:.2e}; at most {PARITY:.0e} is allowed")
     description = {
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),

@@ -38,7 +38,7 @@ def sheet_of(pictures: Sequence[UInt8], networks: Networks, models: FittableMode
     """Return the rows of one face, uint8 RGB [256 * rows, 1280, 3].
 
     Raises:
-        NoUsableFootage: no picture shows a face that can be fitted.
+        NoUsableFootageError: no picture shows a face that can be fitted.
     """
     face = models.get(model)
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from services.common.array_types import UInt8
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 FRAME_RATE: Final = 25
 """Frames per second of every training set."""
@@ -30,14 +30,14 @@ def read_frames(video: Path, requested: Collection[int]) -> dict[int, UInt8]:
         requested: frame numbers at 25 frames/s: frame n is the picture nearest to n / 25 s after the video's first picture.
 
     Raises:
-        MediaUnsupported: the file is missing, or is no video that can be decoded. The message names the file.
+        MediaUnsupportedError: the file is missing, or is no video that can be decoded. The message names the file.
     """
     numbers = sorted(requested)
     try:
         found = _read(video, numbers, begin=numbers[0] / FRAME_RATE - 1.0) if numbers and numbers[0] > _SEEK_FROM else None
         return found or _read(video, numbers, begin=0.0) or {}
     except (OSError, av.error.FFmpegError) as problem:
-        raise MediaUnsupported(f"{video} cannot be read: {problem}") from problem
+        raise MediaUnsupportedError(f"{video} cannot be read: {problem}") from problem
 
 
 def _read(video: Path, requested: Sequence[int], *, begin: float) -> dict[int, UInt8] | None:
@@ -46,7 +46,7 @@ def _read(video: Path, requested: Sequence[int], *, begin: float) -> dict[int, U
     found: dict[int, UInt8] = {}
     with av.open(str(video)) as container:
         if not container.streams.video:
-            raise MediaUnsupported(f"{video}: no video stream")
+            raise MediaUnsupportedError(f"{video}: no video stream")
         stream = container.streams.video[0]
         before: tuple[av.VideoFrame, float] | None = None
         for number, (frame, time) in enumerate(_decoded(container, stream, begin)):

@@ -39,7 +39,7 @@ CLIPS_A_PERSON: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingPerson:
+class IdentityPerson:
     """A person, and the clips that the identities are fitted to.
 
     Attributes:
@@ -58,7 +58,7 @@ class TrainingPerson:
         return json.dumps([[row.sha256, row.first_frame, self.is_held_out] for row in self.rows])
 
 
-def people_of(rows: Sequence[ClipRow]) -> list[TrainingPerson]:
+def people_of(rows: Sequence[ClipRow]) -> list[IdentityPerson]:
     """Return the people of a training set whose pixels may be learned from, ordered by name.
 
     A person in the split `train` is fitted to clips of this split. All other people are held out.
@@ -68,11 +68,11 @@ def people_of(rows: Sequence[ClipRow]) -> list[TrainingPerson]:
         training = [row for row in clips if row.split == "train"]
         usable = training or clips
         places = np.unique(np.linspace(0, len(usable) - 1, CLIPS_A_PERSON).astype(int))
-        people.append(TrainingPerson(name, tuple(usable[at] for at in places), not training))
+        people.append(IdentityPerson(name, tuple(usable[at] for at in places), not training))
     return people
 
 
-def identity_paths(folder: Path, person: TrainingPerson) -> tuple[Path, Path]:
+def identity_paths(folder: Path, person: IdentityPerson) -> tuple[Path, Path]:
     """Return the paths of a person's identity from many frames, and from one, in a training set."""
     return identity_path(folder, person.name, still=False), identity_path(folder, person.name, still=True)
 
@@ -87,7 +87,7 @@ MAX_ENROLMENT: Final = 300
 _NAMES: Final = ("landmarks", "scale", "rotation", "translation", "mouth_landmarks", "usable")
 
 
-def fit_person(data: TrainSet, clips: Path, person: TrainingPerson) -> str:
+def fit_person(data: TrainSet, clips: Path, person: IdentityPerson) -> str:
     """Fit and write both identities of a person; return why that is not possible, or an empty text.
 
     Args:
@@ -125,7 +125,7 @@ def spread(usable: npt.NDArray[np.bool_], count: int, *, is_held_out: bool) -> n
     return np.asarray(first[np.unique(np.linspace(0, len(first) - 1, count).round().astype(int))] if len(first) else first, np.intp)
 
 
-def _frames(data: TrainSet, clips: Path, person: TrainingPerson, problems: list[str]) -> Iterator[tuple[UInt8, TrackedFace]]:
+def _frames(data: TrainSet, clips: Path, person: IdentityPerson, problems: list[str]) -> Iterator[tuple[UInt8, TrackedFace]]:
     """Yield the frames to fit: picture and face. Add to `problems` why a clip cannot be used."""
     for row in person.rows:
         try:
@@ -170,7 +170,7 @@ def prepare(folder: Path, clips: Path, processes: int, progress: Callable[[int, 
         By name of a person: why the person has no identity.
 
     Raises:
-        InvalidRequest: the folder holds no training set.
+        InvalidRequestError: the folder holds no training set.
     """
     data = TrainSet(folder)
     people = people_of(data.rows)
@@ -190,7 +190,7 @@ def prepare(folder: Path, clips: Path, processes: int, progress: Callable[[int, 
     return reasons
 
 
-def _is_fitted(folder: Path, person: TrainingPerson) -> bool:
+def _is_fitted(folder: Path, person: IdentityPerson) -> bool:
     return all(_footage_of(path) == person.footage for path in identity_paths(folder, person))
 
 
@@ -203,7 +203,7 @@ def _footage_of(path: Path) -> str:
         return ""
 
 
-def _fitted(data: TrainSet, clips: Path, people: Sequence[TrainingPerson], processes: int) -> Iterator[str]:
+def _fitted(data: TrainSet, clips: Path, people: Sequence[IdentityPerson], processes: int) -> Iterator[str]:
     if processes <= 1 or len(people) <= 1:
         yield from (fit_person(data, clips, person) for person in people)
         return
@@ -213,7 +213,7 @@ def _fitted(data: TrainSet, clips: Path, people: Sequence[TrainingPerson], proce
         yield from workers.map(partial(_fit_again, data.folder, clips), people)
 
 
-def _fit_again(folder: Path, clips: Path, person: TrainingPerson) -> str:
+def _fit_again(folder: Path, clips: Path, person: IdentityPerson) -> str:
     return fit_person(_set_of(folder), clips, person)
 
 

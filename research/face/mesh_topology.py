@@ -21,7 +21,7 @@ from scipy.sparse.linalg import spsolve
 
 from services.common.array_types import Float64, Int32
 from services.common.face.landmarks import FACE_OVAL, LIPS_INNER
-from services.common.geometry.normals import outwards
+from services.common.geometry.lighting import outwards
 
 NUM_VERTICES: Final = 468
 EYE_RINGS: Final = (

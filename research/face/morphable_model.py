@@ -34,16 +34,15 @@ from research.face.footage import read_frames
 from research.face.mesh_topology import NUM_VERTICES, FaceMeshTopology, face_mesh_topology, mirror_map
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, Float64, Int32
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 from services.common.face.actor_geometry import neutral_shape, own_shape
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import FACE_OVAL, LEFT_EYE_LIDS, MOUTH_AREA, RIGHT_EYE_LIDS
 from services.common.face.loaders.files import IBUG_68
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
-from services.common.geometry.lighting import estimate_light, normalise_light, shading
+from services.common.geometry.lighting import estimate_light, normalise_light, shading, vertex_face_table, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import vertex_face_table, vertex_normals
 
 FRAMES_A_CLIP: Final = 8
 CLIPS_A_SPEAKER: Final = 3
@@ -210,7 +209,7 @@ def read_people(data: TrainSet, clips: Path) -> Iterator[SpeakerShapes]:
         clips: folder of the videos.
 
     Raises:
-        InvalidRequest: a file of the training set is missing or damaged.
+        InvalidRequestError: a file of the training set is missing or damaged.
     """
     groups: dict[tuple[str, str], list[ClipRow]] = defaultdict(list)
     for row in data.rows:
@@ -372,13 +371,13 @@ def learn(data: TrainSet, clips: Path | None, *, num_identity: int, num_expressi
     """Learn the whole model from the split `train`. Without a folder of clips the model has no albedo.
 
     Raises:
-        InvalidRequest: the training set has too few speakers, or is damaged.
-        MediaUnsupported: a video is missing or cannot be read.
+        InvalidRequestError: the training set has too few speakers, or is damaged.
+        MediaUnsupportedError: a video is missing or cannot be read.
     """
     people = {(one.split, one.speaker): one for one in read_people(data, clips or Path())}
     trained = {key[1]: one for key, one in people.items() if key[0] == "train"}
     if len(trained) < LEAST_SPEAKERS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{data.folder}: {len(trained)} speakers of split 'train' show their faces well; a face model needs {LEAST_SPEAKERS} "
             "speakers or more",
             field="data",
@@ -394,7 +393,7 @@ def learn(data: TrainSet, clips: Path | None, *, num_identity: int, num_expressi
     if clips is not None:
         shown = {name: one for name, one in trained.items() if one.tracks}
         if not shown:
-            raise InvalidRequest(f"{data.folder}: no clip of split 'train' has pixels to learn the albedo from", field="data")
+            raise InvalidRequestError(f"{data.folder}: no clip of split 'train' has pixels to learn the albedo from", field="data")
         neutral = {name: one.neutral for name, one in shown.items()}
         albedo = learn_albedo({name: one.tracks for name, one in shown.items()}, neutral, topology.triangles, mirror, num_albedo)
     model = _assemble(mean, identity, expression, topology, albedo, licence_of(data.of("train", face=True)))

@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
 from services.common.array_types import Float64
-from services.common.geometry.lighting import ambient, shading
+from services.common.geometry.lighting import ambient, face_normals, shading, vertex_normals
 from services.common.geometry.morphable_model import MorphableModel
-from services.common.geometry.normals import face_normals, vertex_normals
 from services.common.geometry.rotations import matrix_from_euler
 
 mpl.use("Agg")

@@ -20,11 +20,11 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 
 from research.motion.clips import Clips
-from research.motion.run_files import read_best
+from research.motion.training import read_best
 from research.training.networks import Opening, Preparation
 from research.training.trainset import FORMAT_VERSION, ClipRow, TrainSet, part_path
 from services.common.array_types import Array, Bool, Float32
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
 from services.common.geometry.morphable_model import default_model
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
@@ -68,7 +68,7 @@ def style_basis(opening: Opening, network: str) -> LandmarkBasis:
         network: name of the network whose training fits the basis.
 
     Raises:
-        InvalidRequest: the folder that was given holds no run of this network.
+        InvalidRequestError: the folder that was given holds no run of this network.
     """
     run = opening.run_of(network)
     return committed_basis() if run is None else LandmarkBasis.named(read_best(run, network))
@@ -95,12 +95,12 @@ def check_style_basis(kept: NamedArrays, weights: Path, network: str) -> None:
         network: name of the run's network.
 
     Raises:
-        ModelNotFound: the folder has no constants.
-        InvalidRequest: the folder holds another basis.
+        ModelNotFoundError: the folder has no constants.
+        InvalidRequestError: the folder holds another basis.
     """
     held = LandmarkBasis.named(read_constants(weights / SHARED_CONSTANTS))
     if kept.metadata.get(STYLE_BASIS) != basis_digest(held):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{network} was trained on another landmark basis than the basis in {weights}; export the run that the training was "
             f"built on (--using) into this folder first, or train {network} again",
             field="run",

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gateway.dub.motion_clip import MotionClip, moved_later
 from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.geometry.rotations import euler_from_matrix
 from services.motion.features import LOOK_ALIKE, content_rows, sync_rows
 from services.motion.lag import LAG_STATES, MIN_FRAMES, LagModel, peak_fraction
@@ -204,13 +205,13 @@ def read_clip(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Traini
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
 
     Raises:
-        InvalidRequest: a file of the clip is missing or damaged, or track and sound differ in length.
+        InvalidRequestError: a file of the clip is missing or damaged, or track and sound differ in length.
     """
     track, sound = data.arrays(row, "track", _TRACK), read_sound(data, row, extra)
     lengths = len(track["usable"]), len(sound)
     length = min(lengths)
     if max(lengths) - length > LENGTH_TOLERANCE:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{data.folder}: clip {row.name} has {lengths[0]} frames of track and {lengths[1]} of sound; make the clip again: "
             "delete its files and call `dubstage trainset` again",
             field="data",
@@ -239,7 +240,7 @@ def read_sound(data: TrainSet, row: ClipRow, extra: Sequence[str] = ()) -> Speec
         extra: further tensors of the sound to read (types.EXTRA_FEATURES).
 
     Raises:
-        InvalidRequest: the file of the sound is missing or damaged.
+        InvalidRequestError: the file of the sound is missing or damaged.
     """
     speech = {name: np.asarray(values, np.float32) for name, values in data.arrays(row, "speech", (*_SPEECH, *extra)).items()}
     return SpeechFeatures(
@@ -322,11 +323,11 @@ def clips_of(data: TrainSet, split: str, extra: Sequence[str] = (), max_bytes: i
         max_bytes: most memory of the clips that were read.
 
     Raises:
-        InvalidRequest: there is no such clip.
+        InvalidRequestError: there is no such clip.
     """
     rows = [row for row in data.of(split, face=True) if shows_the_mouth(row)]
     if not rows:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{data.folder}: no clip of split {split!r} shows the mouth in {MIN_USABLE_FRAMES} frames and in {MIN_USABLE:.0%} of "
             "all frames; add clips of at least 2 s with a face from the front, and complete the set with `dubstage trainset`",
             field="data",
@@ -347,12 +348,12 @@ def speakers_of_free_speech(rows: Iterable[ClipRow], least: int = 2) -> list[str
         least: fewest speakers that are needed.
 
     Raises:
-        InvalidRequest: there are fewer.
+        InvalidRequestError: there are fewer.
     """
     speakers = sorted({row.speaker for row in rows if row.has_face and not row.narrow})
     if len(speakers) < least:
         needed = "two" if least == 2 else str(least)
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{len(speakers)} speakers of free speech in the split 'train'; at least {needed} are needed", field="data"
         )
     return speakers
@@ -392,3 +393,9 @@ def footage_of(clip: TrainingClip, part: slice) -> Footage:
         part: frames to take.
     """
     return Footage(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part])
+
+
+def heard_footage_of(clip: TrainingClip, part: slice) -> Footage:
+    """Return a part of a clip as footage whose mouths lie at the times of the sound, as an enrolment personalises on them."""
+    found = moved_later(MotionClip(clip.mouth_landmarks[part], clip.usable[part], clip.poses[part]), clip.lag_fraction)
+    return Footage(found.mouth, found.usable, found.poses)

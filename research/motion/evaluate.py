@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from research.motion.clips import TrainingClip, footage_of, with_lag_fraction
+from research.motion.clips import TrainingClip, footage_of, heard_footage_of, with_lag_fraction
 from research.motion.protocol import SELECTED_ON, ClipFold, Encode, Groups, ServedPredictor, evaluate_clip, groups_of, mean_scores
 from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
@@ -79,7 +79,7 @@ def personalized(predictor: Predictor, models: MotionModels) -> Encode:
         style, part = encode(clip, fold), fold.enrolment
         if part == fold.test:
             return style
-        footage = footage_of(clip, part)
+        footage = heard_footage_of(clip, part)
         *_, last = predictor.personalize(style, clip.features[part], footage, models)
         assert last.style is not None
         return last.style

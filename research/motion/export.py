@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from research.motion.basis import SHARED_CONSTANTS, check_style_basis
-from research.motion.run_files import load_network, origin_of, read_best
 from research.motion.sync import SyncConfig, SyncNetwork
+from research.motion.training import load_network, origin_of, read_best
 from research.training.run_folder import read_config
 from services.common.array_types import Array, Float32
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.store.tensor_bytes import NamedArrays, encode_arrays
 from services.motion.expression import ExpressionModel
 from services.motion.features import BANDS, NUM_SYNC
@@ -126,10 +126,10 @@ def admit(name: str, difference: float, spec: MotionExportSpec) -> None:
     """Check an exported network.
 
     Raises:
-        ContractBroken: the network differs from its source by more than the tolerance.
+        ContractBrokenError: the network differs from its source by more than the tolerance.
     """
     if not difference <= spec.tolerance:
-        raise ContractBroken(
+        raise ContractBrokenError(
             f"export of {name} refused: the file differs from PyTorch by {difference:g}, at most {spec.tolerance:g} is allowed"
         )
 
@@ -242,7 +242,7 @@ def open_run(run: Path, out: Path, *, name: str, constants_file: str, sheet: str
         sheet: name of the sheet and of the card's copy, without endings.
 
     Raises:
-        InvalidRequest: the run is not finished, or the folder of weights holds another landmark basis.
+        InvalidRequestError: the run is not finished, or the folder of weights holds another landmark basis.
     """
     kept = read_best(run, name)
     check_style_basis(kept, out, name)
@@ -271,8 +271,8 @@ def export_expression(
         Paths of the files.
 
     Raises:
-        InvalidRequest: the run is not finished, or the folder holds another landmark basis.
-        ContractBroken: the exported network differs from its source.
+        InvalidRequestError: the run is not finished, or the folder holds another landmark basis.
+        ContractBrokenError: the exported network differs from its source.
     """
     spec = MotionExportSpec(name=Path(model.network_file).stem, inputs=inputs, outputs=("expression",), parity_runs=32)
     opened = open_run(run, out, name=name, constants_file=model.constants_file, sheet=spec.name)
@@ -334,9 +334,9 @@ def export_shared(run: Path, out: Path, export: SharedExport) -> list[Path]:
         Paths of the files.
 
     Raises:
-        ModelNotFound: the folder of weights has no constants.
-        InvalidRequest: the folder of weights lacks another network that the version needs, or the sheet.
-        ContractBroken: a network differs from its source.
+        ModelNotFoundError: the folder of weights has no constants.
+        InvalidRequestError: the folder of weights lacks another network that the version needs, or the sheet.
+        ContractBrokenError: a network differs from its source.
     """
     held = read_constants(out / SHARED_CONSTANTS)
     own = {spec.name for _, spec in export.modules}
@@ -384,7 +384,7 @@ def export_sync(run: Path, out: Path) -> list[Path]:
 
 def _there(path: Path) -> Path:
     if not path.is_file():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} is missing: {path.parent} is not a whole folder of weights; give --output a folder that does not exist yet",
             field="output",
         )

@@ -35,7 +35,7 @@ from research.motion.protocol import (
 )
 from research.training.command import command_line
 from research.training.trainset import ClipRow, TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.wire.mouth_curves import MOTION_FRAME_S, SPOKEN_FROM, rest_and_range, runs, silence_opening
@@ -179,7 +179,7 @@ def people_of(data: TrainSet, names: Sequence[str], extra: Sequence[str]) -> lis
         extra: further tensors of the sound to read.
 
     Raises:
-        InvalidRequest: the set shows no such speaker.
+        InvalidRequestError: the set shows no such speaker.
     """
     shown = [row for row in data.rows if row.has_face and shows_the_mouth(row)]
     wanted = list(names) or sorted({row.speaker for row in shown if row.split != "train"})
@@ -188,7 +188,9 @@ def people_of(data: TrainSet, names: Sequence[str], extra: Sequence[str]) -> lis
         of_person = [row for row in shown if row.speaker == name]
         if not of_person:
             known = ", ".join(sorted({row.speaker for row in shown}))
-            raise InvalidRequest(f"{data.folder}: no clip shows the mouth of speaker {name!r}; there are: {known}", field="person")
+            raise InvalidRequestError(
+                f"{data.folder}: no clip shows the mouth of speaker {name!r}; there are: {known}", field="person"
+            )
         longest = max(of_person, key=lambda row: row.usable_frames)
         found.append(read_clip(data, longest, extra))
     return found

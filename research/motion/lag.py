@@ -29,18 +29,9 @@ from research.training.command import command_line, data_parser
 from research.training.run_folder import write_fitted
 from research.training.trainset import TrainSet
 from services.common.array_types import Float64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.motion.basis import LandmarkBasis
-from services.motion.lag import (
-    HEARD_AROUND,
-    LAG_FILE,
-    LAG_STATES,
-    MIN_FRAMES,
-    SEEN_AROUND,
-    LagModel,
-    estimate_lag,
-    standardised,
-)
+from services.motion.lag import HEARD_AROUND, LAG_FILE, LAG_STATES, MIN_FRAMES, SEEN_AROUND, LagModel, estimate_lag, standardised
 from services.motion.models import WEIGHTS
 from services.motion.runtime import read_constants
 from services.motion.speech_states import neighbours
@@ -120,7 +111,7 @@ def left_out(clips: Clips, basis: LandmarkBasis) -> Judged:
     """Return the clips, each with filters that have not seen the clip's speaker.
 
     Raises:
-        InvalidRequest: fewer than two speakers.
+        InvalidRequestError: fewer than two speakers.
     """
     speakers_of_free_speech(clips.rows)
     weights = dict(zip(clips.rows, frame_weights(clips.rows, SPEAKER_EXPONENT), strict=True))
@@ -218,7 +209,7 @@ def _measured(features: SpeechFeatures, clip: TrainingClip, part: slice, model: 
         return None
     try:
         return estimate_lag(features, clip.mouth_landmarks[part], clip.usable[part], model)
-    except NoUsableFootage:
+    except NoUsableFootageError:
         return None
 
 

@@ -24,7 +24,7 @@ from research.training.command import DEFAULT, command_line, configuration, data
 from research.training.device import CPU
 from research.training.networks import Opening, TrainableNetwork
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 FOLDS: Final = 6
 """Default number of trainings."""
@@ -37,10 +37,10 @@ def left_out_sets(data: TrainSet, folds: int) -> Iterator[tuple[list[str], Train
         folds: number of folds, 2 or more. More than there are speakers count as one a speaker.
 
     Raises:
-        InvalidRequest: fewer than two folds, or fewer than two speakers of free speech.
+        InvalidRequestError: fewer than two folds, or fewer than two speakers of free speech.
     """
     if folds < 2:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"--folds {folds}: at least 2 are needed, one is left out and the others are learned from", field="folds"
         )
     rows = [row for row in data.rows if row.split == "train"]
@@ -59,12 +59,12 @@ def left_out_scores(network: TrainableNetwork, config: Any, data: TrainSet, fold
     A network without a closed-form part has no scores of it.
 
     Raises:
-        InvalidRequest: the network is no predictor of mouths, or there are fewer than two speakers of free speech.
+        InvalidRequestError: the network is no predictor of mouths, or there are fewer than two speakers of free speech.
     """
     for out, part in left_out_sets(data, folds):
         training = network.open(Opening(config, part, CPU, {}))
         if not isinstance(training, PredictorTraining):
-            raise InvalidRequest(f"{network.name} predicts no mouths; give another network", field="network")
+            raise InvalidRequestError(f"{network.name} predicts no mouths; give another network", field="network")
         clips = training.groups["new"]
         by_speaker = {speaker: clips.only(row for row in clips.rows if row.speaker == speaker) for speaker in out}
         training.groups = {speaker: group for speaker, group in by_speaker.items() if len(group)}

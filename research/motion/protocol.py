@@ -18,7 +18,7 @@ import numpy as np
 from research.motion.clips import Clips, TrainingClip, clips_of_rows, shows_the_mouth
 from research.training.trainset import TrainSet
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import NUM_LIPS, lip_width, mouth_opening
 from services.common.wire.mouth_curves import (
     MOTION_FRAME_S,
@@ -30,14 +30,14 @@ from services.common.wire.mouth_curves import (
     runs,
     shift_ms,
 )
-from services.common.wire.timeline import Timeline
+from services.common.wire.timeline import Timeline, sampled
 from services.motion.basis import LandmarkBasis
 from services.motion.constraints import ConstraintConfig
 from services.motion.features import bilabial_probability
 from services.motion.grid import MotionGrid
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor
-from services.motion.stream import MotionStream, sampled
+from services.motion.stream import MotionStream
 from services.motion.style import MIN_FRAMES, Style, StyleCode, StyleNetwork, encode_style
 from services.motion.types import Motion, SpeechFeatures
 
@@ -376,12 +376,12 @@ def checked_groups(data: TrainSet, extra: Sequence[str] = ()) -> Groups:
     A set without clips of the split `val` has no group to select on; its training keeps the last step (may_choose).
 
     Raises:
-        InvalidRequest: there are clips of the split `val`, and none of them can be scored.
+        InvalidRequestError: there are clips of the split `val`, and none of them can be scored.
     """
     few = {name: clips.evenly(MAX_CLIPS) for name, clips in groups_of(data, extra).items()}
     groups = {name: found for name, clips in few.items() if len(found := _scorable(clips))}
     if any(row.split == "val" and row.has_face for row in data.rows) and not set(groups) & set(SELECTED_ON):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{data.folder}: no clip of split 'val' shows the mouth long enough to be scored; add clips of at least 2 s",
             field="data",
         )

@@ -29,11 +29,10 @@ from research.training.networks import Opening
 from research.training.training import Check, LoopSettings, OptimiserSettings
 from research.training.trainset import BoundedCache
 from services.common.array_types import Bool, Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.basis import LandmarkBasis
 from services.motion.features import ARTICULATIONS, NUM_SYNC
-from services.motion.lag import standardised
-from services.motion.sync import embeddings, similarities_at_lags
+from services.motion.lag import embeddings, similarities_at_lags, standardised
 from services.motion.types import MAX_LAG, ROWS_PER_FRAME, SpeechFeatures
 
 
@@ -226,11 +225,11 @@ def long_enough(clips: Clips, frames: int, folder: Path) -> Clips:
         folder: folder of the training set, for the message.
 
     Raises:
-        InvalidRequest: there is no such clip.
+        InvalidRequestError: there is no such clip.
     """
     rows = [row for row in clips.rows if length_of(row) >= frames]
     if not rows:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{folder}: no clip of split 'train' has {frames + LENGTH_TOLERANCE} frames ({(frames + LENGTH_TOLERANCE) / 25:.1f} s) "
             "without its lag; add longer clips, or lower the setting `frames`",
             field="data",

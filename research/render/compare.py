@@ -41,7 +41,7 @@ Pictures = list[UInt8]
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class BackendRun:
     """One backend over all frames.
 
     Attributes:
@@ -69,12 +69,12 @@ class Run:
         self.processor_ms.append(1e3 * (time.process_time() - started))
         self.pictures.append(blended(pair, np.rint(pair.picture[..., BASE] + residual[0]).astype(np.float32)))
 
-    def ratio(self, other: Run) -> float:
+    def ratio(self, other: BackendRun) -> float:
         """Return the median over the frames of the time as a share of another backend's time."""
         return float(np.median(np.divide(self.processor_ms, other.processor_ms)))
 
 
-def opened(model: str, weights: Path, choice: BackendChoice, threads: int) -> Run:
+def opened(model: str, weights: Path, choice: BackendChoice, threads: int) -> BackendRun:
     """Load a model into a backend.
 
     Args:
@@ -83,14 +83,14 @@ def opened(model: str, weights: Path, choice: BackendChoice, threads: int) -> Ru
         threads: threads of one inference.
 
     Raises:
-        InvalidRequest: this machine or the installed build cannot do that.
-        ModelNotFound: the model was not exported in this precision.
+        InvalidRequestError: this machine or the installed build cannot do that.
+        ModelNotFoundError: the model was not exported in this precision.
     """
     backend = make_backend(device="cpu", backend=choice.backend, precision=choice.precision, num_threads=threads)
     file = read_models(weights, choice.precision)[model]
     started = time.process_time()
     backend.load(file)
-    return Run(choice, backend, file, time.process_time() - started)
+    return BackendRun(choice, backend, file, time.process_time() - started)
 
 
 def print_table(model: str, weights: Path, held_out: Sequence[Clip], num_frames: int) -> None:

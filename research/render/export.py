@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from research.training.run_folder import CONFIG
 from services.common.array_types import Array, UInt8
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.files import write_whole
 from services.common.store.exported_networks import copy_card
@@ -56,7 +56,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
         calibration: uint8 [N, H, W, C], pictures for the uint8 input. All other inputs get random numbers.
 
     Raises:
-        InvalidRequest: the network has another number of uint8 inputs than one, or the pictures do not fit the input.
+        InvalidRequestError: the network has another number of uint8 inputs than one, or the pictures do not fit the input.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -64,7 +64,7 @@ def quantise(raw: Path, target: Path, inputs: Sequence[TensorForm], calibration:
     pictures = [form for form in inputs if form.dtype == "uint8"]
     if len(pictures) != 1 or calibration.shape[1:] != pictures[0].shape:
         wanted = {form.name: form.shape for form in pictures}
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"calibration pictures have shape {calibration.shape[1:]}, the network's picture inputs are {wanted}: train with this "
             "version of dubstage",
             field="calibration",
@@ -202,9 +202,9 @@ def export_network(spec: RendererExportSpec, job: ExportJob) -> Path:
         job: weights file, folder for the results, pictures to calibrate the int8 variant with.
 
     Raises:
-        ModelNotFound: the weights file is missing or holds another network.
-        InvalidRequest: the calibration pictures do not fit the network's inputs. Nothing is written.
-        ContractBroken: a difference is over the tolerance. Nothing is written.
+        ModelNotFoundError: the weights file is missing or holds another network.
+        InvalidRequestError: the calibration pictures do not fit the network's inputs. Nothing is written.
+        ContractBrokenError: a difference is over the tolerance. Nothing is written.
     """
     weights = job.weights or WEIGHTS_FOLDER / spec.weights
     network = spec.load(weights)
@@ -278,7 +278,7 @@ def _measured(
     """Return the output's shape without the batch axis, and a report of the difference from PyTorch for each batch size.
 
     Raises:
-        ContractBroken: a difference is over the tolerance, or a shape differs.
+        ContractBrokenError: a difference is over the tolerance, or a shape differs.
     """
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shape: tuple[int, ...] = ()
@@ -289,11 +289,11 @@ def _measured(
             expected = served(*map(torch.from_numpy, given.values())).numpy()
         got = session.run([OUTPUT_RESIDUAL], given)[0]
         if got.shape != expected.shape:
-            raise ContractBroken(f"{spec.name}: the exported network returns shape {got.shape}, PyTorch {expected.shape}")
+            raise ContractBrokenError(f"{spec.name}: the exported network returns shape {got.shape}, PyTorch {expected.shape}")
         shape, difference = expected.shape[1:], np.abs(got - expected)
         worst = float(difference.max())
         if worst > spec.tolerance_levels:
-            raise ContractBroken(
+            raise ContractBrokenError(
                 f"{spec.name}: the exported network differs from PyTorch by {worst:.4f} grey levels, "
                 f"at most {spec.tolerance_levels} are allowed"
             )
@@ -378,10 +378,12 @@ def read_calibration(run: Path) -> UInt8:
     """Return the inputs that a run kept.
 
     Raises:
-        InvalidRequest: the run did not come to its end.
+        InvalidRequestError: the run did not come to its end.
     """
     if not (run / _FILE).is_file():
-        raise InvalidRequest(f"{run} holds a run that is not complete: go on with it by `dubstage train --resume`", field="run")
+        raise InvalidRequestError(
+            f"{run} holds a run that is not complete: go on with it by `dubstage train --resume`", field="run"
+        )
     pictures: UInt8 = np.load(run / _FILE)
     return pictures
 
@@ -394,9 +396,9 @@ def export_renderer(spec: RendererExportSpec, more_files: Callable[[Path], Seque
         folder: folder of weights.
 
     Raises:
-        InvalidRequest: the run is not complete.
-        ModelNotFound: the run's weights are missing or damaged.
-        ContractBroken: the ONNX file does not compute what PyTorch computes. Nothing is written.
+        InvalidRequestError: the run is not complete.
+        ModelNotFoundError: the run's weights are missing or damaged.
+        ContractBrokenError: the ONNX file does not compute what PyTorch computes. Nothing is written.
     """
     training = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     weights = run / spec.weights

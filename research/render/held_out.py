@@ -16,11 +16,11 @@ import numpy.typing as npt
 from research.render.people import ClipSpan, read_bank
 from research.training.trainset import ClipRow, TrainSet
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import MAX_BANK_FRAMES, MouthBank, make_bank
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.pairs import BASE, MASK, NEAREST_FRAMES, Pair
 
 MOUTH_BOX: Final = (104, 80)
@@ -31,7 +31,7 @@ _WINDOW_SIGMA: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class HeldOutQuality:
     """Figures of one frame, or means over frames.
 
     Attributes:
@@ -58,7 +58,7 @@ def mouth_slices(box_landmarks: npt.NDArray[np.floating]) -> tuple[slice, slice]
     return slice(top, top + MOUTH_BOX[1]), slice(left, left + MOUTH_BOX[0])
 
 
-def frame_quality(drawn: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> Quality:
+def frame_quality(drawn: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floating]) -> HeldOutQuality:
     """Return the metrics of one frame.
 
     Args:
@@ -70,16 +70,16 @@ def frame_quality(drawn: UInt8, truth: UInt8, box_landmarks: npt.NDArray[np.floa
     got, want = drawn[rows, columns], truth[rows, columns]
     error = float(np.mean((got.astype(np.float64) - want) ** 2))
     grey_got, grey_want = (cv2.cvtColor(part, cv2.COLOR_RGB2GRAY).astype(np.float64) for part in (got, want))
-    return Quality(
+    return HeldOutQuality(
         float(10.0 * np.log10(255.0**2 / max(error, 1e-6))),
         _ssim(grey_got, grey_want),
         _sharpness(grey_got) / _sharpness(grey_want),
     )
 
 
-def mean_quality(frames: list[Quality]) -> Quality:
+def mean_quality(frames: list[HeldOutQuality]) -> HeldOutQuality:
     """Return means over frames. The sharpness ratio is a geometric mean."""
-    return Quality(
+    return HeldOutQuality(
         float(np.mean([frame.psnr_db for frame in frames])),
         float(np.mean([frame.ssim for frame in frames])),
         float(np.exp(np.mean([np.log(frame.sharpness_ratio) for frame in frames]))),
@@ -128,13 +128,13 @@ def clips_named(folder: Path, names: Sequence[str]) -> list[Clip]:
         folder: folder of the training set.
 
     Raises:
-        InvalidRequest: the folder holds no training set, or the set has no clip of a name with a face.
+        InvalidRequestError: the folder holds no training set, or the set has no clip of a name with a face.
     """
     data = TrainSet(folder)
     rows = {row.name: row for row in data.rows if row.usable_frames}
     for name in names:
         if name not in rows:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{folder} has no clip {name[:80]!r} with a face: the names stand in the manifest, in the field `name`",
                 field="clip",
             )
@@ -219,7 +219,7 @@ def base_pictures(pairs: Sequence[Pair]) -> Float32:
     return np.stack([pair.picture[..., BASE] for pair in pairs]).astype(np.float32)
 
 
-def measure(clip: HeldOut, draw: Draw) -> Quality:
+def measure(clip: HeldOut, draw: Draw) -> HeldOutQuality:
     """Return mean metrics over the clip's frames."""
     drawn = draw(clip.pairs)
     return mean_quality(

@@ -1,18 +1,22 @@
 """People of a training set: their clips, their identities on a morphable model (as `dubstage trainset` fitted them), and a bounded
 number of people in memory, drawn anew from time to time.
+
+Sources of batches, and random colours for training pictures.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
+import cv2
 import numpy as np
 
 from research.training.trainset import BoundedCache, ClipRow, TrainSet, identity_path
-from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.array_types import Float32, Float64, UInt8
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, to_head_space
 from services.common.face.drawing import IdentityDrawing
@@ -20,6 +24,8 @@ from services.common.face.identity import identity_from_arrays, model_of_identit
 from services.common.face.morphable_models import MorphableModels
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.store.tensor_bytes import decode_arrays
+from services.render.key_pictures import KeyPictures
+from services.render.pairs import LandmarkNoise
 
 SHARP_FACE_PX: Final = 170.0
 """Width of a face, pixels of the footage, from which the footage has about the resolution of the render box (185 px a face)."""
@@ -99,14 +105,14 @@ def person_clips(rows: Iterable[ClipRow], *, apart: bool = True) -> list[PersonC
         apart: whether a person's sharp footage and the rest form two entries. If not, no entry counts as sharp.
 
     Raises:
-        InvalidRequest: no clip is left.
+        InvalidRequestError: no clip is left.
     """
     groups: dict[tuple[str, bool], list[ClipRow]] = {}
     for row in rows:
         if row.usable_frames >= MIN_FRAMES and row.weight > 0:
             groups.setdefault((row.speaker, apart and row.face_px >= SHARP_FACE_PX), []).append(row)
     if not groups:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"no clip to learn from shows the mouth in at least {MIN_FRAMES} frames: add clips of 2 seconds or more to the "
             "folder of clips, and complete the set with `dubstage trainset`",
             field="data",
@@ -154,14 +160,14 @@ def read_bank(data: TrainSet, parts: Sequence[ClipSpan]) -> MouthBank:
     """Return a bank of parts of clips of one person.
 
     Raises:
-        InvalidRequest: a file is missing or damaged, or has another number of usable frames than the manifest says.
+        InvalidRequestError: a file is missing or damaged, or has another number of usable frames than the manifest says.
     """
     boxes, mouth, rotation, index = [], [], [], []
     anchors: list[Float32] = []
     for number, part in enumerate(parts):
         usable = np.flatnonzero(data.arrays(part.row, "track", ("usable",))["usable"])[part.first : part.last]
         if len(usable) != part.last - part.first:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{data.folder}: clip {part.row.name} has fewer usable frames than the manifest says: make the set again",
                 field="data",
             )
@@ -236,7 +242,7 @@ class People:
         """Return a person with the frames that are in memory at a step.
 
         Raises:
-            InvalidRequest: a file of the person is missing or damaged.
+            InvalidRequestError: a file of the person is missing or damaged.
         """
         return TrainingPerson(self.clips[number].name, self._banks[self.parts(number, step)], number)
 
@@ -263,7 +269,7 @@ def identified_rows(data: TrainSet, *, needs_still: bool = False) -> IdentifiedR
         needs_still: whether a person needs the identity fitted on a single frame as well.
 
     Raises:
-        InvalidRequest: nobody has an identity.
+        InvalidRequestError: nobody has an identity.
     """
     kinds = (False, True) if needs_still else (False,)
 
@@ -273,7 +279,7 @@ def identified_rows(data: TrainSet, *, needs_still: bool = False) -> IdentifiedR
     without = {row.speaker for row in data.rows if not is_identified(row.speaker)}
     rows = [row for row in data.of("train", pixels=True) if row.speaker not in without]
     if not rows:
-        raise InvalidRequest(f"{data.folder}/identities: nobody has an identity: {_REMEDY}", field="data")
+        raise InvalidRequestError(f"{data.folder}/identities: nobody has an identity: {_REMEDY}", field="data")
     return IdentifiedRows(rows, without)
 
 
@@ -286,12 +292,93 @@ def read_drawing(data: TrainSet, speaker: str, *, still: bool = False, models: M
         models: the morphable models; None: a new object.
 
     Raises:
-        InvalidRequest: the set has no such identity of this person, or the file holds something else.
+        InvalidRequestError: the set has no such identity of this person, or the file holds something else.
     """
     path = identity_path(data.folder, speaker, still=still)
     try:
         stored = decode_arrays(path.read_bytes())
     except FileNotFoundError as problem:
-        raise InvalidRequest(f"{path} is missing: {_REMEDY}", field="data") from problem
+        raise InvalidRequestError(f"{path} is missing: {_REMEDY}", field="data") from problem
     model = (models or MorphableModels()).get(model_of_identity(stored))
     return IdentityDrawing(identity_from_arrays(stored, model), model)
+
+
+class RenderBatch(Protocol):
+    """Examples of a pass."""
+
+    @property
+    def pictures(self) -> UInt8:
+        """Inputs of the network, uint8 [B, 160, 160, C]."""
+
+    @property
+    def targets(self) -> UInt8:
+        """The footage, uint8 [B, 160, 160, 3]."""
+
+
+SomeBatch_co = TypeVar("SomeBatch_co", bound=RenderBatch, covariant=True)
+
+
+class BatchSource(ABC, Generic[SomeBatch_co]):
+    """Draws batches from people, each person as often as their share says.
+
+    Args:
+        people: the people to draw from.
+        seed: random seed.
+    """
+
+    def __init__(self, people: People, *, seed: int) -> None:
+        self.people = people
+        self._noise = LandmarkNoise()
+        self._seed = seed
+
+    @abstractmethod
+    def batch(self, step: int, index: int, size: int) -> SomeBatch_co:
+        """Return a batch of single examples, always the same for the same seed, step and index.
+
+        Args:
+            index: number of the batch within the step.
+            size: number of examples.
+        """
+
+    def _rng(self, step: int, index: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, step, index))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColourChange:
+    """Change of colours that is the same for all pictures of one example.
+
+    Attributes:
+        table: uint8 [256], new level for each level: gamma and gain.
+        mixing: float32 [3, 3], saturation and white balance. Each row sums to the gain of its channel.
+    """
+
+    table: UInt8
+    mixing: Float32
+
+    def of(self, picture: UInt8) -> UInt8:
+        """Return a picture in these colours: uint8 of the same shape.
+
+        Args:
+            picture: uint8 [H, W, 3].
+        """
+        mixed = cv2.transform(np.ascontiguousarray(picture), self.mixing)
+        return np.asarray(cv2.LUT(mixed, self.table), dtype=np.uint8)
+
+    def of_keys(self, keys: KeyPictures) -> KeyPictures:
+        """Return key pictures in these colours. Empty key pictures, which have no landmarks, stay as they are."""
+        if not keys.landmarks.any():
+            return keys
+        return KeyPictures(np.stack([self.of(picture) for picture in keys.pictures]), keys.landmarks)
+
+
+def random_colours(rng: np.random.Generator) -> ColourChange:
+    """Return random gamma, gain, saturation and white balance."""
+    gamma, gain = np.exp(rng.normal(0.0, 0.25)), np.exp(rng.normal(0.0, 0.12))
+    levels = np.linspace(0.0, 1.0, 256) ** gamma * gain
+    saturation = np.exp(rng.normal(0.0, 0.25))
+    mixing = saturation * np.eye(3) + (1.0 - saturation) * np.array([0.299, 0.587, 0.114])
+    return ColourChange(
+        np.asarray(np.clip(np.rint(levels * 255.0), 0, 255), dtype=np.uint8),
+        np.asarray(np.exp(rng.normal(0.0, 0.06, 3))[:, None] * mixing, dtype=np.float32),
+    )

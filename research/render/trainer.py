@@ -21,15 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from research.render.batches import BatchSource
 from research.render.export import write_calibration
 from research.render.held_out import Clip, Draw, HeldOut, base_pictures, blended, draw_sheet, measure
-from research.render.people import MIN_FRAMES, PeopleSettings
+from research.render.people import MIN_FRAMES, BatchSource, PeopleSettings
 from research.training.device import Device
 from research.training.training import Check, LoopSettings, Stateful, Training, follow
 from research.training.trainset import ClipRow, TrainSet, by_speaker
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.losses import ComposedPictures, Features, discriminator_view, perceptual_loss
 from services.render.networks.unet import UNetTrunk
 from services.render.networks.weights import to_tensor
@@ -119,7 +118,7 @@ def check_rows(data: TrainSet, count: int, *, without: Collection[str] = ()) -> 
         without: speakers whose clips are left out.
 
     Raises:
-        InvalidRequest: there is no such clip, or all are too short.
+        InvalidRequestError: there is no such clip, or all are too short.
     """
     groups = by_speaker(
         row for row in data.of("val", pixels=True) if row.usable_frames >= MIN_FRAMES and row.speaker not in without
@@ -128,7 +127,7 @@ def check_rows(data: TrainSet, count: int, *, without: Collection[str] = ()) -> 
     # The first clip of every speaker, then the second clip of every speaker, and so on.
     ordered = [rows[turn] for turn in range(turns) for rows in groups.values() if turn < len(rows)]
     if not ordered:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{data.folder}: no clip of split 'val' can be drawn: a clip must show the mouth in at least {MIN_FRAMES} frames, and "
             "its person must have all that the network needs",
             field="data",

@@ -24,15 +24,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.render.batches import BatchSource
 from research.render.export import RendererExportSpec, export_renderer
 from research.render.held_out import Clip, DrawnClip, Faces, HeldOut
-from research.render.people import People, person_clips
+from research.render.people import BatchSource, People, person_clips
 from research.render.trainer import HeldOutClips, Recipe, TrainerInputs, check_rows
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import Training
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import RENDERERS
 from services.render.backends.base import Backend
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, ModelFile
@@ -88,25 +87,25 @@ def load_vgg(path: Path) -> VggFeatures:
     Layers beyond relu4_4 and the classifier are ignored.
 
     Raises:
-        InvalidRequest: the file is missing, holds no state dict, or a state dict of another layout. The message says which.
+        InvalidRequestError: the file is missing, holds no state dict, or a state dict of another layout. The message says which.
     """
     if not path.is_file():
-        raise InvalidRequest(f"there is no VGG weights file at {path}", field="vgg_file")
+        raise InvalidRequestError(f"there is no VGG weights file at {path}", field="vgg_file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise InvalidRequest(f"{path} cannot be read as a state dict: {error}", field="vgg_file") from error
+        raise InvalidRequestError(f"{path} cannot be read as a state dict: {error}", field="vgg_file") from error
     except Exception as error:  # pickle's own errors have no common base below Exception
-        raise InvalidRequest(f"{path} is not a state dict of weights alone: {error}", field="vgg_file") from error
+        raise InvalidRequestError(f"{path} is not a state dict of weights alone: {error}", field="vgg_file") from error
     network = VggFeatures()
     expected = network.state_dict()
     if not isinstance(state, dict) or any(name not in state for name in expected):
         missing = sorted(name for name in expected if not isinstance(state, dict) or name not in state)
-        raise InvalidRequest(f"{path} is not VGG-19 in torchvision's layout: no {missing[0]}", field="vgg_file")
+        raise InvalidRequestError(f"{path} is not VGG-19 in torchvision's layout: no {missing[0]}", field="vgg_file")
     wrong = [name for name in expected if tuple(state[name].shape) != tuple(expected[name].shape)]
     if wrong:
         shape = list(state[wrong[0]].shape)
-        raise InvalidRequest(f"{path} is not VGG-19: {wrong[0]} has shape {shape}", field="vgg_file")
+        raise InvalidRequestError(f"{path} is not VGG-19: {wrong[0]} has shape {shape}", field="vgg_file")
     network.load_state_dict({name: state[name] for name in expected})
     return network.eval().requires_grad_(False)
 
@@ -149,8 +148,8 @@ def open_perceptual(opening: Opening) -> PerceptualNetwork:
     """Return the perceptual network of the given run, or the one that comes with dubstage, on the training's device.
 
     Raises:
-        InvalidRequest: the folder that is given holds no run of the perceptual network.
-        ModelNotFound: the run's file is missing or damaged.
+        InvalidRequestError: the folder that is given holds no run of the perceptual network.
+        ModelNotFoundError: the run's file is missing or damaged.
     """
     network = load_perceptual((opening.run_of(PERCEPTUAL) or WEIGHTS_FOLDER) / f"{PERCEPTUAL}.safetensors")
     return network.to(opening.device.torch_device)
@@ -174,7 +173,7 @@ def trainer_inputs(
         without: speakers whose held-out clips cannot be read.
 
     Raises:
-        InvalidRequest: the set has no clip to check with, or the VGG file cannot be used.
+        InvalidRequestError: the set has no clip to check with, or the VGG file cannot be used.
     """
     recipe: Recipe = opening.config
     features: Any = load_vgg(Path(recipe.vgg)).to(opening.device.torch_device) if recipe.vgg else perceptual.features
@@ -265,7 +264,7 @@ def training_named(name: str) -> RendererTraining:
     """Return the training part of a renderer.
 
     Raises:
-        ModelNotFound: there is no renderer of this name; the message lists the names.
+        ModelNotFoundError: there is no renderer of this name; the message lists the names.
     """
     module: Any = import_module(f"research.methods.{renderer_named(name).spec.name}.render")
     training: RendererTraining = module.TRAINING

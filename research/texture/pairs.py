@@ -19,7 +19,7 @@ import numpy as np
 
 from research.training.trainset import CACHE_BYTES, BoundedCache, ClipRow, TrainSet, by_speaker
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
 from services.common.face.mouth_bank import WINDOW, MouthBank, make_bank, target_points, window_costs
@@ -87,7 +87,7 @@ def read_bank(data: TrainSet, plan: BankPlan) -> MouthBank:
     """Return a bank without textures: training needs only points.
 
     Raises:
-        InvalidRequest: a file of the training set is missing or damaged, or the clips have no usable frame.
+        InvalidRequestError: a file of the training set is missing or damaged, or the clips have no usable frame.
     """
     anchors: list[Float32] = []
     mouth, rotation, index = [], [], []
@@ -103,7 +103,7 @@ def read_bank(data: TrainSet, plan: BankPlan) -> MouthBank:
         index.append(number * _GAP + usable - part.begin)
     if not anchors:
         names = ", ".join(row.name for row in plan.rows)
-        raise InvalidRequest(f"{data.folder}: {names}: no usable frame, which contradicts the manifest", field="data")
+        raise InvalidRequestError(f"{data.folder}: {names}: no usable frame, which contradicts the manifest", field="data")
     all_mouth = np.concatenate(mouth)
     return make_bank(
         np.zeros((len(all_mouth), 0, BOX_SIZE, 3), np.uint8),
@@ -184,7 +184,7 @@ class PairSource:
         max_bytes: most memory of the banks.
 
     Raises:
-        InvalidRequest: no speaker has footage that is long enough.
+        InvalidRequestError: no speaker has footage that is long enough.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class PairSource:
             index: number of the batch within the step.
 
         Raises:
-            InvalidRequest: the banks hold no two sequences of 13 usable frames in a row that do not overlap.
+            InvalidRequestError: the banks hold no two sequences of 13 usable frames in a row that do not overlap.
         """
         pool = self._pool(step // self._config.pool_steps)
         random = np.random.default_rng((self._seed, step, index))
@@ -235,8 +235,8 @@ class PairSource:
         speakers = random.integers(len(self._speakers), size=self._config.pool_banks)
         return [self._speakers[at][int(random.choice(len(self._shares[at]), p=self._shares[at]))] for at in map(int, speakers)]
 
-    def _too_short(self) -> InvalidRequest:
-        return InvalidRequest(
+    def _too_short(self) -> InvalidRequestError:
+        return InvalidRequestError(
             f"{self._folder}: no speaker of split {self._split!r} has two sequences of {CHAIN} usable frames in a row that do not "
             "overlap; add clips of two seconds or more that show the mouth well",
             field="data",

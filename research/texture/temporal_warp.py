@@ -35,7 +35,7 @@ from research.texture.pairs import CHAIN, PairConfig, Pairs, PairSource
 from research.training.networks import Opening
 from research.training.run_folder import read_config
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import BORDER_POINTS, NUM_ANCHORS, NUM_CONTROL_POINTS, SMOOTHING, WINDOW
@@ -235,7 +235,7 @@ class TemporalWarpTraining(Supervised[Pairs]):
         opening: configuration of the type TemporalWarpTrainingConfig, training set, device. No other network is used.
 
     Raises:
-        InvalidRequest: the training set has no clips with a face in `train` or `val`, or the clips are too short.
+        InvalidRequestError: the training set has no clips with a face in `train` or `val`, or the clips are too short.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -325,7 +325,7 @@ def load_network(run: Path) -> TemporalWarp:
     """Return the best network of a training run, in evaluation mode.
 
     Raises:
-        InvalidRequest: the folder holds no run of this network, or its weights are missing, damaged or of another size.
+        InvalidRequestError: the folder holds no run of this network, or its weights are missing, damaged or of another size.
     """
     config = read_config(run, "temporal_warp")
     network = TemporalWarp(TemporalWarpConfig(**config["network"]))
@@ -333,7 +333,7 @@ def load_network(run: Path) -> TemporalWarp:
     try:
         network.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as problem:
-        raise InvalidRequest(f"{path}: {problem}; train again", field="run") from problem
+        raise InvalidRequestError(f"{path}: {problem}; train again", field="run") from problem
     return network.eval()
 
 
@@ -362,8 +362,8 @@ def export(run: Path, folder: Path, spec: WarpExportSpec = WarpExportSpec()) -> 
         spec: form of the file, and the tolerance.
 
     Raises:
-        InvalidRequest: the folder holds no run of this network, or a damaged one.
-        ContractBroken: the exported network differs from PyTorch by more than the tolerance. Nothing is written.
+        InvalidRequestError: the folder holds no run of this network, or a damaged one.
+        ContractBrokenError: the exported network differs from PyTorch by more than the tolerance. Nothing is written.
     """
     network = load_network(run)
     with tempfile.TemporaryDirectory() as scratch:
@@ -382,7 +382,7 @@ def export(run: Path, folder: Path, spec: WarpExportSpec = WarpExportSpec()) -> 
         report = measure_parity(network, path, spec)
         content = path.read_bytes()
     if not report.largest_difference_px <= spec.tolerance_px or not report.batch_invariant:
-        raise ContractBroken(
+        raise ContractBrokenError(
             f"{NETWORK_FILE} was not written: the exported network differs from PyTorch by {report.largest_difference_px:g} px (at "
             f"most {spec.tolerance_px:g}), or a window's answer depends on the windows beside it ({not report.batch_invariant})"
         )

@@ -23,7 +23,7 @@ from research.training.loop import train
 from research.training.networks import Opening, TrainableNetwork, network_named, networks
 from research.training.run_folder import CONFIG, RunFolder, read_config
 from research.training.trainset import TrainSet
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import make_folder, translating_full_disk
 
 ConfigT = TypeVar("ConfigT")
@@ -45,27 +45,27 @@ def configuration(presets: Mapping[str, ConfigT], wanted: str, *, table: str = "
         table: table of the file that holds the settings; empty: the whole file. A file without the table changes nothing.
 
     Raises:
-        InvalidRequest: there is no such preset or file, the file is not TOML, or a setting is unknown or has a wrong type. The
+        InvalidRequestError: there is no such preset or file, the file is not TOML, or a setting is unknown or has a wrong type. The
             message names file and setting.
     """
     if wanted in presets:
         return presets[wanted]
     path = Path(wanted)
     if not path.is_file():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{wanted}: neither a preset ({', '.join(presets)}) nor a TOML file; give one of these names, or a file", field="config"
         )
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise InvalidRequest(f"{path}: not a TOML file: {problem}", field="config") from problem
+        raise InvalidRequestError(f"{path}: not a TOML file: {problem}", field="config") from problem
     if table:
         given = given.get(table, {})
         if not isinstance(given, dict):
-            raise InvalidRequest(f"{path}: {table}: a table was expected, not {given!r}", field="config")
+            raise InvalidRequestError(f"{path}: {table}: a table was expected, not {given!r}", field="config")
     preset = given.pop(_PRESET_KEY, DEFAULT)
     if preset not in presets:
-        raise InvalidRequest(f"{path}: preset {preset!r} is not one of {', '.join(presets)}", field="config")
+        raise InvalidRequestError(f"{path}: preset {preset!r} is not one of {', '.join(presets)}", field="config")
     return with_settings(presets[preset], given, source=str(path))
 
 
@@ -77,7 +77,7 @@ def with_settings(base: ConfigT, given: Mapping[str, Any], *, source: str) -> Co
         source: name of the place of the values, for messages.
 
     Raises:
-        InvalidRequest: a setting is unknown or has a wrong type.
+        InvalidRequestError: a setting is unknown or has a wrong type.
     """
     merged = _merged(base, given, source, "")
     try:
@@ -85,7 +85,7 @@ def with_settings(base: ConfigT, given: Mapping[str, Any], *, source: str) -> Co
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequest(f"{source}: {place}: {first['msg']}, not {first['input']!r}", field="config") from error
+        raise InvalidRequestError(f"{source}: {place}: {first['msg']}, not {first['input']!r}", field="config") from error
     return made
 
 
@@ -95,12 +95,12 @@ def _merged(base: object, given: Mapping[str, Any], source: str, place: str) -> 
     values: dict[str, Any] = {name: getattr(base, name) for name in names}
     for name, value in given.items():
         if name not in names:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{source}: there is no setting {place}{name}; there are {', '.join(sorted(names))}", field="config"
             )
         if is_dataclass(values[name]):
             if not isinstance(value, Mapping):
-                raise InvalidRequest(f"{source}: {place}{name}: a table was expected, not {value!r}", field="config")
+                raise InvalidRequestError(f"{source}: {place}{name}: a table was expected, not {value!r}", field="config")
             values[name] = _merged(values[name], value, source, f"{place}{name}.")
         else:
             values[name] = value
@@ -170,8 +170,8 @@ def train_one(order: TrainOrder, name: str, output: Path) -> None:
         output: folder of the run.
 
     Raises:
-        InvalidRequest: something of the order cannot be used; see the message.
-        StorageFull: no space is left in the folder of the run.
+        InvalidRequestError: something of the order cannot be used; see the message.
+        StorageFullError: no space is left in the folder of the run.
     """
     network, data = network_named(name), TrainSet(order.data)
     with open_device(order.device) as device:
@@ -188,8 +188,8 @@ def train_all(order: TrainOrder, output: Path) -> None:
         output: folder that gets one run a network.
 
     Raises:
-        InvalidRequest: something of the order cannot be used; see the message.
-        StorageFull: no space is left in the folder of the run.
+        InvalidRequestError: something of the order cannot be used; see the message.
+        StorageFullError: no space is left in the folder of the run.
     """
     data, runs = TrainSet(order.data), dict(order.runs)
     with open_device(order.device) as device:
@@ -211,14 +211,16 @@ def export_run(name: str, run: Path, output: Path) -> Sequence[Path]:
         output: folder that gets one folder of weights a stage.
 
     Raises:
-        InvalidRequest: there is no such network, the network is not served, the folder holds no run of the network, or `output` is
-            no folder.
-        StorageFull: no space is left in `output`.
+        InvalidRequestError: there is no such network, the network is not served, the folder holds no run of the network, or
+            `output` is no folder.
+        StorageFullError: no space is left in `output`.
         DubstageError: the exported file differs from PyTorch by more than the stated tolerance; nothing was written.
     """
     network = network_named(name)
     if network.export is None:
-        raise InvalidRequest(f"network {name!r} is only used in training: it has no export, its run is its result", field="network")
+        raise InvalidRequestError(
+            f"network {name!r} is only used in training: it has no export, its run is its result", field="network"
+        )
     read_config(run, name)
     folder = output / network.stage
     with _in_output(output):
@@ -237,13 +239,13 @@ def export_all(runs: Path, output: Path) -> Sequence[Path]:
         output: folder that gets one folder of weights a stage.
 
     Raises:
-        InvalidRequest: the folder holds no run of a network that is served, or `output` is no folder.
-        StorageFull: no space is left in `output`.
+        InvalidRequestError: the folder holds no run of a network that is served, or `output` is no folder.
+        StorageFullError: no space is left in `output`.
         DubstageError: an exported file differs from PyTorch; the networks before it are exported.
     """
     found = [name for name, network in networks().items() if network.export is not None and (runs / name / CONFIG).is_file()]
     if not found:
-        raise InvalidRequest(f"{runs} holds no run of a network that is served; train with `dubstage train all`", field="run")
+        raise InvalidRequestError(f"{runs} holds no run of a network that is served; train with `dubstage train all`", field="run")
     return [path for name in found for path in export_run(name, runs / name, output)]
 
 
@@ -254,7 +256,7 @@ def _train(order: TrainOrder, network: TrainableNetwork, data: TrainSet, device:
     runs = {name: folder for name, folder in order.runs.items() if name in network.needs}
     unknown = sorted(set(order.runs) - set(networks()))
     if unknown:
-        raise InvalidRequest(f"--using {unknown[0]}: there is no such network; see `dubstage train list`", field="using")
+        raise InvalidRequestError(f"--using {unknown[0]}: there is no such network; see `dubstage train list`", field="using")
     folder = RunFolder(output, network.name, asdict(config))
     with folder.held() if device.is_first else nullcontext(), _in_output(output):
         # Before the training is opened, which takes minutes on a large set.

@@ -15,7 +15,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.resources import computes_bfloat16, cpu_flags
 
 _LONGEST_WAIT: Final = timedelta(hours=1)
@@ -110,12 +110,12 @@ def open_device(kind: str) -> Iterator[Device]:
         kind: `cpu` or `cuda`.
 
     Raises:
-        InvalidRequest: there is no such device on this machine, or its memory is too small to begin.
+        InvalidRequestError: there is no such device on this machine, or its memory is too small to begin.
     """
     if kind not in {"cpu", "cuda"}:
-        raise InvalidRequest(f"--device {kind}: the devices are cpu and cuda", field="device")
+        raise InvalidRequestError(f"--device {kind}: the devices are cpu and cuda", field="device")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "--device cuda: PyTorch finds no CUDA GPU here; check the driver and whether PyTorch is a CUDA build, or use cpu",
             field="device",
         )

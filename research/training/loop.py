@@ -15,15 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from torch.utils.data import DataLoader, Dataset
 
-from research.training.run_folder import CARD, Progress, RunFolder, card
+from research.training.run_folder import CARD, RunFolder, TrainingProgress, card
 from research.training.training import Training
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 BatchT = TypeVar("BatchT")
 _REPORT_EVERY: Final = 25
 
 
-def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: str, console: Console) -> Progress:
+def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: str, console: Console) -> TrainingProgress:
     """Train, or go on training, to the last step or to the early end; return how far the run came.
 
     A run that was killed goes on from its last checkpoint and comes to the same bytes as a run that nothing interrupted.
@@ -36,24 +36,25 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
         console: where progress is shown.
 
     Raises:
-        InvalidRequest: the folder holds another run, the processes cannot share the batches of a step, or a loss is not finite.
+        InvalidRequestError: the folder holds another run, the processes cannot share the batches of a step, or a loss is not
+            finite.
     """
     settings, device = training.settings, training.device
     if settings.batches % device.num_processes:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"loop.batches is {settings.batches}: {device.num_processes} processes cannot share that number; give a multiple",
             field="config",
         )
     torch.set_num_threads(settings.threads)
     cv2.setNumThreads(1)
-    progress = Progress()
+    progress = TrainingProgress()
     held = folder.checkpoint(resume=resume)
     # The first process writes only after all have looked at the folder: another would take the new checkpoint for an earlier run's.
     device.mean(0.0)
     if device.is_first:
         held = folder.begin(resume=resume)
     if held is not None:
-        progress = Progress(**held["progress"])
+        progress = TrainingProgress(**held["progress"])
         for name, part in training.parts().items():
             part.load_state_dict(held["parts"][name])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -85,14 +86,14 @@ def train(training: Training[Any], folder: RunFolder, *, resume: bool, title: st
 
 def _finite(value: float, name: str, step: int) -> float:
     if not math.isfinite(value):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"step {step}: {name} is {value}: the training has diverged; begin a new run with a lower optimiser.learning_rate",
             field="config",
         )
     return value
 
 
-def _check(training: Training[Any], folder: RunFolder, progress: Progress, console: Console) -> bool:
+def _check(training: Training[Any], folder: RunFolder, progress: TrainingProgress, console: Console) -> bool:
     """Check, keep the network if it is the best, write the checkpoint; return whether the training ends early."""
     if training.device.is_first:
         found = training.check(progress.step, folder.path)
@@ -113,7 +114,7 @@ def _check(training: Training[Any], folder: RunFolder, progress: Progress, conso
     return _is_over(training, progress)
 
 
-def _is_over(training: Training[Any], progress: Progress) -> bool:
+def _is_over(training: Training[Any], progress: TrainingProgress) -> bool:
     """Return whether the training ends early."""
     return bool(training.settings.patience) and progress.worse >= training.settings.patience
 

@@ -15,7 +15,7 @@ from research.training.device import Device
 from research.training.run_folder import read_config
 from research.training.training import Training
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 STAGES: Final = ("audio", "face", "motion", "texture", "render")
 
@@ -40,7 +40,7 @@ class Opening:
         """Return the folder of another network's run; None: there is none, take the weights that come with dubstage.
 
         Raises:
-            InvalidRequest: the folder holds no run of this network.
+            InvalidRequestError: the folder holds no run of this network.
         """
         run = self.runs.get(network)
         if run is not None:
@@ -108,11 +108,11 @@ def network_named(name: str) -> TrainableNetwork:
     """Return a network by its name.
 
     Raises:
-        InvalidRequest: there is no such network; the message lists the names.
+        InvalidRequestError: there is no such network; the message lists the names.
     """
     known = networks()
     if name not in known:
-        raise InvalidRequest(f"there is no network {name[:80]!r} to train; there are {', '.join(known)}", field="network")
+        raise InvalidRequestError(f"there is no network {name[:80]!r} to train; there are {', '.join(known)}", field="network")
     return known[name]
 
 

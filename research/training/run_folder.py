@@ -18,7 +18,7 @@ import torch
 
 from research.training.trainset import ClipRow
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import make_folder, write_whole
 from services.common.locks import locked_folder
 from services.common.store.exported_networks import card_of
@@ -33,7 +33,7 @@ _UNREADABLE: Final = (OSError, RuntimeError, EOFError, ValueError, LookupError, 
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """Progress of a run.
 
     Attributes:
@@ -69,7 +69,7 @@ class RunFolder:
         """Create the folder, and keep other trainings out of the folder for as long as the context is open.
 
         Raises:
-            InvalidRequest: the folder cannot be written, or another process trains in the folder.
+            InvalidRequestError: the folder cannot be written, or another process trains in the folder.
         """
         return locked_folder(self.path, f"{self.path}: another process trains in this folder; wait for its end, or end the process")
 
@@ -80,7 +80,7 @@ class RunFolder:
             resume: whether to go on with the run that the folder holds.
 
         Raises:
-            InvalidRequest: the folder cannot be written, or holds a run and `resume` is false, or the run has another
+            InvalidRequestError: the folder cannot be written, or holds a run and `resume` is false, or the run has another
                 configuration, or the checkpoint is damaged.
         """
         make_folder(self.path)
@@ -100,12 +100,12 @@ class RunFolder:
         if not checkpoint.is_file():
             return None
         if not resume:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{self.path} holds a run already: go on with it by --resume, or choose another folder", field="output"
             )
         held = _read_json(config)
         if held != self.config:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{self.path} holds a run with other settings ({', '.join(_differences(held, self.config))}): give the settings of "
                 "the run, or choose another folder",
                 field="config",
@@ -174,14 +174,16 @@ def read_config(run: Path, network: str) -> dict[str, Any]:
         network: name of the network that the run must be of.
 
     Raises:
-        InvalidRequest: the folder holds no run, or a run of another network.
+        InvalidRequestError: the folder holds no run, or a run of another network.
     """
     path = run / CONFIG
     if not path.is_file():
-        raise InvalidRequest(f"{run} holds no training run: it has no {CONFIG}; train with `dubstage train {network}`", field="run")
+        raise InvalidRequestError(
+            f"{run} holds no training run: it has no {CONFIG}; train with `dubstage train {network}`", field="run"
+        )
     held = _read_json(path)
     if held.get("network") != network:
-        raise InvalidRequest(f"{run} holds a run of {held.get('network')!r}, not of {network!r}", field="run")
+        raise InvalidRequestError(f"{run} holds a run of {held.get('network')!r}, not of {network!r}", field="run")
     config: dict[str, Any] = held["config"]
     return config
 
@@ -191,7 +193,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, "cpu", weights_only=True)
     except _UNREADABLE as problem:
         # PyTorch's own text advises a setting that would run code of the file.
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} is damaged or cannot be read: a checkpoint of `dubstage train` was expected; train again in another folder",
             field="run",
         ) from problem
@@ -202,7 +204,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        raise InvalidRequest(f"{path} is damaged: {problem}; train again in another folder", field="run") from problem
+        raise InvalidRequestError(f"{path} is damaged: {problem}; train again in another folder", field="run") from problem
     return held
 
 
@@ -217,7 +219,7 @@ def _differences(held: Mapping[str, Any], given: Mapping[str, Any], place: str =
     return found
 
 
-def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], progress: Progress) -> str:
+def card(network: str, config: Mapping[str, Any], clips: Sequence[ClipRow], progress: TrainingProgress) -> str:
     """Return the card as Markdown.
 
     Args:

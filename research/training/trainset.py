@@ -29,7 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import write_whole
 
 MANIFEST: Final = "manifest.jsonl"
@@ -154,11 +154,11 @@ def read_manifest(folder: Path) -> Iterator[ClipRow]:
         folder: folder of the training set.
 
     Raises:
-        InvalidRequest: the folder holds no manifest, or a line is wrong. The message names file, line and field.
+        InvalidRequestError: the folder holds no manifest, or a line is wrong. The message names file, line and field.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{folder} is not a training set: it has no {MANIFEST}; make one with `dubstage trainset CLIPS --output {folder}`",
             field="data",
         )
@@ -169,7 +169,7 @@ def read_manifest(folder: Path) -> Iterator[ClipRow]:
             except ValidationError as error:
                 first = error.errors()[0]
                 place = ".".join(str(part) for part in first["loc"]) or "the line"
-                raise InvalidRequest(f"{path}, line {number}: {place}: {first['msg']}", field="data") from error
+                raise InvalidRequestError(f"{path}, line {number}: {place}: {first['msg']}", field="data") from error
 
 
 def speaker_hours(rows: Iterable[ClipRow]) -> dict[str, float]:
@@ -222,7 +222,7 @@ class TrainSet:
     """A training set on disk.
 
     Raises:
-        InvalidRequest: the folder holds no manifest, or the manifest is damaged.
+        InvalidRequestError: the folder holds no manifest, or the manifest is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -238,7 +238,7 @@ class TrainSet:
             phones: only clips with phone labels.
 
         Raises:
-            InvalidRequest: there is no such clip. The message says what the set lacks.
+            InvalidRequestError: there is no such clip. The message says what the set lacks.
         """
         found = [
             row
@@ -254,7 +254,7 @@ class TrainSet:
                 for name, wanted in (("a face", face or pixels), ("pixels to learn from", pixels), ("phones", phones))
                 if wanted
             ]
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{self.folder}: no clip of split {split!r}{' with ' + ' and '.join(wants) if wants else ''}; "
                 "add such clips to the folder of clips, and complete the set with `dubstage trainset`",
                 field="data",
@@ -270,14 +270,14 @@ class TrainSet:
             rows: first and last row of the arrays to read, both inside the arrays; None: all rows.
 
         Raises:
-            InvalidRequest: the file is missing, damaged, or lacks an array. The message names the file.
+            InvalidRequestError: the file is missing, damaged, or lacks an array. The message names the file.
         """
         path = part_path(self.folder, row.shard, row.name, part)
         try:
             with safe_open(path, "numpy") as file:
                 return {name: np.asarray(file.get_tensor(name) if rows is None else file.get_slice(name)[rows]) for name in names}
         except (OSError, SafetensorError) as problem:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{path}: {problem}; make the clip again: delete the file and call `dubstage trainset` again", field="data"
             ) from problem
 

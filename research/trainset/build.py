@@ -4,6 +4,8 @@ Clips are held out for validation: whole speakers where there are enough, and si
 
 A task makes one clip. The task states the clip's shard and the words that are said in the clip. Each process that makes clips has
 stages of its own and reports its errors. Rows of the manifest come from the listed and the finished clips.
+
+The stages that a training set needs, in this process, and digests of their networks.
 """
 
 from __future__ import annotations
@@ -14,19 +16,24 @@ import math
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import cv2
+from google.protobuf.message import Message
 from threadpoolctl import threadpool_limits
 
+from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
+from gateway.stages.interface import stage_of
+from gateway.stages.local import LocalStages, compose_stages
+from gateway.stages.opening import weights_of
 from research.training.trainset import ClipRow, read_manifest, speaker_hours, write_manifest
 from research.trainset.catalogue import BY_SPEAKER, TRAIN, VALIDATION, ClipEntry, list_clips, read_corpus
-from research.trainset.clip import ClipMaker, ClipTask, Networks, lags_by_clip
+from research.trainset.clip import ClipMaker, ClipNetworks, ClipTask, lags_by_clip
 from research.trainset.output_folder import (
     MADE_HERE,
     ClipFiles,
@@ -41,11 +48,83 @@ from research.trainset.output_folder import (
     write_incomplete,
     write_refused,
 )
-from research.trainset.stages import StagesOnDemand, networks_digest
 from research.trainset.texts import ClipText, Texts
 from research.trainset.workers import WorkerDiedError, in_processes
-from services.common.errors import DubstageError, InvalidRequest, NoUsableFootage, RequestError
+from services.common.errors import DubstageError, InvalidRequestError, ModelNotFoundError, NoUsableFootageError, RequestError
 from services.common.wire.timeline import MOTION_RATE
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_NETWORKS: Final = {"audio": "*.onnx", "motion": "lag.safetensors"}
+"""Models that make parts of a training set: patterns of file names in the stage's folder of weights."""
+
+
+class StagesOnDemand:
+    """`Stages` in this process; a stage is loaded at its first call.
+
+    A set of recordings needs no face stage, and a finished set needs no stage at all.
+    """
+
+    face_model: Final = ""
+    call_deadline_s: Final = None
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._loaded: dict[str, LocalStages] = {}
+
+    async def aclose(self) -> None:
+        """End the stages."""
+        await self._stack.aclose()
+
+    async def unary(self, rpc: Unary[Q, R], request: Q) -> R:
+        """Send one request and return the one response."""
+        return await (await self._stage(rpc)).unary(rpc, request)
+
+    async def upload(self, rpc: Upload[Q, R], requests: AsyncIterator[Q]) -> R:
+        """Send many requests and return the one response."""
+        return await (await self._stage(rpc)).upload(rpc, requests)
+
+    async def download(self, rpc: Download[Q, R], request: Q) -> AsyncIterator[R]:
+        """Send one request and yield many responses."""
+        async for reply in (await self._stage(rpc)).download(rpc, request):
+            yield reply
+
+    async def stream(self, rpc: Stream[Q, R], requests: AsyncIterator[Q]) -> AsyncIterator[R]:
+        """Send many requests and yield many responses, at the same time."""
+        async for reply in (await self._stage(rpc)).stream(rpc, requests):
+            yield reply
+
+    async def _stage(self, rpc: Rpc[Q, R]) -> LocalStages:
+        name = stage_of(rpc)
+        if name not in self._loaded:
+            # Several processes work side by side, so a computation takes one thread.
+            stages = LocalStages(compose_stages(names=(name,), compute_threads=1))
+            self._loaded[name] = await self._stack.enter_async_context(stages)
+        return self._loaded[name]
+
+
+def networks_digest(stage: str) -> str:
+    """Return a digest of a stage's models that make parts of a training set. Equal files give equal digests.
+
+    Args:
+        stage: `audio` or `motion`.
+
+    Raises:
+        ModelNotFoundError: the folder of weights that the stage's settings name holds no such model.
+        InvalidRequestError: a setting is wrong.
+    """
+    folder = weights_of(stage)
+    digest = hashlib.sha256()
+    files = sorted(folder.glob(_NETWORKS[stage]))
+    if not files:
+        raise ModelNotFoundError(
+            f"{folder} holds no {_NETWORKS[stage]}: check DUBSTAGE_{stage.upper()}_WEIGHTS", resource=str(folder)
+        )
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
 
 _HELD_OUT_SHARE: Final = 0.15
 _FEWEST_SPEAKERS: Final = 3
@@ -299,7 +378,7 @@ class BuildTasks:
         for entry in sorted(self._entries, key=lambda entry: not entry.is_film):
             try:
                 spoken = self._texts.of(entry)
-            except InvalidRequest as problem:
+            except InvalidRequestError as problem:
                 self._refuse(entry.file, problem.message)
                 continue
             self._count(entry, spoken)
@@ -334,7 +413,7 @@ class BuildTasks:
 
 @contextmanager
 def clip_worker(
-    networks: Networks, folder: Path, output: Path, working: Path
+    networks: ClipNetworks, folder: Path, output: Path, working: Path
 ) -> Iterator[Callable[[ClipTask], ClipRecord | Refusal]]:
     """Open the stages, and yield the function that makes a clip.
 
@@ -355,7 +434,7 @@ async def _made(maker: ClipMaker, task: ClipTask, output: Path) -> ClipRecord | 
     try:
         with in_output(output):
             return await maker.make(task)
-    except (RequestError, NoUsableFootage) as problem:
+    except (RequestError, NoUsableFootageError) as problem:
         return Refusal(task.file, problem.message)
     except DubstageError:
         raise
@@ -396,14 +475,14 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
     Finished clips are kept, so the build can be stopped at any time. A clip that cannot be used is left out, with a reason.
 
     Raises:
-        InvalidRequest: the folder holds no clips, the corpus file is wrong, or the set cannot be written.
-        NoUsableFootage: no clip can be used.
-        ModelNotFound: a stage's folder of weights lacks a network.
-        StorageFull: no space is left for the set.
+        InvalidRequestError: the folder holds no clips, the corpus file is wrong, or the set cannot be written.
+        NoUsableFootageError: no clip can be used.
+        ModelNotFoundError: a stage's folder of weights lacks a network.
+        StorageFullError: no space is left for the set.
     """
     corpus = None if order.corpus is None else read_corpus(order.corpus, order.folder)
     listing = list_clips(order.folder, order.splits, corpus)
-    networks = Networks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
+    networks = ClipNetworks(audio=networks_digest("audio"), lag=networks_digest("motion") if order.with_lags else "")
     with open_output(order.output) as working, in_output(order.output):
         made = FinishedClips(order.output, listing.entries, listing.refused, say, with_lags=order.with_lags)
         tasks = BuildTasks(order.folder, order.output, listing.entries, made.refuse_unread)
@@ -418,7 +497,7 @@ def build(order: BuildOrder, progress: Progress, say: Say) -> tuple[list[ClipRow
             rows = made.write()
         if not rows:
             reason = made.refusals[0]
-            raise NoUsableFootage(
+            raise NoUsableFootageError(
                 f"{order.folder}: none of the {len(listing.entries)} clips can be used; {reason.file}: {reason.reason}",
                 subject=str(order.folder),
             )
@@ -454,7 +533,7 @@ def prepare(order: BuildOrder, steps: Sequence[PreparationStep], progress: Progr
 
     Raises:
         DubstageError: a preparation ended with this error.
-        StorageFull: no space is left for the set.
+        StorageFullError: no space is left for the set.
     """
     missing: dict[str, Mapping[str, str]] = {}
     failed: DubstageError | None = None

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 SPEAKER: Final = "speaker"
 _OF_EVERY_PATH: Final = frozenset({"folder", "stem"})
@@ -147,13 +147,15 @@ class CorpusSource(_Table):
         """Return the speaker's name by the regular expression; None: there is no such expression.
 
         Raises:
-            InvalidRequest: the expression does not match.
+            InvalidRequestError: the expression does not match.
         """
         if self.speaker is None:
             return None
         found = re.search(self.speaker, file)
         if found is None or found[SPEAKER] is None:
-            raise InvalidRequest(f"source {self.name}: the regular expression of `speaker` does not match the path", field="corpus")
+            raise InvalidRequestError(
+                f"source {self.name}: the regular expression of `speaker` does not match the path", field="corpus"
+            )
         return f"{self.name}-{found[SPEAKER]}"
 
     def places(self, file: str) -> dict[str, str]:
@@ -182,13 +184,13 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
         path: the TOML file.
 
     Raises:
-        InvalidRequest: the file is missing or not TOML, a field is unknown, missing or wrong, or an archive is missing. The message
-            names file and field.
+        InvalidRequestError: the file is missing or not TOML, a field is unknown, missing or wrong, or an archive is missing. The
+            message names file and field.
     """
     try:
         given: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise InvalidRequest(f"{path}: not a TOML file: {problem}", field="corpus") from problem
+        raise InvalidRequestError(f"{path}: not a TOML file: {problem}", field="corpus") from problem
     try:
         corpus = Corpus.model_validate(given)
     except ValidationError as error:
@@ -196,11 +198,11 @@ def read_corpus(path: Path, folder: Path) -> Corpus:
         fields = len(error.errors()[0]["loc"][:3])
         first = max((each for each in error.errors() if each["loc"][:fields] == error.errors()[0]["loc"][:3]), key=_depth)
         message = first["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(f"{path}: {_place(first['loc'])}: {message}", field="corpus") from error
+        raise InvalidRequestError(f"{path}: {_place(first['loc'])}: {message}", field="corpus") from error
     for number, source in enumerate(corpus.source, 1):
         archive = source.words.archive if source.words else ""
         if archive and not (folder / archive).is_file():
-            raise InvalidRequest(f"{path}: source {number}: words.archive: {folder / archive}: no such file", field="corpus")
+            raise InvalidRequestError(f"{path}: source {number}: words.archive: {folder / archive}: no such file", field="corpus")
     return corpus
 
 
@@ -314,10 +316,10 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
         corpus: description of the folder.
 
     Raises:
-        InvalidRequest: there is no such folder, the catalogue lacks a column, or there is no clip.
+        InvalidRequestError: there is no such folder, the catalogue lacks a column, or there is no clip.
     """
     if not folder.is_dir():
-        raise InvalidRequest(f"{folder}: no such folder; check the path", field="folder")
+        raise InvalidRequestError(f"{folder}: no such folder; check the path", field="folder")
     catalogue = folder / CATALOGUE
     listing = Listing()
     if catalogue.is_file():
@@ -327,7 +329,9 @@ def list_clips(folder: Path, splits: frozenset[str], corpus: Corpus | None = Non
     listing.entries.sort(key=lambda entry: entry.file)
     if not listing.entries:
         first = next((f"; {file}: {why}" for file, why in listing.refused.items()), "")
-        raise InvalidRequest(f"{folder}: no film or recording of the splits {', '.join(sorted(splits))}{first}", field="folder")
+        raise InvalidRequestError(
+            f"{folder}: no film or recording of the splits {', '.join(sorted(splits))}{first}", field="folder"
+        )
     return listing
 
 
@@ -346,7 +350,7 @@ def _take_rows(listing: Listing, folder: Path, catalogue: Path, splits: frozense
             continue
         try:
             speaker = row["speaker"] or (_speaker(file, rules) if rules else file.removesuffix(PurePosixPath(file).suffix))
-        except InvalidRequest as problem:
+        except InvalidRequestError as problem:
             listing.refused[file] = problem.message
             continue
         listing.entries.append(
@@ -372,12 +376,12 @@ def _catalogue_rows(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(stream, restval="")
             missing = _COLUMNS - set(reader.fieldnames or ())
             if missing:
-                raise InvalidRequest(f"{path} lacks the columns {', '.join(sorted(missing))}", field="folder")
+                raise InvalidRequestError(f"{path} lacks the columns {', '.join(sorted(missing))}", field="folder")
             # One file has one path: a/b.mkv, also where the catalogue says ./a/b.mkv or a//b.mkv.
             rows = ({**row, "file": PurePosixPath(row["file"]).as_posix()} for row in reader)
             return [row for row in rows if PurePosixPath(row["file"]).suffix.lower() in FILMS | RECORDINGS]
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        raise InvalidRequest(f"{path}: not a table of comma-separated values in UTF-8: {problem}", field="folder") from problem
+        raise InvalidRequestError(f"{path}: not a table of comma-separated values in UTF-8: {problem}", field="folder") from problem
 
 
 def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: Corpus | None) -> None:
@@ -389,7 +393,7 @@ def _take_files(listing: Listing, folder: Path, splits: frozenset[str], corpus: 
         try:
             speaker = _speaker(file, rules)
             file.encode()
-        except InvalidRequest as problem:
+        except InvalidRequestError as problem:
             listing.refused[file] = problem.message
             continue
         except UnicodeEncodeError:
@@ -415,7 +419,7 @@ def _speaker(file: str, rules: CorpusSource | None) -> str:
     """Return the speaker that a corpus table states, otherwise the first folder, or the file itself if there is no folder.
 
     Raises:
-        InvalidRequest: the table's expression does not match.
+        InvalidRequestError: the table's expression does not match.
     """
     path = PurePosixPath(file)
     return (rules and rules.speaker_of(file)) or (path.parts[0] if len(path.parts) > 1 else path.stem)

@@ -50,7 +50,7 @@ from research.trainset.output_folder import (
 )
 from research.trainset.texts import ClipText
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.crops import head_template
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
 from services.common.wire.messages import from_tensor
@@ -180,7 +180,7 @@ def read_pieces(sound: SoundReader) -> Iterator[Int16]:
     The last frame is rounded, with silence after the end. One piece is held in memory.
 
     Raises:
-        MediaUnsupported: the sound cannot be decoded.
+        MediaUnsupportedError: the sound cannot be decoded.
     """
     size = PIECE_FRAMES * SAMPLES_A_FRAME
     held: list[Int16] = []
@@ -249,14 +249,14 @@ LONG_FRAMES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
+class ClipLag:
     """Answer of EstimateLag for one clip, frames of 40 ms; confidence -1: not measured."""
 
     frames: int = 0
     confidence: float = -1.0
 
 
-async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> Lag:
+async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, heard: ClipFeatures) -> ClipLag:
     """Return the lag of a clip. A clip of too few usable frames, of a mouth that never opens, or of hardly any speech has none.
 
     Args:
@@ -273,9 +273,9 @@ async def measure_lag(stages: Stages, mouth_landmarks: Float32, usable: Bool, he
     )
     try:
         reply = await stages.unary(rpcs.motion.ESTIMATE_LAG, request)
-    except NoUsableFootage:
-        return Lag()
-    return Lag(reply.lag_frames, round(reply.confidence, 4))
+    except NoUsableFootageError:
+        return ClipLag()
+    return ClipLag(reply.lag_frames, round(reply.confidence, 4))
 
 
 def lags_by_clip(rows: Iterable[ClipRow]) -> dict[str, int]:
@@ -345,9 +345,9 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
         working: file that holds the records meanwhile, about 83 kB a frame and face.
 
     Raises:
-        MediaUnsupported: the film cannot be read to its end.
-        NoUsableFootage: the film shows no face.
-        StorageFull: no space is left for the records.
+        MediaUnsupportedError: the film cannot be read to its end.
+        NoUsableFootageError: the film shows no face.
+        StorageFullError: no space is left for the records.
         DubstageError: from the face stage.
     """
     working.unlink(missing_ok=True)
@@ -357,7 +357,7 @@ async def tracked(stages: Stages, info: MediaInfo, working: Path) -> AsyncIterat
             index = read_index(faces, cuts, info.video.num_frames)
             face_id = await choose_face(index, FaceChoice("largest"), None)
             if face_id is None:
-                raise NoUsableFootage("no face in the film", subject=str(info.path))
+                raise NoUsableFootageError("no face in the film", subject=str(info.path))
             seconds = np.asarray((info.video.pts - info.video.pts[0]) * float(info.video.time_base), np.float64)
             yield LargestFace(faces, index.rows_of(face_id), seconds, max(1, round(info.video.duration * MOTION_RATE)))
     finally:
@@ -397,7 +397,7 @@ class ClipTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Networks:
+class ClipNetworks:
     """Digests of the models that make features and lags. `lag` is empty if no lags are measured."""
 
     audio: str
@@ -431,7 +431,7 @@ class ClipMaker:
         working: folder for the records of faces while a film is tracked.
     """
 
-    def __init__(self, stages: Stages, networks: Networks, folder: Path, output: Path, working: Path) -> None:
+    def __init__(self, stages: Stages, networks: ClipNetworks, folder: Path, output: Path, working: Path) -> None:
         self._stages, self._networks, self._folder, self._output, self._working = stages, networks, folder, output, working
 
     async def make(self, task: ClipTask) -> ClipRecord:
@@ -440,8 +440,8 @@ class ClipMaker:
         A changed file is made from the beginning. Changed networks make features and lag again, from the sound in the set.
 
         Raises:
-            MediaUnsupported: the file cannot be read to its end.
-            NoUsableFootage: no piece shows a face well, or there is no sound.
+            MediaUnsupportedError: the file cannot be read to its end.
+            NoUsableFootageError: no piece shows a face well, or there is no sound.
             DubstageError: from a stage.
         """
         path = self._folder / task.file
@@ -479,7 +479,7 @@ class ClipMaker:
             else:
                 kept.append(await self._written(task, name, piece, sha256))
         if not kept:
-            raise NoUsableFootage("; ".join(left_out.values()) or "there is no sound in it", subject=task.file)
+            raise NoUsableFootageError("; ".join(left_out.values()) or "there is no sound in it", subject=task.file)
         record = ClipRecord(
             file=task.file,
             shard=task.shard,
@@ -500,7 +500,9 @@ class ClipMaker:
     async def _film(self, task: ClipTask) -> AsyncIterator[_Piece]:
         info = inspect_video(self._folder / task.file)
         if not info.audio:
-            raise NoUsableFootage("the film has no sound: networks would learn that silence moves the mouth", subject=task.file)
+            raise NoUsableFootageError(
+                "the film has no sound: networks would learn that silence moves the mouth", subject=task.file
+            )
         self._working.mkdir(parents=True, exist_ok=True)
         async with tracked(self._stages, info, self._working / f"{os.getpid()}.faces") as film:
             sound = read_pieces(SoundReader(info.path, origin=info.video.start))
@@ -521,7 +523,7 @@ class ClipMaker:
         """Write the files of a piece, and return its facts."""
         files = ClipFiles(self._output, task.shard, name)
         heard = await extract_features(self._stages, piece.samples)
-        lag = Lag()
+        lag = ClipLag()
         spoken = _said(task, piece.first_frame, piece.frames, is_cut=not piece.is_whole)
         files.drop(*PREPARED)
         if piece.track is not None:
@@ -570,14 +572,14 @@ class ClipMaker:
             heard = await extract_features(self._stages, files.get("sound", "samples")["samples"])
         else:
             heard = ClipFeatures(**files.get("speech", *(each.name for each in fields(ClipFeatures))))
-        lag = Lag()
+        lag = ClipLag()
         if measure:
             track = files.get("track", "mouth_landmarks", "usable")
             lag = await measure_lag(self._stages, track["mouth_landmarks"], track["usable"], heard)
         files.put("speech", _arrays(heard), self._about_speech(lag))
         return replace(piece, lag_frames=lag.frames, lag_confidence=lag.confidence)
 
-    def _about_speech(self, lag: Lag) -> dict[str, str]:
+    def _about_speech(self, lag: ClipLag) -> dict[str, str]:
         return {
             "audio_networks": self._networks.audio,
             "lag_model": self._networks.lag if lag.confidence >= 0 else "",

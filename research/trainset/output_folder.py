@@ -221,7 +221,7 @@ def open_output(output: Path) -> Iterator[Path]:
     """Create the folder of a training set, keep other processes out of it, and yield a folder for temporary files.
 
     Raises:
-        InvalidRequest: the folder cannot be written, or another process makes the set.
+        InvalidRequestError: the folder cannot be written, or another process makes the set.
     """
     with locked_folder(output, f"{output}: another process makes this training set; wait for its end"):
         shutil.rmtree(output / _WORKING, ignore_errors=True)
@@ -235,7 +235,7 @@ def in_output(output: Path) -> AbstractContextManager[None]:
     """Translate errors of a full disk, for code that writes to the folder of a training set.
 
     Raises:
-        StorageFull: no space is left in the folder.
+        StorageFullError: no space is left in the folder.
     """
     return translating_full_disk(f"no space left in {output}: free some, and run the same command again", output)
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from research.trainset.catalogue import ClipEntry, CorpusSource, TranscriptTable, WordTimes
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 _MAX_TEXT_BYTES: Final = 1 << 20
 """Largest side file of one clip."""
@@ -61,7 +61,7 @@ class Texts:
         """Return what is said in a clip. A side file that does not exist says nothing.
 
         Raises:
-            InvalidRequest: a side file, table or archive cannot be read or has a wrong line. The message names it.
+            InvalidRequestError: a side file, table or archive cannot be read or has a wrong line. The message names it.
         """
         words = self._words(entry, entry.rules.words) if entry.rules is not None and entry.rules.words is not None else None
         transcript = entry.transcript or self._transcript(entry)
@@ -99,7 +99,7 @@ class Texts:
                 return _zip_members(path, suffix)
             return _tar_members(path, suffix)
         except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as problem:
-            raise InvalidRequest(f"{path}: not a tar or zip archive that can be read: {problem}", field="corpus") from problem
+            raise InvalidRequestError(f"{path}: not a tar or zip archive that can be read: {problem}", field="corpus") from problem
 
 
 def _filled(entry: ClipEntry, pattern: str) -> str:
@@ -115,9 +115,11 @@ def _timed(text: str, timing: WordTimes, where: str) -> Iterator[Word]:
             start, end, word = line.split()
             times = float(start) / timing.units_per_second, float(end) / timing.units_per_second
         except ValueError as problem:
-            raise InvalidRequest(f"{where}, line {number}: start, end and word were expected", field="corpus") from problem
+            raise InvalidRequestError(f"{where}, line {number}: start, end and word were expected", field="corpus") from problem
         if not 0 <= times[0] <= times[1] < float("inf"):
-            raise InvalidRequest(f"{where}, line {number}: a word starts at 0 or later, and ends after its start", field="corpus")
+            raise InvalidRequestError(
+                f"{where}, line {number}: a word starts at 0 or later, and ends after its start", field="corpus"
+            )
         if word not in timing.silence:
             yield (word, round(times[0], 4), round(times[1], 4))
 
@@ -154,9 +156,9 @@ def _read(path: Path, most: int) -> str:
         with path.open("rb") as stream:
             content = stream.read(most + 1)
     except OSError as problem:
-        raise InvalidRequest(f"{path} cannot be read: {problem.strerror}", field="corpus") from problem
+        raise InvalidRequestError(f"{path} cannot be read: {problem.strerror}", field="corpus") from problem
     if len(content) > most:
-        raise InvalidRequest(f"{path} has more than {most >> 20} MiB: too much for a side file", field="corpus")
+        raise InvalidRequestError(f"{path} has more than {most >> 20} MiB: too much for a side file", field="corpus")
     return _decoded(content, str(path))
 
 
@@ -164,7 +166,7 @@ def _decoded(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
-        raise InvalidRequest(f"{where}: not a text in UTF-8", field="corpus") from problem
+        raise InvalidRequestError(f"{where}: not a text in UTF-8", field="corpus") from problem
 
 
 def _one_line(text: str) -> str:

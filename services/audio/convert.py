@@ -15,7 +15,7 @@ from services.audio.models import KINDS, AudioModels
 from services.audio.types import FeatureBlock
 from services.audio.voice_activity import SPEECH_PROBABILITY
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.messages import num_frames_from_proto, timeline_from_proto
 
 _ALWAYS: Final = frozenset({SPEECH_PROBABILITY.name})
@@ -36,16 +36,16 @@ def extractor_from_proto(request: pb.ExtractFeaturesRequest, models: AudioModels
     """Return the extractor for a stream's first message. The speech probability is always part of the answer.
 
     Raises:
-        InvalidRequest: the first message is not a config, or the config cannot be used.
+        InvalidRequestError: the first message is not a config, or the config cannot be used.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     kinds = set(_ALWAYS)
     for kind in config.kinds:
         if kind not in _KINDS:
             name = pb.FeatureKind.Name(kind) if kind in pb.FeatureKind.values() else str(kind)
-            raise InvalidRequest(f"config.kinds: this stage has no features of kind {name}", field="config.kinds")
+            raise InvalidRequestError(f"config.kinds: this stage has no features of kind {name}", field="config.kinds")
         kinds.add(_KINDS[kind])
     timeline = timeline_from_proto(config.timeline, "config.timeline")
     return FeatureExtractor(
@@ -62,13 +62,13 @@ def chunk_from_proto(request: pb.ExtractFeaturesRequest) -> PcmChunk:
     """Return a chunk of PCM. The samples are read-only.
 
     Raises:
-        InvalidRequest: the message is a second config or empty, or its bytes are no whole number of float32.
+        InvalidRequestError: the message is a second config or empty, or its bytes are no whole number of float32.
     """
     if not request.HasField("chunk"):
-        raise InvalidRequest("chunk: after the config every message must be a chunk of PCM", field="chunk")
+        raise InvalidRequestError("chunk: after the config every message must be a chunk of PCM", field="chunk")
     pcm = request.chunk.pcm_f32
     if len(pcm) % _FLOAT_BYTES:
-        raise InvalidRequest(f"chunk.pcm_f32: {len(pcm)} bytes are not a whole number of float32", field="chunk.pcm_f32")
+        raise InvalidRequestError(f"chunk.pcm_f32: {len(pcm)} bytes are not a whole number of float32", field="chunk.pcm_f32")
     return PcmChunk(request.chunk.first_sample, np.frombuffer(pcm, "<f4"))
 
 

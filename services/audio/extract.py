@@ -20,12 +20,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.audio.feature_kind import SoundRows
 from services.audio.models import ALL_KINDS, KINDS, AudioModels
 from services.audio.spectral import SpectralStream, cepstra
-from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureBlock
+from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureBlock, SoundRows
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import charge, check_not_cancelled
 from services.common.wire.timeline import Timeline
 
@@ -51,16 +50,16 @@ class MonoResampler:
         """Design the filter.
 
         Raises:
-            InvalidRequest: a rate outside 8000 to 192000 Hz, or not 1 to 16 channels.
-            CallTooLarge: the call that this is done for would hold more than it may.
+            InvalidRequestError: a rate outside 8000 to 192000 Hz, or not 1 to 16 channels.
+            CallTooLargeError: the call that this is done for would hold more than it may.
         """
         if not MIN_RATE_HZ <= sample_rate_hz <= MAX_RATE_HZ:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"config.sample_rate_hz: must be {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz, got {sample_rate_hz}",
                 field="config.sample_rate_hz",
             )
         if not 1 <= channels <= MAX_CHANNELS:
-            raise InvalidRequest(f"config.channels: must be 1 to {MAX_CHANNELS}, got {channels}", field="config.channels")
+            raise InvalidRequestError(f"config.channels: must be 1 to {MAX_CHANNELS}, got {channels}", field="config.channels")
         divisor = math.gcd(sample_rate_hz, SAMPLE_RATE_HZ)
         self._up = SAMPLE_RATE_HZ // divisor
         self._down = sample_rate_hz // divisor
@@ -87,11 +86,11 @@ class MonoResampler:
             interleaved: [samples * channels] float32, nominally in [-1, 1].
 
         Raises:
-            InvalidRequest: not a whole number of samples, or NaN, infinity or a number beyond MAX_SAMPLE (the message has the
+            InvalidRequestError: not a whole number of samples, or NaN, infinity or a number beyond MAX_SAMPLE (the message has the
                 sample's index and value).
         """
         if interleaved.ndim != 1 or len(interleaved) % self._channels:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"chunk.pcm_f32: {interleaved.size} values are not a whole number of samples of {self._channels} channels",
                 field="chunk.pcm_f32",
             )
@@ -101,7 +100,7 @@ class MonoResampler:
             sample, channel = self.num_received + index // self._channels, index % self._channels
             value = float(interleaved[index])
             problem = f"is {value:g}, beyond {MAX_SAMPLE:g}" if math.isfinite(value) else f"is not a finite number ({value})"
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"chunk.pcm_f32: sample {sample} of channel {channel} {problem}; samples nominally lie in [-1, 1]",
                 field="chunk.pcm_f32",
             )
@@ -223,15 +222,17 @@ class FeatureExtractor:
             num_frames: how many frames to answer. 0: the frames that are shown before the speech ends.
 
         Raises:
-            InvalidRequest: a rate, channel count or number of frames is out of range, no kind is given, or a kind is unknown.
+            InvalidRequestError: a rate, channel count or number of frames is out of range, no kind is given, or a kind is unknown.
         """
         if not kinds:
-            raise InvalidRequest("kinds: ask for at least one kind of feature", field="config.kinds")
+            raise InvalidRequestError("kinds: ask for at least one kind of feature", field="config.kinds")
         if unknown := kinds - ALL_KINDS:
-            raise InvalidRequest(f"kinds: there is no kind {min(unknown)!r}, only {', '.join(KINDS)}", field="config.kinds")
+            raise InvalidRequestError(f"kinds: there is no kind {min(unknown)!r}, only {', '.join(KINDS)}", field="config.kinds")
         known = timeline.num_frames
         if num_frames < 0 or (known is not None and num_frames > known):
-            raise InvalidRequest(f"num_frames: {num_frames} is not within the timeline's {known} frames", field="config.num_frames")
+            raise InvalidRequestError(
+                f"num_frames: {num_frames} is not within the timeline's {known} frames", field="config.num_frames"
+            )
         self._resampler = MonoResampler(sample_rate_hz, channels)
         self._rows = RowStream(models, kinds)
         self._rate_hz, self._channels = sample_rate_hz, channels
@@ -255,13 +256,13 @@ class FeatureExtractor:
             interleaved: float32 [samples * channels], nominally in [-1, 1].
 
         Raises:
-            InvalidRequest: the chunk does not follow the one before it, is not a whole number of samples, or has NaN or
+            InvalidRequestError: the chunk does not follow the one before it, is not a whole number of samples, or has NaN or
                 infinity; the message names what was expected.
-            Cancelled: the current call is over. This is checked once per second of sound.
+            WorkCancelledError: the current call is over. This is checked once per second of sound.
         """
         expected = self._resampler.num_received
         if self._finished or first_sample != expected:
-            raise InvalidRequest(f"chunk.first_sample: expected {expected}, got {first_sample}", field="chunk.first_sample")
+            raise InvalidRequestError(f"chunk.first_sample: expected {expected}, got {first_sample}", field="chunk.first_sample")
         size = self._rate_hz * self._channels * _SLICE_S
         for start in range(0, max(len(interleaved), 1), size):
             check_not_cancelled()
@@ -274,7 +275,7 @@ class FeatureExtractor:
         """Yield the remaining blocks. Silence follows the last sample for as long as frames are wanted.
 
         Raises:
-            Cancelled: the current call is over. This is checked between blocks.
+            WorkCancelledError: the current call is over. This is checked between blocks.
         """
         self._finished = True
         rest = self._resampler.finish()
@@ -363,7 +364,7 @@ def extract_features(
         num_frames: how many frames to answer. 0: the frames that are shown before the recording ends.
 
     Raises:
-        InvalidRequest: as `FeatureExtractor`.
+        InvalidRequestError: as `FeatureExtractor`.
     """
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     extractor = FeatureExtractor(

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from services.audio.feature_kind import FeatureKind, FeatureModel
 from services.audio.identity_removal import IDENTITY_REMOVED
 from services.audio.posteriorgram import POSTERIORGRAM
 from services.audio.spectral import MEL, MFCC
 from services.audio.speech_encoder import SPEECH_STATES, SPEECH_STATES_LIVE
+from services.audio.types import FeatureKind, FeatureModel
 from services.audio.voice_activity import SPEECH_PROBABILITY
 
 KINDS: Final[Mapping[str, FeatureKind]] = MappingProxyType(
@@ -35,8 +35,8 @@ class AudioModels:
         threads: threads inside one run of a network. The number does not change a bit of the answers.
 
     Raises:
-        ModelNotFound: a file is missing. The message names the file.
-        ArtefactCorrupt: a file is damaged. The message names the file.
+        ModelNotFoundError: a file is missing. The message names the file.
+        ArtefactCorruptError: a file is damaged. The message names the file.
     """
 
     def __init__(self, weights: Path = WEIGHTS, threads: int = 1) -> None:

@@ -11,9 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from services.audio.feature_kind import FeatureKind, SoundRows, run_windows
 from services.audio.spectral import silent_rows
-from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME
+from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows, run_windows
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 from services.common.wire.phones import NUM_PHONES, SILENCE

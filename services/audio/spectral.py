@@ -22,8 +22,16 @@ from typing import Final
 
 import numpy as np
 
-from services.audio.feature_kind import FeatureKind, SoundRows
-from services.audio.types import HOP_SAMPLES, MFCC_WIDTH, NUM_CEPSTRA, NUM_MELS, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ
+from services.audio.types import (
+    HOP_SAMPLES,
+    MFCC_WIDTH,
+    NUM_CEPSTRA,
+    NUM_MELS,
+    ROWS_PER_VIDEO_FRAME,
+    SAMPLE_RATE_HZ,
+    FeatureKind,
+    SoundRows,
+)
 from services.common.array_types import Float32, Float64
 
 WINDOW_SAMPLES: Final = 400

@@ -34,9 +34,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from services.audio.feature_kind import FeatureKind, SoundRows
 from services.audio.spectral import SpectralStream, band_powers, power_spectra
-from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ
+from services.audio.types import NUM_MELS, ROWS_PER_VIDEO_FRAME, SAMPLE_RATE_HZ, FeatureKind, SoundRows
 from services.common.array_types import Float32, Float64
 from services.common.store.network_session import open_network
 
@@ -98,8 +97,8 @@ class EncoderNetwork:
         threads: threads inside one run.
 
     Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
+        ModelNotFoundError: the file is missing.
+        ArtefactCorruptError: the file is damaged.
     """
 
     _loaded: Final[WeakValueDictionary[tuple[Path, int], EncoderNetwork]] = WeakValueDictionary()

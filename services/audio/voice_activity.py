@@ -9,8 +9,7 @@ from typing import Final
 import numpy as np
 import onnxruntime
 
-from services.audio.feature_kind import FeatureKind, SoundRows
-from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME
+from services.audio.types import HOP_SAMPLES, ROWS_PER_VIDEO_FRAME, FeatureKind, SoundRows
 from services.common.array_types import Float32
 from services.common.store.network_session import open_network
 
@@ -88,8 +87,8 @@ class VoiceModel:
         weights: folder with silero_vad.onnx.
 
     Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
+        ModelNotFoundError: the file is missing.
+        ArtefactCorruptError: the file is damaged.
     """
 
     silence: Final[Float32] = np.zeros(ROWS_PER_VIDEO_FRAME, np.float32)

@@ -1,50 +1,50 @@
-"""Every error that dubstage reports to a caller. services/common/server/error_status.py has the table of gRPC statuses.
+"""Every error that dubstage reports to a caller. dubstage.error_kinds has the table of their gRPC statuses.
 
     DubstageError
-        RequestError                  the request cannot be used (names the field)
-            InvalidRequest            a value, shape, order or range is wrong
-            MediaUnsupported          the file is not media that can be read
-            MessageTooLarge           one message is over the size limit
-            CallTooLarge              one call holds more memory than it may
-            Unauthenticated           no token, or a wrong one
-        ResourceError                 a named thing is missing or damaged (names the resource)
-            ArtefactNotFound          no blob at this uri
-            ArtefactCorrupt           the blob has another sha256 than its reference
-            ModelNotFound             no model of this name or version
-            OperationNotFound         no long-running operation of this name
-            BatchNotFound             no batch of this name, or no shot of this id in the batch
-        PreconditionError             the request is fine, the state is not (names the subject)
-            ConsentRefused            the consent record of the person does not allow the work
-                ConsentMissing        there is no consent record and the settings require one
-                ConsentUnsigned       the record is not signed and the settings require a signature
-                ConsentSignerUnknown  the record is signed with a key that the settings do not trust
-                ConsentAltered        the signature does not fit the record
-                ConsentWithdrawn      the consent was withdrawn
-                ConsentNotYetValid    the time of the consent has not begun
-                ConsentExpired        the time of the consent is over
-                ConsentOutOfScope     the record does not cover the project or the language
-                ConsentWithoutSubject nothing in the record says whose face it is about, and the settings require a record
-                ConsentOtherSubject   the record is about another person, actor or footage
-                ConsentFaceUncertain  a person has to decide whether the footage shows the person of the record
-            ActorNotReady             the actor is not enrolled or personalised yet
-            NoUsableFootage           enrolment found no frame with a usable face
-            StorageFull               no space left where artefacts or results are written
-            StorageRefused            the artefact store or the database refuses: credentials, permissions, bucket
-            ClusterRefused            the Kubernetes API refuses: permissions, quota, namespace
-        TransientError                the same call may succeed later (says when to try again)
-            Overloaded                the queue is full
-            TenantLimitReached        the tenant uses as much as its limits allow
-                TenantDubsReached     as many dubs and enrolments run or wait as may
-                TenantStreamsReached  as many live streams run as may
-                TenantFramesReached   the last minute has as many frames as it may have
-                TenantStorageReached  the artefacts take as many bytes as they may
-            AcceleratorOutOfMemory    the device has no memory for this batch now
-            ModelNotReady             still loading or warming up
-            BackendUnavailable        a server that this server needs does not answer
-        StageDeadlineExceeded         the time allowed ran out
-        Cancelled                     the caller gave up
-        ContractBroken                a message of our own code breaks the contract: our bug
-        Unexpected                    anything else: our bug too; the log of the stage has the traceback under `error_id`
+        RequestError                       the request cannot be used (names the field)
+            InvalidRequestError            a value, shape, order or range is wrong
+            MediaUnsupportedError          the file is not media that can be read
+            MessageTooLargeError           one message is over the size limit
+            CallTooLargeError              one call holds more memory than it may
+            UnauthenticatedError           no token, or a wrong one
+        ResourceError                      a named thing is missing or damaged (names the resource)
+            ArtefactNotFoundError          no blob at this uri
+            ArtefactCorruptError           the blob has another sha256 than its reference
+            ModelNotFoundError             no model of this name or version
+            OperationNotFoundError         no long-running operation of this name
+            BatchNotFoundError             no batch of this name, or no shot of this id in the batch
+        PreconditionError                  the request is fine, the state is not (names the subject)
+            ConsentRefusedError            the consent record of the person does not allow the work
+                ConsentMissingError        there is no consent record and the settings require one
+                ConsentUnsignedError       the record is not signed and the settings require a signature
+                ConsentSignerUnknownError  the record is signed with a key that the settings do not trust
+                ConsentAlteredError        the signature does not fit the record
+                ConsentWithdrawnError      the consent was withdrawn
+                ConsentNotYetValidError    the time of the consent has not begun
+                ConsentExpiredError        the time of the consent is over
+                ConsentOutOfScopeError     the record does not cover the project or the language
+                ConsentWithoutSubjectError nothing in the record says whose face it is about, and the settings require a record
+                ConsentOtherSubjectError   the record is about another person, actor or footage
+                ConsentFaceUncertainError  a person has to decide whether the footage shows the person of the record
+            ActorNotReadyError             the actor is not enrolled or personalised yet
+            NoUsableFootageError           enrolment found no frame with a usable face
+            StorageFullError               no space left where artefacts or results are written
+            StorageRefusedError            the artefact store or the database refuses: credentials, permissions, bucket
+            ClusterRefusedError            the Kubernetes API refuses: permissions, quota, namespace
+        TransientError                     the same call may succeed later (says when to try again)
+            OverloadedError                the queue is full
+            TenantLimitReachedError        the tenant uses as much as its limits allow
+                TenantDubsReachedError     as many dubs and enrolments run or wait as may
+                TenantStreamsReachedError  as many live streams run as may
+                TenantFramesReachedError   the last minute has as many frames as it may have
+                TenantStorageReachedError  the artefacts take as many bytes as they may
+            AcceleratorOutOfMemoryError    the device has no memory for this batch now
+            ModelNotReadyError             still loading or warming up
+            BackendUnavailableError        a server that this server needs does not answer
+        StageDeadlineExceededError         the time allowed ran out
+        WorkCancelledError                 the caller gave up
+        ContractBrokenError                a message of our own code breaks the contract: our bug
+        UnexpectedError                    anything else: our bug too; the log of the stage has the traceback under `error_id`
 
 Exit codes of batch jobs: 10 = wrong input, 11 = a person must change something first, 12 = our bug, 13 = the film is written, but
 no frame is dubbed, 20 = try again, 130 = cancelled.
@@ -55,8 +55,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
-# ruff: noqa: N818 - the names say what is wrong; a suffix on each would say it twice
-
+from dubstage.error_kinds import KINDS
 
 UNDUBBED_EXIT_CODE: Final = 13
 """Exit code of a dub that wrote its film without a dubbed frame: no error, but a person must look."""
@@ -68,14 +67,20 @@ class DubstageError(Exception):
     The message is for a person: it names the thing and, where there is one, the remedy.
     """
 
-    code: ClassVar[str] = "INTERNAL"
-    """Name of the gRPC status code."""
     reason: ClassVar[str] = ""
     """Stable UPPER_SNAKE_CASE identifier, unique in the tree; empty on classes that are not leaves."""
+    code: ClassVar[str] = "INTERNAL"
+    """Name of the gRPC status code, from the table KINDS."""
     retryable: ClassVar[bool] = False
-    """Whether the same call may succeed later without a change by a person."""
+    """Whether the same call may succeed later without a change by a person, from the table KINDS."""
     exit_code: ClassVar[int] = 12
     """Exit code of a process that ends with this error."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "reason" in vars(cls):
+            kind = KINDS[cls.reason]
+            cls.code, cls.retryable = kind.code, kind.retryable
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -94,7 +99,6 @@ class RequestError(DubstageError):
     the violations, in the same order, where they have other reasons than the error; an empty reason is that of the error.
     """
 
-    code = "INVALID_ARGUMENT"
     exit_code = 10
 
     def __init__(
@@ -106,43 +110,39 @@ class RequestError(DubstageError):
         self.reasons = tuple(reasons)
 
 
-class InvalidRequest(RequestError):
+class InvalidRequestError(RequestError):
     """A value, shape, order or range is wrong."""
 
     reason = "INVALID_REQUEST"
 
 
-class MediaUnsupported(RequestError):
+class MediaUnsupportedError(RequestError):
     """The file is not media that can be read: not a video, no video stream, no frame, truncated."""
 
     reason = "MEDIA_UNSUPPORTED"
 
 
-class MessageTooLarge(RequestError):
+class MessageTooLargeError(RequestError):
     """One gRPC message is over the size limit of the sender or the receiver."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "MESSAGE_TOO_LARGE"
 
 
-class CallTooLarge(RequestError):
+class CallTooLargeError(RequestError):
     """One call holds more memory than a call may, by collected messages or by computation."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "CALL_TOO_LARGE"
 
 
-class Unauthenticated(RequestError):
+class UnauthenticatedError(RequestError):
     """The call carries no bearer token, or a wrong one."""
 
-    code = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
 
 
 class ResourceError(DubstageError):
     """A named thing is missing or damaged. `resource` is the uri or name of the thing."""
 
-    code = "NOT_FOUND"
     exit_code = 10
 
     def __init__(self, message: str, *, resource: str = "") -> None:
@@ -150,32 +150,31 @@ class ResourceError(DubstageError):
         self.resource = resource
 
 
-class ArtefactNotFound(ResourceError):
+class ArtefactNotFoundError(ResourceError):
     """No blob lies at this uri."""
 
     reason = "ARTEFACT_NOT_FOUND"
 
 
-class ArtefactCorrupt(ResourceError):
+class ArtefactCorruptError(ResourceError):
     """The blob's bytes do not have the sha256 of the reference."""
 
-    code = "DATA_LOSS"
     reason = "ARTEFACT_CORRUPT"
 
 
-class ModelNotFound(ResourceError):
+class ModelNotFoundError(ResourceError):
     """No model has this name or version."""
 
     reason = "MODEL_NOT_FOUND"
 
 
-class OperationNotFound(ResourceError):
+class OperationNotFoundError(ResourceError):
     """No long-running operation has this name: never started, or deleted."""
 
     reason = "OPERATION_NOT_FOUND"
 
 
-class BatchNotFound(ResourceError):
+class BatchNotFoundError(ResourceError):
     """No batch has this name, or the batch has no shot of this id. `resource` is BATCH or BATCH/SHOT."""
 
     reason = "BATCH_NOT_FOUND"
@@ -184,7 +183,6 @@ class BatchNotFound(ResourceError):
 class PreconditionError(DubstageError):
     """The request is fine, the state is not. `subject` names what must change, such as an actor id or a folder."""
 
-    code = "FAILED_PRECONDITION"
     exit_code = 11
 
     def __init__(self, message: str, *, subject: str = "") -> None:
@@ -192,32 +190,31 @@ class PreconditionError(DubstageError):
         self.subject = subject
 
 
-class ActorNotReady(PreconditionError):
+class ActorNotReadyError(PreconditionError):
     """The actor is not enrolled or personalised yet."""
 
     reason = "ACTOR_NOT_READY"
 
 
-class NoUsableFootage(PreconditionError):
+class NoUsableFootageError(PreconditionError):
     """Enrolment found no frame with a usable face."""
 
     reason = "NO_USABLE_FOOTAGE"
 
 
-class StorageFull(PreconditionError):
+class StorageFullError(PreconditionError):
     """No space is left where artefacts or results are written. A person must make space, so the error is not transient."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "STORAGE_FULL"
 
 
-class StorageRefused(PreconditionError):
+class StorageRefusedError(PreconditionError):
     """The artefact store or the database refuses: wrong credentials, no permission, no such bucket or database."""
 
     reason = "STORAGE_REFUSED"
 
 
-class ClusterRefused(PreconditionError):
+class ClusterRefusedError(PreconditionError):
     """The Kubernetes API refuses: no permission, no such namespace, a quota or an admission policy."""
 
     reason = "CLUSTER_REFUSED"
@@ -226,8 +223,6 @@ class ClusterRefused(PreconditionError):
 class TransientError(DubstageError):
     """The same call may succeed later, not before `retry_after_s` seconds."""
 
-    code = "UNAVAILABLE"
-    retryable = True
     exit_code = 20
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
@@ -235,56 +230,51 @@ class TransientError(DubstageError):
         self.retry_after_s = retry_after_s
 
 
-class Overloaded(TransientError):
+class OverloadedError(TransientError):
     """The queue of calls or of computations is full."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
 
 
-class AcceleratorOutOfMemory(TransientError):
+class AcceleratorOutOfMemoryError(TransientError):
     """The device has no memory for this batch now."""
 
-    code = "RESOURCE_EXHAUSTED"
     reason = "ACCELERATOR_OUT_OF_MEMORY"
 
 
-class ModelNotReady(TransientError):
+class ModelNotReadyError(TransientError):
     """The model is still loading or warming up."""
 
     reason = "MODEL_NOT_READY"
 
 
-class BackendUnavailable(TransientError):
+class BackendUnavailableError(TransientError):
     """A server that this server needs does not answer, or went away."""
 
     reason = "BACKEND_UNAVAILABLE"
 
 
-class StageDeadlineExceeded(DubstageError):
+class StageDeadlineExceededError(DubstageError):
     """The time allowed for the call ran out. Stages are idempotent, so trying again is safe."""
 
-    code = "DEADLINE_EXCEEDED"
     reason = "STAGE_DEADLINE_EXCEEDED"
-    retryable = True
     exit_code = 20
 
 
-class Cancelled(DubstageError):
+class WorkCancelledError(DubstageError):
     """The caller gave up."""
 
-    code = "CANCELLED"
     reason = "CANCELLED"
     exit_code = 130
 
 
-class ContractBroken(DubstageError):
+class ContractBrokenError(DubstageError):
     """A message of our own code breaks the contract: a stage got or sent it."""
 
     reason = "CONTRACT_BROKEN"
 
 
-class Unexpected(DubstageError):
+class UnexpectedError(DubstageError):
     """Any other failure. The message is opaque. The stage's log has the traceback under `error_id`."""
 
     reason = "UNEXPECTED"
@@ -304,107 +294,99 @@ def leaves(of: type[DubstageError] = DubstageError) -> tuple[type[DubstageError]
     return tuple(found)
 
 
-# ruff: noqa: N818 - the names say what is wrong, as in errors.py
-
-
-class ConsentRefused(PreconditionError):
+class ConsentRefusedError(PreconditionError):
     """The consent record of the person does not allow the work. `subject` names the actor, the footage or the reference picture."""
 
 
-class ConsentMissing(ConsentRefused):
+class ConsentMissingError(ConsentRefusedError):
     """There is no consent record of the person, and the settings require one."""
 
     reason = "CONSENT_MISSING"
 
 
-class ConsentUnsigned(ConsentRefused):
+class ConsentUnsignedError(ConsentRefusedError):
     """The consent record is not signed, and the settings require a signature."""
 
     reason = "CONSENT_UNSIGNED"
 
 
-class ConsentSignerUnknown(ConsentRefused):
+class ConsentSignerUnknownError(ConsentRefusedError):
     """The consent record is signed with a key that the settings do not trust."""
 
     reason = "CONSENT_SIGNER_UNKNOWN"
 
 
-class ConsentAltered(ConsentRefused):
+class ConsentAlteredError(ConsentRefusedError):
     """The signature does not fit the consent record: record or signature was altered."""
 
     reason = "CONSENT_ALTERED"
 
 
-class ConsentWithdrawn(ConsentRefused):
+class ConsentWithdrawnError(ConsentRefusedError):
     """The consent was withdrawn."""
 
     reason = "CONSENT_WITHDRAWN"
 
 
-class ConsentNotYetValid(ConsentRefused):
+class ConsentNotYetValidError(ConsentRefusedError):
     """The time of the consent has not begun."""
 
     reason = "CONSENT_NOT_YET_VALID"
 
 
-class ConsentExpired(ConsentRefused):
+class ConsentExpiredError(ConsentRefusedError):
     """The time of the consent is over."""
 
     reason = "CONSENT_EXPIRED"
 
 
-class ConsentOutOfScope(ConsentRefused):
+class ConsentOutOfScopeError(ConsentRefusedError):
     """The consent record does not cover the project or the language of the work."""
 
     reason = "CONSENT_OUT_OF_SCOPE"
 
 
-class ConsentWithoutSubject(ConsentRefused):
+class ConsentWithoutSubjectError(ConsentRefusedError):
     """Nothing in the consent record says whose face the record is about, and the settings require a record."""
 
     reason = "CONSENT_WITHOUT_SUBJECT"
 
 
-class ConsentOtherSubject(ConsentRefused):
+class ConsentOtherSubjectError(ConsentRefusedError):
     """The consent record is about another person, actor or footage than the work."""
 
     reason = "CONSENT_OTHER_SUBJECT"
 
 
-class ConsentFaceUncertain(ConsentRefused):
+class ConsentFaceUncertainError(ConsentRefusedError):
     """The comparison cannot decide whether the footage shows the person of the consent record. A person has to decide."""
 
     reason = "CONSENT_FACE_UNCERTAIN"
 
 
-# ruff: noqa: N818 - the names say what is wrong, as in errors.py
-
-
-class TenantLimitReached(TransientError):
+class TenantLimitReachedError(TransientError):
     """The tenant uses as much as its limits allow. Other tenants are served."""
 
-    code = "RESOURCE_EXHAUSTED"
 
-
-class TenantDubsReached(TenantLimitReached):
+class TenantDubsReachedError(TenantLimitReachedError):
     """The largest number of dubs and enrolments of the tenant run or wait."""
 
     reason = "TENANT_CONCURRENT_DUBS"
 
 
-class TenantStreamsReached(TenantLimitReached):
+class TenantStreamsReachedError(TenantLimitReachedError):
     """The largest number of live streams of the tenant runs."""
 
     reason = "TENANT_LIVE_STREAMS"
 
 
-class TenantFramesReached(TenantLimitReached):
+class TenantFramesReachedError(TenantLimitReachedError):
     """The tenant's films and streams of the last minute have as many frames as they may have."""
 
     reason = "TENANT_FRAMES_PER_MINUTE"
 
 
-class TenantStorageReached(TenantLimitReached):
+class TenantStorageReachedError(TenantLimitReachedError):
     """The tenant's artefacts take as many bytes as they may."""
 
     reason = "TENANT_STORAGE_BYTES"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from services.common.errors import DubstageError, InvalidRequest, StorageFull
+from services.common.errors import DubstageError, InvalidRequestError, StorageFullError
 
 FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers. For the user, a quota or a file size limit is a full disk."""
@@ -28,14 +28,14 @@ def translating_full_disk(message: str, subject: Path) -> Iterator[None]:
         subject: the file or folder that has no space.
 
     Raises:
-        StorageFull: no space is left.
+        StorageFullError: no space is left.
     """
     try:
         yield
     except OSError as problem:
         if problem.errno not in FULL_DISK:
             raise
-        raise StorageFull(message, subject=str(subject)) from problem
+        raise StorageFullError(message, subject=str(subject)) from problem
 
 
 PARTIAL: Final = ".partial-"
@@ -139,7 +139,7 @@ def unchanged(pieces: Iterable[bytes], sha256: str, source: Path) -> Iterator[by
         sha256: digest of the whole file.
 
     Raises:
-        InvalidRequest: the bytes are others.
+        InvalidRequestError: the bytes are others.
     """
     digest = hashlib.sha256()
     for piece in pieces:
@@ -149,10 +149,10 @@ def unchanged(pieces: Iterable[bytes], sha256: str, source: Path) -> Iterator[by
         raise changed_meanwhile(source)
 
 
-def changed_meanwhile(source: Path) -> InvalidRequest:
+def changed_meanwhile(source: Path) -> InvalidRequestError:
     """Return the error for a file that another program wrote to while the file was stored."""
     name = os.path.realpath(source)  # The source may be a descriptor in /proc.
-    return InvalidRequest(f"{name} changed while it was stored: store it again when no program writes the file", field="file")
+    return InvalidRequestError(f"{name} changed while it was stored: store it again when no program writes the file", field="file")
 
 
 def digest_and_size(file: Path) -> tuple[str, int]:
@@ -173,13 +173,13 @@ def make_folder(folder: Path) -> None:
     """Create a folder and the folders above, unless they are there.
 
     Raises:
-        InvalidRequest: the folder cannot be created, or a file is in its place.
-        StorageFull: no space is left.
+        InvalidRequestError: the folder cannot be created, or a file is in its place.
+        StorageFullError: no space is left.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as problem:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{folder} cannot be written: it is a file, and a folder was expected; choose another path", field="output"
         ) from problem
     except OSError as problem:
@@ -189,5 +189,5 @@ def make_folder(folder: Path) -> None:
 def folder_not_writable(folder: Path, problem: OSError) -> DubstageError:
     """Return the error for a folder that cannot be written."""
     if problem.errno in FULL_DISK:
-        return StorageFull(f"no space left in {folder}: free some, or choose another folder", subject=str(folder))
-    return InvalidRequest(f"{folder} cannot be written: {problem.strerror}; choose another folder", field="output")
+        return StorageFullError(f"no space left in {folder}: free some, or choose another folder", subject=str(folder))
+    return InvalidRequestError(f"{folder} cannot be written: {problem.strerror}; choose another folder", field="output")

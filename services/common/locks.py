@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import folder_not_writable, make_folder
 
 
@@ -79,8 +79,8 @@ def locked_folder(folder: Path, in_use: str) -> Iterator[None]:
         in_use: what the user is told if another process is in the folder.
 
     Raises:
-        InvalidRequest: the folder cannot be written, or another process holds the lock.
-        StorageFull: no space is left.
+        InvalidRequestError: the folder cannot be written, or another process holds the lock.
+        StorageFullError: no space is left.
     """
     make_folder(folder)
     try:
@@ -88,7 +88,7 @@ def locked_folder(folder: Path, in_use: str) -> Iterator[None]:
     except OSError as problem:
         raise folder_not_writable(folder, problem) from problem
     if lock is None:
-        raise InvalidRequest(in_use, field="output")
+        raise InvalidRequestError(in_use, field="output")
     _held.add(lock)
     try:
         yield

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from dubstage.audio.v1alpha1 import audio_pb2
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 FeatureKinds = tuple[audio_pb2.FeatureKind.ValueType, ...]
 
@@ -273,7 +273,7 @@ def method_named(name: str) -> Method:
     """Return the row of a method. MOTION+RENDERER takes the predictor of the row MOTION and the renderer of the row RENDERER.
 
     Raises:
-        InvalidRequest: no row has this name.
+        InvalidRequestError: no row has this name.
     """
     if name in METHODS:
         return METHODS[name]
@@ -281,7 +281,7 @@ def method_named(name: str) -> Method:
     if motion in METHODS and renderer in METHODS:
         return Method(name=name, motion=METHODS[motion].motion, renderer=METHODS[renderer].renderer)
     known = ", ".join(sorted(METHODS))
-    raise InvalidRequest(f"no method {name!r}; there are: {known}, and MOTION+RENDERER of any two of them", field="method")
+    raise InvalidRequestError(f"no method {name!r}; there are: {known}, and MOTION+RENDERER of any two of them", field="method")
 
 
 def combined(name: str, motion: str | None = None, renderer: str | None = None) -> str:
@@ -293,12 +293,12 @@ def combined(name: str, motion: str | None = None, renderer: str | None = None) 
         renderer: method whose renderer replaces the method's own; None: the method's own.
 
     Raises:
-        InvalidRequest: no method has one of the names.
+        InvalidRequestError: no method has one of the names.
     """
     method = method_named(name)
     for given, field in ((motion, "motion"), (renderer, "renderer")):
         if given is not None and given not in METHODS:
-            raise InvalidRequest(f"no {field} {given!r}; there are: {', '.join(METHODS)}", field=field)
+            raise InvalidRequestError(f"no {field} {given!r}; there are: {', '.join(METHODS)}", field=field)
     row_of_motion, _, row_of_renderer = name.partition("+")
     wanted = (motion or row_of_motion, renderer or row_of_renderer or row_of_motion)
     parts = (

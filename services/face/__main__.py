@@ -25,7 +25,7 @@ def compose(settings: FaceSettings) -> StageParts:
     """Return the stage's parts, not yet warm.
 
     Raises:
-        BackendUnavailable: the settings name a rasteriser that is not installed.
+        BackendUnavailableError: the settings name a rasteriser that is not installed.
     """
 
     @functools.cache

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_FRAME_PX, MAX_HEAD_PX, face_shape_problem
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import NUM_LANDMARKS, NUM_MOUTH_AREA
@@ -78,10 +78,10 @@ def options_from_proto(request: pb.TrackRequest) -> TrackOptions:
     """Return the options of a stream's first message.
 
     Raises:
-        InvalidRequest: the first message is not a config, or a value is out of range.
+        InvalidRequestError: the first message is not a config, or a value is out of range.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     if config.HasField("timeline"):
         timeline_from_proto(
@@ -99,11 +99,11 @@ def fitting_from_proto(request: pb.TrackRequest) -> FitOrder | None:
     """Return the fit of a stream's first message; None: no fit.
 
     Raises:
-        InvalidRequest: the reference of the identity is malformed, or colours are to be fitted without an identity.
+        InvalidRequestError: the reference of the identity is malformed, or colours are to be fitted without an identity.
     """
     config = request.config
     if config.fit_colours and not config.HasField("identity"):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "config.fit_colours needs config.identity: FitIdentity finds the person's albedo", field="config.fit_colours"
         )
     identity = None
@@ -121,19 +121,19 @@ def picture_from_proto(request: pb.TrackRequest, before: NumberedPicture | None)
         before: the frame before it.
 
     Raises:
-        InvalidRequest: the message has no frame, the index is negative or leaves a gap, the picture has another size than the frame
-            before, or the picture is not RGB8.
+        InvalidRequestError: the message has no frame, the index is negative or leaves a gap, the picture has another size than the
+            frame before, or the picture is not RGB8.
     """
     if not request.HasField("frame"):
-        raise InvalidRequest("after the config every message must hold a frame", field="frame")
+        raise InvalidRequestError("after the config every message must hold a frame", field="frame")
     index = request.frame.frame_index
     if before is None:
         if index < 0:
-            raise InvalidRequest(f"frame.frame_index: must not be negative, got {index}", field="frame.frame_index")
+            raise InvalidRequestError(f"frame.frame_index: must not be negative, got {index}", field="frame.frame_index")
         _check_size(request.frame.image, "frame.image")
         return NumberedPicture(index, from_image(request.frame.image, "frame.image", channels=3))
     if index != before.frame_index + 1:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"frame.frame_index: frame {before.frame_index + 1} must follow, got {index}", field="frame.frame_index"
         )
     height, width = before.picture.shape[:2]
@@ -178,17 +178,17 @@ def face_from_proto(message: pb.FaceTrack) -> TrackedFace:
     """Return one face.
 
     Raises:
-        InvalidRequest: a shape is wrong, a number is not finite, or the reason is no reason of a face.
+        InvalidRequestError: a shape is wrong, a number is not finite, or the reason is no reason of a face.
     """
     if len(message.box) != 4 or not all(abs(number) <= 4.0 * MAX_FRAME_PX for number in message.box):
-        raise InvalidRequest(f"face.box: needs 4 finite numbers, got {list(message.box)[:8]}", field="face.box")
+        raise InvalidRequestError(f"face.box: needs 4 finite numbers, got {list(message.box)[:8]}", field="face.box")
     for name in ("confidence", "mouth_visibility", "blink", "landmark_error"):
         if not math.isfinite(getattr(message, name)):
-            raise InvalidRequest(f"face.{name}: is not a finite number", field=f"face.{name}")
+            raise InvalidRequestError(f"face.{name}: is not a finite number", field=f"face.{name}")
     number = message.reason
     name = common_pb2.FrameReason.Name(number) if number in common_pb2.FrameReason.values() else str(number)
     if name.removeprefix(_PREFIX) not in Reason.__members__:
-        raise InvalidRequest(f"face.reason: a face has no reason {name}", field="face.reason")
+        raise InvalidRequestError(f"face.reason: a face has no reason {name}", field="face.reason")
     left, top, width, height = message.box
     return TrackedFace(
         face_id=message.face_id,
@@ -224,10 +224,10 @@ def identity_order_from_proto(request: pb.FitIdentityRequest) -> IdentityOrder:
     """Return what the first message of FitIdentity orders.
 
     Raises:
-        InvalidRequest: the message is no config.
+        InvalidRequestError: the message is no config.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     return IdentityOrder(request.config.morphable_model or DEFAULT_MODEL, request.config.three_stage)
 
 
@@ -235,15 +235,15 @@ def identity_frame_from_proto(request: pb.FitIdentityRequest) -> IdentityFrame:
     """Return a later message of FitIdentity.
 
     Raises:
-        InvalidRequest: no frame, a picture that is not RGB8, or a face that breaks the contract.
+        InvalidRequestError: no frame, a picture that is not RGB8, or a face that breaks the contract.
     """
     if not request.HasField("frame"):
-        raise InvalidRequest("after the config every message must hold a frame", field="frame")
+        raise InvalidRequestError("after the config every message must hold a frame", field="frame")
     _check_size(request.frame.image, "frame.image")
     picture = from_image(request.frame.image, "frame.image", channels=3)
     face = face_from_proto(request.frame.face)
     if problem := face_shape_problem(face.landmarks):
-        raise InvalidRequest(f"frame.face.landmarks: these points are no face: {problem}", field="frame.face.landmarks")
+        raise InvalidRequestError(f"frame.face.landmarks: these points are no face: {problem}", field="frame.face.landmarks")
     return IdentityFrame(picture, face)
 
 
@@ -266,7 +266,7 @@ def identity_to_proto(identity: FaceIdentity, num_expression: int, ref: Artefact
 
 def _check_size(image: common_pb2.Image, field: str) -> None:
     if max(image.width, image.height) > MAX_SIDE:
-        raise InvalidRequest(f"{field}: {image.width} x {image.height} pixels; a side has at most {MAX_SIDE}", field=field)
+        raise InvalidRequestError(f"{field}: {image.width} x {image.height} pixels; a side has at most {MAX_SIDE}", field=field)
 
 
 def _face_coefficients(message: pb.FaceTrack) -> FaceCoefficients | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1 import face_pb2_grpc
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.geometry.rasterise import Backend
 from services.common.server.call_context import charge, check_not_cancelled, count_frames, count_reason
@@ -107,7 +107,7 @@ class FaceServicer(face_pb2_grpc.FaceServiceServicer):
         stored = self._cache.get_arrays(order.identity)
         name = model_of_identity(stored)
         if order.model not in {"", name}:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"config.morphable_model is {order.model!r}, but config.identity was fitted on {name!r}",
                 field="config.morphable_model",
             )

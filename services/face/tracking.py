@@ -130,7 +130,7 @@ class EmbeddingNetwork:
         path: the ONNX file.
 
     Raises:
-        ModelNotFound, ArtefactCorrupt: the file is missing or damaged.
+        ModelNotFoundError, ArtefactCorruptError: the file is missing or damaged.
     """
 
     def __init__(self, path: Path = WEIGHTS) -> None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 
 MAX_FACES = 8
@@ -37,7 +37,7 @@ class TrackOptions:
             never.
 
     Raises:
-        InvalidRequest: a value is out of range.
+        InvalidRequestError: a value is out of range.
     """
 
     max_faces: int = 4
@@ -46,9 +46,9 @@ class TrackOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_faces <= MAX_FACES:
-            raise InvalidRequest(f"max_faces must be 1 to {MAX_FACES}, got {self.max_faces}", field="config.max_faces")
+            raise InvalidRequestError(f"max_faces must be 1 to {MAX_FACES}, got {self.max_faces}", field="config.max_faces")
         if not 0 <= self.half_width <= MAX_HALF_WIDTH:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"smoothing_half_width must be 0 to {MAX_HALF_WIDTH}, got {self.half_width}",
                 field="config.smoothing_half_width",
             )

@@ -13,7 +13,7 @@ from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, POSE_SIZE, check_pose_vectors, pose_of_vector
 from services.common.server.call_context import charge
 from services.common.store.artefacts import ArtefactRef
@@ -81,14 +81,14 @@ def config_from_proto(request: pb.PredictMotionRequest) -> PredictConfig:
     """Return the config in the first message of a stream.
 
     Raises:
-        InvalidRequest: no config, or an invalid config. The caller checks the method.
+        InvalidRequestError: no config, or an invalid config. The caller checks the method.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     rate = rate_from_proto(config.feature_rate, "config.feature_rate")
     if rate != MOTION_RATE:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"config.feature_rate: predictors take features at {MOTION_RATE} frames per second, not {rate}",
             field="config.feature_rate",
         )
@@ -106,10 +106,10 @@ def features_from_proto(request: pb.PredictMotionRequest, features: Collection[s
         features: tensors that the predictor hears (PredictorSpec.tensors).
 
     Raises:
-        InvalidRequest: a second config, an empty message, or see block_from_proto.
+        InvalidRequestError: a second config, an empty message, or see block_from_proto.
     """
     if not request.HasField("features"):
-        raise InvalidRequest("features: after the config every message must hold features", field="features")
+        raise InvalidRequestError("features: after the config every message must hold features", field="features")
     return block_from_proto(request.features, features)
 
 
@@ -120,12 +120,12 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[st
         features: tensors that the predictor hears (PredictorSpec.tensors). Other tensors are ignored.
 
     Raises:
-        InvalidRequest: a tensor is missing, has a wrong shape or type, is not finite, or holds no probabilities.
+        InvalidRequestError: a tensor is missing, has a wrong shape or type, is not finite, or holds no probabilities.
     """
     frames = block.num_frames
 
     if frames < 0:
-        raise InvalidRequest(f"features.num_frames: must not be negative, got {frames}", field="features.num_frames")
+        raise InvalidRequestError(f"features.num_frames: must not be negative, got {frames}", field="features.num_frames")
 
     def tensor(name: str, *shape: int) -> Float32:
         message: common_pb2.Tensor = getattr(block, name)
@@ -136,7 +136,7 @@ def block_from_proto(block: audio_pb2.AudioFeatureBlock, features: Collection[st
     speaking = tensor("speech_probability")
     for name, values in (("posteriorgram", posteriorgram), ("speech_probability", speaking)):
         if values.size and (values.min() < 0.0 or values.max() > 1.001):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"features.{name}: probabilities lie in [0, 1], got {values.min():g} to {values.max():g}", field=f"features.{name}"
             )
     mel = tensor("mel", ROWS_PER_FRAME, NUM_MELS)
@@ -186,9 +186,9 @@ def footage_from_proto(
         pose_landmarks: of the request. None, or a tensor without a shape: the request has none.
 
     Raises:
-        InvalidRequest: tensors of a wrong shape or type, not finite or out of range; a rate out of range; footage of more than
+        InvalidRequestError: tensors of a wrong shape or type, not finite or out of range; a rate out of range; footage of more than
             MAX_FOOTAGE_FRAMES frames at 25 frames per second; head poses that are needed and missing.
-        CallTooLarge: the call would hold more memory than allowed.
+        CallTooLargeError: the call would hold more memory than allowed.
     """
     mouths = from_tensor(mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(None, NUM_POINTS, 3), limit=MAX_HEAD_PX)
     flags = from_tensor(usable, "usable", dtype=np.bool_, shape=(len(mouths),))
@@ -199,7 +199,7 @@ def footage_from_proto(
         rate = MOTION_RATE
     count = int(len(mouths) / rate * MOTION_RATE)
     if count > MAX_FOOTAGE_FRAMES:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"mouth_landmarks: {len(mouths)} frames at {rate} frames/s last {float(len(mouths) / rate):.0f} s; at most "
             f"{MAX_FOOTAGE_FRAMES // MOTION_RATE} s of footage are taken: send a part",
             field="mouth_landmarks",
@@ -221,7 +221,7 @@ def _pose_landmarks(message: common_pb2.Tensor, frames: int) -> Float32:
 def _head_poses(message: common_pb2.Tensor, usable: Bool) -> Float64:
     """Return head-pose vectors, float64 [T, 6]. Frames that are not usable may hold any numbers and get the unit pose."""
     if not message.shape:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "head_poses: missing; a predictor that moves the head needs the head-pose vectors of the frames of mouth_landmarks",
             field="head_poses",
         )
@@ -243,9 +243,9 @@ def lag_to_proto(estimate: LagEstimate, distance: float) -> pb.EstimateLagRespon
 
 
 def same_length(block: FeatureBlock, footage: Footage) -> None:
-    """Raise InvalidRequest if sound and picture have different numbers of frames."""
+    """Raise InvalidRequestError if sound and picture have different numbers of frames."""
     if len(block.features) != len(footage.usable):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"features of {len(block.features)} frames, mouths of {len(footage.usable)}: both must be of the same frames",
             field="features",
         )

@@ -98,7 +98,7 @@ def motion_of_windows(
         mouth_of: returns the mouth of a window and of the share of the person's correction, float32 [59, 3].
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     mouths = []
     for frame in range(len(speaking)):
@@ -126,7 +126,7 @@ class MotionGrid(Protocol):
         """Return the mouths of the grid frames that these features complete, maybe none.
 
         Raises:
-            InvalidRequest: the features lack a tensor that the predictor hears.
+            InvalidRequestError: the features lack a tensor that the predictor hears.
         """
         ...
 
@@ -172,7 +172,7 @@ class Grid(ABC):
         """Return the mouths of the grid frames that these features complete, maybe none.
 
         Raises:
-            InvalidRequest: the features lack a tensor that the predictor hears.
+            InvalidRequestError: the features lack a tensor that the predictor hears.
         """
         motion = self._advance(features)
         self._num_features += len(features)

@@ -8,6 +8,11 @@ outputs correlate most: one filter of each pair hears states of the speech encod
 
 w_d is rho_d / (1 - rho_d^2), divided by the sum over all pairs, with rho_d the pair's correlation in training: the slope of the
 log-likelihood ratio between "sound and mouth belong together" and "sound and mouth do not", for Gaussian variables.
+
+Sync distance of a clip: the mean distance between the sync network's embeddings of sound and mouth (Song et al. 2023, Sec. IV).
+
+Reports show the distance of dubs. The sync network hears posteriorgrams, and no predictor learns from the network, so the distance
+does not favour a predictor that hears the states which the lag is measured with (docs/models/sync.md).
 """
 
 from __future__ import annotations
@@ -16,14 +21,15 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import never_open
 from services.motion.basis import LandmarkBasis
+from services.motion.features import sync_rows
 from services.motion.runtime import read_constants, shaped
 from services.motion.types import EXTRA_FEATURES, MAX_LAG, LagEstimate, SpeechFeatures
 
@@ -64,8 +70,8 @@ class LagModel:
         """Read lag.safetensors in a folder of weights.
 
         Raises:
-            ModelNotFound: the file is missing.
-            ArtefactCorrupt: the file is damaged.
+            ModelNotFoundError: the file is missing.
+            ArtefactCorruptError: the file is damaged.
         """
         named = read_constants(folder / LAG_FILE)
         basis = LandmarkBasis.named(named)
@@ -153,17 +159,17 @@ def estimate_lag(features: SpeechFeatures, mouth_landmarks: Float32, usable: Boo
         model: the filters.
 
     Raises:
-        NoUsableFootage: fewer than 30 usable frames, a mouth that never opens, or speech on fewer than 12 frames.
+        NoUsableFootageError: fewer than 30 usable frames, a mouth that never opens, or speech on fewer than 12 frames.
     """
     if int(usable.sum()) < MIN_FRAMES:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"a lag needs {MIN_FRAMES} usable frames (1.2 s), the footage has {int(usable.sum())}", subject="mouth_landmarks"
         )
     if never_open(mouth_landmarks[usable]):
-        raise NoUsableFootage("a lag needs a mouth that opens, and the footage shows none", subject="mouth_landmarks")
+        raise NoUsableFootageError("a lag needs a mouth that opens, and the footage shows none", subject="mouth_landmarks")
     spoken = int((features.speech_probability >= _SPEECH).sum())
     if spoken < MIN_SPOKEN:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"a lag needs {MIN_SPOKEN} frames with speech (half a second), the sound has {spoken}", subject="speech_probability"
         )
     scores = model.scores(features.extra[LAG_STATES], mouth_landmarks, usable)
@@ -189,3 +195,53 @@ def peak_fraction(scores: Float32, best: int) -> float:
         return 0.0
     fraction = 0.5 * (before - after) / bend
     return round(4.0 * float(min(max(fraction, -0.5), 0.5))) / 4.0
+
+
+class SyncModel(Protocol):
+    """Both encoders of the sync network, in ONNX Runtime or PyTorch."""
+
+    def embed_audio(self, heard: Float32) -> Float32:
+        """Return embeddings of sync rows: float32 [T, 4, 25] -> unit rows [T, E]."""
+        ...
+
+    def embed_mouth(self, coefficients: Float32) -> Float32:
+        """Return embeddings of coefficients in units of the clip's spread: float32 [T, K] -> unit rows [T, E]."""
+        ...
+
+
+def embeddings(
+    features: SpeechFeatures, mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, model: SyncModel
+) -> tuple[Float32, Float32]:
+    """Return the embeddings of sound and of mouth, unit rows float32 [T, E] each.
+
+    Args:
+        features: of T frames.
+        mouth_landmarks: float32 [T, 59, 3], head space, 25 frames per second.
+        usable: bool [T], with at least one usable frame.
+        basis: landmark basis of the sync network.
+    """
+    return model.embed_audio(sync_rows(features)), model.embed_mouth(standardised(mouth_landmarks, usable, basis))
+
+
+def similarities_at_lags(audio: Float32, mouth: Float32, usable: Bool) -> Float32:
+    """Return the mean cosine similarity of sound at n + lag and mouth at n, for lags -15..15: float32 [31]."""
+    scores = np.zeros(2 * MAX_LAG + 1, np.float32)
+    for index, lag in enumerate(range(-MAX_LAG, MAX_LAG + 1)):
+        of_sound, of_picture = paired_at(lag, len(mouth))
+        keep = usable[of_picture]
+        if keep.any():
+            scores[index] = (audio[of_sound] * mouth[of_picture]).sum(axis=-1)[keep].mean()
+    return scores
+
+
+def sync_distance(
+    features: SpeechFeatures, mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, model: SyncModel
+) -> float:
+    """Return the mean Euclidean distance of the embeddings over the usable frames, 0 to 2, at the lag of least distance.
+
+    Arguments: see `embeddings`.
+    """
+    audio, mouth = embeddings(features, mouth_landmarks, usable, basis, model)
+    lag = int(similarities_at_lags(audio, mouth, usable).argmax()) - MAX_LAG
+    of_sound, of_picture = paired_at(lag, len(mouth))
+    return float(np.linalg.norm(audio[of_sound] - mouth[of_picture], axis=-1)[usable[of_picture]].mean())

@@ -41,8 +41,8 @@ class MotionModels:
             threads: threads inside one inference.
 
         Raises:
-            ModelNotFound: a file is missing. The message names the file.
-            ArtefactCorrupt: a file is damaged. The message names the file.
+            ModelNotFoundError: a file is missing. The message names the file.
+            ArtefactCorruptError: a file is damaged. The message names the file.
         """
         named = read_constants(folder / "motion_constants.safetensors")
         self._folder, self._threads = folder, threads
@@ -64,7 +64,7 @@ class MotionModels:
             load: makes the model from the folder of the exported models and the number of threads inside one inference.
 
         Raises:
-            ModelNotFound: a file of the model is missing.
+            ModelNotFoundError: a file of the model is missing.
         """
         with self._lock:
             if load not in self._own:
@@ -133,8 +133,8 @@ class PredictorModel:
             threads: threads inside one inference.
 
         Raises:
-            ModelNotFound: a file is missing.
-            ArtefactCorrupt: a file is damaged.
+            ModelNotFoundError: a file is missing.
+            ArtefactCorruptError: a file is damaged.
         """
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from services.common.array_types import Array, Float32
-from services.common.errors import ArtefactCorrupt, InvalidRequest
+from services.common.errors import ArtefactCorruptError, InvalidRequestError
 from services.common.store.exported_networks import checked_sha256
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 
@@ -21,14 +21,14 @@ def read_constants(path: Path) -> NamedArrays:
     """Return the arrays that belong to a network.
 
     Raises:
-        ModelNotFound: the file is missing.
-        ArtefactCorrupt: the file is damaged.
+        ModelNotFoundError: the file is missing.
+        ArtefactCorruptError: the file is damaged.
     """
     checked_sha256(path)
     try:
         return decode_arrays(path.read_bytes())
-    except InvalidRequest as problem:
-        raise ArtefactCorrupt(
+    except InvalidRequestError as problem:
+        raise ArtefactCorruptError(
             f"{path} is damaged: {problem}; export the network into this folder again (`dubstage export`)", resource=path.name
         ) from problem
 
@@ -46,13 +46,13 @@ def shaped(
         prefix: beginning of the names in the file.
 
     Raises:
-        ArtefactCorrupt: an array is missing, or has another shape.
+        ArtefactCorruptError: an array is missing, or has another shape.
     """
     found: dict[str, Float32] = {}
     for name, shape in shapes.items():
         values = arrays.get(f"{prefix}{name}")
         if values is None or values.shape != shape:
-            raise ArtefactCorrupt(
+            raise ArtefactCorruptError(
                 f"{path} is damaged: {prefix}{name} is missing or not of shape {list(shape)}; {remedy}", resource=path.name
             )
         found[name] = np.asarray(values, np.float32)

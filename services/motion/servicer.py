@@ -11,8 +11,7 @@ from services.common.server.call_context import check_not_cancelled, set_model_v
 from services.common.server.limits import WorkerPool
 from services.common.server.messages import config_message
 from services.common.store.artefacts import MAX_ARRAYS_BYTES, ArtefactRef, ArtefactStore
-from services.common.wire.messages import ref_from_proto, ref_to_proto
-from services.common.wire.models import predictor_to_proto
+from services.common.wire.messages import predictor_to_proto, ref_from_proto, ref_to_proto
 from services.motion.constraints import LIVE, WHOLE
 from services.motion.convert import (
     PredictConfig,
@@ -24,14 +23,12 @@ from services.motion.convert import (
     motion_to_proto,
     same_length,
 )
-from services.motion.lag import LAG_STATES, estimate_lag
+from services.motion.lag import LAG_STATES, estimate_lag, sync_distance
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor
+from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream
 from services.motion.style import STYLE_FORMAT, Style
-from services.motion.sync import sync_distance
 from services.motion.types import Footage, SpeechFeatures
 
 

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from services.common.array_types import Float32, Floating
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.features import silence
 from services.motion.types import EXTRA_FEATURES, SpeechFeatures
 
@@ -39,11 +39,11 @@ def states_of(features: SpeechFeatures, feature: str = STATES) -> Float32:
     """Return the states of the speech encoder, float32 [T, 192].
 
     Raises:
-        InvalidRequest: the features have no such states.
+        InvalidRequestError: the features have no such states.
     """
     found = features.extra.get(feature)
     if found is None:
-        raise InvalidRequest(f"features.{feature}: missing; the predictor needs this tensor", field=f"features.{feature}")
+        raise InvalidRequestError(f"features.{feature}: missing; the predictor needs this tensor", field=f"features.{feature}")
     return found
 
 

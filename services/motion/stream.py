@@ -5,17 +5,16 @@ The interpolation is Catmull-Rom, from the fixed 25 frames/s grid to any output 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from services.common.array_types import Array, Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.array_types import Float32, Float64
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import check_not_cancelled
-from services.common.wire.timeline import MOTION_RATE, Timeline
+from services.common.wire.timeline import MOTION_RATE, Timeline, catmull_rom
 from services.motion.grid import MotionGrid
 from services.motion.types import NUM_POINTS, Motion, SpeechFeatures
 
@@ -38,34 +37,6 @@ def grid_position(seconds: Fraction) -> GridPosition:
     at = seconds * MOTION_RATE
     index = at.numerator // at.denominator
     return GridPosition(index, at - index)
-
-
-def catmull_rom(before: Array, left: Array, right: Array, after: Array, fraction: float) -> Array:
-    """Return the cubic through `left` (fraction 0) and `right` (1) with the slopes (right - before) / 2 and (after - left) / 2."""
-    u, u2, u3 = fraction, fraction**2, fraction**3
-    weights = (
-        0.5 * (-u3 + 2.0 * u2 - u),
-        0.5 * (3.0 * u3 - 5.0 * u2 + 2.0),
-        0.5 * (-3.0 * u3 + 4.0 * u2 + u),
-        0.5 * (u3 - u2),
-    )
-    total = sum(weight * value for weight, value in zip(weights, (before, left, right, after), strict=True))
-    return np.asarray(total, dtype=left.dtype)
-
-
-def sampled(frames: Array, fraction: float) -> Array:
-    """Return the values between frames: frame n of the result lies at n + fraction. Beyond either end, the end's frame is repeated.
-
-    Args:
-        frames: values of consecutive frames, [T, ...].
-        fraction: part of a frame, more than -1 and less than 1.
-    """
-    if fraction == 0.0:
-        return frames
-    first = math.floor(fraction)
-    places = np.arange(len(frames)) + first
-    before, left, right, after = (frames[np.clip(places + step, 0, len(frames) - 1)] for step in (-1, 0, 1, 2))
-    return catmull_rom(before, left, right, after, fraction - first)
 
 
 MAX_FRAMES_AT_ONCE: Final = 250
@@ -93,11 +64,11 @@ class MotionStream:
             num_frames: number of motion frames to answer. 0: as many as the features cover.
 
         Raises:
-            InvalidRequest: the timeline has fewer frames than `num_frames`.
+            InvalidRequestError: the timeline has fewer frames than `num_frames`.
         """
         limit = timeline.num_frames
         if limit is not None and num_frames > limit:
-            raise InvalidRequest(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
+            raise InvalidRequestError(f"{num_frames} frames asked for, the timeline has {limit}", field="num_frames")
         self._grid = grid
         self._timeline = timeline
         self._num_frames = num_frames
@@ -109,10 +80,10 @@ class MotionStream:
         """Return the output frames that become ready with these features.
 
         Raises:
-            InvalidRequest: `first_frame` does not follow the features before.
+            InvalidRequestError: `first_frame` does not follow the features before.
         """
         if first_frame != self._grid.num_features:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"features of frame {first_frame} came where frame {self._grid.num_features} was due",
                 field="features.first_frame",
             )
@@ -129,7 +100,7 @@ class MotionStream:
         Features after the last ones are silence.
 
         Raises:
-            Cancelled: the call that the motion is for is over. The stream checks this once per second of motion.
+            WorkCancelledError: the call that the motion is for is over. The stream checks this once per second of motion.
         """
         covered = Fraction(self._grid.num_features) / MOTION_RATE
         target, until = (self._num_frames, None) if self._num_frames else (self._timeline.num_frames, covered)

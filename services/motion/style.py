@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from services.common.array_types import Array, Bool, Float32
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.motion.basis import LandmarkBasis
 
@@ -101,20 +101,20 @@ class Style:
             field: field of the request that names the artefact.
 
         Raises:
-            InvalidRequest: the artefact is no style, or an array is missing, has another shape or holds numbers out of range.
+            InvalidRequestError: the artefact is no style, or an array is missing, has another shape or holds numbers out of range.
         """
         if metadata.get("format") != STYLE_FORMAT:
-            raise InvalidRequest(f"{field}: the artefact is not a speaking style", field=field)
+            raise InvalidRequestError(f"{field}: the artefact is not a speaking style", field=field)
         for name, shape in {**expected, **added}.items():
             found = arrays.get(name)
             if found is None or found.shape != shape or found.dtype.kind != "f" or not (np.abs(found) <= _LARGEST).all():
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"{field}: its array {name!r} is missing, holds no numbers within {_LARGEST:g}, or is not of shape "
                     f"{list(shape)}: encode the style anew",
                     field=field,
                 )
         if (arrays["spread"] <= 0.0).any():
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{field}: its array 'spread' holds sizes that are not positive: encode the style anew", field=field
             )
 
@@ -192,10 +192,10 @@ def encode_style(mouth_landmarks: Float32, usable: Bool, basis: LandmarkBasis, n
         network: the style encoder.
 
     Raises:
-        NoUsableFootage: fewer than 25 usable frames.
+        NoUsableFootageError: fewer than 25 usable frames.
     """
     if int(usable.sum()) < MIN_FRAMES:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"a speaking style needs {MIN_FRAMES} usable frames (1 s at 25 frames/s), the footage has {int(usable.sum())}",
             subject="mouth_landmarks",
         )

@@ -13,7 +13,7 @@ from services.common.face.morphable_models import MorphableModels
 from services.common.server.limits import WorkerPool
 from services.common.server.process import StageParts, main_of
 from services.common.store.artefacts import ArrayCache, ArtefactStore
-from services.render.actors import ActorStore
+from services.render.actors import ActorStates
 from services.render.servicer import RenderServicer
 from services.render.settings import RenderSettings
 from services.render.streams import RenderModels, load_models, make_backend
@@ -57,7 +57,7 @@ def compose(settings: RenderSettings) -> StageParts:
     store = ArtefactStore(settings.artefacts_url, by_tenant=True)
     servicer = RenderServicer(
         models,
-        ActorStore(store, ArrayCache(store, max_bytes=settings.artefact_cache_bytes), MorphableModels(settings.morphable_models)),
+        ActorStates(store, ArrayCache(store, max_bytes=settings.artefact_cache_bytes), MorphableModels(settings.morphable_models)),
         workers=workers,
         trainers=trainers,
         batch_size=settings.batch_size,

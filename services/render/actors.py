@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.identity import identity_from_arrays, model_of_identity
 from services.common.face.morphable_models import MorphableModels
@@ -22,7 +22,7 @@ _LARGEST_STATE: Final = 1e4
 """Largest magnitude of a number in an actor's state; numbers of real actors stay below 10."""
 
 
-class ActorStore:
+class ActorStates:
     """Actors' states, banks and identities in an artefact store. Safe for several threads.
 
     Args:
@@ -41,28 +41,28 @@ class ActorStore:
             model: the exported network that the state is for.
 
         Raises:
-            InvalidRequest: the artefact holds no state of this model, or was made for another prior.
-            ArtefactNotFound, ArtefactCorrupt: from the store.
+            InvalidRequestError: the artefact holds no state of this model, or was made for another prior.
+            ArtefactNotFoundError, ArtefactCorruptError: from the store.
         """
         if ref is None:
             return default_state(model)
         named = self._cache.get_arrays(ref)
         form = named.metadata.get("format")
         if form != ACTOR_FORMAT:
-            raise InvalidRequest(f"config.actor: not a renderer's actor: format {form!r}", field="config.actor")
+            raise InvalidRequestError(f"config.actor: not a renderer's actor: format {form!r}", field="config.actor")
         if named.metadata.get("prior_sha256") != model.prior_sha256:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"config.actor was personalised with another version of model {model.name!r}: personalise it again",
                 field="config.actor",
             )
         state: Float32 = named[_STATE]
         if state.shape != (model.state_size,) or state.dtype != "float32":
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"config.actor: expected float32 [{model.state_size}], got {state.dtype} {list(state.shape)}",
                 field="config.actor",
             )
         if not (np.abs(state) <= _LARGEST_STATE).all():  # written so that NaN fails
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"config.actor is damaged: its state holds numbers beyond {_LARGEST_STATE:g} or none: personalise it again",
                 field="config.actor",
             )
@@ -77,7 +77,7 @@ class ActorStore:
             texture: uint8 [256, 256, 16], the actor's neural texture; None: the renderer learns none.
 
         Raises:
-            StorageFull: from the store.
+            StorageFullError: from the store.
         """
         metadata = {"format": ACTOR_FORMAT, "model": model.name, "prior_sha256": model.prior_sha256}
         textures = {} if texture is None else {ARRAY_NAME: texture}
@@ -87,8 +87,8 @@ class ActorStore:
         """Load the bank that a personalisation learns from.
 
         Raises:
-            InvalidRequest: the artefact holds no bank.
-            ArtefactNotFound, ArtefactCorrupt: from the store.
+            InvalidRequestError: the artefact holds no bank.
+            ArtefactNotFoundError, ArtefactCorruptError: from the store.
         """
         return bank_from_arrays(self._store.get_arrays(ref, max_bytes=MAX_ARRAYS_BYTES))
 
@@ -96,9 +96,9 @@ class ActorStore:
         """Load the identity that draws the person of a personalisation; None: no identity is needed.
 
         Raises:
-            InvalidRequest: the artefact holds no identity, or its model's faces cannot be drawn.
-            ModelNotFound: the identity's morphable model is not installed here.
-            ArtefactNotFound, ArtefactCorrupt: from the store.
+            InvalidRequestError: the artefact holds no identity, or its model's faces cannot be drawn.
+            ModelNotFoundError: the identity's morphable model is not installed here.
+            ArtefactNotFoundError, ArtefactCorruptError: from the store.
         """
         if ref is None:
             return None

@@ -8,12 +8,11 @@ from typing import Final
 from dubstage.client import to_image, to_tensor
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.crops import MAX_BOX_PX
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.store.artefacts import ArtefactRef
-from services.common.wire.messages import from_image, from_tensor, ref_from_proto, ref_to_proto
-from services.common.wire.models import renderer_to_proto
+from services.common.wire.messages import from_image, from_tensor, ref_from_proto, ref_to_proto, renderer_to_proto
 from services.render.backends.model_files import ModelFile
 from services.render.renderer import Renderer
 from services.render.streams import RenderModels
@@ -27,17 +26,19 @@ def model_from_proto(name: str, models: RenderModels, field: str) -> ModelFile:
     """Return the loaded model of a name.
 
     Raises:
-        InvalidRequest: the name is empty; the message lists the names.
-        ModelNotFound: there is no model of this name, or the backend cannot read the model. The message lists the names, and has
-            the reason and the remedy.
+        InvalidRequestError: the name is empty; the message lists the names.
+        ModelNotFoundError: there is no model of this name, or the backend cannot read the model. The message lists the names, and
+            has the reason and the remedy.
     """
     names = ", ".join(sorted(models.files))
     if not name:
-        raise InvalidRequest(f"{field} is empty: one of {names}", field=field)
+        raise InvalidRequestError(f"{field} is empty: one of {names}", field=field)
     if name in models.unavailable:
-        raise ModelNotFound(f"model {name!r} cannot be used here: {models.unavailable[name]}; there are {names}", resource=name)
+        raise ModelNotFoundError(
+            f"model {name!r} cannot be used here: {models.unavailable[name]}; there are {names}", resource=name
+        )
     if name not in models.files:
-        raise ModelNotFound(f"no model {name[:80]!r}: there are {names}", resource=name[:80])
+        raise ModelNotFoundError(f"no model {name[:80]!r}: there are {names}", resource=name[:80])
     return models.files[name]
 
 
@@ -45,10 +46,10 @@ def config_from_proto(request: pb.RenderRequest) -> pb.RenderConfig:
     """Return the config of a stream's first message.
 
     Raises:
-        InvalidRequest: the first message holds no config.
+        InvalidRequestError: the first message holds no config.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     return request.config
 
 
@@ -56,7 +57,7 @@ def actor_from_proto(config: pb.RenderConfig) -> ArtefactRef | None:
     """Return the reference of the actor's artefact; None: the config names no actor.
 
     Raises:
-        InvalidRequest: the reference is malformed.
+        InvalidRequestError: the reference is malformed.
     """
     return ref_from_proto(config.actor, "config.actor") if config.HasField("actor") else None
 
@@ -65,7 +66,7 @@ def reference_from_proto(config: pb.RenderConfig, model: ModelFile, renderer: Re
     """Return the reference picture, uint8 [H, W, 3], read-only; None: the renderer takes none, or the config holds none.
 
     Raises:
-        InvalidRequest: the picture has another form.
+        InvalidRequestError: the picture has another form.
     """
     if "reference" not in renderer.spec.inputs or not config.HasField("reference"):
         return None
@@ -81,13 +82,15 @@ def frame_from_proto(request: pb.RenderRequest, previous: int | None, model: Mod
         renderer: the model's renderer; says which optional inputs there are.
 
     Raises:
-        InvalidRequest: the message holds no frame, the frame is out of order, or a picture or tensor has another form.
+        InvalidRequestError: the message holds no frame, the frame is out of order, or a picture or tensor has another form.
     """
     if not request.HasField("frame"):
-        raise InvalidRequest("after the config come frames only", field="frame")
+        raise InvalidRequestError("after the config come frames only", field="frame")
     frame = request.frame
     if previous is not None and frame.frame_index <= previous:
-        raise InvalidRequest(f"frame.frame_index {frame.frame_index} does not come after {previous}", field="frame.frame_index")
+        raise InvalidRequestError(
+            f"frame.frame_index {frame.frame_index} does not come after {previous}", field="frame.frame_index"
+        )
     side = model.box_size
 
     def is_given(name: str) -> bool:
@@ -138,10 +141,10 @@ def bank_from_proto(request: pb.PersonalizeRequest) -> ArtefactRef:
     """Return the reference of the bank that a personalisation learns from.
 
     Raises:
-        InvalidRequest: the request names no bank, or the reference is malformed.
+        InvalidRequestError: the request names no bank, or the reference is malformed.
     """
     if not request.HasField("bank"):
-        raise InvalidRequest("bank is missing", field="bank")
+        raise InvalidRequestError("bank is missing", field="bank")
     return ref_from_proto(request.bank, "bank")
 
 
@@ -149,12 +152,12 @@ def identity_from_proto(request: pb.PersonalizeRequest, renderer: Renderer) -> A
     """Return the reference of the person's identity; None: the renderer needs no identity.
 
     Raises:
-        InvalidRequest: the renderer needs an identity and the request names none, or the reference is malformed.
+        InvalidRequestError: the renderer needs an identity and the request names none, or the reference is malformed.
     """
     if not renderer.spec.needs_identity:
         return None
     if not request.HasField("identity"):
-        raise InvalidRequest(f"identity is missing: model {request.model!r} draws the person's face", field="identity")
+        raise InvalidRequestError(f"identity is missing: model {request.model!r} draws the person's face", field="identity")
     return ref_from_proto(request.identity, "identity")
 
 

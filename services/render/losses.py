@@ -73,7 +73,7 @@ def load_discriminator(path: Path) -> PatchDiscriminator:
     """Return the discriminator of a weights file, ready to be trained on.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: PatchDiscriminator(int(config["in_channels"]))).train().requires_grad_(True)
 

@@ -159,7 +159,7 @@ def keyed_windows(
         seed: random seed of the windows' seeds.
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     far = np.abs(bank.frame_index[:, None] - bank.frame_index[list(keys.rows)]) > NEAREST_FRAMES
     reachable = np.flatnonzero(far.sum(axis=1) >= fewest_keys)

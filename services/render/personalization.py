@@ -47,7 +47,7 @@ def shuffled_batches(count: int, batch_size: int, num_steps: int, rng: np.random
         rng: random numbers. The same state gives the same batches.
 
     Raises:
-        Cancelled: the call that this is done for is over. The search looks before every batch.
+        WorkCancelledError: the call that this is done for is over. The search looks before every batch.
     """
     order: list[int] = []
     for _ in range(num_steps):
@@ -170,8 +170,8 @@ def personalized(
         packed: returns an actor's state, given the state that the network takes.
 
     Raises:
-        Cancelled: the call that this is done for is over. The search looks before every step.
-        ModelNotFound: a weights file is missing.
+        WorkCancelledError: the call that this is done for is over. The search looks before every step.
+        ModelNotFoundError: a weights file is missing.
     """
     if not pairs:
         yield PersonalizeProgress(0, 0, 0.0, packed(network.default_state().numpy()))

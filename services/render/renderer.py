@@ -218,8 +218,8 @@ class Renderer:
         spec: the renderer's row, `RENDERERS[NAME]`.
         open: returns what draws the frames of one stream.
         personalize: finds an actor's state and yields progress; the state of the last report is the result. Imports PyTorch when
-            called, so that a serving process without personalisations never loads PyTorch. Raises Cancelled (the call is over) and
-            ModelNotFound (a weight file is missing).
+            called, so that a serving process without personalisations never loads PyTorch. Raises WorkCancelledError (the call is
+            over) and ModelNotFoundError (a weight file is missing).
     """
 
     spec: RendererSpec

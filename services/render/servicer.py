@@ -13,7 +13,7 @@ from dubstage.render.v1alpha1 import render_pb2_grpc
 from services.common.server.call_context import check_not_cancelled, set_model_version
 from services.common.server.limits import WorkerPool
 from services.common.server.messages import config_message
-from services.render.actors import ActorStore
+from services.render.actors import ActorStates
 from services.render.convert import (
     actor_from_proto,
     bank_from_proto,
@@ -39,7 +39,7 @@ class RenderServicer(render_pb2_grpc.RenderServiceServicer):
     def __init__(
         self,
         models: Callable[[], RenderModels],
-        actors: ActorStore,
+        actors: ActorStates,
         *,
         workers: WorkerPool,
         trainers: WorkerPool,

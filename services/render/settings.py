@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, ReadableFolder, StageSettings
 from services.render.backends.base import BackendName, Device, TritonOptions, check_choice, default_choice, this_processor
 from services.render.backends.model_files import WEIGHTS_FOLDER
@@ -65,7 +65,7 @@ class RenderSettings(StageSettings):
         if self.backend is not None and self.precision is not None:
             try:
                 check_choice(self.backend, self.precision)
-            except InvalidRequest as problem:
+            except InvalidRequestError as problem:
                 raise ValueError(problem.message) from None
         return self
 

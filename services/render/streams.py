@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.backends.base import PLAIN_CHOICE, Backend, BackendChoice, BackendName, Device, TritonOptions, default_choice
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.types import Precision
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from services.common.array_types import Array, Float32, UInt8
-from services.common.errors import ContractBroken, ModelNotFound
+from services.common.errors import ContractBrokenError, ModelNotFoundError
 from services.common.face.landmarks import NUM_MOUTH_AREA
 from services.common.face.mouth_bank import SPEECH_SHAPE
 from services.common.face.neural_texture import NUM_CHANNELS
@@ -51,14 +51,14 @@ def make_backend(
         monitor: receives failures and healings of Triton.
 
     Raises:
-        InvalidRequest: this machine or the installed build has no such backend or precision, or `triton` is missing.
+        InvalidRequestError: this machine or the installed build has no such backend or precision, or `triton` is missing.
     """
     if backend == "triton":
         # Triton's client library is imported only where Triton is used.
         from services.render.backends.triton import TritonBackend
 
         if triton is None:
-            raise InvalidRequest("backend triton needs to know where Triton is", field="DUBSTAGE_TRITON_URL")
+            raise InvalidRequestError("backend triton needs to know where Triton is", field="DUBSTAGE_TRITON_URL")
         return TritonBackend(triton, precision=precision or PLAIN_CHOICE[device].precision, monitor=monitor)
     choice = default_choice(device) if backend is None or precision is None else BackendChoice(backend, precision)
     if choice.backend == "onnxruntime":
@@ -83,12 +83,12 @@ def open_stream(backend: Backend, model: ModelFile, state: Float32, reference: U
         reference: uint8 [H, W, 3], a picture in place of the actor's own reference picture; None: the actor's own.
 
     Raises:
-        ModelNotFound: there is no renderer of the model's name.
-        InvalidRequest: the state has another length than the model's.
+        ModelNotFoundError: there is no renderer of the model's name.
+        InvalidRequestError: the state has another length than the model's.
     """
     renderer = renderer_named(model.name)
     if state.shape != (model.state_size,):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the actor's state has {state.size} numbers, model {model.name!r} takes {model.state_size}", field="actor"
         )
     return FrameStream(backend, renderer, StreamSetup(model=model, state=state, reference=reference))
@@ -115,7 +115,7 @@ class FrameStream:
         Frames that are context only have no picture. How frames are grouped into calls changes no byte.
 
         Raises:
-            InvalidRequest: a frame lacks an input that the renderer needs.
+            InvalidRequestError: a frame lacks an input that the renderer needs.
         """
         windows: list[Window[Any]] = []
         for frame in frames:
@@ -123,7 +123,9 @@ class FrameStream:
                 continue
             for name in self._frame_inputs:
                 if getattr(frame, name) is None:
-                    raise InvalidRequest(f"frame.{name} is missing: model {self._model.name!r} needs it", field=f"frame.{name}")
+                    raise InvalidRequestError(
+                        f"frame.{name} is missing: model {self._model.name!r} needs it", field=f"frame.{name}"
+                    )
             windows += self._window.push(frame, self._renderer.prepare(frame))
         return self._drawn(windows)
 
@@ -154,11 +156,11 @@ def infer_frames(
         actor: arrays by input name. An input with a batch axis is repeated for each frame; an input without one is given once.
 
     Raises:
-        ContractBroken: the renderer gives no array for an input of the network, or more arrays than inputs.
+        ContractBrokenError: the renderer gives no array for an input of the network, or more arrays than inputs.
     """
     given = frames[0].keys() | actor.keys()
     if given != {form.name for form in model.inputs}:
-        raise ContractBroken(
+        raise ContractBrokenError(
             f"renderer {model.name!r} gives {sorted(given)}, its network takes {sorted(form.name for form in model.inputs)}"
         )
     inputs: dict[str, Array] = {}
@@ -208,9 +210,9 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
     """Load all models of a folder and draw one black frame with each. A model that the backend cannot read is left out.
 
     Raises:
-        ModelNotFound: a file is missing, a model has the name of no renderer, or the backend can read none of the models.
-        ArtefactCorrupt: a file is damaged.
-        BackendUnavailable: the backend's server does not answer.
+        ModelNotFoundError: a file is missing, a model has the name of no renderer, or the backend can read none of the models.
+        ArtefactCorruptError: a file is damaged.
+        BackendUnavailableError: the backend's server does not answer.
     """
     files = read_models(folder, backend.precision)
     renderers = {name: renderer_named(name) for name in files}
@@ -218,7 +220,7 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
     for name, file in files.items():
         try:
             backend.load(file)
-        except ModelNotFound as error:
+        except ModelNotFoundError as error:
             unavailable[name] = error.message
             continue
         reference = _black(file) if "reference" in renderers[name].spec.inputs else None
@@ -226,7 +228,7 @@ def load_models(folder: Path, backend: Backend) -> RenderModels:
         stream.render([blank_frame(file)])
         stream.finish()
     if len(unavailable) == len(files):
-        raise ModelNotFound("; ".join(unavailable.values()), resource=str(folder))
+        raise ModelNotFoundError("; ".join(unavailable.values()), resource=str(folder))
     return RenderModels(backend, {name: files[name] for name in files if name not in unavailable}, folder, unavailable)
 
 

@@ -26,7 +26,7 @@ def compose(settings: TextureSettings) -> StageParts:
     """Return the stage's parts, not yet warm.
 
     Raises:
-        BackendUnavailable: the settings name a rasteriser that is not installed.
+        BackendUnavailableError: the settings name a rasteriser that is not installed.
     """
 
     @functools.cache

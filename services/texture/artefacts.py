@@ -40,7 +40,7 @@ class StoredFaces:
         """Return a stored bank.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or is no bank.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: the artefact cannot be read, or is no bank.
         """
         return bank_from_arrays(self._cache.get_arrays(ref))
 
@@ -48,7 +48,8 @@ class StoredFaces:
         """Return the neural texture of a stored actor, uint8 [256, 256, 16].
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or holds no neural texture.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: the artefact cannot be read, or holds no neural
+                texture.
         """
         return neural_texture_from_arrays(self._cache.get_arrays(ref), "config.texture")
 
@@ -56,8 +57,9 @@ class StoredFaces:
         """Return a stored identity and its morphable model, and name the model in the current call's log line.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: the artefact cannot be read, or is no identity of the model.
-            ModelNotFound: the identity's model is not installed here.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: the artefact cannot be read, or is no identity of the
+                model.
+            ModelNotFoundError: the identity's model is not installed here.
         """
         stored = self._cache.get_arrays(ref)
         model = self._models.get(model_of_identity(stored))
@@ -68,7 +70,8 @@ class StoredFaces:
         """Return the drawing of a stored identity, through the stage's rasteriser.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: as `person`, or the face cannot be drawn.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, ModelNotFoundError: as `person`, or the face cannot be
+                drawn.
         """
         return IdentityDrawing(*self.person(ref), backend=self._rasteriser)
 
@@ -76,6 +79,7 @@ class StoredFaces:
         """Return the textured surface of a stored identity, through the stage's rasteriser.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: as `person`, or the model cannot hold a texture.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, ModelNotFoundError: as `person`, or the model cannot
+                hold a texture.
         """
         return NeuralSurface(*self.person(ref), backend=self._rasteriser)

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float64, Int64
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 
 MIN_DISTANCE: Final = 8
 """Smallest number of frames between keyframes. The first and the last frame are always keyframes."""
@@ -186,8 +186,8 @@ def match_backgrounds(
         still_wanted: called at every keyframe; raises to stop.
 
     Raises:
-        InvalidRequest: too many frames, lengths that do not fit, values that are not finite, a cut outside the footage.
-        NoUsableFootage: no span of MIN_SPAN usable frames.
+        InvalidRequestError: too many frames, lengths that do not fit, values that are not finite, a cut outside the footage.
+        NoUsableFootageError: no span of MIN_SPAN usable frames.
     """
     _check(footage, usable, shot_cuts, predicted)
     if not len(predicted):
@@ -273,7 +273,7 @@ def _spans(usable: Bool, shot_cuts: Int64, needed: int) -> list[tuple[int, int]]
     runs = [(int(begin), int(end)) for begin, end in zip(places[:-1], places[1:], strict=True) if usable[begin]]
     longest = max((end - begin for begin, end in runs), default=0)
     if longest < MIN_SPAN:
-        raise NoUsableFootage(
+        raise NoUsableFootageError(
             f"no {MIN_SPAN} frames of the footage in a row can be backgrounds: the longest usable stretch has {longest}",
             subject="footage",
         )
@@ -294,13 +294,13 @@ def _between(keyframes: Int64, path: Int64) -> Int64:
 def _check(footage: Float64, usable: Bool, shot_cuts: Int64, predicted: Float64) -> None:
     for name, poses in (("footage_poses", footage), ("predicted_poses", predicted)):
         if len(poses) > MAX_FRAMES:
-            raise InvalidRequest(f"{name}: at most {MAX_FRAMES} frames are matched at once, got {len(poses)}", field=name)
+            raise InvalidRequestError(f"{name}: at most {MAX_FRAMES} frames are matched at once, got {len(poses)}", field=name)
     if usable.shape != footage.shape[:1]:
-        raise InvalidRequest(f"usable: {len(footage)} flags are needed, got {len(usable)}", field="usable")
+        raise InvalidRequestError(f"usable: {len(footage)} flags are needed, got {len(usable)}", field="usable")
     if len(shot_cuts) and not (shot_cuts.min() >= 0 and shot_cuts.max() <= len(footage)):
-        raise InvalidRequest(f"shot_cuts: a shot begins outside the footage's {len(footage)} frames", field="shot_cuts")
+        raise InvalidRequestError(f"shot_cuts: a shot begins outside the footage's {len(footage)} frames", field="shot_cuts")
     for name, poses in (("footage_poses", footage[usable]), ("predicted_poses", predicted)):
         if not np.isfinite(poses).all():
-            raise InvalidRequest(f"{name}: values must be finite", field=name)
+            raise InvalidRequestError(f"{name}: values must be finite", field=name)
         if (poses[:, 5] <= 0.0).any():
-            raise InvalidRequest(f"{name}: scales must be positive", field=name)
+            raise InvalidRequestError(f"{name}: scales must be positive", field=name)

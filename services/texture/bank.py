@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, to_head_space
 from services.common.face.landmarks import MOUTH_AREA, NUM_LIPS
@@ -37,20 +37,20 @@ def build_bank(frames: Sequence[BankFrame], max_frames: int = DEFAULT_FRAMES) ->
         max_frames: largest number of frames to keep, >= 1.
 
     Raises:
-        NoUsableFootage: there are no frames.
-        InvalidRequest: indices do not increase, max_frames < 1, some frames have speech, expression or a native picture and others
-            have not, or native pictures have several sizes.
-        Cancelled: the current call is over.
+        NoUsableFootageError: there are no frames.
+        InvalidRequestError: indices do not increase, max_frames < 1, some frames have speech, expression or a native picture and
+            others have not, or native pictures have several sizes.
+        WorkCancelledError: the current call is over.
     """
     if max_frames < 1:
-        raise InvalidRequest(f"a bank keeps at least 1 frame, not {max_frames}", field="config.max_frames")
+        raise InvalidRequestError(f"a bank keeps at least 1 frame, not {max_frames}", field="config.max_frames")
     if not frames:
-        raise NoUsableFootage("a mouth bank needs at least one frame with a usable face", subject="footage")
+        raise NoUsableFootageError("a mouth bank needs at least one frame with a usable face", subject="footage")
     index = np.array([frame.frame_index for frame in frames], dtype=np.int64)
     wrong = np.flatnonzero(np.diff(index) <= 0)
     if len(wrong):
         first, second = index[wrong[0]], index[wrong[0] + 1]
-        raise InvalidRequest(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
+        raise InvalidRequestError(f"frame_index must increase: {second} came after {first}", field="frame.frame_index")
     speech = _of_all([frame.speech for frame in frames], "speech")
     expression = _of_all([frame.expression for frame in frames], "expression")
     natives = _natives([frame.native for frame in frames])
@@ -101,7 +101,7 @@ def _all_or_none(values: Sequence[T | None], name: str) -> list[T]:
     given = [value for value in values if value is not None]
     if given and len(given) < len(values):
         field = f"frame.{name}"
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: {len(given)} of {len(values)} frames have it; all frames must have it, or none", field=field
         )
     return given
@@ -112,7 +112,9 @@ def _natives(files: Sequence[NativeFile | None]) -> list[NativeFile]:
     scales = sorted({file.scale for file in given})
     if len(scales) > 1:
         sides = " and ".join(str(scale * BOX_SIZE) for scale in scales)
-        raise InvalidRequest(f"frame.native: all frames must have the same size, not {sides} pixels a side", field="frame.native")
+        raise InvalidRequestError(
+            f"frame.native: all frames must have the same size, not {sides} pixels a side", field="frame.native"
+        )
     return given
 
 
@@ -124,7 +126,7 @@ def _of_all(arrays: Sequence[Float32 | None], name: str) -> Float32 | None:
     field = f"frame.{name}"
     shapes = sorted({array.shape for array in given})
     if len(shapes) > 1:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: all frames must have the same shape, not {list(shapes[0])} and {list(shapes[1])}", field=field
         )
     return np.stack(given)

@@ -12,7 +12,7 @@ from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from services.common.array_types import Bool, Float32, Float64, Int64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, POSE_SIZE, HeadPose, check_pose_vectors
 from services.common.face.landmarks import NUM_MOUTH_AREA
@@ -45,11 +45,11 @@ def target_mouth_from_proto(frame: pb.TargetFrame, field: str) -> TargetFrame:
         field: name of the message in the request.
 
     Raises:
-        InvalidRequest: the frame has no mouth landmarks, or its landmarks or pose cannot be used.
+        InvalidRequestError: the frame has no mouth landmarks, or its landmarks or pose cannot be used.
     """
     where = f"{field}.motion.mouth_landmarks"
     if not frame.motion.HasField("mouth_landmarks"):
-        raise InvalidRequest(f"{field}.motion: mouth_landmarks are needed", field=where)
+        raise InvalidRequestError(f"{field}.motion: mouth_landmarks are needed", field=where)
     mouth = from_tensor(frame.motion.mouth_landmarks, where, dtype=np.float32, shape=(NUM_MOUTH_AREA, 3), limit=MAX_HEAD_PX)
     inside = frame.inside_frame_index if frame.HasField("inside_frame_index") else None
     return TargetFrame(frame.frame_index, mouth, pose_from_proto(frame.pose, f"{field}.pose"), frame.context_only, inside)
@@ -63,13 +63,13 @@ def max_frames_from_proto(request: pb.BuildBankRequest) -> int:
     """Return the largest number of frames of the bank, from a BuildBank stream's first message.
 
     Raises:
-        InvalidRequest: the message is no config, or the number is too large.
+        InvalidRequestError: the message is no config, or the number is too large.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     requested = request.config.max_frames or DEFAULT_FRAMES
     if requested > MAX_BANK_FRAMES:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"config.max_frames: a bank keeps at most {MAX_BANK_FRAMES} frames, not {requested}", field="config.max_frames"
         )
     return requested
@@ -79,10 +79,10 @@ def bank_frame_from_proto(request: pb.BuildBankRequest) -> BankFrame:
     """Return a frame of footage.
 
     Raises:
-        InvalidRequest: the message is no frame, or its picture, landmarks or pose cannot be used.
+        InvalidRequestError: the message is no frame, or its picture, landmarks or pose cannot be used.
     """
     if not request.HasField("frame"):
-        raise InvalidRequest("after the config every message must be a frame", field="frame")
+        raise InvalidRequestError("after the config every message must be a frame", field="frame")
     frame = request.frame
     speech, expression = None, None
     if frame.HasField("speech"):
@@ -105,7 +105,7 @@ def _native_from_proto(message: common_pb2.Image) -> NativeFile:
     field, side = "frame.native", message.width
     if side % BOX_SIZE or not 2 <= side // BOX_SIZE <= MAX_SCALE:
         sides = ", ".join(str(scale * BOX_SIZE) for scale in range(2, MAX_SCALE + 1))
-        raise InvalidRequest(f"{field}: a native picture has {sides} pixels a side, not {side}", field=field)
+        raise InvalidRequestError(f"{field}: a native picture has {sides} pixels a side, not {side}", field=field)
     return encoded(from_image(message, field, channels=1, size=(side, side)))
 
 
@@ -113,7 +113,7 @@ def _expression_from_proto(message: common_pb2.Tensor) -> Float32:
     field = "frame.expression"
     coefficients: Float32 = from_tensor(message, field, dtype=np.float32, shape=(None,), limit=MAX_HEAD_PX)
     if not 1 <= len(coefficients) <= MAX_EXPRESSION:
-        raise InvalidRequest(f"{field}: {len(coefficients)} coefficients, not 1 to {MAX_EXPRESSION}", field=field)
+        raise InvalidRequestError(f"{field}: {len(coefficients)} coefficients, not 1 to {MAX_EXPRESSION}", field=field)
     return coefficients
 
 
@@ -145,7 +145,7 @@ def matching_from_proto(request: pb.MatchBackgroundsRequest) -> FootageAndPoses:
     """Return the request's arrays.
 
     Raises:
-        InvalidRequest: an array is missing or has another shape or type, or a pose of a usable frame is out of range.
+        InvalidRequestError: an array is missing or has another shape or type, or a pose of a usable frame is out of range.
     """
     footage = from_tensor(request.footage_poses, "footage_poses", dtype=np.float64, shape=(None, POSE_SIZE), finite=False)
     usable = from_tensor(request.usable, "usable", dtype=np.bool_, shape=(len(footage),))
@@ -169,10 +169,10 @@ def texture_config_from_proto(request: pb.SampleNeuralTextureRequest) -> Texture
     """Return the wish of a SampleNeuralTexture stream's first message.
 
     Raises:
-        InvalidRequest: the message is no config, or a reference is missing or malformed.
+        InvalidRequestError: the message is no config, or a reference is missing or malformed.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     return TextureConfig(
         texture=ref_from_proto(config.texture, "config.texture"),
@@ -184,17 +184,17 @@ def texture_frame_from_proto(request: pb.SampleNeuralTextureRequest) -> UvFrame 
     """Return a frame.
 
     Raises:
-        InvalidRequest: the message is no frame; or the UV map has another type or shape, is too large, or has a number outside
+        InvalidRequestError: the message is no frame; or the UV map has another type or shape, is too large, or has a number outside
             -1..1; or the landmarks or the pose of the target cannot be used.
     """
     if request.HasField("target"):
         return target_mouth_from_proto(request.target, "target")
     if not request.HasField("uv"):
-        raise InvalidRequest("after the config every message must be a UV map or a target frame", field="uv")
+        raise InvalidRequestError("after the config every message must be a UV map or a target frame", field="uv")
     uv: Float32 = from_tensor(request.uv.uv, "uv.uv", dtype=np.float32, shape=(None, None, 2), limit=1.0)
     height, width = uv.shape[:2]
     if not (1 <= height <= MAX_UV_SIDE and 1 <= width <= MAX_UV_SIDE):
-        raise InvalidRequest(f"uv.uv: {width} x {height} pixels; a side has 1 to {MAX_UV_SIDE}", field="uv.uv")
+        raise InvalidRequestError(f"uv.uv: {width} x {height} pixels; a side has 1 to {MAX_UV_SIDE}", field="uv.uv")
     return UvFrame(request.uv.frame_index, uv)
 
 
@@ -224,21 +224,21 @@ def portrait_from_proto(request: pb.RotatePortraitRequest) -> Portrait:
     """Return the portrait of a RotatePortrait stream's first message.
 
     Raises:
-        InvalidRequest: the message is no config, or its picture, landmarks, pose or identity cannot be used.
+        InvalidRequestError: the message is no config, or its picture, landmarks, pose or identity cannot be used.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     size = (config.portrait.width, config.portrait.height)
     if min(size) < MIN_PORTRAIT_SIDE or max(size) > MAX_PORTRAIT_SIDE:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"config.portrait: {size[0]} x {size[1]} pixels; a side has {MIN_PORTRAIT_SIDE} to {MAX_PORTRAIT_SIDE}",
             field="config.portrait",
         )
     landmarks, pose = face_from_proto(config.landmarks, config.pose, "config")
     low, high = -_OUTSIDE_SHARE * np.array(size), (1.0 + _OUTSIDE_SHARE) * np.array(size)
     if not ((landmarks[:, :2] >= low) & (landmarks[:, :2] <= high)).all():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"config.landmarks: points lie outside the portrait of {size[0]} x {size[1]} pixels by more than the portrait's size",
             field="config.landmarks",
         )
@@ -257,14 +257,15 @@ def portrait_frame_from_proto(request: pb.RotatePortraitRequest, last: int | Non
         last: index of the frame before; None: there was none.
 
     Raises:
-        InvalidRequest: the message is no frame, its index does not increase, the pose cannot be used, or blink is outside 0..1.
+        InvalidRequestError: the message is no frame, its index does not increase, the pose cannot be used, or blink is outside
+            0..1.
     """
     if not request.HasField("frame"):
-        raise InvalidRequest("after the config every message must be a frame", field="frame")
+        raise InvalidRequestError("after the config every message must be a frame", field="frame")
     frame = request.frame
     check_order(frame.frame_index, last)
     if not 0.0 <= frame.blink <= 1.0:
-        raise InvalidRequest(f"frame.blink: must lie in 0..1, got {frame.blink}", field="frame.blink")
+        raise InvalidRequestError(f"frame.blink: must lie in 0..1, got {frame.blink}", field="frame.blink")
     return PortraitFrame(frame.frame_index, pose_from_proto(frame.pose, "frame.pose"), frame.blink)
 
 
@@ -295,13 +296,13 @@ def footage_and_speech_from_proto(request: pb.SelectFramesRequest) -> FootageAnd
     """Return the request's arrays.
 
     Raises:
-        InvalidRequest: an array is missing, not finite or out of range, or the lengths do not fit together.
+        InvalidRequestError: an array is missing, not finite or out of range, or the lengths do not fit together.
     """
     motion = from_tensor(request.head_motion, "head_motion", dtype=np.float32, shape=(None,))
     blink = from_tensor(request.blink, "blink", dtype=np.bool_, shape=(len(motion),))
     silent = from_tensor(request.silent, "silent", dtype=np.bool_, shape=(None,))
     if len(motion) and not (motion.min() >= 0.0 and motion.max() <= 1.0):
-        raise InvalidRequest("head_motion: speeds are normalised to 0..1", field="head_motion")
+        raise InvalidRequestError("head_motion: speeds are normalised to 0..1", field="head_motion")
     return FootageAndSpeech(motion.astype(np.float64), blink, silent)
 
 
@@ -309,19 +310,19 @@ def warp_config_from_proto(request: pb.RetrieveWarpRequest) -> WarpConfig:
     """Return the wish of a RetrieveWarp stream's first message.
 
     Raises:
-        InvalidRequest: the message is no config, names an unknown mode, lacks the bank or identity of its mode, or wants detail
-            that the mode does not give.
+        InvalidRequestError: the message is no config, names an unknown mode, lacks the bank or identity of its mode, or wants
+            detail that the mode does not give.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     config = request.config
     if config.mode not in _MODES:
-        raise InvalidRequest(f"config.mode: no mode has the number {config.mode}", field="config.mode")
+        raise InvalidRequestError(f"config.mode: no mode has the number {config.mode}", field="config.mode")
     mode = _MODES[config.mode]
     scale = config.detail_scale
     if scale > MAX_SCALE or (scale and mode in _WITHOUT_SPLINE):
         reason = f"is 0 to {MAX_SCALE}" if scale > MAX_SCALE else f"needs a mode that warps by splines, not {mode.value}"
-        raise InvalidRequest(f"config.detail_scale {reason}", field="config.detail_scale")
+        raise InvalidRequestError(f"config.detail_scale {reason}", field="config.detail_scale")
     if mode in ALBEDO_MODES:
         return WarpConfig(mode, None, ref_from_proto(config.identity, "config.identity"))
     return WarpConfig(mode, ref_from_proto(config.bank, "config.bank"), None, scale)
@@ -342,10 +343,10 @@ def target_from_proto(request: pb.RetrieveWarpRequest | pb.SelectInsidesRequest)
     """Return a target frame.
 
     Raises:
-        InvalidRequest: the message is no frame, has no mouth landmarks, or its landmarks or pose cannot be used.
+        InvalidRequestError: the message is no frame, has no mouth landmarks, or its landmarks or pose cannot be used.
     """
     if not request.HasField("frame"):
-        raise InvalidRequest("after the config every message must be a frame", field="frame")
+        raise InvalidRequestError("after the config every message must be a frame", field="frame")
     return target_mouth_from_proto(request.frame, "frame")
 
 

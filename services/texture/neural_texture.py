@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.common.array_types import UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.neural_texture import NeuralSurface, sample
 from services.texture.artefacts import StoredFaces
 from services.texture.types import SampledFrame, TargetFrame, TextureConfig, UvFrame, check_order
@@ -26,14 +26,16 @@ class TextureStream:
         """Return the features of the next frame; None for a context frame.
 
         Raises:
-            InvalidRequest: the frame's index does not increase, or a target frame has no surface.
+            InvalidRequestError: the frame's index does not increase, or a target frame has no surface.
         """
         check_order(frame.frame_index, self._last_index, "uv" if isinstance(frame, UvFrame) else "target")
         self._last_index = frame.frame_index
         if isinstance(frame, UvFrame):
             return SampledFrame(frame.frame_index, sample(self._texture, frame.uv))
         if self._surface is None:
-            raise InvalidRequest("config.identity is missing: target frames are drawn with the identity", field="config.identity")
+            raise InvalidRequestError(
+                "config.identity is missing: target frames are drawn with the identity", field="config.identity"
+            )
         if frame.context_only:
             return None
         uv = self._surface.uv_of(self._surface.expression_of(frame.mouth), frame.pose)
@@ -44,7 +46,8 @@ def open_texture(config: TextureConfig, stored: StoredFaces) -> TextureStream:
     """Return the stream of a configuration.
 
     Raises:
-        InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: the texture or the identity cannot be used.
+        InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, ModelNotFoundError: the texture or the identity cannot be
+            used.
     """
     texture = stored.texture(config.texture)
     surface = None if config.identity is None else stored.surface(config.identity)

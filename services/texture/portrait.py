@@ -95,7 +95,7 @@ def portrait_depth(
         backend: rasteriser.
 
     Raises:
-        BackendUnavailable: the rasteriser is not installed.
+        BackendUnavailableError: the rasteriser is not installed.
     """
     height, width = size
     step = max(1.0, max(size) / GRID_CELLS)
@@ -372,7 +372,7 @@ class PortraitRotation:
             backend: rasteriser.
 
         Raises:
-            BackendUnavailable: the rasteriser is not installed.
+            BackendUnavailableError: the rasteriser is not installed.
         """
         self._portrait, self._landmarks, self._pose = portrait, np.asarray(landmarks, np.float32), pose
         depth = portrait_depth(portrait.shape[:2], self._landmarks, pose, identity, model, backend=backend)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_to_box
 from services.common.face.drawing import IdentityDrawing, lip_pictures
 from services.common.face.landmarks import NUM_LIPS, NUM_MOUTH_AREA, mouth_opening, never_open
@@ -101,13 +101,13 @@ class IdentityStream:
             mode: one of ALBEDO_MODES.
 
         Raises:
-            InvalidRequest: the mode is DETAILED_ALBEDO, and the identity has no detailed albedo.
+            InvalidRequestError: the mode is DETAILED_ALBEDO, and the identity has no detailed albedo.
         """
         self._drawing = drawing
         self._detailed = mode is WarpMode.DETAILED_ALBEDO
         self._last_index: int | None = None
         if self._detailed and not drawing.has_detail:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "this identity has no detailed albedo, since its morphable model has no texture coordinates",
                 field="config.identity",
             )
@@ -116,7 +116,7 @@ class IdentityStream:
         """Return the face of the next frame; None for a context frame.
 
         Raises:
-            InvalidRequest: the frame's index does not increase.
+            InvalidRequestError: the frame's index does not increase.
         """
         check_order(frame.frame_index, self._last_index)
         self._last_index = frame.frame_index
@@ -163,7 +163,7 @@ class WarpStream:
         """Return the texture of the next frame; None for a context frame.
 
         Raises:
-            InvalidRequest: the frame's index does not increase.
+            InvalidRequestError: the frame's index does not increase.
         """
         check_order(frame.frame_index, self._last_index)
         if self._last_index is None or frame.frame_index != self._last_index + 1:
@@ -261,7 +261,8 @@ def open_stream(config: WarpConfig, stored: StoredFaces, model: TemporalWarpMode
         model: the loaded network.
 
     Raises:
-        InvalidRequest, ArtefactNotFound, ArtefactCorrupt, ModelNotFound: the bank or the identity cannot be used.
+        InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, ModelNotFoundError: the bank or the identity cannot be
+            used.
     """
     if config.identity is not None:
         return IdentityStream(stored.drawing(config.identity), config.mode)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.call_context import check_not_cancelled
 
 BLINK_WEIGHT: Final = 0.5
@@ -38,17 +38,17 @@ def select_frames(head_motion: Float64, blink: Bool, silent: Bool) -> npt.NDArra
         int64 [T], never decreasing.
 
     Raises:
-        InvalidRequest: the footage is shorter than half the speech, or both are too long.
-        Cancelled: the call that asked for this work is over; checked once per frame of speech.
+        InvalidRequestError: the footage is shorter than half the speech, or both are too long.
+        WorkCancelledError: the call that asked for this work is over; checked once per frame of speech.
     """
     num_footage, num_speech = len(head_motion), len(silent)
     if 2 * num_footage < num_speech:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{num_speech} frames of speech need {(num_speech + 1) // 2} frames of footage, there are {num_footage}",
             field="head_motion",
         )
     if num_footage * num_speech > MAX_STATES:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{num_footage} frames of footage and {num_speech} of speech are too many to retime at once: cut them at a pause",
             field="silent",
         )

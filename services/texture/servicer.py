@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
 from dubstage.texture.v1alpha1 import texture_pb2_grpc
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MAX_BANK_FRAMES
 from services.common.server.call_context import charge, check_not_cancelled
 from services.common.server.limits import WorkerPool
@@ -66,7 +66,7 @@ class TextureServicer(texture_pb2_grpc.TextureServiceServicer):
         frames: list[BankFrame] = []
         async for request in requests:
             if len(frames) == MAX_FOOTAGE_FRAMES:
-                raise InvalidRequest(f"a bank is built from at most {MAX_FOOTAGE_FRAMES} frames", field="frame")
+                raise InvalidRequestError(f"a bank is built from at most {MAX_FOOTAGE_FRAMES} frames", field="frame")
             # A native picture is compressed here, which takes milliseconds.
             frame = await self._workers.run(bank_frame_from_proto, request)
             charge(frame.num_bytes)

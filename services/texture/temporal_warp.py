@@ -28,8 +28,8 @@ class TemporalWarpModel:
             threads: threads inside one run.
 
         Raises:
-            ModelNotFound: there is no such file.
-            ArtefactCorrupt: the file is damaged.
+            ModelNotFoundError: there is no such file.
+            ArtefactCorruptError: the file is damaged.
         """
         path = weights / NETWORK_FILE if weights.is_dir() else weights
         self.version = read_network(path).digest

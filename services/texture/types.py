@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.native_pictures import NativeFile
 from services.common.store.artefacts import ArtefactRef
@@ -25,10 +25,10 @@ def check_order(frame_index: int, last: int | None, field: str = "frame") -> Non
         field: name of the frame in the request.
 
     Raises:
-        InvalidRequest: the index does not increase.
+        InvalidRequestError: the index does not increase.
     """
     if last is not None and frame_index <= last:
-        raise InvalidRequest(f"frame_index must increase: {frame_index} came after {last}", field=f"{field}.frame_index")
+        raise InvalidRequestError(f"frame_index must increase: {frame_index} came after {last}", field=f"{field}.frame_index")
 
 
 class WarpMode(Enum):

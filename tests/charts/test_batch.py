@@ -51,7 +51,9 @@ def test_batches_are_off_by_default() -> None:
     assert not rendered.of("ConfigMap")
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [VERSIONS[0], *(pytest.param(version, marks=pytest.mark.long) for version in VERSIONS[1:-1]), VERSIONS[-1]]
+)
 @pytest.mark.parametrize("sets", [ON, ()])
 def test_the_jobs_of_the_charts_settings_are_valid(version: str, sets: tuple[str, ...]) -> None:
     rendered = render("default", *sets) if sets else render("batch")
@@ -60,7 +62,8 @@ def test_the_jobs_of_the_charts_settings_are_valid(version: str, sets: tuple[str
         kubernetes_validate.validate(job, version, strict=True)
 
 
-def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_consent() -> None:
+def test_workers_share_store_and_consent() -> None:
+    """Workers and components share the store the image tag and the rule of consent."""
     rendered = render("batch", "gateway.requireConsent=false")
     assert worker(rendered)["containers"][0]["image"] == rendered.container("gateway")["image"]
     own_stages = worker(render("batch", "batch.stages=own"))["containers"][0]["image"]
@@ -73,7 +76,8 @@ def test_workers_and_components_share_the_store_the_image_tag_and_the_rule_of_co
     assert own["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
 
 
-def test_the_store_of_the_gateway_is_the_store_of_the_workers_unless_values_name_another() -> None:
+def test_worker_store_defaults_to_gateways() -> None:
+    """The store of the gateway is the store of the workers unless values name another."""
     own = ("batch.enabled=true", "gateway.settings.batches_url=s3://films/gateway", DATABASE)
     assert environment(render("default", *own))["DUBSTAGE_BATCHES_URL"] == "s3://films/gateway"
     assert environment(render("default", *own, *ON))["DUBSTAGE_BATCHES_URL"] == "s3://films/batches"
@@ -81,7 +85,8 @@ def test_the_store_of_the_gateway_is_the_store_of_the_workers_unless_values_name
     assert environment(alone)["DUBSTAGE_BATCHES_URL"] == "s3://films/gateway"
 
 
-def test_workers_count_artefacts_in_the_database_of_the_gateway() -> None:
+def test_workers_use_gateway_database() -> None:
+    """Workers count artefacts in the database of the gateway."""
     place = "gateway.database.url=postgresql+psycopg://dubstage@db/dubstage"
     for sets in (ON, (*ON[:-1], place), (*ON, "batch.stages=own")):
         rendered = render("default", *sets)
@@ -92,7 +97,8 @@ def test_workers_count_artefacts_in_the_database_of_the_gateway() -> None:
     assert alone["DUBSTAGE_DATABASE_URL"] == "postgresql+psycopg://dubstage@db/dubstage"
 
 
-def test_workers_trust_the_keys_of_consent_records_that_the_gateway_trusts() -> None:
+def test_workers_trust_gateway_keys() -> None:
+    """Workers trust the keys of consent records that the gateway trusts."""
     rendered = render("batch", "gateway.requireConsent=signed", "gateway.consentKeysSecret.name=studios")
     assert environment(rendered)["DUBSTAGE_REQUIRE_CONSENT"] == "signed"
     spec = worker(rendered)
@@ -102,7 +108,8 @@ def test_workers_trust_the_keys_of_consent_records_that_the_gateway_trusts() -> 
     assert volume["secret"]["secretName"] == "studios"
 
 
-def test_workers_have_the_settings_of_the_gateway_that_change_films() -> None:
+def test_workers_have_video_settings() -> None:
+    """Workers have the settings of the gateway that change videos."""
     given = ("gateway.settings.watermark=false", "gateway.settings.face_model=basel", "gateway.settings.compute_threads=3")
     names = ("DUBSTAGE_WATERMARK", "DUBSTAGE_FACE_MODEL", "DUBSTAGE_COMPUTE_THREADS")
     rendered = render("batch", *given)
@@ -112,14 +119,16 @@ def test_workers_have_the_settings_of_the_gateway_that_change_films() -> None:
     assert not environment(render("batch")).keys() & set(names)
 
 
-def test_threads_of_all_components_are_threads_of_the_workers_unless_the_gateway_has_others() -> None:
+def test_worker_threads_default() -> None:
+    """Threads of all components are threads of the workers unless the gateway has others."""
     every = "global.defaults.settings.compute_threads=4"
     assert environment(render("batch", every))["DUBSTAGE_COMPUTE_THREADS"] == "4"
     assert environment(render("batch", every, "gateway.settings.compute_threads=3"))["DUBSTAGE_COMPUTE_THREADS"] == "3"
     assert environment(render("batch", every, "gateway.enabled=false"))["DUBSTAGE_COMPUTE_THREADS"] == "4"
 
 
-def test_workers_call_the_stages_as_the_gateway_does_if_they_are_told_to() -> None:
+def test_workers_call_remote_stages() -> None:
+    """Workers call the stages as the gateway does if values say so."""
     rendered = render("batch")
     own, gateway = environment(rendered), rendered.environment("gateway")
     calling = {f"DUBSTAGE_{stage.upper()}_ENDPOINT" for stage in STAGES}
@@ -139,7 +148,8 @@ def test_every_variable_of_a_worker_is_a_setting(profile: int) -> None:
     assert told <= GatewaySettings.model_fields.keys() | RenderSettings.model_fields.keys()
 
 
-def test_the_gpu_profile_asks_for_a_gpu_and_the_cpu_profile_does_not() -> None:
+def test_gpu_only_in_gpu_profile() -> None:
+    """The GPU profile asks for a GPU, and the CPU profile does not."""
     cpu, gpu = (worker(render("batch"), profile) for profile in (0, 1))
     assert gpu["containers"][0]["resources"]["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
     assert cpu["containers"][0]["resources"]["limits"] == {"cpu": "4", "memory": "8Gi"}
@@ -152,7 +162,8 @@ def test_the_gpu_profile_asks_for_a_gpu_and_the_cpu_profile_does_not() -> None:
     assert spread.items() <= labels.items()
 
 
-def test_workers_on_a_shared_volume_run_on_its_node() -> None:
+def test_shared_volume_pins_node() -> None:
+    """Workers on a shared volume run on its node."""
     rendered = render("default", *ON)
     (claim,) = [item for item in worker(rendered)["volumes"] if item["name"] == "artefacts"]
     assert claim["persistentVolumeClaim"]["claimName"] == "dubstage-artefacts"
@@ -161,7 +172,8 @@ def test_workers_on_a_shared_volume_run_on_its_node() -> None:
     assert term["labelSelector"]["matchLabels"].items() <= labels.items()
 
 
-def test_who_submits_may_do_what_the_engine_does_in_one_namespace_and_workers_may_do_nothing() -> None:
+def test_submitter_and_worker_roles() -> None:
+    """People who submit may do what the engine does in one namespace, and workers may do nothing."""
     rendered = render("batch")
     (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
     assert not any(
@@ -176,7 +188,8 @@ def test_who_submits_may_do_what_the_engine_does_in_one_namespace_and_workers_ma
     assert worker(rendered)["automountServiceAccountToken"] is False
 
 
-def test_nobody_calls_workers_and_they_call_the_stages_only_if_they_are_told_to() -> None:
+def test_worker_network_policy() -> None:
+    """No one calls workers, and workers call the stages only if values say so."""
     policy = render("batch").one("NetworkPolicy", "dubstage-batch-worker")["spec"]
     assert policy["ingress"] == []
     ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
@@ -192,7 +205,8 @@ def test_batches_need_no_gateway() -> None:
     assert own["DUBSTAGE_DATABASE_URL"] == {"secretKeyRef": {"name": "database", "key": "url"}}
 
 
-def test_jobs_of_a_release_with_another_name_are_its_own() -> None:
+def test_jobs_named_after_release() -> None:
+    """Jobs of a release with another name are its own."""
     found = render("batch", release="studio")
     document = json.loads(found.one("ConfigMap", "studio-dubstage-batch")["data"]["settings.json"])
     assert (document["instance"], document["service_account"]) == ("studio", "studio-dubstage-batch-worker")

@@ -43,7 +43,8 @@ def by_name(rendered: Rendered) -> dict[tuple[str, str], Object]:
     return {(item["kind"], item["metadata"]["name"]): item for item in rendered.objects}
 
 
-def test_a_gateway_has_no_token_and_no_role_unless_values_say_so() -> None:
+def test_gateway_without_role_by_default() -> None:
+    """A gateway has no token and no role unless values say so."""
     rendered = render("batch")
     assert not any(tokens(pod["spec"]) for pod in rendered.pods())
     (binding,) = rendered.of("RoleBinding")
@@ -52,7 +53,8 @@ def test_a_gateway_has_no_token_and_no_role_unless_values_say_so() -> None:
     assert "DUBSTAGE_BATCH_CONFIG_MAP" not in rendered.environment("gateway")
 
 
-def test_the_value_changes_the_gateway_the_binding_and_the_media_of_the_workers_and_nothing_else() -> None:
+def test_value_changes_only_batch_parts() -> None:
+    """The value changes the gateway the binding and the media of the workers and nothing else."""
     off, on = (by_name(render("batch-gateway", f"gateway.batchesOnKubernetes={word}")) for word in ("false", "true"))
     assert off.keys() == on.keys()
     assert {key for key in on if on[key] != off[key]} == {
@@ -63,7 +65,8 @@ def test_the_value_changes_the_gateway_the_binding_and_the_media_of_the_workers_
     }
 
 
-def test_the_gateways_pod_alone_has_a_token_and_the_token_expires() -> None:
+def test_gateway_token_expires() -> None:
+    """The gateway's pod alone has a token and the token expires."""
     rendered = render("batch-gateway")
     held = {component: tokens(pod_spec(rendered.deployment(component))) for component in COMPONENTS}
     assert [component for component, found in held.items() if found] == ["gateway"]
@@ -72,7 +75,8 @@ def test_the_gateways_pod_alone_has_a_token_and_the_token_expires() -> None:
     assert not any(tokens(pod_spec(job)) for job in rendered.jobs())
 
 
-def test_the_role_of_people_who_submit_is_bound_to_the_account_of_the_gateway() -> None:
+def test_submitter_role_bound_to_gateway() -> None:
+    """The role of people who submit is bound to the account of the gateway."""
     for sets, release in (((), "dubstage"), ((), "studio"), (("gateway.serviceAccount.name=sender",), "dubstage")):
         rendered = render("batch-gateway", *sets, release=release)
         (role,), (binding,) = rendered.of("Role"), rendered.of("RoleBinding")
@@ -84,12 +88,14 @@ def test_the_role_of_people_who_submit_is_bound_to_the_account_of_the_gateway() 
         assert named == [[rendered.environment("gateway")["DUBSTAGE_BATCH_CONFIG_MAP"]]]
 
 
-def test_a_gateway_that_is_not_installed_gets_no_role() -> None:
+def test_missing_gateway_gets_no_role() -> None:
+    """A gateway that is not installed gets no role."""
     (binding,) = render("batch-gateway", "gateway.enabled=false").of("RoleBinding")
     assert [subject["name"] for subject in binding["subjects"]] == ["dubstage-batch", "dubbing"]
 
 
-def test_workers_have_the_media_of_the_gateway_at_the_same_path() -> None:
+def test_workers_mount_gateway_media() -> None:
+    """Workers have the media of the gateway at the same path."""
     for sets in ((), ("gateway.media.existingClaim=plates",), ("gateway.media.type=hostPath", "gateway.media.hostPath=/srv/media")):
         rendered = render("batch-gateway", *sets)
         place = rendered.environment("gateway")["DUBSTAGE_MEDIA_DIR"]
@@ -99,7 +105,8 @@ def test_workers_have_the_media_of_the_gateway_at_the_same_path() -> None:
             assert {**workers, "name": ""} == {**own, "name": ""}
 
 
-def test_workers_do_not_mount_media_of_one_node_or_media_that_values_mount() -> None:
+def test_node_media_not_mounted() -> None:
+    """Workers do not mount media of one node or media that values mount."""
     rendered = render("batch-gateway", "gateway.media.accessMode=ReadWriteOnce")
     assert not mounted(pod_spec(rendered.jobs()[0]), "/data/media")
     named = ("batch.extraVolumeMounts[0].name=plates", "batch.extraVolumeMounts[0].mountPath=/data/media")
@@ -149,9 +156,8 @@ def as_the_kubelet_writes(volume: Object, folder: Path, authority: bytes) -> Non
                 raise AssertionError(f"a source that no kubelet has: {unknown}")
 
 
-def test_what_the_pod_mounts_is_enough_to_send_a_batch(
-    api: tuple[JobApi, int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mounts_suffice_to_send_batch(api: tuple[JobApi, int, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mounts of the pod are enough to send a batch."""
     state, port, authority = api
     places = [
         f"{part}.extraVolumeMounts[0].{key}" for part in ("gateway", "batch") for key in ("name=films", f"mountPath={tmp_path}")

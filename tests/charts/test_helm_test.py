@@ -58,7 +58,8 @@ def test_it_succeeds_where_all_serve(audio: str) -> None:
     assert result.stdout.splitlines() == [f"{audio} serves", f"dns:///{audio} serves"]
 
 
-def test_it_sends_each_server_the_token_that_the_server_asks_for(tmp_path: Path) -> None:
+def test_pod_sends_each_servers_token(tmp_path: Path) -> None:
+    """The pod sends each server the token that the server asks for."""
     files = {"gateway": tmp_path / "gateway", "stage": tmp_path / "stage"}
     files["gateway"].write_text("# customers\nacme token-of-acme\n")
     files["stage"].write_text("token-of-the-stages\n")
@@ -113,7 +114,8 @@ def test_its_pod_mounts_the_tokens_that_it_sends() -> None:
         assert (source["secretName"], source["items"]) == (secret, [{"key": key, "path": name}])
 
 
-def test_it_fails_and_names_the_server_that_does_not_answer(audio: str) -> None:
+def test_silent_server_is_named(audio: str) -> None:
+    """The test fails and names the server that does not answer."""
     result = run(audio, "127.0.0.1:1", patience_s="0")
     assert result.returncode == 1
     assert f"{audio} serves" in result.stdout
@@ -133,7 +135,8 @@ def test_a_stage_of_another_release_is_asked_too() -> None:
     assert endpoint in pod["spec"]["containers"][0]["args"]
 
 
-def test_the_pod_shows_the_gateways_certificate_where_there_is_tls() -> None:
+def test_pod_checks_gateway_certificate() -> None:
+    """The pod shows the gateway's certificate where there is TLS."""
     (pod,) = render("production").of("Pod")
     (container,) = pod["spec"]["containers"]
     assert {"name": "DUBSTAGE_TLS_DIR", "value": "/etc/dubstage/tls"} in container["env"]

@@ -191,7 +191,8 @@ def test_a_schema_refuses(mistake: str) -> None:
     assert message in result.stderr
 
 
-def test_the_value_that_is_too_much_is_named_where_two_exclude_each_other() -> None:
+def test_exclusive_values_are_named() -> None:
+    """The value that is too much is named where two exclude each other."""
     sets, _ = IN_A_SCHEMA["HPA and KEDA at once"]
     assert "autoscaling.keda.prometheusAddress: String length" in template(sets=sets, check=False).stderr
 

@@ -118,7 +118,8 @@ def test_every_metric_that_is_asked_for_exists() -> None:
     assert used <= known_metrics()
 
 
-def test_every_label_that_is_asked_for_exists_on_its_metric() -> None:
+def test_queried_labels_exist() -> None:
+    """Every label that is asked for exists on its metric."""
     known = known_labels()
     asked = [one for query in queries() for one in asked_labels(promql_parser.parse(query))]
     assert {name for name, _ in asked if name.startswith("dubstage_")} >= {"dubstage_rpcs_total", "dubstage_serving"}
@@ -130,7 +131,8 @@ def test_every_service_level_has_a_query() -> None:
     assert len(levels()) == 4
 
 
-def test_there_is_an_alert_for_each_way_to_fail_and_the_documents_explain_it() -> None:
+def test_alerts_cover_documented_failures() -> None:
+    """There is an alert for each way to fail and the documents explain it."""
     names = {rule["alert"] for rule in rules()}
     assert names == {
         "DubstageDown",
@@ -144,7 +146,9 @@ def test_there_is_an_alert_for_each_way_to_fail_and_the_documents_explain_it() -
     assert all(f"`{name}`" in page for name in names)
 
 
-def test_a_stage_that_may_rest_at_zero_is_not_down() -> None:
+def test_resting_stage_is_not_down() -> None:
+    """A stage that may rest at zero is not down."""
+
     def watched(case: str, *sets: str) -> set[str]:
         (rule,) = render(case, "global.monitoring.prometheusRule.enabled=true", *sets).of("PrometheusRule")
         return {item["labels"]["stage"] for item in rule["spec"]["groups"][0]["rules"] if item["alert"] == "DubstageDown"}
@@ -171,14 +175,16 @@ def test_a_refused_live_stream_is_no_full_queue() -> None:
             assert not any(re.fullmatch(pattern, rpc.path) for rpc in rpcs.ALL if rpc is not rpcs.gateway.LIVE)
 
 
-def test_a_model_that_was_loaded_again_is_told_and_an_attempt_that_failed_is_not() -> None:
+def test_model_reload_alert() -> None:
+    """A model that was loaded again is reported and an attempt that failed is not."""
     panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     alerts = [rule["expr"] for rule in rules()]
     asked = [one for query in (*panels, *alerts) for one in conditions(query, "dubstage_triton_heals_total")]
     assert [one["outcome"] for one in asked] == [("=", "healed")] * 2
 
 
-def test_operations_that_wait_for_any_gateway_are_not_added_up_over_gateways() -> None:
+def test_waiting_operations_not_summed() -> None:
+    """Operations that wait for any gateway are not added up over gateways."""
     panels = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
     (query,) = [query for query in panels if "dubstage_operations" in query]
     expression = promql_parser.parse(query)
@@ -223,7 +229,8 @@ def test_a_panel_asks_for_the_chosen_release(panel: dict[str, Any]) -> None:
         assert 'namespace="$namespace"' in target["expr"]
 
 
-def test_every_metric_of_live_streams_is_on_the_board() -> None:
+def test_live_metrics_on_dashboard() -> None:
+    """Every metric of live streams is on the board."""
     shown = {name for panel in dashboard()["panels"] for target in panel["targets"] for name in METRIC.findall(target["expr"])}
     assert {name for name in known_labels() if name.startswith("dubstage_live_") and not name.endswith("_created")} <= shown
 

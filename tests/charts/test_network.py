@@ -89,7 +89,8 @@ def test_without_policies_a_neighbour_would_get_in() -> None:
     assert Pods(render("folders")).connect("neighbour", "audio", DEFAULT_PORTS["audio"])
 
 
-def test_a_stage_reaches_names_and_nothing_else_by_default() -> None:
+def test_stage_reaches_dns_only() -> None:
+    """A stage reaches names and nothing else by default."""
     pods = Pods(render("default"))
     for stage in STAGES:
         assert pods.may_leave(stage, 53, None, "UDP")
@@ -98,7 +99,8 @@ def test_a_stage_reaches_names_and_nothing_else_by_default() -> None:
                 assert not pods.may_leave(stage, port, target)
 
 
-def test_what_uses_the_object_store_reaches_it_and_no_other_does() -> None:
+def test_object_store_egress() -> None:
+    """Components that use the object store reach it, and no others do."""
     pods = Pods(render("production"))
     reach = {component for component in COMPONENTS if pods.may_leave(component, 443, None)}
     assert reach == KEEP_ARTEFACTS
@@ -110,20 +112,23 @@ def test_the_gateway_alone_reaches_the_database() -> None:
     assert not Pods(render("default")).may_leave("gateway", 5432, None)
 
 
-def test_the_gateway_alone_reaches_the_api_of_kubernetes_and_only_if_it_sends_batches() -> None:
+def test_kubernetes_api_egress() -> None:
+    """The gateway alone reaches the API of Kubernetes and only if it sends batches."""
     folder = ("gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", "gateway.settings.batches_url=s3://b/n")
     pods = Pods(render("default", "batch.enabled=true", "gateway.database.urlSecret.name=database", *folder))
     assert {name for name in pods.labels if name != "neighbour" and pods.may_leave(name, 6443, None)} == {"gateway"}
     assert not any(Pods(render("batch")).may_leave(name, 6443, None) for name in (*COMPONENTS, "batch-worker", "test"))
 
 
-def test_the_api_of_kubernetes_is_the_address_that_values_name() -> None:
+def test_kubernetes_api_address_from_values() -> None:
+    """The API of Kubernetes is the address that values name."""
     policy = render("batch-gateway").one("NetworkPolicy", "dubstage-gateway")["spec"]
     (rule,) = [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 6443} in rule["ports"]]
     assert rule == {"ports": [{"protocol": "TCP", "port": 6443}], "to": [{"ipBlock": {"cidr": "10.0.0.10/32"}}]}
 
 
-def test_the_gateway_reaches_the_bucket_of_its_batches_beside_artefacts_on_a_volume() -> None:
+def test_batch_bucket_egress() -> None:
+    """The gateway reaches the bucket of its batches beside artefacts on a volume."""
     database = "gateway.database.urlSecret.name=database"
     sends = ("batch.enabled=true", "gateway.batchesOnKubernetes=true", "gateway.media.accessMode=ReadWriteMany", database)
     api = "global.networkPolicy.kubernetesApi.ports={6443}"
@@ -145,7 +150,8 @@ def test_the_gateway_reaches_the_bucket_of_its_batches_beside_artefacts_on_a_vol
         ("batches_url=/data/gateway/batches", False),
     ],
 )
-def test_the_gateway_reaches_the_buckets_of_its_files_beside_artefacts_on_a_volume(setting: str, leaves: bool) -> None:
+def test_media_bucket_egress(setting: str, leaves: bool) -> None:
+    """The gateway reaches the buckets of its files beside artefacts on a volume."""
     pods = Pods(render("default", f"gateway.settings.{setting}"))
     assert pods.may_leave("gateway", 443, None) == leaves
     assert not any(pods.may_leave(stage, 443, None) for stage in STAGES)
@@ -166,7 +172,8 @@ def test_metrics_are_read_by_those_who_are_named() -> None:
     assert not any(Pods(render("default")).may_enter(component, 9090, "neighbour") for component in COMPONENTS)
 
 
-def test_the_gateway_takes_calls_of_its_namespace_or_of_whom_values_name() -> None:
+def test_gateway_ingress_sources() -> None:
+    """The gateway takes calls of its namespace, or of the sources that values name."""
     port = DEFAULT_PORTS["gateway"]
     elsewhere: Any = {"kubernetes.io/metadata.name": "elsewhere"}
     assert Pods(render("default")).may_enter("gateway", port, "neighbour")
@@ -178,7 +185,8 @@ def test_the_gateway_takes_calls_of_its_namespace_or_of_whom_values_name() -> No
     assert not Pods(named).may_enter("gateway", port, "neighbour")
 
 
-def test_a_team_that_calls_one_stage_is_let_in_by_values() -> None:
+def test_stage_ingress_from_values() -> None:
+    """A team that calls one stage is let in by values."""
     pods = Pods(render("default", "audio.networkPolicy.ingressFrom[0].podSelector.matchLabels.app=another"))
     assert pods.may_enter("audio", DEFAULT_PORTS["audio"], "neighbour")
     assert not pods.may_enter("face", DEFAULT_PORTS["face"], "neighbour")
@@ -196,7 +204,8 @@ def test_nobody_calls_the_pod_of_helm_test() -> None:
     assert not any(pods.may_enter("test", port, source) for port in (80, 50050) for source in pods.labels)
 
 
-def test_the_values_that_the_guide_gives_for_an_ingress_let_its_controller_in(tmp_path: Path) -> None:
+def test_guides_ingress_values_work(tmp_path: Path) -> None:
+    """The values that the guide gives for an ingress let its controller in."""
     guide = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     (values,) = [block for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "ingressFrom" in block]
     (tmp_path / "values.yaml").write_text(values, encoding="utf-8")

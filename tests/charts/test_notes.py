@@ -36,7 +36,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return found
 
 
-def test_the_script_that_dubs_a_clip_is_python_and_calls_what_the_client_has(notes: dict[str, str]) -> None:
+def test_dub_script_matches_client(notes: dict[str, str]) -> None:
+    """The script that dubs a clip is Python and calls what the client has."""
     for text in notes.values():
         lines = text.split("<<'PYTHON'")[1].split("PYTHON\n")[0].split("\n", 1)[1]
         tree = ast.parse(textwrap.dedent(lines))
@@ -70,7 +71,8 @@ def test_the_notes_say_what_is_not_protected(notes: dict[str, str]) -> None:
     assert "consent=" in notes["default"]
 
 
-def test_the_notes_of_batches_name_the_settings_of_the_release(notes: dict[str, str]) -> None:
+def test_batch_notes_name_settings(notes: dict[str, str]) -> None:
+    """The notes of batches name the settings of the release."""
     (name,) = re.findall(r"--config-map (\S+)", notes["batch"])
     assert render("batch").one("ConfigMap", name)
     assert "DUBSTAGE_BATCHES_URL=s3://films/batches" in notes["batch"]
@@ -79,7 +81,8 @@ def test_the_notes_of_batches_name_the_settings_of_the_release(notes: dict[str, 
     assert "create Jobs" not in notes["batch"]
 
 
-def test_the_script_gives_what_the_gateway_asks_of_its_callers(notes: dict[str, str]) -> None:
+def test_script_passes_gateway_credentials(notes: dict[str, str]) -> None:
+    """The script gives the credentials that the gateway asks of callers."""
     assert 'TlsFiles(ca=Path("ca.crt"), certificate=Path("tls.crt"), key=Path("tls.key"))' in notes["everything"]
     assert 'TlsFiles(ca=Path("ca.crt"))' in notes["production"]
     assert 'tls=tls, token="..."' in notes["production"]
@@ -87,7 +90,8 @@ def test_the_script_gives_what_the_gateway_asks_of_its_callers(notes: dict[str, 
     assert 'connect("localhost:50050")' in notes["default"]
 
 
-def test_the_notes_of_a_gateway_with_a_door_to_the_outside_say_who_may_call(notes: dict[str, str]) -> None:
+def test_public_gateway_notes_name_callers(notes: dict[str, str]) -> None:
+    """The notes of a gateway that is open to the outside say who may call."""
     warning = "Only pods of namespace dubbing may call the gateway"
     assert warning in notes["everything"]
     assert not any(warning in notes[case] for case in ("default", "production", "folders"))

@@ -55,7 +55,8 @@ def test_models_are_fetched_with_their_folders(s3: S3Server, tmp_path: Path) -> 
     assert (tmp_path / "silero" / "vad.onnx").read_bytes() == b"activity"
 
 
-def test_a_stage_is_told_where_its_models_are_mounted() -> None:
+def test_stage_finds_mounted_models() -> None:
+    """A stage is told where its models are mounted."""
     rendered = render("everything")
     expected = {
         "audio": ("DUBSTAGE_AUDIO_WEIGHTS", "/models"),

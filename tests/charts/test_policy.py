@@ -14,6 +14,9 @@ import yaml
 
 from tests.charts.rendering import ROOT, text_of
 
+# The scanner needs about ten seconds of two cores.
+pytestmark = pytest.mark.long
+
 EXCEPTIONS = ROOT / "charts" / "policy-exceptions.yaml"
 SCANNED = ("default", "production", "keda", "production-gpu", "everything", "batch", "batch-gateway")
 """`folders` is for `podman kube play`: it has no network policies, and pods share the host's network. MIG slices and shares differ
@@ -86,5 +89,6 @@ def test_every_exception_is_still_needed(findings: list[Finding]) -> None:
         assert len(entry["reason"].split()) > 10
 
 
-def test_the_scanner_would_see_a_pod_that_runs_as_root(everything: list[Finding]) -> None:
+def test_scanner_detects_root_pod(everything: list[Finding]) -> None:
+    """The scanner would see a pod that runs as root."""
     assert {"CKV_K8S_23", "CKV_K8S_40"} <= {finding.check for finding in everything if f".{UNSAFE}." in finding.resource}

@@ -33,7 +33,8 @@ def gateway(rendered: Rendered) -> dict[str, Any]:
     return mounted(pod_spec(rendered.deployment("gateway")), rendered.container("gateway"))
 
 
-def test_gateway_and_workers_have_the_certificate_and_the_stages_have_not() -> None:
+def test_only_signers_mount_certificate() -> None:
+    """Gateway and workers have the certificate and the stages have not."""
     rendered = render("batch", SECRET, "global.provenance.secret.privateKeyKey=secret.pem")
     expected = {"chain.pem": ("films", "tls.crt"), "key.pem": ("films", "secret.pem")}
     assert gateway(rendered) == expected
@@ -47,7 +48,8 @@ def test_gateway_and_workers_have_the_certificate_and_the_stages_have_not() -> N
         assert "provenance" not in {volume["name"] for volume in pod_spec(rendered.deployment(stage))["volumes"]}
 
 
-def test_a_command_signs_in_place_of_the_key_and_the_watermark_has_a_key_of_its_own() -> None:
+def test_signer_command_and_watermark_key() -> None:
+    """A command signs in place of the key and the watermark has a key of its own."""
     rendered = render("batch", SECRET, "global.provenance.signerCommand=kms-sign --key films")
     told = {
         "DUBSTAGE_PROVENANCE_CERTIFICATE_FILE": "/etc/dubstage/provenance/chain.pem",
@@ -59,7 +61,8 @@ def test_a_command_signs_in_place_of_the_key_and_the_watermark_has_a_key_of_its_
         assert variables["DUBSTAGE_WATERMARK_KEY_FILE"] == "/etc/dubstage/provenance/watermark.key"
 
 
-def test_without_a_secret_the_installation_makes_its_own_key() -> None:
+def test_missing_secret_makes_own_key() -> None:
+    """Without a secret, the installation makes its own key."""
     rendered = render("batch", "global.provenance.timeStampUrl=http://tsa.example.com")
     stamped = {"DUBSTAGE_PROVENANCE_TIME_STAMP_URL": "http://tsa.example.com"}
     assert of_provenance(rendered.environment("gateway")) == of_provenance(environment(rendered)) == stamped
@@ -73,7 +76,8 @@ def test_production_needs_a_certificate() -> None:
     }
 
 
-def test_gateways_find_the_key_of_their_receipts_in_its_secret() -> None:
+def test_receipt_key_from_secret() -> None:
+    """Gateways find the key of their receipts in its secret."""
     rendered = render("default", "gateway.signingKeySecret.name=signing", "gateway.signingKeySecret.key=ed25519")
     assert rendered.environment("gateway")["DUBSTAGE_SIGNING_KEY_FILE"] == "/etc/dubstage/signing-key/signing.pem"
     (mount,) = [one for one in rendered.container("gateway")["volumeMounts"] if one["mountPath"] == "/etc/dubstage/signing-key"]

@@ -190,7 +190,8 @@ def refusal(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -
     return message
 
 
-def test_every_file_that_repeats_the_version_has_that_of_the_project() -> None:
+def test_version_is_repeated_everywhere() -> None:
+    """Every file that repeats the version has that of the project."""
     assert [line for line in version_lines(ROOT) if line.version != VERSION] == []
 
 
@@ -220,6 +221,7 @@ def test_a_missing_place_of_the_version_is_named(product: Path, tmp_path: Path) 
         version_lines(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_each_wheel_has_the_version(released: Path, name: str) -> None:
     wheel = released / "out/release" / NEXT / f"{name.replace('-', '_')}-{NEXT}-py3-none-any.whl"
@@ -237,6 +239,7 @@ def test_each_wheel_has_the_version(released: Path, name: str) -> None:
     assert content[name] in names
 
 
+@pytest.mark.long
 def test_the_client_wheel_runs_alone(released: Path, tmp_path: Path) -> None:
     """Imports the client from the wheel, and not from the checkout."""
     with zipfile.ZipFile(released / "out/release" / NEXT / f"dubstage-{NEXT}-py3-none-any.whl") as archive:
@@ -253,6 +256,7 @@ def test_the_client_wheel_runs_alone(released: Path, tmp_path: Path) -> None:
     assert shown.stdout.split() == [f"{tmp_path}/dubstage/client/__init__.py", NEXT]
 
 
+@pytest.mark.long
 def test_the_chart_and_its_parts_have_the_version(released: Path) -> None:
     with tarfile.open(released / "out/release" / NEXT / f"dubstage-{NEXT}.tgz") as archive:
         pages = {name: archive.extractfile(name).read().decode() for name in archive.getnames() if name.endswith("/Chart.yaml")}
@@ -262,7 +266,9 @@ def test_the_chart_and_its_parts_have_the_version(released: Path) -> None:
         assert name == "dubstage/charts/library/Chart.yaml" or f"\nappVersion: {NEXT}" in page, name
 
 
-def test_the_bill_of_materials_has_the_wheels_and_what_they_need_and_no_path_of_this_machine(released: Path) -> None:
+@pytest.mark.long
+def test_bill_of_materials_is_complete(released: Path) -> None:
+    """The bill of materials has the wheels and what they need and no path of this machine."""
     text = (released / "out/release" / NEXT / f"dubstage-{NEXT}.cdx.json").read_text()
     bom = json.loads(text)
     assert (bom["bomFormat"], bom["metadata"]["component"]["name"]) == ("CycloneDX", "dubstage-suite")
@@ -278,7 +284,9 @@ def test_the_bill_of_materials_has_the_wheels_and_what_they_need_and_no_path_of_
     assert str(released.parent) not in text
 
 
-def test_the_release_is_a_commit_with_a_tag_and_dated_notes(released: Path) -> None:
+@pytest.mark.long
+def test_release_commit_tag_and_notes(released: Path) -> None:
+    """The release is a commit with a tag and dated notes."""
     assert git(released, "show", "--no-patch", "--format=%s by %an") == f"Release {NEXT} by A. Releaser"
     assert git(released, "rev-parse", f"v{NEXT}^{{commit}}") == git(released, "rev-parse", "HEAD")
     assert git(released, "status", "--porcelain") == ""
@@ -293,7 +301,9 @@ def test_the_release_is_a_commit_with_a_tag_and_dated_notes(released: Path) -> N
     assert (released / "out/release" / NEXT / "NOTES.md").read_text() == f"# dubstage {NEXT}\n\n{notes}"
 
 
-def test_checksums_are_of_all_files_and_nothing_else_is_left(released: Path) -> None:
+@pytest.mark.long
+def test_checksums_cover_all_files(released: Path) -> None:
+    """Checksums are of all files and nothing else is left."""
     output = released / "out/release"
     assert [path.name for path in output.iterdir()] == [NEXT]
     checked = subprocess.run(
@@ -304,6 +314,7 @@ def test_checksums_are_of_all_files_and_nothing_else_is_left(released: Path) -> 
     assert len(names) == 6
 
 
+@pytest.mark.long
 def test_a_second_release_of_the_version_is_refused(released: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"the tag v{NEXT} exists" in refusal(released, capsys, NEXT)
 
@@ -315,7 +326,8 @@ def test_a_release_without_notes_is_refused(clone: Path, capsys: pytest.CaptureF
     assert "CHANGELOG.md: no notes under `## [Unreleased]`: write at least one line" in message
 
 
-def test_a_changelog_without_a_section_for_notes_is_refused(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_changelog_section_refused(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changelog without a section for notes is refused."""
     commit(clone, "CHANGELOG.md", "# Changelog\n\n## [0.0.1] - 2020-01-01\n\n- A word.\n")
     assert "CHANGELOG.md: expected one section `## [Unreleased]`, found 0" in refusal(clone, capsys, NEXT)
 
@@ -325,13 +337,15 @@ def test_a_version_that_the_changelog_has_is_refused(clone: Path, capsys: pytest
     assert f"CHANGELOG.md: has a section [{NEXT}] already" in refusal(clone, capsys, NEXT)
 
 
-def test_a_version_without_a_row_on_upgrading_is_refused(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_upgrading_row_refused(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version without a row on upgrading is refused."""
     higher = f"{int(NEXT.split('.', maxsplit=1)[0]) + 1}.2.3"
     assert f"UPGRADING.md: the table has no row for {higher}: add `| {higher} | {VERSION} |" in refusal(clone, capsys, higher)
 
 
 @pytest.mark.parametrize("change", ["changed", "new"])
-def test_a_checkout_with_changes_is_refused_with_their_names(clone: Path, change: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dirty_checkout_refused(clone: Path, change: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkout with changes is refused with their names."""
     name = "README.md" if change == "changed" else "services/forgotten.py"
     (clone / name).write_text("Not committed.\n")
     message = refusal(clone, capsys, NEXT)
@@ -362,7 +376,8 @@ def test_a_folder_that_exists_is_refused(clone: Path, tmp_path: Path, capsys: py
     assert f"--output: {tmp_path / 'releases' / NEXT} exists" in message
 
 
-def test_a_dry_run_lists_the_steps_and_changes_nothing(product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_changes_nothing(product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run lists the steps and changes nothing."""
     before = git(product, "rev-parse", "HEAD"), git(product, "status", "--porcelain", "--ignored"), git(product, "tag")
     assert main([NEXT, "--dry-run", "--images", "--push", "registry.example/team"], product) == 0
     assert before == (git(product, "rev-parse", "HEAD"), git(product, "status", "--porcelain", "--ignored"), git(product, "tag"))
@@ -380,7 +395,9 @@ def test_a_dry_run_lists_the_steps_and_changes_nothing(product: Path, capsys: py
         assert part in shown
 
 
-def test_a_failed_build_leaves_checkout_and_output_as_they_were(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.long
+def test_failed_build_changes_nothing(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed build leaves checkout and output as they were."""
     commit(clone, "protos/dubstage/audio/v1alpha1/audio.proto", "syntax = 'proto3'; message {")
     before = git(clone, "rev-parse", "HEAD")
     assert main([NEXT], clone) == 1
@@ -389,6 +406,7 @@ def test_a_failed_build_leaves_checkout_and_output_as_they_were(clone: Path, cap
     assert list((clone / "out/release").iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_chart_is_pushed_as_an_artefact(release: tuple[Path, Pushed]) -> None:
     checkout, pushed = release
     assert list(pushed.manifests) == [f"/v2/team/dubstage/manifests/{NEXT}"]
@@ -398,6 +416,7 @@ def test_the_chart_is_pushed_as_an_artefact(release: tuple[Path, Pushed]) -> Non
     assert layers == [(checkout / "out/release" / NEXT / f"dubstage-{NEXT}.tgz").read_bytes()]
 
 
+@pytest.mark.long
 def test_the_checksums_are_signed_with_the_key(release: tuple[Path, Pushed]) -> None:
     checkout, pushed = release
     key = str(checkout.parent / "cosign.key")
@@ -408,9 +427,11 @@ def test_the_checksums_are_signed_with_the_key(release: tuple[Path, Pushed]) -> 
     assert f"signed: SHA256SUMS with {key}" in pushed.printed
 
 
-def test_a_failed_push_says_that_the_release_is_complete_and_how_to_push_again(
+@pytest.mark.long
+def test_failed_push_tells_remedy(
     released: Path,
 ) -> None:
+    """A failed push says that the release is complete and how to push again."""
     with Registry(refuse=True) as registry:
         finished = Release(released, NEXT, "", ("", ""), released / "out/release", images=False, registry=registry.name, key=None)
         chart = released / "out/release" / NEXT / f"dubstage-{NEXT}.tgz"

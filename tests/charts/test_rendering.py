@@ -32,6 +32,7 @@ from tests.charts.rendering import (
 from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
 KUBERNETES = ("1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+"""Supported versions. `make test` validates with the first and the last."""
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -40,7 +41,8 @@ def test_helm_lint_has_nothing_to_say(case: str) -> None:
     assert helm("lint", "--strict", "--quiet", str(CHART), *values_of(case)).stdout == ""
 
 
-def test_dependencies_lie_in_the_chart_so_that_an_install_needs_no_network() -> None:
+def test_chart_dependencies_are_vendored() -> None:
+    """Dependencies lie in the chart, so that an install needs no network."""
     lines = helm("dependency", "list", str(CHART)).stdout.splitlines()[1:]
     states = {line.split()[0]: line.split()[-1] for line in lines if line.strip()}
     assert states == dict.fromkeys(("library", *COMPONENTS), "unpacked")
@@ -62,8 +64,11 @@ def _schemas_read_once() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_schemas_read_once")
-@pytest.mark.parametrize("version", KUBERNETES)
-def test_every_object_is_valid_in_every_version_of_kubernetes(version: str) -> None:
+@pytest.mark.parametrize(
+    "version", [KUBERNETES[0], *(pytest.param(version, marks=pytest.mark.long) for version in KUBERNETES[1:-1]), KUBERNETES[-1]]
+)
+def test_objects_valid_for_every_kubernetes(version: str) -> None:
+    """Every object is valid in every version of Kubernetes."""
     unique = {json.dumps(item, sort_keys=True): item for case in CASES for item in render(case).objects}
     for item in unique.values():
         if item["kind"] not in SCHEMAS:
@@ -83,7 +88,8 @@ def test_the_same_values_give_the_same_bytes(case: str) -> None:
 
 
 @every_case
-def test_no_two_objects_have_one_name_and_all_lie_in_the_releases_namespace(case: str) -> None:
+def test_object_names_and_namespace(case: str) -> None:
+    """No two objects have one name and all lie in the release's namespace."""
     rendered = render(case)
     names = Counter((item["kind"], item["metadata"]["name"]) for item in rendered.objects)
     assert max(names.values()) == 1
@@ -91,14 +97,16 @@ def test_no_two_objects_have_one_name_and_all_lie_in_the_releases_namespace(case
     assert all(len(item["metadata"]["name"]) <= 63 for item in rendered.objects)
 
 
-def test_names_stay_within_bounds_for_a_long_release_name() -> None:
+def test_long_release_name() -> None:
+    """Names stay within bounds for a long release name."""
     rendered = render("production", release="a-release-with-a-name-as-long-as-helm-allows-it-to-be")
     for item in rendered.objects:
         assert len(item["metadata"]["name"]) <= 63
         assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
 
 
-def test_a_field_that_kubernetes_does_not_know_would_be_found() -> None:
+def test_unknown_field_is_detected() -> None:
+    """A field that Kubernetes does not know would be found."""
     deployment = render("default").deployment("audio")
     deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["grpc"]["tls"] = True
     with pytest.raises(kubernetes_validate.ValidationError, match="tls"):
@@ -110,7 +118,8 @@ def _matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 
 @every_case
-def test_every_selector_matches_the_pods_of_its_component_and_no_other(case: str) -> None:
+def test_selectors_match_own_component(case: str) -> None:
+    """Every selector matches the pods of its component and no other."""
     rendered = render(case)
     pods = {label(pod, "component"): pod["metadata"]["labels"] for pod in rendered.pods()}
     for item in rendered.objects:
@@ -131,7 +140,9 @@ def test_every_selector_matches_the_pods_of_its_component_and_no_other(case: str
         assert {labels["app.kubernetes.io/component"] for labels in found} == {label(monitor, "component")}
 
 
-def test_selectors_outlive_an_upgrade_of_replicas_images_and_options() -> None:
+def test_selectors_survive_upgrades() -> None:
+    """Selectors outlive an upgrade of replicas images and options."""
+
     def selectors(*sets: str, case: str = "default") -> dict[str, Object]:
         return {label(item, "component"): item["spec"]["selector"] for item in render(case, *sets).of("Deployment")}
 
@@ -141,7 +152,8 @@ def test_selectors_outlive_an_upgrade_of_replicas_images_and_options() -> None:
     assert selectors(case="gpu") == before
 
 
-def test_an_upgrade_from_n_to_m_replicas_changes_nothing_but_the_number() -> None:
+def test_replica_change_is_minimal() -> None:
+    """An upgrade from n to m replicas changes nothing but the number."""
     few, many = (render("default", f"global.defaults.replicas={number}") for number in (2, 5))
     for before, after in zip(few.objects, many.objects, strict=True):
         if before["kind"] == "Deployment" and label(before, "component") != "gateway":
@@ -150,7 +162,8 @@ def test_an_upgrade_from_n_to_m_replicas_changes_nothing_but_the_number() -> Non
 
 
 @every_case
-def test_a_stage_rolls_over_without_a_replica_less_and_the_gateway_one_after_the_other(case: str) -> None:
+def test_rolling_update_strategies(case: str) -> None:
+    """A stage rolls over without a replica less and the gateway one after the other."""
     rendered = render(case)
     for stage in STAGES:
         strategy = rendered.deployment(stage)["spec"]["strategy"]
@@ -172,7 +185,8 @@ def test_several_gateways_roll_over_and_spread_over_nodes() -> None:
     assert shared.environment("gateway")["DUBSTAGE_DATA_DIR"] == "/data/gateway"
 
 
-def test_a_gateway_of_several_takes_calls_until_the_service_has_forgotten_its_pod() -> None:
+def test_gateway_outlives_its_endpoint() -> None:
+    """A gateway of several takes calls until the service has forgotten its pod."""
     several = ("production", *TWO_GATEWAYS, "gateway.data.accessMode=ReadWriteMany")
     grace_s = pod_spec(render(*several).deployment("gateway"))["terminationGracePeriodSeconds"]
     assert render(*several).container("gateway")["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
@@ -186,7 +200,8 @@ def test_a_stage_may_end_before_the_next_begins() -> None:
     assert render("gpu", "render.strategy.type=Recreate").deployment("render")["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_a_release_with_dots_in_its_name_has_services_without() -> None:
+def test_dotted_release_name() -> None:
+    """A release with dots in its name has services without."""
     rendered = render("default", release="studio.night")
     assert all("." not in item["metadata"]["name"] for item in rendered.of("Service"))
     assert rendered.environment("gateway")["DUBSTAGE_AUDIO_ENDPOINT"] == "dns:///studio-night-dubstage-audio:50051"
@@ -202,7 +217,8 @@ def test_gateways_that_share_no_folder_have_different_ones() -> None:
 
 
 @every_case
-def test_a_pod_is_given_longer_than_its_server_drains(case: str) -> None:
+def test_grace_exceeds_drain(case: str) -> None:
+    """A pod is given longer than its server drains."""
     rendered = render(case)
     for component in COMPONENTS:
         grace_s = float(rendered.environment(component)["DUBSTAGE_DRAIN_GRACE_S"])
@@ -210,7 +226,8 @@ def test_a_pod_is_given_longer_than_its_server_drains(case: str) -> None:
 
 
 @every_case
-def test_a_start_is_given_longer_than_the_gateway_waits_for_its_stages(case: str) -> None:
+def test_start_exceeds_stage_wait(case: str) -> None:
+    """A start is given longer than the gateway waits for its stages."""
     rendered = render(case)
     probe = rendered.container("gateway")["startupProbe"]
     waits_s = float(
@@ -220,7 +237,8 @@ def test_a_start_is_given_longer_than_the_gateway_waits_for_its_stages(case: str
 
 
 @pytest.mark.parametrize(("case", "sets"), [*((case, ()) for case in CASES), ("default", ("gateway.tokensSecret.name=tokens",))])
-def test_ports_probes_and_services_speak_of_the_same_port(case: str, sets: tuple[str, ...]) -> None:
+def test_ports_probes_and_services_agree(case: str, sets: tuple[str, ...]) -> None:
+    """Ports probes and services speak of the same port."""
     rendered = render(case, *sets)
     for component in COMPONENTS:
         environment, container = rendered.environment(component), rendered.container(component)
@@ -252,14 +270,16 @@ def _all_ports(deployment: Object) -> list[Object]:
     return [port for container in pod_spec(deployment)["containers"] for port in container["ports"]]
 
 
-def test_native_probes_ask_a_port_without_tls_where_the_server_has_tls() -> None:
+def test_probes_use_plain_port() -> None:
+    """Native probes ask a port without TLS where the server has TLS."""
     environment = render("production").environment("audio")
     assert environment["DUBSTAGE_HEALTH_PORT"] not in (environment["DUBSTAGE_PORT"], environment["DUBSTAGE_METRICS_PORT"])
     assert "DUBSTAGE_HEALTH_PORT" not in render("default").environment("audio")
 
 
 @every_case
-def test_a_stages_service_is_headless_and_the_gateway_is_told_its_name(case: str) -> None:
+def test_headless_service_and_endpoint(case: str) -> None:
+    """A stage's service is headless and the gateway is told its name."""
     rendered = render(case)
     given = {"folders": "127.0.0.1"}.get(case)
     for stage in STAGES:
@@ -290,7 +310,8 @@ def test_pods_keep_the_restricted_pod_security_standard(case: str) -> None:
 
 
 @every_case
-def test_every_mount_has_its_volume_and_every_volume_its_mount(case: str) -> None:
+def test_mounts_match_volumes(case: str) -> None:
+    """Every mount has its volume and every volume its mount."""
     for pod in render(case).pods():
         containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
         mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
@@ -300,7 +321,8 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(case: str) -> Non
             assert len(paths) == len(set(paths))
 
 
-def test_every_component_runs_as_an_account_of_its_own_that_may_do_nothing() -> None:
+def test_own_account_without_rights() -> None:
+    """Every component runs as an account of its own that may do nothing."""
     rendered = render("everything")
     accounts = {pod_spec(item)["serviceAccountName"] for item in rendered.of("Deployment")}
     assert accounts == {item["metadata"]["name"] for item in rendered.of("ServiceAccount")}
@@ -309,13 +331,15 @@ def test_every_component_runs_as_an_account_of_its_own_that_may_do_nothing() -> 
     assert not kinds & {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
-def test_no_service_of_the_namespace_puts_variables_into_a_pod() -> None:
+def test_no_service_environment_variables() -> None:
+    """No service of the namespace puts variables into a pod."""
     # A Service called dubstage would set DUBSTAGE_PORT to tcp://….
     for pod in render("default").pods():
         assert pod["spec"]["enableServiceLinks"] is False
 
 
-def test_an_unchanged_install_has_no_init_container_and_asks_for_nothing_that_a_cluster_may_lack() -> None:
+def test_default_install_needs_nothing_special() -> None:
+    """An unchanged install has no init container and asks for nothing that a cluster may lack."""
     rendered = render("default")
     builtin = {"apps/v1", "v1", "policy/v1", "networking.k8s.io/v1"}
     assert {item["apiVersion"] for item in rendered.objects} == builtin

@@ -32,7 +32,8 @@ def test_every_stage_scales_on_its_own_queue() -> None:
         assert item["spec"]["minReplicas"] == 2
 
 
-def test_keda_goes_to_zero_and_wakes_a_stage_for_the_gateways_work() -> None:
+def test_keda_scales_to_zero() -> None:
+    """KEDA goes to zero and wakes a stage for the gateway's work."""
     rendered = render("keda")
     assert not rendered.of("HorizontalPodAutoscaler")
     for stage in STAGES:
@@ -47,13 +48,15 @@ def test_keda_goes_to_zero_and_wakes_a_stage_for_the_gateways_work() -> None:
             assert query.endswith("or vector(0)")
 
 
-def test_the_metrics_that_keda_reads_of_the_gateway_come_from_a_service_that_answers_before_it_is_ready() -> None:
+def test_keda_metrics_before_readiness() -> None:
+    """The metrics that KEDA reads of the gateway come from a service that answers before it is ready."""
     service = render("keda").one("Service", "dubstage-gateway-metrics")
     assert service["spec"]["publishNotReadyAddresses"] is True
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "folders"])
-def test_a_drain_takes_one_pod_at_a_time_and_never_waits_for_ever(case: str) -> None:
+def test_disruption_budget_never_blocks(case: str) -> None:
+    """A drain takes one pod at a time and never waits for ever."""
     budgets = render(case).of("PodDisruptionBudget")
     assert len(budgets) == len(COMPONENTS)
     for budget in budgets:
@@ -74,7 +77,8 @@ def test_a_gpu_is_asked_for_by_its_name(case: str, resource: str) -> None:
     assert pod_spec(rendered.deployment("render"))["tolerations"][0]["key"] == "nvidia.com/gpu"
 
 
-def test_any_stage_may_have_a_gpu_of_its_own() -> None:
+def test_any_stage_with_gpu() -> None:
+    """Any stage may have a GPU of its own."""
     resources = render("everything").container("face")["resources"]
     assert resources["limits"]["nvidia.com/mig-1g.10gb"] == "1"
     assert pod_spec(render("everything").deployment("face"))["runtimeClassName"] == "nvidia"
@@ -84,7 +88,8 @@ def test_a_null_takes_a_limit_away() -> None:
     assert render("default", "audio.resources.limits.cpu=null").container("audio")["resources"]["limits"].keys() == {"memory"}
 
 
-def test_a_value_of_a_component_wins_over_the_defaults_even_where_it_is_false_or_nothing() -> None:
+def test_component_value_wins_over_default() -> None:
+    """A value of a component wins over the defaults even where it is false or nothing."""
     rendered = render(
         "default", "global.defaults.priorityClassName=media", "audio.priorityClassName=", "face.podDisruptionBudget.enabled=false"
     )
@@ -98,7 +103,9 @@ def _kept_together(pod: Object) -> bool:
     return any(term["topologyKey"] == "kubernetes.io/hostname" for term in terms)
 
 
-def test_a_volume_of_one_node_keeps_those_who_mount_it_together() -> None:
+def test_node_volume_groups_pods() -> None:
+    """A volume of one node keeps the pods that mount it together."""
+
     def together(*sets: str, case: str = "default") -> set[str]:
         rendered = render(case, *sets)
         return {component for component in COMPONENTS if _kept_together(pod_spec(rendered.deployment(component)))}
@@ -110,14 +117,16 @@ def test_a_volume_of_one_node_keeps_those_who_mount_it_together() -> None:
     assert together(case="gpu") == set()
 
 
-def test_the_affinity_of_one_node_is_matched_by_the_pods_themselves_so_that_the_first_finds_a_place() -> None:
+def test_node_affinity_matches_own_pods() -> None:
+    """The affinity of one node is matched by the pods themselves so that the first finds a place."""
     for component in ("motion", "texture", "render", "gateway"):
         template = render("default").deployment(component)["spec"]["template"]
         (term,) = template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
         assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
-def test_triton_ends_after_the_stage_that_computes_on_it() -> None:
+def test_triton_ends_after_stage() -> None:
+    """Triton ends after the stage that computes on it."""
     rendered = render("gpu")
     container = rendered.container("render", "triton")
     script = container["lifecycle"]["preStop"]["exec"]["command"][-1]

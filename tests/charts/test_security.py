@@ -17,12 +17,13 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from charts.schema import SETTINGS
-from dubstage.audio.v1alpha1 import audio_pb2, audio_pb2_grpc
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.client import rpcs
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.settings import GatewaySettings
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.errors import StageDeadlineExceeded, Unauthenticated
+from services.common.errors import StageDeadlineExceededError, UnauthenticatedError
 from services.common.server.client import StageClient
 from services.common.server.process import server_of
 from services.common.server.settings import StageSettings, load_settings
@@ -30,7 +31,8 @@ from tests.charts.rendering import COMPONENTS, STAGES, label, pod_spec, render
 from tests.contract.ports import free_port
 
 
-def test_every_component_gets_a_certificate_for_the_names_that_it_is_called_by() -> None:
+def test_certificates_cover_called_names() -> None:
+    """Every component gets a certificate for the names that it is called by."""
     rendered = render("production")
     certificates = {label(item, "component"): item["spec"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")}
     assert certificates.keys() == set(COMPONENTS)
@@ -43,7 +45,8 @@ def test_every_component_gets_a_certificate_for_the_names_that_it_is_called_by()
         assert endpoint.removeprefix("dns:///").partition(":")[0] in certificates[stage]["dnsNames"]
 
 
-def test_the_certificates_are_signed_by_an_authority_of_the_releases_own() -> None:
+def test_certificates_from_own_authority() -> None:
+    """The certificates are signed by an authority of the release's own."""
     rendered = render("production")
     issuers = {item["metadata"]["name"]: item["spec"] for item in rendered.of("Issuer")}
     for item in rendered.of("Certificate"):
@@ -52,7 +55,8 @@ def test_the_certificates_are_signed_by_an_authority_of_the_releases_own() -> No
     assert issuers["dubstage-authority"]["ca"]["secretName"] == authority["secretName"]
 
 
-def test_an_issuer_of_the_clusters_takes_the_authoritys_place() -> None:
+def test_cluster_issuer_replaces_authority() -> None:
+    """An issuer of the cluster's takes the authority's place."""
     rendered = render(
         "production", "global.tls.certManager.issuerRef.name=corporate", "global.tls.certManager.issuerRef.kind=ClusterIssuer"
     )
@@ -60,7 +64,8 @@ def test_an_issuer_of_the_clusters_takes_the_authoritys_place() -> None:
     assert {item["spec"]["issuerRef"]["name"] for item in rendered.of("Certificate")} == {"corporate"}
 
 
-def test_pods_mount_the_secrets_that_certificates_are_written_to() -> None:
+def test_pods_mount_certificate_secrets() -> None:
+    """Pods mount the secrets that certificates are written to."""
     rendered = render("production")
     written = {
         label(item, "component"): item["spec"]["secretName"] for item in rendered.of("Certificate") if not item["spec"].get("isCA")
@@ -83,7 +88,8 @@ def test_given_secrets_serve_where_they_are_named() -> None:
 
 
 @pytest.mark.parametrize("case", ["production", "everything"])
-def test_stages_want_a_certificate_and_a_token_and_the_gateway_has_both(case: str) -> None:
+def test_stages_require_certificate_and_token(case: str) -> None:
+    """Stages want a certificate and a token and the gateway has both."""
     rendered = render(case)
     gateway = rendered.environment("gateway")
     assert gateway["DUBSTAGE_STAGES_TLS"] == "true"
@@ -138,9 +144,8 @@ def settings_in_pod(component: str, folder: Path, patch: pytest.MonkeyPatch, **c
     return settings
 
 
-async def test_what_production_configures_is_a_connection_with_certificates_and_token_and_a_probe_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_production_connection_and_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Production configures a connection with certificates and token, and a probe without them."""
     health_port, metrics_port = free_port(), free_port()
     authority = Authority()
     certificates = {label(item, "component"): item["spec"] for item in render("production").of("Certificate")}
@@ -162,15 +167,13 @@ async def test_what_production_configures_is_a_connection_with_certificates_and_
     async with server_of("audio", stage, compose(stage)) as server:
         config = replace(gateway.client_config("audio"), target=f"localhost:{server.port}")
         async with StageClient(config) as client:
-            stub: Any = audio_pb2_grpc.AudioServiceStub(client.channel)
-            replies = client.stream(stub.ExtractFeatures, _no_speech())
+            replies = client.connection.stream(rpcs.audio.EXTRACT_FEATURES, _no_speech())
             assert [reply async for reply in replies] == []
         async with StageClient(replace(config, auth_token_file=None)) as client:
-            stub = audio_pb2_grpc.AudioServiceStub(client.channel)
-            with pytest.raises(Unauthenticated):
-                _ = [reply async for reply in client.stream(stub.ExtractFeatures, _no_speech())]
+            with pytest.raises(UnauthenticatedError):
+                _ = [reply async for reply in client.connection.stream(rpcs.audio.EXTRACT_FEATURES, _no_speech())]
         async with StageClient(replace(config, tls_certificate_file=None, tls_key_file=None, auth_token_file=None)) as client:
-            with pytest.raises(StageDeadlineExceeded):
+            with pytest.raises(StageDeadlineExceededError):
                 await client.wait_until_reachable(1.0)
         # The kubelet's probe: no TLS, no certificate.
         async with grpc.aio.insecure_channel(f"127.0.0.1:{health_port}") as channel:

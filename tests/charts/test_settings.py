@@ -115,9 +115,10 @@ def _another(schema: dict[str, Any], value: Any) -> Any:
         (("audio.settings.max_memory_bytes=0",), 0),
     ],
 )
-def test_a_process_may_take_most_of_the_memory_of_its_container(
+def test_memory_limit_follows_container(
     sets: tuple[str, ...], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A process may take most of the memory of its container."""
     assert load(render("default", *sets), "audio", tmp_path, monkeypatch).max_memory_bytes == expected
 
 
@@ -128,7 +129,8 @@ def test_consent_is_required_unless_somebody_says_otherwise(tmp_path: Path, monk
     assert render("default", "gateway.requireConsent=false").environment("gateway")["DUBSTAGE_REQUIRE_CONSENT"] == "false"
 
 
-def test_signed_consent_comes_with_the_folder_of_trusted_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signed_consent_mounts_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed consent comes with the folder of trusted keys."""
     rendered = render("default", "gateway.requireConsent=signed", "gateway.consentKeysSecret.name=studios")
     settings = load(rendered, "gateway", tmp_path, monkeypatch)
     assert isinstance(settings, GatewaySettings)
@@ -139,14 +141,16 @@ def test_signed_consent_comes_with_the_folder_of_trusted_keys(tmp_path: Path, mo
     assert volumes[mounts["/etc/dubstage/consent-keys"]]["secret"]["secretName"] == "studios"
 
 
-def test_the_gateway_reaches_every_stage_by_name_and_spreads_its_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_reaches_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway reaches every stage by name and spreads its calls."""
     settings = load(render("default"), "gateway", tmp_path, monkeypatch)
     assert isinstance(settings, GatewaySettings)
     for stage in STAGES:
         assert settings.client_config(stage).target.startswith(f"dns:///dubstage-{stage}:")
 
 
-def test_who_keeps_artefacts_mounts_their_volume_and_nobody_else() -> None:
+def test_only_users_mount_artefacts() -> None:
+    """Components that keep artefacts mount their volume, and no others do."""
     rendered = render("default")
     mounting = set()
     for component in COMPONENTS:
@@ -169,7 +173,8 @@ def test_database_and_keys_come_from_secrets_alone() -> None:
 
 
 @pytest.mark.parametrize("case", ["gpu", "everything"])
-def test_the_renderer_uses_the_triton_of_its_own_pod(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renderer_uses_own_triton(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The renderer uses the Triton of its own pod."""
     rendered = render(case)
     settings = load(rendered, "render", tmp_path, monkeypatch)
     assert isinstance(settings, RenderSettings)
@@ -190,5 +195,6 @@ def test_a_committed_schema_is_what_the_settings_say(name: str) -> None:
     assert Path(name).read_text(encoding="utf-8") == text, "run: python -m charts.schema"
 
 
-def test_the_page_of_values_is_what_the_schemas_say() -> None:
+def test_values_page_matches_schemas() -> None:
+    """The page of values is what the schemas say."""
     assert REFERENCE.read_text(encoding="utf-8") == reference(), "run: python -m charts.schema"

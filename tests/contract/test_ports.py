@@ -18,7 +18,8 @@ def test_a_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ports.free_port()
 
 
-def test_a_port_is_not_given_to_a_second_process() -> None:
+def test_ports_differ_between_processes() -> None:
+    """A port is not given to a second process."""
     port = ports.free_port()
     draw = f"from tests.contract import ports; drawn = iter([{port}]); ports._choose = lambda _: next(drawn); ports.free_port()"
     second = subprocess.run([sys.executable, "-c", draw], capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2
 
-from services.common.server.auth import bearer
+from dubstage.client.connection import bearer
 from tests.hostile.case import Case, Fault, Outcome
 from tests.hostile.children import dubstage
 from tests.hostile.commands import run

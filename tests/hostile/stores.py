@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
-from gateway.provenance.sidecar import sidecar_of
+from gateway.provenance.binding import sidecar_of
 from services.common.store.artefacts import OWNER
 from tests.hostile.bases import ACTOR
 from tests.hostile.case import EXIT_OK, TOLD, Case, Fault, Outcome

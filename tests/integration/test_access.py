@@ -52,9 +52,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return files
 
 
-def test_only_the_right_token_opens_and_only_over_the_right_tls(
-    start_gateway: StartGateway, certificate: Certificate, tmp_path: Path
-) -> None:
+def test_token_and_tls_required(start_gateway: StartGateway, certificate: Certificate, tmp_path: Path) -> None:
+    """Only the right token opens and only over the right TLS."""
     tokens = tmp_path / "tokens"
     tokens.write_text("a-right-token-of-some-length\n")
     running = start_gateway(auth_token_file=tokens, tls_certificate_file=certificate.certificate, tls_key_file=certificate.key)
@@ -73,9 +72,10 @@ def test_only_the_right_token_opens_and_only_over_the_right_tls(
     assert caught.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
+def test_required_consent_on_every_rpc(
     start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media
 ) -> None:
+    """No one is enrolled, dubbed or shown without a required consent."""
     free = start_gateway()
     with free.connect() as connection:
         client.enrol(connection, **enrolment("without", consent=False)).wait(timeout_s=300)
@@ -104,15 +104,16 @@ def test_nobody_is_enrolled_dubbed_or_shown_without_a_required_consent(
         client.dub(connection, **dubbing("dubbed_with_consent.mp4", actor_id="with-it")).cancel()
 
 
-def test_a_gateway_without_a_media_folder_names_the_setting(start_gateway: StartGateway) -> None:
+def test_missing_media_folder_names_setting(start_gateway: StartGateway) -> None:
+    """A gateway without a media folder names the setting."""
     running = start_gateway(media_dir=None)
     with running.connect() as connection, pytest.raises(DubstageCallError, match="DUBSTAGE_MEDIA_DIR"):
         client.dub(connection, **dubbing("refused.mp4"))
 
 
 def test_two_gateways_never_work_in_one_folder(start_gateway: StartGateway) -> None:
-    from services.common.errors import InvalidRequest
+    from services.common.errors import InvalidRequestError
 
     running = start_gateway()
-    with pytest.raises(InvalidRequest, match="another gateway works in"):
+    with pytest.raises(InvalidRequestError, match="another gateway works in"):
         start_gateway(data_dir=running.data)

@@ -21,9 +21,8 @@ from tests.integration.films import OTHER
 from tests.integration.servers import RunningGateway, RunningStages, StartGateway
 
 
-def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
-    start_gateway: StartGateway, actor: str, stages: RunningStages
-) -> None:
+def test_erasure_removes_and_signs(start_gateway: StartGateway, actor: str, stages: RunningStages) -> None:
+    """Erasing a person removes every blob and signs what it removed."""
     running = start_gateway()
     before = stages.blobs()
     with running.connect() as connection:
@@ -49,7 +48,8 @@ def test_erasing_a_person_removes_every_blob_and_signs_what_it_removed(
     assert verified(receipt.receipt.encode(), lambda _: key).erased_sha256 == tuple(receipt.erased_sha256)
 
 
-def test_callers_who_erase_a_person_at_the_same_moment_get_the_same_receipt(start_gateway: StartGateway) -> None:
+def test_concurrent_erasures_same_receipt(start_gateway: StartGateway) -> None:
+    """Callers who erase a person at the same moment get the same receipt."""
     running = start_gateway()
     with running.connect() as connection:
         client.enrol(connection, **enrolment("twice", footage=OTHER)).wait(timeout_s=300)
@@ -104,7 +104,8 @@ def test_erasing_ends_the_live_streams_of_the_person(
     assert caught.value.reason in ("ACTOR_NOT_READY", "ARTEFACT_NOT_FOUND")
 
 
-def test_actors_come_page_by_page_in_the_order_of_their_ids(gateway: RunningGateway, actor: str) -> None:
+def test_actors_listed_in_pages(gateway: RunningGateway, actor: str) -> None:
+    """Actors come page by page in the order of their ids."""
     with gateway.connect() as connection:
         # The gateway serves other test files too, and may hold their actors.
         listed = {each.actor_id: each for each in client.list_actors(connection, page_size=1)}

@@ -20,7 +20,7 @@ from services.common.server.call_context import fingerprint_of
 from tests.integration.client_calls import dubbing, enrolment
 from tests.integration.films import OTHER, Media
 from tests.integration.servers import StartGateway
-from tests.unit.api.test_audit import LEAVES
+from tests.unit.api.test_operations import LEAVES
 
 TOKEN = "a-token-of-the-audit-test"
 

@@ -123,7 +123,8 @@ def test_lists_have_pages_and_filters(night: tuple[RunningGateway, pb.Batch]) ->
         assert not found.HasField("progress")
 
 
-def test_the_report_is_the_files_of_the_command_line(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_report_equals_command_line_files(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    """The report is the files of the command line."""
     running, _ = night
     files: dict[str, bytes] = {}
     with running.connect() as connection:
@@ -138,7 +139,8 @@ def test_the_report_is_the_files_of_the_command_line(night: tuple[RunningGateway
     assert not any(str(films.root).encode() in content for content in files.values())
 
 
-def test_the_same_rows_go_on_and_other_rows_are_refused(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_same_rows_resume_others_refused(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    """The same rows go on and other rows are refused."""
     running, _ = night
     quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
     rows = [row(f"night_{name}", footage, quality=quality) for name, footage in NIGHT]
@@ -153,7 +155,8 @@ def test_the_same_rows_go_on_and_other_rows_are_refused(night: tuple[RunningGate
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_film_that_is_gone_is_dubbed_again_by_the_next_submission(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+def test_removed_video_dubbed_again(night: tuple[RunningGateway, pb.Batch], films: Media) -> None:
+    """A video that is gone is dubbed again by the next submission."""
     running, _ = night
     with running.connect() as connection:
         quality = pb.BatchQuality(max_warnings=0, min_dubbed_share=0.5)
@@ -164,7 +167,8 @@ def test_a_film_that_is_gone_is_dubbed_again_by_the_next_submission(night: tuple
         assert same_but_for_provenance(films, "night_c_before.mp4", "night_c.mp4")
 
 
-def test_a_manifest_is_checked_whole_and_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None:
+def test_every_wrong_row_is_named(gateway: RunningGateway, films: Media) -> None:
+    """A manifest is checked whole and every wrong row is named."""
     good = {"id": "one", "footage": "footage.mp4", "output": "never.mp4"}
     lines = [
         good,
@@ -227,7 +231,8 @@ def test_a_submission_that_cannot_be_is_refused(gateway: RunningGateway, films: 
         assert refused(batch.submit, connection, **wanted).field == field
 
 
-def test_a_batch_that_is_not_there_and_an_unknown_shot_are_told(night: tuple[RunningGateway, pb.Batch]) -> None:
+def test_unknown_batch_or_shot(night: tuple[RunningGateway, pb.Batch]) -> None:
+    """A batch that is not there and an unknown shot are reported."""
     running, _ = night
     with running.connect() as connection:
         for call in (batch.get, batch.cancel, batch.retry, batch.delete):
@@ -277,9 +282,8 @@ def test_shots_are_cancelled_retried_and_removed(
         assert (films.root / "day_two.mp4").exists()
 
 
-def test_a_batch_goes_on_after_a_restart_of_its_gateway(
-    start_gateway: StartGateway, stop_gateway: Any, films: Media, tmp_path: Path
-) -> None:
+def test_batch_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Any, films: Media, tmp_path: Path) -> None:
+    """A batch resumes after a restart of its gateway."""
     first = start_gateway(data_dir=tmp_path)
     with first.connect() as connection:
         rows = [row("restart_one", MINE), row("restart_two", THIRD, "new/folder/restart_two.mp4")]
@@ -302,7 +306,8 @@ def test_operations_show_no_work_of_batches(night: tuple[RunningGateway, pb.Batc
     assert kinds <= {"DubProgress"}
 
 
-def test_a_batch_is_work_of_the_gateway_until_its_shots_have_ended(start_gateway: StartGateway, films: Media) -> None:
+def test_gateway_busy_until_shots_end(start_gateway: StartGateway, films: Media) -> None:
+    """A batch is work of the gateway until its shots have ended."""
     running = start_gateway()
 
     def work() -> float | None:

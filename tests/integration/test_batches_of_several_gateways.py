@@ -25,6 +25,9 @@ from tests.integration.test_several_gateways import DATABASE, TOKENS, Pair, pair
 
 __all__ = ["pair", "postgres"]
 
+# test_leases.py (contract) has each step of a takeover, and test_several_gateways.py a dub that another gateway ends.
+pytestmark = pytest.mark.long
+
 SHOTS = ("one", "two", "three", "four")
 
 
@@ -68,7 +71,8 @@ def _short(pair: Pair, carphone: Path) -> None:
     write_short_clip(carphone, pair.media / "short.mp4", 24)
 
 
-def test_a_batch_of_a_killed_gateway_is_ended_by_the_other(pair: Pair, postgres: PostgresServer) -> None:
+def test_other_gateway_ends_batch(pair: Pair, postgres: PostgresServer) -> None:
+    """A batch of a killed gateway is ended by the other."""
     at_second = pair.second.connect()
     batch.submit(pair.first.connect(), "killed", rows=rows("killed"))
     until(lambda: num_written(progress_of(at_second, "killed")) >= 1, seconds=240)
@@ -95,7 +99,8 @@ def test_a_batch_of_a_killed_gateway_is_ended_by_the_other(pair: Pair, postgres:
     pair.first.start()
 
 
-def test_any_gateway_shows_cancels_retries_and_removes_a_batch(pair: Pair) -> None:
+def test_any_gateway_manages_batch(pair: Pair) -> None:
+    """Any gateway shows, cancels, retries and removes a batch."""
     at_first, at_second = pair.first.connect(), pair.second.connect()
     batch.submit(at_first, "shared", rows=rows("shared"))
     until(lambda: progress_of(at_second, "shared").num_running == 1, seconds=240)
@@ -111,9 +116,8 @@ def test_any_gateway_shows_cancels_retries_and_removes_a_batch(pair: Pair) -> No
     assert "shared" not in {one.batch_id for one in batch.list_batches(at_second)}
 
 
-def test_a_batch_of_a_tenant_of_a_killed_gateway_ends_in_the_tenants_places(
-    pair: Pair, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tenant_batch_in_tenant_folders(pair: Pair, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of a tenant of a killed gateway ends in the tenant's places."""
     home = pair.media / TENANTS_FOLDER / "acme"
     home.mkdir(parents=True)
     for name in ("short.mp4", "footage.mp4", "speech.wav"):

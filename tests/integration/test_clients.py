@@ -1,4 +1,4 @@
-"""The code of docs/integrating.md, run as it stands: from Python with the client distribution alone, and from Node."""
+"""The Python code of docs/integrating.md, run with the client distribution alone, and the Node client beside it."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ console.log(JSON.stringify({
 """
 
 
-def code(language: str) -> str:
-    """All code of the page in a language, in its order; addresses of machines that are not there stay out."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+def code() -> str:
+    """Return all Python code of the page, in its order, without the code that calls other machines."""
+    found = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert found
     return "\n\n".join(block for block in found if "gateway.example" not in block)
 
@@ -162,7 +162,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def python_result(workplace: Workplace, client_python: Path) -> dict[str, Any]:
     script = workplace.folder / "integrating.py"
-    script.write_text(workplace.addressed(code("python")) + PYTHON_DIGESTS, encoding="utf-8")
+    script.write_text(workplace.addressed(code()) + PYTHON_DIGESTS, encoding="utf-8")
     result: dict[str, Any] = json.loads(run([client_python, "-I", script], workplace.folder).splitlines()[-1])
     return result
 
@@ -177,9 +177,9 @@ def assert_fitted(from_python: dict[str, Any]) -> None:
     assert 0.1 < expression.std(axis=0).max() < 5.0
 
 
-def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
-    workplace: Workplace, client_python: Path, node: dict[str, str]
-) -> None:
+@pytest.mark.long
+def test_documented_client_code_runs(workplace: Workplace, client_python: Path, node: dict[str, str]) -> None:
+    """The code of the page runs with the client distribution alone and from Node.js."""
     from_python = python_result(workplace, client_python)
     packages = {str(name).split(".")[0] for name in from_python.pop("packages")}
     assert packages.isdisjoint({"services", "gateway", "torch", "cv2", "av", "mediapipe", "onnxruntime", "pydantic"})
@@ -197,13 +197,15 @@ def test_the_pages_code_runs_with_the_client_distribution_alone_and_from_node(
     run(["npx", "buf", "generate"], client, **node)
     for name in ("frames.rgb", "speech.f32"):
         (client / name).symlink_to(workplace.folder / name)
-    (client / "integrating.mjs").write_text(workplace.addressed(code("js")) + NODE_DIGESTS, encoding="utf-8")
+    stages = workplace.addressed((NODE_CLIENT / "stages.mjs").read_text(encoding="utf-8"))
+    (client / "integrating.mjs").write_text(stages + NODE_DIGESTS, encoding="utf-8")
     lines = run(["node", "integrating.mjs"], client, **node).splitlines()
     assert lines[0] == f"{FRAMES} boxes of 160 x 160"
     assert json.loads(lines[-1]) == from_python
 
 
-def test_the_code_for_machines_that_are_not_there_is_python_at_least() -> None:
+def test_documented_snippets_compile() -> None:
+    """The code for machines that are not there is Python at least."""
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (left_out,) = (block for block in blocks if "gateway.example" in block)
     compile(left_out, "integrating.md", "exec")

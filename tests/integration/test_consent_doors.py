@@ -134,7 +134,8 @@ DOORS: dict[str, tuple[Callable[[Place, Connection, Consent | None], None], ...]
 """Requests that begin work with a person, by RPC. The check of batches reports mistakes by rows, and has a test of its own."""
 
 
-def test_every_rpc_is_a_door_or_begins_no_work() -> None:
+def test_every_rpc_checks_consent() -> None:
+    """Every RPC is a door or begins no work."""
     pool = descriptor_pool.Default()
     found = {f"{name.rpartition('.')[2]}.{method.name}" for name in SERVICES for method in pool.FindServiceByName(name).methods}
     assert found == set(DOORS) | {"BatchService.SubmitBatch"} | ELSEWHERE
@@ -153,9 +154,10 @@ def test_every_rpc_is_a_door_or_begins_no_work() -> None:
         if not (fault.of_requests and door in (create_dub_of_actor, live))
     ],
 )
-def test_each_door_refuses_each_faulty_record_with_its_own_reason(
+def test_every_rpc_refuses_faulty_records(
     door: Callable[[Place, Connection, Consent | None], None], fault: str, place: Place
 ) -> None:
+    """Each door refuses each faulty record with its own reason."""
     found = faults()[fault]
     with place.running.connect() as connection:
         if found.withdrawn and found.record is not None:
@@ -168,7 +170,8 @@ def test_each_door_refuses_each_faulty_record_with_its_own_reason(
 
 
 @pytest.mark.parametrize("fault", sorted(faults()))
-def test_the_door_of_batches_tells_each_faulty_record_by_its_row(fault: str, place: Place) -> None:
+def test_batch_names_row_of_record(fault: str, place: Place) -> None:
+    """The door of batches tells each faulty record by its row."""
     found = faults()[fault]
     row = batch.row("a", footage=FOOTAGE, speech="speech.wav", output="batch.mp4", consent=place.file(found.record), **NIGHT)
     with place.running.connect() as connection:
@@ -183,7 +186,8 @@ def test_the_door_of_batches_tells_each_faulty_record_by_its_row(fault: str, pla
         assert not list(batch.list_batches(connection))
 
 
-def test_a_record_that_covers_the_work_opens_the_doors(place: Place) -> None:
+def test_covering_record_is_accepted(place: Place) -> None:
+    """A record that covers the work opens the doors."""
     place.give("ann", allowed())
     with place.running.connect() as connection:
         client.dub(connection, **film(actor_id="ann", output="opened.mp4")).wait(timeout_s=300)
@@ -194,14 +198,16 @@ def test_a_record_that_covers_the_work_opens_the_doors(place: Place) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"signature": {"algorithm": "none"}}, {"valid_until": "2027-01-31"}, {"languages": ["german!"]}])
-def test_a_record_that_is_none_is_refused_by_field(wrong: dict[str, Any], place: Place) -> None:
+def test_malformed_record_names_field(wrong: dict[str, Any], place: Place) -> None:
+    """A record that is none is refused by field."""
     with place.running.connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **film(consent=None) | {"consent": {**record().fields(), **wrong}})
     assert caught.value.reason == "INVALID_REQUEST"
     assert caught.value.field.startswith(f"consent.{next(iter(wrong))}")
 
 
-def test_a_withdrawal_ends_a_live_stream_and_is_shown(place: Place, samples: tuple[npt.NDArray[np.float32], int]) -> None:
+def test_withdrawal_ends_live_stream(place: Place, samples: tuple[npt.NDArray[np.float32], int]) -> None:
+    """A withdrawal ends a live stream and is shown."""
     speech, rate = samples
     goes_on = threading.Event()
     mine = signed(record(reference="stream"), STUDIO)
@@ -226,7 +232,8 @@ def test_a_withdrawal_ends_a_live_stream_and_is_shown(place: Place, samples: tup
 
 
 @pytest.mark.parametrize("whose", ["request", "actor"])
-def test_a_withdrawal_stops_a_running_dub_and_leaves_nothing(whose: str, place: Place, long_footage: str) -> None:
+def test_withdrawal_stops_running_dub(whose: str, place: Place, long_footage: str) -> None:
+    """A withdrawal stops a running dub and leaves nothing."""
     mine = record_of(place, long_footage, f"dub of {whose}")
     place.give("ann", mine)
     asked = film(None, actor_id="ann") if whose == "actor" else film(mine)
@@ -270,8 +277,9 @@ def test_a_withdrawal_of_nobody_is_refused(place: Place) -> None:
     assert caught.value.reason == "ACTOR_NOT_READY"
 
 
-def test_a_gateway_that_could_trust_nobody_does_not_start(start_gateway: StartGateway) -> None:
-    from services.common.errors import InvalidRequest
+def test_gateway_without_trust_anchors(start_gateway: StartGateway) -> None:
+    """A gateway without any trusted key does not start."""
+    from services.common.errors import InvalidRequestError
 
-    with pytest.raises(InvalidRequest, match="needs trusted keys"):
+    with pytest.raises(InvalidRequestError, match="needs trusted keys"):
         start_gateway(require_consent="signed")

@@ -130,7 +130,8 @@ def film(consent: Consent | None, footage: str, **fields: Any) -> dict[str, Any]
     return dubbing(fields.pop("output", "refused.mp4"), **{"footage": footage, **NIGHT, **given, **fields})
 
 
-def test_the_films_of_one_person_are_near_each_other_and_those_of_two_are_not(place: Place) -> None:
+def test_face_distance_separates_people(place: Place) -> None:
+    """The videos of one person are near each other and those of two are not."""
     man, earlier, woman = (place.faces[film] for film in (MAN, MAN_EARLIER, WOMAN))
     assert man.frames >= 5
     assert man.distance(earlier) < 0.3
@@ -138,7 +139,8 @@ def test_the_films_of_one_person_are_near_each_other_and_those_of_two_are_not(pl
 
 
 @pytest.mark.parametrize("named_by", ["footage", "face", "both"])
-def test_the_record_of_one_person_does_not_open_the_work_with_another(named_by: str, place: Place) -> None:
+def test_record_of_other_person_refused(named_by: str, place: Place) -> None:
+    """The record of one person does not open the work with another."""
     fields: dict[str, Any] = place.footage(MAN) if named_by != "face" else {}
     fields |= {"face": place.face(MAN)} if named_by != "footage" else {}
     mans = mine(**fields)
@@ -153,7 +155,8 @@ def test_the_record_of_one_person_does_not_open_the_work_with_another(named_by: 
         assert refused is None or refused.reason == "CONSENT_OTHER_SUBJECT"
 
 
-def test_a_face_opens_the_work_with_footage_that_no_record_lists(place: Place) -> None:
+def test_face_accepts_unlisted_footage(place: Place) -> None:
+    """A face opens the work with footage that no record lists."""
     by_face = mine(face=place.face(MAN))
     with place.running.connect() as connection:
         done = client.dub(connection, **film(by_face, MAN_EARLIER, output="by_face.mp4")).wait(timeout_s=300)
@@ -164,7 +167,8 @@ def test_a_face_opens_the_work_with_footage_that_no_record_lists(place: Place) -
     assert place.footage(MAN_EARLIER)["footage_sha256"][0] in refused.message
 
 
-def test_an_actor_is_dubbed_in_footage_that_shows_the_actor_and_in_no_other(place: Place) -> None:
+def test_actor_requires_own_footage(place: Place) -> None:
+    """An actor is dubbed in footage that shows the actor and in no other."""
     place.give(mine(**place.footage(MAN)))
     with place.running.connect() as connection:
         client.dub(connection, **film(None, MAN_EARLIER, actor_id="man", output="of_actor.mp4")).wait(timeout_s=300)
@@ -182,7 +186,7 @@ def test_an_actor_is_dubbed_in_footage_that_shows_the_actor_and_in_no_other(plac
         ({"actor": "another"}, "CONSENT_OTHER_SUBJECT"),
     ],
 )
-def test_a_record_of_the_request_never_replaces_the_actors_own(own: dict[str, Any], reason: str, place: Place) -> None:
+def test_request_record_never_replaces_actors(own: dict[str, Any], reason: str, place: Place) -> None:
     """The actor's own record is over, or is for another project; the request brings a signed record that is valid by itself."""
     place.give(mine(**place.footage(MAN), **own))
     given = mine(subject="Eve", granted_by="Eve", face=place.face(MAN), **place.footage(MAN))
@@ -195,7 +199,8 @@ def test_a_record_of_the_request_never_replaces_the_actors_own(own: dict[str, An
     assert caught.value.violation_reasons == (reason,)
 
 
-def test_a_record_of_the_request_narrows_the_actors_own(place: Place) -> None:
+def test_request_record_narrows_actors(place: Place) -> None:
+    """A record of the request narrows the actor's own."""
     place.give(mine(**place.footage(MAN)))
     with place.running.connect() as connection:
         for narrower, reason in (
@@ -215,7 +220,7 @@ def test_a_record_of_the_request_narrows_the_actors_own(place: Place) -> None:
     assert refused.reason == "CONSENT_WITHDRAWN"
 
 
-def test_the_record_of_another_person_does_not_open_the_work_with_an_actor(place: Place) -> None:
+def test_other_record_refused_for_actor(place: Place) -> None:
     """The film shows the person of the record, and the actor is another person without a record."""
     place.give(None)
     womans = mine(face=place.face(WOMAN))
@@ -223,7 +228,8 @@ def test_the_record_of_another_person_does_not_open_the_work_with_an_actor(place
     assert (refused.reason, "the actor man shows another person" in refused.message) == ("CONSENT_OTHER_SUBJECT", True)
 
 
-def test_an_actor_of_an_earlier_version_keeps_working_with_the_record_of_the_actors_row(place: Place) -> None:
+def test_earlier_actor_keeps_row_record(place: Place) -> None:
+    """An actor of an earlier version keeps working with the record in the row of the actor."""
     old = mine()
     refused = place.refusal(lambda to: client.enrol(to, **person("another", old, MAN)))
     assert refused.reason == "CONSENT_WITHOUT_SUBJECT"
@@ -240,13 +246,15 @@ def test_an_actor_of_an_earlier_version_keeps_working_with_the_record_of_the_act
     assert refused.reason == "CONSENT_OTHER_SUBJECT"
 
 
-def test_a_live_stream_needs_a_record_of_its_actor(place: Place) -> None:
+def test_live_stream_needs_record(place: Place) -> None:
+    """A live stream needs a record of its actor."""
     place.give(mine(actor="another", **place.footage(MAN)))
     refused = place.refusal(lambda to: list(client.live(to, [], actor_id="man", sample_rate_hz=16000, **NIGHT)))
     assert refused.reason == "CONSENT_OTHER_SUBJECT"
 
 
-def test_a_row_of_a_batch_with_the_record_of_another_person_fails_alone(place: Place) -> None:
+def test_batch_row_with_other_record(place: Place) -> None:
+    """A row of a batch with the record of another person fails alone."""
     place.give(mine(**place.footage(MAN)))
     (place.media / "man.json").write_text(json.dumps(mine(face=place.face(MAN)).fields()))
     rows = [
@@ -266,7 +274,8 @@ def test_a_row_of_a_batch_with_the_record_of_another_person_fails_alone(place: P
 
 
 @pytest.mark.parametrize("whose", ["man", "woman"])
-def test_the_person_in_the_reference_is_compared_with_the_record_of_the_reference(whose: str, place: Place) -> None:
+def test_reference_person_needs_own_record(whose: str, place: Place) -> None:
+    """The person in the reference is compared with the consent record of the reference."""
     given = mine(**place.footage(MAN))
     reference = mine(face=place.face(MAN if whose == "man" else WOMAN))
     asked = film(given, MAN, method="hetero", reference=WOMAN, reference_consent=reference.fields(), output="refused.mp4")

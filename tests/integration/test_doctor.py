@@ -18,7 +18,7 @@ from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES
 from services.audio.__main__ import compose
 from services.audio.settings import AudioSettings
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageRefused
+from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageRefusedError
 from services.common.server.process import server_of
 from tests.integration.servers import RunningStages
 
@@ -56,9 +56,8 @@ def settings(stages: RunningStages, tmp_path: Path, **changes: str) -> GatewaySe
     return GatewaySettings(**given)
 
 
-def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
-    environment: pytest.MonkeyPatch, stages: RunningStages
-) -> None:
+def test_healthy_stages_pass(environment: pytest.MonkeyPatch, stages: RunningStages) -> None:
+    """Healthy stages on one store are all right and nothing is left in it."""
     before = stages.blobs()
     said = doctor()
     assert said.code == 0, said.printed
@@ -71,7 +70,8 @@ def test_healthy_stages_on_one_store_are_all_right_and_nothing_is_left_in_it(
     assert stages.blobs() <= before
 
 
-async def test_a_stage_is_asked_with_the_token_and_a_wrong_one_is_told_with_its_remedy(tmp_path: Path) -> None:
+async def test_doctor_checks_the_token(tmp_path: Path) -> None:
+    """A stage is asked with the token and a wrong one is reported with its remedy."""
     accepted, wrong = tmp_path / "accepted", tmp_path / "wrong"
     accepted.write_text("a-token\n")
     wrong.write_text("another-token\n")
@@ -80,7 +80,7 @@ async def test_a_stage_is_asked_with_the_token_and_a_wrong_one_is_told_with_its_
         common = {"data_dir": tmp_path, "audio_endpoint": server.address}
         assert "serves dubstage.audio" in await check_stage(GatewaySettings(**common, stages_token_file=accepted), "audio")
         for changes in ({}, {"stages_token_file": wrong}):
-            with pytest.raises(InvalidRequest, match=r"does not accept this gateway: .*set DUBSTAGE_STAGES_TOKEN_FILE"):
+            with pytest.raises(InvalidRequestError, match=r"does not accept this gateway: .*set DUBSTAGE_STAGES_TOKEN_FILE"):
                 await check_stage(GatewaySettings(**common, **changes), "audio")
 
 
@@ -107,7 +107,8 @@ sys.meta_path.insert(0, Absent())
 """Start of a Python that has what the image of the gateway has."""
 
 
-def test_a_process_that_calls_its_stages_needs_nothing_of_theirs(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_local_stages_need_no_store(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A process that calls its stages needs nothing of theirs."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_STAGES)
     environment.setenv("PYTHONPATH", str(tmp_path))
     said = doctor()
@@ -118,13 +119,12 @@ def test_a_process_that_calls_its_stages_needs_nothing_of_theirs(environment: py
 @pytest.mark.parametrize("name", READ_ARTEFACTS)
 async def test_a_stage_on_another_store_is_named(stages: RunningStages, tmp_path: Path, name: str) -> None:
     elsewhere = settings(stages, tmp_path, artefacts_url=str(tmp_path / "elsewhere"))
-    with pytest.raises(StorageRefused, match=f"the {name} stage does not see the gateway's artefact store"):
+    with pytest.raises(StorageRefusedError, match=f"the {name} stage does not see the gateway's artefact store"):
         await check_stage(elsewhere, name)
 
 
-async def test_the_same_path_on_another_volume_is_found_out(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_volume_is_detected(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same path on another volume is found out."""
     from services.common.store.artefacts import ArtefactStore
 
     # The same url, but what this process puts does not get there.
@@ -136,39 +136,38 @@ async def test_the_same_path_on_another_volume_is_found_out(
         return ref
 
     monkeypatch.setattr(ArtefactStore, "put_bytes", put_and_lose)
-    with pytest.raises(StorageRefused, match="the same volume"):
+    with pytest.raises(StorageRefusedError, match="the same volume"):
         await check_stage(settings(stages, tmp_path), "texture")
 
 
 async def test_the_wrong_stage_at_an_endpoint_is_named(stages: RunningStages, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_RENDER_ENDPOINT"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_RENDER_ENDPOINT"):
         await check_stage(settings(stages, tmp_path, render_endpoint=f"127.0.0.1:{stages.ports['audio']}"), "render")
 
 
-async def test_a_stage_that_is_away_is_named_with_where_it_was_looked_for(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_stage_shows_address(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is away is named with where it was looked for."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-        with pytest.raises(BackendUnavailable, match="dubstage serve face") as caught:
+        with pytest.raises(BackendUnavailableError, match="dubstage serve face") as caught:
             await check_stage(settings(stages, tmp_path, face_endpoint=endpoint), "face")
     assert endpoint in caught.value.message
 
 
-async def test_what_listens_and_is_no_stage_is_told_in_time(
-    stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_listener_is_no_stage(stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that is no stage is reported in time."""
     monkeypatch.setattr(cli_doctor, "REACH_SECONDS", 1.0)
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             await asyncio.wait_for(check_stage(settings(stages, tmp_path, audio_endpoint=f"127.0.0.1:{port}"), "audio"), 90)
 
 
-def test_what_is_wrong_is_one_line_each_and_the_exit_code_is_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_problems_one_line_exit_one(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each problem is one line, and the exit code is 1."""
     (tmp_path / "file").write_text("no folder")
     environment.setenv("DUBSTAGE_ARTEFACTS_URL", str(tmp_path / "file"))
     environment.setenv("DUBSTAGE_DATABASE_URL", "postgresql+psycopg://user:hidden-word@127.0.0.1:9/dubs")

@@ -79,9 +79,10 @@ def refused(begin: Callable[..., object], connection: Connection, fields: dict[s
         ({"consent": pb.ConsentRecord(subject="driver")}, "consent.granted_by", "at least 1"),
     ],
 )
-def test_a_dub_that_cannot_be_is_refused_at_the_door(
+def test_impossible_dub_refused_at_once(
     gateway: RunningGateway, inputs: Path, fields: dict[str, Any], field: str, words: str
 ) -> None:
+    """A dub that cannot be is refused at the door."""
     before = sorted(path.name for path in inputs.iterdir())
     with gateway.connect() as connection:
         error = refused(client.dub, connection, dubbing("door.mp4", **fields))
@@ -91,7 +92,8 @@ def test_a_dub_that_cannot_be_is_refused_at_the_door(
     assert sorted(path.name for path in inputs.iterdir()) == before
 
 
-def test_an_actor_that_is_not_there_or_is_of_another_method_is_refused_at_the_door(gateway: RunningGateway, actor: str) -> None:
+def test_wrong_actor_refused_at_once(gateway: RunningGateway, actor: str) -> None:
+    """An actor that is not there or is of another method is refused at the door."""
     with gateway.connect() as connection:
         assert refused(client.dub, connection, dubbing("door.mp4", actor_id="nobody")).reason == "ACTOR_NOT_READY"
         other = refused(client.dub, connection, dubbing("door.mp4", actor_id=actor, method="everybody"))
@@ -108,13 +110,15 @@ def test_an_actor_that_is_not_there_or_is_of_another_method_is_refused_at_the_do
         ({"more_footage": ["footage.mp4", "../other.mp4"]}, "more_footage_uris[1]"),
     ],
 )
-def test_an_enrolment_that_cannot_be_is_refused_at_the_door(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
+def test_impossible_enrolment_refused_at_once(gateway: RunningGateway, fields: dict[str, Any], field: str) -> None:
+    """An enrolment that cannot be is refused at the door."""
     with gateway.connect() as connection:
         error = refused(client.enrol, connection, enrolment("new") | fields)
     assert (error.reason, error.field) == ("INVALID_REQUEST", field)
 
 
-def test_a_file_is_replaced_only_where_it_was_said_or_is_a_film_of_ours(start_gateway: StartGateway, inputs: Path) -> None:
+def test_only_own_videos_overwritten(start_gateway: StartGateway, inputs: Path) -> None:
+    """A file is replaced only if the request says so or dubstage wrote the file."""
     running = start_gateway()
     shutil.copy(inputs / "text.mp4", inputs / "replaced.mp4")
     with running.connect() as connection:
@@ -125,7 +129,8 @@ def test_a_file_is_replaced_only_where_it_was_said_or_is_a_film_of_ours(start_ga
         assert media_sha256(inputs / "replaced.mp4") == film
 
 
-def test_no_error_shows_where_the_server_keeps_its_files(start_gateway: StartGateway, inputs: Path, tmp_path: Path) -> None:
+def test_errors_hide_server_paths(start_gateway: StartGateway, inputs: Path, tmp_path: Path) -> None:
+    """No error shows where the server keeps its files."""
     running = start_gateway(max_queued_jobs=32)
     statuses: list[bytes] = []
     with running.connect() as connection:

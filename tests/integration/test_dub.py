@@ -27,9 +27,8 @@ def frames_of(path: object) -> list[bytes]:
         return [frame.to_ndarray(format="rgb24").tobytes() for frame in film.decode(video=0)]
 
 
-def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
-    gateway: RunningGateway, actor: str, media: Media
-) -> None:
+def test_dub_with_actor(gateway: RunningGateway, actor: str, media: Media) -> None:
+    """A dub with an actor gives a video with every frame and the new mouth."""
     seen: list[pb.DubProgress] = []
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("with_actor.mp4", actor_id=actor, codec="ffv1")).wait(
@@ -47,9 +46,8 @@ def test_a_dub_with_an_actor_gives_a_film_with_every_frame_and_the_new_mouth(
     assert sum(a != b for a, b in zip(original, dubbed, strict=True)) >= 0.9 * NUM_FRAMES
 
 
-def test_footage_whose_own_manifest_is_damaged_gives_a_signed_film_and_a_warning(
-    gateway: RunningGateway, actor: str, media: Media, tmp_path: Path
-) -> None:
+def test_damaged_footage_manifest_warns(gateway: RunningGateway, actor: str, media: Media, tmp_path: Path) -> None:
+    """Footage whose own manifest is damaged gives a signed video and a warning."""
     footage = OutputFile(media.root / "damaged_manifest.mp4")
     with footage.content() as content:
         content.write(media.footage.read_bytes())
@@ -65,7 +63,8 @@ def test_footage_whose_own_manifest_is_damaged_gives_a_signed_film_and_a_warning
     assert (verdict.state, verdict.ingredients[0]["has_manifest"]) == (ManifestState.VALID, False)
 
 
-def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
+def test_passing_actor_ends_with_job(gateway: RunningGateway, actor: str, stages: RunningStages) -> None:
+    """An actor made in passing ends with its job."""
     before = stages.blobs()
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("in_passing.mp4")).wait(timeout_s=300)
@@ -97,9 +96,8 @@ def test_an_actor_made_in_passing_ends_with_its_job(gateway: RunningGateway, act
         ({"seed": -1}, "seed"),
     ],
 )
-def test_what_cannot_be_used_is_refused_before_an_operation_begins(
-    gateway: RunningGateway, media: Media, fields: dict[str, Any], field: str
-) -> None:
+def test_unusable_request_refused_at_once(gateway: RunningGateway, media: Media, fields: dict[str, Any], field: str) -> None:
+    """A request that cannot be served is refused before an operation begins."""
     link = media.root / "link.mp4"
     if not link.is_symlink():
         link.symlink_to("/etc/hostname")
@@ -116,7 +114,8 @@ def test_an_unknown_actor_is_named(gateway: RunningGateway) -> None:
     assert caught.value.reason == "ACTOR_NOT_READY"
 
 
-def test_footage_that_is_not_a_film_fails_the_operation_and_leaves_no_output(gateway: RunningGateway, media: Media) -> None:
+def test_footage_without_video_fails(gateway: RunningGateway, media: Media) -> None:
+    """Footage that is not a video fails the operation and leaves no output."""
     (media.root / "text.mp4").write_text("this is not a film")
     with gateway.connect() as connection, pytest.raises(DubstageCallError) as caught:
         client.dub(connection, **dubbing("from_text.mp4", footage="text.mp4")).wait(timeout_s=300)
@@ -124,9 +123,10 @@ def test_footage_that_is_not_a_film_fails_the_operation_and_leaves_no_output(gat
     assert not list(media.root.glob("*from_text*"))
 
 
-def test_footage_that_cannot_be_tracked_within_the_deadline_is_refused_with_the_length_that_can(
+def test_tracking_deadline_limits_length(
     start_gateway: StartGateway, media: Media, carphone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Footage that cannot be tracked within the deadline is refused with the length that can."""
     write_short_clip(carphone, media.root / "too_long.mp4", NUM_FRAMES, times=30)
     monkeypatch.setattr(calls, "_LEAST_S", 0.3)
     monkeypatch.setattr(calls, "_DOUBT_S", 0.0)
@@ -141,7 +141,8 @@ def test_footage_that_cannot_be_tracked_within_the_deadline_is_refused_with_the_
     assert not list(media.root.glob("*never*"))
 
 
-def test_footage_without_a_face_gives_a_film_that_says_that_no_frame_is_dubbed(gateway: RunningGateway, media: Media) -> None:
+def test_footage_without_face_passes_through(gateway: RunningGateway, media: Media) -> None:
+    """Footage without a face gives a video that says that no frame is dubbed."""
     with av.open(str(media.root / "wall.mp4"), "w") as film:
         stream = film.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"

@@ -15,7 +15,8 @@ ROUNDS = 12
 SIDE_BY_SIDE = 3
 
 
-def test_films_encoded_side_by_side_have_the_same_bytes(carphone: Path, tmp_path: Path) -> None:
+def test_concurrent_encoders_same_bytes(carphone: Path, tmp_path: Path) -> None:
+    """Videos encoded side by side have the same bytes."""
     info = probe(carphone)
 
     def encode(number: int) -> str:

@@ -46,9 +46,10 @@ def long_work(media: Media, carphone: Path) -> dict[str, Any]:
     return {"footage": "long.mp4", "speech": "long.wav"}
 
 
-def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_of_the_person(
+def test_erasure_ends_streams_and_operations(
     start_gateway: StartGateway, stages: RunningStages, samples: Samples, media: Media, long_work: dict[str, Any]
 ) -> None:
+    """An erasure beside a gateway ends live streams and operations, and leaves no row of the person."""
     speech, rate = samples
     running = start_gateway(max_concurrent_jobs=1, max_idle_s=600.0)
     before = stages.blobs()
@@ -86,13 +87,14 @@ def test_beside_a_gateway_it_ends_live_streams_and_operations_and_leaves_no_row_
     assert b"box 7" not in (running.data / "actors.sqlite").read_bytes(), "the consent record is overwritten"
 
 
-def test_a_dub_of_another_process_ends_with_the_actor_and_leaves_no_blob(
+def test_erasure_ends_other_process_dub(
     start_gateway: StartGateway,
     stages: RunningStages,
     media: Media,
     carphone: Path,
     tmp_path: Path,
 ) -> None:
+    """A dub of another process ends with the actor and leaves no blob."""
     film, output = tmp_path / "long.mp4", tmp_path / "dubbed.mp4"
     write_short_clip(carphone, film, 120, times=2)
     running = start_gateway()

@@ -39,7 +39,7 @@ from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import STAGE_NAMES, Stages
 from gateway.stages.remote import RemoteStages
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.methods import method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.integration.client_calls import dubbing, progress, until
@@ -79,7 +79,7 @@ class Interrupted:
         self.attempts[rpc] += 1
         reply = await self._stages.upload(rpc, requests)
         if self.attempts[rpc] == 1:
-            raise BackendUnavailable("the replica went away", retry_after_s=0.0)
+            raise BackendUnavailableError("the replica went away", retry_after_s=0.0)
         return reply
 
     def download(self, rpc: Download[Q, R], request: Q) -> AsyncIterator[R]:
@@ -96,7 +96,7 @@ class Interrupted:
         count = 0
         async for reply in replies:
             if count == self._after:
-                raise BackendUnavailable("the replica went away", retry_after_s=0.0)
+                raise BackendUnavailableError("the replica went away", retry_after_s=0.0)
             count += 1
             yield reply
         raise AssertionError(f"broke off nowhere: {count} replies")
@@ -147,6 +147,7 @@ async def all_work(stages: Stages, media: Media, folder: Path) -> tuple[dict[str
     return left, told
 
 
+@pytest.mark.long
 async def test_the_film_of_a_still_survives_lost_replicas(stages: RunningStages, media: Media, tmp_path: Path) -> None:
     portrait, speech = tmp_path / "astronaut.png", tmp_path / "word.wav"
     assert cv2.imwrite(str(portrait), astronaut()[..., ::-1])
@@ -192,9 +193,8 @@ async def test_work_that_is_interrupted_leaves_the_same_bytes(
     assert {rpc: interrupted.attempts[rpc] for rpc in twice} == dict.fromkeys(twice, 2)
 
 
-def test_one_who_waits_for_a_dub_rides_over_a_restart_of_the_gateway(
-    start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None]
-) -> None:
+def test_waiter_survives_gateway_restart(start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None]) -> None:
+    """A client that waits for a dub rides over a restart of the gateway."""
     (port,) = free_ports(1)
     first = start_gateway(port=port)
     results: list[pb.DubResult] = []

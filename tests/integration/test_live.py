@@ -67,7 +67,8 @@ def test_frames_come_before_the_speech_has_ended(gateway: RunningGateway, actor:
     assert any((a.picture != b.picture).any() for a, b in zip(frames, frames[1:], strict=False))
 
 
-def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_sound_pieces_same_frames(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    """Other pieces of the same sound give the same frames."""
     speech, rate = samples
     with gateway.connect() as connection:
         a = list(client.live(connection, pieces(speech[: rate // 2], rate, 0.02), actor_id=actor, sample_rate_hz=rate))
@@ -77,7 +78,8 @@ def test_other_pieces_of_the_same_sound_give_the_same_frames(gateway: RunningGat
         np.testing.assert_array_equal(one.picture, other.picture)
 
 
-def test_the_mouth_of_a_stream_moves_as_far_as_the_config_says(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_expressiveness_scales_the_mouth(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    """The mouth of a stream moves as far as the config says."""
     speech, rate = samples
     with gateway.connect() as connection:
         unset, one, most = (
@@ -105,9 +107,10 @@ def live_actor(gateway: RunningGateway, actor: str) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
-def test_every_live_method_moves_the_mouth_with_the_sound(
+def test_every_live_method_follows_sound(
     gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
 ) -> None:
+    """Every live method moves the mouth with the sound."""
     speech, rate = samples
     with gateway.connect() as connection:
         spoken = list(client.live(connection, pieces(speech[:rate], rate), actor_id=live_actor(method), sample_rate_hz=rate))
@@ -122,9 +125,10 @@ def test_every_live_method_moves_the_mouth_with_the_sound(
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].live])
-def test_frames_come_as_soon_as_the_declared_look_ahead_is_heard(
+def test_frames_arrive_after_look_ahead(
     gateway: RunningGateway, live_actor: Callable[[str], str], samples: Samples, method: str
 ) -> None:
+    """Frames come as soon as the declared look ahead is heard."""
     speech, rate = samples
     motion = METHODS[method].streamed.motion
     states = audio_pb2.FEATURE_KIND_SPEECH_STATES_LIVE in motion.features
@@ -171,9 +175,10 @@ def is_free(connection: Connection, actor: str, samples: Samples) -> bool:
         return error.reason != "OVERLOADED"
 
 
-def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_stream_that_is_given_up(
+def test_second_stream_waits_for_place(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:
+    """A second stream learns when to retry, and finds the place of a stream that is given up."""
     speech, rate = samples
     running = start_gateway(max_live_streams=1, data_dir=with_the_actors_of(gateway, tmp_path))
     with running.connect() as connection:
@@ -211,9 +216,8 @@ def test_a_second_stream_is_told_when_to_come_again_and_finds_the_place_of_a_str
         ),
     ],
 )
-def test_a_stream_that_breaks_the_contract_is_told_what_is_wrong(
-    gateway: RunningGateway, actor: str, requests: list[pb.LiveRequest], field: str
-) -> None:
+def test_contract_violations_are_named(gateway: RunningGateway, actor: str, requests: list[pb.LiveRequest], field: str) -> None:
+    """A stream that breaks the contract is told what is wrong."""
     with gateway.connect() as connection:
         error = failure(connection, requests)
     assert error.reason == "INVALID_REQUEST"
@@ -235,7 +239,8 @@ def test_an_actor_that_is_not_there_is_named(gateway: RunningGateway) -> None:
         assert failure(connection, [config("nobody")]).reason == "ACTOR_NOT_READY"
 
 
-def test_a_refused_stream_leaves_its_sound_to_the_next_attempt(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_refused_stream_keeps_its_sound(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    """A refused stream leaves its sound to the next attempt."""
     speech, rate = samples
     parts = pieces(speech[:rate], rate)
     microphone = iter(parts)
@@ -246,9 +251,10 @@ def test_a_refused_stream_leaves_its_sound_to_the_next_attempt(gateway: RunningG
     assert len(frames) == len(parts)
 
 
-def test_a_stream_that_sends_nothing_ends_and_its_place_is_free_again(
+def test_silent_stream_times_out(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:
+    """A stream that sends nothing ends and its place is free again."""
     speech, rate = samples
     running = start_gateway(max_live_streams=1, max_idle_s=2.0, data_dir=with_the_actors_of(gateway, tmp_path))
     goes_on = threading.Event()
@@ -266,9 +272,10 @@ def test_a_stream_that_sends_nothing_ends_and_its_place_is_free_again(
         assert len(list(client.live(connection, pieces(speech[: rate // 2], rate), actor_id=actor, sample_rate_hz=rate))) == 13
 
 
-def test_a_stream_that_sends_sound_without_pause_is_not_idle(
+def test_continuous_sound_is_not_idle(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:
+    """A stream that sends sound without pause is not idle."""
     speech, rate = samples
     # Slower than it is spoken, and for longer than a stream may be idle.
     running = start_gateway(max_idle_s=2.0, data_dir=with_the_actors_of(gateway, tmp_path))
@@ -282,9 +289,10 @@ def test_a_stream_that_sends_sound_without_pause_is_not_idle(
         assert len(list(client.live(connection, slowly(), actor_id=actor, sample_rate_hz=rate))) == 25
 
 
-def test_a_stream_whose_frames_nobody_takes_ends_and_its_place_is_free_again(
+def test_unread_stream_times_out(
     start_gateway: StartGateway, actor: str, samples: Samples, gateway: RunningGateway, tmp_path: Path
 ) -> None:
+    """A stream whose frames no client takes ends, and its place is free again."""
     speech, rate = samples
     running = start_gateway(max_live_streams=1, max_idle_s=2.0, data_dir=with_the_actors_of(gateway, tmp_path))
 

@@ -34,7 +34,8 @@ def all_frames(connection: Connection, speech: npt.NDArray[np.float32], **option
     return found
 
 
-def test_a_stream_that_broke_goes_on_where_it_was(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+def test_broken_stream_resumes(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    """A stream that broke goes on where it was."""
     speech, rate = samples
     speech = np.resize(speech, 2 * rate)
     whole = []
@@ -56,9 +57,8 @@ def test_a_stream_that_broke_goes_on_where_it_was(gateway: RunningGateway, actor
     assert not all(frame.silent for frame in later)
 
 
-def test_frames_that_a_slow_reader_misses_are_left_out_for_that_reader_alone(
-    gateway: RunningGateway, actor: str, samples: Samples
-) -> None:
+def test_slow_reader_misses_own_frames(gateway: RunningGateway, actor: str, samples: Samples) -> None:
+    """Frames that a slow reader misses are left out for that reader alone."""
     speech, rate = samples
     long = np.resize(speech, 6 * rate)
     said = threading.Event()

@@ -71,7 +71,8 @@ def waited(connection: Connection, name: str) -> client.OperationState | None:
     return None
 
 
-def test_waits_of_one_tenant_leave_room_for_the_calls_of_another(place: Place, long_footage: str) -> None:
+def test_tenant_waits_leave_room(place: Place, long_footage: str) -> None:
+    """Waits of one tenant leave room for the calls of another."""
     with place.connect("emma") as emma, place.connect("finn") as finn, ThreadPoolExecutor(WAITS) as threads:
         dub = client.dub(emma, **dubbing("long.mp4", footage=long_footage))
         waits = [threads.submit(waited, emma, dub.name) for _ in range(WAITS)]
@@ -97,7 +98,8 @@ def cancelled(dub: client.Operation[Any, Any]) -> bool:
     return False
 
 
-def test_streams_of_one_tenant_that_say_nothing_leave_room_for_the_calls_of_another(place: Place) -> None:
+def test_tenant_idle_streams_leave_room(place: Place) -> None:
+    """Streams of one tenant that say nothing leave room for the calls of another."""
     count = 2 * (MAX_CALLS + MAX_QUEUED)
     spoken = threading.Event()
 
@@ -127,7 +129,8 @@ def test_all_who_wait_get_the_result(place: Place) -> None:
         assert [result.result().num_frames for result in results] == [NUM_FRAMES] * callers
 
 
-def test_a_watch_over_the_bound_is_refused_with_a_time_to_come_again(place: Place, long_footage: str) -> None:
+def test_excess_watch_gets_retry_time(place: Place, long_footage: str) -> None:
+    """A watch over the bound is refused with a time to come again."""
     row = batch.row("a", footage=long_footage, output="watched.mp4", speech="speech.wav", skip_personalization=True)
     with place.connect("emma") as emma, contextlib.ExitStack() as watches:
         batch.submit(emma, "watched", rows=[row])

@@ -41,13 +41,14 @@ def face_process(stages: RunningStages, tmp_path: Path) -> Iterator[tuple[subpro
             process.wait()
 
 
-def test_a_stage_that_is_killed_fails_the_dub_clearly_and_leaves_no_output(
+def test_killed_stage_fails_dub(
     start_gateway: StartGateway,
     face_process: tuple[subprocess.Popen[bytes], str],
     media: Media,
     long_footage: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A stage that is killed fails the dub clearly and leaves no output."""
     # The gateway tries again for about 3 s instead of 18 s, because this test does not start the stage again.
     monkeypatch.setattr(calls, "JOB_POLICY", replace(calls.JOB_POLICY, max_attempts=4))
     process, endpoint = face_process

@@ -10,7 +10,7 @@ import pytest
 
 from dubstage.client import Connection, DubstageCallError
 from dubstage.client import gateway as client
-from gateway.dub.scratch import ASIDE
+from gateway.dub.workspace import ASIDE
 from gateway.provenance.binding import media_sha256
 from gateway.provenance.verdict import ManifestState, verdict_of
 from tests.contract.stores.s3_servers import BUCKET, S3Server, aws, s3
@@ -65,9 +65,8 @@ def refused(connection: Connection, **fields: object) -> DubstageCallError:
     return caught.value
 
 
-def test_a_person_is_enrolled_and_dubbed_from_a_bucket_into_a_bucket(
-    running: RunningGateway, s3: S3Server, url: str, tmp_path: Path
-) -> None:
+def test_bucket_to_bucket_dub(running: RunningGateway, s3: S3Server, url: str, tmp_path: Path) -> None:
+    """A person is enrolled and dubbed from a bucket into a bucket."""
     with running.connect() as connection:
         client.enrol(connection, **enrolment("driver", footage=f"{url}/in/footage.mp4")).wait(timeout_s=300)
         result = client.dub(connection, **by_url(url, "out/film.mp4", actor_id="driver")).wait(timeout_s=300)
@@ -82,7 +81,8 @@ def test_a_person_is_enrolled_and_dubbed_from_a_bucket_into_a_bucket(
     assert copies(running) == []
 
 
-def test_objects_that_cannot_be_used_are_refused_at_the_door(running: RunningGateway, s3: S3Server, url: str) -> None:
+def test_unusable_objects_refused_at_once(running: RunningGateway, s3: S3Server, url: str) -> None:
+    """Objects that cannot be used are refused at the door."""
     s3.client.put_object(Bucket=BUCKET, Key=f"{url.removeprefix(f's3://{BUCKET}/')}/out/theirs.mp4", Body=b"somebody's film")
     good = by_url(url, "out/film.mp4")
     cases = {
@@ -101,7 +101,8 @@ def test_objects_that_cannot_be_used_are_refused_at_the_door(running: RunningGat
     assert copies(running) == []
 
 
-def test_a_dub_that_fails_uploads_nothing_and_names_the_object(running: RunningGateway, s3: S3Server, url: str) -> None:
+def test_failed_dub_uploads_nothing(running: RunningGateway, s3: S3Server, url: str) -> None:
+    """A dub that fails uploads nothing and names the object."""
     with running.connect() as connection:
         error = refused(connection, **{**by_url(url, "out/film.mp4"), "footage": f"{url}/in/notes.mp4"})
     assert f"{url}/in/notes.mp4" in error.message
@@ -124,7 +125,8 @@ def test_a_dub_that_is_cancelled_uploads_nothing(
     assert keys(s3, url) == set()
 
 
-def test_another_gateway_goes_on_with_a_dub_and_uploads_the_film_once(
+@pytest.mark.long
+def test_other_gateway_uploads_once(
     running: RunningGateway,
     start_gateway: StartGateway,
     stop_gateway: Callable[[RunningGateway], None],
@@ -133,6 +135,7 @@ def test_another_gateway_goes_on_with_a_dub_and_uploads_the_film_once(
     tmp_path: Path,
     media: Media,
 ) -> None:
+    """Another gateway goes on with a dub and uploads the video once."""
     with running.connect() as connection:
         dub = client.dub(connection, **by_url(url, "out/film.mp4"))
         until(lambda: progress(dub.state()).stage not in ("", "fetch"))

@@ -34,15 +34,15 @@ def num_frames(path: Path) -> int:
         return sum(1 for _ in film.decode(video=0))
 
 
-def test_a_retimed_film_is_as_long_as_the_speech(gateway: RunningGateway, actor: str, media: Media) -> None:
+def test_retimed_video_has_speech_length(gateway: RunningGateway, actor: str, media: Media) -> None:
+    """A retimed video is as long as the speech."""
     with gateway.connect() as connection:
         result = client.dub(connection, **dubbing("retimed.mp4", actor_id=actor, retime=True)).wait(timeout_s=300)
     assert result.num_frames == num_frames(media.root / "retimed.mp4") == SPEECH_FRAMES != NUM_FRAMES
 
 
-def test_a_person_enrolled_from_a_picture_speaks_and_can_be_erased(
-    start_gateway: StartGateway, stages: RunningStages, media: Media
-) -> None:
+def test_picture_actor_speaks_and_erases(start_gateway: StartGateway, stages: RunningStages, media: Media) -> None:
+    """A person enrolled from a picture speaks and can be erased."""
     running = start_gateway()
     before = stages.blobs()
     with running.connect() as connection:

@@ -66,7 +66,8 @@ def test_operations_are_listed_and_deleted(start_gateway: StartGateway, media: M
             connection.unary(rpcs.operations.LIST_OPERATIONS, operations_pb2.ListOperationsRequest(filter="name = x"))
 
 
-def test_a_full_gateway_refuses_and_says_when_to_come_back(start_gateway: StartGateway, long_footage: str) -> None:
+def test_full_gateway_gives_retry_time(start_gateway: StartGateway, long_footage: str) -> None:
+    """A full gateway refuses and says when to come back."""
     running = start_gateway(max_concurrent_jobs=1, max_queued_jobs=1)
     with running.connect() as connection:
         dubs = [client.dub(connection, **dubbing(f"full_{n}.mp4", footage=long_footage)) for n in range(2)]
@@ -94,9 +95,10 @@ def test_two_operations_never_write_the_same_file(start_gateway: StartGateway, l
         dub.cancel()
 
 
-def test_a_restarted_gateway_goes_on_with_what_was_interrupted(
+def test_restarted_gateway_resumes_work(
     start_gateway: StartGateway, stop_gateway: Callable[[RunningGateway], None], media: Media
 ) -> None:
+    """A restarted gateway goes on with what was interrupted."""
     first = start_gateway()
     with first.connect() as connection:
         enrolling = client.enrol(connection, **enrolment("interrupted", footage=OTHER))
@@ -119,13 +121,14 @@ def test_a_restarted_gateway_goes_on_with_what_was_interrupted(
             client.get_operation(connection, enrolling.name)
 
 
-def test_a_cancelled_dub_that_waits_to_be_taken_up_again_leaves_nothing(
+def test_cancelled_waiting_dub_leaves_nothing(
     start_gateway: StartGateway,
     stop_gateway: Callable[[RunningGateway], None],
     media: Media,
     stages: RunningStages,
     carphone: Path,
 ) -> None:
+    """A cancelled dub that waits to be taken up again leaves nothing."""
     # Three windows: the dubs are stopped when they have begun to learn the person.
     write_short_clip(carphone, media.root / "waits.mp4", 32, times=3)
     before = stages.blobs()

@@ -14,7 +14,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.stages.local import LocalStages, compose_stages
 from services.common.array_types import Float32, UInt8
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
 from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, NUM_LIPS, lip_gaps, mouth_opening, part_lips, shut_lips
@@ -65,7 +65,8 @@ def redness(picture: UInt8, lips: Float32) -> float:
     return float(share[outer > 0].mean() - share[around > 0].mean())
 
 
-def test_the_red_lips_of_a_portrait_come_to_the_lips_of_another_person(portrait: ReferenceFace) -> None:
+def test_reference_lips_colour_transfers(portrait: ReferenceFace) -> None:
+    """The red lips of a portrait come to the lips of another person."""
     head = head_template()
     other = measure_geometry(head[None, list(MOUTH_AREA)] + np.float32([5.0, 4.0, 0.0]), head[None, list(ANCHORS)])
     mouth = part_lips(shut_lips(other.closed_mouth), lip_gaps(portrait.mouth))
@@ -79,6 +80,6 @@ def test_the_red_lips_of_a_portrait_come_to_the_lips_of_another_person(portrait:
 def test_what_shows_nothing_is_refused(folder: Path) -> None:
     text = folder / "look.png"
     text.write_text("no picture")
-    with pytest.raises(MediaUnsupported) as caught:
+    with pytest.raises(MediaUnsupportedError) as caught:
         found(text, folder)
     assert caught.value.field == "reference"

@@ -38,9 +38,10 @@ def texture_stage(loop_thread: LoopThread, artefacts: Path, port: int) -> Iterat
         loop_thread.run(server.drain(grace_s=0))
 
 
-def test_an_operation_waits_for_a_stage_that_is_started_for_it(
+def test_operation_waits_for_stage(
     start_gateway: StartGateway, stages: RunningStages, media: Media, loop_thread: LoopThread
 ) -> None:
+    """An operation waits for a stage that is started for it."""
     (port,) = free_ports(1)
     with texture_stage(loop_thread, stages.artefacts, port) as endpoint:
         running = start_gateway(texture_endpoint=endpoint, stages_start_s=300)
@@ -53,9 +54,10 @@ def test_an_operation_waits_for_a_stage_that_is_started_for_it(
     assert result.num_dubbed > 0
 
 
-def test_a_stage_that_nobody_starts_ends_the_operation_and_is_named(
+def test_unstarted_stage_ends_operation(
     start_gateway: StartGateway, stages: RunningStages, media: Media, loop_thread: LoopThread
 ) -> None:
+    """An operation ends and names the stage if no one starts the stage."""
     with texture_stage(loop_thread, stages.artefacts, *free_ports(1)) as endpoint:
         running = start_gateway(texture_endpoint=endpoint, stages_start_s=4)
     with running.connect() as connection, pytest.raises(DubstageCallError) as caught:

@@ -202,7 +202,9 @@ def load(customers: list[Customer]) -> Iterator[None]:
         one.result()
 
 
-def test_every_server_is_replaced_under_load_and_no_dub_fails_or_changes(suite: Suite) -> None:
+@pytest.mark.long
+def test_rolling_upgrade_under_load(suite: Suite) -> None:
+    """Every server is replaced under load and no dub fails or changes."""
     stop = threading.Event()
     customers = [Customer(suite, frames, stop) for frames in FRAMES]
     killed = {"face": "Track", "render": "Render"}

@@ -56,9 +56,10 @@ def serve_all(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]
         return subprocess.Popen([sys.executable, "-m", "gateway.cli", "serve", "all"], env=environment, stdout=out, stderr=out)
 
 
-def test_files_of_the_folder_are_no_modules_of_a_server(
+def test_server_ignores_modules_in_folder(
     environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
+    """Files of the folder are no modules of a server."""
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n")
     log = tmp_path / "log"
     command = [sys.executable, "-P", "-m", "gateway.cli", "serve", "audio"]
@@ -73,9 +74,8 @@ def gone(children: list[psutil.Process]) -> bool:
     return not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
 
 
-def test_all_servers_start_and_when_one_is_killed_the_others_end(
-    environment: dict[str, str], started: list[subprocess.Popen[bytes]], tmp_path: Path
-) -> None:
+def test_killed_server_ends_others(environment: dict[str, str], started: list[subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    """All servers start and when one is killed the others end."""
     log = tmp_path / "log"
     process = serve_all(environment, log)
     started.append(process)
@@ -92,9 +92,8 @@ def test_all_servers_start_and_when_one_is_killed_the_others_end(
     assert "Traceback" not in text
 
 
-def test_servers_end_when_the_process_that_started_them_is_killed(
-    environment: dict[str, str], started: list[subprocess.Popen[bytes]]
-) -> None:
+def test_servers_end_with_parent(environment: dict[str, str], started: list[subprocess.Popen[bytes]]) -> None:
+    """Servers end when the process that started them is killed."""
     program = (
         "import os, time\n"
         "from gateway.cli.serve import Servers\n"
@@ -116,7 +115,8 @@ def test_servers_end_when_the_process_that_started_them_is_killed(
     until(lambda: gone(children), seconds=120)
 
 
-def test_a_port_that_is_taken_is_named_before_anything_starts(environment: dict[str, str], tmp_path: Path) -> None:
+def test_taken_port_named_at_start(environment: dict[str, str], tmp_path: Path) -> None:
+    """A port that is taken is named before anything starts."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -167,9 +167,8 @@ def undisturbed(pair: Pair) -> str:
     return pair.digest("undisturbed.mp4")
 
 
-def test_a_killed_gateway_is_followed_by_the_other_with_the_same_bytes(
-    pair: Pair, undisturbed: str, postgres: PostgresServer
-) -> None:
+def test_other_gateway_resumes_same_bytes(pair: Pair, undisturbed: str, postgres: PostgresServer) -> None:
+    """A killed gateway is followed by the other with the same bytes."""
     at_second = pair.second.connect()
     dub = client.dub(pair.first.connect(), **dubbing("killed.mp4"))
     until(lambda: len(pair.journalled()) >= 1)
@@ -185,7 +184,9 @@ def test_a_killed_gateway_is_followed_by_the_other_with_the_same_bytes(
     assert pair.leaves_nothing()
 
 
-def test_a_paused_gateway_stops_and_leaves_the_film_of_the_other_alone(pair: Pair, undisturbed: str) -> None:
+@pytest.mark.long
+def test_paused_gateway_leaves_video_alone(pair: Pair, undisturbed: str) -> None:
+    """A paused gateway stops and leaves the video of the other alone."""
     pair.first.stop()
     pair.first.start(lease_s=ENDS_S)
     at_first, at_second = pair.first.connect(), pair.second.connect()
@@ -204,7 +205,9 @@ def test_a_paused_gateway_stops_and_leaves_the_film_of_the_other_alone(pair: Pai
     until(pair.leaves_nothing)
 
 
-def test_any_gateway_cancels_and_erases_what_another_works_on(pair: Pair) -> None:
+@pytest.mark.long
+def test_any_gateway_cancels_and_erases(pair: Pair) -> None:
+    """Any gateway cancels and erases what another works on."""
     at_first, at_second = pair.first.connect(), pair.second.connect()
     dub = client.dub(at_second, **dubbing("cancelled.mp4", footage=LONG))
     until(lambda: len(pair.journalled()) >= 1)
@@ -231,7 +234,8 @@ def test_no_log_has_a_traceback(pair: Pair) -> None:
     assert "Traceback" not in pair.first.log + pair.second.log
 
 
-def test_a_withdrawal_at_one_gateway_ends_the_live_stream_of_the_other(pair: Pair) -> None:
+def test_withdrawal_ends_other_gateways_stream(pair: Pair) -> None:
+    """A withdrawal at one gateway ends the live stream of the other."""
     at_first, at_second = pair.first.connect(), pair.second.connect()
     wanted = enrolment("withdrawn")
     # A record of its own: the record of the other tests stays.

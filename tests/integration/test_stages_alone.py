@@ -65,7 +65,8 @@ def test_sound_out_of_order_is_refused(stages: RunningStages) -> None:
     assert caught.value.reason == "INVALID_REQUEST"
 
 
-def test_landmarks_of_a_wrong_shape_are_refused_with_their_name(stages: RunningStages) -> None:
+def test_wrong_landmark_shape_is_named(stages: RunningStages) -> None:
+    """Landmarks of a wrong shape are refused with their name."""
     with stages.connect("motion") as connection, pytest.raises(DubstageCallError, match="58") as caught:
         motion.encode_style(connection, method="ugc", mouth_landmarks=np.zeros((30, 58, 3)), usable=np.ones(30, bool))
     assert caught.value.field == "mouth_landmarks"

@@ -85,7 +85,8 @@ def shot(output: str) -> Any:
     return batch.row("a", footage="footage.mp4", output=output, speech="speech.wav", actor_id="anna")
 
 
-def test_dubs_of_a_tenant_are_bounded_and_shots_of_batches_wait(place: Place, long_footage: str) -> None:
+def test_tenant_dubs_are_bounded(place: Place, long_footage: str) -> None:
+    """Dubs of a tenant are bounded and shots of batches wait."""
     place.limit(concurrent_dubs=1)
     with place.connect("carl") as carl, place.connect("dora") as dora:
         first = begun(carl, "first.mp4", long_footage)

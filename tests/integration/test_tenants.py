@@ -124,7 +124,7 @@ MAKES = {"ActorService.CreateActor"}
 """RPCs that name no thing that exists, and make one."""
 
 
-def test_every_rpc_names_lists_or_makes_things_of_a_tenant() -> None:
+def test_every_rpc_has_tenant_case() -> None:
     """A new RPC belongs into one of the tables above, so that the tests below call it."""
     pool = descriptor_pool.Default()
     found = {f"{name.rpartition('.')[2]}.{method.name}" for name in SERVICES for method in pool.FindServiceByName(name).methods}
@@ -144,7 +144,8 @@ def refusal(call: Callable[[Connection, Things], object], connection: Connection
 
 @pytest.mark.parametrize("tenant", ["beta", "default"])
 @pytest.mark.parametrize("rpc", sorted(USES))
-def test_a_thing_of_another_tenant_is_answered_as_one_that_does_not_exist(rpc: str, tenant: str, place: Place) -> None:
+def test_other_tenant_looks_absent(rpc: str, tenant: str, place: Place) -> None:
+    """A thing of another tenant is answered as one that does not exist."""
     with place.connect(tenant) as connection:
         assert refusal(USES[rpc], connection, place.acme) == refusal(USES[rpc], connection, NOTHING)
     assert not (place.folder(tenant) / "stolen.mp4").exists()
@@ -166,7 +167,8 @@ def test_lists_have_the_tenants_own_things_alone(rpc: str, tenant: str, place: P
         assert LISTS[rpc](connection) == []
 
 
-def test_a_withdrawal_by_digest_reaches_the_tenants_own_people_alone(place: Place) -> None:
+def test_withdrawal_by_digest_within_tenant(place: Place) -> None:
+    """A withdrawal by digest reaches the tenant's own people alone."""
     digest = digest_of(Consent.model_validate(place.enrolment()["consent"]))
     with place.connect("beta") as connection:
         assert list(client.revoke_consent(connection, record_sha256=digest).actor_ids) == []
@@ -178,7 +180,7 @@ def test_a_withdrawal_by_digest_reaches_the_tenants_own_people_alone(place: Plac
         assert client.get_actor(connection, ANNA).consent_problem == ""
 
 
-def test_two_tenants_have_actors_and_batches_of_one_name_and_one_face(place: Place, stages: RunningStages) -> None:
+def test_tenants_share_names_and_faces(place: Place, stages: RunningStages) -> None:
     """The footage is the same too, so the blobs have the same digests. An erasure removes the tenant's own."""
     with place.connect("default") as connection:
         made = client.enrol(connection, **place.enrolment()).wait(timeout_s=300)
@@ -218,7 +220,8 @@ def test_no_tenant_names_a_file_of_another(uri: str, place: Place) -> None:
             assert caught.value.code == "INVALID_ARGUMENT"
 
 
-def test_the_token_file_is_read_again_without_a_restart(place: Place) -> None:
+def test_token_file_read_again(place: Place) -> None:
+    """The token file is read again without a restart."""
     file = place.media.parent / "tokens"
     before = file.read_text()
     file.write_text(before + "gamma token-of-gamma-1234\nacme second-token-of-acme\n")

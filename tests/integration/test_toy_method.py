@@ -27,15 +27,15 @@ from gateway.actors.installation import open_installation, prepared_request
 from gateway.dub import analysis
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.job import DubJob
+from gateway.dub.messages import OnProgress
 from gateway.dub.motion_clip import MIN_ENROLMENT_FRAMES
 from gateway.dub.outcome import DubOutcome
 from gateway.dub.plan import RENDERED
-from gateway.dub.progress import OnProgress
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Float64, UInt8
-from services.common.errors import ActorNotReady, ArtefactNotFound, InvalidRequest, NoUsableFootage
+from services.common.errors import ActorNotReadyError, ArtefactNotFoundError, InvalidRequestError, NoUsableFootageError
 from services.common.face.neural_texture import ARRAY_NAME, TEXTURE_SHAPE
 from services.common.methods import METHODS, PREDICTORS, RENDERERS, Method, PredictorSpec, RendererSpec
 from services.common.store.artefacts import OWNER, ArtefactStore
@@ -243,12 +243,14 @@ def test_the_toy_dubs_over_grpc_as_in_process(footage: Path, speech: Path, dubbe
     np.testing.assert_array_equal(pictures_of(output), pictures_of(dubbed))
 
 
-def test_enrolment_makes_what_the_bank_holds_of_the_frames_before_the_bank(films: Films) -> None:
+def test_bank_holds_preceding_frames(films: Films) -> None:
+    """Enrolment makes what the bank holds of the frames before the bank."""
     order = [step.removeprefix("enrol ") for step in films.steps if step.startswith("enrol ")]
     assert order == ["style", "identity", "coefficients", "bank", "motion", "renderer"]
 
 
-def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(footage: Path, all_inputs: DubRequest) -> None:
+def test_neural_texture_follows_speech(footage: Path, all_inputs: DubRequest) -> None:
+    """A neural texture is learned from the bank and shown with the speech."""
     before, after = pictures_of(footage), pictures_of(all_inputs.output)
     # The stripes are as strong in silence as in speech, because the rows of a posteriorgram sum to one.
     blue = blue_added(before, after)
@@ -258,32 +260,33 @@ def test_a_neural_texture_is_learned_from_the_bank_and_shown_with_the_speech(foo
     assert blue[0] < 0.8 * np.median(blue)
 
 
-def test_a_reference_is_taken_from_its_face_for_the_whole_film(films: Films) -> None:
+def test_reference_taken_from_face(films: Films) -> None:
+    """A reference is taken from its face for the whole video."""
     without, lit = (pictures_of(request.output).astype(np.int16) for request in (films.request, films.lit))
     assert np.percentile(np.abs(without - lit), 99.5, axis=(1, 2, 3)).min() > 15
     with av.open(str(films.lit.output)) as film:
         assert any("appearance of another picture: no consent on record" in text for text in film.metadata.values())
 
 
-def test_a_reference_without_a_face_is_refused_by_its_name(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+def test_reference_without_face_refused(all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+    """A reference without a face is refused by its name."""
     picture = tmp_path / "wall.png"
     assert cv2.imwrite(str(picture), np.full((200, 200, 3), 128, np.uint8))
     request = replace(all_inputs, output=tmp_path / "refused.mkv", reference=picture)
-    with pytest.raises(NoUsableFootage, match=r"wall\.png shows no face"):
+    with pytest.raises(NoUsableFootageError, match=r"wall\.png shows no face"):
         here.dub(request)
     assert not request.output.exists()
 
 
 def test_a_renderer_that_takes_no_reference_refuses_one(all_inputs: DubRequest, here: Installation, footage: Path) -> None:
     request = replace(all_inputs, method="toy", output=here.folder / "refused.mkv", reference=footage)
-    with pytest.raises(InvalidRequest, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
+    with pytest.raises(InvalidRequestError, match=r"method toy takes no reference picture.*its renderer toy .*toy_all") as caught:
         here.dub(request)
     assert caught.value.field == "reference"
 
 
-def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
-    carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path
-) -> None:
+def test_erased_actor_leaves_no_texture(carphone: Path, all_inputs: DubRequest, here: Installation, tmp_path: Path) -> None:
+    """An erased actor leaves no texture and cannot be dubbed."""
     before = here.blobs()
     film = write_film(tmp_path / "ann.mkv", carphone, 34)
     request = EnrolRequest(actor_id="ann", footage=film, method="toy_all", options=EnrolOptions(personalize_motion=False))
@@ -304,11 +307,11 @@ def test_an_erased_actor_leaves_no_texture_and_cannot_be_dubbed(
         receipt = place.actors.erase("ann")
         assert set(receipt.erased_sha256) == {ref.sha256 for ref in actor.artefacts.values()}
         assert here.blobs() == before
-        with pytest.raises(ActorNotReady, match="no actor 'ann'"):
+        with pytest.raises(ActorNotReadyError, match="no actor 'ann'"):
             here.host.run(prepared_request(replace(all_inputs, output=tmp_path / "refused.mkv"), place, "ann", None))
         # Nor can a dub that holds the erased artefacts go on.
         dub = replace(all_inputs, output=tmp_path / "refused.mkv", actor=actor.enrolled)
-        with pytest.raises(ArtefactNotFound):
+        with pytest.raises(ArtefactNotFoundError):
             here.dub(dub)
     assert not list(tmp_path.glob("refused*"))
 

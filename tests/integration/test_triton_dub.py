@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from dubstage.client import DubstageCallError
 from dubstage.client import gateway as client
 from gateway.provenance.binding import media_sha256
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.render.__main__ import compose
@@ -55,13 +55,15 @@ def heals(server: StageServer) -> float:
     return server.metrics.registry.get_sample_value("dubstage_triton_heals_total", {"outcome": "healed"}) or 0.0
 
 
-def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_meanwhile(
+def test_triton_dub_same_bytes(
     start_gateway: StartGateway,
     stages: RunningStages,
     loop_thread: LoopThread,
     media: Media,
     triton: TritonProcess,
 ) -> None:
+    """A dub on Triton is the dub of the process even if the model is killed meanwhile."""
+
     def dubbed(name: str, **endpoints: str) -> str:
         with start_gateway(watermark=False, **endpoints).connect() as connection:
             result = client.dub(connection, **dubbing(name, footage=OTHER, codec="ffv1")).wait(timeout_s=300)
@@ -94,8 +96,8 @@ def test_a_dub_on_triton_is_the_dub_of_the_process_even_if_the_model_is_killed_m
         try:
             on_triton = dubbed_on_triton(number)
             break
-        except (BackendUnavailable, DubstageCallError) as error:
-            if not gave_up(triton, BackendUnavailable(error.message)):
+        except (BackendUnavailableError, DubstageCallError) as error:
+            if not gave_up(triton, BackendUnavailableError(error.message)):
                 raise
             triton.stop(kill=True)
             triton.start()

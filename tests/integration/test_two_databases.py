@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 from tests.forked import run_forked
 from tests.integration.films import Media
 from tests.integration.servers import RunningStages
@@ -20,9 +20,8 @@ def dubstage(*arguments: object, data: Path, stages: RunningStages, **settings: 
     return run_forked([str(argument) for argument in arguments], environment, cwd=ROOT, timeout=300)
 
 
-def test_a_dub_of_the_same_footage_from_another_data_folder_destroys_no_actor(
-    stages: RunningStages, media: Media, tmp_path: Path
-) -> None:
+def test_other_data_folder_keeps_actors(stages: RunningStages, media: Media, tmp_path: Path) -> None:
+    """A dub of the same footage from another data folder destroys no actor."""
     first, second = tmp_path / "first", tmp_path / "second"
     dub = ("dub", media.footage, "--audio", media.speech, "--no-personalize")
     created = dubstage("actor", "create", "ann", media.footage, "--no-personalize", data=first, stages=stages)
@@ -31,7 +30,7 @@ def test_a_dub_of_the_same_footage_from_another_data_folder_destroys_no_actor(
 
     # The footage is the actor's, so that a dub that learns the person from it makes, counts and deletes the actor's blobs.
     other = dubstage(*dub, "-o", tmp_path / "other.mp4", data=second, stages=stages)
-    assert other.returncode == StorageRefused.exit_code, other.stderr
+    assert other.returncode == StorageRefusedError.exit_code, other.stderr
     assert f"the artefact store file://{stages.artefacts} belongs to another database" in other.stderr
     assert str(first / "actors.sqlite") in other.stderr
     assert "DUBSTAGE_DATA_DIR or DUBSTAGE_DATABASE_URL" in other.stderr
@@ -43,7 +42,7 @@ def test_a_dub_of_the_same_footage_from_another_data_folder_destroys_no_actor(
         ("backup", tmp_path / "backup.tar"),
     ):
         refused = dubstage(*more, data=second, stages=stages)
-        assert refused.returncode == StorageRefused.exit_code, (more, refused.stderr)
+        assert refused.returncode == StorageRefusedError.exit_code, (more, refused.stderr)
     assert blobs <= stages.blobs()
 
     shown = dubstage("doctor", data=second, stages=stages)
@@ -54,7 +53,8 @@ def test_a_dub_of_the_same_footage_from_another_data_folder_destroys_no_actor(
     assert dubstage("doctor", data=first, stages=stages).returncode == 0
 
 
-def test_the_artefacts_of_a_data_folder_lie_in_the_data_folder(media: Media, tmp_path: Path) -> None:
+def test_artefacts_lie_in_data_folder(media: Media, tmp_path: Path) -> None:
+    """The artefacts of a data folder lie in the data folder."""
     data = tmp_path / "data"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DUBSTAGE_")}
     environment |= {"XDG_DATA_HOME": str(tmp_path / "home"), "DUBSTAGE_DATA_DIR": str(data)}

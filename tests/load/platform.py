@@ -16,7 +16,7 @@ from typing import Self
 import psutil
 
 from gateway.settings import TENANTS_FOLDER
-from research.bench.process import tree_memory_mib
+from research.bench.runs import tree_memory_mib
 from services.common.server.call_context import DEFAULT_TENANT
 from tests.load.callers import Tenant
 

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from gateway.cli.inspect import EXIT_UNKNOWN
 from gateway.provenance.binding import media_sha256
 from tests.system.dubbing import SPEECH, cut
@@ -15,7 +17,9 @@ OWN = "signed with a certificate of this installation"
 Dubstage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_a_dub_from_the_restored_store_has_the_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_restored_store_same_bytes(forked_dubstage: Dubstage, carphone: Path, tmp_path: Path) -> None:
+    """A dub from the restored store has the same bytes."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
 
     def run(*arguments: object) -> str:

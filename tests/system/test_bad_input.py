@@ -18,7 +18,7 @@ from gateway.dub.enrol import EnrolOptions
 from gateway.dub.job import DubJob
 from gateway.dub.request import DubRequest
 from gateway.settings import GatewaySettings
-from services.common.errors import NoUsableFootage, StorageFull
+from services.common.errors import NoUsableFootageError, StorageFullError
 from services.common.server.settings import load_settings
 from tests.system.dubbing import SPEECH, Dubber, cut, write_wav
 
@@ -81,7 +81,8 @@ def test_a_file_cut_short_is_refused(dubstage: Run, output: Path, tmp_path: Path
     assert_fails_well(dubstage("dub", cut, "--audio", SPEECH, "-o", output), output, "cut.mp4")
 
 
-def test_silent_footage_without_new_speech_says_what_to_give(dubstage: Run, output: Path, carphone: Path) -> None:
+def test_silent_footage_requires_audio(dubstage: Run, output: Path, carphone: Path) -> None:
+    """Silent footage without new speech gets an error that tells what to give."""
     assert_fails_well(dubstage("dub", carphone, "-o", output), output, "has no sound", "--audio FILE")
 
 
@@ -106,9 +107,8 @@ def test_a_deployment_that_requires_consent_refuses_without(dubstage: Run, outpu
     assert_fails_well(result, output, "consent", "--consent FILE", code=11)
 
 
-def test_footage_without_any_face_passes_through_and_ends_with_a_code_of_its_own(
-    dubstage: Run, output: Path, tmp_path: Path
-) -> None:
+def test_footage_without_faces_passes_through(dubstage: Run, output: Path, tmp_path: Path) -> None:
+    """Footage without any face passes through and ends with a code of its own."""
     noise = write_video(tmp_path / "noise.mp4", 30)
     result = dubstage("dub", noise, "--audio", SPEECH, "-o", output, "--report", tmp_path / "report")
     assert result.returncode == 13, result.stderr
@@ -120,15 +120,16 @@ def test_footage_without_any_face_passes_through_and_ends_with_a_code_of_its_own
         assert film.metadata["comment"].startswith("No mouth in this film is synthetic (made with dubstage)")
 
 
-def test_a_disk_that_is_too_full_is_foreseen_before_the_work(
-    dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_checked_before_work(dubber: Dubber, carphone: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is too full is foreseen before the work."""
     steps: list[str] = []
     usage = shutil.disk_usage(output.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(256 << 20) + 1_000_000))
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc")
     job = DubJob(request, dubber.host.stages, dubber.store, dubber.jobs)
-    with pytest.raises(StorageFull, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"):
+    with pytest.raises(
+        StorageFullError, match=r"the disk has too little space to dub .*about .* MB for the job's records in .*1 MB of"
+    ):
         dubber.host.run(job.run(lambda step, *_: steps.append(step)))
     assert steps == []
     assert job.folder is not None
@@ -141,7 +142,7 @@ def test_nobody_is_enrolled_from_footage_without_a_face(dubber: Dubber, tmp_path
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     with open_installation(settings) as place:
         request = EnrolRequest(actor_id="nobody", footage=noise, method="ugc")
-        with pytest.raises(NoUsableFootage, match="shows no face") as caught:
+        with pytest.raises(NoUsableFootageError, match="shows no face") as caught:
             dubber.host.run(
                 create_actor(
                     request, dubber.host.stages, place.actors, place.artefacts, tmp_path / "jobs", on_progress=lambda *_: None
@@ -189,11 +190,10 @@ def test_speech_without_a_sample_is_no_silence(dubstage: Run, output: Path, carp
 
 
 @pytest.mark.parametrize("method", ["headpose", "headpose+ugc"])
-def test_footage_too_short_to_learn_how_a_head_moves_is_refused(
-    method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path
-) -> None:
+def test_headpose_refuses_short_footage(method: str, dubber: Dubber, output: Path, carphone: Path, tmp_path: Path) -> None:
+    """Footage too short to learn how a head moves is refused."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.5)
-    with pytest.raises(NoUsableFootage, match=r"frames show the face well enough.*at least 25") as caught:
+    with pytest.raises(NoUsableFootageError, match=r"frames show the face well enough.*at least 25") as caught:
         dubber(DubRequest(footage=short, speech=SPEECH, output=output, method=method), EnrolOptions())
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []

@@ -23,14 +23,13 @@ from gateway.batch.local import WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import MAX_ATTEMPTS, Quality, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker import exit_code_of, run_shot, shot_request
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import WorkerContext, exit_code_of, open_worker_context, run_shot, shot_request
 from gateway.dub.job import DubJob
 from gateway.provenance.binding import media_sha256
 from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
 from gateway.stages.opening import StageHost
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.file_limit import files_of_at_most
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, cut, sha256
@@ -91,9 +90,8 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
-    dubber: Dubber, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_batch_survives_every_crash(dubber: Dubber, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever dies, each shot of a batch is dubbed once."""
     settings = settings_in(tmp_path, watermark=False)
     short, longer = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0), cut(carphone, tmp_path / "longer.mkv", 0.5, 2.1)
     damaged = tmp_path / "damaged.mkv"
@@ -110,7 +108,7 @@ async def test_whatever_dies_each_shot_of_a_batch_is_done_once(
     # A submit that is interrupted ends its workers, and puts their shots back.
     first = asyncio.create_task(run_local(settings, store, "night", workers=1))
     pid = await until(lambda: running(store, "killed"))
-    with pytest.raises(InvalidRequest, match="another `dubstage batch submit` runs batch night"):
+    with pytest.raises(InvalidRequestError, match="another `dubstage batch submit` runs batch night"):
         await run_local(settings, store, "night", workers=1)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -183,9 +181,8 @@ async def bench(host: StageHost, settings: GatewaySettings, tmp_path: Path) -> A
         yield WorkerContext(opened.place, opened.jobs, stack, serving)
 
 
-async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_changed(
-    bench: WorkerContext, carphone: Path, tmp_path: Path
-) -> None:
+async def test_worker_recomputes_changed_video(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    """A worker computes a shot again only if the video is gone or changed."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     row, twin = shot("one", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1")
     store, film = batch_of(tmp_path, row, twin), Path(row.output)
@@ -227,9 +224,10 @@ async def test_a_worker_computes_a_shot_again_only_if_the_film_is_gone_or_change
     assert str(film) in record.error
 
 
-async def test_a_folder_that_is_removed_late_costs_a_twin_nothing(
+async def test_late_folder_removal_spares_twin(
     bench: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A folder that is removed late costs a worker of the same shot nothing."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.0)
     store = batch_of(tmp_path, shot("late", footage, tmp_path), shot("twin", footage, tmp_path, codec="ffv1"))
     dubbed, removed, discard = threading.Event(), threading.Event(), DubJob.discard
@@ -260,7 +258,8 @@ async def test_a_folder_that_is_removed_late_costs_a_twin_nothing(
     assert list(bench.jobs.iterdir()) == []
 
 
-async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+async def test_record_tells_shot_failure(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    """A worker tells by the record why a shot failed."""
     short = cut(carphone, tmp_path / "short.mkv", 0.0, 0.6)
     rows = [
         shot("full", short, tmp_path, codec="ffv1"),
@@ -287,7 +286,8 @@ async def test_a_worker_tells_by_the_record_why_a_shot_failed(bench: WorkerConte
     assert not (tmp_path / "films").exists() or list((tmp_path / "films").iterdir()) == []
 
 
-async def test_an_installation_that_requires_consent_dubs_no_shot_without_it(carphone: Path, tmp_path: Path) -> None:
+async def test_required_consent_stops_shots(carphone: Path, tmp_path: Path) -> None:
+    """An installation that requires consent dubs no shot without consent."""
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
     store = batch_of(tmp_path, row)
     async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
@@ -296,9 +296,8 @@ async def test_an_installation_that_requires_consent_dubs_no_shot_without_it(car
     assert "consent" in record.error
 
 
-async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stays(
-    bench: WorkerContext, carphone: Path, tmp_path: Path
-) -> None:
+async def test_erasure_during_measurement_leaves_nothing(bench: WorkerContext, carphone: Path, tmp_path: Path) -> None:
+    """Nothing stays of a person who is erased while the video is measured."""
     place = bench.place
     enrol = EnrolRequest(actor_id="ada", footage=carphone, method="ugc", options=UNPERSONALIZED)
     await create_actor(
@@ -330,9 +329,10 @@ async def test_of_a_person_who_is_erased_while_the_film_is_measured_nothing_stay
     assert list(bench.jobs.iterdir()) == []
 
 
-async def test_of_a_shot_that_is_cancelled_while_the_film_is_measured_nothing_stays(
+async def test_cancel_during_measurement_leaves_nothing(
     bench: WorkerContext, carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing stays of a shot that is cancelled while the video is measured."""
     monkeypatch.setattr(worker, "LOOK_S", 0.01)
     row = shot("one", cut(carphone, tmp_path / "short.mkv", 0.0, 0.6), tmp_path)
     store = batch_of(tmp_path, row)

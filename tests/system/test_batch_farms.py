@@ -195,7 +195,9 @@ def in_python(block: str) -> list[str]:
     return ["farm-python", "-c", block]
 
 
-def test_each_documented_farm_manager_gets_the_exit_code_of_each_index_and_each_shot_is_done_once(farm: Farm) -> None:
+@pytest.mark.long
+def test_farm_managers_get_exit_codes(farm: Farm) -> None:
+    """Each documented farm manager gets the exit code of each index and each shot is done once."""
     done, codes = farm.run("slurm", in_bash)
     assert codes == [[0, 0], [1, 10]], done.stderr
     assert str(farm.film) in done.stdout

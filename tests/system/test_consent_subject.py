@@ -47,7 +47,9 @@ def people(request: pytest.FixtureRequest, tmp_path: Path) -> People:
     return found
 
 
-def test_a_record_is_made_signed_and_used_for_its_own_person_alone(people: People, tmp_path: Path, forked_dubstage: Run) -> None:
+@pytest.mark.long
+def test_consent_record_binds_its_person(people: People, tmp_path: Path, forked_dubstage: Run) -> None:
+    """A record is made, signed, and used for its own person alone."""
     key, out = tmp_path / "key.pem", tmp_path / "out.mp4"
     key.write_bytes(private_pem(STUDIO))
     strict = {"DUBSTAGE_REQUIRE_CONSENT": "signed", "DUBSTAGE_CONSENT_KEYS": str(trusted(tmp_path / "keys"))}

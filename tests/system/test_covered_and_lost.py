@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.request import DubRequest
@@ -14,7 +15,8 @@ from gateway.media.probe import probe
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, frame_seconds
 
 
-def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_returning_face_fades_in(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The face is out of the picture from 5.0 to 6.5 s, which is 1.8 to 3.3 s of the cut."""
     footage, output = cut(clips.path("derived/d05_face_leaves_frame.mp4"), tmp_path / "footage.mp4", 2.4, 9.2), tmp_path / "dub.mp4"
     dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
@@ -35,7 +37,7 @@ def test_a_face_that_comes_back_is_the_same_and_fades_in(clips: Any, dubber: Dub
             assert all(np.array_equal(a, b) for a, b in zip(old, new, strict=True)), index
 
 
-def test_what_moves_in_front_of_the_mouth_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_occluder_is_never_painted_over(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """The patch lies over the mouth at 30 to 74 of the clip, and beside it before and after; it is one flat colour."""
     footage, output = cut(clips.path("derived/d07_moving_occluder.mp4"), tmp_path / "footage.mp4", 0, 3.6), tmp_path / "dub.mp4"
     clear = clips.path("video/vr_face5.mp4")
@@ -52,7 +54,7 @@ def test_what_moves_in_front_of_the_mouth_is_never_painted_over(clips: Any, dubb
         np.testing.assert_array_equal(old[0][patch], new[0][patch], err_msg=str(index))
 
 
-def test_a_stage_performance_with_cuts_is_finished_and_nothing_is_painted_on_it(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_stage_performance_with_cuts(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """One man's mouth is free for 23 frames in all, less than the second that a speaking style takes."""
     footage, output = clips.path("video/fr_short_hamilton_clip.mp4"), tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))

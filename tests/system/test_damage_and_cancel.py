@@ -22,7 +22,7 @@ from gateway.dub.job import DubJob
 from gateway.dub.journal import OwnBlobs
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from services.common.errors import ConsentWithdrawn, InvalidRequest, StorageFull
+from services.common.errors import ConsentWithdrawnError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore
 from tests.file_limit import files_of_at_most
 from tests.forked import Forked, run_forked
@@ -41,9 +41,8 @@ def environment(data: Path) -> dict[str, str]:
     return {**os.environ, "DUBSTAGE_DATA_DIR": str(data), "DUBSTAGE_ARTEFACTS_URL": str(data / "artefacts"), "COLUMNS": "200"}
 
 
-def test_a_damaged_artefact_of_an_actor_is_named_with_both_digests(
-    dubstage: Run, carphone: Path, output: Path, tmp_path: Path
-) -> None:
+def test_damaged_artefact_shows_both_digests(dubstage: Run, carphone: Path, output: Path, tmp_path: Path) -> None:
+    """A damaged artefact of an actor is named with both digests."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.2)
     created = dubstage("actor", "create", "ada", footage, "--no-personalize")
     assert created.returncode == 0, created.stderr
@@ -87,25 +86,27 @@ class Withdrawn(OwnBlobs):
         if self.looks == 2:
             (film,) = self.folder.glob(".dubstage-*.partial")
             assert probe(film).video.num_frames == 36, "nothing is left to do but to name the film"
-            raise ConsentWithdrawn("the consent was withdrawn", subject="ada")
+            raise ConsentWithdrawnError("the consent was withdrawn", subject="ada")
 
 
-def test_a_film_whose_consent_ends_while_it_is_sealed_gets_no_name(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+def test_consent_ends_during_sealing(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    """A video whose consent ends while it is sealed gets no name."""
     footage, films = cut(carphone, tmp_path / "short.mkv", 0.0, 1.2), tmp_path / "films"
     films.mkdir()
     asked = DubRequest(footage=footage, speech=SPEECH, output=films / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
     job = DubJob(asked, dubber.host.stages, dubber.store, tmp_path / "jobs", Withdrawn(films))
-    with pytest.raises(ConsentWithdrawn):
+    with pytest.raises(ConsentWithdrawnError):
         dubber.host.run(job.run(lambda *_: None))
     assert list(films.iterdir()) == []
 
 
-def test_a_dub_that_can_never_be_done_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+def test_impossible_dub_leaves_no_job(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    """A dub that can never be done leaves no job."""
     footage, jobs = cut(carphone, tmp_path / "short.mkv", 0.0, 0.4), tmp_path / "jobs"
     asked = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", enrol=UNPERSONALIZED)
 
     def fails(job: DubJob, said: str) -> None:
-        with pytest.raises(InvalidRequest, match=said):
+        with pytest.raises(InvalidRequestError, match=said):
             dubber.host.run(job.run(lambda *_: None))
         assert list(jobs.iterdir()) == []
 
@@ -116,20 +117,21 @@ def test_a_dub_that_can_never_be_done_leaves_no_job(dubber: Dubber, carphone: Pa
 
 
 @pytest.mark.parametrize("limit", [150_000, 1_000_000], ids=["at-the-start", "in-the-first-pass"])
-def test_a_full_disk_under_the_job_says_what_to_do(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
+def test_full_disk_under_job(limit: int, dubber: Dubber, carphone: Path, output: Path) -> None:
+    """A full disk under the job says what to do."""
     request = DubRequest(footage=carphone, speech=SPEECH, output=output, method="ugc", codec="ffv1")
-    with pytest.raises(StorageFull, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
+    with pytest.raises(StorageFullError, match=r"no space left.*DUBSTAGE_DATA_DIR") as caught, files_of_at_most(limit):
         dubber(request)
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
 
 
-def test_a_full_disk_under_the_output_leaves_no_part_of_a_film(clips: Any, dubber: Dubber, output: Path, tmp_path: Path) -> None:
+def test_full_disk_under_output(clips: Any, dubber: Dubber, output: Path, tmp_path: Path) -> None:
     """The film is the largest file of this job: 9 MB. The records of its 70 faces are 6 MB, a window is 7 MB."""
     footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "footage.mp4", 0, 2.8)
     request = DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1")
     said = f"no space left to write.*{re.escape(str(output))}"
-    with pytest.raises(StorageFull, match=said) as caught, files_of_at_most(8_000_000):
+    with pytest.raises(StorageFullError, match=said) as caught, files_of_at_most(8_000_000):
         dubber(request)
     assert caught.value.exit_code == 11
     assert list(output.parent.iterdir()) == []
@@ -145,7 +147,8 @@ def test_too_little_of_a_face_enrols_nobody(dubstage: Run, carphone: Path, tmp_p
     assert list(ArtefactStore(tmp_path / "artefacts").stored()) == []
 
 
-def test_an_interrupted_dub_leaves_no_output_and_goes_on_when_run_again(carphone: Path, output: Path, tmp_path: Path) -> None:
+def test_interrupted_dub_resumes(carphone: Path, output: Path, tmp_path: Path) -> None:
+    """An interrupted dub leaves no output and goes on when run again."""
     data = tmp_path / "data"
     # Long enough that two windows are left when the first window is finished.
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 3.2)

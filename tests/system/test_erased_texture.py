@@ -200,6 +200,7 @@ def erased_without_footage(person: Person) -> tuple[list[RenderFrame], Float32]:
     return [replace(frame, background=np.full_like(frame.background, GREY)) for frame in person.frames(NO_TEXTURE)], PRIOR
 
 
+@pytest.mark.long
 def test_the_prior_without_a_texture_looks_like_nobody(people: list[Person]) -> None:
     cv2.setNumThreads(1)
     recogniser = Recogniser(people)

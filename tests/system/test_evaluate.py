@@ -33,7 +33,9 @@ def clip(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("evaluate") / "clip.mkv", 0.0, 3.0)
 
 
-def test_the_truths_landmarks_give_smaller_expression_and_landmark_errors_than_one_mouth(clip: Path, evaluate: Evaluator) -> None:
+@pytest.mark.long
+def test_true_landmarks_give_smaller_errors(clip: Path, evaluate: Evaluator) -> None:
+    """The truth's landmarks give smaller expression and landmark errors than one mouth."""
     found = evaluate("ugc", clip, UNPERSONALIZED, SETTINGS)
     mean, oracle = (found.variants[name].paper for name in SETTINGS.variants)
     for name in ("expression_error", "landmark_error_px"):
@@ -54,8 +56,10 @@ def test_motion_is_measured_on_real_footage(clip: Path, evaluate: Evaluator) -> 
     assert 0.0 <= full["silence_opening"] < 3.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].own_timeline])
-def test_a_moved_head_is_measured_in_place_and_its_motion_apart(method: str, clip: Path, evaluate: Evaluator) -> None:
+def test_moved_head_measured_in_place(method: str, clip: Path, evaluate: Evaluator) -> None:
+    """A moved head is measured in place and its motion apart."""
     found = evaluate(method, clip, UNPERSONALIZED, SETTINGS)
     assert found.variants["oracle_full"].metrics["mouth_psnr_db"] > 18.0
     assert found.variants["oracle_full"].passed_through == 0

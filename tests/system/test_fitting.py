@@ -113,8 +113,13 @@ def shake(points: npt.NDArray[np.float64], still: npt.NDArray[np.bool_]) -> floa
     return float(np.sqrt((np.diff(points[..., :2], 2, axis=0)[both] ** 2).sum(-1).mean()))
 
 
-@pytest.mark.parametrize("file", files_of("dev", "test"), ids=lambda file: Path(file).stem)
-def test_projected_landmarks_are_near_the_tracked_ones_and_jitter_less(file: str, clips, record_property) -> None:
+@pytest.mark.parametrize(
+    "file",
+    [*files_of("dev"), *(pytest.param(file, marks=pytest.mark.long) for file in files_of("test"))],
+    ids=lambda file: Path(file).stem,
+)
+def test_projected_landmarks_near_tracked(file: str, clips, record_property) -> None:
+    """Projected landmarks are near the tracked ones and jitter less."""
     clip = fitted(clips.path(file))
     measured, projected = clip.measured() / clip.scale, clip.projected() / clip.scale
     errors = np.linalg.norm((projected - measured)[..., :2], axis=-1).mean(1)

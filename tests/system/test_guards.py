@@ -55,6 +55,9 @@ FIGURES: Final[dict[tuple[str, tuple[str, int]], Figures]] = {
     ("everyone", FACE5): Figures(0.86, 0.79, 1.77, 0.78, 0.75),
 }
 
+ALWAYS: Final = {("ugc", FACE5)}
+"""Guards that `make test` runs: the default method. The others run when networks change."""
+
 
 @pytest.fixture(scope="module")
 def evaluate(host: StageHost, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
@@ -73,7 +76,13 @@ def reached(method: str, clip: Path, fold: int, evaluate: Evaluator) -> Figures:
     )
 
 
-@pytest.mark.parametrize(("method", "part"), FIGURES, ids=[f"{method}-{name}-{fold}" for method, (name, fold) in FIGURES])
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [
+        pytest.param(method, part, id=f"{method}-{part[0]}-{part[1]}", marks=[] if (method, part) in ALWAYS else pytest.mark.long)
+        for method, part in FIGURES
+    ],
+)
 def test_a_dub_is_as_good_as_it_was(
     method: str, part: tuple[str, int], clips: Any, evaluate: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 
 from research.audio.identity_removal.evaluate import Labelled, fit, speaker_accuracy
 from services.audio.extract import extract_features
@@ -18,7 +19,9 @@ LEAST_SAMPLES = 11 * 16000
 KINDS = frozenset({"mfcc", "identity_removed"})
 
 
-def test_ten_readers_are_told_by_their_cepstra_and_not_by_the_features_without_identity(clips: Clips, models: AudioModels) -> None:
+@pytest.mark.long
+def test_features_hide_the_speaker(clips: Clips, models: AudioModels) -> None:
+    """Ten readers are recognised by their cepstra, and not by the features without identity."""
     parts: dict[str, list[list[Labelled]]] = {"mfcc": [[], []], "identity_removed": [[], []]}
     speaker = 0
     for row in clips.rows(use="train", under="speech/librispeech"):

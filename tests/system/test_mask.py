@@ -64,14 +64,15 @@ def lower_face(record: Any, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     ("clip", "seconds", "pixel_format"),
     [
         ("video/vr_face5.mp4", 1.08, "yuv420p"),
-        ("derived/d02_hevc10bit_23976.mp4", 1.1, "yuv420p10le"),
+        pytest.param("derived/d02_hevc10bit_23976.mp4", 1.1, "yuv420p10le", marks=pytest.mark.long),
         ("derived/d03_prores422lt_2997.mov", 1.08, "yuv422p10le"),
     ],
     ids=["8-bit-420", "10-bit-420", "10-bit-422"],
 )
-def test_every_sample_outside_the_lower_face_and_the_neck_is_as_it_was(
+def test_samples_outside_mask_unchanged(
     clip: str, seconds: float, pixel_format: str, clips: Any, dubber: Dubber, tmp_path: Path
 ) -> None:
+    """Every sample outside the lower face and the neck is as it was."""
     footage, output = cut(clips.path(clip), tmp_path / "footage.mp4", 0, seconds), tmp_path / "dub.mp4"
     dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", codec="ffv1"))
     plan, actor, areas = dub.outcome.plan, dub.outcome.actor, dub.outcome.facts.mask_area_px

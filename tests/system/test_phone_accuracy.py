@@ -12,6 +12,7 @@ from tests.sound import read_mono_16k
 LEAST_ACCURACY = 0.62
 
 
+@pytest.mark.long
 def test_phones_of_an_unknown_speaker_are_recognised(clips: Clips) -> None:
     """VCTK p228 against the forced alignment of the transcript, beside pocketsphinx's free phone recognition."""
     pytest.importorskip("pocketsphinx")

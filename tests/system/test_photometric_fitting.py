@@ -56,7 +56,8 @@ def test_a_rendered_face_is_recovered():
     assert fit.landmark_error.max() < 0.3
 
 
-def test_colours_bring_back_a_face_whose_landmarks_are_all_off_to_one_side():
+def test_colours_correct_shifted_landmarks():
+    """Colours bring back a face whose landmarks are all off to one side."""
     person = PersonShape(SCENE.identity.astype(np.float32), np.zeros((468, 3), np.float32))
     base = FACE.base(person.identity)
     landmarks = FACE.measured(SCENE.landmarks())[ROWS] + [2.0, 0.0, 0.0]

@@ -17,9 +17,8 @@ from tests.system.dubbing import UNPERSONALIZED, cut, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 
-def test_a_moved_head_has_frames_face_model_and_motion_in_its_report(
-    carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_report_of_moved_head(carphone: Path, host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
+    """A moved head has frames face model and motion in its report."""
     footage = cut(carphone, tmp_path / "footage.mkv", 0.0, 1.05)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 1.0), 16000)
     request = DubRequest(footage=footage, speech=speech, output=tmp_path / "dub.mp4", method="headpose", enrol=UNPERSONALIZED)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from gateway.dub.job import DubJob
 from gateway.dub.outcome import DubOutcome
@@ -33,7 +34,9 @@ def windows_journalled(data: Path) -> int:
     return sum(1 for path in data.glob("jobs/*/journal/*") if not path.name.startswith("."))
 
 
-def test_killed_at_random_windows_and_run_again_the_bytes_are_the_same(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_resume_after_kills_same_bytes(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    """A job that is killed at random windows and run again gives the same bytes."""
     # Two windows and a part of one: three steps, and the enrolment.
     footage, whole = cut(carphone, tmp_path / "footage.mkv", 0.0, 2.5), tmp_path / "whole.mp4"
     dubber(DubRequest(footage=footage, speech=SPEECH, output=whole, method="ugc"))
@@ -110,9 +113,8 @@ def a_lost_bank(folder: Path, store: ArtefactStore) -> None:
     flip(blob)
 
 
-def test_whatever_became_of_its_records_a_job_that_goes_on_gives_the_same_bytes(
-    dubber: Dubber, carphone: Path, tmp_path: Path
-) -> None:
+def test_resume_with_damaged_records(dubber: Dubber, carphone: Path, tmp_path: Path) -> None:
+    """A job that resumes gives the same bytes whatever became of its records."""
     footage = cut(carphone, tmp_path / "short.mkv", 0.0, 1.3)
     jobs = tmp_path / "jobs"
 

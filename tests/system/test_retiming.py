@@ -10,12 +10,13 @@ import pytest
 
 from gateway.dub.request import DubRequest
 from gateway.media.probe import probe
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.system.dubbing import SPEECH, Dubber, cut, decoded, write_wav
 from tests.system.test_speech_lengths import demo_speech
 
 
-def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_retimed_video_has_speech_length(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """The video is as long as the speech and shows the footage in its order."""
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.8)
     speech = write_wav(tmp_path / "speech.wav", demo_speech(16000, 2.5), 16000)
     output = tmp_path / "dub.nut"
@@ -40,7 +41,7 @@ def test_the_film_is_as_long_as_the_speech_and_shows_the_footage_in_its_order(cl
 )
 def test_what_does_not_go_together_is_refused(request_: Any, field: str, clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     footage = cut(clips.path("video/vr_face5.mp4"), tmp_path / "footage.mp4", 0, 1.2)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", **request_))
     assert caught.value.field == field
     assert not (tmp_path / "dub.mp4").exists()

@@ -123,7 +123,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+ALWAYS = ("ugc", "headpose of a still")
+"""Cases that `make test` runs. tests/integration/test_toy_method.py compares a method with all inputs, and each renderer has a test
+of chunks."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=[] if name in ALWAYS else pytest.mark.long) for name, case in CASES.items()]
+)
 def test_in_process_over_grpc_and_with_other_chunks(
     case: Case, carphone: Path, host: StageHost, remote: RemoteStages, settings: GatewaySettings, tmp_path: Path
 ) -> None:

@@ -62,7 +62,8 @@ def read_openings(networks: Networks, pictures: list[npt.NDArray[np.uint8]]) -> 
     return np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in frames])
 
 
-def test_the_tracker_reads_shut_mouths_as_the_limits_say(clips: Any) -> None:
+def test_tracker_reads_shut_mouths(clips: Any) -> None:
+    """The tracker reads shut mouths as the limits say."""
     readings = []
     networks = Networks()
     for name, index in PICTURES:
@@ -124,7 +125,14 @@ def talk(clips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cut(clips.path("video/vr_face5.mp4"), tmp_path_factory.mktemp("talk") / "footage.mp4", 0, SECONDS)
 
 
-@pytest.mark.parametrize("sound", [digital_silence, noise, chords, recorded_music])
+LONG = pytest.mark.long
+"""Digital silence and music are the own sounds of clips below."""
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [pytest.param(digital_silence, marks=LONG), noise, pytest.param(chords, marks=LONG), pytest.param(recorded_music, marks=LONG)],
+)
 def test_what_is_not_speech_shuts_a_talking_mouth(
     sound: Any, clips: Any, actor: EnrolledActor, talk: Path, dubber: Dubber, tmp_path: Path
 ) -> None:
@@ -136,8 +144,14 @@ def test_what_is_not_speech_shuts_a_talking_mouth(
 
 @pytest.mark.parametrize(
     ("clip", "begin_s", "end_s"),
-    [("lp_d9", 0, 2), ("lp_d3", 0, 3), ("lp_d18", 1, 3), ("lp_s18", 0, 1.6), ("lp_s32", 0, 3), ("lp_s32", 2.2, 4.4)],
-    ids=["room-noise", "silence-head-turns", "silence-exercises", "music", "silence-smile-with-teeth", "silence-smile"],
+    [
+        pytest.param("lp_d9", 0, 2, id="room-noise"),
+        pytest.param("lp_d3", 0, 3, id="silence-head-turns", marks=LONG),
+        pytest.param("lp_d18", 1, 3, id="silence-exercises", marks=LONG),
+        pytest.param("lp_s18", 0, 1.6, id="music"),
+        pytest.param("lp_s32", 0, 3, id="silence-smile-with-teeth"),
+        pytest.param("lp_s32", 2.2, 4.4, id="silence-smile", marks=LONG),
+    ],
 )
 def test_own_sound_without_speech_shuts_the_mouth(
     clip: str, begin_s: float, end_s: float, clips: Any, dubber: Dubber, tmp_path: Path
@@ -149,7 +163,8 @@ def test_own_sound_without_speech_shuts_the_mouth(
     assert_shut(openings(output))
 
 
-def test_a_muted_stretch_of_speech_shuts_the_mouth_and_only_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_muted_span_shuts_mouth(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
     """Muted from 5 to 8 s: from 1.4 s of the cut to its end. A mouth needs a second to shut.
 
     Personalised, as `dubstage dub` does it: without, the shade of this woman's upper lip reads as up to 3.4 in single frames.

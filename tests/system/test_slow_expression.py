@@ -78,7 +78,8 @@ def runs(woman: Path, dubber: Dubber) -> list[Run]:
     return made
 
 
-def test_a_dub_that_is_run_again_finds_the_expression_and_gives_the_same_bytes(runs: list[Run]) -> None:
+def test_rerun_finds_expression_same_bytes(runs: list[Run]) -> None:
+    """A dub that is run again finds the expression and gives the same bytes."""
     first, second = runs
     assert list(dict.fromkeys(step for step in first.steps if step in EXPRESSION_STEPS)) == EXPRESSION_STEPS
     assert not set(second.steps) & set(EXPRESSION_STEPS)
@@ -87,9 +88,7 @@ def test_a_dub_that_is_run_again_finds_the_expression_and_gives_the_same_bytes(r
     assert len(first.expression) == round(SECONDS * 25) * EXPRESSION_RECORD.itemsize
 
 
-def test_the_expressiveness_moves_the_new_mouth_and_leaves_the_kept_expression(
-    woman: Path, runs: list[Run], dubber: Dubber, tmp_path: Path
-) -> None:
+def test_expressiveness_moves_new_mouth(woman: Path, runs: list[Run], dubber: Dubber, tmp_path: Path) -> None:
     """The film's own sound is predicted without the factor. Otherwise the gain of the kept expression would undo the factor."""
     openings, films, folders = [], [], []
     for value in (1.0, 1.5):
@@ -112,7 +111,9 @@ def test_the_expressiveness_moves_the_new_mouth_and_leaves_the_kept_expression(
     assert 1.2 < openings[1].std() / openings[0].std() < 1.55
 
 
-def test_over_a_second_the_lips_are_as_wide_as_in_the_footage(woman: Path, runs: list[Run], dubber: Dubber) -> None:
+@pytest.mark.long
+def test_lip_width_follows_footage(woman: Path, runs: list[Run], dubber: Dubber) -> None:
+    """Over a second the lips are as wide as in the footage."""
     assert runs
     real, kept = slow_width(woman), slow_width(woman.with_name("keep.mkv"))
     neutral = slow_width(film(dubber, woman, SPEECH, "neutral"))
@@ -120,7 +121,8 @@ def test_over_a_second_the_lips_are_as_wide_as_in_the_footage(woman: Path, runs:
     assert np.abs(kept - real).mean() < 0.7 * np.abs(neutral - real).mean()
 
 
-def test_the_lips_of_a_man_without_sound_widen_as_in_the_footage(man_without_sound: Path, dubber: Dubber) -> None:
+def test_lips_widen_without_sound(man_without_sound: Path, dubber: Dubber) -> None:
+    """The lips of a man without sound widen as in the footage."""
     kept, neutral = (slow_width(film(dubber, man_without_sound, SPEECH, how)) for how in ("keep", "neutral"))
     real = slow_width(man_without_sound)
     # The means are taken out: in this small picture, the tracker sees the lips of every dub a pixel wider than the footage's.

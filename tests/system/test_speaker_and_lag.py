@@ -25,7 +25,7 @@ from gateway.media.sound import SoundReader
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import LAG_FEATURES, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_seconds
@@ -33,7 +33,8 @@ from tests.system.dubbing import SPEECH, UNPERSONALIZED, Dubber, decoded, first_
 TWO_FACES = "derived/d06_two_faces_left_speaks.mp4"
 
 
-def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_speaker_dubbed_listener_unchanged(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """The speaker is dubbed, and the listener keeps every sample."""
     footage, output = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4), tmp_path / "dub.mp4"
     dub = dubber.with_faces(
         DubRequest(footage=footage, speech=SPEECH, output=output, method="ugc", face=FaceChoice("speaker"), codec="ffv1")
@@ -55,7 +56,8 @@ def test_the_speaker_is_dubbed_and_the_listener_keeps_every_sample(clips: Any, d
     assert changed > 40
 
 
-def test_a_listener_does_not_learn_from_the_speakers_voice(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_listener_learns_nothing_from_speaker(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """A listener does not learn from the speaker's voice."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 2.4)
     dub = dubber.with_faces(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
     centre = {int(face["face_id"]): face["box"][0] + face["box"][2] / 2 for face in dub.faces}
@@ -70,7 +72,8 @@ def test_a_listener_does_not_learn_from_the_speakers_voice(clips: Any, dubber: D
     assert outcome.actor.lag_doubt in voice
 
 
-def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_face_point_selects_face(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """A point of the picture names the face there."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 1.4)
     request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("960,320"))
     dub = dubber.with_faces(request)
@@ -78,17 +81,17 @@ def test_a_point_of_the_picture_names_the_face_there(clips: Any, dubber: Dubber,
     assert chosen["box"][0] > 640
 
 
-def test_a_point_without_a_face_is_refused_and_leaves_no_output(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_point_without_face_refused(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """A point without a face is refused and leaves no output."""
     footage = first_seconds(clips.path(TWO_FACES), tmp_path / "footage.mp4", 0.4)
     request = DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc", face=parse_face("640,5"))
-    with pytest.raises(InvalidRequest, match="faces are at"):
+    with pytest.raises(InvalidRequestError, match="faces are at"):
         dubber(request)
     assert list(tmp_path.iterdir()) == [footage]
 
 
-def test_sound_that_was_delayed_by_five_frames_is_reported_five_frames_later(
-    clips: Any, host: StageHost, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_delayed_sound_reports_lag(clips: Any, host: StageHost, settings: GatewaySettings, tmp_path: Path) -> None:
+    """Sound that was delayed by five frames is reported five frames later."""
     lags = []
     own = settings.model_copy(update={"data_dir": tmp_path / "data"})
     store = ArtefactStore(settings.artefacts_url)
@@ -134,7 +137,8 @@ def person(clips: Any, host: StageHost, tmp_path_factory: pytest.TempPathFactory
         yield host.run(learn(workspace))
 
 
-def test_lags_that_were_put_into_a_film_are_found(person: Person) -> None:
+def test_known_lags_are_found(person: Person) -> None:
+    """Lags that were put into a video are found."""
     own, count = person.lag(person.features), len(person.features)
     assert own.frames is not None
     assert credible_lag(own, {}) is own
@@ -146,8 +150,12 @@ def test_lags_that_were_put_into_a_film_are_found(person: Person) -> None:
         assert credible_lag(found, {}) is found
 
 
-@pytest.mark.parametrize("voice", ["speech/jfk_inaugural_1961.flac", "audio/st_bus_chinese.wav", "audio/dh_audio0.wav"])
-def test_the_lag_of_another_persons_voice_is_not_applied(clips: Any, person: Person, tmp_path: Path, voice: str) -> None:
+@pytest.mark.parametrize(
+    "voice",
+    ["speech/jfk_inaugural_1961.flac", "audio/st_bus_chinese.wav", pytest.param("audio/dh_audio0.wav", marks=pytest.mark.long)],
+)
+def test_other_voice_gives_no_lag(clips: Any, person: Person, tmp_path: Path, voice: str) -> None:
+    """The lag of another person's voice is not applied."""
     count = len(person.features)
     with RecordFile(tmp_path / "voice.features", FEATURE_RECORD) as features:
         speech, length = SoundReader(clips.path(voice)).speech(), Fraction(count, 25)

@@ -58,7 +58,8 @@ def dubbed(footage: Path, dubber: Dubber) -> Iterator[DubOutcome]:
     job.discard()
 
 
-def test_speech_longer_than_the_footage_is_cut_and_said_so(footage: Path, dubbed: DubOutcome) -> None:
+def test_longer_speech_is_cut(footage: Path, dubbed: DubOutcome) -> None:
+    """Speech longer than the footage is cut and said so."""
     output = dubbed.written.path
     assert any("longer than the footage" in warning for warning in dubbed.warnings)
     assert (dubbed.plan.reason == DUBBED).sum() > 30
@@ -69,7 +70,7 @@ def test_speech_longer_than_the_footage_is_cut_and_said_so(footage: Path, dubbed
 
 
 @pytest.mark.parametrize("rate", [16000, 48000])
-def test_whether_speech_is_longer_than_its_film_is_known_for_every_length(host: StageHost, tmp_path: Path, rate: int) -> None:
+def test_speech_longer_than_video(host: StageHost, tmp_path: Path, rate: int) -> None:
     """Films that end anywhere in the reader's chunks of speech, just before their ends above all."""
     chunk, frame = 16384, rate // 25
     speech = SoundReader(write_wav(tmp_path / "speech.wav", demo_speech(rate, 5.0), rate)).speech()
@@ -84,9 +85,8 @@ def test_whether_speech_is_longer_than_its_film_is_known_for_every_length(host: 
             assert extent.used_s == min(total, end) / rate
 
 
-def test_after_shorter_speech_the_mouth_rests_and_it_is_said_so(
-    footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_mouth_rests_after_short_speech(footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path) -> None:
+    """After shorter speech the mouth rests, and the report says so."""
     speech = write_wav(tmp_path / "short.wav", demo_speech(16000, 1.2), 16000)
     output = tmp_path / "dub.mp4"
     outcome = dubber(DubRequest(footage=footage, speech=speech, output=output, method="ugc", actor=dubbed.actor))
@@ -99,9 +99,7 @@ def test_after_shorter_speech_the_mouth_rests_and_it_is_said_so(
     assert opening[: round(25 * 1.2)].max() > 2 * SINGLE_FRAME_PX
 
 
-def test_speech_of_any_rate_and_number_of_channels_is_heard(
-    footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path
-) -> None:
+def test_speech_rates_and_channels(footage: Path, dubbed: DubOutcome, dubber: Dubber, tmp_path: Path) -> None:
     """Telephone sound and a 7.1 studio recording move the mouth as the same speech does as it was recorded."""
     telephone = write_wav(tmp_path / "telephone.wav", demo_speech(8000, FOOTAGE_S), 8000)
     studio = write_wav(tmp_path / "studio.wav", np.stack([demo_speech(96000, FOOTAGE_S)] * 8, axis=1), 96000)
@@ -117,7 +115,8 @@ def test_speech_of_any_rate_and_number_of_channels_is_heard(
         assert np.corrcoef(opening, openings[0])[0, 1] > 0.8
 
 
-def test_footage_too_short_to_tell_its_lag_is_dubbed_all_the_same(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+def test_footage_too_short_for_lag(clips: Any, dubber: Dubber, tmp_path: Path) -> None:
+    """Footage too short to tell its lag is dubbed all the same."""
     footage = cut(clips.path("video/vr_face2.mp4"), tmp_path / "short.mp4", 0, 1.12)
     outcome = dubber(DubRequest(footage=footage, speech=SPEECH, output=tmp_path / "dub.mp4", method="ugc"))
     assert outcome.plan.rendered().mean() >= 0.98, (outcome.plan.counts(), outcome.warnings)

@@ -18,7 +18,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.reports.mouth_metrics import CLOSED_OPENING_PX, closures
 from research.evaluation.bilabials import bilabial_times
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import BOX_SIZE, apply_affine, box_from_frame, fit_head_pose
 from services.common.face.landmarks import LIPS_OUTER, NOSE_BASE, mouth_opening
 from services.face.types import FrameFaces
@@ -70,7 +70,7 @@ class Spoken(NamedTuple):
     darkness: tuple[float, list[float]]
 
 
-@pytest.fixture(scope="module", params=["laughing", "speaking"])
+@pytest.fixture(scope="module", params=["laughing", pytest.param("speaking", marks=pytest.mark.long)])
 def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pytest.TempPathFactory) -> Spoken:
     """The astronaut, who laughs with all her teeth, and a woman in the middle of a word, if the clips are there."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -92,7 +92,8 @@ def spoken(request: pytest.FixtureRequest, dubber: Dubber, tmp_path_factory: pyt
     return Spoken(own, faces, (darkness_below_the_nose(picture, own.faces[0].landmarks), seen))
 
 
-def test_a_still_with_open_lips_shuts_them_on_p_b_m_and_in_silence(spoken: Spoken) -> None:
+def test_still_shuts_open_lips(spoken: Spoken) -> None:
+    """A still with open lips shuts them on p, b and m, and in silence."""
     opening = np.array([mouth_opening(frame.faces[0].mouth_landmarks) for frame in spoken.faces])
     assert mouth_opening(spoken.still.faces[0].mouth_landmarks) > 10.0
     seconds = np.arange(len(opening)) / 25
@@ -132,22 +133,23 @@ def test_a_portrait_speaks_and_moves_its_head(dubber: Dubber, speech: Path, tmp_
 @pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])
 def test_methods_that_need_footage_refuse_a_picture(method: str, dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     portrait = written(tmp_path / "astronaut.png", astronaut())
-    with pytest.raises(InvalidRequest, match=r"astronaut.png is a single picture.*headpose") as caught:
+    with pytest.raises(InvalidRequestError, match=r"astronaut.png is a single picture.*headpose") as caught:
         dubber(DubRequest(footage=portrait, speech=speech, output=tmp_path / "dub.mp4", method=method))
     assert caught.value.field == "method"
 
 
 def test_a_picture_without_a_face_is_refused(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
     wall = written(tmp_path / "wall.png", np.full((256, 256, 3), 180, np.uint8))
-    with pytest.raises(NoUsableFootage, match=r"wall.png shows no face"):
+    with pytest.raises(NoUsableFootageError, match=r"wall.png shows no face"):
         dubber(DubRequest(footage=wall, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
     assert not (tmp_path / "dub.mp4").exists()
 
 
-def test_a_picture_with_two_faces_needs_to_be_told_which(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
+def test_two_faces_require_a_point(dubber: Dubber, speech: Path, tmp_path: Path) -> None:
+    """A picture with two faces needs a point that selects one."""
     face = astronaut()[:300, 60:400]
     pair = written(tmp_path / "pair.png", np.concatenate([face, face[:, ::-1]], axis=1))
-    with pytest.raises(InvalidRequest, match=r"shows 2 faces, at .*--face X,Y") as caught:
+    with pytest.raises(InvalidRequestError, match=r"shows 2 faces, at .*--face X,Y") as caught:
         dubber(DubRequest(footage=pair, speech=speech, output=tmp_path / "dub.mp4", method="headpose"))
     assert caught.value.field == "face"
 

@@ -14,7 +14,7 @@ from gateway.actors.create import EnrolRequest, create_actor, digests_of_files, 
 from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
 from gateway.stages.opening import StageHost
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import UNPERSONALIZED, cut
 
@@ -88,6 +88,6 @@ def test_a_picture_is_not_joined_to_a_film(files: list[Path], host: StageHost, s
         made = create_actor(
             request, host.stages, actors, ArtefactStore(settings.artefacts_url), tmp_path / "jobs", on_progress=lambda *_: None
         )
-        with pytest.raises(InvalidRequest, match="single picture"):
+        with pytest.raises(InvalidRequestError, match="single picture"):
             host.run(made)
     assert not list((tmp_path / "jobs").iterdir())

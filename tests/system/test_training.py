@@ -75,6 +75,7 @@ STAGES = ("audio", "motion", "texture", "render")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.long
 def test_a_folder_of_clips_becomes_networks_that_dub(
     clips: Clips, dubstage: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

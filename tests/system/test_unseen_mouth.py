@@ -31,10 +31,12 @@ def test_the_mouth_opens_and_shuts(outcome: DubOutcome) -> None:
     assert np.quantile(seen, 0.1) < 1.0
 
 
-def test_the_sound_has_no_lag_because_it_belongs_to_no_mouth(outcome: DubOutcome) -> None:
+def test_unseen_mouth_has_no_lag(outcome: DubOutcome) -> None:
+    """The sound has no lag because it belongs to no mouth."""
     assert outcome.actor is not None
     assert outcome.actor.lag_frames is None
 
 
-def test_a_warning_says_what_is_not_known_of_the_person(outcome: DubOutcome) -> None:
+def test_unseen_mouth_warning(outcome: DubOutcome) -> None:
+    """A warning says what is not known of the person."""
     assert any("hardly shows an open mouth" in warning for warning in outcome.warnings)

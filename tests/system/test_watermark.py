@@ -108,7 +108,8 @@ def _encoded(source: Path, target: Path, codec: str, options: dict[str, str], *,
     return target
 
 
-def test_the_mark_of_a_dub_is_read_and_is_the_one_that_the_manifest_names(host: StageHost, film: Path, key: bytes) -> None:
+def test_watermark_matches_manifest(host: StageHost, film: Path, key: bytes) -> None:
+    """The mark of a dub is read and is the one that the manifest names."""
     found = _found(host, film, key)
     assert found.found
     assert found.right
@@ -126,7 +127,7 @@ def test_the_mark_of_a_dub_is_read_and_is_the_one_that_the_manifest_names(host: 
     ("ending", "codec", "options", "rate", "skip"),
     [
         ("mp4", "libx264", {"crf": "28"}, None, 0),
-        ("webm", "libvpx-vp9", {"crf": "33", "b": "0", "cpu-used": "6"}, None, 0),
+        pytest.param("webm", "libvpx-vp9", {"crf": "33", "b": "0", "cpu-used": "6"}, None, 0, marks=pytest.mark.long),
         ("mp4", "libx264", {"crf": "20"}, 25, 17),
     ],
 )
@@ -148,9 +149,8 @@ def test_the_mark_outlives_re_encoding(
     assert (found.found, found.right, str(found.payload)) == (True, True, dub.watermark)
 
 
-def test_no_mark_is_found_with_another_key_in_the_footage_or_in_a_dub_without_it(
-    host: StageHost, film: Path, plain: Path, footage: Path, key: bytes
-) -> None:
+def test_no_false_watermark(host: StageHost, film: Path, plain: Path, footage: Path, key: bytes) -> None:
+    """No mark is found with another key in the footage or in a dub without it."""
     for where, used in ((film, OTHER_KEY), (footage, key), (plain, key)):
         found = _found(host, where, used)
         assert not found.found
@@ -196,7 +196,7 @@ def _inspected(
     return code, capsys.readouterr().out
 
 
-def test_a_mark_that_was_copied_to_another_person_is_not_of_this_installation(
+def test_watermark_copied_to_other_person(
     host: StageHost,
     film: Path,
     other_person: Path,
@@ -205,13 +205,14 @@ def test_a_mark_that_was_copied_to_another_person_is_not_of_this_installation(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """A mark that was copied to another person is not of this installation."""
     forged = host.run(copy_mark(host.stages, film, other_person, tmp_path / "forged.mkv"))
     code, told = _inspected(forged, settings, monkeypatch, capsys)
     assert code == 4
     assert "watermark: none of this installation" in told
 
 
-def test_a_mark_proves_something_with_its_manifest_and_is_a_clue_without(
+def test_watermark_with_and_without_manifest(
     film: Path,
     copied_to_footage: Path,
     settings: GatewaySettings,
@@ -219,6 +220,7 @@ def test_a_mark_proves_something_with_its_manifest_and_is_a_clue_without(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """A mark proves something with its manifest and is a clue without."""
     dub = verdict_of(film).dub
     assert dub is not None
     assert dub.job
@@ -235,7 +237,7 @@ def test_a_mark_proves_something_with_its_manifest_and_is_a_clue_without(
 
 
 @pytest.mark.parametrize("signer", ["this installation", "a stranger"])
-def test_a_mark_that_was_copied_under_the_manifest_of_another_film_is_told(
+def test_watermark_copied_under_other_manifest(
     copied_to_footage: Path,
     signer: str,
     settings: GatewaySettings,
@@ -243,6 +245,7 @@ def test_a_mark_that_was_copied_under_the_manifest_of_another_film_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """A mark that was copied under the manifest of another video is reported."""
     own = signer == "this installation"
     sealer = open_sealer(settings) if own else Sealer(installation_credential(tmp_path / "elsewhere"))
     signed = write_film(tmp_path / "signed.mp4", copied_to_footage, sealer)
@@ -251,7 +254,8 @@ def test_a_mark_that_was_copied_under_the_manifest_of_another_film_is_told(
     assert "of ANOTHER film of this installation" in told
 
 
-def test_the_mark_changes_nothing_but_the_luma_of_the_dubbed_face_and_little_there(film: Path, plain: Path, footage: Path) -> None:
+def test_watermark_changes_face_luma_only(film: Path, plain: Path, footage: Path) -> None:
+    """The mark changes nothing but the luma of the dubbed face and little there."""
     frames = [
         (with_it.astype(np.int64) - without, without != before)
         for (with_it, *_), (without, *_), (before, *_) in zip(decoded(film), decoded(plain), decoded(footage), strict=True)

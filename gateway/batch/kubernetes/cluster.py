@@ -16,13 +16,13 @@ from typing import Any, Final, Literal, cast
 
 from gateway.batch.kubernetes.settings import Object
 from services.common.errors import (
-    BackendUnavailable,
-    ClusterRefused,
+    BackendUnavailableError,
+    ClusterRefusedError,
     DubstageError,
-    InvalidRequest,
-    Overloaded,
-    StageDeadlineExceeded,
-    Unauthenticated,
+    InvalidRequestError,
+    OverloadedError,
+    StageDeadlineExceededError,
+    UnauthenticatedError,
 )
 
 _MOST_TEXT: Final = 500
@@ -33,7 +33,7 @@ class VersionExpiredError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ClusterCall:
     """One call of the API, for messages.
 
     Attributes:
@@ -54,7 +54,7 @@ class Call:
         return f"{self.verb} {self.resource}{f' {self.name}' if self.name else ''} in namespace {self.namespace}"
 
 
-def api_error(status: int, body: str, call: Call, host: str) -> DubstageError:  # noqa: PLR0911 - one error for each status
+def api_error(status: int, body: str, call: ClusterCall, host: str) -> DubstageError:  # noqa: PLR0911 - one error for each status
     """Return the error for an answer of the API.
 
     Args:
@@ -66,54 +66,54 @@ def api_error(status: int, body: str, call: Call, host: str) -> DubstageError:  
     said = _message(body)
     match status:
         case 401:
-            return Unauthenticated(
+            return UnauthenticatedError(
                 f"the cluster {host} does not know the caller: log in again, or choose another kubeconfig or --context ({said})",
                 field="context",
             )
         case 403 if "quota" in said or "admission" in said or "denied the request" in said or "PodSecurity" in said:
-            return ClusterRefused(f"the cluster {host} refuses to {call}: {said}", subject=call.namespace)
+            return ClusterRefusedError(f"the cluster {host} refuses to {call}: {said}", subject=call.namespace)
         case 403:
             group = f'apiGroups: ["{call.group}"], ' if call.group else 'apiGroups: [""], '
-            return ClusterRefused(
+            return ClusterRefusedError(
                 f"the cluster {host} does not allow this account to {call}: the Role needs {{{group}resources: [{call.resource}], "
                 f"verbs: [{call.verb}]}}; the chart makes it with batch.enabled, for the accounts in batch.subjects "
                 f"and, with gateway.batchesOnKubernetes, for its gateway ({said})",
                 subject=call.namespace,
             )
         case 404 if call.resource == "configmaps":
-            return InvalidRequest(
+            return InvalidRequestError(
                 f"namespace {call.namespace} of the cluster {host} has no ConfigMap {call.name}: install the chart there with "
                 "batch.enabled=true, or give --namespace and --config-map",
                 field="config_map",
             )
         case 404:
-            return ClusterRefused(
+            return ClusterRefusedError(
                 f"cannot {call}: the cluster {host} has no such namespace or object: give --namespace ({said})",
                 subject=call.namespace,
             )
         case 400 | 422:
-            return ClusterRefused(
+            return ClusterRefusedError(
                 f"the cluster {host} does not accept what it got to {call}: {said}: correct the values under batch of the chart",
                 subject=call.namespace,
             )
         case 409:
-            return ClusterRefused(f"cannot {call}: {said}", subject=call.namespace)
+            return ClusterRefusedError(f"cannot {call}: {said}", subject=call.namespace)
         case 429:
-            return Overloaded(f"the cluster {host} has too many requests: {said}")
+            return OverloadedError(f"the cluster {host} has too many requests: {said}")
         case _:
-            return BackendUnavailable(f"the cluster {host} failed to {call} (HTTP {status}): {said}")
+            return BackendUnavailableError(f"the cluster {host} failed to {call} (HTTP {status}): {said}")
 
 
-def no_answer(error: Exception, call: Call, host: str) -> DubstageError:
+def no_answer(error: Exception, call: ClusterCall, host: str) -> DubstageError:
     """Return the error for a call that got no answer: no connection, a cut connection, or no answer in time."""
     text = " ".join(str(error).split())[:_MOST_TEXT]
     if "timed out" in text.lower() or "timeout" in type(error).__name__.lower():
-        return StageDeadlineExceeded(f"the cluster {host} did not answer in time (to {call}): {text}")
+        return StageDeadlineExceededError(f"the cluster {host} did not answer in time (to {call}): {text}")
     if "certificate" in text.lower():
-        return ClusterRefused(
+        return ClusterRefusedError(
             f"the certificate of the cluster {host} is not trusted: choose another kubeconfig ({text})", subject=host
         )
-    return BackendUnavailable(
+    return BackendUnavailableError(
         f"the cluster {host} cannot be reached (to {call}): is the address right, and does the cluster run? ({text})"
     )
 
@@ -216,7 +216,7 @@ class Cluster:
 
         Raises:
             VersionExpiredError: the API does not have the version any more.
-            BackendUnavailable, StageDeadlineExceeded: the connection was cut.
+            BackendUnavailableError, StageDeadlineExceededError: the connection was cut.
         """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -250,21 +250,21 @@ class Cluster:
         finally:
             response.close()
 
-    def _ended(self, status: Object, call: Call) -> Exception:
+    def _ended(self, status: Object, call: ClusterCall) -> Exception:
         code = int(status.get("code") or 0)
         return VersionExpiredError() if code == _GONE else api_error(code, json.dumps(status), call, self.host)
 
-    def _call(self, verb: str, resource: str, name: str = "", *, group: str = "batch") -> Call:
-        return Call(verb, resource, group, self.namespace, name)
+    def _call(self, verb: str, resource: str, name: str = "", *, group: str = "batch") -> ClusterCall:
+        return ClusterCall(verb, resource, group, self.namespace, name)
 
-    def _json(self, call: Call, request: Callable[..., Any]) -> Object:
+    def _json(self, call: ClusterCall, request: Callable[..., Any]) -> Object:
         answer = self._answer(call, request)
         try:
             return dict(json.loads(answer.data))
         except ValueError as problem:
             raise no_answer(problem, call, self.host) from problem
 
-    def _answer(self, call: Call, request: Callable[..., Any], *, read_s: float | None = None, passed_on: int = 0) -> Any:
+    def _answer(self, call: ClusterCall, request: Callable[..., Any], *, read_s: float | None = None, passed_on: int = 0) -> Any:
         """Return the HTTP response of a request. An answer with the status `passed_on` is raised as ApiException."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
@@ -303,14 +303,14 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
         account: folder of the pod's service account.
 
     Raises:
-        InvalidRequest: the client is not installed, or there is no usable kubeconfig.
+        InvalidRequestError: the client is not installed, or there is no usable kubeconfig.
     """
     try:
         client: Any = importlib.import_module("kubernetes.client")
         config: Any = importlib.import_module("kubernetes.config")
         incluster: Any = importlib.import_module("kubernetes.config.incluster_config")
     except ImportError:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "the engine kubernetes needs its client: pip install 'dubstage-suite[kubernetes]'", field="engine"
         ) from None
     chosen = client.Configuration()
@@ -330,7 +330,7 @@ def connect(namespace: str = "", context: str = "", *, read_s: float = READ_S, a
     except Exception as problem:
         # A file that is no kubeconfig ends in any error of the client, or of its YAML parser.
         what = " ".join(str(problem).split())[:300]
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"no cluster to talk to: {what}: set KUBECONFIG to a kubeconfig, or give --context, or run the command in a "
             "pod with the service account that the chart makes for batches; a gateway of the chart needs "
             "gateway.batchesOnKubernetes",

@@ -29,7 +29,7 @@ from gateway.batch.media import is_url
 from gateway.batch.records import present_time
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, TO_RETRY, BatchFacts, ShotRecord, ShotSpec, ShotState
-from services.common.errors import ClusterRefused, DubstageError, InvalidRequest
+from services.common.errors import ClusterRefusedError, DubstageError, InvalidRequestError
 
 _FIELDS: Final = ("footage", "speech", "consent", "output")
 _DATABASE: Final = "DUBSTAGE_DATABASE_URL"
@@ -39,11 +39,11 @@ def check_reach(shots: Iterable[ShotSpec], settings: JobSettings, profile: str, 
     """Check that the workers of a cluster can reach what a batch names.
 
     Raises:
-        InvalidRequest: the workers read another store of batches, a file lies outside of the volumes of the pods, or a row names an
-            actor and the workers have no database of actors. The message names the first row and the remedy.
+        InvalidRequestError: the workers read another store of batches, a file lies outside of the volumes of the pods, or a row
+            names an actor and the workers have no database of actors. The message names the first row and the remedy.
     """
     if _plain(store_url) != _plain(settings.batches_url):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"DUBSTAGE_BATCHES_URL: this command writes batches to {store_url}, and the workers of the cluster read "
             f"{settings.batches_url}: set DUBSTAGE_BATCHES_URL={settings.batches_url} here, or batch.url of the chart",
             field="batches_url",
@@ -66,7 +66,7 @@ def check_reach(shots: Iterable[ShotSpec], settings: JobSettings, profile: str, 
             )
     if wrong:
         more = f" ({len(wrong) - 1} more of the kind)" if len(wrong) > 1 else ""
-        raise InvalidRequest(wrong[0] + more, field="manifest")
+        raise InvalidRequestError(wrong[0] + more, field="manifest")
 
 
 def _plain(url: str) -> str:
@@ -133,7 +133,7 @@ def was_sent(facts: BatchFacts) -> bool:
 
 def _plan_of(facts: BatchFacts) -> BatchPlan:
     if not was_sent(facts):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"batch {facts.name} has not been sent to a cluster: `dubstage batch submit ... --engine kubernetes`", field="name"
         )
     return BatchPlan.of(facts.details[DETAILS])
@@ -150,8 +150,9 @@ class KubernetesEngine:
         """Check that the pods of this cluster can work on shots, before there is a batch of them.
 
         Raises:
-            InvalidRequest: the profile, the ConfigMap, the namespace or a file of a row is wrong.
-            ClusterRefused, Unauthenticated, BackendUnavailable, Overloaded, StageDeadlineExceeded: as `submit`.
+            InvalidRequestError: the profile, the ConfigMap, the namespace or a file of a row is wrong.
+            ClusterRefusedError, UnauthenticatedError, BackendUnavailableError, OverloadedError, StageDeadlineExceededError: as
+                `submit`.
         """
         self._checked(shots, store, profile, config_map)
 
@@ -168,17 +169,17 @@ class KubernetesEngine:
             config_map: ConfigMap with the settings.
 
         Raises:
-            InvalidRequest: the profile, the ConfigMap, the namespace or a file of a row is wrong.
-            ClusterRefused: the cluster refuses, or has a Job of this name from another batch.
-            Unauthenticated: the cluster does not know the caller.
-            BackendUnavailable, Overloaded, StageDeadlineExceeded: the cluster does not answer.
+            InvalidRequestError: the profile, the ConfigMap, the namespace or a file of a row is wrong.
+            ClusterRefusedError: the cluster refuses, or has a Job of this name from another batch.
+            UnauthenticatedError: the cluster does not know the caller.
+            BackendUnavailableError, OverloadedError, StageDeadlineExceededError: the cluster does not answer.
         """
         facts = store.facts(name)
         settings = self._checked(store.manifest(name), store, profile, config_map)
         asked = BatchPlan(self.cluster.namespace, self.cluster.context, config_map, profile, workers)
         plan = _plan_of(facts) if was_sent(facts) else asked
         if plan.namespace != self.cluster.namespace:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"batch {name} was sent to namespace {plan.namespace}: give --namespace {plan.namespace}, or another --name",
                 field="namespace",
             )
@@ -222,7 +223,7 @@ class KubernetesEngine:
         Single shots are marked in the store: workers see the mark. For the whole batch the Jobs are removed too, after their pods.
 
         Raises:
-            BatchNotFound: the batch has no such shot.
+            BatchNotFoundError: the batch has no such shot.
         """
         records = {record.id: record for record in store.records(name)}
         chosen = [shot for shot in ids or records if shot not in records or records[shot].state not in ENDED]
@@ -237,7 +238,8 @@ class KubernetesEngine:
         """Remove the Jobs of a batch whose shots have all ended.
 
         Raises:
-            ClusterRefused, Unauthenticated, BackendUnavailable, Overloaded, StageDeadlineExceeded: as `submit`.
+            ClusterRefusedError, UnauthenticatedError, BackendUnavailableError, OverloadedError, StageDeadlineExceededError: as
+                `submit`.
         """
         for job in self._jobs(facts):
             self.cluster.delete_job(job.name)
@@ -252,8 +254,8 @@ class KubernetesEngine:
             workers: pods at the same time; 0: as the batch was sent.
 
         Raises:
-            BatchNotFound: the batch has no such shot.
-            InvalidRequest: a shot has not ended.
+            BatchNotFoundError: the batch has no such shot.
+            InvalidRequestError: a shot has not ended.
         """
         facts = store.facts(name)
         plan = _plan_of(facts)
@@ -265,7 +267,7 @@ class KubernetesEngine:
         ended = {record.id for record in snapshot.records if record.state in ENDED}
         if wrong := [shot for shot in ids if shot not in ended]:
             state = store.record(name, wrong[0]).state
-            raise InvalidRequest(f"shot {wrong[0]} is {state}: wait until it has ended, or cancel it first", field="id")
+            raise InvalidRequestError(f"shot {wrong[0]} is {state}: wait until it has ended, or cancel it first", field="id")
         chosen = list(ids or over)
         worked_on = {row for job in snapshot.jobs for row in job.open_rows()}
         left = [rows[shot] for shot in chosen if rows[shot] not in worked_on]
@@ -340,12 +342,12 @@ class KubernetesEngine:
         """Return whether a Job that exists already is the one that was to be made: another submission was faster.
 
         Raises:
-            ClusterRefused: the Job is one of another batch.
+            ClusterRefusedError: the Job is one of another batch.
         """
         name, wanted = body["metadata"]["name"], body["metadata"]["annotations"]
         found = self.cluster.job(name)["metadata"].get("annotations") or {}
         if found.get(MANIFEST_ANNOTATION) != wanted[MANIFEST_ANNOTATION]:
-            raise ClusterRefused(
+            raise ClusterRefusedError(
                 f"namespace {self.cluster.namespace} has a Job {name} of another batch: choose another --name, or remove that Job: "
                 f"kubectl --namespace {self.cluster.namespace} delete job {name}",
                 subject=name,

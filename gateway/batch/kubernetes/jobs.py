@@ -15,7 +15,7 @@ from gateway.batch.kubernetes.settings import JobSettings, Object, Profile
 from gateway.batch.manifest import format_rows, parse_rows
 from gateway.batch.records import Failure, cancelled, failed
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord
-from services.common.errors import UNDUBBED_EXIT_CODE, Cancelled, ClusterRefused, DubstageError, leaves
+from services.common.errors import UNDUBBED_EXIT_CODE, ClusterRefusedError, DubstageError, WorkCancelledError, leaves
 
 MOST_COMPLETIONS: Final = 10_000
 """Most rows of one Job. Kubernetes allows 100,000 indexes without further bounds. With a tenth of that, the longest status of a Job
@@ -117,7 +117,7 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 CONTAINER: Final = "worker"
 COMPONENT: Final = "batch-worker"
 
-_ERRORS: Final = {leaf.exit_code for leaf in leaves(DubstageError) if not leaf.retryable} - {Cancelled.exit_code}
+_ERRORS: Final = {leaf.exit_code for leaf in leaves(DubstageError) if not leaf.retryable} - {WorkCancelledError.exit_code}
 FINAL_EXIT_CODES: Final = sorted({*_ERRORS, UNDUBBED_EXIT_CODE})
 """Exit codes that another attempt meets again: wrong input, something that a person must change, our bug, no dubbed frame."""
 
@@ -136,7 +136,7 @@ def pod_failure_policy() -> Object:
             {"action": "FailIndex", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": FINAL_EXIT_CODES}},
             {
                 "action": "Ignore",
-                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [Cancelled.exit_code]},
+                "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [WorkCancelledError.exit_code]},
             },
         ]
     }
@@ -399,7 +399,7 @@ def merged(
             found.append(record)
         elif job is not None and (row in job.failed or (job.error and row not in job.completed)):
             end = ends.get((job.name, row)) or PodEnd(job.error or "its pod failed too often")
-            failure = Failure(f"the cluster gave the shot up: {end.reason}", ClusterRefused.exit_code)
+            failure = Failure(f"the cluster gave the shot up: {end.reason}", ClusterRefusedError.exit_code)
             found.append(failed(record, failure, 0.0, now))
         elif record.id in marked and (job is None or row not in job.open_rows()):
             found.append(cancelled(record, now))

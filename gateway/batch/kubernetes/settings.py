@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 KEY: Final = "settings.json"
 """Key of the document in the ConfigMap."""
@@ -86,10 +86,10 @@ class JobSettings(_Strict):
         """Return the profile of this name.
 
         Raises:
-            InvalidRequest: there is no such profile; the message lists those that exist.
+            InvalidRequestError: there is no such profile; the message lists those that exist.
         """
         if name not in self.profiles:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"profile: {name!r} is not among the profiles of this cluster ({', '.join(sorted(self.profiles))}): "
                 "choose one of them, or add it to batch.profiles of the chart",
                 field="profile",
@@ -105,10 +105,10 @@ def read_settings(data: dict[str, str], where: str) -> JobSettings:
         where: name of the ConfigMap, for messages.
 
     Raises:
-        InvalidRequest: the document is missing or wrong; the message names the field.
+        InvalidRequestError: the document is missing or wrong; the message names the field.
     """
     if KEY not in data:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the ConfigMap {where} has no key {KEY}: name the ConfigMap that the chart writes", field="config_map"
         )
     try:
@@ -116,7 +116,7 @@ def read_settings(data: dict[str, str], where: str) -> JobSettings:
     except ValidationError as wrong:
         first = wrong.errors()[0]
         at = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the ConfigMap {where}, {KEY}: {at}: {first['msg']}: use the chart and the command line of the same version",
             field="config_map",
         ) from None

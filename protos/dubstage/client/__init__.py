@@ -13,8 +13,7 @@ A call that fails raises DubstageCallError.
 
 from dubstage.client.aio import AsyncConnection, connect_aio
 from dubstage.client.arrays import explicit_timeline, from_image, from_tensor, head_pose, to_image, to_tensor
-from dubstage.client.channels import TlsFiles
-from dubstage.client.connection import Connection, connect
+from dubstage.client.connection import Connection, TlsFiles, connect
 from dubstage.client.errors import DubstageCallError
 
 __all__ = [

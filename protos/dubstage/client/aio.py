@@ -1,9 +1,9 @@
-"""A channel to one server for asyncio, with its token and its errors: the twin of `dubstage.client.connection`."""
+"""Connections for asyncio: the twin of `dubstage.client.connection`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,9 +11,7 @@ from typing import Any, Self, TypeVar
 import grpc.aio
 from google.protobuf.message import Message
 
-from dubstage.client.channel_calls import ChannelCalls
-from dubstage.client.channels import MAX_MESSAGE_BYTES, TlsFiles, channel_options, token_metadata
-from dubstage.client.errors import from_rpc_error
+from dubstage.client.connection import MAX_MESSAGE_BYTES, ChannelCalls, TlsFiles, channel_options, token_metadata
 from dubstage.client.rpcs import Download, Stream, Unary, Upload
 
 Q = TypeVar("Q", bound=Message)
@@ -32,10 +30,8 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         Raises:
             DubstageCallError: the call failed.
         """
-        try:
+        with self._errors():
             response: R = await self._callable(rpc, self.channel.unary_unary)(request, **self._options(timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, self.target) from None
         return response
 
     async def upload(self, rpc: Upload[Q, R], requests: AsyncIterable[Q], *, timeout_s: float | None = None) -> R:
@@ -46,9 +42,9 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
             Exception: what the iterator of the requests raised.
         """
         source = _Source(requests)
-        call = self._callable(rpc, self.channel.stream_unary)
-        with source.failure_first(self.target):
-            response: R = await call(source.messages(), **self._options(timeout_s))
+        call = self._callable(rpc, self.channel.stream_unary)(source.messages(), **self._options(timeout_s))
+        with self._errors(source), _server_status_first(call):
+            response: R = await call
         return response
 
     async def download(self, rpc: Download[Q, R], request: Q, *, timeout_s: float | None = None) -> AsyncGenerator[R, None]:
@@ -59,11 +55,11 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         """
         call = self._callable(rpc, self.channel.unary_stream)(request, **self._options(timeout_s))
         try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, self.target) from None
+            with self._errors():
+                async for response in call:
+                    yield response
         finally:
+            # The server must not work on for a caller that stopped early.
             call.cancel()
 
     async def stream(
@@ -72,7 +68,6 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         """Send many requests and yield many responses, at the same time. Closing the iterator cancels the call.
 
         Args:
-            rpc: the RPC.
             requests: read as fast as the server takes them.
             timeout_s: seconds that the whole stream may take; None: `connection.timeout_s`.
             once_ready: take the second request only when the server has sent its initial metadata, and never if the server
@@ -95,11 +90,28 @@ class AsyncConnection(ChannelCalls[grpc.aio.Channel]):
         call = self._callable(rpc, self.channel.stream_stream)(messages, **self._options(timeout_s))
         begun.set_result(call)
         try:
-            with source.failure_first(self.target):
+            with self._errors(source), _server_status_first(call):
                 async for response in call:
                     yield response
         finally:
             call.cancel()
+
+    @contextmanager
+    def _errors(self, source: _Source | None = None) -> Iterator[None]:
+        """Raise a failed call's own exception; before it, the failure of the requests, where there is one.
+
+        grpc.aio cancels the call where the iterator of the requests fails. The caller could not tell that from a cancellation of
+        its task.
+        """
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.aio.AioRpcError) as error:
+            if source is not None and source.failure is not None:
+                raise source.failure from None
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            failed = self._error(error)
+            raise failed from failed.__cause__
 
     async def close(self) -> None:
         """Close the channel; calls in progress are cancelled."""
@@ -132,17 +144,38 @@ class _Source:
             self.failure = error
             raise
 
-    @contextmanager
-    def failure_first(self, target: str) -> Iterator[None]:
-        """Raise the failure of the requests, where there is one, in place of the call's own error."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self.failure is None:
-                raise
-            raise self.failure from None
-        except grpc.aio.AioRpcError as error:
-            raise self.failure or from_rpc_error(error, target) from None
+
+@contextmanager
+def _server_status_first(call: grpc.aio.Call) -> Iterator[None]:
+    """Raise the status that the server sent, where grpc.aio replaces the status with INTERNAL.
+
+    grpc.aio does so where a write meets the end of the call (https://github.com/grpc/grpc/issues/36066).
+    """
+    sent: list[grpc.aio.AioRpcError] = []
+
+    def note(ended: Any) -> None:
+        # The status is there, so no coroutine waits.
+        code, details, trailing = _result(ended.code()), _result(ended.details()), _result(ended.trailing_metadata())
+        if not sent and code is not grpc.StatusCode.OK:
+            sent.append(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details))
+
+    call.add_done_callback(note)
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL and sent and sent[0].code() is not grpc.StatusCode.INTERNAL:
+            raise sent[0] from error
+        raise
+
+
+def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that does not wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    coroutine.close()
+    return None
 
 
 def connect_aio(

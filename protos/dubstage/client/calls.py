@@ -209,7 +209,6 @@ def stream_call(
     """Make the call of a stream from the function that builds its requests.
 
     Args:
-        rpc: the RPC.
         read: gives the results in one response.
         once_ready: take the first item only when the server has sent its initial metadata, and none if the server refuses the call.
     """

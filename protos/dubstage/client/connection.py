@@ -1,22 +1,132 @@
-"""A channel to one server, with its token and its errors."""
+"""Channels to one server, with options, TLS files, token and errors: the base of all connections, and the blocking one."""
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
-from dubstage.client.channel_calls import ChannelCalls
-from dubstage.client.channels import MAX_MESSAGE_BYTES, TlsFiles, channel_options, token_metadata
 from dubstage.client.errors import from_rpc_error
-from dubstage.client.rpcs import Download, Stream, Unary, Upload
+from dubstage.client.rpcs import Download, Rpc, Stream, Unary, Upload
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
+C = TypeVar("C")
+
+MAX_MESSAGE_BYTES: Final = 64 << 20
+"""Largest message of a connection that is given no other limit. Servers take 32 MiB at most if they are given no other limit, and
+refuse larger messages by name. A 4K picture has 25 MB."""
+CALL_S: Final = 600.0
+"""Seconds that a call may take, unless the connection or the call has a time of its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TlsFiles:
+    """PEM files of a TLS connection.
+
+    Attributes:
+        ca: certificates of the authorities that may sign the server's certificate; None: the authorities that gRPC ships with.
+        certificate: the client's own certificate, for servers that require one.
+        key: private key of `certificate`.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return the channel credentials that these files make.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        ca, key, certificate = (None if file is None else file.read_bytes() for file in (self.ca, self.key, self.certificate))
+        return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
+
+
+def channel_options(max_message_bytes: int, *, only_serving: bool = False) -> list[tuple[str, int | str]]:
+    """Return the options of a channel.
+
+    Args:
+        max_message_bytes: largest message, in and out, bytes.
+        only_serving: whether calls go to no replica whose health is not SERVING.
+    """
+    # Calls go to all addresses of the target in turn; by default gRPC stays with the first address that answers.
+    service: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if only_serving:
+        service["healthCheckConfig"] = {"serviceName": ""}
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.service_config", json.dumps(service)),
+        # A service configuration in the DNS must not replace this one.
+        ("grpc.service_config_disable_resolution", 1),
+        # A replica that restarts is found again within seconds. gRPC's own limits are one second and two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # When a replica goes away, the name is resolved again. By default gRPC does so at most every 30 seconds.
+        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+    ]
+
+
+def bearer(token: str) -> tuple[str, str]:
+    """Return the metadata entry that presents a token."""
+    return ("authorization", f"Bearer {token}")
+
+
+def token_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that carries a bearer token; spaces and line ends around the token are removed.
+
+    Raises:
+        ValueError: the token has characters that no header can carry. The message does not show the token, which must not get into
+            logs.
+    """
+    token = (token or "").strip()
+    for place, character in enumerate(token):
+        if not (character.isascii() and character.isprintable() and character != " "):
+            kind = unicodedata.name(character, "a control character")
+            raise ValueError(
+                f"the token cannot be sent: character {place + 1} of {len(token)} is {kind}; a bearer token is one word of plain "
+                "ASCII: give one line of the token file"
+            )
+    return (bearer(token),) if token else ()
+
+
+class ChannelCalls(Generic[C]):
+    """A channel to one server, with the options of the calls.
+
+    Attributes:
+        channel: the gRPC channel.
+        target: HOST:PORT.
+        timeout_s: seconds that every call may take; None: each call has a time of its own.
+    """
+
+    def __init__(self, target: str, channel: C, metadata: tuple[tuple[str, str], ...], timeout_s: float | None) -> None:
+        self.target = target
+        self.channel = channel
+        self.timeout_s = timeout_s
+        self._metadata = metadata
+        self._callables: dict[Rpc[Any, Any], Callable[..., Any]] = {}
+
+    def _callable(self, rpc: Rpc[Any, Any], make: Callable[..., Callable[..., Any]]) -> Callable[..., Any]:
+        if rpc not in self._callables:
+            self._callables[rpc] = make(rpc.path, **rpc.serialisers)
+        return self._callables[rpc]
+
+    def _options(self, timeout_s: float | None) -> dict[str, Any]:
+        return {"timeout": timeout_s or self.timeout_s or CALL_S, "metadata": self._metadata}
+
+    def _error(self, error: grpc.RpcError) -> Exception:
+        """Return the exception of a failed call. Its `__cause__` is what it is raised from."""
+        return from_rpc_error(error, self.target)
 
 
 class Connection(ChannelCalls[grpc.Channel]):
@@ -35,7 +145,7 @@ class Connection(ChannelCalls[grpc.Channel]):
         try:
             response: R = call(request, **self._options(timeout_s))
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from None
+            raise self._error(error) from None
         return response
 
     def upload(self, rpc: Upload[Q, R], requests: Iterable[Q], *, timeout_s: float | None = None) -> R:
@@ -50,7 +160,7 @@ class Connection(ChannelCalls[grpc.Channel]):
         try:
             response: R = call(source.messages(), **self._options(timeout_s))
         except grpc.RpcError as error:
-            raise source.failure or from_rpc_error(error, self.target) from None
+            raise source.failure or self._error(error) from None
         return response
 
     def download(self, rpc: Download[Q, R], request: Q, *, timeout_s: float | None = None) -> Generator[R, None, None]:
@@ -63,7 +173,7 @@ class Connection(ChannelCalls[grpc.Channel]):
         try:
             yield from call
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self.target) from None
+            raise self._error(error) from None
         finally:
             call.cancel()
 
@@ -73,7 +183,6 @@ class Connection(ChannelCalls[grpc.Channel]):
         """Send many requests and yield many responses, at the same time. Closing the iterator cancels the call.
 
         Args:
-            rpc: the RPC.
             requests: read in a thread of gRPC, as fast as the server takes them.
             timeout_s: seconds that the whole stream may take; None: `connection.timeout_s`.
             once_ready: take the second request only when the server has sent its initial metadata, and never if the server
@@ -98,7 +207,7 @@ class Connection(ChannelCalls[grpc.Channel]):
         try:
             yield from call
         except grpc.RpcError as error:
-            raise source.failure or from_rpc_error(error, self.target) from None
+            raise source.failure or self._error(error) from None
         finally:
             call.cancel()
 

@@ -1,15 +1,17 @@
-"""The one error of a failed call."""
+"""The one error of a failed call, and the reading of the statuses that servers send."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
+from dubstage.error_kinds import RETRYABLE_CODES
+
 _DETAILS_KEY = "grpc-status-details-bin"
-_RETRYABLE = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED"})
 # This is gRPC's text for a message above the limit of the connection, or far above the limit of the server.
 _TOO_LARGE = "message larger than max"
 # These are the texts of gRPC's load balancing, name resolver and transport for a call that found no connection.
@@ -57,38 +59,95 @@ class DubstageCallError(Exception):
         self.unsent = unsent
 
 
-def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
-    """Return the error of a failed call."""
-    call = cast(grpc.Call, error)
-    code = call.code().name
-    for key, value in call.trailing_metadata() or ():
+@dataclass(frozen=True, slots=True)
+class StatusDetails:
+    """Details of a google.rpc.Status.
+
+    Attributes:
+        reason, domain: of the ErrorInfo; empty if the status has none.
+        stage: name of the server that reported the error.
+        error_id: identifier in that server's log; empty for errors whose text says all.
+        violations: of the BadRequest: field, what is wrong, and reason of each.
+        resource: name in the ResourceInfo; None if the status has none.
+        subject: of the PreconditionFailure; None if the status has none.
+        retry_after_s: of the RetryInfo, seconds; None if the status has none.
+    """
+
+    reason: str = ""
+    domain: str = ""
+    stage: str = ""
+    error_id: str = ""
+    violations: tuple[tuple[str, str, str], ...] = ()
+    resource: str | None = None
+    subject: str | None = None
+    retry_after_s: float | None = None
+
+
+def read_details(status: status_pb2.Status) -> StatusDetails:
+    """Return the details of a status: of each kind the first."""
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    resource, failure = error_details_pb2.ResourceInfo(), error_details_pb2.PreconditionFailure()
+    retry = error_details_pb2.RetryInfo()
+    found = {type(kind): _find(status, kind) for kind in (info, bad, resource, failure, retry)}
+    return StatusDetails(
+        reason=info.reason,
+        domain=info.domain,
+        stage=info.metadata.get("stage", ""),
+        error_id=info.metadata.get("error_id", ""),
+        violations=tuple((violation.field, violation.description, violation.reason) for violation in bad.field_violations),
+        resource=resource.resource_name if found[type(resource)] else None,
+        subject=failure.violations[0].subject if failure.violations else None,
+        retry_after_s=retry.retry_delay.ToMilliseconds() / 1000 if found[type(retry)] else None,
+    )
+
+
+def status_of(error: grpc.RpcError) -> status_pb2.Status | None:
+    """Return the google.rpc.Status that the server sent with a failed call; None if there is none, or it cannot be read."""
+    # The synchronous interface fits errors of grpc.aio too: a caught error holds plain values.
+    for key, value in cast(grpc.Call, error).trailing_metadata() or ():
         if key == _DETAILS_KEY and isinstance(value, bytes):
             try:
-                return from_status(status_pb2.Status.FromString(value))
+                return status_pb2.Status.FromString(value)
             except DecodeError:
                 break
+    return None
+
+
+def is_too_large(error: grpc.RpcError) -> bool:
+    """Return whether gRPC refused a message for its size, at either end."""
+    call = cast(grpc.Call, error)
+    return call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in (call.details() or "")
+
+
+def from_rpc_error(error: grpc.RpcError, peer: str) -> DubstageCallError:
+    """Return the error of a failed call."""
+    status = status_of(error)
+    if status is not None:
+        return from_status(status)
+    call = cast(grpc.Call, error)
+    code = call.code().name
     details = call.details() or code
-    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in details:
+    if is_too_large(error):
         text = f"{peer}: {details}; max_message_bytes of `connect` and DUBSTAGE_MAX_MESSAGE_BYTES of the server are the limits"
         return DubstageCallError(text, code=code, reason="MESSAGE_TOO_LARGE")
     unsent = code == "UNAVAILABLE" and any(words in details for words in _NO_CONNECTION)
-    return DubstageCallError(f"{peer}: {details}", code=code, retryable=code in _RETRYABLE, unsent=unsent)
+    return DubstageCallError(f"{peer}: {details}", code=code, retryable=code in RETRYABLE_CODES, unsent=unsent)
 
 
 def from_status(status: status_pb2.Status) -> DubstageCallError:
     """Return the error of a google.rpc.Status: of a call, or of an operation that failed."""
     code = next((item.name for item in grpc.StatusCode if item.value[0] == status.code), "UNKNOWN")
-    error = DubstageCallError(status.message, code=code, retryable=code in _RETRYABLE)
-    for detail in status.details:
-        info = error_details_pb2.ErrorInfo()
-        bad = error_details_pb2.BadRequest()
-        retry = error_details_pb2.RetryInfo()
-        if detail.Unpack(info):
-            error.reason, error.stage = info.reason, info.metadata.get("stage", "")
-        elif detail.Unpack(bad) and bad.field_violations:
-            error.field = bad.field_violations[0].field
-            error.violations = tuple((violation.field, violation.description) for violation in bad.field_violations)
-            error.violation_reasons = tuple(violation.reason for violation in bad.field_violations)
-        elif detail.Unpack(retry):
-            error.retryable, error.retry_after_s = True, retry.retry_delay.ToMilliseconds() / 1000
+    details = read_details(status)
+    error = DubstageCallError(status.message, code=code, reason=details.reason, stage=details.stage)
+    error.retryable = code in RETRYABLE_CODES or details.retry_after_s is not None
+    error.retry_after_s = details.retry_after_s or 0.0
+    if details.violations:
+        error.field = details.violations[0][0]
+        error.violations = tuple((field, description) for field, description, _ in details.violations)
+        error.violation_reasons = tuple(reason for _, _, reason in details.violations)
     return error
+
+
+def _find(status: status_pb2.Status, detail: Message) -> bool:
+    """Fill `detail` from the first detail of its kind. Return whether there was one."""
+    return any(packed.Is(detail.DESCRIPTOR) and packed.Unpack(detail) for packed in status.details)

@@ -11,12 +11,27 @@ from dubstage.client import rpcs
 from dubstage.client.arrays import Artefact, Float32, Tensor, Times, as_artefact, as_tensor, as_timeline, from_tensor, rational
 from dubstage.client.audio import Features, as_block
 from dubstage.client.calls import Requests, download_call, stream_call, unary_call
-from dubstage.client.personalization import Step
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
 
 FEATURE_RATE = Fraction(25)
 """Features per second that the motion networks hear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress of a personalisation, which the motion and the render stage report alike.
+
+    Attributes:
+        step: optimisation steps that are done.
+        loss: of the last step, unitless.
+        artefact: the adapted state in the stages' artefact store; None in all steps but the last.
+    """
+
+    step: int
+    num_steps: int
+    loss: float
+    artefact: common_pb2.ArtefactRef | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dubstage.client import rpcs
 from dubstage.client.arrays import Artefact, Picture, Pixels, Tensor, as_artefact, as_image, as_tensor, from_image
 from dubstage.client.calls import Requests, download_call, stream_call, unary_call
-from dubstage.client.personalization import Step
+from dubstage.client.motion import Step
 from dubstage.render.v1alpha1 import render_pb2 as pb
 
 

@@ -36,7 +36,7 @@ from services.audio.identity_removal import (
 from services.audio.models import WEIGHTS
 from services.audio.types import ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Float32
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 from services.common.wire.phones import NUM_PHONES
 
 SEGMENT_ROWS: Final = 200
@@ -241,7 +241,7 @@ def excerpts(data: TrainSet) -> list[Excerpt]:
     The speech of `train` is divided as in training. The speech of `val` is divided in the same way, as a source of its own.
 
     Raises:
-        InvalidRequest: the set has no labelled clips in `train` or `val`.
+        InvalidRequestError: the set has no labelled clips in `train` or `val`.
     """
     found = []
     for split in ("train", "val"):
@@ -307,7 +307,7 @@ def accuracy_on_phones(parts: Sequence[Excerpt], represent: Callable[[Excerpt], 
             classes[classes == IGNORED] = -1
             examples[part.half if part.split == "train" else "val"].append(Labelled(represent(part), classes))
     if not all(examples.values()):
-        raise InvalidRequest(f"give clips of at least {_PHONE_ROWS / ROWS_PER_SECOND} s in `train` and in `val`", field="data")
+        raise InvalidRequestError(f"give clips of at least {_PHONE_ROWS / ROWS_PER_SECOND} s in `train` and in `val`", field="data")
     accuracy: dict[str, Any] = {}
     for name in PHONE_CLASSIFIERS:
         fitted = fit(name, examples["train"], NUM_PHONES, steps=2 * steps, rows=_PHONE_ROWS)
@@ -358,7 +358,7 @@ def evaluate(
         steps: training steps of each classifier.
 
     Raises:
-        InvalidRequest: the set has no labelled clips in `train` or `val`.
+        InvalidRequestError: the set has no labelled clips in `train` or `val`.
     """
     parts = excerpts(data)
     cache: dict[tuple[str, str], Float32] = {}

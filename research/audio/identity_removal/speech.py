@@ -107,7 +107,7 @@ def read_speech_rows(data: TrainSet, row: ClipRow, speed: float = 1.0) -> Speech
     """Return the rows of a clip at a speed.
 
     Raises:
-        InvalidRequest: a file of the clip is missing or damaged.
+        InvalidRequestError: a file of the clip is missing or damaged.
     """
     stored, labels = read_recording(data, row)
     samples = scaled(stored)

@@ -50,7 +50,7 @@ from research.training.trainset import BoundedCache, ClipRow, TrainSet, part_pat
 from services.audio.identity_removal import IDENTITY_PAST_ROWS, IDENTITY_WINDOW_ROWS
 from services.audio.types import NUM_CEPSTRA, ROWS_PER_SECOND, ROWS_PER_VIDEO_FRAME
 from services.common.array_types import Bool, Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import NUM_PHONES
 
 ROWS_PER_STEP: Final = 4
@@ -173,7 +173,7 @@ def expression_shape(data: TrainSet) -> Float32 | None:
     """Return the pixels by which each mouth coordinate moves with a coefficient, float32 [P, E]; None: the set has no expression.
 
     Raises:
-        InvalidRequest: the file is damaged.
+        InvalidRequestError: the file is damaged.
     """
     path = data.folder / "expression.safetensors"
     if not path.is_file():
@@ -182,7 +182,9 @@ def expression_shape(data: TrainSet) -> Float32 | None:
         with safe_open(path, "numpy") as file:
             return np.asarray(file.get_tensor("shape"), np.float32)
     except (OSError, SafetensorError) as problem:
-        raise InvalidRequest(f"{path}: {problem}; delete the file and call `dubstage trainset` again", field="data") from problem
+        raise InvalidRequestError(
+            f"{path}: {problem}; delete the file and call `dubstage trainset` again", field="data"
+        ) from problem
 
 
 def expressive_clips(data: TrainSet, rows: Sequence[ClipRow]) -> list[ClipRow]:
@@ -214,7 +216,7 @@ class ExpressionSampler:
         """Return `count` segments. Clips are drawn by their weight.
 
         Raises:
-            InvalidRequest: hardly any frame shows the mouth well.
+            InvalidRequestError: hardly any frame shows the mouth well.
         """
         rows: list[Float32] = []
         expressions: list[Float32] = []
@@ -231,7 +233,7 @@ class ExpressionSampler:
             expressions.append(face.expression[frame])
             if len(rows) == count:
                 return ExpressionBatch(np.stack(rows), np.stack(expressions))
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{self._data.folder}: hardly any frame of the clips with an expression shows the mouth well; give other clips",
             field="data",
         )
@@ -408,7 +410,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
     The last step is kept, because no figure of a check shows what new critics would tell.
 
     Raises:
-        InvalidRequest: the set has no labelled clips in `train`, or all of them are shorter than a segment.
+        InvalidRequestError: the set has no labelled clips in `train`, or all of them are shorter than a segment.
     """
 
     def __init__(self, opening: Opening) -> None:
@@ -421,7 +423,7 @@ class IdRemovalTraining(Training[IdRemovalBatch]):
         parts = divided(rows, config.speeds)
         learned = [part for part in parts if part.half == "train" and part.num_rows >= config.segment_rows]
         if not learned:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{data.folder}: a speaker's part for training (every clip but each third; the first 60 % of a lone clip) needs "
                 f"{config.segment_rows / ROWS_PER_SECOND} s of sound, and no speaker has so much; add longer clips",
                 field="data",
@@ -613,7 +615,7 @@ def load_served(run: Path) -> ServedIdRemoval:
     """Return the network of a training run, in its form for serving.
 
     Raises:
-        InvalidRequest: the folder holds no run of this network.
+        InvalidRequestError: the folder holds no run of this network.
     """
     network = IdRemovalNetwork(IdRemovalConfig(**read_config(run, "id_removal")["network"]))
     load_network(network, run)

@@ -18,7 +18,7 @@ from gateway.media.probe import probe
 from gateway.provenance.watermark.detection import Detector
 from gateway.provenance.watermark.embedding import Mark, MarkedFace
 from gateway.provenance.watermark.payload import Payload
-from research.bench.watermark.studio import Studio
+from research.bench.watermark.dubs import Studio
 from services.common.face.crops import BOX_SIZE
 from services.common.face.native_pictures import MAX_SCALE
 

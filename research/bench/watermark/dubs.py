@@ -1,27 +1,153 @@
-"""Measure how much of the watermark of dubs is left after re-encoding."""
+"""Dubs of clips with their own sound, and how much of their watermark is left after re-encoding."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, fields
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Final, cast
 
+import av
 import numpy as np
+from av.filter import Graph
 
+from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_records import face_records
 from gateway.dub.footage import tracked_frames
+from gateway.dub.job import DubJob
+from gateway.dub.outcome import DubOutcome
+from gateway.dub.request import DubRequest
 from gateway.dub.watermark_reading import find_watermark
 from gateway.media.probe import probe
 from gateway.provenance.claim import DubFacts
+from gateway.provenance.installation import open_sealer
+from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import verdict_of
 from gateway.provenance.watermark.payload import WORD_BITS, Payload
+from gateway.settings import GatewaySettings
 from gateway.stages.interface import Stages
-from research.bench.watermark.recodings import RECODINGS, recoded
-from research.bench.watermark.studio import Studio
+from gateway.stages.opening import open_stages
+from services.common.store.artefacts import ArtefactStore
 from tests.system.dubbing import first_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Recoding:
+    """One way of encoding a film again.
+
+    Attributes:
+        filters: chain of FFmpeg's filters, each with its arguments.
+        encoder: name of FFmpeg's encoder.
+        options: options of the encoder.
+    """
+
+    filters: tuple[tuple[str, str], ...] = ()
+    encoder: str = "libx264"
+    options: tuple[tuple[str, str], ...] = (("crf", "23"),)
+    ending: str = "mp4"
+
+
+_HALF: Final = ("scale", "trunc(iw/4)*2:trunc(ih/4)*2")
+_CRF_28: Final = (("crf", "28"),)
+RECODINGS: Final = {
+    "H.264 crf 28": Recoding(options=_CRF_28),
+    "half scale": Recoding((_HALF,)),
+    "10 % crop": Recoding((("crop", "trunc(iw*0.45)*2:trunc(ih*0.45)*2"),)),
+    "30 frames/s": Recoding((("fps", "30"),)),
+    "blur and gamma": Recoding((("gblur", "sigma=1.2"), ("lutyuv", "y=gammaval(0.8)"))),
+    "WebM (VP9)": Recoding((), "libvpx-vp9", (("crf", "33"), ("b", "0"), ("cpu-used", "4")), "webm"),
+    "half scale, crf 28": Recoding((_HALF,), options=_CRF_28),
+}
+"""By name. The last one is harder than what the watermark is made for."""
+
+
+def recoded(film: Path, target: Path, how: Recoding) -> Path:
+    """Write the pictures of a film, filtered and encoded again; return the file.
+
+    Raises:
+        ValueError: the film has no pictures.
+    """
+    with av.open(str(film)) as source, av.open(str(target), "w") as output:
+        old = source.streams.video[0]
+        graph = Graph()
+        filters = (*how.filters, ("format", "yuv420p"))
+        chain = [graph.add_buffer(template=old), *(graph.add(name, text) for name, text in filters), graph.add("buffersink")]
+        graph.link_nodes(*chain).configure()
+        asked = [text for name, text in how.filters if name == "fps"]
+        new: av.VideoStream | None = None
+        for pushed in (*source.decode(old), None):
+            graph.push(pushed)
+            while True:
+                try:
+                    picture = graph.vpull()
+                except (av.BlockingIOError, av.EOFError):
+                    break
+                if new is None:
+                    rate = Fraction(asked[0]) if asked else old.average_rate
+                    new = cast(av.VideoStream, output.add_stream(how.encoder, rate=rate, options=dict(how.options)))
+                    new.width, new.height, new.pix_fmt = picture.width, picture.height, "yuv420p"
+                    new.codec_context.time_base = cast(Fraction, picture.time_base)
+                picture.pict_type = av.video.frame.PictureType.NONE
+                output.mux(new.encode(picture))
+        if new is None:
+            raise ValueError(f"{film} has no pictures")
+        output.mux(new.encode())
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """Stages, folders and settings that dubs are made with.
+
+    Attributes:
+        folder: for jobs, artefacts and films.
+        sealer: signs films and marks mouths, with the key of this installation.
+        threads: threads of decoder and encoder.
+    """
+
+    stages: Stages
+    folder: Path
+    sealer: Sealer
+    threads: int
+
+    def job(self, footage: Path, output: Path, method: str, *, personalize: bool, watermark: bool = True) -> DubJob:
+        """Return a dub of footage with its own sound."""
+        enrol = EnrolOptions(personalize_renderer=personalize, personalize_motion=personalize)
+        request = DubRequest(
+            footage=footage, speech=None, output=output, method=method, enrol=enrol, threads=self.threads, overwrite=True
+        )
+        sealer = self.sealer if watermark else replace(self.sealer, watermark_key=None)
+        return DubJob(request, self.stages, ArtefactStore(str(self.folder / "artefacts")), self.folder / "jobs", sealer=sealer)
+
+    async def dub(self, footage: Path, output: Path, method: str, *, personalize: bool) -> DubOutcome:
+        """Dub footage with its own sound, and keep the film alone.
+
+        Raises:
+            DubstageError: the footage cannot be dubbed.
+        """
+        job = self.job(footage, output, method, personalize=personalize)
+        try:
+            return await job.run(lambda *_: None)
+        finally:
+            job.discard()
+
+
+@asynccontextmanager
+async def open_studio(settings: GatewaySettings) -> AsyncIterator[Studio]:
+    """Open the stages, with a folder that is removed in the end.
+
+    Raises:
+        DubstageError: the stages cannot be opened, or the key cannot be read.
+    """
+    with TemporaryDirectory(prefix="dubstage-bench-") as folder:
+        own = settings.model_copy(update={"artefacts_url": str(Path(folder) / "artefacts"), "watermark": True})
+        async with open_stages(own) as stages:
+            yield Studio(stages, Path(folder), open_sealer(own), own.compute_threads)
+
 
 AS_WRITTEN: Final = "as written"
 """Row of the dub itself."""
@@ -29,7 +155,7 @@ NAMES: Final = (AS_WRITTEN, *RECODINGS)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RecodingRow:
     """The watermark of one dub after one re-encoding.
 
     Attributes:
@@ -55,8 +181,8 @@ class Row:
 
 
 async def rows_of_clip(
-    studio: Studio, clip: Path, methods: Sequence[str], seconds: float, known: Collection[Row], *, personalize: bool
-) -> AsyncIterator[Row]:
+    studio: Studio, clip: Path, methods: Sequence[str], seconds: float, known: Collection[RecodingRow], *, personalize: bool
+) -> AsyncIterator[RecodingRow]:
     """Yield the rows of a clip: of dubs of its beginning, or of the clip itself if the clip is a dub with a watermark.
 
     Args:
@@ -94,7 +220,7 @@ def _marked(film: Path) -> DubFacts | None:
     return dub if dub is not None and dub.watermark else None
 
 
-async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[Row]:
+async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names: Iterable[str]) -> AsyncIterator[RecodingRow]:
     facts, key = _marked(film), studio.sealer.watermark_key
     if facts is None or key is None:
         raise ValueError(f"{film}: no frame was dubbed, so the film has no watermark")
@@ -107,7 +233,7 @@ async def _rows_of_dub(studio: Studio, film: Path, name: str, method: str, names
             again = recoded(film, studio.folder / f"again.{how.ending}", how)
         found = await find_watermark(studio.stages, probe(again), key, threads=studio.threads, on_frame=lambda _: None)
         bits = found.soft if found is not None else np.zeros(WORD_BITS)
-        yield Row(
+        yield RecodingRow(
             film=name,
             method=method,
             face_px=width,
@@ -128,13 +254,13 @@ async def _face_width(stages: Stages, film: Path) -> int:
     return 0
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path) -> list[RecodingRow]:
     """Return the rows of a table that `append_row` wrote; none if there is no file."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as stream:
         return [
-            Row(
+            RecodingRow(
                 row["film"],
                 row["method"],
                 int(row["face_px"]),
@@ -149,11 +275,11 @@ def read_rows(file: Path) -> list[Row]:
         ]
 
 
-def append_row(file: Path, row: Row) -> None:
+def append_row(file: Path, row: RecodingRow) -> None:
     """Append a row to a table, so that a run that ends early loses nothing."""
     fresh = not file.exists()
     with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(stream, [field.name for field in fields(RecodingRow)], lineterminator="\n")
         if fresh:
             writer.writeheader()
         writer.writerow(asdict(row))

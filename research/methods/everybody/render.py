@@ -44,7 +44,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
@@ -58,6 +57,7 @@ from research.render.held_out import (
     held_out,
     still_mouth,
 )
+from research.render.people import BatchSource, random_colours
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -100,7 +100,7 @@ _GREY_SHARE: Final = 0.04
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WindowBatch:
+class EverybodyWindowBatch:
     """Examples of a pass.
 
     Attributes:
@@ -114,14 +114,14 @@ class WindowBatch:
     past: UInt8
 
 
-class WindowSource(BatchSource[WindowBatch]):
+class EverybodyWindowSource(BatchSource[EverybodyWindowBatch]):
     """Draws batches from people, each person as often as their share says."""
 
-    def batch(self, step: int, index: int, size: int) -> WindowBatch:
+    def batch(self, step: int, index: int, size: int) -> EverybodyWindowBatch:
         """See Source.batch."""
         rng = self._rng(step, index)
         drawn = [self._example(rng, self.people.draw(rng, step).bank) for _ in range(size)]
-        return WindowBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+        return EverybodyWindowBatch(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
 
     def _example(self, rng: np.random.Generator, bank: MouthBank) -> tuple[UInt8, ...]:
         row = int(rng.integers(bank.num_frames))
@@ -471,7 +471,7 @@ def reenact(task: Reenactment) -> Rows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WindowDrawn(Drawn):
+class EverybodyWindowDrawn(Drawn):
     """Pictures of one step.
 
     Attributes:
@@ -481,7 +481,7 @@ class WindowDrawn(Drawn):
     past: Tensor
 
 
-class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, WindowDrawn]):
+class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, EverybodyWindowBatch, EverybodyWindowDrawn]):
     """Trainer of the network with a discriminator of frames and a discriminator of windows."""
 
     def __init__(self, recipe: EverybodyRecipe, inputs: TrainerInputs) -> None:
@@ -491,30 +491,30 @@ class EverybodyTrainer(Trainer[EverybodyRecipe, EverybodyNetwork, WindowBatch, W
         self._windows = WindowDiscriminator(recipe.windows)
         super().__init__(recipe, inputs, network, {"frame": self._frame, "windows": self._windows})
 
-    def _drawn(self, batch: WindowBatch) -> WindowDrawn:
+    def _drawn(self, batch: EverybodyWindowBatch) -> EverybodyWindowDrawn:
         inputs, targets = self._tensor(batch.pictures), self._tensor(batch.targets)
         with self._autocast():
             residual = self.network(inputs, self._default_states(len(inputs)))
-        return WindowDrawn(compose(inputs, residual.float(), targets), discriminator_view(self._tensor(batch.past)))
+        return EverybodyWindowDrawn(compose(inputs, residual.float(), targets), discriminator_view(self._tensor(batch.past)))
 
-    def _terms(self, drawn: WindowDrawn) -> dict[str, Tensor]:
+    def _terms(self, drawn: EverybodyWindowDrawn) -> dict[str, Tensor]:
         return reconstruction_terms(drawn.made, self.recipe.weights)
 
-    def _adversarial_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: EverybodyWindowDrawn, view: Tensor) -> dict[str, Tensor]:
         weights = self.recipe.weights
         return {
             "frame": weights.frame * adversarial_loss(self._frame(view)),
             "windows": weights.sequence * adversarial_loss(self._windows(torch.cat([drawn.past, view], dim=1))),
         }
 
-    def _discriminator_losses(self, drawn: WindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _discriminator_losses(self, drawn: EverybodyWindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
         filmed, made = (torch.cat([drawn.past, last], dim=1) for last in (target, view))
         return {
             "frame_judge": discriminator_loss(self._frame(target), self._frame(view)),
             "windows_judge": discriminator_loss(self._windows(filmed), self._windows(made)),
         }
 
-    def _discriminator_penalties(self, drawn: WindowDrawn, view: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
+    def _discriminator_penalties(self, drawn: EverybodyWindowDrawn, view: Tensor, target: Tensor, step: int) -> dict[str, Tensor]:
         recipe = self.recipe
         if step % recipe.penalty_every:
             return {}
@@ -541,7 +541,7 @@ SPEC: Final = RendererExportSpec(
 
 def _open(opening: Opening) -> EverybodyTrainer:
     recipe = opening.config
-    source = WindowSource(training_people(opening), seed=recipe.loop.seed)
+    source = EverybodyWindowSource(training_people(opening), seed=recipe.loop.seed)
     return EverybodyTrainer(recipe, trainer_inputs(opening, source, open_perceptual(opening), read_windows))
 
 

@@ -97,8 +97,8 @@ def measure(clip: Clip, weights: Path, frames: Sequence[int] = FRAMES, steps: Se
         steps: rising steps with the prior. Without the prior, five times as many.
 
     Raises:
-        InvalidRequest: the training set has no identity of the person.
-        ModelNotFound: a weights file is missing.
+        InvalidRequestError: the training set has no identity of the person.
+        ModelNotFoundError: a weights file is missing.
     """
     surface = read_surface(clip.data, clip.row.speaker)
     whole = read_windows(clip, 2, surface).bank

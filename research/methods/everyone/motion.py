@@ -49,7 +49,7 @@ from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings
 from research.training.trainset import BoundedCache
 from services.common.array_types import Array, Bool, Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.motion.expression import expressed, expression_spread
 from services.motion.features import NUM_CONTENT, bilabial_probability, content_before
@@ -424,11 +424,13 @@ def export(run: Path, out: Path) -> list[Path]:
     """Export the network with its constants, or nothing. Arguments and errors: see export_expression.
 
     Raises:
-        InvalidRequest: the network of the run hears another input than the stage serves.
+        InvalidRequestError: the network of the run hears another input than the stage serves.
     """
     heard = read_config(run, NAME)["network"]["heard"]
     if heard != SERVED:
-        raise InvalidRequest(f"{run}: network.heard is {heard!r}, which the stage cannot serve; train with {SERVED!r}", field="run")
+        raise InvalidRequestError(
+            f"{run}: network.heard is {heard!r}, which the stage cannot serve; train with {SERVED!r}", field="run"
+        )
     speech = (1, WINDOW, num_channels(SERVED))
     return export_expression(run, out, name=NAME, model=EveryoneModel, inputs={"speech": speech}, make=_network)
 

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
-from research.render.people import ClipSpan, People, identified_rows, person_clips, read_drawing
+from research.render.people import BatchSource, ClipSpan, People, identified_rows, person_clips, random_colours, read_drawing
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -74,7 +73,7 @@ def read_speech(data: TrainSet, parts: Sequence[ClipSpan]) -> Float32:
         parts: parts of clips of one person.
 
     Raises:
-        InvalidRequest: a file is missing or damaged.
+        InvalidRequestError: a file is missing or damaged.
     """
     found = []
     for part in parts:
@@ -105,7 +104,7 @@ _SPEECH_CACHE_BYTES: Final = 1 << 28
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WindowBatch:
+class EveryoneWindowBatch:
     """Examples of a pass.
 
     Attributes:
@@ -150,7 +149,7 @@ class TexturedPeople:
     firsts: Sequence[UInt8]
 
 
-class WindowSource(BatchSource[WindowBatch]):
+class EveryoneWindowSource(BatchSource[EveryoneWindowBatch]):
     """Draws batches from people, each person as often as their share says.
 
     Args:
@@ -166,7 +165,7 @@ class WindowSource(BatchSource[WindowBatch]):
             lambda parts: read_speech(textured.data, parts), lambda speech: speech.nbytes, _SPEECH_CACHE_BYTES
         )
 
-    def batch(self, step: int, index: int, size: int) -> WindowBatch:
+    def batch(self, step: int, index: int, size: int) -> EveryoneWindowBatch:
         """See Source.batch."""
         rng = self._rng(step, index)
         windows, tables, mixings, people, fresh = [], [], [], [], []
@@ -192,7 +191,7 @@ class WindowSource(BatchSource[WindowBatch]):
             mixings.append(colours.mixing)
             people.append(person.number)
             fresh.append(bool(rng.random() < _FRESH_SHARE))
-        return WindowBatch(
+        return EveryoneWindowBatch(
             stacked(windows),
             Colours(np.stack(tables), np.stack(mixings)),
             tuple(people),
@@ -335,7 +334,7 @@ CONFIGS: Final = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WindowDrawn(Drawn):
+class EveryoneWindowDrawn(Drawn):
     """Pictures of one step: three frames of each window, t-1 to t+1.
 
     Attributes:
@@ -345,7 +344,7 @@ class WindowDrawn(Drawn):
     texture_error: Tensor
 
 
-class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
+class EveryoneTrainer(Trainer[EveryoneRecipe, Any, EveryoneWindowBatch, EveryoneWindowDrawn]):
     """Trainer of the network and of one texture for each person, with a discriminator that sees all frames of a window."""
 
     more_parts = ("textures", "texture_optimiser")
@@ -357,11 +356,11 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
         self._discriminator = PatchDiscriminator(3 * self._frames)
         features = _of_served(inputs.features, self._frames)
         super().__init__(recipe, replace(inputs, features=features), network, {"judge": self._discriminator})
-        assert isinstance(inputs.source, WindowSource)
+        assert isinstance(inputs.source, EveryoneWindowSource)
         self.textures = PersonTextures(inputs.source.textured.firsts).to(self.device.torch_device)
         self.texture_optimiser = torch.optim.Adam(self.textures.parameters(), recipe.texture_learning_rate, betas=(0.9, 0.99))
 
-    def _drawn(self, batch: WindowBatch) -> WindowDrawn:
+    def _drawn(self, batch: EveryoneWindowBatch) -> EveryoneWindowDrawn:
         device = self.device.torch_device
         textures = [
             as_parameter(first).detach().to(device) if is_fresh else self.textures.of(number)
@@ -373,22 +372,22 @@ class EveryoneTrainer(Trainer[EveryoneRecipe, Any, WindowBatch, WindowDrawn]):
             residuals = self.network.window(pictures, self._default_states(len(textures)))
         lips = seen.pictures[:, LIPS : LIPS + 1].detach()
         drawn = seen if self._frames == WINDOW_FRAMES else _middle(seen)
-        return WindowDrawn(composed_frames(drawn.bases, residuals.float(), drawn, lips), seen.texture_error)
+        return EveryoneWindowDrawn(composed_frames(drawn.bases, residuals.float(), drawn, lips), seen.texture_error)
 
-    def _terms(self, drawn: WindowDrawn) -> dict[str, Tensor]:
+    def _terms(self, drawn: EveryoneWindowDrawn) -> dict[str, Tensor]:
         weights = self.recipe.weights
         return {
             "reconstruction": weights.reconstruction * reconstruction_loss(drawn.made),
             "texture": weights.texture * drawn.texture_error,
         }
 
-    def _adversarial_terms(self, drawn: WindowDrawn, view: Tensor) -> dict[str, Tensor]:
+    def _adversarial_terms(self, drawn: EveryoneWindowDrawn, view: Tensor) -> dict[str, Tensor]:
         return {"adversarial": self.recipe.weights.adversarial * adversarial_loss(self._discriminator(self._windows(view)))}
 
-    def _discriminator_losses(self, drawn: WindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _discriminator_losses(self, drawn: EveryoneWindowDrawn, view: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"judge": discriminator_loss(self._discriminator(self._windows(target)), self._discriminator(self._windows(view)))}
 
-    def _after_descent(self, drawings: Sequence[WindowDrawn]) -> dict[str, float]:
+    def _after_descent(self, drawings: Sequence[EveryoneWindowDrawn]) -> dict[str, float]:
         """Do the textures' step. Adam leaves textures without a gradient as they are."""
         share = self.optimiser.param_groups[0]["lr"] / (self.recipe.learning_rate * self.optimiser.param_groups[0]["rate_scale"])
         self.textures.exchange(self.device)
@@ -432,8 +431,8 @@ def open_everyone(opening: Opening) -> EveryoneTrainer:
     """Open a training. People without an identity are left out.
 
     Raises:
-        InvalidRequest: nobody has an identity, the set has no clip to check with, or the VGG file cannot be used.
-        ModelNotFound: a weights file is missing.
+        InvalidRequestError: nobody has an identity, the set has no clip to check with, or the VGG file cannot be used.
+        ModelNotFoundError: a weights file is missing.
     """
     recipe, data = opening.config, opening.data
     rows, without = identified_rows(data)
@@ -441,7 +440,7 @@ def open_everyone(opening: Opening) -> EveryoneTrainer:
     people = People(data, person_clips(rows), recipe.people, seed=seed)
     surfaces = [read_surface(data, clips.name) for clips in people.clips]
     firsts = [bank_texture(people.person(number, 0).bank, surface, seed + 1 + number) for number, surface in enumerate(surfaces)]
-    source = WindowSource(people, TexturedPeople(data, surfaces, firsts), seed=seed)
+    source = EveryoneWindowSource(people, TexturedPeople(data, surfaces, firsts), seed=seed)
     return EveryoneTrainer(recipe, trainer_inputs(opening, source, open_perceptual(opening), read_held_out, without=without))
 
 
@@ -452,7 +451,7 @@ def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title.
 
     Raises:
-        InvalidRequest: the training set has no identity of the person.
+        InvalidRequestError: the training set has no identity of the person.
     """
     drawing = read_drawing(task.clip.data, task.clip.row.speaker)
     surface = surface_of(drawing)

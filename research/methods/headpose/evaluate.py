@@ -21,7 +21,7 @@ from research.motion.protocol import served_poses
 from research.training.command import command_line, data_parser
 from research.training.trainset import TrainSet
 from services.common.array_types import Float64
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.store.tensor_bytes import encode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.headpose.predictor import MOUTH, HeadposeGrid, encode_head_style, mean_head_speaker, personalize
@@ -42,7 +42,7 @@ def evaluate(clips: Iterable[TrainingClip], models: MotionModels) -> dict[str, F
         general = encode_head_style(footage, models)
         try:
             *_, last = personalize(general, clip.features[:cut], footage, models)
-        except NoUsableFootage as problem:
+        except NoUsableFootageError as problem:
             print(f"{clip.name}: left out: {problem}", file=sys.stderr)
             continue
         own = last.style

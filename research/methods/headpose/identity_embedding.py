@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from research.render.batches import random_colours
-from research.render.people import People, PeopleSettings, TrainingPerson, person_clips
+from research.render.people import People, PeopleSettings, TrainingPerson, person_clips, random_colours
 from research.training.device import Device
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from services.common.array_types import Int64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.render.networks.weights import save_weights, to_tensor
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbedding, IdentityEmbeddingConfig
@@ -208,12 +207,12 @@ class EmbeddingTraining(Supervised[EmbeddingBatch]):
         held_out: people of the checks; the embedding does not learn from them.
 
     Raises:
-        InvalidRequest: there is only one person to learn from.
+        InvalidRequestError: there is only one person to learn from.
     """
 
     def __init__(self, recipe: EmbeddingRecipe, device: Device, people: People, held_out: People) -> None:
         if len(people.clips) < 2:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "the identity embedding needs clips of two people or more in the split 'train': add clips of other people",
                 field="data",
             )

@@ -38,14 +38,13 @@ from research.motion.clips import Clips, Draw, TrainingClip, array_bytes, clip_c
 from research.motion.export import Delivery, MotionExportSpec, admit, open_run, write_onnx
 from research.motion.protocol import NoStyleCode, Scores, checked_groups, pearson, scores_by_group, selection_score
 from research.motion.ridge import Filter, RidgeFit, RidgeSums, distance_penalty
-from research.motion.run_files import load_network
-from research.motion.training import PredictorTraining
+from research.motion.training import PredictorTraining, load_network
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings
 from research.training.trainset import BoundedCache
 from services.common.array_types import Array, Bool, Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import POSE_SIZE
 from services.motion.basis import LandmarkBasis
 from services.motion.expression import expressed, expression_spread
@@ -364,7 +363,7 @@ def headpose_constants(clips: Clips, mouth: LandmarkBasis, poses: Poses) -> dict
         poses: the trained network's own head poses over a whole clip.
 
     Raises:
-        InvalidRequest: nobody speaks in the clips.
+        InvalidRequestError: nobody speaks in the clips.
     """
     rhythm = _rhythm(clips, poses)
     arrays = {
@@ -416,7 +415,7 @@ def _rhythm(clips: Clips, poses: Poses) -> RhythmConstants:
     weights = frame_weights(clips.rows, _EXPONENT)
     speaking = np.concatenate([w * clip.features.speech_probability for w, clip in zip(weights, clips, strict=True)])
     if not speaking.sum() > 0.0:
-        raise InvalidRequest("nobody speaks in the clips of split 'train'; add clips with speech", field="data")
+        raise InvalidRequestError("nobody speaks in the clips of split 'train'; add clips with speech", field="data")
     speaking /= speaking.sum()
     content = np.concatenate([clip.content.astype(np.float64).mean(axis=1) for clip in clips])
     answers = [poses(clip.features) for clip in clips]
@@ -665,15 +664,15 @@ def export(run: Path, out: Path, spec: MotionExportSpec | None = None) -> list[P
         Paths of the files.
 
     Raises:
-        InvalidRequest: the run is not finished or is an ablation, or the folder holds another landmark basis.
-        ContractBroken: the exported network differs from its source.
+        InvalidRequestError: the run is not finished or is an ablation, or the folder holds another landmark basis.
+        ContractBrokenError: the exported network differs from its source.
     """
     sheet = Path(HeadposeModel.network_file).stem
     opened = open_run(run, out, name=NAME, constants_file=HeadposeModel.constants_file, sheet=sheet)
     held = read_config(run, NAME)
     config = HeadposeConfig(**held["network"])
     if held["heard"] != "both" or config.ahead != HeadposeConfig().ahead:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{run} holds an ablation, which the stage cannot serve: train with heard = 'both' and network.ahead = "
             f"{HeadposeConfig().ahead}",
             field="run",

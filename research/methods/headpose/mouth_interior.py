@@ -20,7 +20,7 @@ from research.training.device import Device
 from research.training.networks import Opening, TrainableNetwork
 from research.training.training import Check, LoopSettings, Stateful, Training
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.drawing import lip_pictures
 from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
@@ -110,14 +110,16 @@ class MouthInteriorTraining(Training[None]):
         """Write `mouth_interior.safetensors`.
 
         Raises:
-            InvalidRequest: nobody opens the mouth wide.
+            InvalidRequestError: nobody opens the mouth wide.
         """
         count = len(self._people.clips)
         chosen = np.unique(np.linspace(0, count - 1, min(count, self._recipe.max_people)).round().astype(int))
         mouths = [widest(self._people.person(int(number), 0)) for number in chosen]
         mouths = [person for person in mouths if len(person.pictures)]
         if not mouths:
-            raise InvalidRequest("nobody in the split 'train' opens the mouth wide: add clips of people who speak", field="data")
+            raise InvalidRequestError(
+                "nobody in the split 'train' opens the mouth wide: add clips of people who speak", field="data"
+            )
         found = mean_interior(mouths)
         arrays: dict[str, npt.NDArray[Any]] = {
             "picture": found.picture,
@@ -136,7 +138,9 @@ def _open(opening: Opening) -> MouthInteriorTraining:
 def _export(run: Path, folder: Path) -> list[Path]:
     path = run / FILE
     if not path.is_file():
-        raise InvalidRequest(f"{run} holds a run that is not complete: go on with it by `dubstage train --resume`", field="run")
+        raise InvalidRequestError(
+            f"{run} holds a run that is not complete: go on with it by `dubstage train --resume`", field="run"
+        )
     return [write_whole(folder / FILE, path.read_bytes())]
 
 

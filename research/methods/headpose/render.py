@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from research.methods.headpose import identity_embedding, mouth_interior
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import (
     Clip,
@@ -36,7 +35,7 @@ from research.render.held_out import (
     spread_places,
     still_mouth,
 )
-from research.render.people import People, TrainingPerson, identified_rows, person_clips, read_drawing
+from research.render.people import BatchSource, People, TrainingPerson, identified_rows, person_clips, random_colours, read_drawing
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, add_mean, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -110,7 +109,7 @@ def read_drawings(data: TrainSet, speaker: str) -> Drawings:
     """Return the drawings of a person, from the identities that `dubstage trainset` fitted.
 
     Raises:
-        InvalidRequest: the set has no identity of this person, or a file holds something else.
+        InvalidRequestError: the set has no identity of this person, or a file holds something else.
     """
     models = MorphableModels()
     return Drawings(*(read_drawing(data, speaker, still=still, models=models) for still in (False, True)))
@@ -389,8 +388,9 @@ def open_headpose(opening: Opening) -> HeadposeTrainer:
     """Open a training. People without an identity are left out.
 
     Raises:
-        InvalidRequest: nobody has an identity, the set has no clip to check with, or a file that the recipe names cannot be used.
-        ModelNotFound: a weights file is missing.
+        InvalidRequestError: nobody has an identity, the set has no clip to check with, or a file that the recipe names cannot be
+            used.
+        ModelNotFoundError: a weights file is missing.
     """
     recipe, data = opening.config, opening.data
     rows, without = identified_rows(data, needs_still=True)
@@ -497,7 +497,7 @@ def reenact(task: Reenactment) -> Rows:
     """Return the ways to draw a clip by title; write a sheet of attention masks.
 
     Raises:
-        InvalidRequest: the training set has no identity of the person.
+        InvalidRequestError: the training set has no identity of the person.
     """
     network = load(task.weights / WEIGHTS)
     actors = Actors(task)

@@ -31,7 +31,7 @@ def upper_landmarks(data: TrainSet, row: ClipRow) -> Float32:
     """Return the pose landmarks of the frames of a clip, without its lag, in head space: float32 [T, 99, 3].
 
     Raises:
-        InvalidRequest: the clip's track is missing or damaged.
+        InvalidRequestError: the clip's track is missing or damaged.
     """
     track = data.arrays(row, "track", ("landmarks", "rotation", "translation", "scale"))
     frames = [

@@ -38,13 +38,12 @@ from research.motion.clips import Clips, TrainingClip, clips_of
 from research.motion.export import Delivery, MotionExportSpec, admit, measure_parity, open_run, write_onnx
 from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import ClipFold, Groups, NoStyleCode, Scores, checked_groups, evaluate_clip, summary
-from research.motion.run_files import load_network
-from research.motion.training import PredictorTraining
+from research.motion.training import PredictorTraining, load_network
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings
 from services.common.array_types import Array, Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import NUM_UPPER
 from services.motion.basis import LandmarkBasis, point_weights
 from services.motion.predictors.hetero.network import Generated, HeteroConfig, HeteroNetwork
@@ -312,13 +311,13 @@ def export(run: Path, out: Path) -> list[Path]:
     """Export the networks with their constants, or nothing; return the paths of the files.
 
     Raises:
-        InvalidRequest: see research.motion.export.open_run; or the generator hears another input than the stage serves.
-        ContractBroken: an exported network differs from its source.
+        InvalidRequestError: see research.motion.export.open_run; or the generator hears another input than the stage serves.
+        ContractBrokenError: an exported network differs from its source.
     """
     opened = open_run(run, out, name=NAME, constants_file=CONSTANTS_FILE, sheet=SHEET)
     config = TypeAdapter(HeteroConfig).validate_python(read_config(run, NAME)["network"])
     if config.heard != SERVED:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{run}: network.heard is {config.heard!r}, which the stage cannot serve; train with {SERVED!r}", field="run"
         )
     network = HeteroNetwork(config)

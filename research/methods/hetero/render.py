@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out, still_mouth
-from research.render.people import People, PeopleSettings
+from research.render.people import BatchSource, People, PeopleSettings, random_colours
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,

@@ -227,7 +227,7 @@ def seen_source(data: TrainSet, row: ClipRow, clip: TrainingClip, basis: Landmar
     """Return a clip with a face.
 
     Raises:
-        InvalidRequest: a file of the clip is missing or damaged.
+        InvalidRequestError: a file of the clip is missing or damaged.
     """
     mouths = clip.mouth_landmarks[clip.usable]
     mouth = measure_mouth(mouths, basis)
@@ -257,7 +257,7 @@ def heard_source(data: TrainSet, row: ClipRow, basis: LandmarkBasis, teacher: Te
     """Return a clip of speech without a face.
 
     Raises:
-        InvalidRequest: a file of the clip is missing or damaged.
+        InvalidRequestError: a file of the clip is missing or damaged.
     """
     extra = () if teacher.heard == "paper" else (STATES,)
     arrays = data.arrays(row, "speech", ("posteriorgram", "mel", "speech_probability", *extra))
@@ -287,7 +287,7 @@ def mean_pose_landmarks(data: TrainSet, row: ClipRow) -> Float32:
     """Return the mean of a clip's pose landmarks in head space over its usable frames, float32 [99, 3].
 
     Raises:
-        InvalidRequest: the clip's track is missing or damaged.
+        InvalidRequestError: the clip's track is missing or damaged.
     """
     track = data.arrays(row, "track", ("landmarks", "usable", "rotation", "translation", "scale"))
     frames = np.flatnonzero(track["usable"])

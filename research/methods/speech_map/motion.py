@@ -28,8 +28,8 @@ from research.motion.clips import (
     Clips,
     TrainingClip,
     clips_of,
-    footage_of,
     frame_weights,
+    heard_footage_of,
     held_out_splits,
     read_sound,
     speakers_of_free_speech,
@@ -238,7 +238,7 @@ def _result(model: SpeechMapModel, clip: TrainingClip, way: Way, models: MotionM
         if not way.personal or part == fold.test:
             return style
         # The correction is learned from the states of files, also that of live speech.
-        *_, last = personalized(model, FILES, style, clip.features[part], footage_of(clip, part), models)
+        *_, last = personalized(model, FILES, style, clip.features[part], heard_footage_of(clip, part), models)
         assert last.style is not None
         return last.style
 
@@ -252,7 +252,7 @@ def left_out(clips: Clips, basis: LandmarkBasis, sounds: Mapping[str, LipFrames]
     """Return the clips that are not of a narrow corpus, each with a model that has not seen the clip's speaker.
 
     Raises:
-        InvalidRequest: fewer than two speakers.
+        InvalidRequestError: fewer than two speakers.
     """
     free = [row for row in clips.rows if not row.narrow]
     found = []

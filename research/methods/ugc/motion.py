@@ -49,8 +49,7 @@ from research.motion.export import PARITY_RUNS, TOLERANCE, MotionExportSpec, Sha
 from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 from research.motion.protocol import Scores, checked_groups, scores_by_group
 from research.motion.ridge import Filter, RidgeSums
-from research.motion.run_files import load_network, read_best
-from research.motion.training import PredictorTraining
+from research.motion.training import PredictorTraining, load_network, read_best
 from research.training.networks import Opening, TrainableNetwork
 from research.training.run_folder import read_config
 from research.training.training import LoopSettings, OptimiserSettings
@@ -139,7 +138,7 @@ class UgcBatchConfig(ContentAugmentation):
     """Noise of the rest mouth, in units of the spread."""
 
 
-class UgcBatch(NamedTuple, Generic[ArrayT]):
+class UgcMotionBatch(NamedTuple, Generic[ArrayT]):
     """N windows of W frames, float32: arrays as they are drawn, tensors where the network learns.
 
     Attributes:
@@ -164,9 +163,9 @@ class UgcBatch(NamedTuple, Generic[ArrayT]):
     closed_opening: ArrayT
     alone: ArrayT
 
-    def on(self, device: torch.device) -> UgcBatch[Tensor]:
+    def on(self, device: torch.device) -> UgcMotionBatch[Tensor]:
         """Return the batch as tensors on a device."""
-        return UgcBatch(*tensors(self, device))
+        return UgcMotionBatch(*tensors(self, device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +224,10 @@ class UgcBatchSampler:
             self._places.setdefault(speaker, []).append(place)
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> UgcBatch[Float32]:
+    def draw(self, rng: np.random.Generator) -> UgcMotionBatch[Float32]:
         """Draw one batch."""
         rows = [self._window(rng) for _ in range(self._config.batch_size)]
-        return UgcBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
+        return UgcMotionBatch(*(np.stack(column).astype(np.float32) for column in zip(*rows, strict=True)))
 
     def _window(self, rng: np.random.Generator) -> tuple[Array, ...]:
         config = self._config
@@ -341,7 +340,7 @@ _CODE_CLIPS: Final = 200
 """Most clips that the mean speaker's style code is measured on."""
 
 
-class UgcTraining(PredictorTraining[UgcBatch[Float32]]):
+class UgcTraining(PredictorTraining[UgcMotionBatch[Float32]]):
     """Training of the style translation network (UGC paper, Sec. III-A)."""
 
     def __init__(self, opening: Opening) -> None:
@@ -357,7 +356,7 @@ class UgcTraining(PredictorTraining[UgcBatch[Float32]]):
         network.set_prior(torch.from_numpy(prior.weight), torch.from_numpy(prior.bias))
         super().__init__(config, opening.device, clips, network, UgcBatchSampler(clips, self._basis, prior, config.batches))
 
-    def losses(self, batch: UgcBatch[Float32]) -> dict[str, Tensor]:
+    def losses(self, batch: UgcMotionBatch[Float32]) -> dict[str, Tensor]:
         """Return the losses of LandmarkLoss."""
         network = self.module
         assert isinstance(network, UgcNetwork)

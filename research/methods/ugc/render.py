@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from research.render.batches import BatchSource, random_colours
 from research.render.export import RendererExportSpec, picture_and_state
 from research.render.held_out import Clip, DrawnClip, HeldOut, TwoParts, base_faces, held_out
-from research.render.people import PeopleSettings
+from research.render.people import BatchSource, PeopleSettings, random_colours
 from research.render.trainer import Drawn, Recipe, Trainer, TrainerInputs, for_a_gpu
 from research.render.training import (
     PERSONALISED,
@@ -53,7 +52,7 @@ _CANDIDATES: Final = (4, 30, 150)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UgcBatch:
+class UgcRenderBatch:
     """Examples of a pass.
 
     Attributes:
@@ -67,14 +66,14 @@ class UgcBatch:
     num_sequence: int
 
 
-class UgcSource(BatchSource[UgcBatch]):
+class UgcSource(BatchSource[UgcRenderBatch]):
     """Draws batches from people, each person as often as their share says."""
 
-    def batch(self, step: int, index: int, size: int) -> UgcBatch:
+    def batch(self, step: int, index: int, size: int) -> UgcRenderBatch:
         """See Source.batch."""
         return self.batch_with_sequence(step, index, size, 0)
 
-    def batch_with_sequence(self, step: int, index: int, num_single: int, num_sequence: int) -> UgcBatch:
+    def batch_with_sequence(self, step: int, index: int, num_single: int, num_sequence: int) -> UgcRenderBatch:
         """Return a batch of consecutive frames and single examples, always the same for the same seed, step and index.
 
         Args:
@@ -92,7 +91,7 @@ class UgcSource(BatchSource[UgcBatch]):
             bank = self.people.draw(rng, step).bank
             pairs += self._augmented(bank, [int(rng.integers(bank.num_frames))], rng)
         pictures, targets = np.stack([pair.picture for pair in pairs]), np.stack([pair.target for pair in pairs])
-        return UgcBatch(pictures, targets, num_sequence)
+        return UgcRenderBatch(pictures, targets, num_sequence)
 
     def _augmented(self, bank: MouthBank, rows: Sequence[int], rng: np.random.Generator) -> list[Pair]:
         # All frames of a sequence share one draw: colours and mirror must not flicker, and all choose from the same candidates.
@@ -190,7 +189,7 @@ class UgcDrawn(Drawn):
     num_sequence: int
 
 
-class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcBatch, UgcDrawn]):
+class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcRenderBatch, UgcDrawn]):
     """Trainer of the network with a discriminator of frames and a discriminator of sequences."""
 
     def __init__(self, recipe: UgcRecipe, inputs: TrainerInputs) -> None:
@@ -202,12 +201,12 @@ class UgcTrainer(Trainer[UgcRecipe, UgcNetwork, UgcBatch, UgcDrawn]):
         self._source = inputs.source
         super().__init__(recipe, inputs, network, {"frame": self._frame, "sequence": self._sequence})
 
-    def batch(self, step: int, index: int) -> UgcBatch:
+    def batch(self, step: int, index: int) -> UgcRenderBatch:
         """See Training.batch."""
         num_sequence = 0 if step < self.recipe.warm_steps else SEQUENCE_FRAMES
         return self._source.batch_with_sequence(step, index, self.recipe.batch_of(step), num_sequence)
 
-    def _drawn(self, batch: UgcBatch) -> UgcDrawn:
+    def _drawn(self, batch: UgcRenderBatch) -> UgcDrawn:
         inputs, targets = self._tensor(batch.pictures), self._tensor(batch.targets)
         with self._autocast():
             residual = self.network(inputs, self._default_states(len(inputs)))

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import STABLE
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.rotations import euler_from_matrix, matrix_from_euler
@@ -217,7 +217,7 @@ _MAX_ANGLE: Final = 10.0
 
 
 def check_pose_vectors(vectors: Float64, field: str) -> None:
-    """Raise InvalidRequest where a vector of [T, 6] has an angle beyond 10 rad, a place beyond MAX_FRAME_PX, or a scale out of
+    """Raise InvalidRequestError where a vector of [T, 6] has an angle beyond 10 rad, a place beyond MAX_FRAME_PX, or a scale out of
     range."""
     limits = np.array([_MAX_ANGLE] * 3 + [MAX_FRAME_PX] * 2 + [MAX_SCALE])
     # NaN fails these comparisons.
@@ -226,7 +226,7 @@ def check_pose_vectors(vectors: Float64, field: str) -> None:
         row, column = np.argwhere(~fits)[0].tolist()
         expected = f"{MIN_SCALE:g} to {MAX_SCALE:g}" if column == POSE_SIZE - 1 else f"{-limits[column]:g} to {limits[column]:g}"
         name = ("pitch", "yaw", "roll", "x", "y", "scale")[column]
-        raise InvalidRequest(f"{field}: {name} of frame {row} is {vectors[row, column]:g}, not {expected}", field=field)
+        raise InvalidRequestError(f"{field}: {name} of frame {row} is {vectors[row, column]:g}, not {expected}", field=field)
 
 
 def pose_vectors(poses: Sequence[HeadPose]) -> Float64:

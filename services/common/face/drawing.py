@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64, Floating, Int32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE, CROP_SIZE, HeadPose, box_from_frame, crop_from_frame, head_template
 from services.common.face.identity import FaceIdentity
 from services.common.face.landmarks import LIPS_OUTER, MOUTH_AREA, NUM_LIPS, NUM_MOUTH_AREA, STABLE
@@ -33,9 +33,8 @@ from services.common.face.sampling import sample_patch
 from services.common.geometry.alignment import similarity
 from services.common.geometry.camera import Camera, WeakPerspective
 from services.common.geometry.fragments import Fragments
-from services.common.geometry.lighting import shading
+from services.common.geometry.lighting import shading, vertex_face_table, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import vertex_face_table, vertex_normals
 from services.common.geometry.rasterise import Backend, UvMap, interpolate, rasterise, sample_texture, uv_map
 
 HOLES: Final = ("mouth_interior",)
@@ -118,7 +117,7 @@ def draw_face(
         backend: rasteriser.
 
     Raises:
-        BackendUnavailable: the rasteriser is not installed.
+        BackendUnavailableError: the rasteriser is not installed.
     """
     colours = albedo * shading(mesh.camera_normals(shape, camera), light)
     return _drawn(mesh, camera.project(shape), 255.0 * np.clip(colours, 0.0, 1.0), camera, size, backend)
@@ -233,7 +232,7 @@ class ExpressionFit:
             model: the morphable model of the identity.
 
         Raises:
-            InvalidRequest: the model has too few mouth landmarks for an expression.
+            InvalidRequestError: the model has too few mouth landmarks for an expression.
         """
         points, self._rows = _mouth_points(model)
         self._neutral = _in_head_space(np.asarray(identity.neutral(model), np.float64), model)
@@ -260,11 +259,11 @@ class ExpressionFit:
             mouth: float [59, 3], mouth-area landmarks in head space.
 
         Raises:
-            InvalidRequest: the shape is another one, or a value is not finite.
+            InvalidRequestError: the shape is another one, or a value is not finite.
         """
         points = np.asarray(mouth, np.float64)
         if points.shape != (NUM_MOUTH_AREA, 3) or not np.isfinite(points).all():
-            raise InvalidRequest("mouth landmarks must be [59, 3] and finite", field="mouth_landmarks")
+            raise InvalidRequestError("mouth landmarks must be [59, 3] and finite", field="mouth_landmarks")
         return np.asarray(self._fit @ (points[self._rows] - self._neutral_mouth).ravel(), np.float32)
 
     def shape_of(self, expression: Floating) -> Float64:
@@ -278,7 +277,7 @@ def _mouth_points(model: MorphableModel) -> tuple[LandmarkSet, npt.NDArray[np.in
     row_of = {number: row for row, number in enumerate(MOUTH_AREA)}
     chosen = [index for index, number in enumerate(known.mediapipe) if int(number) in row_of]
     if len(chosen) < _MIN_MOUTH_POINTS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the morphable model {model.name!r} has {len(chosen)} landmarks of the mouth; {_MIN_MOUTH_POINTS} are needed",
             field=_FIELD,
         )
@@ -314,10 +313,10 @@ class IdentityDrawing:
             backend: rasteriser.
 
         Raises:
-            InvalidRequest: the model has no albedo, or too few mouth landmarks for an expression.
+            InvalidRequestError: the model has no albedo, or too few mouth landmarks for an expression.
         """
         if model.albedo_mean is None:
-            raise InvalidRequest(f"the morphable model {model.name!r} has no albedo: its faces cannot be drawn", field=_FIELD)
+            raise InvalidRequestError(f"the morphable model {model.name!r} has no albedo: its faces cannot be drawn", field=_FIELD)
         self._identity, self._backend = identity, backend
         self._face = ExpressionFit(identity, model)
         self._mesh = FaceMesh.of(model)
@@ -359,11 +358,11 @@ class IdentityDrawing:
             detailed: draw the detailed albedo; False: the low-frequency albedo.
 
         Raises:
-            InvalidRequest: as `expression_of`, or the identity has no detailed albedo.
-            BackendUnavailable: the rasteriser is not installed.
+            InvalidRequestError: as `expression_of`, or the identity has no detailed albedo.
+            BackendUnavailableError: the rasteriser is not installed.
         """
         if detailed and not self.has_detail:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "this identity has no detailed albedo: its morphable model has no texture coordinates", field=_FIELD
             )
         shape = self.shape_of(self.expression_of(mouth))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX
 from services.common.geometry.morphable_model import MorphableModel
 from services.common.store.tensor_bytes import NamedArrays
@@ -77,10 +77,10 @@ def model_of_identity(stored: NamedArrays) -> str:
     """Return the name of the morphable model of a stored identity.
 
     Raises:
-        InvalidRequest: the artefact is no identity.
+        InvalidRequestError: the artefact is no identity.
     """
     if stored.metadata.get("format") != FORMAT or "model" not in stored.metadata:
-        raise InvalidRequest("this artefact is no face identity of FitIdentity", field=_FIELD)
+        raise InvalidRequestError("this artefact is no face identity of FitIdentity", field=_FIELD)
     return stored.metadata["model"]
 
 
@@ -92,11 +92,11 @@ def identity_from_arrays(stored: NamedArrays, model: MorphableModel) -> FaceIden
         model: the morphable model that `model_of_identity` names.
 
     Raises:
-        InvalidRequest: the artefact is no identity, belongs to another model, or is incomplete.
+        InvalidRequestError: the artefact is no identity, belongs to another model, or is incomplete.
     """
     name = model_of_identity(stored)
     if stored.metadata.get("model_digest") != model.digest:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"this identity was fitted on another {name!r} than the one installed here; fit it again", field=_FIELD
         )
     shapes = {
@@ -112,7 +112,7 @@ def identity_from_arrays(stored: NamedArrays, model: MorphableModel) -> FaceIden
         kind = "i" if key == "num_frames" else "f"
         # NaN fails this comparison.
         if found is None or found.shape != shape or found.dtype.kind != kind or not (np.abs(found) <= MAX_HEAD_PX).all():
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"this identity's {key} is missing, damaged or not {list(shape)}: fit the identity again", field=_FIELD
             )
     texture, seen = stored.arrays.get("texture"), stored.arrays.get("seen")
@@ -123,7 +123,7 @@ def identity_from_arrays(stored: NamedArrays, model: MorphableModel) -> FaceIden
         or texture.shape != (*seen.shape, 3)
         or {texture.dtype, seen.dtype} != {np.dtype(np.uint8)}
     ):
-        raise InvalidRequest("this identity's texture is missing or damaged: fit the identity again", field=_FIELD)
+        raise InvalidRequestError("this identity's texture is missing or damaged: fit the identity again", field=_FIELD)
     landmark_error, photometric_error = stored.arrays["errors"]
     return FaceIdentity(
         model=name,

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.loaders import load_model
 from services.common.geometry.morphable_model import MorphableModel, default_model
 
@@ -42,8 +42,8 @@ class MorphableModels:
         """Return a model.
 
         Raises:
-            ModelNotFound: no model has this name. The message lists the names of all models.
-            InvalidRequest: the model's file is damaged.
+            ModelNotFoundError: no model has this name. The message lists the names of all models.
+            InvalidRequestError: the model's file is damaged.
         """
         if name == DEFAULT_MODEL:
             return default_model()
@@ -55,7 +55,7 @@ class MorphableModels:
     def _load(self, name: str) -> MorphableModel:
         path = self._path(name)
         if path is None:
-            raise ModelNotFound(
+            raise ModelNotFoundError(
                 f"there is no morphable model {name[:80]!r} here, only {', '.join(self.names())}; put files of further "
                 "models into the folder of DUBSTAGE_MORPHABLE_MODELS",
                 resource=name[:80],

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.crops import BOX_SIZE, MAX_HEAD_PX, HeadPose, head_to_box
 from services.common.face.drawing import lip_pictures
@@ -215,13 +215,13 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
     """Return the bank of an artefact.
 
     Raises:
-        InvalidRequest: the artefact is no bank, or its arrays are damaged.
+        InvalidRequestError: the artefact is no bank, or its arrays are damaged.
     """
     if named.metadata.get("format") != FORMAT:
-        raise InvalidRequest(f"not a mouth bank: format {named.metadata.get('format')!r}, not {FORMAT!r}", field="bank")
+        raise InvalidRequestError(f"not a mouth bank: format {named.metadata.get('format')!r}, not {FORMAT!r}", field="bank")
     count = named["frame_index"].size
     if not 1 <= count <= MAX_BANK_FRAMES:
-        raise InvalidRequest(f"the mouth bank has {count} frames, not 1 to {MAX_BANK_FRAMES}", field="bank")
+        raise InvalidRequestError(f"the mouth bank has {count} frames, not 1 to {MAX_BANK_FRAMES}", field="bank")
     expected: dict[str, tuple[str, tuple[int, ...]]] = {
         "frame_index": ("i", (count,)),
         "boxes": ("u", (count, BOX_SIZE, BOX_SIZE, 3)),
@@ -241,7 +241,7 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
         array = named[name]
         # NaN fails this comparison.
         if array.dtype.kind != kind or array.shape != shape or (kind == "f" and not (np.abs(array) <= MAX_HEAD_PX).all()):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the mouth bank's array {name!r} is damaged: {array.dtype} {list(array.shape)}, where finite numbers of shape "
                 f"{list(shape)} are needed: build the bank anew",
                 field="bank",
@@ -249,7 +249,7 @@ def bank_from_arrays(named: NamedArrays) -> MouthBank:
     boxes, rotation, frame_index = named["boxes"], named["rotation"], named["frame_index"]
     turned = np.abs(rotation @ np.swapaxes(rotation, 1, 2) - np.eye(3)).max() <= _ROTATION_TOLERANCE
     if boxes.dtype != np.uint8 or not turned or (frame_index[1:] <= frame_index[:-1]).any():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "the mouth bank is damaged: boxes, rotations or the order of its frames: build the bank anew", field="bank"
         )
     geometry = ActorGeometry(*(named[name] for name in ("mean_mouth", "closed_mouth", "jaw_envelope", "anchors")))
@@ -368,7 +368,7 @@ def choose_frames(mouth: Float32, index: npt.NDArray[np.int64], max_frames: int,
         length: frames of a span, at least 1.
 
     Raises:
-        Cancelled: the current call is over.
+        WorkCancelledError: the current call is over.
     """
     if len(index) <= max_frames:
         return np.arange(len(index))

@@ -106,7 +106,7 @@ def warped_detail(bank: MouthBank, row: int, backward: Float32, scale: int) -> U
         scale: requested pixels per box pixel, 1 to 4.
 
     Raises:
-        InvalidRequest: the bank's native picture is damaged.
+        InvalidRequestError: the bank's native picture is damaged.
     """
     side = scale * BOX_SIZE
     if bank.native is None:

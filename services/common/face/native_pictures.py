@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Array, Int64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -58,13 +58,13 @@ class NativePictures:
         """Return the luma of a frame, uint8 [160 scale, 160 scale].
 
         Raises:
-            InvalidRequest: the file of the frame is damaged.
+            InvalidRequestError: the file of the frame is damaged.
         """
         begin = int(self.ends[row - 1]) if row else 0
         picture = cv2.imdecode(self.files[begin : int(self.ends[row])], cv2.IMREAD_GRAYSCALE)
         side = self.scale * BOX_SIZE
         if picture is None or picture.shape != (side, side):
-            raise InvalidRequest(f"the mouth bank's native picture {row} is damaged: build the bank anew", field="bank")
+            raise InvalidRequestError(f"the mouth bank's native picture {row} is damaged: build the bank anew", field="bank")
         return np.asarray(picture, np.uint8)
 
 
@@ -122,7 +122,7 @@ def native_from_arrays(named: NamedArrays, num_frames: int) -> NativePictures | 
         num_frames: frames of the bank.
 
     Raises:
-        InvalidRequest: the arrays are damaged.
+        InvalidRequestError: the arrays are damaged.
     """
     names = ("native_files", "native_ends", "native_scale")
     files, ends, scale = (named.arrays.get(name) for name in names)
@@ -147,4 +147,4 @@ def native_from_arrays(named: NamedArrays, num_frames: int) -> NativePictures | 
         lengths = np.diff(ends, prepend=0)
         if lengths.min() > 0 and lengths.max() <= _MAX_FILE_BYTES and int(ends[-1]) == len(files):
             return NativePictures(int(scale[0]), files, ends)
-    raise InvalidRequest(f"the mouth bank's arrays {', '.join(names)} are damaged: build the bank anew", field="bank")
+    raise InvalidRequestError(f"the mouth bank's arrays {', '.join(names)} are damaged: build the bank anew", field="bank")

@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Float64, Floating, Int32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE, HeadPose, box_from_frame
 from services.common.face.drawing import ExpressionFit, FaceMesh, camera_in_crop
 from services.common.face.identity import FaceIdentity
@@ -75,7 +75,7 @@ class MouthFilm:
             neutral: float64 [V, 3], the person's neutral face in head space.
 
         Raises:
-            InvalidRequest: the model lacks a landmark of the inner lips or of the chin.
+            InvalidRequestError: the model lacks a landmark of the inner lips or of the chin.
         """
         self._ring, self._chin = _landmarks(model, LIPS_INNER), _landmarks(model, _CHIN)
         self._origin = self._ring.of(neutral)[:, :2].mean(axis=0)
@@ -108,7 +108,7 @@ def _landmarks(model: MorphableModel, numbers: tuple[int, ...]) -> LandmarkSet:
     row_of = {int(number): row for row, number in enumerate(known.mediapipe)}
     missing = [number for number in numbers if number not in row_of]
     if missing:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the morphable model {model.name!r} has no points for MediaPipe's landmarks {missing}: its mouth cannot be closed",
             field="identity",
         )
@@ -156,18 +156,18 @@ def neural_texture_from_arrays(named: NamedArrays, field: str = "texture") -> UI
         field: field of the request that named the artefact.
 
     Raises:
-        InvalidRequest: the artefact is no actor, or the actor has no neural texture, or the texture is damaged.
+        InvalidRequestError: the artefact is no actor, or the actor has no neural texture, or the texture is damaged.
     """
     form = named.metadata.get("format")
     if form != ACTOR_FORMAT:
-        raise InvalidRequest(f"{field}: not a renderer's actor: format {form!r}, not {ACTOR_FORMAT!r}", field=field)
+        raise InvalidRequestError(f"{field}: not a renderer's actor: format {form!r}, not {ACTOR_FORMAT!r}", field=field)
     texture = named.arrays.get(ARRAY_NAME)
     if texture is None:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: this actor has no neural texture: personalise a renderer that learns neural textures", field=field
         )
     if texture.shape != TEXTURE_SHAPE or texture.dtype != np.uint8:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: the neural texture is damaged: {texture.dtype} {list(texture.shape)}, not uint8 {list(TEXTURE_SHAPE)}: "
             "personalise the actor again",
             field=field,
@@ -186,10 +186,10 @@ class NeuralSurface:
         """Prepare the mesh. Arguments: see services.common.face.drawing.IdentityDrawing.
 
         Raises:
-            InvalidRequest: the model has no texture coordinates, or lacks landmarks of the mouth or the chin.
+            InvalidRequestError: the model has no texture coordinates, or lacks landmarks of the mouth or the chin.
         """
         if not len(model.uv):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the morphable model {model.name!r} has no texture coordinates: it cannot hold a neural texture", field="identity"
             )
         self._backend: Backend = backend
@@ -226,7 +226,7 @@ class NeuralSurface:
             pose: head pose in the frame; scale, roll and place cancel in the box.
 
         Raises:
-            BackendUnavailable: the rasteriser is not installed.
+            BackendUnavailableError: the rasteriser is not installed.
         """
         shape = self._face.shape_of(expression)
         film, places = self._film.points_of(shape)

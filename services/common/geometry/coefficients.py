@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.common.array_types import Float32, Float64, Floating
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
 
@@ -62,7 +62,7 @@ def coefficients_from_landmarks(
         ridge: weight of the coefficients' prior, as a squared tracking error in head space (crop pixels squared).
 
     Raises:
-        InvalidRequest: shapes do not match, or values are not finite.
+        InvalidRequestError: shapes do not match, or values are not finite.
     """
     chosen = _landmark_set(model, landmarks)
     points = _check(np.asarray(image, np.float64), len(chosen), camera)
@@ -147,9 +147,9 @@ def _landmark_set(model: MorphableModel, landmarks: str | LandmarkSet) -> Landma
 
 def _check(image: Float64, count: int, camera: WeakPerspective) -> Float64:
     if image.ndim != 3 or image.shape[1] != count or image.shape[2] not in (2, 3):
-        raise InvalidRequest(f"landmarks are {list(image.shape)}, not [T, {count}, 2 or 3]", field="landmarks")
+        raise InvalidRequestError(f"landmarks are {list(image.shape)}, not [T, {count}, 2 or 3]", field="landmarks")
     if np.shape(camera.scale) != (len(image),):
-        raise InvalidRequest(f"{len(image)} frames of landmarks and cameras of shape {np.shape(camera.scale)}", field="camera")
+        raise InvalidRequestError(f"{len(image)} frames of landmarks and cameras of shape {np.shape(camera.scale)}", field="camera")
     if not np.isfinite(image).all():
-        raise InvalidRequest("landmarks have values that are not finite; leave those frames out", field="landmarks")
+        raise InvalidRequestError("landmarks have values that are not finite; leave those frames out", field="landmarks")
     return image

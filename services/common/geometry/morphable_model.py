@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Int32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.geometry.array_module import Array, constant, gather
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 
@@ -48,7 +48,7 @@ class LandmarkSet:
     def __post_init__(self) -> None:
         shape = (len(self.vertices), 3)
         if self.vertices.shape != shape or self.weights.shape != shape or self.mediapipe.shape != shape[:1]:
-            raise InvalidRequest("landmark vertices and weights must be [N, 3] and mediapipe [N]", field="landmarks")
+            raise InvalidRequestError("landmark vertices and weights must be [N, 3] and mediapipe [N]", field="landmarks")
 
     def __len__(self) -> int:
         return len(self.vertices)
@@ -152,7 +152,7 @@ class MorphableModel:
         for attribute, shape in expected.items():
             found = getattr(self, attribute).shape
             if found != shape:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"{attribute} of morphable model {self.name!r} is {list(found)}, not {list(shape)}", field=attribute
                 )
         named: list[tuple[str, Int32, int]] = [
@@ -163,12 +163,12 @@ class MorphableModel:
         named += [(f"regions.{name}", rows, len(self.triangles)) for name, rows in self.regions.items()]
         for attribute, indices, limit in named:
             if indices.size and (indices.min() < 0 or indices.max() >= limit):
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"{attribute} of morphable model {self.name!r} have numbers outside 0..{limit - 1}", field=attribute
                 )
         for attribute in ("mean_shape", "identity_basis", "expression_basis"):
             if not np.isfinite(getattr(self, attribute)).all():
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"{attribute} of morphable model {self.name!r} has values that are not finite", field=attribute
                 )
 
@@ -210,20 +210,20 @@ class MorphableModel:
         """Return the albedo of the vertices, [..., V, 3] RGB in about [0, 1] (not clipped), from coefficients [..., A].
 
         Raises:
-            InvalidRequest: the model has no albedo.
+            InvalidRequestError: the model has no albedo.
         """
         if self.albedo_mean is None:
-            raise InvalidRequest(f"morphable model {self.name!r} has no albedo; choose one that has", field="morphable_model")
+            raise InvalidRequestError(f"morphable model {self.name!r} has no albedo; choose one that has", field="morphable_model")
         return constant(self.albedo_mean, coefficients) + _combine(self.albedo_basis, coefficients)
 
     def landmark_set(self, name: str) -> LandmarkSet:
         """Return the landmarks of one layout.
 
         Raises:
-            InvalidRequest: the model has no landmarks of that layout.
+            InvalidRequestError: the model has no landmarks of that layout.
         """
         if name not in self.landmarks:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"morphable model {self.name!r} has no {name!r} landmarks, only {sorted(self.landmarks)}; "
                 "give its loader a correspondence file",
                 field="landmarks",
@@ -281,11 +281,11 @@ class MorphableModel:
         """Return the model from bytes that `to_bytes` wrote. float16 arrays become float32.
 
         Raises:
-            InvalidRequest: the bytes are not a model of this format.
+            InvalidRequestError: the bytes are not a model of this format.
         """
         stored = decode_arrays(data)
         if stored.metadata.get("format") != FORMAT:
-            raise InvalidRequest(f"this is not a morphable model: its format is not {FORMAT!r}", field="morphable_model")
+            raise InvalidRequestError(f"this is not a morphable model: its format is not {FORMAT!r}", field="morphable_model")
         arrays: dict[str, Any] = {
             key: np.array(value, np.float32 if value.dtype.kind == "f" else np.int32) for key, value in stored.arrays.items()
         }
@@ -299,7 +299,7 @@ class MorphableModel:
             fields: dict[str, Any] = {**arrays, **{key: stored.metadata[key] for key in ("name", "licence", "unit")}}
             return cls(**fields, landmarks=MappingProxyType(landmarks), regions=MappingProxyType(regions))
         except (KeyError, TypeError) as error:
-            raise InvalidRequest(f"this morphable model is incomplete: {error}", field="morphable_model") from error
+            raise InvalidRequestError(f"this morphable model is incomplete: {error}", field="morphable_model") from error
 
     def save(self, path: Path) -> None:
         """Write the model to a safetensors file."""
@@ -310,12 +310,14 @@ class MorphableModel:
         """Return the model from a file that `save` wrote.
 
         Raises:
-            InvalidRequest: there is no such file, or the file is not a model.
+            InvalidRequestError: there is no such file, or the file is not a model.
         """
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise InvalidRequest(f"cannot read the morphable model {path}: {error.strerror}", field="morphable_model") from error
+            raise InvalidRequestError(
+                f"cannot read the morphable model {path}: {error.strerror}", field="morphable_model"
+            ) from error
         return cls.from_bytes(data)
 
     def __repr__(self) -> str:

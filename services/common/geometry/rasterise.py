@@ -77,7 +77,7 @@ def rasterise(
 
     Raises:
         ValueError: shapes do not match, a triangle names a vertex that does not exist, or near is below 0.
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     _check(vertices, depth, triangles, height, width)
     if near < 0.0:
@@ -150,7 +150,7 @@ def check_backend(backend: Backend) -> None:
     """Check that a backend can be used.
 
     Raises:
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     if backend == "pytorch3d":
         from services.common.geometry.rasterise_pytorch3d import check_installed
@@ -165,7 +165,7 @@ def warm_up(backend: Backend = "numba") -> None:
         backend: "pytorch3d" loads torch and pytorch3d too, which takes seconds.
 
     Raises:
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     corner = np.array([[[0.0, 0.0], [0.0, 2.0], [2.0, 0.0]]], np.float32)
     triangle = np.array([[0, 1, 2]], np.int32)
@@ -338,7 +338,7 @@ def draw_surface(
 
     Raises:
         ValueError: shapes do not match, or a triangle names a vertex that does not exist.
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     if len(attributes) != len(points):
         raise ValueError(f"{len(attributes)} rows of attributes don't fit {len(points)} vertices")

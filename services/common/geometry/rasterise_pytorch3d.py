@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float64, Floating, Int32
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.geometry.fragments import Cull, Fragments, on_grid
 
 _LARGEST_SUM = float(1 << 28)
@@ -27,13 +27,13 @@ def is_installed() -> bool:
 
 
 def check_installed() -> None:
-    """Raise BackendUnavailable unless pytorch3d is installed.
+    """Raise BackendUnavailableError unless pytorch3d is installed.
 
     Raises:
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     if not is_installed():
-        raise BackendUnavailable(
+        raise BackendUnavailableError(
             "pytorch3d is not installed: install a wheel of pytorch3d for this Python and torch, or choose the rasteriser numba, "
             "which needs no further package"
         )
@@ -53,7 +53,7 @@ def draw_with_pytorch3d(
     """Return the drawn surface, as `draw_surface` does. The arguments are those of `draw_surface`.
 
     Raises:
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     check_installed()
     import torch
@@ -120,7 +120,7 @@ def rasterise_with_pytorch3d(
     """Return the fragments, as `rasterise` does, on the GPU if torch finds one. The caller has checked the arguments.
 
     Raises:
-        BackendUnavailable: pytorch3d is not installed.
+        BackendUnavailableError: pytorch3d is not installed.
     """
     check_installed()
     import torch

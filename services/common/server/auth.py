@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from services.common.errors import InvalidRequest, Unauthenticated
+from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.call_context import DEFAULT_TENANT, Caller, fingerprint_of, is_tenant
 
 AUTHORIZATION_KEY = "authorization"
@@ -26,13 +26,13 @@ def read_tokens(file: Path) -> dict[str, str]:
     A line is `TENANT TOKEN`, or `TOKEN` for the tenant `default`. Blank lines and lines that begin with # do not count.
 
     Raises:
-        InvalidRequest: the file cannot be read, holds no token, holds a token that cannot travel in a header, names a tenant as no
-            tenant is named, or gives one token to two tenants.
+        InvalidRequestError: the file cannot be read, holds no token, holds a token that cannot travel in a header, names a tenant
+            as no tenant is named, or gives one token to two tenants.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"cannot read the token file {file}: {error}", field="DUBSTAGE_AUTH_TOKEN_FILE") from error
+        raise InvalidRequestError(f"cannot read the token file {file}: {error}", field="DUBSTAGE_AUTH_TOKEN_FILE") from error
     tokens: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
@@ -40,26 +40,23 @@ def read_tokens(file: Path) -> dict[str, str]:
         tenant, _, token = line.rpartition(" ")
         tenant = tenant.strip() or DEFAULT_TENANT
         if not (token.isascii() and token.isprintable()):
-            raise InvalidRequest(f"the token file {file} holds a token that is not plain ASCII", field="DUBSTAGE_AUTH_TOKEN_FILE")
+            raise InvalidRequestError(
+                f"the token file {file} holds a token that is not plain ASCII", field="DUBSTAGE_AUTH_TOKEN_FILE"
+            )
         if not is_tenant(tenant):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"line {number} of the token file {file} names no tenant: write TOKEN or TENANT TOKEN; a tenant's name has 1 to 31 "
                 "lower-case letters, digits and inner hyphens",
                 field="DUBSTAGE_AUTH_TOKEN_FILE",
             )
         if tokens.setdefault(token, tenant) != tenant:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"line {number} of the token file {file} gives a token to a second tenant: one token belongs to one tenant",
                 field="DUBSTAGE_AUTH_TOKEN_FILE",
             )
     if not tokens:
-        raise InvalidRequest(f"the token file {file} holds no token", field="DUBSTAGE_AUTH_TOKEN_FILE")
+        raise InvalidRequestError(f"the token file {file} holds no token", field="DUBSTAGE_AUTH_TOKEN_FILE")
     return tokens
-
-
-def bearer(token: str) -> tuple[str, str]:
-    """Return the metadata entry that presents a token."""
-    return (AUTHORIZATION_KEY, _SCHEME + token)
 
 
 class TokenCheck:
@@ -74,7 +71,7 @@ class TokenCheck:
             fingerprints.
 
     Raises:
-        InvalidRequest: as `read_tokens`.
+        InvalidRequestError: as `read_tokens`.
     """
 
     def __init__(self, file: Path | None, fingerprint_key: bytes | None = None) -> None:
@@ -97,22 +94,22 @@ class TokenCheck:
         """Check the value of a call's `authorization` entry, and return who calls. The value is empty where the call has none.
 
         Raises:
-            Unauthenticated: the call has no token or a wrong one, or the file holds no token.
+            UnauthenticatedError: the call has no token or a wrong one, or the file holds no token.
         """
         if self._file is None:
             return Caller()
         scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
         if scheme.lower() != _SCHEME.lower() or not token:
-            raise Unauthenticated("a bearer token is required: `authorization: Bearer TOKEN`", field="authorization")
+            raise UnauthenticatedError("a bearer token is required: `authorization: Bearer TOKEN`", field="authorization")
         known_tokens = self._current_tokens(self._file)
         if not known_tokens:
-            raise Unauthenticated(
+            raise UnauthenticatedError(
                 "this server accepts no token now: its token file is empty or cannot be read (see its log)", field="authorization"
             )
         # Every known token is compared, so that the time tells nothing of the tokens.
         tenants = [tenant for known, tenant in known_tokens.items() if hmac.compare_digest(token.encode(), known.encode())]
         if not tenants:
-            raise Unauthenticated("the bearer token is not one that this server accepts", field="authorization")
+            raise UnauthenticatedError("the bearer token is not one that this server accepts", field="authorization")
         return Caller(tenants[0], fingerprint_of(token, self._fingerprint_key))
 
     def _current_tokens(self, file: Path) -> dict[str, str]:
@@ -121,7 +118,7 @@ class TokenCheck:
                 version = file_versions([file])
                 if version != self._version:
                     self._tokens, self._version = read_tokens(file), version
-            except (OSError, InvalidRequest) as error:
+            except (OSError, InvalidRequestError) as error:
                 # The next call reads the file again, even if the file's times are the same.
                 self._tokens, self._version = {}, ()
                 if not self._broken:
@@ -144,7 +141,7 @@ class OwnToken:
         file: the token file.
 
     Raises:
-        InvalidRequest: as `read_tokens`.
+        InvalidRequestError: as `read_tokens`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -164,7 +161,7 @@ class OwnToken:
             except OSError:
                 # A file that is about to be replaced may be missing for a moment. A client that is refused says so.
                 pass
-            except InvalidRequest as error:
+            except InvalidRequestError as error:
                 _log.error("token_file_unusable", message=error.message, effect="the former token is sent")
             return self._token
 

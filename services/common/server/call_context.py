@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from opentelemetry import propagate
 
-from services.common.errors import CallTooLarge, Cancelled, DubstageError, Unauthenticated
+from services.common.errors import CallTooLargeError, DubstageError, UnauthenticatedError, WorkCancelledError
 
 DEFAULT_TENANT: Final = "default"
 """Tenant of tokens that name no tenant, of callers where no token is asked for, and of everything that has no owner."""
@@ -91,12 +91,12 @@ def named_by(caller: Caller, tenant: str) -> Caller:
         tenant: value of the call's TENANT_KEY; empty: the call names no tenant.
 
     Raises:
-        Unauthenticated: the value is no name of a tenant, or the caller belongs to another tenant.
+        UnauthenticatedError: the value is no name of a tenant, or the caller belongs to another tenant.
     """
     if not tenant or tenant == caller.tenant:
         return caller
     if caller.tenant != DEFAULT_TENANT or not is_tenant(tenant):
-        raise Unauthenticated(f"{TENANT_KEY}: this token does not speak for that tenant", field=TENANT_KEY)
+        raise UnauthenticatedError(f"{TENANT_KEY}: this token does not speak for that tenant", field=TENANT_KEY)
     return replace(caller, tenant=tenant)
 
 
@@ -243,11 +243,11 @@ def check_not_cancelled() -> None:
     """Stop work for a call that is over. Long work in a worker calls this function between its steps.
 
     Raises:
-        Cancelled: the call was cancelled, is past its deadline, or the server is shutting down.
+        WorkCancelledError: the call was cancelled, is past its deadline, or the server is shutting down.
     """
     call = _current.get()
     if call is not None and call.ended.is_set():
-        raise Cancelled(f"{call.rpc} is over; the work for it stops")
+        raise WorkCancelledError(f"{call.rpc} is over; the work for it stops")
 
 
 def charge(num_bytes: int) -> None:
@@ -260,7 +260,7 @@ def charge(num_bytes: int) -> None:
         num_bytes: further bytes, 0 or more.
 
     Raises:
-        CallTooLarge: the call would hold more than the setting `max_call_memory_bytes` allows.
+        CallTooLargeError: the call would hold more than the setting `max_call_memory_bytes` allows.
     """
     call = _current.get()
     if call is None:
@@ -269,7 +269,7 @@ def charge(num_bytes: int) -> None:
         call.charged_bytes += num_bytes
         held = call.charged_bytes
     if call.max_memory_bytes is not None and held > call.max_memory_bytes:
-        raise CallTooLarge(
+        raise CallTooLargeError(
             f"what {call.rpc} collects from its messages would take {mebibytes(held)} of memory, and one call may hold "
             f"{mebibytes(call.max_memory_bytes)}; send fewer or smaller messages in one call, or raise "
             "DUBSTAGE_MAX_CALL_MEMORY_BYTES of the stage"

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
-from services.common.errors import ContractBroken, DubstageError, InvalidRequest, StageDeadlineExceeded
+from dubstage.client import AsyncConnection
+from dubstage.client.connection import bearer, channel_options
+from dubstage.client.rpcs import Unary, Upload
+from services.common.errors import ContractBrokenError, DubstageError, InvalidRequestError, StageDeadlineExceededError
 from services.common.server import call_context, error_status
-from services.common.server.auth import OwnToken, bearer
+from services.common.server.auth import OwnToken
 from services.common.server.call_context import tenant_metadata
 from services.common.server.retries import RetryPolicy, retry
-from services.common.server.tls import Pems, TlsFiles
+from services.common.server.tls import Pems, RenewedTlsFiles
 
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +37,7 @@ class ClientConfig:
     """HOST:PORT, or any gRPC target such as `unix:///run/render.sock`. A target of several replicas, such as
     `dns:///render:50055` or `ipv4:10.0.0.1:50055,10.0.0.2:50055`, shares calls among the replicas in turn."""
     only_serving: bool = False
-    """Send no call to a replica whose health is not SERVING. If no replica is SERVING, calls fail as BackendUnavailable."""
+    """Send no call to a replica whose health is not SERVING. If no replica is SERVING, calls fail as BackendUnavailableError."""
     tls: bool = False
     tls_ca_file: Path | None = None
     """PEM of the authorities that may sign the server's certificate. None: the authorities that gRPC ships with."""
@@ -50,85 +52,83 @@ class ClientConfig:
     """Seconds allowed to a call that states no time of its own."""
 
 
-@contextmanager
-def translate_errors(peer: str) -> Iterator[None]:
-    """Turn a failed call's AioRpcError into the error tree.
+class StageConnection(AsyncConnection):
+    """Connection whose calls have the context and the deadline of the call that this process serves, and fail by the error tree.
 
-    Args:
-        peer: name of the called server, for the text of errors that gRPC itself makes.
-
-    Raises:
-        DubstageError: in place of grpc.aio.AioRpcError.
+    Each call carries the job, shot, tenant and trace of the current context. Each call has a deadline: its own, the
+    configuration's, or the time left to the call that this process serves, whichever comes first.
     """
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise error_status.from_rpc_error(error, peer=peer) from error
+
+    def __init__(self, config: ClientConfig, peer: str) -> None:
+        super().__init__(peer, _channel(config), (), config.deadline_s)
+
+    def _options(self, timeout_s: float | None) -> dict[str, Any]:
+        allowed_s = self.timeout_s if timeout_s is None else timeout_s
+        remaining_s = call_context.remaining_s()
+        timeout_s = allowed_s if remaining_s is None or allowed_s is None else min(allowed_s, remaining_s)
+        return {"timeout": timeout_s, "metadata": self.metadata()}
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return job, shot, trace and tenant, which each call carries, for callers that use a stub directly."""
+        return (*call_context.outgoing_metadata().items(), *tenant_metadata())
+
+    def _error(self, error: grpc.RpcError) -> Exception:
+        assert isinstance(error, grpc.aio.AioRpcError)
+        failed = error_status.from_rpc_error(error, peer=self.target)
+        failed.__cause__ = error
+        return failed
 
 
 class StageClient:
-    """A channel to one stage, used with the generated async stubs:
+    """A channel to one stage, for the RPCs of the table:
 
         async with StageClient(ClientConfig(stage="render", target="localhost:50055")) as client:
-            stub = render_pb2_grpc.RenderServiceStub(client.channel)
-            models = await client.unary(stub.ListModels, ListModelsRequest())
-            async for response in client.stream(stub.Render, requests()):
+            models = await client.unary(rpcs.render.LIST_MODELS, ListModelsRequest())
+            async for response in client.connection.stream(rpcs.render.RENDER, requests()):
                 ...
 
-    Each call carries the token, and the job, shot and trace of the current context. Each call has a deadline: its own, the
-    configuration's, or the time left to the call that this process serves, whichever comes first.
+    Unary calls and uploads are tried again here. `connection` makes each kind of call once.
 
     The token file and the TLS files are read again when they change: the next call has the new token, or goes over a new
     connection. Running calls stay on the connection that they began on.
 
     Raises:
-        InvalidRequest: a token or TLS file cannot be used, or a token would travel in plain text.
+        InvalidRequestError: a token or TLS file cannot be used, or a token would travel in plain text.
     """
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
         self.peer = f"{config.stage} at {config.target}"
         if config.auth_token_file is not None and not config.tls and not _is_local(config.target):
-            raise InvalidRequest(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
-        self.channel = _channel(config)
+            raise InvalidRequestError(f"no token is sent to {self.peer} in plain text: use TLS", field="target")
+        self.connection = StageConnection(config, self.peer)
+        self.channel = self.connection.channel
 
-    async def unary(
-        self,
-        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-        request: Request,
-        *,
-        timeout_s: float | None = None,
-        policy: RetryPolicy | None = None,
-    ) -> Response:
+    async def unary(self, rpc: Unary[Q, R], request: Q, *, timeout_s: float | None = None, policy: RetryPolicy | None = None) -> R:
         """Send one request and return the response. Retryable failures are tried again.
 
         Args:
-            method: method of a stub.
+            rpc: the RPC.
             timeout_s: time allowed to each attempt.
             policy: how to try again; None: the default policy.
 
         Raises:
             DubstageError: the error of the last attempt.
         """
-
-        async def attempt() -> Response:
-            with translate_errors(self.peer):
-                return await method(request, timeout=self._timeout_s(timeout_s), metadata=self.metadata())
-
-        return await retry(attempt, policy)
+        return await retry(lambda: self.connection.unary(rpc, request, timeout_s=timeout_s), policy)
 
     async def upload(
         self,
-        method: grpc.aio.StreamUnaryMultiCallable[Request, Response],
-        make_requests: Callable[[], AsyncIterable[Request]],
+        rpc: Upload[Q, R],
+        make_requests: Callable[[], AsyncIterable[Q]],
         *,
         timeout_s: float | None = None,
         policy: RetryPolicy | None = None,
-    ) -> Response:
+    ) -> R:
         """Send many requests and return the response. Retryable failures are tried again, with fresh requests.
 
         Args:
-            method: method of a stub.
+            rpc: the RPC.
             make_requests: returns a new iterator of the same messages for each attempt. Pass `RetryPolicy(max_attempts=1)` if the
                 messages cannot be sent again.
             timeout_s: time allowed to each attempt.
@@ -136,178 +136,48 @@ class StageClient:
 
         Raises:
             DubstageError: the error of the last attempt.
-            ContractBroken: a second attempt was needed, and `make_requests` returned the iterator of the first attempt.
+            ContractBrokenError: a second attempt was needed, and `make_requests` returned the iterator of the first attempt.
             Exception: an exception of the requests' own iterator, unchanged.
         """
-
-        used: AsyncIterable[Request] | None = None
+        used: AsyncIterable[Q] | None = None
         failure: DubstageError | None = None
 
-        async def attempt() -> Response:
+        async def attempt() -> R:
             nonlocal used, failure
             requests = make_requests()
             if requests is used and failure is not None:
                 # The first attempt has read messages of this iterator: half a stream must not pass for a whole.
-                raise ContractBroken(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
+                raise ContractBrokenError(f"{self.peer}: no second attempt without fresh requests, after: {failure}") from failure
             used = requests
-            source = _Requests(requests)
-            call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
             try:
-                with source.failure_first(), translate_errors(self.peer), _server_status_first(call):
-                    return await call
+                return await self.connection.upload(rpc, requests, timeout_s=timeout_s)
             except DubstageError as error:
                 failure = error
                 raise
 
         return await retry(attempt, policy)
 
-    async def download(
-        self,
-        method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
-        request: Request,
-        *,
-        timeout_s: float | None = None,
-    ) -> AsyncGenerator[Response, None]:
-        """Send one request and yield the responses. The call is not tried again, since responses may be in use already.
-
-        Args:
-            method: method of a stub.
-            timeout_s: time allowed to the whole stream.
-
-        Raises:
-            DubstageError: the call failed.
-        """
-        call = method(request, timeout=self._timeout_s(timeout_s), metadata=self.metadata())
-        try:
-            with translate_errors(self.peer):
-                async for response in call:
-                    yield response
-        finally:
-            # The stage must not work on for a consumer that stopped early.
-            call.cancel()
-
-    async def stream(
-        self,
-        method: grpc.aio.StreamStreamMultiCallable[Request, Response],
-        requests: AsyncIterable[Request],
-        *,
-        timeout_s: float | None = None,
-        on_call: Callable[[grpc.aio.StreamStreamCall[Request, Response]], None] | None = None,
-    ) -> AsyncGenerator[Response, None]:
-        """Send requests and yield responses at the same time. The call is not tried again.
-
-        Args:
-            method: method of a stub.
-            requests: read only as fast as the stage takes them.
-            timeout_s: time allowed to the whole stream.
-            on_call: called with the gRPC call once the call has begun, for the initial metadata.
-
-        Raises:
-            DubstageError: the call failed.
-            Exception: an exception of the requests' own iterator, unchanged.
-        """
-        source = _Requests(requests)
-        call = method(source.messages(), timeout=self._timeout_s(timeout_s), metadata=self.metadata())
-        if on_call is not None:
-            on_call(call)
-        try:
-            with source.failure_first(), translate_errors(self.peer), _server_status_first(call):
-                async for response in call:
-                    yield response
-        finally:
-            call.cancel()
-
     async def wait_until_reachable(self, timeout_s: float) -> None:
         """Wait for a connection.
 
         Raises:
-            StageDeadlineExceeded: there was no connection within `timeout_s`.
+            StageDeadlineExceededError: there was no connection within `timeout_s`.
         """
         try:
             async with asyncio.timeout(timeout_s):
                 await self.channel.channel_ready()
         except TimeoutError:
-            raise StageDeadlineExceeded(f"{self.peer} did not answer in {timeout_s:g} s: is it running?") from None
+            raise StageDeadlineExceededError(f"{self.peer} did not answer in {timeout_s:g} s: is it running?") from None
 
     async def close(self) -> None:
         """Close the channel. Calls in progress are cancelled."""
-        await self.channel.close()
+        await self.connection.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
-
-    def _timeout_s(self, timeout_s: float | None) -> float:
-        allowed_s = self.config.deadline_s if timeout_s is None else timeout_s
-        remaining_s = call_context.remaining_s()
-        return allowed_s if remaining_s is None else min(allowed_s, remaining_s)
-
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return job, shot, trace and tenant, which each call carries, for callers that use a stub directly."""
-        return (*call_context.outgoing_metadata().items(), *tenant_metadata())
-
-
-class _Requests(Generic[Request]):
-    """Async iterator of requests that keeps its own failure.
-
-    grpc.aio cancels the call where the request iterator fails. The caller could not tell that from a cancellation of its task.
-    """
-
-    def __init__(self, source: AsyncIterable[Request]) -> None:
-        self._source = source
-        self._failure: Exception | None = None
-
-    async def messages(self) -> AsyncIterator[Request]:
-        try:
-            async for message in self._source:
-                yield message
-        except Exception as error:
-            self._failure = error
-            raise
-
-    @contextmanager
-    def failure_first(self) -> Iterator[None]:
-        try:
-            yield
-        except (asyncio.CancelledError, DubstageError):
-            if self._failure is not None:
-                raise self._failure from None
-            raise
-
-
-@contextmanager
-def _server_status_first(call: grpc.aio.Call) -> Iterator[None]:
-    """Raise the status that the server sent, where grpc.aio replaces the status with INTERNAL.
-
-    grpc.aio does so where a write meets the end of the call (https://github.com/grpc/grpc/issues/36066).
-    """
-    sent: list[grpc.aio.AioRpcError] = []
-
-    def note(ended: Any) -> None:
-        # The status is there, so no coroutine waits.
-        code, details, trailing = _result(ended.code()), _result(ended.details()), _result(ended.trailing_metadata())
-        if not sent and code is not grpc.StatusCode.OK:
-            sent.append(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing or grpc.aio.Metadata(), details))
-
-    call.add_done_callback(note)
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.INTERNAL and sent and sent[0].code() is not grpc.StatusCode.INTERNAL:
-            raise sent[0] from error
-        raise
-
-
-def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Return the result of a coroutine that does not wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration as ended:
-        return ended.value
-    coroutine.close()
-    return None
 
 
 class _Token(grpc.AuthMetadataPlugin):
@@ -328,7 +198,7 @@ class _RenewedChannel(grpc.aio.Channel):
         grace_s: seconds that running calls have to end after a change.
     """
 
-    def __init__(self, files: TlsFiles, make: Callable[[Pems], grpc.aio.Channel], grace_s: float) -> None:
+    def __init__(self, files: RenewedTlsFiles, make: Callable[[Pems], grpc.aio.Channel], grace_s: float) -> None:
         self._files = files
         self._make = make
         self._grace_s = grace_s
@@ -391,7 +261,7 @@ class _RenewedChannel(grpc.aio.Channel):
 
 
 def _channel(config: ClientConfig) -> grpc.aio.Channel:
-    """Return the channel of a configuration. Raises InvalidRequest."""
+    """Return the channel of a configuration. Raises InvalidRequestError."""
     options = _options(config)
     token = config.auth_token_file and grpc.metadata_call_credentials(_Token(OwnToken(config.auth_token_file)))
 
@@ -401,7 +271,7 @@ def _channel(config: ClientConfig) -> grpc.aio.Channel:
         return grpc.aio.secure_channel(config.target, both, options=options)
 
     if config.tls:
-        files = TlsFiles(authorities=config.tls_ca_file, certificate=config.tls_certificate_file, key=config.tls_key_file)
+        files = RenewedTlsFiles(authorities=config.tls_ca_file, certificate=config.tls_certificate_file, key=config.tls_key_file)
         return _RenewedChannel(files, lambda pems: secure(pems.client_credentials), config.deadline_s)
     if token:
         kind = grpc.LocalConnectionType.UDS if config.target.startswith("unix:") else grpc.LocalConnectionType.LOCAL_TCP
@@ -419,26 +289,13 @@ def _is_local(target: str) -> bool:
 
 
 def _options(config: ClientConfig) -> list[tuple[str, int | str]]:
-    # Calls go to all addresses of the target in turn. By default, gRPC stays with the first address that answers.
-    service: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
-    if config.only_serving:
-        service["healthCheckConfig"] = {"serviceName": ""}
     return [
-        ("grpc.service_config", json.dumps(service)),
-        # A service configuration in the DNS must not replace this one.
-        ("grpc.service_config_disable_resolution", 1),
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
+        *channel_options(config.max_message_bytes, only_serving=config.only_serving),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
-        # A replica that restarts is found again within seconds. gRPC's own limits are one second and two minutes.
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
         # A new client connects at once, even while an older client of the same address waits to connect again.
         ("grpc.use_local_subchannel_pool", 1),
-        # When a replica goes away, the name is resolved again. By default gRPC does so at most every 30 seconds.
-        ("grpc.dns_min_time_between_resolutions_ms", 2_000),
         # Stages talk to each other directly, without the web proxy of the environment.
         ("grpc.enable_http_proxy", 0),
     ]

@@ -1,26 +1,4 @@
-"""The one table between the error tree (errors.py) and google.rpc.Status, in both directions.
-
-| leaf | gRPC code | details beside ErrorInfo | retry | Job exit |
-|---|---|---|---|---|
-| InvalidRequest, MediaUnsupported | INVALID_ARGUMENT | BadRequest | no | 10 |
-| MessageTooLarge, CallTooLarge | RESOURCE_EXHAUSTED | BadRequest | no | 10 |
-| Unauthenticated | UNAUTHENTICATED | BadRequest | no | 10 |
-| ArtefactNotFound, ModelNotFound, OperationNotFound, BatchNotFound | NOT_FOUND | ResourceInfo | no | 10 |
-| ArtefactCorrupt | DATA_LOSS | ResourceInfo | no | 10 |
-| ConsentMissing, ConsentUnsigned, ConsentSignerUnknown, ConsentAltered | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
-| ConsentWithdrawn, ConsentNotYetValid, ConsentExpired, ConsentOutOfScope | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
-| ConsentWithoutSubject, ConsentOtherSubject, ConsentFaceUncertain | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
-| ActorNotReady, NoUsableFootage | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
-| StorageRefused, ClusterRefused | FAILED_PRECONDITION | PreconditionFailure | no | 11 |
-| StorageFull | RESOURCE_EXHAUSTED | PreconditionFailure | no | 11 |
-| Overloaded, AcceleratorOutOfMemory | RESOURCE_EXHAUSTED | RetryInfo | yes | 20 |
-| TenantDubsReached, TenantStreamsReached, TenantFramesReached, TenantStorageReached | RESOURCE_EXHAUSTED | RetryInfo | yes | 20 |
-| ModelNotReady, BackendUnavailable | UNAVAILABLE | RetryInfo | yes | 20 |
-| StageDeadlineExceeded | DEADLINE_EXCEEDED | | yes | 20 |
-| Cancelled | CANCELLED | | no | 130 |
-| ContractBroken | INTERNAL | | no | 12 |
-| Unexpected, and any other exception | INTERNAL, opaque text, error id | | no | 12 |
-"""
+"""Errors of the tree (errors.py) to and from google.rpc.Status, by the table of dubstage.error_kinds."""
 
 from __future__ import annotations
 
@@ -28,17 +6,17 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
-from grpc_status import rpc_status
 
+from dubstage.client.errors import StatusDetails, is_too_large, read_details, status_of
+from dubstage.error_kinds import DOMAIN, KINDS, REASON_OF_CODE, Details
 from services.common import errors
 
-DOMAIN = "dubstage"
 # A status travels in HTTP/2 trailers, and gRPC refuses trailers above about 8 KiB. The trailers hold the text three times, once
 # with three characters per byte.
 _MAX_TEXT_BYTES = 1000
@@ -49,11 +27,11 @@ _BROKEN_CALL = "Internal error from Core"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DetailsCodec:
     """Conversion of one kind of error: `pack` makes the details, `unpack` reads constructor arguments back from them."""
 
     pack: Callable[[Any], list[Message]]
-    unpack: Callable[[status_pb2.Status, error_details_pb2.ErrorInfo], dict[str, Any]]
+    unpack: Callable[[StatusDetails], dict[str, Any]]
 
 
 def _pack_field(error: errors.RequestError) -> list[Message]:
@@ -69,12 +47,11 @@ def _pack_field(error: errors.RequestError) -> list[Message]:
     return [bad]
 
 
-def _unpack_field(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) -> dict[str, Any]:
-    bad = error_details_pb2.BadRequest()
-    if not _find(status, bad) or not bad.field_violations:
+def _unpack_field(details: StatusDetails) -> dict[str, Any]:
+    if not details.violations:
         return {}
-    several = [(violation.field, violation.description) for violation in bad.field_violations]
-    reasons = [violation.reason for violation in bad.field_violations]
+    several = [(field, description) for field, description, _ in details.violations]
+    reasons = [reason for _, _, reason in details.violations]
     return {
         "field": several[0][0],
         "violations": several if len(several) > 1 else (),
@@ -83,14 +60,13 @@ def _unpack_field(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) 
 
 
 def _pack_resource(error: errors.ResourceError) -> list[Message]:
-    kinds = {errors.ModelNotFound: "model", errors.OperationNotFound: "operation", errors.BatchNotFound: "batch"}
+    kinds = {errors.ModelNotFoundError: "model", errors.OperationNotFoundError: "operation", errors.BatchNotFoundError: "batch"}
     kind = kinds.get(type(error), "artefact")
     return [error_details_pb2.ResourceInfo(resource_type=kind, resource_name=_short(error.resource))]
 
 
-def _unpack_resource(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) -> dict[str, Any]:
-    resource = error_details_pb2.ResourceInfo()
-    return {"resource": resource.resource_name} if _find(status, resource) else {}
+def _unpack_resource(details: StatusDetails) -> dict[str, Any]:
+    return {} if details.resource is None else {"resource": details.resource}
 
 
 def _pack_precondition(error: errors.PreconditionError) -> list[Message]:
@@ -100,9 +76,8 @@ def _pack_precondition(error: errors.PreconditionError) -> list[Message]:
     return [error_details_pb2.PreconditionFailure(violations=[violation])]
 
 
-def _unpack_precondition(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) -> dict[str, Any]:
-    failure = error_details_pb2.PreconditionFailure()
-    return {"subject": failure.violations[0].subject} if _find(status, failure) and failure.violations else {}
+def _unpack_precondition(details: StatusDetails) -> dict[str, Any]:
+    return {} if details.subject is None else {"subject": details.subject}
 
 
 def _pack_retry(error: errors.TransientError) -> list[Message]:
@@ -111,88 +86,35 @@ def _pack_retry(error: errors.TransientError) -> list[Message]:
     return [retry]
 
 
-def _unpack_retry(status: status_pb2.Status, info: error_details_pb2.ErrorInfo) -> dict[str, Any]:
-    retry = error_details_pb2.RetryInfo()
-    return {"retry_after_s": retry.retry_delay.ToMilliseconds() / 1000} if _find(status, retry) else {}
+def _unpack_retry(details: StatusDetails) -> dict[str, Any]:
+    return {} if details.retry_after_s is None else {"retry_after_s": details.retry_after_s}
 
 
-_FIELD = Row(_pack_field, _unpack_field)
-_RESOURCE = Row(_pack_resource, _unpack_resource)
-_PRECONDITION = Row(_pack_precondition, _unpack_precondition)
-_RETRY = Row(_pack_retry, _unpack_retry)
-_PLAIN = Row(lambda error: [], lambda status, info: {})
-_UNEXPECTED = Row(lambda error: [], lambda status, info: {"error_id": info.metadata.get("error_id", "")})
+_ROWS: Mapping[Details, DetailsCodec] = {
+    Details.BAD_REQUEST: DetailsCodec(_pack_field, _unpack_field),
+    Details.RESOURCE_INFO: DetailsCodec(_pack_resource, _unpack_resource),
+    Details.PRECONDITION_FAILURE: DetailsCodec(_pack_precondition, _unpack_precondition),
+    Details.RETRY_INFO: DetailsCodec(_pack_retry, _unpack_retry),
+    Details.NONE: DetailsCodec(lambda error: [], lambda details: {}),
+}
 
-TABLE: Mapping[type[errors.DubstageError], Row] = {
-    errors.InvalidRequest: _FIELD,
-    errors.MediaUnsupported: _FIELD,
-    errors.MessageTooLarge: _FIELD,
-    errors.CallTooLarge: _FIELD,
-    errors.Unauthenticated: _FIELD,
-    errors.ArtefactNotFound: _RESOURCE,
-    errors.ArtefactCorrupt: _RESOURCE,
-    errors.ModelNotFound: _RESOURCE,
-    errors.OperationNotFound: _RESOURCE,
-    errors.BatchNotFound: _RESOURCE,
-    errors.ConsentMissing: _PRECONDITION,
-    errors.ConsentUnsigned: _PRECONDITION,
-    errors.ConsentSignerUnknown: _PRECONDITION,
-    errors.ConsentAltered: _PRECONDITION,
-    errors.ConsentWithdrawn: _PRECONDITION,
-    errors.ConsentNotYetValid: _PRECONDITION,
-    errors.ConsentExpired: _PRECONDITION,
-    errors.ConsentOutOfScope: _PRECONDITION,
-    errors.ConsentWithoutSubject: _PRECONDITION,
-    errors.ConsentOtherSubject: _PRECONDITION,
-    errors.ConsentFaceUncertain: _PRECONDITION,
-    errors.ActorNotReady: _PRECONDITION,
-    errors.NoUsableFootage: _PRECONDITION,
-    errors.StorageFull: _PRECONDITION,
-    errors.StorageRefused: _PRECONDITION,
-    errors.ClusterRefused: _PRECONDITION,
-    errors.Overloaded: _RETRY,
-    errors.TenantDubsReached: _RETRY,
-    errors.TenantStreamsReached: _RETRY,
-    errors.TenantFramesReached: _RETRY,
-    errors.TenantStorageReached: _RETRY,
-    errors.AcceleratorOutOfMemory: _RETRY,
-    errors.ModelNotReady: _RETRY,
-    errors.BackendUnavailable: _RETRY,
-    errors.StageDeadlineExceeded: _PLAIN,
-    errors.Cancelled: _PLAIN,
-    errors.ContractBroken: _PLAIN,
-    errors.Unexpected: _UNEXPECTED,
+TABLE: Mapping[type[errors.DubstageError], DetailsCodec] = {leaf: _ROWS[KINDS[leaf.reason].details] for leaf in errors.leaves()} | {
+    errors.UnexpectedError: DetailsCodec(lambda error: [], lambda details: {"error_id": details.error_id})
 }
 
 _LEAF_OF_REASON = {leaf.reason: leaf for leaf in TABLE}
 
-# For a status that this table did not write: gRPC itself, a proxy or a load balancer did.
-_LEAF_OF_CODE: Mapping[grpc.StatusCode, type[errors.DubstageError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidRequest,
-    grpc.StatusCode.OUT_OF_RANGE: errors.InvalidRequest,
-    grpc.StatusCode.NOT_FOUND: errors.ModelNotFound,
-    grpc.StatusCode.UNAUTHENTICATED: errors.Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: errors.Unauthenticated,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.Overloaded,
-    grpc.StatusCode.UNAVAILABLE: errors.BackendUnavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: errors.StageDeadlineExceeded,
-    # The caller's own cancellation is asyncio.CancelledError. CANCELLED comes from a server that ended the call at its shutdown.
-    grpc.StatusCode.CANCELLED: errors.BackendUnavailable,
-    grpc.StatusCode.UNIMPLEMENTED: errors.ContractBroken,
-    grpc.StatusCode.DATA_LOSS: errors.ContractBroken,
-}
 
-
-def opaque(error: BaseException) -> errors.Unexpected:
+def opaque(error: BaseException) -> errors.UnexpectedError:
     """Return the error that a caller gets for an exception outside the tree: an id, by which the stage's log has the cause."""
     error_id = uuid.uuid4().hex
-    unexpected = errors.Unexpected(f"unexpected error; the stage's log has it as {error_id}", error_id=error_id)
+    unexpected = errors.UnexpectedError(f"unexpected error; the stage's log has it as {error_id}", error_id=error_id)
     unexpected.__cause__ = error
     return unexpected
 
 
 def domain_error(error: Exception) -> errors.DubstageError:
-    """Return the tree's error for any exception: the exception itself, one inside a task group, or an opaque `Unexpected`."""
+    """Return the tree's error for any exception: the exception itself, one inside a task group, or an opaque `UnexpectedError`."""
     found: Exception | None = error
     if isinstance(error, ExceptionGroup):
         found = error.subgroup(errors.DubstageError)
@@ -202,13 +124,13 @@ def domain_error(error: Exception) -> errors.DubstageError:
 
 
 def log_fields(error: errors.DubstageError) -> dict[str, Any]:
-    """Return the log fields of an error: `reason`, `message`, and for an Unexpected `error_id` and `exc_info` (the traceback).
+    """Return the log fields of an error: `reason`, `message`, and for an UnexpectedError `error_id` and `exc_info` (the traceback).
 
     Code that gives an error to a caller, in a status or in an operation, logs these fields in one line, at level error for
-    an Unexpected. The caller gets the `error_id`, and this line leads from the `error_id` to the cause.
+    an UnexpectedError. The caller gets the `error_id`, and this line leads from the `error_id` to the cause.
     """
     fields: dict[str, Any] = {"reason": error.reason, "message": _text(error)}
-    if isinstance(error, errors.Unexpected):
+    if isinstance(error, errors.UnexpectedError):
         fields |= {"error_id": error.error_id, "exc_info": error.__cause__ or error}
     return fields
 
@@ -222,7 +144,7 @@ def to_status(error: errors.DubstageError, *, stage: str) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     # An error that crossed several stages keeps the name of the first stage.
     info.metadata["stage"] = error.stage or stage
-    if isinstance(error, errors.Unexpected):
+    if isinstance(error, errors.UnexpectedError):
         info.metadata["error_id"] = error.error_id
     status = status_pb2.Status(code=grpc.StatusCode[error.code].value[0], message=_text(error))
     for detail in [info, *TABLE[type(error)].pack(error)]:
@@ -232,12 +154,12 @@ def to_status(error: errors.DubstageError, *, stage: str) -> status_pb2.Status:
 
 def from_status(status: status_pb2.Status) -> errors.DubstageError | None:
     """Return the error of a status that `to_status` wrote, and None for any other status."""
-    info = error_details_pb2.ErrorInfo()
-    if not _find(status, info) or info.domain != DOMAIN or info.reason not in _LEAF_OF_REASON:
+    details = read_details(status)
+    leaf = _LEAF_OF_REASON.get(details.reason) if details.domain == DOMAIN else None
+    if leaf is None:
         return None
-    leaf = _LEAF_OF_REASON[info.reason]
-    error = leaf(status.message, **TABLE[leaf].unpack(status, info))
-    error.stage = info.metadata.get("stage", "")
+    error = leaf(status.message, **TABLE[leaf].unpack(details))
+    error.stage = details.stage
     return error
 
 
@@ -248,26 +170,17 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, peer: str) -> errors.Dubstage
         error: the exception of grpc.aio.
         peer: name of the called server, such as `render at localhost:50055`, for the text of errors that gRPC itself makes.
     """
-    try:
-        # The synchronous reader fits: a caught error holds plain values. A live call would hold awaitables.
-        status = rpc_status.from_call(cast(grpc.Call, error))
-    except (ValueError, DecodeError):
-        status = None
+    status = status_of(error)
     known = from_status(status) if status is not None else None
     if known is not None:
         return known
     text = error.details() or error.code().name
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
-        return errors.MessageTooLarge(f"{peer}: {text}; DUBSTAGE_MAX_MESSAGE_BYTES sets the limit on both sides")
+    if is_too_large(error):
+        return errors.MessageTooLargeError(f"{peer}: {text}; DUBSTAGE_MAX_MESSAGE_BYTES sets the limit on both sides")
     if error.code() is grpc.StatusCode.INTERNAL and text == _BROKEN_CALL:
-        return errors.BackendUnavailable(f"{peer}: the connection broke off")
-    leaf = _LEAF_OF_CODE.get(error.code(), errors.Unexpected)
+        return errors.BackendUnavailableError(f"{peer}: the connection broke off")
+    leaf = _LEAF_OF_REASON[REASON_OF_CODE.get(error.code().name, errors.UnexpectedError.reason)]
     return leaf(f"{peer}: {text}")
-
-
-def _find(status: status_pb2.Status, detail: Message) -> bool:
-    """Fill `detail` from the first detail of its kind. Return whether there was one."""
-    return any(packed.Is(detail.DESCRIPTOR) and packed.Unpack(detail) for packed in status.details)
 
 
 def _text(error: errors.DubstageError) -> str:

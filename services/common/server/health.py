@@ -16,9 +16,16 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from services.common.errors import DubstageError, InvalidRequest, Overloaded, StageDeadlineExceeded, Unauthenticated
+from services.common.errors import (
+    DubstageError,
+    InvalidRequestError,
+    OverloadedError,
+    StageDeadlineExceededError,
+    UnauthenticatedError,
+)
 from services.common.server import error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
+from services.common.server.messages import host_of
 
 HEALTH: Final = "/grpc.health."
 """First characters of the methods of the health service."""
@@ -98,7 +105,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         A name that is too long is INVALID_ARGUMENT. A watch beyond MAX_WATCHES or MAX_WATCHES_OF_HOST is RESOURCE_EXHAUSTED.
         """
         await self._check_size(request, context)
-        host = _host(context)
+        host = host_of(context)
         await self._check_space(host, context)
         changed = asyncio.Event()
         self._watches[changed] = host
@@ -125,10 +132,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
     async def _check_space(self, host: str, context: Context) -> None:
         if len(self._watches) >= MAX_WATCHES:
             text = f"{MAX_WATCHES} callers watch the health of this server, and no more may; ask with Check, or watch later"
-            await _refuse(Overloaded(text, retry_after_s=_RETRY_S), context, self._stage)
+            await _refuse(OverloadedError(text, retry_after_s=_RETRY_S), context, self._stage)
         if list(self._watches.values()).count(host) >= MAX_WATCHES_OF_HOST:
             text = f"{MAX_WATCHES_OF_HOST} callers of {host} watch the health of this server, and no more of one address may; "
-            await _refuse(Overloaded(f"{text}ask with Check, or watch later", retry_after_s=_RETRY_S), context, self._stage)
+            await _refuse(OverloadedError(f"{text}ask with Check, or watch later", retry_after_s=_RETRY_S), context, self._stage)
 
 
 class HealthInterceptor(grpc.aio.ServerInterceptor):
@@ -170,19 +177,19 @@ class HealthInterceptor(grpc.aio.ServerInterceptor):
                 async with asyncio.timeout(REQUEST_S):
                     data = await read(context)
                 if data is grpc.aio.EOF:
-                    raise InvalidRequest("a health call holds one request, and this call holds none")
+                    raise InvalidRequestError("a health call holds one request, and this call holds none")
                 if len(data) > _MAX_USED_BYTES:
                     raise _too_long(len(data))
                 request = health_pb2.HealthCheckRequest.FromString(data)
-            except Unauthenticated as error:
+            except UnauthenticatedError as error:
                 if handler.response_streaming:
                     # gRPC's clients watch health by themselves, often without a token. By this answer, they go on without health.
                     await context.abort(grpc.StatusCode.UNIMPLEMENTED, error.message)
                 await _refuse(error, context, self._stage)
             except TimeoutError:
-                await _refuse(StageDeadlineExceeded(f"the request did not arrive in {REQUEST_S:g} s"), context, self._stage)
+                await _refuse(StageDeadlineExceededError(f"the request did not arrive in {REQUEST_S:g} s"), context, self._stage)
             except DecodeError:
-                await _refuse(InvalidRequest(f"the {len(data)} bytes that were sent are no {_REQUEST}"), context, self._stage)
+                await _refuse(InvalidRequestError(f"the {len(data)} bytes that were sent are no {_REQUEST}"), context, self._stage)
             except DubstageError as error:
                 await _refuse(error, context, self._stage)
             return await behaviour(request, context)
@@ -198,27 +205,22 @@ class HealthInterceptor(grpc.aio.ServerInterceptor):
         given = next((value for key, value in context.invocation_metadata() or () if key == AUTHORIZATION_KEY), "")
         try:
             self._tokens.check(given if isinstance(given, str) else "")
-        except Unauthenticated as error:
+        except UnauthenticatedError as error:
             text = f"{error.message}; health is served without a token on DUBSTAGE_HEALTH_PORT"
-            raise Unauthenticated(text, field=error.field) from error
+            raise UnauthenticatedError(text, field=error.field) from error
 
     async def _read(self, context: Context) -> Any:
         return await context.read()
 
     async def _read_in_turn(self, context: Context) -> Any:
-        own = self._slots_of_host.setdefault(_host(context), asyncio.Semaphore(_READ_AT_ONCE_OF_HOST))
+        own = self._slots_of_host.setdefault(host_of(context), asyncio.Semaphore(_READ_AT_ONCE_OF_HOST))
         async with own, self._slots:
             return await context.read()
 
 
-def _host(context: Context) -> str:
-    """Return the address of a caller without the port: a host has many connections."""
-    return str(context.peer()).rpartition(":")[0]
-
-
-def _too_long(num_bytes: int) -> InvalidRequest:
+def _too_long(num_bytes: int) -> InvalidRequestError:
     text = f"service: the request has {num_bytes} bytes; the name of a service has at most {MAX_NAME_BYTES}"
-    return InvalidRequest(text, field="service")
+    return InvalidRequestError(text, field="service")
 
 
 async def _refuse(error: DubstageError, context: Context, stage: str) -> None:

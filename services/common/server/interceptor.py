@@ -21,12 +21,12 @@ import structlog
 from grpc_status import rpc_status
 from opentelemetry import propagate, trace
 
-from services.common.errors import DubstageError, StageDeadlineExceeded
+from services.common.errors import DubstageError, StageDeadlineExceededError
 from services.common.server import call_context, error_status
 from services.common.server.auth import AUTHORIZATION_KEY, TokenCheck
 from services.common.server.call_context import TENANT_KEY, Caller, named_by, set_current_caller
 from services.common.server.health import HEALTH, Context, Handler, HealthInterceptor
-from services.common.server.limits import Admission
+from services.common.server.limits import Admission, FirstMessages
 from services.common.server.messages import RequestStream, decoder, encoder
 from services.common.server.telemetry import Metrics
 from services.common.server.watchdog import Watchdog
@@ -152,6 +152,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         max_deadline_s: seconds allowed to any call.
         max_call_memory_bytes: memory that one call may keep until its end, bytes.
         max_message_bytes: size of the largest message in or out, bytes.
+        first_messages: byte budget for the first messages of calls.
         watchdog: ends calls that are idle or take too much memory.
     """
 
@@ -166,6 +167,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         max_deadline_s: float,
         max_call_memory_bytes: int,
         max_message_bytes: int,
+        first_messages: FirstMessages,
         watchdog: Watchdog,
     ) -> None:
         self._stage = stage
@@ -176,6 +178,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
         self._max_deadline_s = max_deadline_s
         self._max_call_memory_bytes = max_call_memory_bytes
         self._max_message_bytes = max_message_bytes
+        self._first_messages = first_messages
         self._watchdog = watchdog
         self._health = HealthInterceptor(stage, tokens)
         self._reflections = Admission(max_active=_REFLECTIONS[0], max_queued=_REFLECTIONS[1])
@@ -249,7 +252,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
             deadline=time.monotonic() + allowed_s,
             max_memory_bytes=self._max_call_memory_bytes,
         )
-        requests = RequestStream(context, call)
+        requests = RequestStream(context, call, self._first_messages)
         admission = self._reflections if method.startswith(_REFLECTION) else self._admission
         admitted = False
         async with self._observer.observed(call, metadata) as outcome:
@@ -268,7 +271,7 @@ class ChassisInterceptor(grpc.aio.ServerInterceptor):
                 except TimeoutError:
                     if not timer.expired():
                         raise
-                    raise StageDeadlineExceeded(f"{call.rpc} did not end in the {allowed_s:.3g} s allowed to it") from None
+                    raise StageDeadlineExceededError(f"{call.rpc} did not end in the {allowed_s:.3g} s allowed to it") from None
             except grpc.aio.AbortError:
                 outcome.code = _code_name(context)
                 raise

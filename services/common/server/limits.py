@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
-from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded, TransientError
+from services.common.errors import BackendUnavailableError, ModelNotReadyError, OverloadedError, TransientError
 from services.common.server import call_context
 from services.common.server.call_context import current_caller
 from services.common.server.resources import resident_bytes
@@ -137,7 +138,7 @@ class Admission:
         self._present = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._refusal: TransientError | None = ModelNotReady("the stage is still warming up")
+        self._refusal: TransientError | None = ModelNotReadyError("the stage is still warming up")
         self.load = Load()
         """Load by calls that wait and run."""
         self.on_admitted: Callable[[float], None] = lambda wait_s: None
@@ -149,7 +150,7 @@ class Admission:
 
     def close(self) -> None:
         """Admit no more calls."""
-        self._refusal = BackendUnavailable("the stage is shutting down")
+        self._refusal = BackendUnavailableError("the stage is shutting down")
 
     async def idle(self) -> None:
         """Wait until no call runs or waits."""
@@ -160,17 +161,20 @@ class Admission:
         """Hold one of the active places for the current caller while the block runs.
 
         Raises:
-            ModelNotReady: `open()` has not been called yet.
-            BackendUnavailable: `close()` has been called.
-            Overloaded: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may have.
+            ModelNotReadyError: `open()` has not been called yet.
+            BackendUnavailableError: `close()` has been called.
+            OverloadedError: all places and the whole queue are taken, or the caller's tenant has as many calls as one tenant may
+                have.
         """
         if self._refusal is not None:
             raise type(self._refusal)(self._refusal.message, retry_after_s=self._retry_after_s)
         if self._present >= self._capacity:
-            raise Overloaded(f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s)
+            raise OverloadedError(
+                f"the stage already has {self._present} calls, as many as it takes", retry_after_s=self._retry_after_s
+            )
         tenant = current_caller().tenant
         if self._most_of_tenant is not None and self._of_tenant[tenant] >= self._most_of_tenant:
-            raise Overloaded(
+            raise OverloadedError(
                 f"tenant {tenant} already has {self._most_of_tenant} calls, as many as one tenant may have",
                 retry_after_s=self._retry_after_s,
             )
@@ -197,6 +201,51 @@ class Admission:
             self._of_tenant[tenant] -= 1
             if not self._present:
                 self._idle.set()
+
+
+class FirstMessages:
+    """Byte budget for the first messages of calls, which arrive while nothing is known of the calls but their headers.
+
+    The size of a message is not known before the message is there, so each message counts as a largest one. Calls without a place
+    wait in order, and gRPC takes no more than their first bytes meanwhile. Use the object from one event loop only.
+
+    Args:
+        budget_bytes: most bytes of all messages that arrive at the same time.
+        message_bytes: size of the largest message, bytes. At least two messages may arrive at the same time.
+        shared_by_tenant: whether one tenant may have at most half of the places, rounded up, as one client address may.
+    """
+
+    def __init__(self, *, budget_bytes: int, message_bytes: int, shared_by_tenant: bool = False) -> None:
+        self.num_places = max(2, budget_bytes // message_bytes)
+        """Most first messages that arrive at the same time."""
+        self._places = asyncio.Semaphore(self.num_places)
+        self._share = (self.num_places + 1) // 2
+        self._shared_by_tenant = shared_by_tenant
+        self._places_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def acquire(self, host: str) -> Callable[[], None]:
+        """Wait for a place for the current caller. Return the function that gives the place back.
+
+        Args:
+            host: address of the caller.
+        """
+        groups = [f"host {host}", *([f"tenant {current_caller().tenant}"] if self._shared_by_tenant else [])]
+        # A caller over its share waits outside, and keeps no place from others.
+        wanted = [*(self._places_of.setdefault(group, asyncio.Semaphore(self._share)) for group in groups), self._places]
+        acquired: list[asyncio.Semaphore] = []
+
+        def release() -> None:
+            while acquired:
+                acquired.pop().release()
+
+        try:
+            for places in wanted:
+                await places.acquire()
+                acquired.append(places)
+        except BaseException:
+            release()
+            raise
+        return release
 
 
 @dataclass(eq=False, slots=True)
@@ -255,12 +304,12 @@ class WorkerPool:
         or to its next `call_context.check_not_cancelled()`, and keeps its thread until then.
 
         Raises:
-            Overloaded: the queue is full.
-            Cancelled: the call was over before the computation began.
+            OverloadedError: the queue is full.
+            WorkCancelledError: the call was over before the computation began.
         """
         with self._lock:
             if self._pending >= self._capacity:
-                raise Overloaded(f"{self._pending} computations run or wait already, as many as the stage takes")
+                raise OverloadedError(f"{self._pending} computations run or wait already, as many as the stage takes")
             self._pending += 1
         context = contextvars.copy_context()
         call = call_context.current_call()

@@ -1,19 +1,251 @@
-"""Messages of a call: decoded (gRPC itself would answer bad bytes with INTERNAL), read one by one, counted and checked."""
+"""Messages of a call: decoded (gRPC itself would answer bad bytes with INTERNAL), read one by one, counted and checked.
+
+Ranges of the fields of requests, checked where requests enter. The contracts declare the ranges
+(dubstage/common/v1alpha1/bounds.proto).
+
+The checks of a message type are compiled from its descriptor once. Bytes that cannot be too long are not read.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 import grpc.aio
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from services.common.errors import DubstageError, InvalidRequest, MessageTooLarge
-from services.common.server.bounds import check_bounds
+from dubstage.common.v1alpha1 import bounds_pb2
+from services.common.errors import DubstageError, InvalidRequestError, MessageTooLargeError
 from services.common.server.call_context import Call, mebibytes
+from services.common.server.limits import FirstMessages
+
+Check = Callable[[Any, "int | None"], None]
+"""Takes a message and its encoded size in bytes (None: unknown). Raises InvalidRequestError."""
+
+_INTEGERS: Final[Mapping[int, tuple[int, int]]] = {
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
+_FLOATS: Final = frozenset({FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE})
+_UTF8_BYTES: Final = 4
+"""Bytes of the longest character."""
+_NAME: Final = bounds_pb2.Bounds(max_bytes=256)
+_FOREIGN: Final[Mapping[str, bounds_pb2.Bounds]] = {
+    "google.longrunning.ListOperationsRequest.name": _NAME,
+    "google.longrunning.ListOperationsRequest.filter": _NAME,
+    "google.longrunning.ListOperationsRequest.page_size": bounds_pb2.Bounds(max=(1 << 31) - 1),
+    "google.longrunning.ListOperationsRequest.page_token": _NAME,
+    "google.longrunning.GetOperationRequest.name": _NAME,
+    "google.longrunning.DeleteOperationRequest.name": _NAME,
+    "google.longrunning.CancelOperationRequest.name": _NAME,
+    "google.longrunning.WaitOperationRequest.name": _NAME,
+    # google/protobuf/duration.proto allows 10,000 years.
+    "google.protobuf.Duration.seconds": bounds_pb2.Bounds(min=-315_576_000_000, max=315_576_000_000),
+    "google.protobuf.Duration.nanos": bounds_pb2.Bounds(min=-999_999_999, max=999_999_999),
+}
+"""Bounds of fields whose contracts are not dubstage's."""
+
+
+def declared(field: FieldDescriptor) -> bounds_pb2.Bounds | None:
+    """Return the bounds of a field, or None where the contract declares no bounds."""
+    if field.full_name in _FOREIGN:
+        return _FOREIGN[field.full_name]
+    options = field.GetOptions()
+    return options.Extensions[bounds_pb2.bounds] if options.HasExtension(bounds_pb2.bounds) else None
+
+
+def check_bounds(message: Message, *, num_bytes: int | None = None) -> None:
+    """Check every field of a message, and of the messages inside the message, against the declared bounds.
+
+    Args:
+        message: a request.
+        num_bytes: encoded size of the message, or None. With a size, fields that cannot be too long are not read, since reading
+            copies.
+
+    Raises:
+        InvalidRequestError: a number is outside its range or not finite, an enum has no such number, or a string, a bytes field or
+            a repeated field is too long. The message names the field's path, the value and the range.
+    """
+    kind = type(message)
+    check = _checks.get(kind)
+    if check is None:
+        check = _checks[kind] = _compiled(kind.DESCRIPTOR, "")
+    check(message, num_bytes)
+
+
+_checks: dict[type[Message], Check] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """Range of the numbers of one field. Unset bounds are the bounds of the type."""
+
+    name: str
+    path: str
+    low: float
+    high: float
+    zero_ok: bool
+    may_be_unset: bool = False
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high or (self.zero_ok and value == 0)
+
+    def refuse(self, value: float, place: str = "") -> None:
+        zero = " (0: unset)" if self.zero_ok else ""
+        raise InvalidRequestError(
+            f"{self.path}{place}: {value} is not within {_plain(self.low)} .. {_plain(self.high)}{zero}", field=self.path
+        )
+
+
+def _compiled(descriptor: Any, prefix: str) -> Check:
+    """Return one check for all fields of the messages that a `Descriptor` describes. Paths begin with `prefix`."""
+    steps: list[Check] = []
+    numbers: list[_Number] = []
+    for field in descriptor.fields:
+        path, bounds = f"{prefix}{field.name}", declared(field) or bounds_pb2.Bounds()
+        if field.is_repeated and bounds.max_items:
+            steps.append(_check_count(field.name, path, bounds.max_items))
+        if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            inner = _compiled(field.message_type, f"{path}.")
+            steps.append(_check_messages(field.name, inner) if field.is_repeated else _check_message(field.name, inner))
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
+            steps.append(_check_enum(field, path))
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+            if bounds.max_bytes:
+                steps.append(_check_length(field, path, bounds.max_bytes))
+        elif field.cpp_type in _INTEGERS or field.cpp_type in _FLOATS:
+            number = _number(field, path, declared(field))
+            if field.is_repeated:
+                steps.append(_check_numbers(number, are_integers=field.cpp_type in _INTEGERS))
+            else:
+                numbers.append(number)
+    if numbers:
+        steps.insert(0, _check_each(numbers))
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        for step in steps:
+            step(message, num_bytes)
+
+    return check
+
+
+def _number(field: FieldDescriptor, path: str, bounds: bounds_pb2.Bounds | None) -> _Number:
+    if bounds is None:
+        largest = 3.4028234663852886e38 if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else 1.7976931348623157e308
+        low, high = _INTEGERS.get(field.cpp_type, (-largest, largest))
+        return _Number(field.name, path, low, high, zero_ok=False)
+    return _Number(field.name, path, bounds.min, bounds.max, bounds.zero_ok, may_be_unset=field.has_presence)
+
+
+def _check_each(numbers: Iterable[_Number]) -> Check:
+    ranges = [(number.name, number.low, number.high, number) for number in numbers]
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        for name, low, high, number in ranges:
+            value = getattr(message, name)
+            # NaN lies in no range.
+            if not low <= value <= high and not number.holds(value) and not (number.may_be_unset and not message.HasField(name)):
+                number.refuse(value)
+
+    return check
+
+
+def _check_numbers(number: _Number, *, are_integers: bool) -> Check:
+    name, low, high = number.name, number.low, number.high
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        values = getattr(message, name)
+        # min and max are twice as fast for many integers. For floats they would miss NaN.
+        if are_integers and values and low <= min(values) and max(values) <= high:
+            return
+        for index, value in enumerate(values):
+            if not number.holds(value):
+                number.refuse(value, f"[{index}]")
+
+    return check
+
+
+def _check_count(name: str, path: str, most: int) -> Check:
+    def check(message: Any, num_bytes: int | None) -> None:
+        count = len(getattr(message, name))
+        if count > most:
+            raise InvalidRequestError(f"{path}: {count} elements, at most {most} are allowed", field=path)
+
+    return check
+
+
+def _check_length(field: FieldDescriptor, path: str, most: int) -> Check:
+    name, is_text = field.name, field.type == FieldDescriptor.TYPE_STRING
+
+    def refuse(count: int) -> None:
+        raise InvalidRequestError(f"{path}: {count} bytes long, at most {most} are allowed", field=path)
+
+    def check_value(value: Any) -> None:
+        if is_text and len(value) * _UTF8_BYTES > most:
+            value = value.encode(errors="replace")
+        if len(value) > most:
+            refuse(len(value))
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        if num_bytes is None or num_bytes > most:
+            check_value(getattr(message, name))
+
+    def check_all(message: Any, num_bytes: int | None) -> None:
+        if num_bytes is None or num_bytes > most:
+            for value in getattr(message, name):
+                check_value(value)
+
+    return check_all if field.is_repeated else check
+
+
+def _check_enum(field: FieldDescriptor, path: str) -> Check:
+    name, kind = field.name, field.enum_type
+    assert kind is not None
+    known, kind_name = frozenset(kind.values_by_number), kind.name
+    choices = ", ".join(f"{value.name} = {value.number}" for value in kind.values)
+
+    def refuse(number: int) -> None:
+        raise InvalidRequestError(f"{path}: there is no {kind_name} {number}, only {choices}", field=path)
+
+    def check(message: Any, num_bytes: int | None) -> None:
+        value = getattr(message, name)
+        if value not in known:
+            refuse(value)
+
+    def check_all(message: Any, num_bytes: int | None) -> None:
+        for value in getattr(message, name):
+            if value not in known:
+                refuse(value)
+
+    return check_all if field.is_repeated else check
+
+
+def _check_message(name: str, inner: Check) -> Check:
+    def check(message: Any, num_bytes: int | None) -> None:
+        if message.HasField(name):
+            inner(getattr(message, name), num_bytes)
+
+    return check
+
+
+def _check_messages(name: str, inner: Check) -> Check:
+    def check(message: Any, num_bytes: int | None) -> None:
+        for item in getattr(message, name):
+            inner(item, num_bytes)
+
+    return check
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if math.isfinite(number) and number == int(number) else str(number)
+
 
 _MARGIN_BYTES: Final = 1 << 20
 _LARGEST: Final = (1 << 31) - 1
@@ -37,14 +269,19 @@ class Received:
         """Return the message. All its fields lie within their bounds.
 
         Raises:
-            InvalidRequest: the bytes are no message of their type, or a field lies outside its bounds.
-            MessageTooLarge: the message has more bytes than a message may have.
+            InvalidRequestError: the bytes are no message of their type, or a field lies outside its bounds.
+            MessageTooLargeError: the message has more bytes than a message may have.
         """
         if self.error is not None:
             raise self.error
         if isinstance(self.message, Message):
             check_bounds(self.message, num_bytes=self.num_bytes)
         return self.message
+
+
+def host_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the address of a caller without the port: a host has many connections."""
+    return str(context.peer()).rpartition(":")[0]
 
 
 def receive_limit(max_message_bytes: int) -> int:
@@ -73,7 +310,7 @@ def decoder(decode: Callable[[bytes], Any] | None, max_message_bytes: int) -> Ca
         try:
             return Received(decode(data), len(data))
         except DecodeError as error:
-            refused = InvalidRequest(f"the {len(data)} bytes that were sent are no {name}")
+            refused = InvalidRequestError(f"the {len(data)} bytes that were sent are no {name}")
             refused.__cause__ = error
             return Received(None, len(data), refused)
 
@@ -97,8 +334,8 @@ def encoder(encode: Callable[[Any], bytes] | None, max_message_bytes: int) -> Ca
     return encoded
 
 
-def _too_large(what: str, num_bytes: int, most: int) -> MessageTooLarge:
-    return MessageTooLarge(
+def _too_large(what: str, num_bytes: int, most: int) -> MessageTooLargeError:
+    return MessageTooLargeError(
         f"{what} of {mebibytes(num_bytes)} is too large: a message may have {mebibytes(most)}; send less in one message, or set "
         "DUBSTAGE_MAX_MESSAGE_BYTES higher on both sides"
     )
@@ -115,11 +352,11 @@ async def config_message(requests: AsyncIterator[Request]) -> Request:
     """Return the first message of a stream, which has to hold the stream's config.
 
     Raises:
-        InvalidRequest: the stream has no message.
+        InvalidRequestError: the stream has no message.
     """
     async for request in requests:
         return request
-    raise InvalidRequest("the stream ended before its config", field="config")
+    raise InvalidRequestError("the stream ended before its config", field="config")
 
 
 class RequestStream:
@@ -129,20 +366,29 @@ class RequestStream:
     all. Each read is therefore a task of its own. If a handler is cancelled during a read, for example while it reads ahead, the
     task goes on, and the next read waits for the same task.
 
+    The first request is read when it has a place in the server's byte budget. The wait for the place does not count as idle.
+
     Args:
         context: context of the call.
         call: counts the requests, and the time for which the handler waits for the caller.
+        first_messages: the server's byte budget for first requests.
     """
 
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], call: Call) -> None:
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any], call: Call, first_messages: FirstMessages) -> None:
         self._context = context
         self._call = call
+        self._first_messages = first_messages
+        self._begun = False
         self._reading: asyncio.Future[Any] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
+        if not self._begun:
+            release = await self._first_messages.acquire(host_of(self._context))
+            self._begun = True
+            self._read().add_done_callback(lambda _: release())
         with self._call.awaited():
             received = await asyncio.shield(self._read())
         self._reading = None
@@ -155,13 +401,17 @@ class RequestStream:
         """Return the request of a call that has one request.
 
         Raises:
-            InvalidRequest: the call ended without a request.
+            InvalidRequestError: the call ended without a request.
         """
-        # No code reads ahead here, so the read needs no task.
-        with self._call.awaited():
-            received = await self._context.read()
+        release = await self._first_messages.acquire(host_of(self._context))
+        try:
+            # No code reads ahead here, so the read needs no task.
+            with self._call.awaited():
+                received = await self._context.read()
+        finally:
+            release()
         if received is grpc.aio.EOF:
-            raise InvalidRequest(f"{self._call.rpc} takes one request, and the call ended without a request")
+            raise InvalidRequestError(f"{self._call.rpc} takes one request, and the call ended without a request")
         self._call.messages_received += 1
         return received.checked()
 

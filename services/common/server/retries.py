@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from services.common.errors import DubstageError, Overloaded, StageDeadlineExceeded, TransientError
+from services.common.errors import DubstageError, OverloadedError, StageDeadlineExceededError, TransientError
 from services.common.server import call_context
 
 T = TypeVar("T")
@@ -80,9 +80,9 @@ async def retry(
                 raise
             if progress is not None and progress() > reached:
                 reached, attempt, timeouts, full_until = progress(), 1, 0, None
-            if isinstance(error, StageDeadlineExceeded):
+            if isinstance(error, StageDeadlineExceededError):
                 timeouts += 1
-            if isinstance(error, Overloaded) and policy.overload_patience_s > 0:
+            if isinstance(error, OverloadedError) and policy.overload_patience_s > 0:
                 full_until = full_until or loop.time() + policy.overload_patience_s
                 if loop.time() < full_until:
                     attempt = min(attempt, policy.max_attempts - 1)

@@ -27,11 +27,11 @@ from opentelemetry import trace
 from prometheus_client import make_wsgi_app
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.auth import TokenCheck
 from services.common.server.health import MAX_REQUEST_BYTES, HealthInterceptor, HealthServicer
 from services.common.server.interceptor import ChassisInterceptor, Observer
-from services.common.server.limits import Admission, WorkerPool
+from services.common.server.limits import Admission, FirstMessages, WorkerPool
 from services.common.server.messages import receive_limit
 from services.common.server.settings import StageSettings
 from services.common.server.telemetry import Metrics, make_tracing
@@ -41,6 +41,10 @@ from services.common.server.watchdog import Watchdog
 _UNREAD_BYTES: Final = 64 << 10
 """Bytes of a call that gRPC takes from its caller before the server reads: the call's window of HTTP/2. While the server reads a
 message, gRPC makes room for that one message."""
+FIRST_MESSAGES_BYTES: Final = 128 << 20
+"""Most bytes of first messages of calls that arrive at the same time, in a server of any size."""
+MAX_CALLS_CONNECTIONS: Final = 1024
+"""Most connections of a port at the same time. A further connection is closed."""
 _COMMON: Final = (
     # A port in use is an error. By default, two stages on Linux would share the port.
     ("grpc.so_reuseport", 0),
@@ -51,6 +55,7 @@ _COMMON: Final = (
     ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
     # The probe of the bandwidth would let each call's window grow to a GiB, for callers without a token too.
     ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_allowed_incoming_connections", MAX_CALLS_CONNECTIONS),
     # A caller that connects, and neither ends the handshake of TLS nor begins HTTP/2, is gone after this time.
     ("grpc.server_handshake_timeout_ms", 20_000),
 )
@@ -195,9 +200,9 @@ Register = Callable[[grpc.aio.Server], None]
 class StageServer:
     """gRPC server of a stage.
 
-    `start()` listens at once, answers health with NOT_SERVING and calls with ModelNotReady. `warm_up()` loads the stage's models
-    and admits calls. `drain()` refuses further calls, lets running calls end, and stops. As an async context manager the server
-    does the three in turn, for tests and embedding processes.
+    `start()` listens at once, answers health with NOT_SERVING and calls with ModelNotReadyError. `warm_up()` loads the stage's
+    models and admits calls. `drain()` refuses further calls, lets running calls end, and stops. As an async context manager the
+    server does the three in turn, for tests and embedding processes.
 
     Args:
         stage: `audio`, `face`, `motion`, `texture`, `render` or `gateway`.
@@ -214,7 +219,7 @@ class StageServer:
         fingerprint_key: secret that the fingerprints of tokens follow from; None: a random one.
 
     Raises:
-        InvalidRequest: a token or TLS file cannot be used.
+        InvalidRequestError: a token or TLS file cannot be used.
     """
 
     def __init__(
@@ -272,6 +277,11 @@ class StageServer:
             max_deadline_s=settings.max_deadline_s,
             max_call_memory_bytes=settings.max_call_memory_bytes,
             max_message_bytes=settings.max_message_bytes,
+            first_messages=FirstMessages(
+                budget_bytes=FIRST_MESSAGES_BYTES,
+                message_bytes=receive_limit(settings.max_message_bytes),
+                shared_by_tenant=most_calls_of_tenant is not None,
+            ),
             watchdog=self._watchdog,
         )
         self._server = grpc.aio.server(interceptors=[interceptor], options=server_options(settings))
@@ -300,7 +310,7 @@ class StageServer:
         """Listen, without serving yet. Return the bound port.
 
         Raises:
-            InvalidRequest: the address is in use or cannot be used.
+            InvalidRequestError: the address is in use or cannot be used.
         """
         settings = self._settings
         # Set before the first client can ask.
@@ -321,7 +331,7 @@ class StageServer:
                 wanted, variable = f"{bracketed(settings.host)}:{settings.metrics_port}", "DUBSTAGE_METRICS_PORT"
                 self._stop_metrics = serve_metrics(self.metrics.registry, settings.host, settings.metrics_port)
         except (RuntimeError, OSError) as error:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"the {self.stage} stage cannot listen on {wanted}: another process listens there, or this machine has no such "
                 f"address; end that process, or set {variable} (and DUBSTAGE_HOST) to another value",
                 field=variable,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 PREFIX = "DUBSTAGE_"
 
@@ -133,7 +133,7 @@ def load_settings(kind: type[S], **overrides: object) -> S:
     """Return settings of a kind from the environment. `overrides` (command line options) win where they are not None.
 
     Raises:
-        InvalidRequest: a value is wrong. The message names each variable and the fault.
+        InvalidRequestError: a value is wrong. The message names each variable and the fault.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -145,4 +145,4 @@ def load_settings(kind: type[S], **overrides: object) -> S:
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         text = "; ".join(f"{name}: {message}" if name else message for name, message in wrong)
-        raise InvalidRequest(f"wrong settings: {text}", field=wrong[0][0]) from None
+        raise InvalidRequestError(f"wrong settings: {text}", field=wrong[0][0]) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import structlog
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.auth import file_versions
 from services.common.server.settings import StageSettings
 
@@ -31,7 +31,7 @@ class Pems:
         return grpc.ssl_channel_credentials(self.authorities, self.key, self.certificate)
 
 
-class TlsFiles:
+class RenewedTlsFiles:
     """Authorities, certificate and key of one side of TLS connections.
 
     While new files cannot be used, the content that was read before stays in use: a certificate and its key are seldom replaced in
@@ -43,7 +43,7 @@ class TlsFiles:
         key: PEM private key of the certificate.
 
     Raises:
-        InvalidRequest: a file cannot be read, holds no certificate or key, or the key is not the certificate's.
+        InvalidRequestError: a file cannot be read, holds no certificate or key, or the key is not the certificate's.
     """
 
     def __init__(self, *, authorities: Path | None = None, certificate: Path | None = None, key: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class TlsFiles:
                 try:
                     self._pems = self._read()
                     _log.info("tls_files_replaced", files=[str(file) for file in self._files])
-                except InvalidRequest as error:
+                except InvalidRequestError as error:
                     self._versions = versions
                     _log.error("tls_files_unusable", message=error.message, effect="the former files stay in use")
             return self._pems
@@ -79,12 +79,12 @@ class TlsFiles:
             # Files that were replaced meanwhile may not fit together: the next call reads again.
             self._versions = versions if file_versions(self._files) == versions else None
         except OSError as error:
-            raise InvalidRequest(f"cannot read {error.filename}: {error.strerror or error}", field="tls") from error
+            raise InvalidRequestError(f"cannot read {error.filename}: {error.strerror or error}", field="tls") from error
         return pems
 
 
 def _check(authorities: Path | None, certificate: Path | None, key: Path | None) -> None:
-    """Check that files hold what TLS needs. Raises InvalidRequest or OSError."""
+    """Check that files hold what TLS needs. Raises InvalidRequestError or OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # gRPC judges the strength of keys.
     context.set_ciphers("DEFAULT@SECLEVEL=0")
@@ -92,7 +92,7 @@ def _check(authorities: Path | None, certificate: Path | None, key: Path | None)
         try:
             context.load_verify_locations(authorities)
         except ssl.SSLError as error:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"{authorities} holds no usable certificate of an authority (PEM): {error.reason or error}", field="tls"
             ) from error
     if certificate is None or key is None:
@@ -101,7 +101,7 @@ def _check(authorities: Path | None, certificate: Path | None, key: Path | None)
         # Without a password, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the certificate {certificate} and the key {key} cannot be used together: {error.reason or error}; give a PEM chain "
             "and its PEM key without a password",
             field="tls",
@@ -112,11 +112,13 @@ def server_credentials(settings: StageSettings) -> grpc.ServerCredentials | None
     """Return the credentials for TLS, or None for plain text. Each new connection gets the present content of the files.
 
     Raises:
-        InvalidRequest: a file cannot be used.
+        InvalidRequestError: a file cannot be used.
     """
     if settings.tls_key_file is None or settings.tls_certificate_file is None:
         return None
-    files = TlsFiles(authorities=settings.tls_client_ca_file, certificate=settings.tls_certificate_file, key=settings.tls_key_file)
+    files = RenewedTlsFiles(
+        authorities=settings.tls_client_ca_file, certificate=settings.tls_certificate_file, key=settings.tls_key_file
+    )
     used = files.current()
 
     def configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from services.common.errors import CallTooLarge, StageDeadlineExceeded
+from services.common.errors import CallTooLargeError, OverloadedError, StageDeadlineExceededError
 from services.common.server.call_context import Call, mebibytes
 from services.common.server.limits import Computation, WorkerPool
 from services.common.server.resources import give_back_freed_memory, resident_bytes
@@ -25,6 +25,9 @@ RELIEF_S: Final = 10.0
 
 SETTLE_S: Final = 1.0
 """Seconds that the process's memory has to shrink after that computation has stopped."""
+UNFINISHED_S: Final = 2.0
+"""Seconds from which on a message counts as unfinished where memory is short. Callers with a good network send a largest message in
+less."""
 GIVE_BACK_S: Final = 1.0
 """Seconds after the end of a call that was ended, after which freed memory goes back to the system: half-sent messages."""
 
@@ -42,7 +45,8 @@ class Watchdog:
     Args:
         pools: worker pools whose computations are watched.
         max_idle_s: seconds that a call may be idle.
-        max_memory_bytes: resident memory of the process above which the call whose computation grew most is ended; 0 is off.
+        max_memory_bytes: resident memory of the process above which the call whose computation grew most is ended, or, if no
+            computation grew, the calls that have waited for a message of their caller for UNFINISHED_S; 0 is off.
         memory: returns the resident memory of the process in bytes; None where the platform does not say.
         on_ended: called for each call that was ended, with the reason.
         on_outlived: called for each computation that outlived its call.
@@ -78,6 +82,9 @@ class Watchdog:
         self._calls.add(call)
         try:
             yield
+        except asyncio.CancelledError:
+            self._give_back_soon()
+            raise
         finally:
             self._calls.discard(call)
             call.task = None
@@ -115,7 +122,7 @@ class Watchdog:
             if call.idle_s(now) > self._max_idle_s:
                 self._end(
                     call,
-                    StageDeadlineExceeded(
+                    StageDeadlineExceededError(
                         f"{call.rpc}: no message for {self._max_idle_s:g} s: the caller neither sent one nor took one "
                         "(DUBSTAGE_MAX_IDLE_S)"
                     ),
@@ -150,12 +157,24 @@ class Watchdog:
             self._relief_until, self._settled_at = now + RELIEF_S, now + SETTLE_S
             self._end(
                 call,
-                CallTooLarge(
+                CallTooLargeError(
                     f"{call.rpc} was ended: the stage takes {mebibytes(resident)} of the {mebibytes(self._max_memory_bytes)} of "
                     f"memory that it may (DUBSTAGE_MAX_MEMORY_BYTES), {mebibytes(taken)} of them since this call's computation "
                     "began, which is most; send less in one call"
                 ),
             )
+        elif waiting := [call for call in self._calls if call.offered_at is None and call.idle_s(now) > UNFINISHED_S]:
+            # gRPC keeps the pieces of a message, and the buffers in which the pieces arrived.
+            self._settled_at = now + GIVE_BACK_S + SETTLE_S
+            for call in waiting:
+                self._end(
+                    call,
+                    OverloadedError(
+                        f"{call.rpc} was ended while it waited for a message of its caller: the stage takes {mebibytes(resident)} "
+                        f"of the {mebibytes(self._max_memory_bytes)} of memory that it may (DUBSTAGE_MAX_MEMORY_BYTES)",
+                        retry_after_s=RELIEF_S,
+                    ),
+                )
         elif not self._over:
             _log.error(
                 "memory_over_limit", resident_bytes=resident, max_memory_bytes=self._max_memory_bytes, calls=len(self._calls)
@@ -177,8 +196,11 @@ class Watchdog:
         most = max((amount for _, amount in taken), default=0)
         return next(((call, amount) for call, amount in taken if amount > 0 and amount >= _NEARLY * most), None)
 
-    def _end(self, call: Call, error: StageDeadlineExceeded | CallTooLarge) -> None:
+    def _end(self, call: Call, error: StageDeadlineExceededError | CallTooLargeError | OverloadedError) -> None:
         if call.failure is None:
             call.end(error)
-            self._give_back_at = time.monotonic() + GIVE_BACK_S
             self._on_ended(error.reason)
+
+    def _give_back_soon(self) -> None:
+        """Give freed memory back after calls that their callers left, or that were ended: gRPC drops their unfinished messages."""
+        self._give_back_at = min(self._give_back_at, time.monotonic() + GIVE_BACK_S)

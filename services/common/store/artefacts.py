@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageRefused
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.files import (
     BLOB_MODE,
     PARTIAL,
@@ -83,21 +83,21 @@ def check_ref(ref: ArtefactRef, field: str = "") -> None:
         field: field of the request that holds the reference, for the error.
 
     Raises:
-        InvalidRequest: the uri is too long, the sha256 is no digest, or the size is negative.
+        InvalidRequestError: the uri is too long, the sha256 is no digest, or the size is negative.
     """
     prefix, start = (f"{field}.", f"{field}: ") if field else ("", "")
     if len(ref.uri) > _MAX_URI_CHARACTERS:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{start}an artefact's uri has at most {_MAX_URI_CHARACTERS} characters, this one has {len(ref.uri)}",
             field=f"{prefix}uri",
         )
     if not _SHA256.fullmatch(ref.sha256):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{start}an artefact's sha256 must be 64 lower-case hexadecimal digits, not {ref.sha256[:80]!r}",
             field=f"{prefix}sha256",
         )
     if ref.size_bytes < 0:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{start}an artefact's size_bytes must not be negative, got {ref.size_bytes}", field=f"{prefix}size_bytes"
         )
 
@@ -107,8 +107,8 @@ class ArtefactStore:
 
     A blob of sha256 `abcd…` lies at `<root>/ab/abcd…`. Writing is atomic: a reader sees the whole blob or no blob. Any number
     of threads, processes and machines may store the same blob at once. All methods block: call them from a worker, not from
-    the event loop. Each raises StorageRefused where the store refuses (credentials, permissions, no such bucket), and
-    BackendUnavailable where the store does not answer after bounded attempts.
+    the event loop. Each raises StorageRefusedError where the store refuses (credentials, permissions, no such bucket), and
+    BackendUnavailableError where the store does not answer after bounded attempts.
 
     Args:
         url: a folder, or an fsspec url such as `file:///var/lib/dubstage`, `s3://bucket/prefix`, `memory://tests`. S3 takes
@@ -116,7 +116,7 @@ class ArtefactStore:
         by_tenant: the root is that of the tenant who calls (`tenants_store`): no tenant reaches a blob of another. A stage's store.
 
     Raises:
-        InvalidRequest: there is no such protocol, or the protocol's package is not installed.
+        InvalidRequestError: there is no such protocol, or the protocol's package is not installed.
     """
 
     def __init__(self, url: str | os.PathLike[str], *, by_tenant: bool = False) -> None:
@@ -144,7 +144,7 @@ class ArtefactStore:
         """Store bytes and return their reference. Storing the same bytes again changes at most the blob's time.
 
         Raises:
-            StorageFull: no space is left. No part of the blob stays behind.
+            StorageFullError: no space is left. No part of the blob stays behind.
         """
         ref = self._ref(hashlib.sha256(data).hexdigest(), len(data))
         path = self._path(ref.uri)
@@ -161,12 +161,12 @@ class ArtefactStore:
         """Store a local file in pieces, so that a large file needs little memory.
 
         Raises:
-            InvalidRequest: there is no such file, or the file changed while it was stored.
-            StorageFull: no space is left. No part of the blob stays behind.
+            InvalidRequestError: there is no such file, or the file changed while it was stored.
+            StorageFullError: no space is left. No part of the blob stays behind.
         """
         source = Path(file)
         if not source.is_file():
-            raise InvalidRequest(f"no such file: {source}", field="file")
+            raise InvalidRequestError(f"no such file: {source}", field="file")
         ref = self._ref(*digest_and_size(source))
         path = self._path(ref.uri)
         with self._backend.told():
@@ -196,18 +196,18 @@ class ArtefactStore:
             max_bytes: size of the largest blob that is read; None: any.
 
         Raises:
-            InvalidRequest: the reference is malformed (see `check_ref`), the uri is not one of this store's, or the blob is larger
-                than `max_bytes` or has another size than the reference says.
-            ArtefactNotFound: no blob lies there.
-            ArtefactCorrupt: the blob has another sha256. The message has the uri and both digests.
-            CallTooLarge: the current call would hold more memory than it may.
+            InvalidRequestError: the reference is malformed (see `check_ref`), the uri is not one of this store's, or the blob is
+                larger than `max_bytes` or has another size than the reference says.
+            ArtefactNotFoundError: no blob lies there.
+            ArtefactCorruptError: the blob has another sha256. The message has the uri and both digests.
+            CallTooLargeError: the current call would hold more memory than it may.
         """
         check_ref(ref)
         path = self._path(ref.uri)
         if max_bytes is not None:
             size = self._size(path) or 0
             if size > max_bytes:
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"artefact {ref.uri} has {size} bytes, and at most {max_bytes} are read: it is no artefact of this kind",
                     field="uri",
                 )
@@ -216,15 +216,15 @@ class ArtefactStore:
             with self._backend.told():
                 data: bytes = self._fs.cat_file(path)
         except FileNotFoundError:
-            raise ArtefactNotFound(f"no artefact at {ref.uri}", resource=ref.uri) from None
+            raise ArtefactNotFoundError(f"no artefact at {ref.uri}", resource=ref.uri) from None
         actual = hashlib.sha256(data).hexdigest()
         if actual != ref.sha256:
-            raise ArtefactCorrupt(
+            raise ArtefactCorruptError(
                 f"artefact {ref.uri} is damaged: sha256 {ref.sha256} expected, {actual} found ({len(data)} bytes)",
                 resource=ref.uri,
             )
         if ref.size_bytes and ref.size_bytes != len(data):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"artefact {ref.uri} has {len(data)} bytes, not {ref.size_bytes}: take the whole reference as a stage gave it",
                 field="size_bytes",
             )
@@ -235,7 +235,7 @@ class ArtefactStore:
 
         Raises:
             TypeError, ValueError: as `encode_arrays`.
-            StorageFull: as `put_bytes`.
+            StorageFullError: as `put_bytes`.
         """
         return self.put_bytes(encode_arrays(arrays, metadata))
 
@@ -243,8 +243,8 @@ class ArtefactStore:
         """Return named arrays (read-only) and their metadata.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt, CallTooLarge: as `get_bytes`; InvalidRequest also where the blob
-                holds no arrays.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError, CallTooLargeError: as `get_bytes`; InvalidRequestError
+                also where the blob holds no arrays.
         """
         return decode_arrays(self.get_bytes(ref, max_bytes=max_bytes))
 
@@ -252,7 +252,7 @@ class ArtefactStore:
         """Return whether a blob lies at the reference's uri. The bytes are not checked.
 
         Raises:
-            InvalidRequest: the uri is not one of this store's.
+            InvalidRequestError: the uri is not one of this store's.
         """
         return self._size(self._path(ref.uri)) is not None
 
@@ -260,16 +260,16 @@ class ArtefactStore:
         """Read a blob in pieces and check that the blob is whole.
 
         Raises:
-            InvalidRequest, ArtefactNotFound, ArtefactCorrupt: as `get_bytes`.
+            InvalidRequestError, ArtefactNotFoundError, ArtefactCorruptError: as `get_bytes`.
         """
         check_ref(ref)
         path = self._path(ref.uri)
         if self._size(path) is None:
-            raise ArtefactNotFound(f"no artefact at {ref.uri}", resource=ref.uri)
+            raise ArtefactNotFoundError(f"no artefact at {ref.uri}", resource=ref.uri)
         with self._backend.told():
             intact = self._intact(path, ref)
         if not intact:
-            raise ArtefactCorrupt(
+            raise ArtefactCorruptError(
                 f"artefact {ref.uri} is damaged: its bytes are not the {ref.size_bytes} bytes of sha256 {ref.sha256}",
                 resource=ref.uri,
             )
@@ -310,7 +310,7 @@ class ArtefactStore:
         """Remove a blob. Return whether there was one.
 
         Raises:
-            InvalidRequest: the uri is not one of this store's.
+            InvalidRequestError: the uri is not one of this store's.
         """
         path = self._path(ref.uri)
         # S3 gives the same answer with and without a blob.
@@ -352,7 +352,7 @@ class ArtefactStore:
                 becomes the owner.
 
         Raises:
-            StorageFull: no space is left.
+            StorageFullError: no space is left.
         """
         path = f"{self._root}/{OWNER}"
         if not self._local:
@@ -378,7 +378,7 @@ class ArtefactStore:
         prefix = f"{self.url}/"
         name = uri.removeprefix(prefix)
         if not uri.startswith(prefix) or not _BLOB_NAME.fullmatch(name):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"artefact {uri[:200]!r} does not belong to the store {self._backend.public_url}, which DUBSTAGE_ARTEFACTS_URL "
                 "names here: let all stages and the gateway name the same store; where the store moved, name its old place again, "
                 "or make the artefact anew (enrol the actor again, start the job again)",
@@ -435,7 +435,9 @@ class ArtefactStore:
                     self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
                 yield
         except FileNotFoundError as error:
-            raise StorageRefused(f"the artefact store {self._backend.where} takes nothing: {error}", subject=self.url) from error
+            raise StorageRefusedError(
+                f"the artefact store {self._backend.where} takes nothing: {error}", subject=self.url
+            ) from error
 
 
 class ArrayCache:

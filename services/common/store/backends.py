@@ -12,7 +12,13 @@ from typing import Any, Final
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest, StorageFull, StorageRefused
+from services.common.errors import (
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    StorageFullError,
+    StorageRefusedError,
+)
 from services.common.files import FULL_DISK
 
 S3_ATTEMPTS: Final = 2
@@ -34,7 +40,7 @@ ARTEFACTS_SETTING: Final = "DUBSTAGE_ARTEFACTS_URL"
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class StoreBackend:
     """Opened file system.
 
     Attributes:
@@ -114,9 +120,9 @@ class Backend:
         """Turn failures inside the block into errors of the tree. FileNotFoundError passes unchanged.
 
         Raises:
-            StorageFull: no space is left.
-            StorageRefused: credentials, permissions, bucket or region are wrong.
-            BackendUnavailable: the store does not answer, or answers that it cannot serve now.
+            StorageFullError: no space is left.
+            StorageRefusedError: credentials, permissions, bucket or region are wrong.
+            BackendUnavailableError: the store does not answer, or answers that it cannot serve now.
         """
         try:
             yield
@@ -144,11 +150,11 @@ class Backend:
 
     def _local_failure(self, error: OSError) -> DubstageError | None:
         if error.errno in FULL_DISK:
-            return StorageFull(
+            return StorageFullError(
                 f"no space left in {self.what} {self.public_url}: free some, or {self._elsewhere}", subject=self.public_url
             )
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
-            return StorageRefused(
+            return StorageRefusedError(
                 f"{self.what} {self.public_url} cannot be used: {error.strerror}: make it a folder that this user may "
                 f"write, or {self._elsewhere}",
                 subject=self.public_url,
@@ -162,27 +168,29 @@ class Backend:
         if isinstance(error, FileNotFoundError):
             return None
         if isinstance(error, OSError) or _is_connection_failure(error):
-            return BackendUnavailable(
+            return BackendUnavailableError(
                 f"{self.what} {self.where} does not answer ({_short(error)}): check the address and the network",
                 retry_after_s=5.0,
             )
         if _is_botocore(error) or (isinstance(error, ValueError) and "endpoint" in str(error)):
-            return StorageRefused(f"{self.what} {self.where} cannot be used: {_short(error)}: {self._s3_remedy}", subject=self.url)
+            return StorageRefusedError(
+                f"{self.what} {self.where} cannot be used: {_short(error)}: {self._s3_remedy}", subject=self.url
+            )
         return None
 
     def _answered(self, error: Exception, code: str, status: int) -> DubstageError | None:
         if code in _FULL_CODES:
-            return StorageFull(f"no space left in {self.what} {self.where}: free some, or {self._elsewhere}", subject=self.url)
+            return StorageFullError(f"no space left in {self.what} {self.where}: free some, or {self._elsewhere}", subject=self.url)
         if status >= _SERVERS_FAULT or status == _BUSY_STATUS or code in {"SlowDown", "RequestTimeout"}:
-            return BackendUnavailable(
+            return BackendUnavailableError(
                 f"{self.what} {self.where} cannot answer now: {code} {_short(error)}".rstrip(), retry_after_s=5.0
             )
         if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
             return None
-        return StorageRefused(f"{self.what} {self.where} refuses: {code} {_short(error)}: {self._s3_remedy}", subject=self.url)
+        return StorageRefusedError(f"{self.what} {self.where} refuses: {code} {_short(error)}: {self._s3_remedy}", subject=self.url)
 
 
-def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting: str = ARTEFACTS_SETTING) -> Backend:
+def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting: str = ARTEFACTS_SETTING) -> StoreBackend:
     """Return the file system of a store's url. The store is not asked yet.
 
     Args:
@@ -191,22 +199,22 @@ def open_backend(url: str | os.PathLike[str], *, what: str = ARTEFACTS, setting:
         setting: setting or field that holds the url, for messages.
 
     Raises:
-        InvalidRequest: there is no such protocol, its package is not installed, or the url names no bucket.
+        InvalidRequestError: there is no such protocol, its package is not installed, or the url names no bucket.
     """
     text = os.fspath(url)
     if text.startswith("s3://") and not text.removeprefix("s3://").partition("/")[0]:
-        raise InvalidRequest(f"{text} names no bucket: s3://BUCKET/PREFIX", field=setting)
+        raise InvalidRequestError(f"{text} names no bucket: s3://BUCKET/PREFIX", field=setting)
     options: dict[str, Any] = _s3_options() if text.startswith("s3://") else {}
     try:
         files, root = fsspec.core.url_to_fs(text, **options)
     except (ImportError, ValueError) as error:
         remedy = ": pip install 'dubstage-suite[s3]'" if text.startswith("s3://") and isinstance(error, ImportError) else ""
-        raise InvalidRequest(f"cannot open {what} {text}: {error}{remedy}", field=setting) from error
+        raise InvalidRequestError(f"cannot open {what} {text}: {error}{remedy}", field=setting) from error
     if options:
         # The number is set on the instance: s3fs has no argument for retries, and multiplies botocore's attempts by five.
         files.retries = S3_ATTEMPTS
     root = str(root).rstrip("/")
-    return Backend(
+    return StoreBackend(
         files,
         root,
         local=isinstance(files, LocalFileSystem),

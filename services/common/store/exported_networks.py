@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.errors import ArtefactCorruptError, ModelNotFoundError
 from services.common.files import write_whole
 
 CARD_ENDING: Final = ".card.md"
@@ -106,7 +106,7 @@ def read_network(path: Path) -> NetworkFile:
     """Return the digest and the card of a network, and compare the file with the descriptions in its folder.
 
     Raises:
-        ModelNotFound, ArtefactCorrupt: see `checked_sha256`.
+        ModelNotFoundError, ArtefactCorruptError: see `checked_sha256`.
     """
     digest, card = checked_sha256(path), card_of(path)
     return NetworkFile(path, digest, card if card.is_file() else None)
@@ -118,16 +118,16 @@ def checked_sha256(path: Path) -> str:
     A file that no description names is not compared.
 
     Raises:
-        ModelNotFound: there is no such file.
-        ArtefactCorrupt: the file or a description is damaged. The message names the file.
+        ModelNotFoundError: there is no such file.
+        ArtefactCorruptError: the file or a description is damaged. The message names the file.
     """
     if not path.is_file():
-        raise ModelNotFound(f"{path}: no such file; {REMEDY}", resource=str(path))
+        raise ModelNotFoundError(f"{path}: no such file; {REMEDY}", resource=str(path))
     digest = _sha256(path)
     recorded = _recorded(path.parent).get(path.name, {})
     if recorded and digest not in recorded:
         listed = ", ".join(f"{known[:12]} in {sheet}" for known, sheet in recorded.items())
-        raise ArtefactCorrupt(
+        raise ArtefactCorruptError(
             f"{path} is damaged, or belongs to another export: its SHA-256 begins with {digest[:12]}, not with {listed}; {REMEDY}",
             resource=str(path),
         )
@@ -141,17 +141,17 @@ def networks_in(folder: Path) -> list[NetworkFile]:
         folder: the folder, or one ONNX file.
 
     Raises:
-        ModelNotFound: there is no such folder, the folder holds no network, or a file that a description names is missing.
-        ArtefactCorrupt: a file or a description is damaged. The message names the file.
+        ModelNotFoundError: there is no such folder, the folder holds no network, or a file that a description names is missing.
+        ArtefactCorruptError: a file or a description is damaged. The message names the file.
     """
     if folder.is_file():
         return [read_network(folder)]
     if not folder.is_dir():
-        raise ModelNotFound(f"{folder}: no such folder; {REMEDY}", resource=str(folder))
+        raise ModelNotFoundError(f"{folder}: no such folder; {REMEDY}", resource=str(folder))
     named = {folder / name for name in _recorded(folder)}
     networks = sorted(set(folder.glob("*.onnx")) | {path for path in named if path.suffix == ".onnx"})
     if not networks:
-        raise ModelNotFound(f"{folder} holds no network (*.onnx); {REMEDY}", resource=str(folder))
+        raise ModelNotFoundError(f"{folder} holds no network (*.onnx); {REMEDY}", resource=str(folder))
     for path in sorted(named.difference(networks)):
         checked_sha256(path)
     return [read_network(path) for path in networks]
@@ -178,7 +178,7 @@ def _recorded(folder: Path) -> dict[str, dict[str, str]]:
             for name, digest in _digests(sheet.stem, json.loads(sheet.read_text(encoding="utf-8"))):
                 found.setdefault(name, {})[digest] = sheet.name
         except (OSError, ValueError, AttributeError, TypeError, KeyError) as problem:
-            raise ArtefactCorrupt(
+            raise ArtefactCorruptError(
                 f"{sheet} is damaged: it is no description of an export ({problem}); {REMEDY}", resource=str(sheet)
             ) from problem
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from services.common.errors import ArtefactCorrupt
+from services.common.errors import ArtefactCorruptError
 from services.common.store.exported_networks import REMEDY, checked_sha256
 
 
@@ -18,8 +18,8 @@ def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:
         threads: threads inside one run.
 
     Raises:
-        ModelNotFound: there is no such file.
-        ArtefactCorrupt: the file differs from its description, or ONNX Runtime cannot read the file.
+        ModelNotFoundError: there is no such file.
+        ArtefactCorruptError: the file differs from its description, or ONNX Runtime cannot read the file.
     """
     checked_sha256(path)
     options = onnxruntime.SessionOptions()
@@ -30,4 +30,4 @@ def open_network(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are not exported
-        raise ArtefactCorrupt(f"{path} is damaged: {error}; {REMEDY}", resource=str(path)) from error
+        raise ArtefactCorruptError(f"{path} is damaged: {error}; {REMEDY}", resource=str(path)) from error

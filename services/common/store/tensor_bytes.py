@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 _DTYPE_OF_NAME: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -49,7 +49,7 @@ class NamedArrays:
         try:
             return self.arrays[name]
         except KeyError:
-            raise InvalidRequest(f"the artefact has no array {name!r}, only {sorted(self.arrays)}", field="artefact") from None
+            raise InvalidRequestError(f"the artefact has no array {name!r}, only {sorted(self.arrays)}", field="artefact") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self.arrays
@@ -99,12 +99,12 @@ def decode_arrays(data: bytes) -> NamedArrays:
     """Return the arrays of safetensors bytes. The arrays are read-only views of `data`, not copies.
 
     Raises:
-        InvalidRequest: the bytes are not safetensors, or an array lies outside the bytes.
+        InvalidRequestError: the bytes are not safetensors, or an array lies outside the bytes.
     """
     try:
         return _decode(data)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(f"the artefact does not hold named arrays: {error}", field="artefact") from error
+        raise InvalidRequestError(f"the artefact does not hold named arrays: {error}", field="artefact") from error
 
 
 def _decode(data: bytes) -> NamedArrays:

@@ -1,4 +1,7 @@
-"""Messages that several stages read, to and from own types, with validation: arrays, artefacts, head poses, faces, timelines."""
+"""Messages that several stages read, to and from own types, with validation: arrays, artefacts, head poses, faces, timelines.
+
+Rows of the table of methods as the messages that ListModels answers. The gateway compares these messages with its own rows.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ import numpy.typing as npt
 from dubstage.client.arrays import DTYPES
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.common.v1alpha1 import common_pb2 as pb
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import (
     MAX_FRAME_PX,
     MAX_HEAD_PX,
@@ -26,6 +31,7 @@ from services.common.face.crops import (
     to_head_space,
 )
 from services.common.face.landmarks import NUM_LANDMARKS
+from services.common.methods import PredictorSpec, RendererSpec
 from services.common.store.artefacts import ArtefactRef, check_ref
 from services.common.wire.timeline import MAX_FRAMES, Timeline, check_rate, check_span, check_times
 
@@ -52,34 +58,34 @@ def from_tensor(
         limit: largest magnitude of a number; None: any.
 
     Raises:
-        InvalidRequest: the type, shape or byte count is another one, a number is not finite or beyond the limit, or a bool is
+        InvalidRequestError: the type, shape or byte count is another one, a number is not finite or beyond the limit, or a bool is
             neither 0 nor 1.
     """
     required = np.dtype(dtype)
     actual = DTYPES.get(message.data_type)
     if actual != required:
-        raise InvalidRequest(f"{field}: expected {required}, got {actual or 'no data type'}", field=field)
+        raise InvalidRequestError(f"{field}: expected {required}, got {actual or 'no data type'}", field=field)
     got = tuple(message.shape)
     fits = len(got) == len(shape) and all(length >= 0 for length in got)
     if not fits or any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
         expected = "[" + ", ".join("any" if length is None else str(length) for length in shape) + "]"
-        raise InvalidRequest(f"{field}: expected shape {expected}, got {list(got)}", field=field)
+        raise InvalidRequestError(f"{field}: expected shape {expected}, got {list(got)}", field=field)
     # The product is computed in Python's integers: a product in 64 bits could overflow.
     size = math.prod(got) * required.itemsize
     data = message.data  # each access to a message's bytes copies the bytes
     if len(data) != size or (not size and max(got, default=0) > _MAX_LENGTH):
-        raise InvalidRequest(f"{field}: shape {list(got)} needs {size} bytes, got {len(data)}", field=field)
+        raise InvalidRequestError(f"{field}: shape {list(got)} needs {size} bytes, got {len(data)}", field=field)
     array: npt.NDArray[Any] = np.frombuffer(data, dtype=required).reshape(got)
     if finite and required.kind == "f" and not np.isfinite(array).all():
         first = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise InvalidRequest(f"{field}: value at {first} is not a finite number ({array[tuple(first)]})", field=field)
+        raise InvalidRequestError(f"{field}: value at {first} is not a finite number ({array[tuple(first)]})", field=field)
     if limit is not None and array.size and not (array.min() >= -limit and array.max() <= limit):
         first = np.argwhere(np.abs(array) > limit)[0].tolist()
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: value at {first} is {array[tuple(first)]:g}; numbers from {-limit:g} to {limit:g} are expected", field=field
         )
     if required.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise InvalidRequest(f"{field}: a bool is a byte 0 or 1", field=field)
+        raise InvalidRequestError(f"{field}: a bool is a byte 0 or 1", field=field)
     return array
 
 
@@ -87,20 +93,20 @@ def from_image(message: pb.Image, field: str, *, channels: int, size: tuple[int,
     """Return the pixels of an 8-bit Image: uint8 [H, W, 3] for channels=3, [H, W] for channels=1; read-only.
 
     Raises:
-        InvalidRequest: the encoding is another one, the size is not `size` (width, height), or the number of bytes is wrong.
+        InvalidRequestError: the encoding is another one, the size is not `size` (width, height), or the number of bytes is wrong.
     """
     encoding = pb.IMAGE_ENCODING_RGB8 if channels == 3 else pb.IMAGE_ENCODING_GRAY8
     if message.encoding != encoding:
         known = message.encoding in pb.ImageEncoding.values()
         got = pb.ImageEncoding.Name(message.encoding) if known else f"encoding {message.encoding}"
-        raise InvalidRequest(f"{field}: expected {pb.ImageEncoding.Name(encoding)}, got {got}", field=field)
+        raise InvalidRequestError(f"{field}: expected {pb.ImageEncoding.Name(encoding)}, got {got}", field=field)
     width, height = message.width, message.height
     if size is not None and (width, height) != size:
-        raise InvalidRequest(f"{field}: expected {size[0]} x {size[1]} pixels, got {width} x {height}", field=field)
+        raise InvalidRequestError(f"{field}: expected {size[0]} x {size[1]} pixels, got {width} x {height}", field=field)
     data = message.data  # each access to a message's bytes copies the bytes
     if not width or not height or len(data) != width * height * channels:
         needed = width * height * channels
-        raise InvalidRequest(f"{field}: {width} x {height} needs {needed} bytes, got {len(data)}", field=field)
+        raise InvalidRequestError(f"{field}: {width} x {height} needs {needed} bytes, got {len(data)}", field=field)
     pixels = np.frombuffer(data, dtype=np.uint8)
     return pixels.reshape((height, width, 3) if channels == 3 else (height, width))
 
@@ -109,10 +115,11 @@ def ref_from_proto(message: common_pb2.ArtefactRef, field: str) -> ArtefactRef:
     """Return a reference to an artefact.
 
     Raises:
-        InvalidRequest: the reference has no uri, its sha256 is no digest, or its size is negative. The message names the field.
+        InvalidRequestError: the reference has no uri, its sha256 is no digest, or its size is negative. The message names the
+            field.
     """
     if not message.uri:
-        raise InvalidRequest(f"{field}: an artefact's uri and sha256 are needed", field=field)
+        raise InvalidRequestError(f"{field}: an artefact's uri and sha256 are needed", field=field)
     ref = ArtefactRef(message.uri, message.sha256, message.size_bytes)
     check_ref(ref, field)
     return ref
@@ -130,11 +137,11 @@ def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
     """Return a head pose.
 
     Raises:
-        InvalidRequest: numbers are missing or not finite, the scale is outside MIN_SCALE to MAX_SCALE, the translation is further
-            than MAX_FRAME_PX from the frame's corner, or the matrix is no rotation.
+        InvalidRequestError: numbers are missing or not finite, the scale is outside MIN_SCALE to MAX_SCALE, the translation is
+            further than MAX_FRAME_PX from the frame's corner, or the matrix is no rotation.
     """
     if len(message.rotation) != 9 or len(message.translation) != 3:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}: 9 numbers of rotation and 3 of translation are needed, "
             f"got {len(message.rotation)} and {len(message.translation)}",
             field=field,
@@ -143,18 +150,18 @@ def pose_from_proto(message: common_pb2.HeadPose, field: str) -> HeadPose:
     translation = np.array(message.translation, dtype=np.float64)
     # NaN fails each of these comparisons.
     if not MIN_SCALE <= message.scale <= MAX_SCALE:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}.scale: {message.scale:g} frame pixels a head-space pixel are not between {MIN_SCALE:g} and {MAX_SCALE:g}",
             field=f"{field}.scale",
         )
     if not (np.abs(translation) <= MAX_FRAME_PX).all():
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}.translation: {translation.tolist()} is not within {MAX_FRAME_PX:g} pixels of the frame's corner",
             field=f"{field}.translation",
         )
     bounded = bool((np.abs(rotation) <= 1.0 + _ROTATION_TOLERANCE).all())
     if not bounded or np.abs(rotation @ rotation.T - np.eye(3)).max() > _ROTATION_TOLERANCE or np.linalg.det(rotation) < 0:
-        raise InvalidRequest(f"{field}.rotation is not a rotation matrix", field=f"{field}.rotation")
+        raise InvalidRequestError(f"{field}.rotation is not a rotation matrix", field=f"{field}.rotation")
     return HeadPose(message.scale, rotation, translation)
 
 
@@ -171,21 +178,21 @@ def face_from_proto(points: common_pb2.Tensor, place: common_pb2.HeadPose, field
     """Return landmarks of a whole face, float32 [478, 3], frame pixels, and their head pose.
 
     Raises:
-        InvalidRequest: the points are no face, the pose cannot be used, or the pose does not belong to the landmarks.
+        InvalidRequestError: the points are no face, the pose cannot be used, or the pose does not belong to the landmarks.
     """
     where = f"{field}.landmarks"
     landmarks: Float32 = from_tensor(points, where, dtype=np.float32, shape=(NUM_LANDMARKS, 3), limit=MAX_FRAME_PX)
     if problem := face_shape_problem(landmarks):
-        raise InvalidRequest(f"{where}: these points are no face: {problem}", field=where)
+        raise InvalidRequestError(f"{where}: these points are no face: {problem}", field=where)
     pose = pose_from_proto(place, f"{field}.pose")
     own = fit_head_pose(landmarks)
     if not 1.0 / _OTHER_SCALE <= own.scale / pose.scale <= _OTHER_SCALE:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}.pose: the pose has scale {pose.scale:g} and the landmarks have scale {own.scale:g}: they are not of one face",
             field=f"{field}.pose.scale",
         )
     if not np.abs(to_head_space(landmarks, pose)).max() <= MAX_HEAD_PX:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{field}.pose: the landmarks lie more than {MAX_HEAD_PX:g} head-space pixels from the head: they are not of one face",
             field=f"{field}.pose.translation",
         )
@@ -196,7 +203,7 @@ def rate_from_proto(message: common_pb2.Rational, field: str) -> Fraction:
     """Return a frame rate, frames per second.
 
     Raises:
-        InvalidRequest: the rate is no positive number, or lies outside MIN_RATE to MAX_RATE.
+        InvalidRequestError: the rate is no positive number, or lies outside MIN_RATE to MAX_RATE.
     """
     rate = _fraction(message, field)
     check_rate(rate, field)
@@ -207,16 +214,16 @@ def timeline_from_proto(message: common_pb2.Timeline, field: str) -> Timeline:
     """Return a timeline.
 
     Raises:
-        InvalidRequest: there is neither a rate nor times, the rate is out of range, times do not increase, lie too dense or too far
-            from time zero, or the time base is no positive number.
+        InvalidRequestError: there is neither a rate nor times, the rate is out of range, times do not increase, lie too dense or
+            too far from time zero, or the time base is no positive number.
     """
     if message.HasField("frame_rate"):
         return Timeline(rate=rate_from_proto(message.frame_rate, f"{field}.frame_rate"))
     if not message.HasField("explicit"):
-        raise InvalidRequest(f"{field}: give frame_rate or explicit times", field=field)
+        raise InvalidRequestError(f"{field}: give frame_rate or explicit times", field=field)
     where = f"{field}.explicit"
     if len(message.explicit.pts) > MAX_FRAMES:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{where}.pts: {len(message.explicit.pts)} frames are more than the {MAX_FRAMES} of one timeline", field=f"{where}.pts"
         )
     pts: npt.NDArray[np.int64] = np.array(message.explicit.pts, np.int64)
@@ -229,13 +236,14 @@ def num_frames_from_proto(num_frames: int, timeline: Timeline, field: str) -> in
     """Return how many frames of a timeline are asked for. 0: as many as the input covers.
 
     Raises:
-        InvalidRequest: the number is outside 0 to MAX_FRAMES, the timeline has fewer frames, or the last frame is shown too late.
+        InvalidRequestError: the number is outside 0 to MAX_FRAMES, the timeline has fewer frames, or the last frame is shown too
+            late.
     """
     if not 0 <= num_frames <= MAX_FRAMES:
-        raise InvalidRequest(f"{field}: {num_frames} is not between 0 and {MAX_FRAMES}", field=field)
+        raise InvalidRequestError(f"{field}: {num_frames} is not between 0 and {MAX_FRAMES}", field=field)
     known = timeline.num_frames
     if known is not None and num_frames > known:
-        raise InvalidRequest(f"{field}: {num_frames} is more than the timeline's {known} frames", field=field)
+        raise InvalidRequestError(f"{field}: {num_frames} is more than the timeline's {known} frames", field=field)
     check_span(timeline, num_frames, field)
     return num_frames
 
@@ -256,5 +264,30 @@ def rational_to_proto(value: Fraction) -> common_pb2.Rational:
 
 def _fraction(message: common_pb2.Rational, field: str) -> Fraction:
     if message.den <= 0 or message.num <= 0:
-        raise InvalidRequest(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
+        raise InvalidRequestError(f"{field}: {message.num}/{message.den} is not a positive number", field=field)
     return Fraction(message.num, message.den)
+
+
+def predictor_to_proto(row: PredictorSpec, *, version: str = "") -> motion_pb2.Model:
+    """Return the message of a predictor.
+
+    Args:
+        row: the predictor's row.
+        version: digest of the predictor's networks.
+    """
+    return motion_pb2.Model(
+        name=row.name, version=version, features=row.features, frames_ahead=row.frames_ahead, moves_head=row.moves_head
+    )
+
+
+def renderer_to_proto(row: RendererSpec) -> render_pb2.Model:
+    """Return the message of a renderer, without the fields that say which network computes it, and how."""
+    return render_pb2.Model(
+        name=row.name,
+        frames_before=row.frames_before,
+        frames_after=row.frames_after,
+        inputs=row.inputs,
+        texture=render_pb2.TextureInput.Value(f"TEXTURE_INPUT_{row.picture.name}"),
+        needs_actor=row.needs_actor,
+        needs_identity=row.needs_identity,
+    )

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from services.common.array_types import Bool, Float32, Float64, Floating
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import PHONE_INDEX, PHONES
 from services.common.wire.timeline import MOTION_RATE
 
@@ -275,11 +275,11 @@ def phone_times(posteriorgram: Float32, phones: Sequence[str]) -> Float64:
         phones: names of the group's phones (PHONES).
 
     Raises:
-        InvalidRequest: a name is no phone.
+        InvalidRequestError: a name is no phone.
     """
     unknown = [phone for phone in phones if phone not in PHONE_INDEX]
     if unknown:
-        raise InvalidRequest(f"{unknown[0]!r} is no phone; there are: {', '.join(PHONES)}", field="phones")
+        raise InvalidRequestError(f"{unknown[0]!r} is no phone; there are: {', '.join(PHONES)}", field="phones")
     rows = posteriorgram.reshape(-1, posteriorgram.shape[-1])[:, [PHONE_INDEX[phone] for phone in phones]].sum(
         axis=1, dtype=np.float64
     )

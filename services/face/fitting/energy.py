@@ -23,8 +23,7 @@ import numpy as np
 from services.common.array_types import Float32, Float64, UInt8
 from services.common.face.crops import CROP_SIZE
 from services.common.geometry.array_module import normalised
-from services.common.geometry.lighting import shading_basis
-from services.common.geometry.normals import face_normals
+from services.common.geometry.lighting import face_normals, shading_basis
 from services.common.geometry.rasterise import Backend, draw_surface
 from services.common.geometry.rotations import matrix_from_axis_angle
 from services.face.fitting.model import ModelLandmarks, Surface, shading_slope

@@ -1,28 +1,236 @@
-"""Fit of one person's shape, albedo, light and texture to many frames, or to one still picture (FitIdentity)."""
+"""Fit of one person's shape, albedo, light and texture to many frames, or to one still picture (FitIdentity).
+
+Textures of a face: unwrapped from frames with fitted meshes, merged over frames, divided by the shading to an albedo.
+
+A frame gives the colour of a texel if the surface point is visible: inside the picture, turned to the camera, not behind another
+part of the face. The weight is the number of frame pixels that the texel covers, so a cheek comes mostly from frames that face
+the cheek. The merged colour is the weighted median over frames: a mean would blur tracking errors of a pixel and would keep
+highlights. services/common/geometry/rasterise.py defines layout and direction of texture coordinates.
+
+The source of the detailed albedo is Yi et al., Sec. 3.3.1. The paper assigns a colour from one frame to each vertex. This module
+fills a texture, so that a mesh of few vertices keeps the skin's detail, and takes the weighted median of the best frames, which
+leaves out highlights and blur of single frames.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from services.common.array_types import Float32, Float64, UInt8
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.array_types import Float32, Float64, Floating, UInt8
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import MAX_HEAD_PX
 from services.common.face.drawing import FaceMesh
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
-from services.common.geometry.lighting import ambient
-from services.common.geometry.rasterise import Backend
+from services.common.geometry.fragments import DEPTH_TOLERANCE, not_behind
+from services.common.geometry.lighting import ambient, shading
+from services.common.geometry.rasterise import Backend, UvMap, interpolate, rasterise, sample_picture, sample_texture
+from services.common.geometry.rotations import geodesic_angle
 from services.face.fitting.frames import HeldFrames
 from services.face.fitting.model import ModelLandmarks, surface_of
 from services.face.fitting.person import ClipFit, fit_clip
 from services.face.fitting.photometric import PhotometricFit, PhotometricProblem
-from services.face.fitting.texture import DetailedAlbedo, best_frames, detailed_albedo
 from services.face.fitting.three_stage import fit_shared_colours
 from services.face.types import TrackedFace
+
+_LEAST_WEIGHT: Final = 0.02
+"""Least weight, frame pixels per texel: below this value a slanted surface shows only the blur of the outline."""
+
+
+class Texture(NamedTuple):
+    """Colours of the surface, and how well frames show each texel.
+
+    Attributes:
+        colours: float32 [H, W, 3], 0..255; 0 where weight is 0.
+        weight: float32 [H, W], frame pixels per texel; 0: not seen.
+    """
+
+    colours: Float32
+    weight: Float32
+
+
+class Drawing(NamedTuple):
+    """Picture of a textured mesh.
+
+    Attributes:
+        picture: float32 [H, W, 3], 0..255; background 0.
+        covered: bool [H, W].
+    """
+
+    picture: Float32
+    covered: npt.NDArray[np.bool_]
+
+
+def unwrap(
+    frame: npt.NDArray[np.uint8], image_points: Floating, layout: UvMap, *, perspective: bool, backend: Backend = "numba"
+) -> Texture:
+    """Return the texture that one frame shows.
+
+    Args:
+        frame: uint8 [h, w, 3], RGB.
+        image_points: [V, 3], the mesh's vertices projected by a camera: pixels of the frame, and depth.
+        layout: `uv_map` of the mesh.
+        perspective: whether a pinhole camera gave the depth.
+        backend: rasteriser.
+    """
+    points = np.asarray(image_points, dtype=np.float64)
+    pixels, depth = points[:, :2], points[:, 2:]
+    # A texel's barycentrics belong to the surface. Multiplied by depth, they are barycentrics on the screen.
+    attributes = np.concatenate([pixels * depth, depth], 1) if perspective else points
+    at_texel = layout.positions(attributes[None])[0]
+    covered = layout.fragments.covered[0]
+    place, texel_depth = at_texel[..., :2].astype(np.float64), at_texel[..., 2]
+    if perspective:
+        place = place / np.where(covered & (texel_depth > 0.0), texel_depth, 1.0)[..., None]
+    buffer = rasterise(
+        pixels[None], depth[None, :, 0], layout.triangles, *frame.shape[:2], perspective=perspective, backend=backend
+    ).depth[0]
+    seen = covered & (place >= 0.0).all(-1) & (place[..., 0] <= frame.shape[1] - 1) & (place[..., 1] <= frame.shape[0] - 1)
+    if perspective:
+        seen &= texel_depth > 0.0
+    slack = DEPTH_TOLERANCE * float(np.ptp(depth))
+    seen[seen] = not_behind(buffer, place[seen], texel_depth[seen], slack)
+    weight = np.where(seen, _pixels_a_texel(pixels, layout)[layout.fragments.triangle_index[0]], 0.0)
+    weight[weight < _LEAST_WEIGHT] = 0.0
+    colours = np.zeros((*layout.size, 3), np.float32)
+    colours[weight > 0.0] = sample_picture(frame, place[weight > 0.0])
+    return Texture(colours, weight.astype(np.float32))
+
+
+def merge(textures: Sequence[Texture]) -> Texture:
+    """Return the weighted median over frames for each channel. The weight of a texel is the largest weight over frames.
+
+    The merge takes 16 bytes per texel, channel and frame. Some dozens of frames spread over a clip are as good as all frames.
+
+    Args:
+        textures: at least one texture, all of equal size.
+
+    Raises:
+        ValueError: `textures` is empty.
+    """
+    if not textures:
+        raise ValueError("there is no texture to merge")
+    colours = np.stack([texture.colours for texture in textures])
+    weights = np.stack([texture.weight for texture in textures])
+    order = np.argsort(colours, axis=0, kind="stable")
+    ordered = np.take_along_axis(np.broadcast_to(weights[..., None], colours.shape), order, axis=0)
+    # Take the first colour at which half of the weight is reached. A colour of weight zero is never the first.
+    reached = np.cumsum(ordered, axis=0, dtype=np.float64)
+    middle = np.argmax((reached >= 0.5 * reached[-1]) & (ordered > 0.0), axis=0)
+    merged = np.take_along_axis(np.take_along_axis(colours, order, axis=0), middle[None], axis=0)[0]
+    best = weights.max(0)
+    return Texture(np.where(best[..., None] > 0.0, merged, np.float32(0.0)), best)
+
+
+def fill(texture: Texture) -> Float32:
+    """Return colours for all texels, float32 [H, W, 3], 0..255. Unseen texels take colours from seen texels around them.
+
+    The picture is halved and doubled again (pull and push: Gortler et al., The Lumigraph, 1996, section 3.4). If no texel was
+    seen, all colours are 0.
+    """
+    known = (texture.weight > 0.0)[..., None]
+    if known.all() or not known.any():
+        return np.where(known, texture.colours, np.float32(0.0))
+    height, width = texture.weight.shape
+    padded = ((0, height % 2), (0, width % 2), (0, 0))
+    count = np.pad(known.astype(np.float32), padded)
+    colours = np.pad(np.where(known, texture.colours, 0.0), padded)
+    cells = (count.shape[0] // 2, 2, count.shape[1] // 2, 2, -1)
+    seen = count.reshape(cells).sum((1, 3))
+    half = colours.reshape(cells).sum((1, 3)) / np.maximum(seen, 1.0)
+    coarse = fill(Texture(half.astype(np.float32), seen[..., 0].astype(np.float32)))
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    finer = sample_picture(coarse, np.stack([(columns - 0.5) / 2.0, (rows - 0.5) / 2.0], -1))
+    return np.where(known, texture.colours, finer)
+
+
+def draw(colours: Floating, image_points: Floating, layout: UvMap, height: int, width: int, *, perspective: bool) -> Drawing:
+    """Draw the textured mesh as the camera sees the mesh. Triangles that are turned away are left out.
+
+    Args:
+        colours: float [H, W, 3], 0..255, result of `fill`.
+        image_points: [V, 3], pixels and depth.
+        layout: `uv_map` of the mesh.
+        height: height of the picture, pixels.
+        width: width of the picture, pixels.
+        perspective: whether a pinhole camera gave the depth.
+    """
+    points = np.asarray(image_points)[None]
+    fragments = rasterise(points[..., :2], points[..., 2], layout.triangles, height, width, perspective=perspective, cull="back")
+    uv = interpolate(fragments, np.asarray(layout.uv)[None], layout.corners)[0]
+    covered = fragments.covered[0]
+    picture = np.zeros((height, width, 3), np.float32)
+    picture[covered] = sample_texture(np.asarray(colours), uv[covered])
+    return Drawing(picture, covered)
+
+
+def _pixels_a_texel(pixels: Floating, layout: UvMap) -> npt.NDArray[np.float64]:
+    """Return frame pixels per texel for each triangle, [F]; negative for triangles that cull="back" leaves out."""
+    height, width = layout.size
+    on_screen = _twice_area(np.asarray(pixels, dtype=np.float64)[layout.triangles])
+    in_texture = np.abs(_twice_area(np.asarray(layout.uv, dtype=np.float64)[layout.corners] * [width, height]))
+    return np.divide(-on_screen, in_texture, out=np.zeros_like(on_screen), where=in_texture > 0.0)
+
+
+def _twice_area(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return np.asarray(one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])
+
+
+TEXTURE_SIZE: Final = 256
+_MOST_FRAMES: Final = 7
+_DEGREES_A_PIXEL: Final = 4.0
+"""Rotation of the head, degrees, that counts as much as one crop pixel of expression."""
+_DARKEST: Final = 0.15
+
+
+class DetailedAlbedo(NamedTuple):
+    """Albedo texture. Attributes: texture uint8 [S, S, 3], 0..255 for albedo 0..1; seen uint8 [S, S], 0 for texels filled in."""
+
+    texture: UInt8
+    seen: UInt8
+
+
+def best_frames(displacement: Float64, rotation: Float64) -> npt.NDArray[np.intp]:
+    """Return the rows of the most neutral, least turned frames, best first, at most seven.
+
+    Args:
+        displacement: [T], root mean square movement of the mesh by the expression, crop pixels.
+        rotation: [T, 3, 3].
+    """
+    turn = np.degrees(geodesic_angle(rotation, np.broadcast_to(np.eye(3), rotation.shape)))
+    return np.argsort(displacement + turn / _DEGREES_A_PIXEL, kind="stable")[:_MOST_FRAMES]
+
+
+def detailed_albedo(
+    mesh: FaceMesh, shapes: Float64, camera: WeakPerspective, light: Float64, crops: UInt8, *, backend: Backend = "numba"
+) -> DetailedAlbedo:
+    """Return the albedo texture that the frames show.
+
+    Args:
+        mesh: mesh of a model with texture coordinates.
+        shapes: [T, V, 3], head space, T >= 1.
+        camera: T cameras, crop pixels.
+        light: [T, 9, 3], camera axes.
+        crops: uint8 [T, 256, 256, 3].
+        backend: rasteriser.
+    """
+    layout = mesh.layout(TEXTURE_SIZE, backend)
+    found = []
+    for t, shape in enumerate(shapes):
+        posed = WeakPerspective(camera.scale[t], camera.rotation[t], camera.translation[t])
+        seen = unwrap(crops[t], posed.project(shape), layout, perspective=False, backend=backend)
+        shade = np.maximum(shading(mesh.camera_normals(shape, posed), light[t]), _DARKEST)
+        found.append(Texture(seen.colours / np.maximum(layout.positions(shade[None])[0], _DARKEST), seen.weight))
+    merged = merge(found)
+    return DetailedAlbedo(
+        np.clip(np.rint(fill(merged)), 0, 255).astype(np.uint8), np.where(merged.weight > 0.0, 255, 0).astype(np.uint8)
+    )
+
 
 KEY_FRAMES: Final = 12
 """Number of frames whose colours are fitted."""
@@ -54,23 +262,23 @@ class IdentityFitter:
             check_call: called between the steps. An exception from the call stops the fit.
 
         Raises:
-            NoUsableFootage: no frame could be used.
-            InvalidRequest: no face fits to the frames' landmarks.
+            NoUsableFootageError: no frame could be used.
+            InvalidRequestError: no face fits to the frames' landmarks.
         """
         try:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the numbers are checked below
                 person = self._fitted(check_call)
         except np.linalg.LinAlgError:
-            raise InvalidRequest(_NO_FACE, field="frame.face.landmarks") from None
+            raise InvalidRequestError(_NO_FACE, field="frame.face.landmarks") from None
         numbers = (person.identity, person.offset, person.albedo, person.light, [person.landmark_error, person.photometric_error])
         if not all((np.abs(part) <= MAX_HEAD_PX).all() for part in numbers):
-            raise InvalidRequest(_NO_FACE, field="frame.face.landmarks")
+            raise InvalidRequestError(_NO_FACE, field="frame.face.landmarks")
         return person
 
     def _fitted(self, check_call: Callable[[], None]) -> FaceIdentity:
         frames = self._held.frames
         if not frames:
-            raise NoUsableFootage(
+            raise NoUsableFootageError(
                 f"none of {self._held.offered} frames shows a face that can be fitted: turned to the camera, uncovered, large "
                 "enough, whole in the picture",
                 subject="frame",

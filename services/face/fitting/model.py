@@ -10,16 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.drawing import FaceMesh
 from services.common.face.landmarks import FACE_OVAL, STABLE
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.array_module import normalised
 from services.common.geometry.camera import Camera
 from services.common.geometry.fragments import visible_vertices
-from services.common.geometry.lighting import BAND_OF, IRRADIANCE
+from services.common.geometry.lighting import BAND_OF, IRRADIANCE, vertex_normals
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import vertex_normals
 from services.common.geometry.rasterise import Backend, rasterise
 
 CONTOUR_WEIGHT: Final = 0.3
@@ -90,12 +89,12 @@ def model_landmarks(model: MorphableModel, name: str | None = None) -> ModelLand
     `name` is the name by which callers ask for the model; None: the model's own name.
 
     Raises:
-        InvalidRequest: the tracker's mesh has too few of the model's landmarks.
+        InvalidRequestError: the tracker's mesh has too few of the model's landmarks.
     """
     everything = model.landmark_set("mediapipe")
     chosen = everything.select((everything.mediapipe >= 0) & (everything.mediapipe < _MESH_POINTS))
     if len(chosen) < _FEWEST:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"only {len(chosen)} landmarks of morphable model {model.name!r} are known in the tracked mesh; {_FEWEST} are needed",
             field="morphable_model",
         )
@@ -125,8 +124,8 @@ class FittableModels:
         """Return the named model, prepared for fitting.
 
         Raises:
-            ModelNotFound: no model has this name.
-            InvalidRequest: the model's file is damaged, or the tracker's mesh has too few of the model's landmarks.
+            ModelNotFoundError: no model has this name.
+            InvalidRequestError: the model's file is damaged, or the tracker's mesh has too few of the model's landmarks.
         """
         model = self._models.get(name)
         with self._lock:
@@ -189,10 +188,10 @@ def surface_of(model: MorphableModel) -> Surface:
     """Return the skin of a model: the vertices, and for a model with few vertices also the middles of the triangles.
 
     Raises:
-        InvalidRequest: the model has no albedo.
+        InvalidRequestError: the model has no albedo.
     """
     if model.albedo_mean is None:
-        raise InvalidRequest(f"morphable model {model.name!r} has no albedo to fit to colours", field="morphable_model")
+        raise InvalidRequestError(f"morphable model {model.name!r} has no albedo to fit to colours", field="morphable_model")
     mesh = FaceMesh.of(model, _NOT_SKIN)
     # At the outline and at the edges of lips and lids, a blurred picture shows colours that are not skin.
     inside = np.ones(model.num_vertices, bool)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Float64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, apply_affine, crop_from_frame, invert, to_frame
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.camera import WeakPerspective
@@ -294,7 +294,7 @@ def fit_shared_colours(
         backend: rasteriser.
 
     Raises:
-        InvalidRequest: the model has no albedo.
+        InvalidRequestError: the model has no albedo.
     """
     person, camera = clip.person, clip.frames.poses()
     fit = ThreeStageFit(face, surface_of(face.model), person.identity, person.offset, backend=backend)
@@ -347,10 +347,10 @@ class ColouredFrames:
             backend: rasteriser.
 
         Raises:
-            InvalidRequest: the model has no albedo.
+            InvalidRequestError: the model has no albedo.
         """
         if face.model.albedo_mean is None:
-            raise InvalidRequest(f"the morphable model {face.name!r} has no albedo: colours cannot be fitted", field=_FIELD)
+            raise InvalidRequestError(f"the morphable model {face.name!r} has no albedo: colours cannot be fitted", field=_FIELD)
         self._face = face
         self._base = face.base(identity.identity, identity.offset)
         self._fit = ThreeStageFit(face, surface_of(face.model), identity.identity, identity.offset, backend=backend)

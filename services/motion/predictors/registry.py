@@ -6,7 +6,7 @@ from collections.abc import Container
 from importlib import import_module
 from typing import Final
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.motion.models import MotionModels
 from services.motion.predictor import Predictor, Shape
@@ -23,12 +23,12 @@ def predictor_named(name: str, field: str = "method") -> Predictor:
         field: field of the request that holds the name.
 
     Raises:
-        InvalidRequest: the table has no predictor of this name. The message lists the names.
+        InvalidRequestError: the table has no predictor of this name. The message lists the names.
     """
     row = PREDICTORS.get(name)
     if row is None:
         known = ", ".join(PREDICTORS)
-        raise InvalidRequest(f"{field}: this stage has no predictor {name[:80]!r}; the stage has: {known}", field=field)
+        raise InvalidRequestError(f"{field}: this stage has no predictor {name[:80]!r}; the stage has: {known}", field=field)
     module = import_module(f"{_FOLDER}.{row.package}.predictor")
     (found,) = [each for each in vars(module).values() if isinstance(each, Predictor) and each.spec == row]
     return found

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.server.resources import cpu_flags
 from services.render.backends.model_files import ModelFile
 from services.render.types import Precision
@@ -116,12 +116,12 @@ def check_choice(backend: str, precision: Precision) -> None:
     """Check that a backend of this process computes in a precision.
 
     Raises:
-        InvalidRequest: it does not. The message names both settings and the pairs that there are.
+        InvalidRequestError: it does not. The message names both settings and the pairs that there are.
     """
     if precision in precisions_of(backend):
         return
     others = [choice.backend for choice in BACKEND_CHOICES if choice.precision is precision]
-    raise InvalidRequest(
+    raise InvalidRequestError(
         f"DUBSTAGE_BACKEND={backend} does not compute in DUBSTAGE_PRECISION={precision}: set "
         f"DUBSTAGE_BACKEND={' or '.join(others)}, or DUBSTAGE_PRECISION={' or '.join(precisions_of(backend))}",
         field="DUBSTAGE_PRECISION",
@@ -176,8 +176,8 @@ class Backend(Protocol):
         """Make a model ready. Loading a model again changes nothing.
 
         Raises:
-            ModelNotFound: the backend cannot read this model, and may read others. The message has the reason and the remedy.
-            BackendUnavailable: the backend's server does not answer.
+            ModelNotFoundError: the backend cannot read this model, and may read others. The message has the reason and the remedy.
+            BackendUnavailableError: the backend's server does not answer.
         """
 
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -189,19 +189,19 @@ class Backend(Protocol):
                 the actor and are given once for the whole batch.
 
         Raises:
-            ModelNotFound: no model of this name was loaded.
-            AcceleratorOutOfMemory: the device has no memory for this batch now.
+            ModelNotFoundError: no model of this name was loaded.
+            AcceleratorOutOfMemoryError: the device has no memory for this batch now.
         """
 
 
-def unreadable(backend: str, model: ModelFile, error: Exception) -> ModelNotFound:
+def unreadable(backend: str, model: ModelFile, error: Exception) -> ModelNotFoundError:
     """Return the error for a network that a runtime of this process cannot read. Callers of the stage see the text.
 
     Args:
         backend: name of the runtime.
         error: error of the runtime.
     """
-    return ModelNotFound(
+    return ModelNotFoundError(
         f"{backend} on this machine cannot read {model.path.name} ({error_summary(str(error), model)}): choose another runtime "
         "with DUBSTAGE_BACKEND and DUBSTAGE_PRECISION, or export the model again",
         resource=model.name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.errors import ArtefactCorruptError, ModelNotFoundError
 from services.common.face.crops import BOX_SIZE
 from services.render.types import Precision
 
@@ -90,8 +90,8 @@ def read_models(folder: Path, precision: Precision) -> dict[str, ModelFile]:
     """Read all models of a folder by name, in the file variant that a precision needs.
 
     Raises:
-        ModelNotFound: there is no model, or not in this precision.
-        ArtefactCorrupt: a file has another digest than the exported one, or an export sheet contradicts itself.
+        ModelNotFoundError: there is no model, or not in this precision.
+        ArtefactCorruptError: a file has another digest than the exported one, or an export sheet contradicts itself.
     """
     variant = "int8" if precision is Precision.INT8 else "float"
     models: dict[str, ModelFile] = {}
@@ -99,12 +99,12 @@ def read_models(folder: Path, precision: Precision) -> dict[str, ModelFile]:
         try:
             model = _read_model(sheet, variant, precision)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise ArtefactCorrupt(
+            raise ArtefactCorruptError(
                 f"{sheet} is damaged: {type(problem).__name__}: {problem}; export the model again", resource=str(sheet)
             ) from problem
         models[model.name] = model
     if not models:
-        raise ModelNotFound(f"no exported model in {folder}", resource=str(folder))
+        raise ModelNotFoundError(f"no exported model in {folder}", resource=str(folder))
     return models
 
 
@@ -113,7 +113,7 @@ def _read_model(sheet: Path, variant: str, precision: Precision) -> ModelFile:
     name = str(facts["name"])
     file = facts["files"].get(variant)
     if file is None:
-        raise ModelNotFound(f"model {name!r} was not exported in {precision}: {sheet} has no {variant} variant", resource=name)
+        raise ModelNotFoundError(f"model {name!r} was not exported in {precision}: {sheet} has no {variant} variant", resource=name)
     path, prior_sha256 = sheet.parent / str(file["path"]), str(facts["prior_sha256"])
     _check_file(name, path, str(file["sha256"]))
     weights = sheet.parent / str(file["weights"]) if "weights" in file else None
@@ -138,13 +138,13 @@ def _check_file(name: str, path: Path, sha256: str) -> None:
     """Check that a file of a model is there and has the digest of the export sheet.
 
     Raises:
-        ModelNotFound, ArtefactCorrupt: the file is missing or differs.
+        ModelNotFoundError, ArtefactCorruptError: the file is missing or differs.
     """
     if not path.is_file():
-        raise ModelNotFound(f"model {name!r}: no file {path}", resource=name)
+        raise ModelNotFoundError(f"model {name!r}: no file {path}", resource=name)
     digest = file_sha256(path)
     if digest != sha256:
-        raise ArtefactCorrupt(f"{path} is damaged: sha256 {sha256} expected, {digest} found", resource=str(path))
+        raise ArtefactCorruptError(f"{path} is damaged: sha256 {sha256} expected, {digest} found", resource=str(path))
 
 
 def tensor_forms(entries: Mapping[str, Any]) -> tuple[TensorForm, ...]:
@@ -167,7 +167,7 @@ def _box_size(sheet: Path, outputs: tuple[TensorForm, ...]) -> int:
     shapes = [form.shape for form in outputs]
     side = shapes[0][0] if shapes and len(shapes[0]) == 3 else 0
     if not all(form.batched for form in outputs) or not side or shapes[0][1] != side or side % BOX_SIZE:
-        raise ArtefactCorrupt(
+        raise ArtefactCorruptError(
             f"{sheet} lists outputs {shapes}: outputs need a batch axis, and the first one must be a square picture of {BOX_SIZE} "
             f"pixels a side, or of a whole multiple",
             resource=str(sheet),

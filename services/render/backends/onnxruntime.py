@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 import onnxruntime as ort
 
-from services.common.errors import AcceleratorOutOfMemory, InvalidRequest, ModelNotFound
+from services.common.errors import AcceleratorOutOfMemoryError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, check_choice, unreadable
 from services.render.backends.model_files import ModelFile
 from services.render.types import Precision
@@ -24,7 +24,7 @@ class OnnxRuntimeBackend:
         num_threads: threads of one inference on the CPU.
 
     Raises:
-        InvalidRequest: the installed build has no provider for the device, or ONNX Runtime does not compute in the precision.
+        InvalidRequestError: the installed build has no provider for the device, or ONNX Runtime does not compute in the precision.
     """
 
     name = "onnxruntime"
@@ -32,7 +32,7 @@ class OnnxRuntimeBackend:
     def __init__(self, *, device: Literal["cpu", "cuda"], precision: Precision, num_threads: int) -> None:
         provider = _PROVIDERS[device]
         if provider not in ort.get_available_providers():
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"this build of onnxruntime has no {provider}: install onnxruntime-gpu, or set DUBSTAGE_DEVICE=cpu",
                 field="DUBSTAGE_DEVICE",
             )
@@ -61,12 +61,12 @@ class OnnxRuntimeBackend:
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""
         if model not in self._sessions:
-            raise ModelNotFound(f"model {model!r} is not loaded", resource=model)
+            raise ModelNotFoundError(f"model {model!r} is not loaded", resource=model)
         session = self._sessions[model]
         names = [output.name for output in session.get_outputs()]
         try:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
         except Exception as error:  # its exception types are not exported
             if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
-                raise AcceleratorOutOfMemory(f"no memory for this batch: {error}") from error
+                raise AcceleratorOutOfMemoryError(f"no memory for this batch: {error}") from error
             raise

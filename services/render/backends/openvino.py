@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, check_choice, unreadable
 from services.render.backends.model_files import ModelFile
 from services.render.types import Precision
@@ -41,7 +41,7 @@ class OpenVinoBackend:
         num_threads: threads of one inference.
 
     Raises:
-        InvalidRequest: OpenVINO, or OpenVINO on this CPU, does not compute in the precision.
+        InvalidRequestError: OpenVINO, or OpenVINO on this CPU, does not compute in the precision.
     """
 
     name = "openvino"
@@ -53,7 +53,7 @@ class OpenVinoBackend:
         self._core = _core()
         capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision is Precision.BFLOAT16 and "BF16" not in capabilities:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 "this CPU does not compute in bfloat16 (it has neither avx512_bf16 nor amx_bf16): set DUBSTAGE_PRECISION=float32",
                 field="DUBSTAGE_PRECISION",
             )
@@ -83,7 +83,7 @@ class OpenVinoBackend:
     def infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         """See Backend.infer."""
         if model not in self._compiled:
-            raise ModelNotFound(f"model {model!r} is not loaded", resource=model)
+            raise ModelNotFoundError(f"model {model!r} is not loaded", resource=model)
         requests: dict[str, ov.InferRequest] | None = getattr(self._of_thread, "requests", None)
         if requests is None:
             requests = self._of_thread.requests = {}

@@ -16,7 +16,13 @@ import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest, ModelNotFound, Overloaded
+from services.common.errors import (
+    BackendUnavailableError,
+    ContractBrokenError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+)
 from services.common.server.call_context import check_not_cancelled
 from services.render.backends.base import Arrays, TritonOptions
 from services.render.backends.model_files import ModelFile
@@ -83,8 +89,8 @@ class TritonBackend:
         """See Backend.infer.
 
         Raises:
-            Overloaded: no place at the server became free within the time of one inference.
-            BackendUnavailable: the model could not be healed.
+            OverloadedError: no place at the server became free within the time of one inference.
+            BackendUnavailableError: the model could not be healed.
         """
         served = self._served(model)
         most = min(served.max_batch, self._options.max_frames) if self._options.shared_memory else served.max_batch
@@ -109,7 +115,7 @@ class TritonBackend:
     def _served(self, model: str) -> ServedModel:
         served = self._healer.served(model)
         if served is None:
-            raise ModelNotFound(f"model {model!r} is not loaded", resource=model)
+            raise ModelNotFoundError(f"model {model!r} is not loaded", resource=model)
         return served
 
     def _infer(self, model: str, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -117,7 +123,7 @@ class TritonBackend:
         for _ in range(_TRIES):
             check_not_cancelled()
             if not self._monitor.is_serving():
-                raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
+                raise BackendUnavailableError(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
             seen = self._healer.reloads(model)
             try:
                 with self._channel(self._healer.generation) as channel:
@@ -129,7 +135,7 @@ class TritonBackend:
                 self._healer.answered(model)
                 return outputs
             self._healer.heal(model, seen, lost)
-        raise BackendUnavailable(f"Triton at {self._options.url} failed {_TRIES} times in a row: {lost}")
+        raise BackendUnavailableError(f"Triton at {self._options.url} failed {_TRIES} times in a row: {lost}")
 
     @contextmanager
     def _channel(self, generation: int) -> Iterator[_Channel]:
@@ -138,7 +144,7 @@ class TritonBackend:
         After a failure the connection is thrown away, because the server may still write into its memory.
         """
         if not self._places.acquire(timeout=self._options.timeout_s):
-            raise Overloaded(f"{self._options.max_in_flight} inferences are at Triton already, as many as are sent at once")
+            raise OverloadedError(f"{self._options.max_in_flight} inferences are at Triton already, as many as are sent at once")
         try:
             with self._monitor.in_flight.track_inprogress():
                 channel = self._take(generation)
@@ -179,8 +185,8 @@ class _Channel:
         """Send one request and return its outputs.
 
         Raises:
-            CurableError, AcceleratorOutOfMemory, ContractBroken: the inference failed.
-            StorageFull: /dev/shm has no room.
+            CurableError, AcceleratorOutOfMemoryError, ContractBrokenError: the inference failed.
+            StorageFullError: /dev/shm has no room.
         """
         rows = model.num_rows(inputs)
         try:
@@ -200,7 +206,7 @@ class _Channel:
         outputs = {spec.name: answer.as_numpy(spec.name) for spec in model.outputs}
         for spec in model.outputs:
             if outputs[spec.name] is None or outputs[spec.name].shape != spec.shape(rows):
-                raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
+                raise ContractBrokenError(f"Triton gave another form of {spec.name!r} than it promised")
         return outputs
 
     def _infer_shared(self, model: ServedModel, inputs: Arrays, rows: int) -> dict[str, npt.NDArray[Any]]:
@@ -224,7 +230,7 @@ class _Channel:
         for spec in model.outputs:
             given = answer.get_output(spec.name)
             if given is None or tuple(given.shape) != spec.shape(rows):
-                raise ContractBroken(f"Triton gave another form of {spec.name!r} than it promised")
+                raise ContractBrokenError(f"Triton gave another form of {spec.name!r} than it promised")
         return {spec.name: region.read(spec.shape(rows), spec.dtype, offsets[spec.name]) for spec in model.outputs}
 
     def _register(self, region: SharedRegion) -> None:
@@ -234,7 +240,7 @@ class _Channel:
             )
         except InferenceServerException as error:
             if "shared memory" in str(error.message()).lower():
-                raise InvalidRequest(
+                raise InvalidRequestError(
                     f"Triton at {self._options.url} cannot use /dev/shm/{region.name}: it must run on this host, with this "
                     f"/dev/shm, as this user; else set DUBSTAGE_TRITON_SHARED_MEMORY=false ({error.message()})",
                     field="DUBSTAGE_TRITON_SHARED_MEMORY",

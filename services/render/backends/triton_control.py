@@ -20,7 +20,13 @@ import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from services.common.errors import AcceleratorOutOfMemory, BackendUnavailable, ContractBroken, ModelNotFound, StorageFull
+from services.common.errors import (
+    AcceleratorOutOfMemoryError,
+    BackendUnavailableError,
+    ContractBrokenError,
+    ModelNotFoundError,
+    StorageFullError,
+)
 from services.common.locks import try_lock
 from services.render.backends.base import Arrays, TritonOptions, error_summary
 from services.render.backends.model_files import ModelFile
@@ -120,16 +126,16 @@ def status_of(error: InferenceServerException) -> str:
 
 
 def translated(error: InferenceServerException) -> Exception:
-    """Return a failed inference as a dubstage error: CurableError, AcceleratorOutOfMemory or ContractBroken."""
+    """Return a failed inference as a dubstage error: CurableError, AcceleratorOutOfMemoryError or ContractBrokenError."""
     message = str(error.message())
     lower = message.lower()
     if "out of memory" in lower or "failed to allocate" in lower:
-        return AcceleratorOutOfMemory(f"Triton has no memory for this batch: {message}")
+        return AcceleratorOutOfMemoryError(f"Triton has no memory for this batch: {message}")
     if "shared memory region" in lower:
         return CurableError(message, Cure.RETRY)
     cure = _CURES.get(status_of(error))
     if cure is None:
-        return ContractBroken(f"Triton refused an inference: {message}")
+        return ContractBrokenError(f"Triton refused an inference: {message}")
     return CurableError(message, cure)
 
 
@@ -148,7 +154,7 @@ class SharedRegion:
         size: size of the file, bytes.
 
     Raises:
-        StorageFull: /dev/shm has no room for the file.
+        StorageFullError: /dev/shm has no room for the file.
     """
 
     def __init__(self, size: int) -> None:
@@ -168,7 +174,7 @@ class SharedRegion:
         except OSError as error:
             os.close(self._file)
             self._path.unlink(missing_ok=True)
-            raise StorageFull(f"no room for {size} bytes in {_FOLDER}: {error.strerror}", subject=str(_FOLDER)) from error
+            raise StorageFullError(f"no room for {size} bytes in {_FOLDER}: {error.strerror}", subject=str(_FOLDER)) from error
 
     def write(self, values: npt.NDArray[Any], offset: int) -> None:
         """Copy an array into the region, from byte `offset` on."""
@@ -249,7 +255,7 @@ class TritonControl:
         """Wait until the server answers.
 
         Raises:
-            BackendUnavailable: the server did not answer within the time.
+            BackendUnavailableError: the server did not answer within the time.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -260,7 +266,7 @@ class TritonControl:
             except InferenceServerException as error:
                 reason = str(error.message())
             if time.monotonic() >= deadline:
-                raise BackendUnavailable(
+                raise BackendUnavailableError(
                     f"no Triton answers at {self._options.url} (DUBSTAGE_TRITON_URL) within {timeout_s:g} s: {reason}"
                 )
             time.sleep(_POLL_S)
@@ -269,9 +275,9 @@ class TritonControl:
         """Have the server load the version of a model with this renderer's network, and no other version.
 
         Raises:
-            ModelNotFound: the server's repository has no such model, or no version with this digest, or the server cannot load the
-                model.
-            BackendUnavailable: the server does not answer.
+            ModelNotFoundError: the server's repository has no such model, or no version with this digest, or the server cannot load
+                the model.
+            BackendUnavailableError: the server does not answer.
         """
         self._load(file)
         config = self._config(file.name)
@@ -282,7 +288,7 @@ class TritonControl:
             self.unload(file.name)
             found = ", ".join(f"version {version}: {digest[:12]}" for version, digest in sorted(digests.items())) or "none"
             precision = parameters.get("precision", "unknown precision")
-            raise ModelNotFound(
+            raise ModelNotFoundError(
                 f"Triton at {self._options.url} has another network for model {file.name!r} than this renderer: "
                 f"{file.sha256[:12]} is wanted ({file.path.name}), its repository has {found} ({precision}). "
                 f"Export again (python -m services.render.export --triton DIR), or set DUBSTAGE_PRECISION to the repository's",
@@ -307,18 +313,18 @@ class TritonControl:
         """Have the server drop all versions of a model. A server without the model answers the same.
 
         Raises:
-            BackendUnavailable: the server does not answer.
+            BackendUnavailableError: the server does not answer.
         """
         try:
             self._client.unload_model(model, client_timeout=self._options.load_timeout_s)
         except InferenceServerException as error:
-            raise BackendUnavailable(f"Triton at {self._options.url} could not unload {model!r}: {error.message()}") from error
+            raise BackendUnavailableError(f"Triton at {self._options.url} could not unload {model!r}: {error.message()}") from error
 
     def reload(self, file: ModelFile) -> ServedModel:
         """Unload and load a model: the only cure for a model whose process died, which Triton calls `ready` for ever.
 
         Raises:
-            ModelNotFound, BackendUnavailable: see `load`.
+            ModelNotFoundError, BackendUnavailableError: see `load`.
         """
         self.unload(file.name)
         return self.load(file)
@@ -327,7 +333,7 @@ class TritonControl:
         """Compute one frame of zeros, because Triton's readiness says nothing about a model's process.
 
         Raises:
-            CurableError, AcceleratorOutOfMemory, ContractBroken: the model does not compute.
+            CurableError, AcceleratorOutOfMemoryError, ContractBrokenError: the model does not compute.
         """
         inputs = []
         for spec in model.inputs:
@@ -345,7 +351,7 @@ class TritonControl:
         Memory that an inference still holds, because its model hangs, stays until this method is called again.
 
         Raises:
-            BackendUnavailable: the server does not answer.
+            BackendUnavailableError: the server does not answer.
         """
         try:
             known = self._client.get_system_shared_memory_status(client_timeout=_ANSWER_TIMEOUT_S)
@@ -353,7 +359,7 @@ class TritonControl:
                 if name.startswith(PREFIX) and not is_present(name):
                     self._forget(name)
         except InferenceServerException as error:
-            raise BackendUnavailable(f"Triton at {self._options.url}: {error.message()}") from error
+            raise BackendUnavailableError(f"Triton at {self._options.url}: {error.message()}") from error
 
     def _forget(self, name: str) -> None:
         try:
@@ -372,14 +378,14 @@ class TritonControl:
         except InferenceServerException as error:
             message = str(error.message())
             if "failed to poll" in message or status_of(error) == "NOT_FOUND":
-                raise ModelNotFound(
+                raise ModelNotFoundError(
                     f"Triton at {self._options.url} has no model {file.name!r} in its repository: "
                     f"python -m services.render.export --triton DIR, and start it with --model-control-mode=explicit",
                     resource=file.name,
                 ) from error
             if status_of(error) in _NO_ANSWER:
-                raise BackendUnavailable(f"Triton at {self._options.url} could not load {file.name!r}: {message}") from error
-            raise ModelNotFound(
+                raise BackendUnavailableError(f"Triton at {self._options.url} could not load {file.name!r}: {message}") from error
+            raise ModelNotFoundError(
                 f"Triton at {self._options.url} cannot load {file.name!r} ({error_summary(message, file)}): export the repository "
                 "again (python -m services.render.export --triton DIR), and restart Triton and the render stage",
                 resource=file.name,
@@ -389,7 +395,7 @@ class TritonControl:
         try:
             answer = self._client.get_model_config(model, as_json=True, client_timeout=_ANSWER_TIMEOUT_S)
         except InferenceServerException as error:
-            raise BackendUnavailable(f"Triton at {self._options.url}: {error.message()}") from error
+            raise BackendUnavailableError(f"Triton at {self._options.url}: {error.message()}") from error
         config: dict[str, Any] = answer["config"]
         return config
 

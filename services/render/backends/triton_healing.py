@@ -15,7 +15,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
-from services.common.errors import BackendUnavailable, DubstageError, ModelNotFound
+from services.common.errors import BackendUnavailableError, DubstageError, ModelNotFoundError
 from services.render.backends.base import TritonOptions
 from services.render.backends.model_files import ModelFile
 from services.render.backends.triton_control import CurableError, Cure, ServedModel, TritonControl
@@ -88,15 +88,15 @@ class TritonHealer:
         """Wait for the server, load a model, and begin to watch the model.
 
         Raises:
-            BackendUnavailable: the server does not answer.
-            ModelNotFound: the server has no such network, or cannot load it, in two attempts.
+            BackendUnavailableError: the server does not answer.
+            ModelNotFoundError: the server has no such network, or cannot load it, in two attempts.
         """
         with self._lock:
             self._control.wait_live(self._options.start_timeout_s)
             self._control.forget_regions()
             try:
                 self._served[file.name] = self._control.load(file)
-            except ModelNotFound as error:
+            except ModelNotFoundError as error:
                 # The server also says so of a sound model whose process did not answer for a second.
                 _log.warning("triton_load_failed", model=file.name, reason=error.message)
                 self._control.wait_live(self._options.start_timeout_s)
@@ -128,13 +128,13 @@ class TritonHealer:
             failure: error of the failed inference.
 
         Raises:
-            BackendUnavailable: the model cannot be healed for now.
+            BackendUnavailableError: the model cannot be healed for now.
         """
         with self._lock:
             if self._reloads[model] != seen or failure.cure is Cure.RETRY or self._closed.is_set():
                 return
             if not self._monitor.is_serving():
-                raise BackendUnavailable(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
+                raise BackendUnavailableError(f"Triton at {self._options.url} does not compute now", retry_after_s=5.0)
             if failure.cure is Cure.PROBE and self._computes(model):
                 return
             self._reload(model, str(failure))
@@ -177,7 +177,9 @@ class TritonHealer:
             _log.info("triton_model_healed", model=model, attempt=attempt, duration_ms=round(1000.0 * (time.monotonic() - begun_s)))
             return
         self._monitor.lost.add(model)
-        raise BackendUnavailable(f"Triton at {self._options.url} does not compute model {model!r}: {reason}", retry_after_s=5.0)
+        raise BackendUnavailableError(
+            f"Triton at {self._options.url} does not compute model {model!r}: {reason}", retry_after_s=5.0
+        )
 
     def _computes(self, model: str) -> bool:
         try:
@@ -199,5 +201,5 @@ class TritonHealer:
                     try:
                         if model in self._monitor.lost or not self._computes(model):
                             self._reload(model, "a probe of one frame failed")
-                    except BackendUnavailable as error:
+                    except BackendUnavailableError as error:
                         _log.error("triton_unavailable", model=model, reason=error.message)

@@ -95,6 +95,6 @@ def load_perceptual(path: Path) -> PerceptualNetwork:
     """Return the perceptual network of a weights file, in evaluation mode and without gradients.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: PerceptualNetwork(PerceptualConfig.from_metadata(config)))

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from services.common.array_types import UInt8
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.files import write_whole
 from services.common.store.tensor_bytes import encode_arrays
 
@@ -69,7 +69,7 @@ def load_network(path: Path, build: Callable[[dict[str, Any]], Network]) -> Netw
         build: makes the network from the configuration in the file's header.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -78,12 +78,12 @@ def load_network(path: Path, build: Callable[[dict[str, Any]], Network]) -> Netw
     except (FileNotFoundError, SafetensorError) as error:
         raise _unreadable(path, error) from error
     if "config" not in metadata:
-        raise ModelNotFound(f"{path} has no network configuration in its header", resource=str(path))
+        raise ModelNotFoundError(f"{path} has no network configuration in its header", resource=str(path))
     try:
         network = build(json.loads(metadata["config"]))
         network.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()})
     except (RuntimeError, KeyError, TypeError) as error:
-        raise ModelNotFound(f"{path} holds another network: {error}", resource=str(path)) from error
+        raise ModelNotFoundError(f"{path} holds another network: {error}", resource=str(path)) from error
     return network.eval().requires_grad_(False)
 
 
@@ -91,7 +91,7 @@ def metadata_of(path: Path) -> dict[str, str]:
     """Return the header of a weights file.
 
     Raises:
-        ModelNotFound: the file is missing.
+        ModelNotFoundError: the file is missing.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -100,5 +100,5 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ModelNotFound:
-    return ModelNotFound(f"no network weights at {path}: {error}", resource=str(path))
+def _unreadable(path: Path, error: Exception) -> ModelNotFoundError:
+    return ModelNotFoundError(f"no network weights at {path}: {error}", resource=str(path))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 
 REQUIREMENTS: Final = Path(__file__).with_name("requirements.txt")
 DEFAULT_HOME: Final = Path(__file__).parents[3] / ".triton"
@@ -29,7 +29,7 @@ _ASK_PYTHON: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Installation:
+class TritonInstallation:
     """Paths that a server needs to start.
 
     Attributes:
@@ -45,11 +45,11 @@ class Installation:
     libraries: tuple[Path, ...]
 
 
-def install(home: Path = DEFAULT_HOME) -> Installation:
+def install(home: Path = DEFAULT_HOME) -> TritonInstallation:
     """Create the environment if it is missing or outdated; return the installation.
 
     Raises:
-        BackendUnavailable: pip failed, or this machine has no libpython.
+        BackendUnavailableError: pip failed, or this machine has no libpython.
     """
     mark = home / ".ready"
     expected = hashlib.sha256(REQUIREMENTS.read_bytes() + Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
@@ -70,18 +70,18 @@ def install(home: Path = DEFAULT_HOME) -> Installation:
     return find(home)
 
 
-def find(home: Path = DEFAULT_HOME) -> Installation:
+def find(home: Path = DEFAULT_HOME) -> TritonInstallation:
     """Return the installation in a folder.
 
     Raises:
-        BackendUnavailable: the folder holds no installation, or this machine has no libpython.
+        BackendUnavailableError: the folder holds no installation, or this machine has no libpython.
     """
     if not (home / ".ready").is_file():
-        raise BackendUnavailable(f"no tritonserver in {home}: python -m services.render.triton.installation --home {home}")
+        raise BackendUnavailableError(f"no tritonserver in {home}: python -m services.render.triton.installation --home {home}")
     version, packages, library_folder = _ask(home)
     server = packages / "pytriton" / "tritonserver"
     libraries = (packages / "nvidia_pytriton.libs", _folder_of_libpython(version, library_folder))
-    return Installation(server / "bin" / "tritonserver", server / "backends", home / "bin", libraries)
+    return TritonInstallation(server / "bin" / "tritonserver", server / "backends", home / "bin", libraries)
 
 
 def _folder_of_libpython(version: str, own: Path | None) -> Path:
@@ -90,7 +90,7 @@ def _folder_of_libpython(version: str, own: Path | None) -> Path:
     for folder in ([own] if own is not None else []) + [Path(folder) for folder in _LIBRARY_FOLDERS]:
         if (folder / name).is_file():
             return folder
-    raise BackendUnavailable(
+    raise BackendUnavailableError(
         f"{name} is not on this machine, and Triton's Python backend is linked against it: apt-get install lib{version} "
         f"(Debian, Ubuntu), or a Python that was built with --enable-shared"
     )
@@ -106,7 +106,7 @@ def _ask(home: Path) -> tuple[str, Path, Path | None]:
 def _run(*command: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise BackendUnavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-600:]}")
+        raise BackendUnavailableError(f"{' '.join(command)} failed: {done.stderr.strip()[-600:]}")
 
 
 def main() -> int:
@@ -115,7 +115,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of the environment")
     try:
         print(install(parser.parse_args().home).binary)
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
     return 0

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from services.common.errors import BackendUnavailable
-from services.render.triton.installation import DEFAULT_HOME, Installation, find
+from services.common.errors import BackendUnavailableError
+from services.render.triton.installation import DEFAULT_HOME, TritonInstallation, find
 
 GRPC_PORT: Final = 8001
 HTTP_PORT: Final = 8000
@@ -32,7 +32,7 @@ _NOT_FOR_PROBES: Final = "metadata,inference,shared-memory,model-config,model-re
 
 
 def server_command(
-    installation: Installation,
+    installation: TritonInstallation,
     repository: Path,
     *,
     grpc_address: str = _LOOPBACK,
@@ -63,7 +63,7 @@ def server_command(
     ]
 
 
-def server_environment(installation: Installation, environment: Mapping[str, str]) -> dict[str, str]:
+def server_environment(installation: TritonInstallation, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a server: its own interpreter first, its libraries, and nothing of dubstage on the Python path."""
     kept = {name: value for name, value in environment.items() if name not in {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"}}
     libraries = [*map(str, installation.libraries), *filter(None, [kept.get("LD_LIBRARY_PATH", "")])]
@@ -94,7 +94,7 @@ class TritonProcess:
         start_timeout_s: time within which the server must be live, seconds.
 
     Raises:
-        BackendUnavailable: there is no installation, or the server does not come up.
+        BackendUnavailableError: there is no installation, or the server does not come up.
     """
 
     def __init__(self, repository: Path, log: Path, *, home: Path = DEFAULT_HOME, start_timeout_s: float = 30.0) -> None:
@@ -115,10 +115,10 @@ class TritonProcess:
         """Process id of the server.
 
         Raises:
-            BackendUnavailable: the server does not run.
+            BackendUnavailableError: the server does not run.
         """
         if self._process is None:
-            raise BackendUnavailable("tritonserver does not run")
+            raise BackendUnavailableError("tritonserver does not run")
         return self._process.pid
 
     def start(self) -> None:
@@ -144,7 +144,7 @@ class TritonProcess:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 end = self._log.read_text(encoding="utf-8", errors="replace").strip()[-800:]
-                raise BackendUnavailable(f"tritonserver did not come up:\n{end}")
+                raise BackendUnavailableError(f"tritonserver did not come up:\n{end}")
             time.sleep(0.05)
 
     def stop(self, *, kill: bool = False) -> None:
@@ -220,7 +220,7 @@ def main() -> int:
         )
         remove_abandoned(given.grpc_port)
         os.execve(command[0], command, server_environment(installation, os.environ))
-    except BackendUnavailable as error:
+    except BackendUnavailableError as error:
         print(error.message, file=sys.stderr)
         return error.exit_code
 

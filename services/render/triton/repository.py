@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from services.common.errors import DubstageError, InvalidRequest
+from services.common.errors import DubstageError, InvalidRequestError
 from services.common.files import write_whole
 from services.render.backends.base import PLAIN_CHOICE
 from services.render.backends.model_files import WEIGHTS_FOLDER, TensorForm, file_sha256, read_models, tensor_forms
@@ -61,12 +61,12 @@ class RepositorySpec:
 
     def __post_init__(self) -> None:
         if self.precision is Precision.BFLOAT16:
-            raise InvalidRequest("Triton's ONNX Runtime does not compute in bfloat16", field="--triton-precision")
+            raise InvalidRequestError("Triton's ONNX Runtime does not compute in bfloat16", field="--triton-precision")
         if self.flavour == "python" and self.tensorrt:
-            raise InvalidRequest("TensorRT needs --triton-flavour onnxruntime", field="--triton-tensorrt")
+            raise InvalidRequestError("TensorRT needs --triton-flavour onnxruntime", field="--triton-tensorrt")
         for field in ("num_threads", "instances", "max_batch_size"):
             if getattr(self, field) < 1:
-                raise InvalidRequest(f"{field} must be at least 1", field=f"--triton-{field.replace('_', '-')}")
+                raise InvalidRequestError(f"{field} must be at least 1", field=f"--triton-{field.replace('_', '-')}")
 
     @property
     def runtime(self) -> str:
@@ -85,15 +85,15 @@ def write_repository(folder: Path, weights: Path, spec: RepositorySpec) -> list[
         spec: how Triton is to run the models.
 
     Raises:
-        ModelNotFound, ArtefactCorrupt: from the exported files.
-        InvalidRequest: a batch is larger than the network was exported for.
+        ModelNotFoundError, ArtefactCorruptError: from the exported files.
+        InvalidRequestError: a batch is larger than the network was exported for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, file in read_models(weights, spec.precision).items():
         facts = json.loads((weights / f"{name}.export.json").read_text(encoding="utf-8"))
         if spec.max_batch_size > int(facts["max_batch_size"]):
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"model {name!r} was exported for batches up to {facts['max_batch_size']}", field="--triton-max-batch-size"
             )
         target = folder / name
@@ -216,7 +216,7 @@ def spec_of(given: argparse.Namespace) -> RepositorySpec:
     """Return what the options ask for.
 
     Raises:
-        InvalidRequest: the options contradict each other.
+        InvalidRequestError: the options contradict each other.
     """
     default = PLAIN_CHOICE["cpu" if given.triton_flavour == "python" else "cuda"].precision
     return RepositorySpec(

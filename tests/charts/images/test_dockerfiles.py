@@ -57,7 +57,8 @@ def test_nothing_is_installed_in_the_final_stage(path: Path) -> None:
 
 
 @files
-def test_every_base_is_an_argument_that_a_digest_fits_into(path: Path) -> None:
+def test_base_images_accept_digest(path: Path) -> None:
+    """Every base is an argument that a digest fits into."""
     file = read(path)
     named = {stage.name for stage in file.stages}
     for stage in file.stages:
@@ -65,7 +66,8 @@ def test_every_base_is_an_argument_that_a_digest_fits_into(path: Path) -> None:
     assert file.defaults["BASE"] == "python:3.11-slim-bookworm"
 
 
-def test_a_shell_in_a_container_finds_the_services_own_programs_first() -> None:
+def test_shell_path_prefers_own_programs() -> None:
+    """A shell in a container finds the service's own programs first."""
     assert read(SERVICE).target("service").environment()["PATH"] == "/opt/dubstage/bin:$PATH"
 
 
@@ -79,13 +81,15 @@ def test_a_health_check_asks_the_server_itself(path: Path) -> None:
         assert command == ["/opt/dubstage/bin/python", "-m", "services.common.server.health_check"]
 
 
-def test_the_table_has_every_image_once_in_the_order_of_the_builds() -> None:
+def test_table_lists_images_in_order() -> None:
+    """The table has every image once in the order of the builds."""
     lines = (ROOT / "charts/images/services.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in lines if not line.startswith("#")] == list(TABLE)
 
 
 @services
-def test_a_service_has_the_port_of_its_settings_and_code_that_is_there(row: Row) -> None:
+def test_service_port_and_code_exist(row: Row) -> None:
+    """A service has the port of its settings and code that is there."""
     assert row.port == DEFAULT_PORTS[row.code.removeprefix("services/")]
     assert row.code == (f"services/{row.service}" if row.service in STAGES else "gateway")
     assert (ROOT / row.code / "__main__.py").is_file()
@@ -112,20 +116,23 @@ def test_its_environment_is_of_settings_that_exist(row: Row) -> None:
     assert given <= known.keys()
 
 
-def test_the_suite_computes_in_its_own_process_and_the_gateway_asks_the_stages_beside_it() -> None:
+def test_suite_local_gateway_remote_stages() -> None:
+    """The suite computes in its own process and the gateway asks the stages beside it."""
     suite, gateway = (read(SERVICE).target(name) for name in ("suite", "gateway"))
     assert suite.environment() == {"DUBSTAGE_DATA_DIR": "/data/gateway"}
     assert (gateway.base, gateway.environment()) == ("suite", {"DUBSTAGE_STAGES_HOST": "localhost"})
 
 
-def test_an_image_carries_the_code_of_one_service_and_what_all_share() -> None:
+def test_image_carries_own_code() -> None:
+    """An image carries the code of one service and what all share."""
     shared = {"charts/images", "pyproject.toml", "constraints.txt", "protos/pyproject.toml", "README.md", "protos"}
     shared |= {"services/__init__.py", "gateway/__init__.py"}
     assert set(read(SERVICE).copied()) == shared | {"${SERVICES}", "${CODE}"}
     assert "SERVICES=services/common" in read(SERVICE).target("build").all("ARG")
 
 
-def test_every_build_argument_of_the_table_is_declared_where_it_is_used() -> None:
+def test_build_arguments_are_declared() -> None:
+    """Every build argument of the table is declared where it is used."""
     for stage in read(SERVICE).stages:
         declared = {argument.split("=")[0] for argument in stage.all("ARG")}
         used = {name for _, arguments in stage.instructions for name in re.findall(r"\$\{(\w+)\}", arguments)}
@@ -133,7 +140,8 @@ def test_every_build_argument_of_the_table_is_declared_where_it_is_used() -> Non
 
 
 @services
-def test_it_installs_its_own_extra_and_no_other_services(row: Row) -> None:
+def test_image_installs_own_extra(row: Row) -> None:
+    """An image installs its own extra and those of no other service."""
     available = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert set(row.extras) <= available.keys()
     everything = set(available) - {"train", "test", "all"}
@@ -142,12 +150,14 @@ def test_it_installs_its_own_extra_and_no_other_services(row: Row) -> None:
         assert set(row.extras[1:]) <= everything - {*STAGES, "gateway"}
 
 
-def test_mediapipe_is_where_faces_are_tracked_and_in_the_version_of_make_setup() -> None:
+def test_mediapipe_only_where_needed() -> None:
+    """MediaPipe is where faces are tracked and in the version of make setup."""
     (version,) = set(re.findall(r"mediapipe==[\d.]+", (ROOT / "Makefile").read_text(encoding="utf-8")))
     assert {row.service: row.without for row in read_services().values() if row.without} == {"face": [version], "suite": [version]}
 
 
-def test_the_launcher_runs_the_package_of_the_service_and_hands_on_its_arguments(tmp_path: Path) -> None:
+def test_launcher_passes_arguments(tmp_path: Path) -> None:
+    """The launcher runs the package of the service and hands on its arguments."""
     script = (ROOT / "charts/images/install.sh").read_text(encoding="utf-8")
     block = script[script.index("{\n    echo '#!/bin/sh'") : script.index("chmod 755")]
     launcher = tmp_path / "serve"

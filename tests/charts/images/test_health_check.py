@@ -30,7 +30,8 @@ async def ask(*arguments: str, environment: dict[str, str] | None = None) -> sub
     )
 
 
-async def test_a_server_that_serves_gives_0_and_one_that_warms_up_gives_1(server: StageServer) -> None:
+async def test_health_check_exit_codes(server: StageServer) -> None:
+    """A server that serves gives 0 and one that warms up gives 1."""
     warming = await ask(environment={"DUBSTAGE_PORT": str(server.port)})
     assert (warming.returncode, warming.stdout) == (1, "NOT_SERVING\n")
     await server.warm_up()
@@ -38,7 +39,8 @@ async def test_a_server_that_serves_gives_0_and_one_that_warms_up_gives_1(server
     assert (serving.returncode, serving.stdout) == (0, "SERVING\n")
 
 
-async def test_a_server_that_asks_for_a_token_gets_its_own(tmp_path: Path) -> None:
+async def test_health_check_sends_own_token(tmp_path: Path) -> None:
+    """A server that asks for a token gets its own."""
     file = tmp_path / "tokens"
     file.write_text("# farm\nacme a-token\nanother-token\n")
     one = StageServer("audio", StageSettings(port=0, drain_grace_s=0, auth_token_file=file), register=lambda _: None, services=())

@@ -103,7 +103,8 @@ def test_settings_become_build_arguments(engine: Recorder) -> None:
     assert "578 MB" in done.stdout
 
 
-def test_cuda_takes_pypis_torch_the_other_triton_and_pytorch3d_where_it_is_given(engine: Recorder) -> None:
+def test_cuda_build_packages(engine: Recorder) -> None:
+    """CUDA builds take PyPI's torch, the other Triton, and PyTorch3D if it is given."""
     engine.install("podman")
     wheel = "https://wheels.example/pytorch3d.whl"
     assert (
@@ -124,7 +125,8 @@ def test_without_torch_index_the_dockerfile_decides(engine: Recorder) -> None:
     assert "TORCH_INDEX" not in arguments_of(engine.calls()[0])
 
 
-def test_every_row_of_the_table_reaches_the_build_as_it_is(engine: Recorder) -> None:
+def test_table_rows_reach_the_build(engine: Recorder) -> None:
+    """Every row of the table reaches the build unchanged."""
     engine.install("buildah")
     engine.run(CONTAINER="buildah", IMAGES=" ".join(TABLE))
     for call, row in zip(engine.calls(), read_services().values(), strict=True):
@@ -140,7 +142,8 @@ def test_every_row_of_the_table_reaches_the_build_as_it_is(engine: Recorder) -> 
         assert given.get("SERVICES") == ("services" if row.service == "suite" else None)
 
 
-def test_an_unknown_image_is_refused_by_name_before_any_is_built(engine: Recorder) -> None:
+def test_unknown_image_refused_before_build(engine: Recorder) -> None:
+    """An unknown image is refused by name before any is built."""
     engine.install("buildah")
     done = engine.run(CONTAINER="buildah", IMAGES="audio lips")
     assert done.returncode == 1

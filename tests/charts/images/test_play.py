@@ -9,14 +9,10 @@ import av
 import pytest
 import yaml
 
-from charts.play.__main__ import KEY, TRITON_VALUES, VALUES, _beside_python
+from charts.play.__main__ import KEY, SECRET, TRITON_VALUES, VALUES, _beside_python
 from charts.play.__main__ import main as play_main
-from charts.play.database import SECRET
-from charts.play.local_installation import CHECKOUT
-from charts.play.manifests import PLAYED, playable, probes, render_chart, servers
-from charts.play.podman import Podman
-from charts.play.replicas import PORTS, STEP, Document
-from charts.play.shots import MANIFEST, write_shots
+from charts.play.films import CHECKOUT, MANIFEST, write_shots
+from charts.play.pods import PLAYED, PORTS, STEP, Document, Podman, playable, probes, render_chart, servers
 from gateway.batch.manifest import shots_by_line
 from gateway.cli.demo import SPEECH
 from services.common.methods import DEFAULT_METHOD
@@ -42,7 +38,8 @@ def variables(pod: Document) -> dict[str, str]:
     return {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
 
 
-def test_every_service_is_played_from_its_own_image_and_nothing_is_lost(rendered: list[Document], tmp_path: Path) -> None:
+def test_every_service_played_from_image(rendered: list[Document], tmp_path: Path) -> None:
+    """Every service is played from its own image and nothing is lost."""
     result = playable(rendered, tmp_path)
     assert {f"play-dubstage-{service}" for service in SERVICES} | {SECOND} == pods(result.documents).keys()
     for name, pod in pods(result.documents).items():
@@ -54,7 +51,8 @@ def test_every_service_is_played_from_its_own_image_and_nothing_is_lost(rendered
     assert {"Service", "ServiceAccount"} <= set(result.skipped)
 
 
-def test_no_empty_volume_is_left_and_each_has_a_folder(rendered: list[Document], tmp_path: Path) -> None:
+def test_every_volume_has_folder(rendered: list[Document], tmp_path: Path) -> None:
+    """No empty volume is left and each has a folder."""
     result = playable(rendered, tmp_path)
     assert "emptyDir" not in yaml.safe_dump_all(result.documents)
     paths = {volume["hostPath"]["path"] for pod in pods(result.documents).values() for volume in pod["volumes"]}
@@ -70,7 +68,9 @@ def test_every_mount_has_its_volume(rendered: list[Document], tmp_path: Path) ->
             assert "/dev/shm" not in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
-def test_only_volumes_ports_replicas_and_the_namespace_are_changed(rendered: list[Document], tmp_path: Path) -> None:
+def test_play_changes_only_local_values(rendered: list[Document], tmp_path: Path) -> None:
+    """Only volumes, ports, replicas and the namespace are changed."""
+
     def without_those(documents: list[Document]) -> list[Document]:
         kept = yaml.safe_load(yaml.safe_dump([one for one in documents if one["kind"] in PLAYED]))
         for one in kept:
@@ -96,7 +96,8 @@ def test_only_volumes_ports_replicas_and_the_namespace_are_changed(rendered: lis
     assert second in played
 
 
-def test_the_second_gateway_has_ports_and_a_temporary_folder_of_its_own(rendered: list[Document], tmp_path: Path) -> None:
+def test_second_gateway_has_own_ports(rendered: list[Document], tmp_path: Path) -> None:
+    """The second gateway has ports and a temporary folder of its own."""
     result = playable(rendered, tmp_path)
     (first, second) = servers(result.documents, "gateway")
     assert (first.address, second.address) == ("127.0.0.1:50050", "127.0.0.1:50150")
@@ -126,7 +127,8 @@ def test_gateways_share_what_a_take_over_needs(rendered: list[Document], tmp_pat
     assert len(gateways) == 2
 
 
-def test_a_watermark_that_names_the_backend_is_left_out_where_backends_are_compared(rendered: list[Document]) -> None:
+def test_backend_watermark_left_out(rendered: list[Document]) -> None:
+    """A watermark that names the backend is left out where backends are compared."""
     (pod,) = (pod for name, pod in pods(rendered).items() if "gateway" in name)
     triton = any(one["name"] == "triton" for spec in pods(rendered).values() for one in spec["containers"])
     assert variables(pod).get("DUBSTAGE_WATERMARK", "true") == ("false" if triton else "true")
@@ -143,7 +145,8 @@ def test_replicas_whose_ports_cannot_be_moved_are_refused(rendered: list[Documen
     assert len(playable([document], tmp_path).documents) == 1
 
 
-def test_shots_are_parts_of_the_footage_and_their_manifest_serves_gateways_and_the_command(carphone: Path, tmp_path: Path) -> None:
+def test_shots_and_manifest_of_footage(carphone: Path, tmp_path: Path) -> None:
+    """Shots are parts of the footage and their manifest serves gateways and the command."""
     shutil.copyfile(SPEECH, tmp_path / "speech.wav")
     films = write_shots(carphone, tmp_path / "speech.wav", 3, DEFAULT_METHOD, tmp_path)
     shots, mistakes = shots_by_line((tmp_path / MANIFEST).read_bytes(), told_as=MANIFEST)
@@ -162,13 +165,15 @@ def test_shots_are_parts_of_the_footage_and_their_manifest_serves_gateways_and_t
     assert nearest == [0, 16, 31]
 
 
-def test_footage_that_is_too_short_for_shots_is_refused(carphone: Path, tmp_path: Path) -> None:
+def test_too_short_footage_refused(carphone: Path, tmp_path: Path) -> None:
+    """Footage that is too short for shots is refused."""
     write_short_clip(carphone, tmp_path / "short.mp4", 25)
     with pytest.raises(ValueError, match=r"short\.mp4 is 1\.0 s long, and a shot has 3 s: give longer footage"):
         write_shots(tmp_path / "short.mp4", SPEECH, 3, DEFAULT_METHOD, tmp_path)
 
 
-def test_memory_is_left_unlimited_only_where_that_is_asked_for(rendered: list[Document], tmp_path: Path) -> None:
+def test_unlimited_memory_on_request(rendered: list[Document], tmp_path: Path) -> None:
+    """Memory is left unlimited only where that is asked for."""
     limited = [one["resources"] for pod in pods(playable(rendered, tmp_path).documents).values() for one in pod["containers"]]
     assert all({"cpu", "memory"} == one["limits"].keys() == one["requests"].keys() for one in limited)
     free = playable(rendered, tmp_path, limit_memory=False)
@@ -224,21 +229,24 @@ esac
     return folder
 
 
-def test_pods_of_a_play_that_gave_up_half_way_are_removed_and_no_others(pods_of_podman: Path) -> None:
+def test_leftover_pods_are_removed(pods_of_podman: Path) -> None:
+    """Pods of a play that gave up half way are removed and no others."""
     Podman(str(pods_of_podman.with_name("podman"))).down(["play-audio", "play-gateway", "play-motion"])
     assert sorted(pod.name for pod in pods_of_podman.iterdir()) == ["another", "play-audio2-pod-0"]
 
 
-def test_a_pod_that_stays_is_told_in_the_words_of_podman(pods_of_podman: Path) -> None:
+def test_stubborn_pod_shows_podman_error(pods_of_podman: Path) -> None:
+    """A pod that stays is reported in the words of Podman."""
     program = pods_of_podman.with_name("podman")
     program.write_text(program.read_text(encoding="utf-8").replace('rm "$@";', ""), encoding="utf-8")
     with pytest.raises(RuntimeError, match="directory not empty"):
         Podman(str(program)).down(["play-audio"])
 
 
-def test_a_podman_that_is_not_installed_is_named_and_no_folder_is_emptied(
+def test_missing_podman_empties_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A Podman that is not installed is named and no folder is emptied."""
     kept = tmp_path / "log.txt"
     kept.write_text("an earlier run")
     monkeypatch.setattr("sys.argv", ["play", "--podman", "no-such-podman", "--output", str(tmp_path), "--footage", __file__])

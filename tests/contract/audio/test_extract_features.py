@@ -22,7 +22,7 @@ from services.audio.extract import extract_features
 from services.audio.models import ALL_KINDS, KINDS
 from services.audio.settings import AudioSettings
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
 from services.common.wire.messages import from_tensor, timeline_from_proto, timeline_to_proto
 from services.common.wire.timeline import Timeline
@@ -83,7 +83,8 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: AudioServiceAsyncS
         assert np.concatenate(got).tobytes() == expected[name].tobytes()
 
 
-def test_the_table_of_kinds_and_the_contract_name_the_same() -> None:
+def test_feature_kinds_match_contract() -> None:
+    """The table of kinds and the contract name the same."""
     tensors = {field.name for field in pb.AudioFeatureBlock.DESCRIPTOR.fields if field.message_type is not None}
     assert tensors == ALL_KINDS
     numbered = {f"FEATURE_KIND_{name.upper()}" for name in ALL_KINDS - {"speech_probability"}}
@@ -99,9 +100,10 @@ def test_the_table_of_kinds_and_the_contract_name_the_same() -> None:
     ],
     ids=["60 ms", "live states", "states"],
 )
-async def test_the_first_reply_comes_before_the_stream_is_half_closed(
+async def test_first_reply_before_half_close(
     stub: AudioServiceAsyncStub, speech: Float32, kinds: tuple[pb.FeatureKind.ValueType, ...], sent: int, answered: int, rest: int
 ) -> None:
+    """The first reply comes before the stream is half closed."""
     call = stub.ExtractFeatures()
     await call.write(config(*kinds))
     await call.write(chunk(0, np.resize(speech, sent)))
@@ -183,5 +185,5 @@ def test_timelines_make_a_round_trip() -> None:
 
 
 def test_a_rate_of_zero_is_refused() -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         timeline_from_proto(common_pb2.Timeline(frame_rate=common_pb2.Rational(num=25, den=0)), "config.timeline")

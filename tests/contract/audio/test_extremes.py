@@ -114,14 +114,16 @@ async def test_features_of_any_sound_are_finite(stub: AudioServiceAsyncStub, fie
         assert answered == (name not in {"beyond", "NaN", "infinity"}), name
 
 
-async def test_a_sample_that_is_no_number_is_named_by_its_index_and_value(stub: AudioServiceAsyncStub) -> None:
+async def test_invalid_sample_index_and_value(stub: AudioServiceAsyncStub) -> None:
+    """A sample that is no number is named by its index and value."""
     samples = np.zeros(2000)
     samples[1501] = np.nan
     with pytest.raises(grpc.aio.AioRpcError, match=r"sample 5750 of channel 1 is not a finite number \(nan\)"):
         await answers(stub, [config(channels=2), chunk(np.zeros(10_000)), chunk(samples, 5000)])
 
 
-async def test_a_gap_of_hours_is_worked_off_in_little_memory_and_ends_with_its_call(stub: AudioServiceAsyncStub) -> None:
+async def test_hours_gap_in_little_memory(stub: AudioServiceAsyncStub) -> None:
+    """A gap of hours is worked off in little memory and ends with its call."""
     call = stub.ExtractFeatures(
         iter([config(timeline=timed([0, 100 * 3600], 1), num_frames=2), chunk(np.zeros(16000))]), timeout=600
     )
@@ -147,7 +149,8 @@ async def idle_within(seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("num_frames", [0, 10_000_000])
-async def test_minutes_of_sound_pushed_as_fast_as_possible_do_not_pile_up(stub: AudioServiceAsyncStub, num_frames: int) -> None:
+async def test_fast_sound_does_not_pile_up(stub: AudioServiceAsyncStub, num_frames: int) -> None:
+    """Minutes of sound pushed as fast as possible do not pile up."""
     seconds = 60
 
     def requests() -> Iterator[pb.ExtractFeaturesRequest]:
@@ -169,7 +172,7 @@ async def test_minutes_of_sound_pushed_as_fast_as_possible_do_not_pile_up(stub: 
     assert await idle_within(60.0)
 
 
-async def test_a_message_of_many_frames_is_answered_piece_by_piece(stub: AudioServiceAsyncStub) -> None:
+async def test_long_message_answered_in_pieces(stub: AudioServiceAsyncStub) -> None:
     """A thousand frames a second of ten seconds' sound are 30 MB of features: they never lie in memory as a whole."""
     process, held, frames = psutil.Process(os.getpid()), 0, 0
     call = stub.ExtractFeatures(

@@ -93,21 +93,24 @@ async def test_pictures_of_every_size_are_tracked(service: Service) -> None:
         assert await finite_or_refused(service.tracked(requests)), (height, width)
 
 
-async def test_a_picture_with_too_long_a_side_is_refused(service: Service) -> None:
+async def test_too_long_side_refused(service: Service) -> None:
+    """A picture with too long a side is refused."""
     for size in ((1, 100_000), (100_000, 1), (1, 16_385)):
         with pytest.raises(grpc.aio.AioRpcError, match=r"frame.image") as caught:
             await service.tracked([CONFIG, picture_to_proto(0, np.zeros((*size, 3), np.uint8))])
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, size
 
 
-async def test_a_face_that_fills_a_narrow_picture_is_answered_with_finite_numbers(service: Service) -> None:
+async def test_narrow_picture_finite_numbers(service: Service) -> None:
+    """A face that fills a narrow picture is answered with finite numbers."""
     for crop in (PHOTOGRAPH[:, 60:110], PHOTOGRAPH[40:60], PHOTOGRAPH[30:90, 60:120]):
         config = pb.TrackRequest(config=pb.TrackConfig(max_faces=8, morphable_model="mediapipe_468"))
         requests = [config, *(picture_to_proto(index, np.ascontiguousarray(crop)) for index in range(3))]
         assert await finite_or_refused(service.tracked(requests))
 
 
-async def test_points_that_are_no_face_are_refused_with_their_field(service: Service) -> None:
+async def test_points_without_face_refused(service: Service) -> None:
+    """Points that are no face are refused with their field."""
     for name, change in NO_FACES.items():
         with np.errstate(all="ignore"):
             face = service.with_points(change)
@@ -116,7 +119,8 @@ async def test_points_that_are_no_face_are_refused_with_their_field(service: Ser
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT, name
 
 
-async def test_an_identity_of_odd_points_is_finite_or_refused(service: Service) -> None:
+async def test_odd_identity_finite_or_refused(service: Service) -> None:
+    """An identity of odd points is finite or refused."""
     for change in ODD_FACES.values():
         await finite_or_refused(service.fitted(service.with_points(change)))
 

@@ -14,7 +14,7 @@ from skimage.data import astronaut
 
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.process import server_of
 from services.common.server.settings import load_settings
 from services.face.__main__ import compose
@@ -72,10 +72,10 @@ def test_options_come_through_and_have_defaults() -> None:
 @pytest.mark.parametrize(
     ("request_", "error", "field"),
     [
-        (pb.TrackRequest(), InvalidRequest, "config"),
-        (picture_to_proto(0, PHOTOGRAPH), InvalidRequest, "config"),
-        (pb.TrackRequest(config=pb.TrackConfig(max_faces=9)), InvalidRequest, "config.max_faces"),
-        (pb.TrackRequest(config=pb.TrackConfig(smoothing_half_width=5)), InvalidRequest, "config.smoothing_half_width"),
+        (pb.TrackRequest(), InvalidRequestError, "config"),
+        (picture_to_proto(0, PHOTOGRAPH), InvalidRequestError, "config"),
+        (pb.TrackRequest(config=pb.TrackConfig(max_faces=9)), InvalidRequestError, "config.max_faces"),
+        (pb.TrackRequest(config=pb.TrackConfig(smoothing_half_width=5)), InvalidRequestError, "config.smoothing_half_width"),
     ],
 )
 def test_configs_that_cannot_be_used_say_why(request_, error, field) -> None:
@@ -93,15 +93,16 @@ def test_frames_that_do_not_follow_are_refused() -> None:
         (picture_to_proto(5, PHOTOGRAPH[:-2]), "frame.image"),
         (options_to_proto(TrackOptions()), "frame"),
     ):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             picture_from_proto(request, before)
         assert caught.value.field == field
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         picture_from_proto(picture_to_proto(-1, PHOTOGRAPH), None)
 
 
 @pytest.mark.parametrize("embed_every", [0, 2])
-async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stub, embed_every: int) -> None:
+async def test_server_streams_tracker_answers(stub, embed_every: int) -> None:
+    """The server answers as the tracker does before the stream ends."""
     options = TrackOptions(half_width=2, embed_every=embed_every)
     call = stub.Track()
     await call.write(options_to_proto(options))
@@ -120,7 +121,8 @@ async def test_the_server_answers_as_the_tracker_does_before_the_stream_ends(stu
     assert measured == [bool(embed_every) and index % embed_every == 0 for index in range(6)]
 
 
-async def test_a_gap_ends_the_call_with_the_field_named(stub) -> None:
+async def test_gap_names_its_field(stub) -> None:
+    """A gap ends the call with the field named."""
     call = stub.Track(stream([options_to_proto(TrackOptions()), picture_to_proto(0, PHOTOGRAPH), picture_to_proto(2, PHOTOGRAPH)]))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:

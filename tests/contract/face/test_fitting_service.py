@@ -20,7 +20,7 @@ from skimage.data import astronaut
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2 as pb
 from dubstage.face.v1alpha1.face_pb2_grpc import FaceServiceStub
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.face.identity import identity_from_arrays
 from services.common.face.morphable_models import MorphableModels
 from services.common.geometry.morphable_model import default_model
@@ -143,7 +143,8 @@ async def test_an_identity_is_fitted_stored_and_used(stub, settings: FaceSetting
     assert np.array_equal(face_from_proto(faces[2]).coefficients.expression, expected[2].faces[0].coefficients.expression)
 
 
-async def test_the_three_stages_are_fitted_where_the_caller_asks(stub, settings: FaceSettings) -> None:
+async def test_three_fitting_stages(stub, settings: FaceSettings) -> None:
+    """The three stages are fitted where the caller asks."""
     answer = await fit(stub, await track(stub), three_stage=True)
     assert 0.0 < answer.photometric_error < 40.0
     stored = ArtefactStore(settings.artefacts_url).get_arrays(ref(answer.identity))
@@ -166,14 +167,15 @@ async def test_colours_need_an_identity(stub) -> None:
     assert "config.fit_colours needs config.identity" in error.details()
 
 
-def test_a_rasteriser_that_is_not_installed_ends_the_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rasteriser_ends_start(settings: FaceSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match="pytorch3d is not installed"):
+    with pytest.raises(BackendUnavailableError, match="pytorch3d is not installed"):
         compose(settings.model_copy(update={"rasteriser": "pytorch3d"}))
 
 
 def test_another_rasteriser_is_no_setting() -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_RASTERISER"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(FaceSettings, rasteriser="opengl")
 
 
@@ -207,7 +209,8 @@ async def test_a_model_that_is_not_there_is_named(stub, config, code, reason, sa
     assert said in error.details()
 
 
-async def test_an_identity_of_another_model_or_of_no_kind_is_refused(stub, settings: FaceSettings) -> None:
+async def test_wrong_identity_model_refused(stub, settings: FaceSettings) -> None:
+    """An identity of another model or of no kind is refused."""
     answer = await fit(stub, (await track(stub))[:1])
     error = await refused(stub, options_to_proto(OPTIONS, fitting=FitOrder("mine", ref(answer.identity))))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -223,7 +226,8 @@ async def test_an_identity_of_another_model_or_of_no_kind_is_refused(stub, setti
     assert (error.code(), reason_of(error)) == (grpc.StatusCode.NOT_FOUND, "ARTEFACT_NOT_FOUND")
 
 
-async def test_footage_without_a_usable_face_is_an_error_of_its_own(stub) -> None:
+async def test_footage_without_face_is_error(stub) -> None:
+    """Footage without a usable face is an error of its own."""
     faces = (await track(stub))[:2]
     for face in faces:
         face.reason = common_pb2.FRAME_REASON_OCCLUDED_MOUTH

@@ -62,9 +62,8 @@ def manifest(api: JobApi, store: BatchStore, tmp_path: Path, monkeypatch: pytest
     return path
 
 
-def test_a_batch_is_sent_worked_on_by_pods_cancelled_and_retried(
-    api: JobApi, store: BatchStore, manifest: Path, dubstage: Command
-) -> None:
+def test_batch_life_on_cluster(api: JobApi, store: BatchStore, manifest: Path, dubstage: Command) -> None:
+    """A batch is sent, worked on by pods, cancelled and retried."""
     sent = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes", "--workers", "2")
     assert sent[:2] == (0, f"{JOB}\n"), sent
     assert api.job(JOB)["spec"]["parallelism"] == 2
@@ -87,7 +86,8 @@ def test_a_batch_is_sent_worked_on_by_pods_cancelled_and_retried(
     assert [record.state.value for record in store.records("shots")] == ["failed", "waiting", "cancelled", "failed"]
 
 
-def test_a_missing_permission_is_one_line_and_exit_code_11(api: JobApi, manifest: Path, dubstage: Command) -> None:
+def test_missing_permission_exit_code(api: JobApi, manifest: Path, dubstage: Command) -> None:
+    """A missing permission is one line and exit code 11."""
     api.refused["create", "jobs"] = (403, 'User "me" cannot create resource "jobs"')
     code, _, said = dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")
     assert code == 11
@@ -95,9 +95,8 @@ def test_a_missing_permission_is_one_line_and_exit_code_11(api: JobApi, manifest
     assert "Traceback" not in said
 
 
-def test_a_manifest_that_pods_cannot_read_is_corrected_under_the_same_name(
-    api: JobApi, store: BatchStore, manifest: Path, dubstage: Command, tmp_path: Path
-) -> None:
+def test_corrected_manifest_same_name(api: JobApi, store: BatchStore, manifest: Path, dubstage: Command, tmp_path: Path) -> None:
+    """A manifest that pods cannot read is corrected under the same name."""
     rows = manifest.read_text(encoding="utf-8")
     (tmp_path / "a.mp4").write_bytes(b"no video")
     manifest.write_text(rows.replace('"a.mp4"', f'"{tmp_path}/a.mp4"', 1), encoding="utf-8")
@@ -109,9 +108,8 @@ def test_a_manifest_that_pods_cannot_read_is_corrected_under_the_same_name(
     assert dubstage("batch", "submit", str(manifest), "--engine", "kubernetes")[:2] == (0, f"{JOB}\n")
 
 
-def test_a_batch_that_never_reached_a_cluster_is_cancelled_and_removed(
-    api: JobApi, store: BatchStore, manifest: Path, dubstage: Command
-) -> None:
+def test_unsent_batch_cancelled_and_removed(api: JobApi, store: BatchStore, manifest: Path, dubstage: Command) -> None:
+    """A batch that never reached a cluster is cancelled and removed."""
     store.create(read_manifest(manifest), "kubernetes")
     api.silent = True
     assert dubstage("batch", "cancel", "shots")[0] == 0

@@ -10,12 +10,12 @@ from gateway.batch.kubernetes.cluster import connect
 from gateway.batch.kubernetes.engine import KubernetesEngine, open_engine
 from gateway.batch.store import BatchStore
 from services.common.errors import (
-    BackendUnavailable,
-    ClusterRefused,
-    InvalidRequest,
-    Overloaded,
-    StageDeadlineExceeded,
-    Unauthenticated,
+    BackendUnavailableError,
+    ClusterRefusedError,
+    InvalidRequestError,
+    OverloadedError,
+    StageDeadlineExceededError,
+    UnauthenticatedError,
 )
 from tests.contract.kubernetes.conftest import QUICK, kubeconfig
 from tests.contract.kubernetes.job_api import JobApi
@@ -30,13 +30,14 @@ from tests.contract.kubernetes.job_api import JobApi
         ("delete", "jobs", "batch", "cancel"),
     ],
 )
-def test_a_missing_permission_is_named_as_the_role_needs_it(
+def test_missing_permission_is_named(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, verb: str, resource: str, group: str, act: str
 ) -> None:
+    """A missing permission is named as the role needs it."""
     if act == "cancel":
         engine.submit(store, batch)
     api.refused[verb, resource] = (403, f'{resource} is forbidden: User "me" cannot {verb} resource "{resource}"')
-    with pytest.raises(ClusterRefused) as caught:
+    with pytest.raises(ClusterRefusedError) as caught:
         getattr(engine, act)(store, batch)
     assert f'{{apiGroups: ["{group}"], resources: [{resource}], verbs: [{verb}]}}' in caught.value.message
     assert "batch.subjects" in caught.value.message
@@ -46,11 +47,21 @@ def test_a_missing_permission_is_named_as_the_role_needs_it(
 @pytest.mark.parametrize(
     ("status", "said", "kind", "message"),
     [
-        (401, "Unauthorized", Unauthenticated, "log in again, or choose another kubeconfig"),
-        (403, "exceeded quota: jobs, requested: count/jobs.batch=1", ClusterRefused, "refuses to create jobs .*exceeded quota"),
-        (422, "spec.template.spec.volumes[0].name: Invalid value", ClusterRefused, "correct the values under batch of the chart"),
-        (429, "too many requests", Overloaded, "too many requests"),
-        (503, "etcdserver: leader changed", BackendUnavailable, "HTTP 503.*leader changed"),
+        (401, "Unauthorized", UnauthenticatedError, "log in again, or choose another kubeconfig"),
+        (
+            403,
+            "exceeded quota: jobs, requested: count/jobs.batch=1",
+            ClusterRefusedError,
+            "refuses to create jobs .*exceeded quota",
+        ),
+        (
+            422,
+            "spec.template.spec.volumes[0].name: Invalid value",
+            ClusterRefusedError,
+            "correct the values under batch of the chart",
+        ),
+        (429, "too many requests", OverloadedError, "too many requests"),
+        (503, "etcdserver: leader changed", BackendUnavailableError, "HTTP 503.*leader changed"),
     ],
 )
 def test_each_refusal_says_what_to_do(
@@ -68,55 +79,61 @@ def test_each_refusal_says_what_to_do(
         engine.submit(store, batch)
 
 
-def test_a_release_without_batches_is_told_apart_from_a_missing_permission(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
-    with pytest.raises(InvalidRequest, match=r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"):
+def test_release_without_batches(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A release without batches is told apart from a missing permission."""
+    with pytest.raises(
+        InvalidRequestError, match=r"has no ConfigMap studio-batch: install the chart there with batch\.enabled=true"
+    ):
         engine.submit(store, batch, config_map="studio-batch")
-    with pytest.raises(InvalidRequest, match=r"namespace nowhere of the cluster .* has no ConfigMap"):
+    with pytest.raises(InvalidRequestError, match=r"namespace nowhere of the cluster .* has no ConfigMap"):
         open_engine(namespace="nowhere").submit(store, batch)
 
 
-def test_a_cluster_that_is_away_is_said_with_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str
-) -> None:
+def test_unreachable_cluster_shows_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: BatchStore, batch: str) -> None:
+    """A cluster that is away is said with its address."""
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
-    with pytest.raises(BackendUnavailable, match=r"http://127.0.0.1:9 cannot be reached .*Connection refused"):
+    with pytest.raises(BackendUnavailableError, match=r"http://127.0.0.1:9 cannot be reached .*Connection refused"):
         open_engine().submit(store, batch)
 
 
-def test_a_cluster_that_does_not_answer_is_not_waited_for(api: JobApi, store: BatchStore, batch: str) -> None:
+def test_silent_cluster_times_out(api: JobApi, store: BatchStore, batch: str) -> None:
+    """A cluster that does not answer is not waited for."""
     impatient = KubernetesEngine(connect(read_s=0.5), QUICK)
     api.silent = True
-    with pytest.raises(StageDeadlineExceeded, match="did not answer in time"):
+    with pytest.raises(StageDeadlineExceededError, match="did not answer in time"):
         impatient.submit(store, batch)
 
 
 @pytest.mark.parametrize("text", ["{", "- a", "apiVersion: v1", "words"])
-def test_a_file_that_is_no_kubeconfig_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_invalid_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A file that is no kubeconfig is reported in one line."""
     (tmp_path / "config").write_text(text, encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
-    with pytest.raises(InvalidRequest, match=r"^no cluster to talk to: .*give --context") as caught:
+    with pytest.raises(InvalidRequestError, match=r"^no cluster to talk to: .*give --context") as caught:
         connect()
     assert "\n" not in caught.value.message
 
 
-def test_without_a_kubeconfig_the_ways_to_a_cluster_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kubeconfig_shows_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a kubeconfig, the error names the ways to a cluster."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
-    with pytest.raises(InvalidRequest, match="set KUBECONFIG to a kubeconfig, or give --context"):
+    with pytest.raises(InvalidRequestError, match="set KUBECONFIG to a kubeconfig, or give --context"):
         connect()
 
 
 def test_a_context_that_the_kubeconfig_lacks_is_named(api: JobApi) -> None:
-    with pytest.raises(InvalidRequest, match="moon"):
+    with pytest.raises(InvalidRequestError, match="moon"):
         connect(context="moon")
 
 
-def test_in_a_pod_the_service_account_leads_to_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pod_uses_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pod, the service account leads to the cluster."""
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    with pytest.raises(InvalidRequest, match=r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"):
+    with pytest.raises(
+        InvalidRequestError, match=r"no cluster to talk to: .*a gateway of the chart needs gateway\.batchesOnKubernetes"
+    ):
         connect(account=tmp_path)
     for name, text in {"token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "films\n"}.items():
         (tmp_path / name).write_text(text, encoding="utf-8")

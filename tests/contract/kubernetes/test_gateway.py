@@ -16,7 +16,7 @@ from gateway.api.context import OpenedStages, ProcessContext, TenantStorage
 from gateway.batch.store import BatchStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.contract.kubernetes.conftest import config_map
 from tests.contract.kubernetes.job_api import JobApi
 
@@ -55,16 +55,15 @@ def call(store: BatchStore, tmp_path: Path) -> Iterator[Call[Any]]:
     installation.close()
 
 
-def test_a_batch_is_sent_shown_cancelled_retried_and_removed(
-    api: JobApi, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
-) -> None:
+def test_batch_life_over_gateway(api: JobApi, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path) -> None:
+    """A batch is sent, shown, cancelled, retried and removed."""
     sent = call(lambda gateway: gateway.SubmitBatch(request_of_three, None)).batch
     assert (sent.engine, sent.num_shots, sent.progress.num_waiting) == (pb.BATCH_ENGINE_KUBERNETES, 3, 3)
     assert api.job(JOB)["spec"]["parallelism"] == 2
 
     cancelled = call(lambda gateway: gateway.CancelBatch(pb.CancelBatchRequest(batch_id="shots", shot_ids=["sh2"]), None)).batch
     assert cancelled.progress.num_cancelled == 1
-    with pytest.raises(InvalidRequest, match="2 shots of batch shots have not ended"):
+    with pytest.raises(InvalidRequestError, match="2 shots of batch shots have not ended"):
         call(lambda gateway: gateway.DeleteBatch(pb.DeleteBatchRequest(batch_id="shots"), None))
 
     api.finish(JOB, completed="2", failed="0-1")
@@ -79,10 +78,11 @@ def test_a_batch_is_sent_shown_cancelled_retried_and_removed(
     assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches
 
 
-def test_files_that_pods_cannot_open_are_told_by_their_row(
+def test_unreadable_files_name_row(
     api: JobApi, store: BatchStore, request_of_three: pb.SubmitBatchRequest, call: Call[Any], tmp_path: Path
 ) -> None:
+    """Files that pods cannot open are reported by their row."""
     api.put("configmaps", config_map(store))
-    with pytest.raises(InvalidRequest, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):
+    with pytest.raises(InvalidRequestError, match=r"row 1 .sh0.: footage: .* is a file that pods cannot open"):
         call(lambda gateway: gateway.SubmitBatch(request_of_three, None))
     assert not call(lambda gateway: gateway.ListBatches(pb.ListBatchesRequest(), None)).batches

@@ -14,7 +14,7 @@ import pytest
 from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_engine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import ClusterRefused
+from services.common.errors import ClusterRefusedError
 from tests.contract.kubernetes.conftest import config_map, kubeconfig
 from tests.contract.kubernetes.job_api import NAMESPACE
 
@@ -79,9 +79,8 @@ def test_a_batch_is_sent_once_continued_and_cancelled(
     assert {record.state for record in outside.snapshot(store, batch).records} == {ShotState.CANCELLED}
 
 
-def test_a_name_that_is_taken_is_no_error_for_the_same_batch(
-    emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_existing_job_of_same_batch(emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A name that is taken is no error for the same batch."""
     outside.submit(store, batch)
     body = emulator.state.objects["batch/v1/jobs", NAMESPACE, JOB].raw
     assert outside.cluster.create_job(body) is False
@@ -92,5 +91,5 @@ def test_a_forbidden_call_names_the_permission(
     emulator: Emulator, outside: KubernetesEngine, store: BatchStore, batch: str
 ) -> None:
     emulator.state["post", kmock.resource("batch/v1/jobs")] << 403
-    with pytest.raises(ClusterRefused, match=r"resources: \[jobs\], verbs: \[create\]"):
+    with pytest.raises(ClusterRefusedError, match=r"resources: \[jobs\], verbs: \[create\]"):
         outside.submit(store, batch)

@@ -7,7 +7,7 @@ import pytest
 from gateway.batch.kubernetes.engine import KubernetesEngine
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import ClusterRefused
+from services.common.errors import ClusterRefusedError
 from tests.charts.rendering import render
 from tests.contract.kubernetes.job_api import JobApi
 
@@ -50,9 +50,10 @@ def test_the_role_of_the_chart_is_enough(api: JobApi, engine: KubernetesEngine, 
 
 
 @pytest.mark.parametrize("permission", sorted(allowed()))
-def test_no_permission_of_the_role_is_more_than_needed(
+def test_role_has_no_excess_permission(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, permission: tuple[str, str]
 ) -> None:
+    """No permission of the role is more than needed."""
     api.refused[permission] = (403, "forbidden")
-    with pytest.raises(ClusterRefused, match=rf"resources: \[{permission[1]}\], verbs: \[{permission[0]}\]"):
+    with pytest.raises(ClusterRefusedError, match=rf"resources: \[{permission[1]}\], verbs: \[{permission[0]}\]"):
         everything(api, engine, store, batch)

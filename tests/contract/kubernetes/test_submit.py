@@ -11,7 +11,7 @@ from gateway.batch.kubernetes.engine import KubernetesEngine, Submitted, open_en
 from gateway.batch.manifest import manifest_of
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import BatchNotFound, ClusterRefused, DubstageError, InvalidRequest
+from services.common.errors import BatchNotFoundError, ClusterRefusedError, DubstageError, InvalidRequestError
 from tests.contract.kubernetes.conftest import NAME, config_map, shots
 from tests.contract.kubernetes.job_api import NAMESPACE, JobApi
 
@@ -21,7 +21,8 @@ def args_of(api: JobApi, name: str) -> list[str]:
     return list(container["args"])
 
 
-def test_a_batch_becomes_one_job_with_one_index_a_row(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+def test_one_job_one_index_per_row(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A batch becomes one job with one index a row."""
     assert engine.submit(store, batch, workers=2) == Submitted(("dubstage-night-1-0-0",), 5)
     (job,) = api.jobs()
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (5, 2)
@@ -29,15 +30,15 @@ def test_a_batch_becomes_one_job_with_one_index_a_row(api: JobApi, engine: Kuber
     assert store.facts(batch).details["kubernetes"]["namespace"] == NAMESPACE
 
 
-def test_a_batch_that_is_sent_twice_has_its_jobs_once(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+def test_sending_twice_creates_jobs_once(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A batch that is sent twice has its jobs once."""
     engine.submit(store, batch)
     assert engine.submit(store, batch) == Submitted((), 0)
     assert len(api.jobs()) == 1
 
 
-def test_two_that_send_a_batch_at_once_do_not_disturb_each_other(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_concurrent_sends_do_not_interfere(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """Two clients that send a batch at the same time do not disturb each other."""
     engine.submit(store, batch)
     # The other one has read the batch before the first one stored its plan, and the list before the first one's Job.
     store.set_details(batch, {})
@@ -46,21 +47,19 @@ def test_two_that_send_a_batch_at_once_do_not_disturb_each_other(
     assert len(api.jobs()) == 1
 
 
-def test_a_job_of_another_batch_under_the_name_is_left_alone(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_foreign_job_left_alone(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A job of another batch under the name is left alone."""
     engine.submit(store, batch)
     store.set_details(batch, {})
     metadata = api.job("dubstage-night-1-0-0")["metadata"]
     metadata["annotations"]["dubstage.io/manifest-sha256"] = "another"
     metadata["labels"].pop("dubstage.io/batch")
-    with pytest.raises(ClusterRefused, match="kubectl --namespace dubbing delete job dubstage-night-1-0-0"):
+    with pytest.raises(ClusterRefusedError, match="kubectl --namespace dubbing delete job dubstage-night-1-0-0"):
         engine.submit(store, batch)
 
 
-def test_a_submission_that_was_cut_goes_on_with_the_rows_that_are_left(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_interrupted_submission_resumes(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A submission that was cut goes on with the rows that are left."""
     api.refused["create", "jobs"] = (500, "etcd has no leader")
     with pytest.raises(Exception, match=r"etcd has no leader \(0 of 1 Jobs were created; submit the batch again to continue\)"):
         engine.submit(store, batch)
@@ -70,9 +69,10 @@ def test_a_submission_that_was_cut_goes_on_with_the_rows_that_are_left(
     assert args_of(api, "dubstage-night-1-1-0")[-1] == "0,2-4"
 
 
-def test_a_batch_of_more_rows_than_a_job_may_have_is_several_jobs(
+def test_large_batch_becomes_several_jobs(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A batch of more rows than a job may have is several jobs."""
     monkeypatch.setattr("gateway.batch.kubernetes.jobs.MOST_COMPLETIONS", 100)
     store.create(manifest_of("large", shots(250)), "kubernetes")
     assert engine.submit(store, "large", workers=7).jobs == tuple(f"dubstage-large-0-{shard}" for shard in range(3))
@@ -80,9 +80,8 @@ def test_a_batch_of_more_rows_than_a_job_may_have_is_several_jobs(
     assert [job["spec"]["parallelism"] for job in api.jobs()] == [3, 2, 2]
 
 
-def test_a_failed_row_gets_a_job_of_its_own_and_begins_anew(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_failed_row_gets_new_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A failed row gets a job of its own and begins anew."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00003", state=ShotState.FAILED, attempts=1, exit_code=10, error="no face"))
     api.set_status("dubstage-night-1-0-0", completedIndexes="0-1", failedIndexes="3", active=2)
@@ -93,9 +92,8 @@ def test_a_failed_row_gets_a_job_of_its_own_and_begins_anew(
     assert engine.snapshot(store, batch).records[3].state is ShotState.WAITING
 
 
-def test_all_that_failed_or_was_cancelled_is_tried_again(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_retry_takes_failed_and_cancelled(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """All that failed or was cancelled is tried again."""
     engine.submit(store, batch)
     store.cancel(batch, ["sh00001"])
     store.put(batch, ShotRecord(id="sh00004", state=ShotState.FAILED))
@@ -105,9 +103,8 @@ def test_all_that_failed_or_was_cancelled_is_tried_again(
     assert not store.is_cancelled(batch, "sh00001")
 
 
-def test_a_shot_that_is_done_is_done_again_if_it_is_named(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_named_done_shot_runs_again(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A shot that is done is done again if it is named."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00002", state=ShotState.DONE))
     api.set_status("dubstage-night-1-0-0", completedIndexes="2", active=2)
@@ -115,9 +112,8 @@ def test_a_shot_that_is_done_is_done_again_if_it_is_named(
     assert args_of(api, "dubstage-night-1-1-0")[-1] == "2"
 
 
-def test_a_cancelled_row_that_its_job_has_not_begun_waits_for_that_job_again(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_cancelled_waiting_row_rejoins_job(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A cancelled row that its job has not begun waits for that job again."""
     engine.submit(store, batch)
     engine.cancel(store, batch, ["sh00004"])
     assert engine.retry(store, batch, ["sh00004"]) == Submitted((), 0)
@@ -128,14 +124,15 @@ def test_a_cancelled_row_that_its_job_has_not_begun_waits_for_that_job_again(
 @pytest.mark.parametrize(
     ("shot", "kind", "message"),
     [
-        ("sh00000", InvalidRequest, "is running"),
-        ("sh00001", InvalidRequest, "is waiting"),
-        ("sh99999", BatchNotFound, "no shot"),
+        ("sh00000", InvalidRequestError, "is running"),
+        ("sh00001", InvalidRequestError, "is waiting"),
+        ("sh99999", BatchNotFoundError, "no shot"),
     ],
 )
-def test_a_shot_that_has_not_ended_is_not_begun_anew(
+def test_running_shot_not_restarted(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, shot: str, kind: type[DubstageError], message: str
 ) -> None:
+    """A shot that has not ended is not begun anew."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.RUNNING))
     with pytest.raises(kind, match=message):
@@ -143,18 +140,16 @@ def test_a_shot_that_has_not_ended_is_not_begun_anew(
     assert len(api.jobs()) == 1
 
 
-def test_cancelled_rows_are_marked_and_the_job_goes_on(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_cancelled_rows_job_goes_on(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """Cancelled rows are marked and the job goes on."""
     engine.submit(store, batch)
     assert engine.cancel(store, batch, ["sh00002"]) == 1
     assert len(api.jobs()) == 1
     assert [record.state for record in engine.snapshot(store, batch).records].count(ShotState.CANCELLED) == 1
 
 
-def test_a_cancelled_batch_has_no_jobs_and_no_open_rows(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_cancelled_batch_removes_jobs(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A cancelled batch has no jobs and no open rows."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00000", state=ShotState.DONE))
     # Its worker was killed in the middle.
@@ -169,32 +164,30 @@ def test_a_cancelled_batch_has_no_jobs_and_no_open_rows(
 def test_later_commands_find_the_namespace_of_the_batch(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match="has not been sent to a cluster"):
+    with pytest.raises(InvalidRequestError, match="has not been sent to a cluster"):
         open_engine_of(store.facts(batch))
     engine.submit(store, batch)
     assert open_engine_of(store.facts(batch)).cluster.namespace == NAMESPACE
 
 
-def test_pods_could_not_read_the_store_of_this_machine(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_local_store_refused(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """Pods could not read the store of this machine."""
     api.put("configmaps", config_map(store, batches_url="s3://films/batches"))
-    with pytest.raises(InvalidRequest, match="set DUBSTAGE_BATCHES_URL=s3://films/batches here"):
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BATCHES_URL=s3://films/batches here"):
         engine.submit(store, batch)
     assert not api.jobs()
 
 
-def test_a_profile_that_the_cluster_lacks_is_refused_with_those_that_exist(
-    engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
-    with pytest.raises(InvalidRequest, match=r"'tpu' is not among the profiles of this cluster \(cpu, gpu\)"):
+def test_unknown_profile_lists_profiles(engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """A profile that the cluster lacks is refused with those that exist."""
+    with pytest.raises(InvalidRequestError, match=r"'tpu' is not among the profiles of this cluster \(cpu, gpu\)"):
         engine.submit(store, batch, profile="tpu")
     assert store.facts(batch).details == {}
 
 
 def test_settings_of_another_version_are_named(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
     api.put("configmaps", config_map(store, colour="blue"))
-    with pytest.raises(InvalidRequest, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
+    with pytest.raises(InvalidRequestError, match=r"dubstage-batch, settings.json: colour: Extra inputs"):
         engine.submit(store, batch)
 
 
@@ -209,21 +202,19 @@ def removed_and_made_anew(api: JobApi, engine: KubernetesEngine, store: BatchSto
 
 
 @pytest.mark.parametrize("rows", [5, 4])
-def test_a_name_is_free_while_the_jobs_of_a_removed_batch_still_end(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, rows: int
-) -> None:
+def test_name_free_while_jobs_end(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, rows: int) -> None:
+    """A name is free while the jobs of a removed batch still end."""
     removed_and_made_anew(api, engine, store, rows)
     assert engine.submit(store, batch) == Submitted((f"dubstage-{NAME}-1-0",), rows)
     assert args_of(api, f"dubstage-{NAME}-1-0")[-1] == f"0-{rows - 1}"
     assert engine.submit(store, batch) == Submitted((), 0)
 
 
-def test_jobs_of_another_batch_of_the_name_say_nothing_about_the_shots(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str
-) -> None:
+def test_jobs_of_namesake_batch_ignored(api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str) -> None:
+    """Jobs of another batch of the name say nothing about the shots."""
     removed_and_made_anew(api, engine, store, rows=4)
     del api.job(f"dubstage-{NAME}-0-0")["metadata"]["deletionTimestamp"]
-    with pytest.raises(ClusterRefused, match=f"Job dubstage-{NAME}-0-0 of another batch"):
+    with pytest.raises(ClusterRefusedError, match=f"Job dubstage-{NAME}-0-0 of another batch"):
         engine.submit(store, batch)
     api.set_status(f"dubstage-{NAME}-0-0", failedIndexes="0-4", active=0)
     assert {record.state for record in engine.snapshot(store, batch).records} == {ShotState.WAITING}
@@ -250,9 +241,10 @@ def test_two_retries_at_once_each_get_a_job(api: JobApi, engine: KubernetesEngin
     assert (states[1], states[3]) == (ShotState.WAITING, ShotState.WAITING)
 
 
-def test_a_look_at_a_batch_does_not_undo_a_retry_that_comes_in_between(
+def test_status_keeps_concurrent_retry(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A look at a batch does not undo a retry that comes in between."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.FAILED))
     api.finish(f"dubstage-{NAME}-0-0", completed="0,2-4", failed="1")
@@ -267,9 +259,10 @@ def test_a_look_at_a_batch_does_not_undo_a_retry_that_comes_in_between(
     assert engine.snapshot(store, batch).records[1].state is ShotState.WAITING
 
 
-def test_a_record_that_is_written_while_the_cluster_is_asked_stays(
+def test_record_written_during_query_stays(
     api: JobApi, engine: KubernetesEngine, store: BatchStore, batch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A record that is written while the cluster is asked stays."""
     engine.submit(store, batch)
     store.put(batch, ShotRecord(id="sh00001", state=ShotState.RUNNING, attempts=1))
     api.finish(f"dubstage-{NAME}-0-0", completed="0,2-4", failed="1")

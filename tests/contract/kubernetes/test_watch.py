@@ -14,7 +14,7 @@ from gateway.batch.kubernetes.cluster import Cluster, Timing, follow
 from gateway.batch.kubernetes.engine import KubernetesEngine, Snapshot
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotState
-from services.common.errors import BackendUnavailable, ClusterRefused, Overloaded
+from services.common.errors import BackendUnavailableError, ClusterRefusedError, OverloadedError
 from tests.contract.kubernetes.conftest import QUICK
 from tests.contract.kubernetes.job_api import JobApi
 
@@ -91,9 +91,8 @@ def completed(jobs: dict[str, Any]) -> str:
     return str(jobs[JOB].get("status", {}).get("completedIndexes", ""))
 
 
-def test_a_watch_tells_each_change_and_ends_with_the_batch(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin
-) -> None:
+def test_watch_until_batch_ends(api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin) -> None:
+    """A watch tells each change and ends with the batch."""
     seen = begin(engine.watch(store, sent))
     seen.until(lambda snapshot: not snapshot.ended)
     api.wait_for_watches(1)
@@ -105,9 +104,8 @@ def test_a_watch_tells_each_change_and_ends_with_the_batch(
     assert last.ended
 
 
-def test_a_watch_outlives_a_call_beside_it_that_fails(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin
-) -> None:
+def test_watch_survives_failing_call(api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str, begin: Begin) -> None:
+    """A watch outlives a call beside it that fails."""
     api.refused["list", "pods"] = (429, "too many requests")
     api.set_status(JOB, active=2)
     seen = begin(engine.watch(store, sent))
@@ -116,7 +114,7 @@ def test_a_watch_outlives_a_call_beside_it_that_fails(
     seen.until(lambda snapshot: not snapshot.ended)
     impatient = KubernetesEngine(engine.cluster, replace(QUICK, patience_s=0.0))
     api.refused["list", "pods"] = (429, "too many requests")
-    with pytest.raises(Overloaded, match="too many requests"):
+    with pytest.raises(OverloadedError, match="too many requests"):
         list(impatient.watch(store, sent))
 
 
@@ -151,9 +149,8 @@ def test_an_expired_version_is_listed_again(api: JobApi, cluster: Cluster, sent:
 
 
 @pytest.mark.parametrize("status", [410, 200])
-def test_an_expired_version_comes_as_a_status_or_as_an_event(
-    api: JobApi, cluster: Cluster, sent: str, begin: Begin, status: int
-) -> None:
+def test_expired_version_restarts_watch(api: JobApi, cluster: Cluster, sent: str, begin: Begin, status: int) -> None:
+    """An expired version comes as a status or as an event."""
     if status == 410:
         api.refused["watch", "jobs"] = (410, "too old resource version")
     else:
@@ -190,7 +187,8 @@ def test_a_removed_job_is_no_longer_told(api: JobApi, engine: KubernetesEngine, 
     assert {record.state for record in last.records} == {ShotState.CANCELLED}
 
 
-def test_a_cluster_that_stays_away_ends_the_watch_after_some_patience(api: JobApi, cluster: Cluster, sent: str) -> None:
+def test_watch_gives_up_on_cluster(api: JobApi, cluster: Cluster, sent: str) -> None:
+    """A cluster that stays away ends the watch after some patience."""
     api.refused["watch", "jobs"] = (503, "the server is starting")
     now = [0.0]
 
@@ -200,7 +198,7 @@ def test_a_cluster_that_stays_away_ends_the_watch_after_some_patience(api: JobAp
     timing = Timing(first_s=0.02, longest_s=0.1, patience_s=0.5)
     told = follow(cluster, SELECTOR, timing, sleep=sleep, clock=lambda: now[0])
     assert completed(next(told)) == ""
-    with pytest.raises(BackendUnavailable, match=r"watch jobs in namespace dubbing \(HTTP 503\): the server is starting"):
+    with pytest.raises(BackendUnavailableError, match=r"watch jobs in namespace dubbing \(HTTP 503\): the server is starting"):
         next(told)
     assert api.count("watch") >= 3
 
@@ -214,14 +212,14 @@ def test_pauses_between_tries_double_up_to_a_bound(api: JobApi, cluster: Cluster
         pauses.append(seconds)
         now[0] += seconds
 
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         next(follow(cluster, SELECTOR, Timing(first_s=0.5, longest_s=4, patience_s=16), sleep=sleep, clock=lambda: now[0]))
     assert pauses == [0.5, 1, 2, 4, 4, 4, 4]
 
 
 def test_a_lost_permission_ends_the_watch_at_once(api: JobApi, cluster: Cluster, sent: str, begin: Begin) -> None:
     api.refused["watch", "jobs"] = (403, 'User "me" cannot watch resource "jobs"')
-    with pytest.raises(ClusterRefused, match=r"resources: \[jobs\], verbs: \[watch\]"):
+    with pytest.raises(ClusterRefusedError, match=r"resources: \[jobs\], verbs: \[watch\]"):
         begin(follow(cluster, SELECTOR, QUICK)).until(lambda _: False)
     assert api.count("watch") == 1
 
@@ -233,9 +231,8 @@ def pod(index: int, phase: str, status: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "status": {"phase": phase, **status}}
 
 
-def test_a_row_whose_pods_were_killed_fails_with_the_reason_and_others_go_on(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str
-) -> None:
+def test_killed_pods_fail_row(api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str) -> None:
+    """A row whose pods were killed fails with the reason and others go on."""
     store.put(sent, ShotRecord(id="sh00002", state=ShotState.RUNNING, attempts=3, begun_at="2026-01-01T00:00:00Z"))
     killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     api.put("pods", pod(2, "Failed", {"containerStatuses": [{"name": "worker", "state": killed}]}))
@@ -267,9 +264,8 @@ def test_what_keeps_pods_from_starting_is_said(api: JobApi, engine: KubernetesEn
     )
 
 
-def test_a_job_that_somebody_removed_leaves_rows_that_are_told(
-    api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str
-) -> None:
+def test_removed_job_is_reported(api: JobApi, engine: KubernetesEngine, store: BatchStore, sent: str) -> None:
+    """A job that was removed from outside leaves rows that are reported."""
     store.put(sent, ShotRecord(id="sh00000", state=ShotState.DONE))
     del api.objects["jobs", JOB]
     snapshot = engine.snapshot(store, sent)

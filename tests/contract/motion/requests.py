@@ -7,7 +7,7 @@ import numpy as np
 from dubstage.audio.v1alpha1 import audio_pb2
 from dubstage.client import to_tensor
 from dubstage.motion.v1alpha1 import motion_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_HEAD_PX, pose_vectors
 from services.common.wire.messages import from_tensor, pose_from_proto, rational_to_proto, ref_to_proto, timeline_to_proto
 from services.common.wire.timeline import MOTION_RATE
@@ -50,8 +50,8 @@ def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
     """The frames of one reply, which follow each other.
 
     Raises:
-        InvalidRequest: a frame without mouth landmarks of the right shape, with an expression of another size than the others', or
-            with a pose that is none or that the others lack.
+        InvalidRequestError: a frame without mouth landmarks of the right shape, with an expression of another size than the
+            others', or with a pose that is none or that the others lack.
     """
     mouths = [
         from_tensor(frame.mouth_landmarks, "frames.mouth_landmarks", dtype=np.float32, shape=(NUM_POINTS, 3), limit=MAX_HEAD_PX)
@@ -64,12 +64,12 @@ def motion_from_proto(response: pb.PredictMotionResponse) -> Motion:
         if frame.HasField("expression")
     ]
     if expressions and (len(expressions) < len(mouths) or len({len(expression) for expression in expressions}) > 1):
-        raise InvalidRequest("frames.expression: all frames have one of the same size, or none has", field="frames.expression")
+        raise InvalidRequestError("frames.expression: all frames have one of the same size, or none has", field="frames.expression")
     first = response.frames[0].frame_index if response.frames else 0
     stacked = np.array(mouths, np.float32).reshape(-1, NUM_POINTS, 3)
     poses = [pose_from_proto(frame.pose, "frames.pose") for frame in response.frames if frame.HasField("pose")]
     if poses and len(poses) < len(mouths):
-        raise InvalidRequest("frames.pose: all frames have one, or none has", field="frames.pose")
+        raise InvalidRequestError("frames.pose: all frames have one, or none has", field="frames.pose")
     blink = np.array([frame.blink for frame in response.frames], np.float32) if poses else None
     expression = np.array(expressions, np.float32) if expressions else None
     return Motion(first, stacked, speaking, expression, pose_vectors(poses) if poses else None, blink)
@@ -79,7 +79,7 @@ def lag_from_proto(response: pb.EstimateLagResponse) -> LagEstimate:
     """The lag in a reply, for callers.
 
     Raises:
-        InvalidRequest: scores of a wrong shape or type.
+        InvalidRequestError: scores of a wrong shape or type.
     """
     scores = from_tensor(response.scores, "scores", dtype=np.float32, shape=(None,))
     return LagEstimate(response.lag_frames, response.confidence, scores, response.lag_fraction)

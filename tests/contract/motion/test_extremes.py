@@ -126,7 +126,8 @@ async def test_styles_and_motion_of_any_mouths_are_finite(service: Service, meth
         assert await finite_or_refused(service.motion(asked(method, made.style), block())), name
 
 
-async def test_head_styles_of_any_poses_are_finite_or_refused(service: Service) -> None:
+async def test_extreme_head_styles(service: Service) -> None:
+    """Head styles of any poses are finite or refused."""
     poses = head_poses(FRAMES)
     for column, value, taken in (
         (0, 9.9, True),
@@ -165,7 +166,8 @@ async def test_motion_of_any_features_is_finite(service: Service, method: str) -
 
 
 @pytest.mark.parametrize(("num", "den"), [(25, HUGE), (HUGE, 1), (1, 2 * HUGE - 1), (25, 0), (-25, 1)])
-async def test_footage_at_a_rate_that_there_is_not_is_refused(service: Service, num: int, den: int) -> None:
+async def test_invalid_frame_rate_refused(service: Service, num: int, den: int) -> None:
+    """Footage at a rate that there is not is refused."""
     request = pb.EncodeStyleRequest(
         method="ugc",
         mouth_landmarks=to_tensor(MOUTHS),
@@ -254,7 +256,8 @@ async def test_references_that_are_none_are_refused(service: Service) -> None:
         assert not await finite_or_refused(service.motion(asked("ugc", ref), block())), changes
 
 
-async def test_motion_of_many_frames_a_second_does_not_pile_up(service: Service) -> None:
+async def test_many_frames_do_not_pile_up(service: Service) -> None:
+    """Motion of many frames a second does not pile up."""
     (made,) = await service.style("ugc")
     fast = common_pb2.Timeline(frame_rate=common_pb2.Rational(num=1000, den=1))
     replies = await service.motion(asked("ugc", made.style, output_timeline=fast), block(50))

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("num_frames", [100, 1])
-async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
+async def test_headpose_wire_equals_algorithm(stub: MotionServiceAsyncStub, num_frames: int) -> None:
+    """Headpose over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), "speech_states")
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub, num_frames), PAL, 0, without_style=False))
     models = MotionModels()
@@ -57,13 +58,15 @@ async def test_headpose_over_the_wire_is_the_motion_of_the_algorithm(stub: Motio
 
 
 @pytest.mark.parametrize(("num", "den"), [(50, 1), (30000, 1001), (12, 1), (1, 1)])
-async def test_a_picture_has_one_style_whatever_rate_it_is_said_to_have(stub: MotionServiceAsyncStub, num: int, den: int) -> None:
+async def test_picture_style_ignores_rate(stub: MotionServiceAsyncStub, num: int, den: int) -> None:
+    """A picture has one style whatever rate it is said to have."""
     request = head_request(1)
     request.frame_rate.num, request.frame_rate.den = num, den
     assert (await stub.EncodeStyle(request)).style == (await stub.EncodeStyle(head_request(1))).style
 
 
-async def test_headpose_answers_poses_and_blinks_that_can_be_read_back(stub: MotionServiceAsyncStub) -> None:
+async def test_headpose_poses_and_blinks_readable(stub: MotionServiceAsyncStub) -> None:
+    """Headpose answers poses and blinks that can be read back."""
     config = config_to_proto(PredictConfig("headpose", await encoded_head(stub), PAL, 130, without_style=False))
     parts = [
         motion_from_proto(reply)
@@ -78,7 +81,8 @@ async def test_headpose_answers_poses_and_blinks_that_can_be_read_back(stub: Mot
     assert blink.min() == 0.0
 
 
-async def test_headpose_personalises_the_style_that_ugc_goes_on_using(stub: MotionServiceAsyncStub) -> None:
+async def test_headpose_personalises_style_for_ugc(stub: MotionServiceAsyncStub) -> None:
+    """Headpose personalises the style that ugc goes on using."""
     request = pb.PersonalizeRequest(
         method="headpose",
         style=ref_to_proto(await encoded_head(stub, 60)),
@@ -118,7 +122,8 @@ async def test_broken_head_poses_are_refused_by_name(stub: MotionServiceAsyncStu
     assert "head_poses" in says
 
 
-async def test_head_poses_of_frames_without_a_face_may_be_zeros(stub: MotionServiceAsyncStub) -> None:
+async def test_zero_pose_without_face_allowed(stub: MotionServiceAsyncStub) -> None:
+    """Head poses of frames without a face may be zeros."""
     request, usable = head_request(), np.arange(100) < 90
     request.usable.CopyFrom(to_tensor(usable))
     whole = (await stub.EncodeStyle(request)).style
@@ -132,7 +137,8 @@ async def test_head_poses_change_no_style_of_another_method(stub: MotionServiceA
     assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
 
 
-async def test_headpose_with_a_style_of_another_method_is_refused(stub: MotionServiceAsyncStub) -> None:
+async def test_headpose_refuses_foreign_style(stub: MotionServiceAsyncStub) -> None:
+    """Headpose with a style of another method is refused."""
     config = config_to_proto(PredictConfig("headpose", await encoded(stub), PAL, 0, without_style=False))
     code, says = await refusal(drained(stub.PredictMotion(stream(config, with_states(random_features(9), "speech_states")))))
     assert code is grpc.StatusCode.INVALID_ARGUMENT

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from dubstage.motion.v1alpha1.motion_pb2_grpc import MotionServiceAsyncStub
 
 
-async def test_motion_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub) -> None:
+async def test_motion_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
+    """Motion over the wire is the motion of the algorithm."""
     features = random_features(30)
     config = PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False)
     models = MotionModels()
@@ -62,7 +63,8 @@ async def test_first_reply_comes_before_the_stream_is_closed(stub: MotionService
     await call.done_writing()
 
 
-async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub) -> None:
+async def test_everybody_wire_equals_algorithm(stub: MotionServiceAsyncStub) -> None:
+    """Everybody over the wire is the motion of the algorithm."""
     features = with_states(with_identity_removed(random_features(30)), "speech_states")
     config = config_to_proto(PredictConfig("everybody", await encoded(stub), PAL, 0, without_style=False))
     models = MotionModels()
@@ -78,7 +80,8 @@ async def test_everybody_over_the_wire_is_the_motion_of_the_algorithm(stub: Moti
 
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
-async def test_the_speech_map_over_the_wire_is_the_motion_of_the_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
+async def test_speech_map_wire_equals_algorithm(stub: MotionServiceAsyncStub, hearing: Hearing) -> None:
+    """The speech map over the wire is the motion of the algorithm."""
     features = with_states(random_features(30), hearing.feature)
     method = "speech_map" if hearing is FILES else "speech_map_live"
     config = config_to_proto(PredictConfig(method, await encoded(stub), PAL, 0, without_style=False))
@@ -100,7 +103,8 @@ async def test_every_method_has_the_same_style(stub: MotionServiceAsyncStub) -> 
     assert ref_from_proto((await stub.EncodeStyle(request)).style, "style") == await encoded(stub)
 
 
-async def test_everybody_personalises_the_style_that_ugc_goes_on_using(stub: MotionServiceAsyncStub) -> None:
+async def test_everybody_personalises_style_for_ugc(stub: MotionServiceAsyncStub) -> None:
+    """Everybody personalises the style that ugc goes on using."""
     features = with_states(with_identity_removed(random_features(60)), "speech_states")
     request = pb.PersonalizeRequest(
         method="everybody",
@@ -127,7 +131,8 @@ async def test_without_style_is_another_motion(stub: MotionServiceAsyncStub) -> 
     assert not np.array_equal(full, plain)
 
 
-async def test_in_speech_that_is_there_as_a_whole_the_mouth_opens_before_the_sound(stub: MotionServiceAsyncStub) -> None:
+async def test_mouth_opens_before_sound(stub: MotionServiceAsyncStub) -> None:
+    """In speech that is there as a whole, the mouth opens before the sound."""
     live = PredictConfig("ugc", await encoded(stub), PAL, 40, without_style=False)
     features = SpeechFeatures.joined([silence(20), random_features(20)])
     as_it_comes, whole = [
@@ -164,7 +169,8 @@ async def test_lag_has_a_score_for_every_shift(stub: MotionServiceAsyncStub) -> 
     assert estimate.lag_fraction == peak_fraction(estimate.scores, int(estimate.scores.argmax()))
 
 
-async def test_personalise_ends_with_a_style_that_can_be_used(stub: MotionServiceAsyncStub) -> None:
+async def test_personalise_ends_with_style(stub: MotionServiceAsyncStub) -> None:
+    """Personalise ends with a style that can be used."""
     style = await encoded(stub)
     request = pb.PersonalizeRequest(
         method="ugc",

@@ -37,7 +37,8 @@ async def style(stub: MotionServiceAsyncStub, method: str, upper: np.ndarray | N
     return (await stub.EncodeStyle(request(method, upper, rate))).style.sha256
 
 
-async def test_a_predictor_that_knows_pose_landmarks_makes_another_style_of_them(stub: MotionServiceAsyncStub) -> None:
+async def test_pose_landmarks_change_style(stub: MotionServiceAsyncStub) -> None:
+    """A predictor that knows pose landmarks makes another style of them."""
     assert await style(stub, "hetero", UPPER) != await style(stub, "hetero", None)
     assert await style(stub, "hetero", UPPER, rate=50)
 

@@ -25,8 +25,7 @@ from services.motion.convert import FeatureBlock
 from services.motion.features import silence
 from services.motion.grid import Grid
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor, encode_mouths
+from services.motion.predictor import Predictor, StyleStep, encode_mouths
 from services.motion.style import Style
 from services.motion.types import NUM_POINTS, Footage, Motion, SpeechFeatures
 from tests.contract.motion.requests import block_to_proto
@@ -130,9 +129,8 @@ async def motion(stub: MotionServiceAsyncStub, method: str, style: common_pb2.Ar
 
 @pytest.mark.parametrize("name", ["", "unknown", "Ugc", "ugc "])
 @pytest.mark.parametrize("rpc", ["PredictMotion", "EncodeStyle", "Personalize"])
-async def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(
-    stub: MotionServiceAsyncStub, rpc: str, name: str
-) -> None:
+async def test_unknown_predictor_lists_names(stub: MotionServiceAsyncStub, rpc: str, name: str) -> None:
+    """A name that is not there is refused with the names that are."""
     style = (await stub.EncodeStyle(style_request("ugc"))).style
     calls = {
         "PredictMotion": lambda: motion(stub, name, style),

@@ -50,7 +50,8 @@ async def test_everybody_without_its_features_is_refused_by_name(stub: MotionSer
         ("expressiveness", float("nan")),
     ],
 )
-async def test_a_config_that_cannot_be_used_names_its_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
+async def test_unusable_config_names_field(stub: MotionServiceAsyncStub, field: str, value: object) -> None:
+    """A config that cannot be used names its field."""
     request = config_to_proto(PredictConfig("ugc", await encoded(stub), PAL, 0, without_style=False))
     if field == "style":
         request.config.ClearField("style")
@@ -109,7 +110,8 @@ async def test_sound_and_picture_of_other_lengths_are_refused(stub: MotionServic
     assert "features.speech_states" in details
 
 
-async def test_footage_without_a_usable_face_is_a_failed_precondition(stub: MotionServiceAsyncStub) -> None:
+async def test_footage_without_face_fails_precondition(stub: MotionServiceAsyncStub) -> None:
+    """Footage without a usable face is a failed precondition."""
     request = style_request()
     request.usable.CopyFrom(to_tensor(np.zeros(100, np.bool_)))
     code, details = await refusal(stub.EncodeStyle(request))

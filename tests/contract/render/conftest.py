@@ -23,7 +23,7 @@ import pytest_asyncio
 from dubstage.client.arrays import from_image
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
-from services.common.errors import BackendUnavailable, ModelNotFound
+from services.common.errors import BackendUnavailableError, ModelNotFoundError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.mouth_bank import FORMAT, MouthBank, bank_arrays
 from services.common.server.process import server_of
@@ -125,13 +125,13 @@ def connect() -> Iterator[Connect]:
             models = load_models(weights, backend)
             for reason in models.unavailable.values():
                 if _NOT_HEALTHY in reason:
-                    raise ModelNotFound(reason)
+                    raise ModelNotFoundError(reason)
             return models
 
         for _ in range(RESTARTS):
             try:
                 return attempt()
-            except (BackendUnavailable, ModelNotFound) as error:
+            except (BackendUnavailableError, ModelNotFoundError) as error:
                 if not gave_up(server, error):
                     raise
                 server.stop(kill=True)
@@ -228,7 +228,7 @@ def actor_states(count: int) -> list[npt.NDArray[np.float32]]:
     return [rng.normal(0.0, 0.05, 3480).astype(np.float32) for _ in range(count)]
 
 
-def gave_up(server: TritonProcess, error: BackendUnavailable | ModelNotFound) -> bool:
+def gave_up(server: TritonProcess, error: BackendUnavailableError | ModelNotFoundError) -> bool:
     """Whether tritonserver ended, or gave a model up, by itself.
 
     NVIDIA's server and the processes of its models wait about a second for each other's locks. When the machine pauses longer, the

@@ -48,9 +48,10 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
         assert np.array_equal(got.box, want.box)
 
 
-async def test_an_actor_is_personalised_and_a_stream_is_cut_without_a_trace(
+async def test_personalised_actor_and_cut_stream(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
+    """An actor is personalised and a stream is cut without a trace."""
     reports = await personalised(stub, store, bank, "everybody", num_steps=1)
     assert [report.HasField("actor") for report in reports] == [False, True]
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
@@ -64,9 +65,10 @@ async def test_an_actor_is_personalised_and_a_stream_is_cut_without_a_trace(
     assert not np.array_equal(nobody[0].box, whole[0].box)
 
 
-async def test_an_actor_of_one_model_is_refused_by_the_other(
+async def test_other_models_actor_refused(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
+    """An actor of one model is refused by the other."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=1)
     actor = pb.RenderRequest(config=pb.RenderConfig(model="everybody", actor=reports[-1].actor))
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -53,9 +53,10 @@ async def personalized(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequ
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_a_mouth_of_any_landmarks_is_drawn_or_refused(
+async def test_extreme_mouth_landmarks(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame], model: str
 ) -> None:
+    """A mouth of any landmarks is drawn or refused."""
     config = pb.RenderConfig(model=model)
     if model == "everybody":  # its actor has key pictures, which are moved to the landmarks
         ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
@@ -69,9 +70,8 @@ async def test_a_mouth_of_any_landmarks_is_drawn_or_refused(
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_pictures_without_a_mask_or_all_mask_are_drawn(
-    stub: RenderServiceAsyncStub, frames: list[RenderFrame], model: str
-) -> None:
+async def test_empty_and_full_masks(stub: RenderServiceAsyncStub, frames: list[RenderFrame], model: str) -> None:
+    """Pictures without a mask or all mask are drawn."""
     for level in (0, 1, 255):
         for picture in (np.zeros((160, 160, 3), np.uint8), np.full((160, 160, 3), 255, np.uint8)):
             frame = replace(frames[0], mask=np.full((160, 160), level, np.uint8), background=picture, texture=255 - picture)
@@ -79,9 +79,8 @@ async def test_pictures_without_a_mask_or_all_mask_are_drawn(
             assert await finite_or_refused(answers(stub, [config, frame_to_proto(frame)]))
 
 
-async def test_indices_at_the_ends_of_the_range_are_drawn_or_refused(
-    stub: RenderServiceAsyncStub, frames: list[RenderFrame]
-) -> None:
+async def test_extreme_frame_indices(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+    """Indices at the ends of the range are drawn or refused."""
     for index in (0, 2**31, 2**53, 2**63 - 1, -1, -(2**63)):
         for model in MODELS:
             config = pb.RenderRequest(config=pb.RenderConfig(model=model))
@@ -152,9 +151,8 @@ async def test_a_damaged_actor_is_refused(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_an_identity_that_is_named_where_none_is_needed_changes_nothing(
-    stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank
-) -> None:
+async def test_unneeded_identity_is_ignored(stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank) -> None:
+    """An identity that is named where none is needed changes nothing."""
     ref = ref_to_proto(store.put_arrays(bank_arrays(bank), {"format": FORMAT}))
     nothing = common_pb2.ArtefactRef()
     request = pb.PersonalizeRequest(model="ugc", bank=ref, identity=nothing, skip_training=True)

@@ -47,9 +47,10 @@ async def refused(stub: RenderServiceAsyncStub, request: pb.PersonalizeRequest) 
     return caught.value
 
 
-async def test_a_still_picture_is_personalised_and_the_wire_gives_the_bytes_of_the_function(
+async def test_personalised_still_wire_bytes(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, film: list[RenderFrame]
 ) -> None:
+    """A still picture is personalised and the wire gives the bytes of the function."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
     identity = store.put_arrays(person().arrays(), person().metadata())
     *_, report = await personalised(stub, store, one, "headpose", identity=ref_to_proto(identity))

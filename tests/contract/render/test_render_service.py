@@ -47,9 +47,8 @@ async def test_the_wire_gives_the_bytes_of_the_function(stub: RenderServiceAsync
         assert np.array_equal(got.mask, want.mask)
 
 
-async def test_the_first_picture_comes_before_the_stream_is_half_closed(
-    stub: RenderServiceAsyncStub, frames: list[RenderFrame]
-) -> None:
+async def test_first_picture_before_half_close(stub: RenderServiceAsyncStub, frames: list[RenderFrame]) -> None:
+    """The first picture comes before the stream is half closed."""
     call = stub.Render()
     await call.write(CONFIG)
     await call.write(frame_to_proto(frames[0]))
@@ -60,9 +59,10 @@ async def test_the_first_picture_comes_before_the_stream_is_half_closed(
     assert await call.read() == grpc.aio.EOF
 
 
-async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
+async def test_personalised_actor_can_be_rendered(
     stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank, frames: list[RenderFrame]
 ) -> None:
+    """Personalisation reports progress and its actor can be rendered."""
     reports = await personalised(stub, store, bank, "ugc", num_steps=2)
     assert [report.step for report in reports] == [2, 2]
     assert [report.HasField("actor") for report in reports] == [False, True]
@@ -73,9 +73,8 @@ async def test_personalisation_reports_progress_and_its_actor_can_be_rendered(
 
 
 @pytest.mark.parametrize("model", ["ugc", "everybody", "hetero"])
-async def test_without_training_the_state_is_what_the_bank_gives_at_once(
-    model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank
-) -> None:
+async def test_untrained_state_equals_bank(model: str, stub: RenderServiceAsyncStub, store: ArtefactStore, bank: MouthBank) -> None:
+    """Without training, the state is what the bank gives at once."""
     *_, last = await personalised(stub, store, bank, model, num_steps=2, skip_training=True)
     assert (last.step, last.num_steps) == (0, 0)
     state = store.get_arrays(ArtefactRef(last.actor.uri, last.actor.sha256, last.actor.size_bytes))["actor_state"]

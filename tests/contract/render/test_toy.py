@@ -18,7 +18,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from services.common.array_types import Array
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
@@ -69,9 +69,8 @@ async def refused(stub: RenderServiceAsyncStub, messages: Iterable[pb.RenderRequ
     return caught.value
 
 
-async def test_a_frame_is_answered_when_its_frames_after_have_come_and_the_rest_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_look_ahead_delays_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame is answered when its frames after have come and the rest at the end."""
     toy = Toy(before=1, after=2)
     frames = toy.frames(list(range(5)))
     async with serving(toy, tmp_path, monkeypatch) as stub:
@@ -88,9 +87,8 @@ async def test_a_frame_is_answered_when_its_frames_after_have_come_and_the_rest_
         assert await call.read() == grpc.aio.EOF
 
 
-async def test_neighbours_on_both_sides_make_a_part_of_a_stream_equal_to_the_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_context_frames_same_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours on both sides make a part of a stream equal to the whole."""
     toy = Toy(before=2, after=1)
     frames = toy.frames(list(range(8)))
     async with serving(toy, tmp_path, monkeypatch) as stub:
@@ -163,7 +161,8 @@ async def test_inputs_of_another_form_are_refused(tmp_path: Path, monkeypatch: p
             assert text in (error.details() or "")
 
 
-async def test_inputs_that_a_model_does_not_list_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unlisted_inputs_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs that a model does not list are ignored."""
     toy = Toy()
     (frame,) = toy.frames([0])
     more = frame_to_proto(frame)
@@ -174,9 +173,8 @@ async def test_inputs_that_a_model_does_not_list_are_ignored(tmp_path: Path, mon
     assert np.array_equal(one.box, other.box)
 
 
-async def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank: MouthBank
-) -> None:
+async def test_unknown_model_lists_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bank: MouthBank) -> None:
+    """A name that is not there is refused with the names that are."""
     async with serving(Toy(), tmp_path, monkeypatch) as stub:
         error = await refused(stub, [pb.RenderRequest(config=pb.RenderConfig(model="ugc"))])
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -186,9 +184,10 @@ async def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(
         assert "no model 'ugc': there are toy" in (each.details() or "")
 
 
-async def test_a_stage_does_not_start_with_a_model_of_no_renderer(tmp_path: Path) -> None:
+async def test_model_without_renderer_stops_start(tmp_path: Path) -> None:
+    """A stage does not start with a model of no renderer."""
     Toy().write(tmp_path / "weights")
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path / "artefacts"), render_weights=tmp_path / "weights")
-    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
+    with pytest.raises(ModelNotFoundError, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         async with server_of("render", settings, compose(settings)):
             pass

@@ -11,7 +11,8 @@ from services.render.triton.launch import TritonProcess
 from tests.contract.render.conftest import Connect
 
 
-def test_the_servers_statistics_count_every_frame_of_every_actor(triton: TritonProcess, connect: Connect) -> None:
+def test_statistics_count_every_actor(triton: TritonProcess, connect: Connect) -> None:
+    """The server's statistics count every frame of every actor."""
     models = connect(triton, max_in_flight=4)
     client = tritongrpc.InferenceServerClient(triton.url)
     deadline = time.monotonic() + 60

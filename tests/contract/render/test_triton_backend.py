@@ -20,7 +20,7 @@ import pytest
 import tritonclient.grpc as tritongrpc
 
 from services.common.array_types import Float32
-from services.common.errors import BackendUnavailable, ContractBroken, ModelNotFound, Overloaded
+from services.common.errors import BackendUnavailableError, ContractBrokenError, ModelNotFoundError, OverloadedError
 from services.render.backends.base import Backend, TritonOptions
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, file_sha256
 from services.render.backends.triton_control import SharedRegion, TritonControl
@@ -75,9 +75,10 @@ def psnr(first: RenderedFrame, second: RenderedFrame) -> float:
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_real_frames_get_the_bytes_of_the_backend_in_the_process(
+def test_real_frames_same_bytes(
     triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame], shared_memory: bool
 ) -> None:
+    """Real frames get the bytes of the backend in the process."""
     models = connect(triton, shared_memory=shared_memory)
     file = models.files["ugc"]
     for size, state in zip((1, 2, 3, 4), actor_states(4), strict=True):
@@ -86,18 +87,18 @@ def test_real_frames_get_the_bytes_of_the_backend_in_the_process(
             assert boxes(render(models.backend, file, batch, state)) == boxes(render(in_process, file, batch, state))
 
 
-def test_a_batch_that_is_larger_than_the_server_takes_is_cut(
+def test_large_batch_is_split(
     start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
 ) -> None:
+    """A batch that is larger than the server takes is cut."""
     models = connect(start_ugc(RepositorySpec(max_batch_size=2)), weights=ugc_alone)
     (state,) = actor_states(1)
     got = render(models.backend, models.files["ugc"], footage[:5], state)
     assert boxes(got) == boxes(render(in_process, models.files["ugc"], footage[:5], state))
 
 
-def test_frames_keep_their_picture_whatever_batch_they_come_in(
-    triton: TritonProcess, connect: Connect, footage: list[RenderFrame]
-) -> None:
+def test_frames_independent_of_batch(triton: TritonProcess, connect: Connect, footage: list[RenderFrame]) -> None:
+    """Frames keep their picture whatever batch they come in."""
     models = connect(triton)
     (state,) = actor_states(1)
     together = render(models.backend, models.files["ugc"], footage[:8], state)
@@ -105,7 +106,8 @@ def test_frames_keep_their_picture_whatever_batch_they_come_in(
     assert min(psnr(a, b) for a, b in zip(together, alone, strict=True)) >= 50.0
 
 
-def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProcess, connect: Connect) -> None:
+def test_list_models_shows_backend(triton: TritonProcess, connect: Connect) -> None:
+    """The answer of list models says what computes where."""
     models = connect(triton)
     *others, info = models.info()
     assert [other.spec.name for other in others] == ["everybody", "everyone", "headpose", "hetero"]
@@ -114,7 +116,7 @@ def test_the_answer_of_list_models_says_what_computes_where(triton: TritonProces
     assert info.sha256 == file_sha256(WEIGHTS_FOLDER / "ugc.int8.onnx")
 
 
-def test_several_actors_share_a_batch_on_one_loaded_model(
+def test_actors_share_one_model(
     start_ugc: StartUgc, connect: Connect, in_process: Backend, footage: list[RenderFrame], ugc_alone: Path
 ) -> None:
     """Each actor has one frame underway at a time, so any inference of more than one frame is of several actors."""
@@ -156,9 +158,8 @@ def batches(server: TritonProcess, total: int) -> dict[int, int]:
     return sizes
 
 
-def test_more_inferences_than_allowed_wait_here_and_are_refused_in_time(
-    start_ugc: StartUgc, connect: Connect, footage: list[RenderFrame], ugc_alone: Path
-) -> None:
+def test_excess_inferences_wait_or_fail(start_ugc: StartUgc, connect: Connect, footage: list[RenderFrame], ugc_alone: Path) -> None:
+    """More inferences than allowed wait here and are refused in time."""
     # In four seconds, one at a time, no more than nine inferences of half a second can begin.
     models = connect(start_ugc(RepositorySpec(queue_delay_us=500_000)), weights=ugc_alone, max_in_flight=1, timeout_s=4.0)
     (state,) = actor_states(1)
@@ -166,7 +167,7 @@ def test_more_inferences_than_allowed_wait_here_and_are_refused_in_time(
     def attempt(_: int) -> bool:
         try:
             render(models.backend, models.files["ugc"], footage[:1], state)
-        except Overloaded:
+        except OverloadedError:
             return False
         return True
 
@@ -179,13 +180,13 @@ def test_nobody_at_the_address_is_said_in_time() -> None:
     port = free_port()
     options = TritonOptions(url=f"127.0.0.1:{port}", start_timeout_s=0.5)
     backend = make_backend(device="cpu", backend="triton", precision=None, num_threads=1, triton=options)
-    with pytest.raises(BackendUnavailable, match=rf"no Triton answers at 127\.0\.0\.1:{port} \(DUBSTAGE_TRITON_URL\)"):
+    with pytest.raises(BackendUnavailableError, match=rf"no Triton answers at 127\.0\.0\.1:{port} \(DUBSTAGE_TRITON_URL\)"):
         load_models(WEIGHTS_FOLDER, backend)
 
 
 def test_a_repository_with_another_network_is_refused(triton: TritonProcess, connect: Connect) -> None:
     with pytest.raises(
-        ModelNotFound, match=r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
+        ModelNotFoundError, match=r"another network for model '(\w+)'.*\(\1\.onnx\).*version 1.*\(int8\).*DUBSTAGE_PRECISION"
     ):
         connect(triton, precision=Precision.FLOAT32)
 
@@ -193,7 +194,7 @@ def test_a_repository_with_another_network_is_refused(triton: TritonProcess, con
 def test_a_repository_without_the_model_is_refused(start_triton: StartTriton, connect: Connect, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ModelNotFound,
+        ModelNotFoundError,
         match=r"no model '(ugc|everybody|everyone|headpose|hetero)' in its repository.*services\.render\.export --triton",
     ):
         connect(start_triton(tmp_path / "empty"))
@@ -205,7 +206,7 @@ def test_a_damaged_file_is_not_served(start_triton: StartTriton, connect: Connec
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelNotFound, match="is damaged: sha256"):
+    with pytest.raises(ModelNotFoundError, match="is damaged: sha256"):
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone)
 
 
@@ -219,21 +220,21 @@ def test_a_network_in_float32_gets_its_weights_file(
     assert boxes(render(models.backend, file, footage[:3], state)) == boxes(render(alone, file, footage[:3], state))
 
 
-def test_a_network_with_a_damaged_weights_file_is_not_served(
-    start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path
-) -> None:
+def test_damaged_weights_not_served(start_triton: StartTriton, connect: Connect, ugc_alone: Path, tmp_path: Path) -> None:
+    """A network with a damaged weights file is not served."""
     write_repository(tmp_path / "damaged", ugc_alone, RepositorySpec(precision=Precision.FLOAT32))
     path = tmp_path / "damaged" / "ugc" / "1" / "ugc.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelNotFound, match=r"ugc\.safetensors is damaged: sha256"):
+    with pytest.raises(ModelNotFoundError, match=r"ugc\.safetensors is damaged: sha256"):
         connect(start_triton(tmp_path / "damaged"), weights=ugc_alone, precision=Precision.FLOAT32)
 
 
-def test_a_model_that_the_server_cannot_load_keeps_no_other_from_serving(
+def test_unloadable_model_spares_others(
     start_triton: StartTriton, connect: Connect, in_process: Backend, footage: list[RenderFrame], tmp_path: Path
 ) -> None:
+    """A model that the server cannot load keeps no other from serving."""
     weights = weights_with_unreadable(tmp_path / "weights", "hetero")
     write_repository(tmp_path / "repository", weights, RepositorySpec())
     models = connect(start_triton(tmp_path / "repository"), weights=weights)
@@ -245,16 +246,18 @@ def test_a_model_that_the_server_cannot_load_keeps_no_other_from_serving(
     assert boxes(got) == boxes(render(in_process, models.files["ugc"], footage[:2], state))
 
 
-def test_a_batch_that_the_model_cannot_take_is_our_own_mistake(triton: TritonProcess, connect: Connect) -> None:
+def test_impossible_batch_is_internal_error(triton: TritonProcess, connect: Connect) -> None:
+    """A batch that the model cannot take is our own mistake."""
     models = connect(triton)
     inputs = {INPUT_PICTURES: np.zeros((1, 80, 80, 9), np.uint8), INPUT_STATE: np.zeros((1, 3480), np.float32)}
-    with pytest.raises(ContractBroken, match=r"Triton refused an inference.*80, 80"):
+    with pytest.raises(ContractBrokenError, match=r"Triton refused an inference.*80, 80"):
         models.backend.infer("ugc", inputs)
 
 
-def test_a_renderer_gets_the_version_of_its_own_weights_and_an_upgrade_unloads_the_older(
+def test_renderer_gets_own_weights_version(
     start_triton: StartTriton, connect: Connect, footage: list[RenderFrame], ugc_alone: Path, tmp_path: Path
 ) -> None:
+    """A renderer gets the version of its own weights and an upgrade unloads the older."""
     write_repository(tmp_path / "versions", ugc_alone, RepositorySpec())
     newer = newer_weights(ugc_alone, tmp_path / "weights")
     write_repository(tmp_path / "versions", newer, RepositorySpec())
@@ -272,7 +275,8 @@ def test_a_renderer_gets_the_version_of_its_own_weights_and_an_upgrade_unloads_t
     assert boxes(render(new.backend, new.files["ugc"], footage[:2], state)) == before
 
 
-def test_a_renderer_that_comes_back_finds_its_model_loaded(triton: TritonProcess, connect: Connect, repository: Path) -> None:
+def test_returning_renderer_finds_model(triton: TritonProcess, connect: Connect, repository: Path) -> None:
+    """A renderer that comes back finds its model loaded."""
     connect(triton)
     model = stub_of(triton).pid
     connect(triton)
@@ -314,7 +318,8 @@ def test_shared_memory_goes_with_its_backend(triton: TritonProcess, connect: Con
     client.close()
 
 
-def test_memory_of_a_renderer_that_was_killed_is_given_back_by_the_server(triton: TritonProcess, connect: Connect) -> None:
+def test_killed_renderer_frees_memory(triton: TritonProcess, connect: Connect) -> None:
+    """Memory of a renderer that was killed is given back by the server."""
     region = SharedRegion(4096)
     client = tritongrpc.InferenceServerClient(triton.url)
     client.register_system_shared_memory(region.name, f"/{region.name}", 4096)
@@ -325,9 +330,8 @@ def test_memory_of_a_renderer_that_was_killed_is_given_back_by_the_server(triton
     client.close()
 
 
-def test_memory_that_a_hanging_inference_holds_is_given_back_later(
-    triton: TritonProcess, connect: Connect, footage: list[RenderFrame]
-) -> None:
+def test_hanging_inference_frees_memory_later(triton: TritonProcess, connect: Connect, footage: list[RenderFrame]) -> None:
+    """Memory that a hanging inference holds is given back later."""
     connect(triton)
     pictures = network_picture(footage[0].background, footage[3].background, footage[0].mask, footage[0].box_landmarks)[None]
     state = actor_states(1)[0][None]
@@ -380,9 +384,14 @@ def registered(client: tritongrpc.InferenceServerClient) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("shared_memory", "end"), [(False, psutil.Process.kill), (True, psutil.Process.kill), (True, psutil.Process.suspend)]
+    ("shared_memory", "end"),
+    [
+        pytest.param(False, psutil.Process.kill, marks=pytest.mark.long),
+        (True, psutil.Process.kill),
+        pytest.param(True, psutil.Process.suspend, marks=pytest.mark.long),
+    ],
 )
-def test_a_model_that_is_killed_or_hangs_is_healed_and_the_inference_comes_to_its_bytes(
+def test_dead_model_healed_same_bytes(
     triton: TritonProcess,
     connect: Connect,
     in_process: Backend,
@@ -390,6 +399,7 @@ def test_a_model_that_is_killed_or_hangs_is_healed_and_the_inference_comes_to_it
     shared_memory: bool,
     end: Callable[[psutil.Process], None],
 ) -> None:
+    """A model that is killed or hangs is healed, and the inference gives the same bytes."""
     # Only a model that hangs is waited for so long.
     options = {"timeout_s": 6.0, "heal_attempts": 5, "heal_wait_s": 5.0} if end is psutil.Process.suspend else {}
     models = connect(triton, shared_memory=shared_memory, **options)
@@ -401,9 +411,10 @@ def test_a_model_that_is_killed_or_hangs_is_healed_and_the_inference_comes_to_it
         assert np.array_equal(models.backend.infer("ugc", inputs)[OUTPUT_RESIDUAL], expected)
 
 
-def test_many_that_find_the_model_dead_heal_it_once(
+def test_concurrent_callers_heal_once(
     triton: TritonProcess, connect: Connect, in_process: Backend, footage: list[RenderFrame]
 ) -> None:
+    """Many callers that find the model dead heal it once."""
     monitor = TritonMonitor()
     models = connect(triton, monitor=monitor)
     states = actor_states(6)

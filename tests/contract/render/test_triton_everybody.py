@@ -12,9 +12,8 @@ from tests.contract.render.actor_streams import boxes_there_and_here
 from tests.contract.render.conftest import Connect
 
 
-def test_a_stream_of_windows_has_the_bytes_of_this_process(
-    triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]
-) -> None:
+def test_window_stream_same_bytes(triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A stream of windows has the bytes of this process."""
     there = connect(triton, shared_memory=True)
     frames = [RenderFrame(row, bank.boxes[row], None, mask, bank.box_landmarks[row + 3]) for row in range(6)]
     one, other = boxes_there_and_here(there, "everybody", bank, frames)

@@ -14,9 +14,8 @@ from tests.contract.render.conftest import Connect
 from tests.unit.render.drawn_person import drawing
 
 
-def test_a_stream_of_drawn_faces_has_the_bytes_of_this_process(
-    triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]
-) -> None:
+def test_drawn_faces_same_bytes(triton: TritonProcess, connect: Connect, bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A stream of drawn faces has the bytes of this process."""
     there = connect(triton, shared_memory=True)
     face, pose = drawing(), HeadPose(1.0, np.eye(3), np.zeros(3))
     frames = [

@@ -39,7 +39,8 @@ def _loaded(server: TritonProcess) -> set[str]:
     return {entry.name for entry in index.models if entry.state == "READY"}
 
 
-def test_the_reload_of_one_model_is_not_taken_for_that_of_another(triton: TritonProcess, healer: TritonHealer) -> None:
+def test_reload_of_other_model_ignored(triton: TritonProcess, healer: TritonHealer) -> None:
+    """The reload of one model is not taken for that of another."""
     triton.stop(kill=True)
     triton.start()
     assert _loaded(triton) == set()
@@ -50,7 +51,8 @@ def test_the_reload_of_one_model_is_not_taken_for_that_of_another(triton: Triton
     assert {name: healer.reloads(name) - seen[name] for name in MODELS} == dict.fromkeys(MODELS, 1)
 
 
-def test_a_model_that_another_thread_reloaded_is_not_reloaded_again(triton: TritonProcess, healer: TritonHealer) -> None:
+def test_reloaded_model_not_reloaded_again(triton: TritonProcess, healer: TritonHealer) -> None:
+    """A model that another thread reloaded is not reloaded again."""
     triton.stop(kill=True)
     triton.start()
     seen = {name: healer.reloads(name) for name in MODELS}

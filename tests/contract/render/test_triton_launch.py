@@ -40,9 +40,10 @@ def status_of(request: urllib.request.Request) -> int:
         return 0
 
 
-def test_it_answers_probes_from_outside_and_nothing_else_and_ends_on_sigterm(
+def test_triton_answers_probes_only(
     launched: tuple[subprocess.Popen[bytes], int, Path],
 ) -> None:
+    """The server answers probes from outside and nothing else, and ends on SIGTERM."""
     process, port, left = launched
     live = urllib.request.Request(f"http://127.0.0.1:{port}/v2/health/live")
     deadline = time.monotonic() + 120.0
@@ -57,7 +58,8 @@ def test_it_answers_probes_from_outside_and_nothing_else_and_ends_on_sigterm(
     assert process.wait(timeout=60) == 0
 
 
-def test_without_an_installation_it_says_how_to_get_one(tmp_path: Path) -> None:
+def test_missing_installation_tells_remedy(tmp_path: Path) -> None:
+    """Without an installation, the error tells how to get one."""
     done = subprocess.run(
         [*MODULE, "--repository", str(tmp_path), "--home", str(tmp_path)], check=False, capture_output=True, text=True
     )

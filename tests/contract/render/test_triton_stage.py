@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from gateway.async_utilities import in_thread
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.server.process import server_of
 from services.common.server.server import StageServer
 from services.render.__main__ import compose
@@ -67,7 +67,7 @@ async def stage_on(triton: TritonProcess, artefacts: Path, **settings: Any) -> A
             try:
                 server = await running.enter_async_context(server_of("render", chosen, compose(chosen)))
                 break
-            except BackendUnavailable as error:
+            except BackendUnavailableError as error:
                 if not gave_up(triton, error):
                     raise
                 await asyncio.to_thread(triton.stop, kill=True)
@@ -133,10 +133,11 @@ def expected(in_process: Backend, footage: list[RenderFrame]) -> list[bytes]:
     return [render(in_process, file, [frame], default_state(file))[0].box.tobytes() for frame in footage]
 
 
-@pytest.mark.parametrize("shared_memory", [False, True])
-async def test_a_stream_whose_model_is_killed_in_its_middle_completes_with_the_same_bytes(
+@pytest.mark.parametrize("shared_memory", [pytest.param(False, marks=pytest.mark.long), True])
+async def test_model_killed_mid_stream(
     triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes], shared_memory: bool
 ) -> None:
+    """A stream whose model is killed in its middle completes with the same bytes."""
     async with (
         stage_on(triton, tmp_path, triton_shared_memory=shared_memory, triton_heal_wait_s=60.0) as server,
         grpc.aio.insecure_channel(server.address) as channel,
@@ -155,9 +156,10 @@ async def test_a_stream_whose_model_is_killed_in_its_middle_completes_with_the_s
         assert heals(server, "healed") >= 2
 
 
-async def test_a_server_that_is_killed_and_started_again_is_given_its_model_back(
+async def test_restarted_server_loads_model(
     triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], expected: list[bytes]
 ) -> None:
+    """A server that is killed and started again is given its model back."""
     async with (
         stage_on(triton, tmp_path, triton_shared_memory=True, triton_heal_wait_s=60.0) as server,
         grpc.aio.insecure_channel(server.address) as channel,
@@ -174,16 +176,16 @@ async def test_a_server_that_is_killed_and_started_again_is_given_its_model_back
         assert [answer.box.tobytes() for answer in answers] == expected * 2
 
 
-async def test_a_model_that_dies_while_nobody_asks_is_noticed_and_healed(triton: TritonProcess, tmp_path: Path) -> None:
+async def test_idle_model_death_is_healed(triton: TritonProcess, tmp_path: Path) -> None:
+    """A model that dies while no call asks is noticed and healed."""
     async with stage_on(triton, tmp_path, triton_probe_interval_s=0.2) as server:
         stub_of(triton).kill()
         await until(lambda: heals(server, "healed") == 1, "healed")
 
 
-@pytest.mark.parametrize("hangs", [False, True])
-async def test_what_cannot_be_healed_is_not_serving_until_it_can(
-    triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], hangs: bool
-) -> None:
+@pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.long), True])
+async def test_unhealable_model_not_serving(triton: TritonProcess, tmp_path: Path, footage: list[RenderFrame], hangs: bool) -> None:
+    """A model that cannot be healed is not serving until it can be healed."""
     # Only a model that hangs is waited for so long, twice. A pause of the machine is shorter.
     options = {"triton_probe_interval_s": 0.2, "triton_heal_attempts": 1, "triton_heal_wait_s": 3.0 if hangs else 1.0}
     async with (
@@ -226,11 +228,12 @@ async def test_what_cannot_be_healed_is_not_serving_until_it_can(
         await until(is_rendered, "rendered")
 
 
-async def test_a_stage_without_its_triton_says_so_and_does_not_begin(tmp_path: Path) -> None:
+async def test_missing_triton_stops_start(tmp_path: Path) -> None:
+    """A stage without its Triton says so and does not begin."""
     port = free_port()
     settings = RenderSettings(
         port=0, artefacts_url=str(tmp_path), backend="triton", triton_url=f"127.0.0.1:{port}", triton_start_timeout_s=0.3
     )
-    with pytest.raises(BackendUnavailable, match="no Triton answers"):
+    with pytest.raises(BackendUnavailableError, match="no Triton answers"):
         async with server_of("render", settings, compose(settings)):
             pass

@@ -19,9 +19,10 @@ from tests.unit.render.toy import NAME, Toy
 
 
 @pytest.mark.parametrize("shared_memory", [False, True])
-def test_an_actors_input_goes_once_a_request_and_streams_of_several_actors_keep_their_bytes(
+def test_actor_input_once_per_request(
     start_triton: StartTriton, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared_memory: bool
 ) -> None:
+    """An actor's input goes once a request and streams of several actors keep their bytes."""
     # The state is shorter than a batch: it must not be taken for the batch axis.
     toy = Toy(before=1, after=1, inputs=("speech_features", "reference"), state_size=3, max_batch_size=16)
     toy.register(monkeypatch)

@@ -15,7 +15,7 @@ from dubstage.render.v1alpha1 import render_pb2 as pb
 from dubstage.render.v1alpha1.render_pb2_grpc import RenderServiceStub
 from gateway.cli.doctor import check_renderers
 from gateway.settings import GatewaySettings
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
 from services.common.server.process import server_of
 from services.common.store.artefacts import ArtefactStore
@@ -44,9 +44,10 @@ def settings_of(folder: Path, runtime: tuple[str, str], weights: Path) -> Render
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
-async def test_one_network_that_cannot_be_read_keeps_no_other_from_serving(
+async def test_unreadable_network_spares_others(
     tmp_path: Path, runtime: tuple[str, str], footage: list[RenderFrame], bank: MouthBank
 ) -> None:
+    """One network that cannot be read keeps no other from serving."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero"))
     config = pb.RenderRequest(config=pb.RenderConfig(model="hetero"))
     with capture_logs() as logs:
@@ -81,19 +82,21 @@ async def test_one_network_that_cannot_be_read_keeps_no_other_from_serving(
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
-async def test_a_stage_that_can_read_no_network_does_not_start(tmp_path: Path, runtime: tuple[str, str]) -> None:
+async def test_no_readable_network_stops_start(tmp_path: Path, runtime: tuple[str, str]) -> None:
+    """A stage that can read no network does not start."""
     settings = settings_of(tmp_path, runtime, weights_with_unreadable(tmp_path / "weights", "hetero", "ugc", others=()))
-    with pytest.raises(ModelNotFound, match=rf"{REASON}.*cannot read ugc\."):
+    with pytest.raises(ModelNotFoundError, match=rf"{REASON}.*cannot read ugc\."):
         async with server_of("render", settings, compose(settings)):
             pass
 
 
-async def test_doctor_names_the_network_of_a_stage_in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_names_unreadable_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor names the network of a stage in this process."""
     monkeypatch.setenv("DUBSTAGE_RENDER_WEIGHTS", str(weights_with_unreadable(tmp_path / "weights", "hetero")))
     monkeypatch.setenv("DUBSTAGE_BACKEND", "onnxruntime")
     monkeypatch.setenv("DUBSTAGE_PRECISION", "int8")
     settings = GatewaySettings(data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
-    with pytest.raises(ModelNotFound, match=rf"the render stage serves ugc, and cannot compute hetero: onnxruntime {REASON}"):
+    with pytest.raises(ModelNotFoundError, match=rf"the render stage serves ugc, and cannot compute hetero: onnxruntime {REASON}"):
         await check_renderers(settings)
     monkeypatch.delenv("DUBSTAGE_RENDER_WEIGHTS")
     assert await check_renderers(settings) == "5 load"

@@ -20,7 +20,7 @@ from services.common.server.client import ClientConfig, StageClient
 from services.common.server.server import StageServer
 from services.common.server.settings import StageSettings
 from tests.contract import ports
-from tests.contract.server.helpers import sent
+from tests.contract.server.helpers import raw, sent
 
 SERVICE = "dubstage.echo.v1.EchoService"
 Behaviour = Callable[[bytes], Awaitable[bytes]]
@@ -62,18 +62,18 @@ class EchoClient:
     received: list[bytes] = field(default_factory=list)
 
     async def call(self, kind: str, message: bytes = b"x", *, times: int = 1, policy: Any = None, timeout_s: float = 60) -> None:
-        method = self.method(kind)
+        rpc = raw(SERVICE, kind)
         match kind:
             case "Unary":
-                self.received.append(await self.stage.unary(method, message, policy=policy, timeout_s=timeout_s))
+                self.received.append(await self.stage.unary(rpc, message, policy=policy, timeout_s=timeout_s))
             case "Upload":
-                answer = await self.stage.upload(method, lambda: sent(message, times), policy=policy, timeout_s=timeout_s)
+                answer = await self.stage.upload(rpc, lambda: sent(message, times), policy=policy, timeout_s=timeout_s)
                 self.received.append(answer)
             case "Download":
-                async for response in self.stage.download(method, message, timeout_s=timeout_s):
+                async for response in self.stage.connection.download(rpc, message, timeout_s=timeout_s):
                     self.received.append(response)
             case _:
-                async for response in self.stage.stream(method, sent(message, times), timeout_s=timeout_s):
+                async for response in self.stage.connection.stream(rpc, sent(message, times), timeout_s=timeout_s):
                     self.received.append(response)
 
     def method(self, kind: str) -> Any:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from dubstage.client.rpcs import Rpc
 from services.common import errors
 from services.common.server.retries import RetryPolicy
 
@@ -36,6 +38,21 @@ def process_of(code: str, *arguments: str, **environment: str) -> subprocess.Pop
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "DUBSTAGE_LOG_FORMAT": "json", **environment},
     )
+
+
+class RawRpc(Rpc[Any, Any]):
+    """An RPC whose messages are bytes."""
+
+    __slots__ = ()
+
+    @property
+    def serialisers(self) -> dict[str, Any]:
+        return {}
+
+
+def raw(service: str, method: str) -> Any:
+    """Return the RPC of a service whose messages are bytes."""
+    return RawRpc(service, method, Message, Message)
 
 
 async def sent(message: bytes, times: int) -> AsyncIterator[bytes]:
@@ -63,7 +80,7 @@ async def outlasted(client: Any, *, begun: Callable[[], bool]) -> float:
         begun: whether the handler has begun to work on such a call.
     """
     for timeout_s in (0.2, 5.0, 20.0):
-        with pytest.raises(errors.StageDeadlineExceeded):
+        with pytest.raises(errors.StageDeadlineExceededError):
             await client.call("Unary", timeout_s=timeout_s, policy=ONCE)
         if begun():
             return timeout_s

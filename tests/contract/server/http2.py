@@ -10,6 +10,7 @@ from typing import Self
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
+_UNKNOWN = 0x77
 _END_OF_STREAM, _ACKNOWLEDGED, _END_OF_HEADERS = 1, 1, 4
 _INITIAL_WINDOW = 4
 _CHUNK = bytes(16384)
@@ -30,11 +31,14 @@ class HalfSender:
     Attributes:
         ended: calls that the server has ended, by the number of their stream.
         closed: whether the server has closed the connection.
+        piece_bytes: most bytes of a message in one frame.
+        filling_bytes: bytes of a frame that the server ignores, sent after every piece; 0: no such frame.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.ended: set[int] = set()
         self.closed = False
+        self.piece_bytes, self.filling_bytes = len(_CHUNK), 0
         self._reader, self._writer = reader, writer
         self._initial_window = self._window = 65535
         self._windows: dict[int, int] = {}
@@ -97,9 +101,11 @@ class HalfSender:
             await self._writer.wait_closed()
 
     def _send_some(self, stream: int) -> bool:
-        size = min(len(_CHUNK), self._window, self._windows[stream], self._left[stream])
+        size = min(self.piece_bytes, self._window, self._windows[stream], self._left[stream])
         if size > 0:
             self._writer.write(_frame(_DATA, 0, stream, _CHUNK[:size]))
+            if self.filling_bytes:
+                self._writer.write(_frame(_UNKNOWN, 0, 0, bytes(self.filling_bytes)))
             self._window -= size
             self._windows[stream] -= size
             self._left[stream] -= size

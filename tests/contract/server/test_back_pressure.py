@@ -9,10 +9,11 @@ import pytest
 
 from services.common import errors
 from services.common.server.retries import RetryPolicy
-from tests.contract.server.helpers import ONCE, SERVING, eventually, health
+from tests.contract.server.helpers import ONCE, SERVING, eventually, health, raw
 
 
-async def test_calls_beyond_places_and_queue_are_refused_at_once_with_a_time_to_retry(echo: Any) -> None:
+async def test_excess_calls_get_retry_time(echo: Any) -> None:
+    """Calls beyond places and queue are refused at once with a time to retry."""
     may_end = asyncio.Event()
     running: list[bytes] = []
 
@@ -26,7 +27,7 @@ async def test_calls_beyond_places_and_queue_are_refused_at_once_with_a_time_to_
     in_flight = server.metrics.in_flight.labels("echo", f"{echo.service}/Unary")
     admitted = [asyncio.create_task(client.call("Unary", bytes([n]), policy=ONCE)) for n in range(3)]
     await eventually(lambda: in_flight.collect()[0].samples[0].value == 3)
-    with pytest.raises(errors.Overloaded) as caught:
+    with pytest.raises(errors.OverloadedError) as caught:
         await client.call("Unary", b"refused", policy=ONCE)
     assert caught.value.retry_after_s > 0
     assert len(running) == 2
@@ -60,14 +61,15 @@ async def test_a_cancelled_call_gives_its_place_back(echo: Any, kind: str) -> No
     await client.call(kind)
 
 
-async def test_a_refused_call_is_tried_again_until_there_is_room(echo: Any) -> None:
+async def test_refused_call_retries_until_free(echo: Any) -> None:
+    """A refused call is tried again until there is room."""
     refusals = 2
 
     async def refuse_twice(message: bytes) -> bytes:
         nonlocal refusals
         if refusals:
             refusals -= 1
-            raise errors.Overloaded("full", retry_after_s=0.01)
+            raise errors.OverloadedError("full", retry_after_s=0.01)
         return message
 
     client = echo.connect(await echo.serve(refuse_twice))
@@ -75,9 +77,11 @@ async def test_a_refused_call_is_tried_again_until_there_is_room(echo: Any) -> N
     assert client.received == [b"x"]
 
 
-async def test_a_second_attempt_never_goes_out_with_what_is_left_of_the_first_ones_requests(echo: Any) -> None:
+async def test_retry_drops_earlier_requests(echo: Any) -> None:
+    """A second attempt never goes out with what is left of the first ones requests."""
+
     async def refuse(message: bytes) -> bytes:
-        raise errors.Overloaded("full", retry_after_s=0.01)
+        raise errors.OverloadedError("full", retry_after_s=0.01)
 
     async def two() -> Any:
         yield b"one"
@@ -85,6 +89,6 @@ async def test_a_second_attempt_never_goes_out_with_what_is_left_of_the_first_on
 
     client = echo.connect(await echo.serve(refuse))
     requests = two()
-    method: Any = client.stage.channel.stream_unary(f"/{echo.service}/Upload")
-    with pytest.raises(errors.ContractBroken, match="fresh requests, after: full"):
+    method = raw(echo.service, "Upload")
+    with pytest.raises(errors.ContractBrokenError, match="fresh requests, after: full"):
         await client.stage.upload(method, lambda: requests)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from services.common import errors
 from services.common.server import call_context
 from services.common.server.limits import WorkerPool
-from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, sent
+from tests.contract.server.helpers import ONCE, answer, eventually, outlasted, raw, sent
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Stream"])
@@ -40,9 +40,10 @@ async def test_a_call_without_a_deadline_gets_the_servers(echo: Any, kind: str) 
     assert "0.1 s" in (caught.value.details() or "")
 
 
-async def test_a_callers_long_deadline_is_cut_to_the_servers_longest(echo: Any) -> None:
+async def test_deadline_cut_to_server_maximum(echo: Any) -> None:
+    """A caller's long deadline is cut to the server's longest."""
     client = echo.connect(await echo.serve(lambda _: asyncio.Event().wait(), default_deadline_s=0.1, max_deadline_s=0.1))
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await client.call("Unary", timeout_s=60, policy=ONCE)
 
 
@@ -66,16 +67,19 @@ async def test_a_callers_own_deadline_ends_the_work(echo: Any) -> None:
     await eventually(lambda: len(ended) == len(left))
 
 
-async def test_a_timeout_inside_of_a_handler_is_not_taken_for_the_calls_deadline(echo: Any) -> None:
+async def test_handler_timeout_is_not_deadline(echo: Any) -> None:
+    """A timeout inside of a handler is not taken for the call's deadline."""
+
     async def fail(_: bytes) -> bytes:
         raise TimeoutError("of some other thing")
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.Unexpected):
+    with pytest.raises(errors.UnexpectedError):
         await client.call("Unary", policy=ONCE)
 
 
-async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> None:
+async def test_cancelled_call_stops_thread(echo: Any) -> None:
+    """Work in a thread stops when its call is cancelled."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     begun, stopped = threading.Event(), threading.Event()
 
@@ -85,7 +89,7 @@ async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> N
             for _ in range(2000):
                 call_context.check_not_cancelled()
                 time.sleep(0.005)
-        except errors.Cancelled:
+        except errors.WorkCancelledError:
             stopped.set()
             raise
         return b""
@@ -101,7 +105,8 @@ async def test_work_in_a_thread_stops_when_its_call_is_cancelled(echo: Any) -> N
     pool.shutdown()
 
 
-async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: Any) -> None:
+async def test_early_consumer_stop_ends_stream(echo: Any) -> None:
+    """A consumer that stops early ends the stream at the server."""
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def wait(_: bytes) -> bytes:
@@ -113,8 +118,8 @@ async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: A
         return b""
 
     client = echo.connect(await echo.serve(wait))
-    method = client.stage.channel.unary_stream(f"/{echo.service}/Download")
-    async with contextlib.aclosing(client.stage.download(method, b"")) as responses:
+    method = raw(echo.service, "Download")
+    async with contextlib.aclosing(client.stage.connection.download(method, b"")) as responses:
         async for response in responses:
             assert response == b"first"
             await asyncio.wait_for(begun.wait(), 60)
@@ -122,20 +127,23 @@ async def test_a_consumer_that_stops_early_ends_the_stream_at_the_server(echo: A
     await asyncio.wait_for(ended.wait(), 60)
 
 
-async def test_a_failure_of_the_requests_own_iterator_comes_out_as_it_is(echo: Any) -> None:
+async def test_request_iterator_error_passes_through(echo: Any) -> None:
+    """A failure of the request's own iterator comes out as it is."""
+
     async def requests() -> Any:
         yield b"one"
-        raise errors.MediaUnsupported("the speech file is cut off", field="audio")
+        raise errors.MediaUnsupportedError("the speech file is cut off", field="audio")
 
     client = echo.connect(await echo.serve(answer))
-    with pytest.raises(errors.MediaUnsupported, match="cut off"):
-        async for _ in client.stage.stream(client.stage.channel.stream_stream(f"/{echo.service}/Stream"), requests()):
+    with pytest.raises(errors.MediaUnsupportedError, match="cut off"):
+        async for _ in client.stage.connection.stream(raw(echo.service, "Stream"), requests()):
             pass
-    with pytest.raises(errors.MediaUnsupported, match="cut off"):
-        await client.stage.upload(client.stage.channel.stream_unary(f"/{echo.service}/Upload"), requests)
+    with pytest.raises(errors.MediaUnsupportedError, match="cut off"):
+        await client.stage.upload(raw(echo.service, "Upload"), requests)
 
 
-async def test_a_caller_who_leaves_while_an_answer_waits_is_no_error_of_the_server(echo: Any) -> None:
+async def test_leaving_caller_is_no_error(echo: Any) -> None:
+    """A caller who leaves while an answer waits is no error of the server."""
     served: list[call_context.Call] = []
 
     async def large(_: bytes) -> bytes:

@@ -15,62 +15,63 @@ from services.common import errors
 from services.common.server.call_context import current_call
 from services.common.server.error_status import TABLE, from_rpc_error
 from services.common.server.retries import RetryPolicy
-from tests.contract.server.helpers import answer, sent
+from tests.contract.server.helpers import answer, raw, sent
 
 EXAMPLES: list[errors.DubstageError] = [
-    errors.InvalidRequest("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
-    errors.InvalidRequest(
+    errors.InvalidRequestError("landmarks have shape [3, 58, 3], not [3, 59, 3]", field="frames[2].landmarks"),
+    errors.InvalidRequestError(
         "2 rows are wrong", field="rows[0].id", violations=[("rows[0].id", "has a blank"), ("rows[7].face", "größer als der Film")]
     ),
-    errors.InvalidRequest(
+    errors.InvalidRequestError(
         "2 rows are wrong",
         field="rows[0].id",
         violations=[("rows[0].id", "has a blank"), ("rows[7].consent_uri", "the consent was withdrawn")],
         reasons=["", "CONSENT_WITHDRAWN"],
     ),
-    errors.MediaUnsupported("notes.txt holds no video stream", field="video"),
-    errors.MessageTooLarge("18 MiB are over the limit of 16 MiB", field="image"),
-    errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"),
-    errors.Unauthenticated("a bearer token is required", field="authorization"),
-    errors.ArtefactNotFound("no artefact at file:///a/ab/abc", resource="file:///a/ab/abc"),
-    errors.ArtefactCorrupt("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),
-    errors.ModelNotFound("no renderer is called 'wav'", resource="wav"),
-    errors.OperationNotFound("no operation operations/7", resource="operations/7"),
-    errors.BatchNotFound("batch night has no shot s7", resource="night/s7"),
-    errors.ConsentMissing("actor ann has no consent on record", subject="actors/ann"),
-    errors.ConsentUnsigned("the record of ann is not signed", subject="ann"),
-    errors.ConsentSignerUnknown("the record of ann is signed with an unknown key", subject="ann"),
-    errors.ConsentAltered("the signature does not fit the record of ann", subject="ann"),
-    errors.ConsentWithdrawn("the consent of ann was withdrawn", subject="ann"),
-    errors.ConsentNotYetValid("the consent of ann begins tomorrow", subject="ann"),
-    errors.ConsentExpired("the consent of ann ended yesterday", subject="ann"),
-    errors.ConsentOutOfScope("the consent of ann does not cover the project", subject="ann"),
-    errors.ConsentWithoutSubject("the record does not say whose face it is about", subject="ann"),
-    errors.ConsentOtherSubject("the record is not about ann", subject="ann"),
-    errors.ConsentFaceUncertain("a person has to decide whether this is ann", subject="ann"),
-    errors.ActorNotReady("actor ann is not personalised", subject="actors/ann"),
-    errors.NoUsableFootage("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
-    errors.StorageFull("no space left in /data", subject="/data"),
-    errors.StorageRefused("the artefact store s3://films refuses: AccessDenied", subject="s3://films"),
-    errors.ClusterRefused("the cluster refuses: the account may not create jobs", subject="dubbing"),
-    errors.Overloaded("24 calls already", retry_after_s=0.25),
-    errors.TenantDubsReached("acme has 4 dubs", retry_after_s=5.0),
-    errors.TenantStreamsReached("acme has 2 live streams", retry_after_s=5.0),
-    errors.TenantFramesReached("acme had 1500 frames", retry_after_s=12.5),
-    errors.TenantStorageReached("acme has 7 GB", retry_after_s=60.0),
-    errors.AcceleratorOutOfMemory("no memory for a batch of 64", retry_after_s=2.5),
-    errors.ModelNotReady("still warming up", retry_after_s=0.5),
-    errors.BackendUnavailable("triton at localhost:8001 does not answer", retry_after_s=3.0),
-    errors.StageDeadlineExceeded("did not end in 5 s"),
-    errors.Cancelled("the job was cancelled"),
-    errors.ContractBroken("the renderer gave 61 frames for 60"),
-    errors.Unexpected("unexpected error", error_id="0123abcd"),
+    errors.MediaUnsupportedError("notes.txt holds no video stream", field="video"),
+    errors.MessageTooLargeError("18 MiB are over the limit of 16 MiB", field="image"),
+    errors.CallTooLargeError("2.1 GiB are over the 2 GiB that one call may hold"),
+    errors.UnauthenticatedError("a bearer token is required", field="authorization"),
+    errors.ArtefactNotFoundError("no artefact at file:///a/ab/abc", resource="file:///a/ab/abc"),
+    errors.ArtefactCorruptError("artefact file:///a/ab/abc is damaged", resource="file:///a/ab/abc"),
+    errors.ModelNotFoundError("no renderer is called 'wav'", resource="wav"),
+    errors.OperationNotFoundError("no operation operations/7", resource="operations/7"),
+    errors.BatchNotFoundError("batch night has no shot s7", resource="night/s7"),
+    errors.ConsentMissingError("actor ann has no consent on record", subject="actors/ann"),
+    errors.ConsentUnsignedError("the record of ann is not signed", subject="ann"),
+    errors.ConsentSignerUnknownError("the record of ann is signed with an unknown key", subject="ann"),
+    errors.ConsentAlteredError("the signature does not fit the record of ann", subject="ann"),
+    errors.ConsentWithdrawnError("the consent of ann was withdrawn", subject="ann"),
+    errors.ConsentNotYetValidError("the consent of ann begins tomorrow", subject="ann"),
+    errors.ConsentExpiredError("the consent of ann ended yesterday", subject="ann"),
+    errors.ConsentOutOfScopeError("the consent of ann does not cover the project", subject="ann"),
+    errors.ConsentWithoutSubjectError("the record does not say whose face it is about", subject="ann"),
+    errors.ConsentOtherSubjectError("the record is not about ann", subject="ann"),
+    errors.ConsentFaceUncertainError("a person has to decide whether this is ann", subject="ann"),
+    errors.ActorNotReadyError("actor ann is not personalised", subject="actors/ann"),
+    errors.NoUsableFootageError("no frame of clip.mp4 shows a usable face: größer filmen", subject="clip.mp4"),
+    errors.StorageFullError("no space left in /data", subject="/data"),
+    errors.StorageRefusedError("the artefact store s3://films refuses: AccessDenied", subject="s3://films"),
+    errors.ClusterRefusedError("the cluster refuses: the account may not create jobs", subject="dubbing"),
+    errors.OverloadedError("24 calls already", retry_after_s=0.25),
+    errors.TenantDubsReachedError("acme has 4 dubs", retry_after_s=5.0),
+    errors.TenantStreamsReachedError("acme has 2 live streams", retry_after_s=5.0),
+    errors.TenantFramesReachedError("acme had 1500 frames", retry_after_s=12.5),
+    errors.TenantStorageReachedError("acme has 7 GB", retry_after_s=60.0),
+    errors.AcceleratorOutOfMemoryError("no memory for a batch of 64", retry_after_s=2.5),
+    errors.ModelNotReadyError("still warming up", retry_after_s=0.5),
+    errors.BackendUnavailableError("triton at localhost:8001 does not answer", retry_after_s=3.0),
+    errors.StageDeadlineExceededError("did not end in 5 s"),
+    errors.WorkCancelledError("the job was cancelled"),
+    errors.ContractBrokenError("the renderer gave 61 frames for 60"),
+    errors.UnexpectedError("unexpected error", error_id="0123abcd"),
 ]
 KINDS = ["Unary", "Download", "Upload", "Stream"]
 ONCE = RetryPolicy(max_attempts=1)
 
 
-def test_every_leaf_of_the_tree_has_a_row_and_an_example() -> None:
+def test_every_error_leaf_has_row() -> None:
+    """Every leaf of the tree has a row and an example."""
     assert set(TABLE) == set(errors.leaves())
     assert {type(example) for example in EXAMPLES} == set(errors.leaves())
 
@@ -92,13 +93,15 @@ async def test_error_arrives_as_it_was_raised(echo: Any, kind: str, example: err
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, kind: str) -> None:
+async def test_unknown_exception_is_opaque(echo: Any, kind: str) -> None:
+    """Any other exception is opaque and logged under its id."""
+
     async def fail(_: bytes) -> bytes:
         raise KeyError("secret-of-the-inside")
 
     client = echo.connect(await echo.serve(fail))
     with capture_logs() as lines:
-        with pytest.raises(errors.Unexpected) as caught:
+        with pytest.raises(errors.UnexpectedError) as caught:
             await client.call(kind, policy=ONCE)
         # The answer may be here before the server's line.
         async with asyncio.timeout(60):
@@ -113,51 +116,58 @@ async def test_any_other_exception_is_opaque_and_logged_under_its_id(echo: Any, 
     assert line["exc_info"].__traceback__ is not None
 
 
-async def test_error_of_a_task_group_is_found_inside_of_it(echo: Any) -> None:
+async def test_task_group_error_is_unwrapped(echo: Any) -> None:
+    """Error of a task group is found inside of it."""
+
     async def fail(_: bytes) -> bytes:
         async def inner() -> None:
-            raise errors.ModelNotFound("no such model", resource="wav")
+            raise errors.ModelNotFoundError("no such model", resource="wav")
 
         async with asyncio.TaskGroup() as group:
             group.create_task(inner())
         return b""
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.ModelNotFound, match="no such model"):
+    with pytest.raises(errors.ModelNotFoundError, match="no such model"):
         await client.call("Unary", policy=ONCE)
 
 
-async def test_a_very_long_message_is_cut_so_that_it_fits_the_trailers(echo: Any) -> None:
+async def test_long_message_fits_trailers(echo: Any) -> None:
+    """A very long message is cut so that it fits the trailers."""
+
     async def fail(_: bytes) -> bytes:
-        raise errors.InvalidRequest("ü" * 100_000, field="f" * 100_000)
+        raise errors.InvalidRequestError("ü" * 100_000, field="f" * 100_000)
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(errors.InvalidRequestError) as caught:
         await client.call("Unary", policy=ONCE)
     assert len(caught.value.message.encode()) in range(990, 1001)
     assert len(caught.value.field.encode()) == 300
 
 
-async def test_an_error_that_crosses_two_servers_names_the_stage_where_it_arose(echo: Any) -> None:
+async def test_error_names_originating_stage(echo: Any) -> None:
+    """An error that crosses two servers names the stage where it arose."""
+
     async def fail(_: bytes) -> bytes:
-        error = errors.NoUsableFootage("no face", subject="clip.mp4")
+        error = errors.NoUsableFootageError("no face", subject="clip.mp4")
         error.stage = "face"
         raise error
 
     client = echo.connect(await echo.serve(fail))
-    with pytest.raises(errors.NoUsableFootage) as caught:
+    with pytest.raises(errors.NoUsableFootageError) as caught:
         await client.call("Unary", policy=ONCE)
     assert caught.value.stage == "face"
 
 
 async def test_an_unknown_method_is_a_broken_contract(echo: Any) -> None:
     client = echo.connect(await echo.serve(answer))
-    with pytest.raises(errors.ContractBroken, match="echo at 127"):
-        await client.stage.unary(client.stage.channel.unary_unary(f"/{echo.service}/Missing"), b"", policy=ONCE)
+    with pytest.raises(errors.ContractBrokenError, match="echo at 127"):
+        await client.stage.unary(raw(echo.service, "Missing"), b"", policy=ONCE)
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
-def test_every_status_that_grpc_itself_makes_has_an_error(code: grpc.StatusCode) -> None:
+def test_grpc_statuses_have_errors(code: grpc.StatusCode) -> None:
+    """Every status that gRPC itself makes has an error."""
     error = from_rpc_error(grpc.aio.AioRpcError(code, details="made by a proxy"), peer="render at r:1")
     assert type(error) in TABLE
     assert "render at r:1" in str(error)
@@ -167,11 +177,12 @@ def test_every_status_that_grpc_itself_makes_has_an_error(code: grpc.StatusCode)
 async def test_error_reaches_a_caller_that_is_still_sending(echo: Any, kind: str) -> None:
     client = echo.connect(await echo.serve(_refuse))
     for _ in range(30):
-        with pytest.raises(errors.InvalidRequest):
+        with pytest.raises(errors.InvalidRequestError):
             await client.call(kind, b"x" * 65_536, times=64, policy=ONCE)
 
 
-async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_more(echo: Any) -> None:
+async def test_error_reaches_waiting_caller(echo: Any) -> None:
+    """Error reaches a caller that waits for an answer before it sends more."""
     client = echo.connect(await echo.serve(_refuse))
     waiting = asyncio.Event()
 
@@ -179,35 +190,41 @@ async def test_error_reaches_a_caller_that_waits_for_an_answer_before_it_sends_m
         yield b"x"
         await waiting.wait()
 
-    with pytest.raises(errors.InvalidRequest):
-        _ = [answer async for answer in client.stage.stream(client.method("Stream"), one_and_wait(), timeout_s=60)]
+    with pytest.raises(errors.InvalidRequestError):
+        _ = [answer async for answer in client.stage.connection.stream(raw(echo.service, "Stream"), one_and_wait(), timeout_s=60)]
 
 
-async def test_error_reaches_a_caller_whose_requests_are_read_ahead(echo: Any) -> None:
+async def test_error_reaches_read_ahead_caller(echo: Any) -> None:
+    """Error reaches a caller whose requests are read ahead."""
     server = await echo.serve(answer, register=lambda target: target.add_generic_rpc_handlers([_reads_ahead()]))
     client = echo.connect(server)
-    method = client.stage.channel.stream_stream("/dubstage.echo.v1.AheadService/Stream")
+    method = raw("dubstage.echo.v1.AheadService", "Stream")
 
     for _ in range(30):
-        with pytest.raises(errors.InvalidRequest):
-            _ = [answered async for answered in client.stage.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
+        with pytest.raises(errors.InvalidRequestError):
+            _ = [answered async for answered in client.stage.connection.stream(method, sent(b"x" * 65_536, 64), timeout_s=60)]
 
 
-async def test_error_of_a_call_that_is_ended_from_outside_reaches_a_caller_that_is_still_sending(echo: Any) -> None:
+async def test_external_end_reaches_sending_caller(echo: Any) -> None:
+    """Error of a call that is ended from outside reaches a caller that is still sending."""
+
     async def ended(_: bytes) -> bytes:
         call = current_call()
         assert call is not None
-        asyncio.get_running_loop().call_soon(call.end, errors.CallTooLarge("2.1 GiB are over the 2 GiB that one call may hold"))
+        asyncio.get_running_loop().call_soon(
+            call.end, errors.CallTooLargeError("2.1 GiB are over the 2 GiB that one call may hold")
+        )
         await asyncio.sleep(60)
         return b""
 
     client = echo.connect(await echo.serve(ended))
     for _ in range(30):
-        with pytest.raises(errors.CallTooLarge):
+        with pytest.raises(errors.CallTooLargeError):
             await client.call("Stream", b"x" * 65_536, times=64)
 
 
-async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) -> None:
+async def test_endless_failed_caller_cut_off(echo: Any) -> None:
+    """A failed caller that never stops sending is cut off."""
     client = echo.connect(await echo.serve(_refuse))
 
     async def endless() -> AsyncIterator[bytes]:
@@ -216,8 +233,8 @@ async def test_a_failed_caller_that_never_stops_sending_is_cut_off(echo: Any) ->
             await asyncio.sleep(0)
 
     # Which of the two it sees is a race that grpc.aio decides; that it ends before its deadline is not.
-    with pytest.raises((errors.InvalidRequest, errors.BackendUnavailable)):
-        _ = [answer async for answer in client.stage.stream(client.method("Stream"), endless(), timeout_s=60)]
+    with pytest.raises((errors.InvalidRequestError, errors.BackendUnavailableError)):
+        _ = [answer async for answer in client.stage.connection.stream(raw(echo.service, "Stream"), endless(), timeout_s=60)]
 
 
 def _reads_ahead() -> grpc.GenericRpcHandler:
@@ -236,4 +253,4 @@ def _reads_ahead() -> grpc.GenericRpcHandler:
 
 
 async def _refuse(_: bytes) -> bytes:
-    raise errors.InvalidRequest("frame 0 has no image", field="frames[0].image")
+    raise errors.InvalidRequestError("frame 0 has no image", field="frames[0].image")

@@ -85,7 +85,8 @@ both_ports = pytest.mark.parametrize("port", ["calls", "plain"])
 
 
 @both_ports
-async def test_a_watcher_sees_the_end_of_the_warm_up_though_another_watcher_left(ports: Ports, port: str) -> None:
+async def test_warm_up_watch_after_leaver(ports: Ports, port: str) -> None:
+    """A watcher sees the end of the warm up though another watcher left."""
     first, second = ports.stranger(port).stub(), ports.stranger(port).stub()
     stays, status = await begin(first)
     leaves, _ = await begin(second)
@@ -96,7 +97,8 @@ async def test_a_watcher_sees_the_end_of_the_warm_up_though_another_watcher_left
 
 
 @both_ports
-async def test_a_watcher_sees_each_change_though_another_watcher_left(ports: Ports, port: str, may_serve: list[bool]) -> None:
+async def test_change_watch_after_leaver(ports: Ports, port: str, may_serve: list[bool]) -> None:
+    """A watcher sees each change though another watcher left."""
     await ports.server.warm_up()
     first, second = ports.stranger(port).stub(), ports.stranger(port).stub()
     stays, status = await begin(first)
@@ -110,7 +112,8 @@ async def test_a_watcher_sees_each_change_though_another_watcher_left(ports: Por
 
 
 @both_ports
-async def test_a_watcher_sees_the_drain_though_another_watcher_left(ports: Ports, port: str) -> None:
+async def test_drain_watch_after_leaver(ports: Ports, port: str) -> None:
+    """A watcher sees the drain though another watcher left."""
     await ports.server.warm_up()
     first, second = ports.stranger(port).stub(), ports.stranger(port).stub()
     stays, _ = await begin(first)
@@ -122,7 +125,8 @@ async def test_a_watcher_sees_the_drain_though_another_watcher_left(ports: Ports
     assert (await change).status == NOT_SERVING
 
 
-async def test_calls_reach_a_stage_that_serves_though_another_client_left(ports: Ports, echo: Any) -> None:
+async def test_calls_after_client_left(ports: Ports, echo: Any) -> None:
+    """Calls reach a stage that serves though another client left."""
     client = echo.connect(ports.server, only_serving=True)
     stub = ports.stranger("calls").stub()
     leaves, _ = await begin(stub)
@@ -160,7 +164,8 @@ async def test_a_long_name_is_refused(ports: Ports, port: str, rpc: str) -> None
 
 
 @both_ports
-async def test_a_watcher_over_the_limit_is_refused_until_another_leaves(ports: Ports, port: str) -> None:
+async def test_watcher_limit(ports: Ports, port: str) -> None:
+    """A watcher over the limit is refused until another leaves."""
     await ports.server.warm_up()
     stranger = ports.stranger(port)
     watches: list[tuple[Any, Any]] = []

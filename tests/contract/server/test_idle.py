@@ -16,7 +16,7 @@ import pytest
 from services.common import errors
 from services.common.server import call_context, watchdog
 from services.common.server.limits import WorkerPool
-from tests.contract.server.helpers import ONCE, answer, eventually
+from tests.contract.server.helpers import ONCE, answer, eventually, raw
 
 IDLE_S = 0.4
 
@@ -53,20 +53,25 @@ async def silent_after(*messages: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("messages", [(), (b"a", b"b")])
-async def test_a_stream_without_a_message_ends_and_says_why(echo: Any, messages: tuple[bytes, ...]) -> None:
+async def test_idle_stream_ends(echo: Any, messages: tuple[bytes, ...]) -> None:
+    """A stream without a message ends and says why."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
-    with pytest.raises(errors.StageDeadlineExceeded, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
-        _ = [reply async for reply in client.stage.stream(client.method("Stream"), silent_after(*messages), timeout_s=120)]
+    with pytest.raises(errors.StageDeadlineExceededError, match=r"no message for 0\.4 s.*DUBSTAGE_MAX_IDLE_S") as caught:
+        _ = [
+            reply
+            async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(*messages), timeout_s=120)
+        ]
     assert caught.value.stage == "echo"
     ended = server.metrics.ended.labels("echo", "STAGE_DEADLINE_EXCEEDED")
     assert ended._value.get() == 1
 
 
-async def test_an_upload_without_a_message_ends_and_says_why(echo: Any) -> None:
+async def test_idle_upload_ends(echo: Any) -> None:
+    """An upload without a message ends and says why."""
     client = echo.connect(await echo.serve(answer, max_idle_s=IDLE_S))
-    with pytest.raises(errors.StageDeadlineExceeded, match="no message"):
-        await client.stage.upload(client.method("Upload"), lambda: silent_after(b"a"), timeout_s=120, policy=ONCE)
+    with pytest.raises(errors.StageDeadlineExceededError, match="no message"):
+        await client.stage.upload(raw(echo.service, "Upload"), lambda: silent_after(b"a"), timeout_s=120, policy=ONCE)
 
 
 async def test_idle_streams_do_not_starve_a_stage(echo: Any) -> None:
@@ -74,8 +79,10 @@ async def test_idle_streams_do_not_starve_a_stage(echo: Any) -> None:
     idlers = [echo.connect(server) for _ in range(6)]
 
     async def idle(client: Any) -> None:
-        with pytest.raises(errors.StageDeadlineExceeded):
-            _ = [reply async for reply in client.stage.stream(client.method("Stream"), silent_after(), timeout_s=120)]
+        with pytest.raises(errors.StageDeadlineExceededError):
+            _ = [
+                reply async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), silent_after(), timeout_s=120)
+            ]
 
     async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         for client in idlers:
@@ -121,7 +128,8 @@ async def test_time_that_is_computed_does_not_count(echo: Any, pool: WorkerPool,
     assert client.received == [b"first", b"x", b"x"]
 
 
-async def test_a_caller_that_sends_now_and_then_goes_on_for_as_long_as_it_likes(echo: Any, clock: Clock) -> None:
+async def test_slow_caller_is_not_idle(echo: Any, clock: Clock) -> None:
+    """A caller that sends now and then goes on for as long as it likes."""
     server = await echo.serve(answer, max_idle_s=IDLE_S)
     client = echo.connect(server)
     answered = asyncio.Semaphore(0)
@@ -134,7 +142,7 @@ async def test_a_caller_that_sends_now_and_then_goes_on_for_as_long_as_it_likes(
             yield b"x"
 
     replies = []
-    async for reply in client.stage.stream(client.method("Stream"), slowly(), timeout_s=60):
+    async for reply in client.stage.connection.stream(raw(echo.service, "Stream"), slowly(), timeout_s=60):
         replies.append(reply)
         answered.release()
     assert len(replies) == 7

@@ -14,14 +14,15 @@ from services.common import errors
 from tests.contract.server.helpers import NOT_SERVING, ONCE, SERVING, answer, eventually, health
 
 
-async def test_nothing_is_served_before_the_warm_up_has_ended(echo: Any) -> None:
+async def test_nothing_served_before_warm_up(echo: Any) -> None:
+    """Nothing is served before the warm up has ended."""
     may_end = threading.Event()
     server = await echo.serve(answer, warm=False, warm_up=may_end.wait)
     client = echo.connect(server)
     warming = asyncio.create_task(server.warm_up())
     assert await health(client) == NOT_SERVING
     assert await health(client, echo.service) == NOT_SERVING
-    with pytest.raises(errors.ModelNotReady):
+    with pytest.raises(errors.ModelNotReadyError):
         await client.call("Unary", policy=ONCE)
     may_end.set()
     await warming
@@ -32,10 +33,10 @@ async def test_nothing_is_served_before_the_warm_up_has_ended(echo: Any) -> None
 
 async def test_a_failed_warm_up_ends_the_server(echo: Any) -> None:
     def fail() -> None:
-        raise errors.ModelNotFound("weights/renderer.onnx is missing", resource="renderer.onnx")
+        raise errors.ModelNotFoundError("weights/renderer.onnx is missing", resource="renderer.onnx")
 
     server = await echo.serve(answer, warm=False, warm_up=fail)
-    with pytest.raises(errors.ModelNotFound):
+    with pytest.raises(errors.ModelNotFoundError):
         await server.warm_up()
     assert await health(echo.connect(server)) == NOT_SERVING
 
@@ -51,7 +52,8 @@ async def test_reflection_lists_the_services(echo: Any) -> None:
     assert names == {echo.service, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -> None:
+async def test_drain_finishes_running_call(echo: Any) -> None:
+    """Drain lets the running call end and refuses new ones."""
     may_end = asyncio.Event()
 
     async def wait(message: bytes) -> bytes:
@@ -68,7 +70,7 @@ async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -
     draining = asyncio.create_task(server.drain(grace_s=600))
     assert (await watcher.read()).status == NOT_SERVING
     assert await health(client) == NOT_SERVING
-    with pytest.raises(errors.BackendUnavailable, match="shutting down"):
+    with pytest.raises(errors.BackendUnavailableError, match="shutting down"):
         await client.call("Unary", policy=ONCE)
     may_end.set()
     await running
@@ -78,17 +80,18 @@ async def test_drain_lets_the_running_call_end_and_refuses_new_ones(echo: Any) -
     watcher.cancel()
 
 
-async def test_a_call_longer_than_the_grace_ends_as_an_error_worth_trying_elsewhere(echo: Any) -> None:
+async def test_call_beyond_grace_is_retryable(echo: Any) -> None:
+    """A call longer than the grace ends as an error worth trying elsewhere."""
     server = await echo.serve(lambda _: asyncio.Event().wait())
     client = echo.connect(server)
     running = asyncio.create_task(client.call("Stream"))
     await eventually(lambda: client.received == [b"first"])
     await server.drain(grace_s=0.05)
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await running
 
 
 async def test_a_port_that_is_taken_is_named(echo: Any) -> None:
     server = await echo.serve(answer)
-    with pytest.raises(errors.InvalidRequest, match=str(server.port)):
+    with pytest.raises(errors.InvalidRequestError, match=str(server.port)):
         await echo.serve(answer, port=server.port)

@@ -27,7 +27,7 @@ async def test_each_call_leaves_one_line_and_its_metrics(echo: Any) -> None:
         call_context.count_frames(25)
         call_context.set_model_version("ugc-1")
         if message == b"bad":
-            raise errors.InvalidRequest("bad", field="message")
+            raise errors.InvalidRequestError("bad", field="message")
         return message
 
     server = await echo.serve(count)
@@ -35,7 +35,7 @@ async def test_each_call_leaves_one_line_and_its_metrics(echo: Any) -> None:
     metadata = ((call_context.JOB_ID_KEY, "job-7"), (call_context.SHOT_ID_KEY, "s" * 500))
     with capture_logs() as lines:
         await client.stage.channel.unary_unary(f"/{echo.service}/Unary")(b"good", metadata=metadata, timeout=60)
-        with pytest.raises(errors.InvalidRequest):
+        with pytest.raises(errors.InvalidRequestError):
             await client.call("Stream", b"bad")
         await eventually(lambda: len(lines) == 2)
     assert [(line["event"], line["log_level"]) for line in lines] == [("rpc_finished", "info")] * 2
@@ -57,7 +57,8 @@ async def test_each_call_leaves_one_line_and_its_metrics(echo: Any) -> None:
     assert sample("dubstage_rpc_duration_seconds_count", "Unary") == 1
 
 
-async def test_a_call_made_by_a_handler_carries_job_shot_and_what_is_left_of_the_time(echo: Any) -> None:
+async def test_nested_call_carries_context(echo: Any) -> None:
+    """A call made by a handler carries job shot and what is left of the time."""
     seen: list[call_context.Call] = []
 
     async def inner(message: bytes) -> bytes:
@@ -99,7 +100,8 @@ async def test_metrics_are_served_over_http(echo: Any, free_port: int) -> None:
     assert "dubstage_rpcs_total{" in await asyncio.to_thread(fetch)
 
 
-async def test_a_span_a_call_goes_to_the_collector_under_the_callers_trace(echo: Any) -> None:
+async def test_span_joins_callers_trace(echo: Any) -> None:
+    """A span a call goes to the collector under the caller's trace."""
     received: list[Any] = []
 
     class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -114,7 +116,7 @@ async def test_a_span_a_call_goes_to_the_collector_under_the_callers_trace(echo:
     await collector.start()
 
     async def fail(message: bytes) -> bytes:
-        raise errors.ContractBroken("61 frames for 60") if message == b"bad" else errors.InvalidRequest("no")
+        raise errors.ContractBrokenError("61 frames for 60") if message == b"bad" else errors.InvalidRequestError("no")
 
     server = await echo.serve(fail, otlp_endpoint=f"http://127.0.0.1:{port}")
     client = echo.connect(server)

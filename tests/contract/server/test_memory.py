@@ -28,21 +28,25 @@ def pool() -> Iterator[WorkerPool]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_that_collects_more_than_it_may_is_told_what_and_how_much(echo: Any, kind: str) -> None:
+async def test_memory_limit_per_call(echo: Any, kind: str) -> None:
+    """A call that collects more than its limit learns what it collected and how much."""
+
     async def collect(message: bytes) -> bytes:
         call_context.charge(MIB)
         call_context.charge(3 * MIB // 2)
         return message
 
     client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB))
-    with pytest.raises(errors.CallTooLarge) as caught:
+    with pytest.raises(errors.CallTooLargeError) as caught:
         await client.call(kind, policy=ONCE)
     assert "would take 2.5 MiB of memory, and one call may hold 2.0 MiB" in caught.value.message
     assert "DUBSTAGE_MAX_CALL_MEMORY_BYTES" in caught.value.message
     assert not caught.value.retryable
 
 
-async def test_what_one_call_collected_is_not_charged_to_the_next(echo: Any, pool: WorkerPool) -> None:
+async def test_memory_not_charged_twice(echo: Any, pool: WorkerPool) -> None:
+    """Memory that one call collected is not charged to the next call."""
+
     async def collect(message: bytes) -> bytes:
         await pool.run(call_context.charge, MIB)
         return message
@@ -50,7 +54,7 @@ async def test_what_one_call_collected_is_not_charged_to_the_next(echo: Any, poo
     client = echo.connect(await echo.serve(collect, max_call_memory_bytes=2 * MIB, workers=[pool]))
     for _ in range(4):
         await client.call("Unary", policy=ONCE)
-    with pytest.raises(errors.CallTooLarge):
+    with pytest.raises(errors.CallTooLargeError):
         await client.call("Upload", times=3, policy=ONCE)
 
 
@@ -104,7 +108,8 @@ raise SystemExit(run_stage(load_settings(StageSettings), "echo", build))
 
 
 @pytest.mark.skipif(resident_bytes() is None, reason="the platform does not say how much memory a process has")
-async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(echo: Any) -> None:
+async def test_largest_call_ends_first(echo: Any) -> None:
+    """The call that takes most memory is ended and the others go on."""
     with process_of(STAGE) as process:
         try:
             assert process.stdout is not None
@@ -113,7 +118,7 @@ async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(ech
             modest, greedy = echo.connect(address), echo.connect(address)
             running = asyncio.create_task(modest.call("Unary", b"modest", policy=ONCE))
             assert (await asyncio.to_thread(process.stdout.readline)).strip() == "modest"
-            with pytest.raises(errors.CallTooLarge, match=r"was ended: the stage takes .* MiB") as caught:
+            with pytest.raises(errors.CallTooLargeError, match=r"was ended: the stage takes .* MiB") as caught:
                 await greedy.call("Unary", b"hoard", policy=ONCE)
             await running
         finally:
@@ -122,7 +127,8 @@ async def test_the_call_that_takes_most_memory_is_ended_and_the_others_go_on(ech
     assert modest.received == [b"modest"]
 
 
-async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> None:
+async def test_cancelled_computation_does_not_start(echo: Any) -> None:
+    """A computation whose call is over does not begin."""
     narrow = WorkerPool(num_threads=1, max_queued=8, name="narrow")
     ran: list[bytes] = []
     free = threading.Event()
@@ -137,7 +143,7 @@ async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> Non
     first, second = echo.connect(server), echo.connect(server)
     running = asyncio.create_task(first.call("Unary", b"first", timeout_s=60, policy=ONCE))
     await eventually(lambda: narrow.load.running == 1)
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await second.call("Unary", b"second", timeout_s=0.2, policy=ONCE)
     await eventually(lambda: server._admission.load.running == 1)
     free.set()
@@ -147,9 +153,8 @@ async def test_a_computation_whose_call_is_over_does_not_begin(echo: Any) -> Non
     narrow.shutdown()
 
 
-async def test_a_computation_that_outlives_its_call_is_logged_once_and_counted(
-    echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_outliving_computation_logged_once(echo: Any, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computation that outlives its call is logged once and counted."""
     monkeypatch.setattr(watchdog, "OUTLIVED_AFTER_S", 0.1)
     free = threading.Event()
 

@@ -79,17 +79,19 @@ async def failure(address: str, rpc: str, kind: str, *messages: bytes) -> grpc.a
 
 @pytest.mark.parametrize("rpc", RPCS)
 @pytest.mark.parametrize("junk", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", bytes(10), b"\x0a\x02\x08"])
-async def test_bytes_that_are_no_message_are_the_callers_mistake(echo: Any, rpc: str, junk: bytes) -> None:
+async def test_invalid_bytes_are_callers_mistake(echo: Any, rpc: str, junk: bytes) -> None:
+    """Bytes that are no message are the caller's mistake."""
     server = await echo.serve(answer, register=add_servicers)
     error = await failure(server.address, rpc, RPCS[rpc], junk)
     found = from_rpc_error(error, peer="echo")
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert isinstance(found, errors.InvalidRequest)
+    assert isinstance(found, errors.InvalidRequestError)
     assert f"the {len(junk)} bytes that were sent are no dubstage." in found.message
     assert found.stage == "echo"
 
 
-async def test_bytes_that_are_no_message_do_not_disturb_health_and_reflection(echo: Any) -> None:
+async def test_invalid_bytes_spare_health(echo: Any) -> None:
+    """Bytes that are no message do not disturb health and reflection."""
     server = await echo.serve(answer)
     for rpc, kind in (
         ("grpc.health.v1.Health/Check", "Unary"),
@@ -101,35 +103,40 @@ async def test_bytes_that_are_no_message_do_not_disturb_health_and_reflection(ec
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_message_over_the_limit_is_named_by_its_size(echo: Any, kind: str) -> None:
+async def test_oversized_message_shows_size(echo: Any, kind: str) -> None:
+    """A message over the limit is named by its size."""
     server = await echo.serve(answer)
     error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(17 * MIB))
     found = from_rpc_error(error, peer="echo")
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert isinstance(found, errors.MessageTooLarge)
+    assert isinstance(found, errors.MessageTooLargeError)
     assert "17.0 MiB is too large: a message may have 16.0 MiB" in found.message
     assert found.stage == "echo"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_message_far_over_the_limit_is_refused_by_grpc_itself(echo: Any, kind: str) -> None:
+async def test_far_oversized_message_refused_by_grpc(echo: Any, kind: str) -> None:
+    """A message far over the limit is refused by gRPC itself."""
     server = await echo.serve(answer, max_message_bytes=MIB)
     error = await failure(server.address, f"{echo.service}/{kind}", kind, bytes(5 * MIB))
-    assert isinstance(from_rpc_error(error, peer="echo"), errors.MessageTooLarge)
+    assert isinstance(from_rpc_error(error, peer="echo"), errors.MessageTooLargeError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_answer_over_the_limit_is_an_error_that_says_so(echo: Any, kind: str) -> None:
+async def test_oversized_answer_is_error(echo: Any, kind: str) -> None:
+    """An answer over the limit is an error that says so."""
+
     async def grow(message: bytes) -> bytes:
         return message * 5
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
-    with pytest.raises(errors.MessageTooLarge, match=r"the answer of .* is too large") as caught:
+    with pytest.raises(errors.MessageTooLargeError, match=r"the answer of .* is too large") as caught:
         await client.call(kind, bytes(4000), policy=ONCE)
     assert caught.value.stage == "echo"
 
 
-async def test_a_field_out_of_its_bounds_is_refused_before_the_handler_and_named(echo: Any) -> None:
+async def test_field_bounds_checked_before_handler(echo: Any) -> None:
+    """A field out of its bounds is refused before the handler and named."""
     server = await echo.serve(answer, register=add_servicers)
     rate = common_pb2.Rational(num=1 << 62, den=1)
     config = face_pb2.TrackRequest(config=face_pb2.TrackConfig(timeline=common_pb2.Timeline(frame_rate=rate)))
@@ -141,5 +148,5 @@ async def test_a_field_out_of_its_bounds_is_refused_before_the_handler_and_named
         ("dubstage.render.v1alpha1.RenderService/Personalize", "Download", personalize, "num_steps"),
     ):  # fmt: skip
         found = from_rpc_error(await failure(server.address, rpc, kind, request.SerializeToString()), peer="echo")
-        assert isinstance(found, errors.InvalidRequest)
+        assert isinstance(found, errors.InvalidRequestError)
         assert found.field == field

@@ -60,7 +60,8 @@ def pool() -> Any:
     made.shutdown()
 
 
-async def test_an_idle_server_shows_its_ratio_and_its_queues_from_the_start(echo: Any, pool: WorkerPool, free_port: int) -> None:
+async def test_idle_server_metrics(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    """An idle server shows its ratio and its queues from the start."""
     await echo.serve(answer, workers=[pool], metrics_port=free_port)
     samples = await scrape(free_port)
     assert samples[RATIO] == [({"stage": "echo"}, 0.0)]
@@ -69,7 +70,8 @@ async def test_an_idle_server_shows_its_ratio_and_its_queues_from_the_start(echo
         assert value(samples, "dubstage_running", queue=queue) == 0
 
 
-async def test_the_ratio_rises_while_work_waits_and_counts_both_queues(echo: Any, pool: WorkerPool, free_port: int) -> None:
+async def test_ratio_rises_with_waiting_work(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    """The ratio rises while work waits and counts both queues."""
     gate = threading.Event()
 
     async def compute(message: bytes) -> bytes:
@@ -120,9 +122,8 @@ def half_request(port: int, source: str) -> socket.socket:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the address 127.0.0.2")
-async def test_half_sent_requests_take_few_threads_for_little_time_and_keep_no_scrape_out(
-    echo: Any, free_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_sent_scrapes_take_few_threads(echo: Any, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half sent requests take few threads for little time and keep no scrape out."""
     monkeypatch.setattr(server_server, "CONNECTION_S", 2.0)
     before = handlers()
     await echo.serve(answer, metrics_port=free_port)
@@ -157,7 +158,8 @@ async def test_connections_of_all_addresses_have_a_bound(echo: Any, free_port: i
             connection.close()
 
 
-async def test_a_server_that_ends_closes_the_connections_of_its_metrics_port(echo: Any, free_port: int) -> None:
+async def test_stop_closes_metrics_connections(echo: Any, free_port: int) -> None:
+    """A server that ends closes the connections of its metrics port."""
     before = handlers()
     server = await echo.serve(answer, metrics_port=free_port)
     with half_request(free_port, "127.0.0.1") as connection:
@@ -177,7 +179,8 @@ async def test_every_metric_is_in_the_operations_guide(echo: Any, pool: WorkerPo
     assert [name for name in sorted(names) if f"`{name}`" not in guide and f"`{name}_total`" not in guide] == []
 
 
-async def test_enough_threads_for_the_work_mean_a_ratio_near_zero(echo: Any, free_port: int) -> None:
+async def test_enough_threads_low_ratio(echo: Any, free_port: int) -> None:
+    """Enough threads for the work mean a ratio near zero."""
     pool = WorkerPool(num_threads=4, max_queued=4, name="frames")
 
     gate = threading.Event()
@@ -199,7 +202,9 @@ async def test_enough_threads_for_the_work_mean_a_ratio_near_zero(echo: Any, fre
     pool.shutdown()
 
 
-async def test_what_is_given_up_or_fails_leaves_no_trace_in_the_gauges(echo: Any, pool: WorkerPool, free_port: int) -> None:
+async def test_failed_work_leaves_no_gauge(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    """Work that is given up or fails leaves no trace in the gauges."""
+
     async def compute(message: bytes) -> bytes:
         if message == b"bad":
             await pool.run(divmod, 1, 0)
@@ -213,7 +218,7 @@ async def test_what_is_given_up_or_fails_leaves_no_trace_in_the_gauges(echo: Any
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    with pytest.raises(errors.Unexpected):
+    with pytest.raises(errors.UnexpectedError):
         await client.call("Unary", b"bad", policy=ONCE)
     async with asyncio.timeout(60):
         while True:
@@ -238,9 +243,9 @@ async def test_faces_are_counted_by_their_reason(echo: Any, free_port: int) -> N
     assert value(samples, "dubstage_frame_reasons_total", reason="OCCLUDED_MOUTH") == 1
 
 
-async def test_health_answers_while_every_place_and_thread_is_taken_and_metrics_are_read(
-    echo: Any, pool: WorkerPool, free_port: int
-) -> None:
+async def test_health_answers_under_full_load(echo: Any, pool: WorkerPool, free_port: int) -> None:
+    """Health answers while every place and thread is taken and metrics are read."""
+
     async def compute(message: bytes) -> bytes:
         while True:
             await pool.run(spin, 0.01)

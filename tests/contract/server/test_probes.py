@@ -25,7 +25,8 @@ async def health(address: str, service: str = "") -> int:
         return int(response.status)
 
 
-async def test_liveness_is_answered_while_the_stage_still_warms_up(echo: Any) -> None:
+async def test_liveness_during_warm_up(echo: Any) -> None:
+    """Liveness is answered while the stage still warms up."""
     may_end = threading.Event()
     server = await echo.serve(answer, warm=False, warm_up=may_end.wait)
     warming = asyncio.create_task(server.warm_up())
@@ -38,7 +39,8 @@ async def test_liveness_is_answered_while_the_stage_still_warms_up(echo: Any) ->
     assert server.metrics.registry.get_sample_value("dubstage_serving", {"stage": server.stage}) == 1
 
 
-async def test_a_probe_without_tls_reads_health_beside_a_port_with_tls(echo: Any, certificates: Any, free_port: int) -> None:
+async def test_plain_probe_beside_tls(echo: Any, certificates: Any, free_port: int) -> None:
+    """A probe without TLS reads health beside a port with TLS."""
     server = await echo.serve(
         answer,
         health_port=free_port,

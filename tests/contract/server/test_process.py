@@ -68,7 +68,8 @@ async def begun(echo: Any, target: str, message: bytes) -> tuple[Any, asyncio.Ta
     return client, running
 
 
-async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero(echo: Any, tmp_path: Path) -> None:
+async def test_sigterm_finishes_running_call(echo: Any, tmp_path: Path) -> None:
+    """SIGTERM lets the running call end and the process exits with zero."""
     with start_process(DUBSTAGE_READY_FILE=str(tmp_path / "ready")) as process:
         try:
             target = await listening(process)
@@ -85,7 +86,8 @@ async def test_sigterm_lets_the_running_call_end_and_the_process_exits_with_zero
     assert "Traceback" not in log
 
 
-async def test_sigterm_in_mid_warm_up_ends_the_process_at_once() -> None:
+async def test_sigterm_during_warm_up() -> None:
+    """SIGTERM in mid warm up ends the process at once."""
     with start_process("slow-warm-up") as process:
         try:
             assert process.stdout is not None
@@ -97,12 +99,13 @@ async def test_sigterm_in_mid_warm_up_ends_the_process_at_once() -> None:
     assert process.returncode == 0
 
 
-async def test_a_computation_that_does_not_look_up_does_not_hold_the_process_beyond_the_grace(echo: Any) -> None:
+async def test_busy_computation_ends_after_grace(echo: Any) -> None:
+    """A computation that does not look up does not hold the process beyond the grace."""
     with start_process(DUBSTAGE_DRAIN_GRACE_S="0.1") as process:
         try:
             _, running = await begun(echo, await listening(process), b"stuck")
             process.send_signal(signal.SIGTERM)
-            with pytest.raises(errors.BackendUnavailable):
+            with pytest.raises(errors.BackendUnavailableError):
                 await running
             await asyncio.to_thread(process.communicate, timeout=60)
         finally:
@@ -110,14 +113,15 @@ async def test_a_computation_that_does_not_look_up_does_not_hold_the_process_bey
     assert process.returncode == 0
 
 
-async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_code(echo: Any) -> None:
+async def test_unusable_port_exit_code(echo: Any) -> None:
+    """A process that cannot listen says so and exits with the error's code."""
     server = await echo.serve(answer)
     with start_process(DUBSTAGE_PORT=str(server.port)) as process:
         try:
             _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
-    assert process.returncode == errors.InvalidRequest.exit_code
+    assert process.returncode == errors.InvalidRequestError.exit_code
     sentence = f"dubstage echo: the echo stage cannot listen on 127.0.0.1:{server.port}: another process listens there"
     assert [line for line in log.splitlines() if line.startswith(sentence)]
     assert "set DUBSTAGE_PORT" in log
@@ -125,13 +129,14 @@ async def test_a_process_that_cannot_listen_says_so_and_exits_with_the_errors_co
     assert "Traceback" not in log
 
 
-async def test_a_fault_of_our_own_ends_the_process_with_the_code_of_a_bug_and_its_id_leads_to_the_traceback() -> None:
+async def test_bug_exit_code_and_id() -> None:
+    """An error of our own ends the process with the exit code of a bug, and its id leads to the traceback."""
     with start_process("broken") as process:
         try:
             _, log = await asyncio.to_thread(process.communicate, timeout=60)
         finally:
             process.kill()
-    assert process.returncode == errors.Unexpected.exit_code == 12
+    assert process.returncode == errors.UnexpectedError.exit_code == 12
     (sentence,) = [line for line in log.splitlines() if line.startswith("dubstage echo: ")]
     (line,) = [json.loads(line) for line in log.splitlines() if line.startswith("{") and "cannot_serve" in line]
     assert line["error_id"] in sentence
@@ -139,15 +144,16 @@ async def test_a_fault_of_our_own_ends_the_process_with_the_code_of_a_bug_and_it
     assert "secret" not in sentence
 
 
-async def test_a_server_that_is_killed_in_mid_stream_is_an_error_worth_trying_elsewhere(echo: Any) -> None:
+async def test_killed_server_is_retryable(echo: Any) -> None:
+    """A server that is killed in mid stream is an error worth trying elsewhere."""
     with start_process() as process:
         try:
             target = await listening(process)
             client, running = await begun(echo, target, b"stuck")
             process.kill()
-            with pytest.raises(errors.BackendUnavailable, match=target):
+            with pytest.raises(errors.BackendUnavailableError, match=target):
                 await running
-            with pytest.raises(errors.BackendUnavailable, match=target):
+            with pytest.raises(errors.BackendUnavailableError, match=target):
                 await client.call("Unary", policy=ONCE)
         finally:
             process.kill()

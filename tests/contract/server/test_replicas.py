@@ -64,7 +64,8 @@ async def test_a_replica_that_warms_up_gets_no_calls(echo: Any) -> None:
     await connected_to_both(client)
 
 
-async def test_a_replica_that_drains_gets_no_more_calls_and_ends_those_that_it_has(echo: Any) -> None:
+async def test_draining_replica_gets_no_calls(echo: Any) -> None:
+    """A replica that drains gets no more calls and ends those that it has."""
     may_end = asyncio.Event()
 
     async def wait(message: bytes) -> bytes:
@@ -92,7 +93,9 @@ async def test_a_replica_that_drains_gets_no_more_calls_and_ends_those_that_it_h
     assert alone.received == [b"first", b"late"]
 
 
-async def test_a_call_that_a_replica_dropped_succeeds_on_another(echo: Any) -> None:
+async def test_dropped_call_succeeds_elsewhere(echo: Any) -> None:
+    """A call that a replica dropped succeeds on another."""
+
     async def never(_: bytes) -> bytes:
         await asyncio.Event().wait()
         raise AssertionError
@@ -109,29 +112,32 @@ async def test_a_call_that_a_replica_dropped_succeeds_on_another(echo: Any) -> N
     assert client.received == [b"staying"] * len(running)
 
 
-async def test_without_any_replica_that_serves_the_error_says_whom_it_could_not_reach(echo: Any) -> None:
+async def test_no_replica_names_addresses(echo: Any) -> None:
+    """Without any replica that serves, the error names the addresses that it could not reach."""
     server = await echo.serve(naming(b"cold"), warm=False)
     client = echo.connect(server, only_serving=True)
-    with pytest.raises(errors.BackendUnavailable, match="echo at 127"):
+    with pytest.raises(errors.BackendUnavailableError, match="echo at 127"):
         await client.call("Unary", policy=ONCE)
-    with pytest.raises(errors.StageDeadlineExceeded):
+    with pytest.raises(errors.StageDeadlineExceededError):
         await client.stage.wait_until_reachable(0.2)
 
 
-async def test_a_new_client_does_not_wait_for_the_next_attempt_of_an_older_one(echo: Any, free_port: int) -> None:
+async def test_new_client_connects_at_once(echo: Any, free_port: int) -> None:
+    """A new client does not wait for the next attempt of an older one."""
     gone = await echo.serve(naming(b"gone"), port=free_port)
     older = echo.connect(gone)
     await older.call("Unary")
     await gone.drain(grace_s=0)
     for _ in range(3):
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.BackendUnavailableError):
             await older.call("Unary", policy=ONCE)
         await asyncio.sleep(0.3)
     back = await echo.serve(naming(b"back"), port=free_port)
     assert await answered(echo.connect(back), 1) == [b"back"]
 
 
-async def test_a_stream_outlives_the_age_of_its_connection_and_later_calls_find_a_new_one(echo: Any) -> None:
+async def test_stream_outlives_connection_age(echo: Any) -> None:
+    """A stream outlives the age of its connection and later calls find a new one."""
     may_end = asyncio.Event()
 
     async def wait(message: bytes) -> bytes:
@@ -152,7 +158,8 @@ async def test_a_stream_outlives_the_age_of_its_connection_and_later_calls_find_
     assert client.received == [b"first", *[b"x"] * 8, b"late"]
 
 
-def test_no_connection_is_cut_before_the_longest_call_may_end() -> None:
+def test_connection_age_exceeds_longest_call() -> None:
+    """No connection is cut before the longest call may end."""
     from services.common.server.server import server_options
 
     options = dict(server_options(StageSettings(max_deadline_s=900.0, default_deadline_s=60.0, max_connection_age_s=2.5)))
@@ -160,11 +167,12 @@ def test_no_connection_is_cut_before_the_longest_call_may_end() -> None:
     assert options["grpc.max_connection_age_grace_ms"] > 900_000
 
 
-async def test_a_token_goes_to_several_addresses_only_where_all_are_on_this_machine(tmp_path: Path) -> None:
+async def test_token_to_several_local_addresses(tmp_path: Path) -> None:
+    """A token goes to several addresses only where all are on this machine."""
     file = tmp_path / "token"
     file.write_text("secret\n")
     for target in ("ipv4:127.0.0.1:1,127.0.0.1:2", "ipv6:[::1]:1", "dns:///localhost:5", "localhost:5", "unix:/run/x.sock"):
         await StageClient(ClientConfig(stage="render", target=target, auth_token_file=file)).close()
     for target in ("ipv4:127.0.0.1:1,10.0.0.1:2", "ipv4:10.0.0.1:2,127.0.0.1:1", "dns:///render:5", "render:5"):
-        with pytest.raises(errors.InvalidRequest, match="plain text"):
+        with pytest.raises(errors.InvalidRequestError, match="plain text"):
             StageClient(ClientConfig(stage="render", target=target, auth_token_file=file))

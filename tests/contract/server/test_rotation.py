@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from services.common import errors
 from services.common.server.client import StageClient
 from services.common.server.server import StageServer
-from tests.contract.server.helpers import ONCE, answer, presenting
+from tests.contract.server.helpers import ONCE, answer, presenting, raw
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Running:
     sent: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
-        self._replies = self.client.stream(self.method, self._messages(), timeout_s=120)
+        self._replies = self.client.connection.stream(self.method, self._messages(), timeout_s=120)
 
     async def begin(self) -> None:
         assert await anext(self._replies) == b"first"
@@ -103,12 +103,11 @@ class Running:
             yield await self.sent.get()
 
 
-async def test_both_sides_go_on_with_new_certificates_and_the_old_ones_open_nothing(
-    pair: Pair, certificates: Any, tmp_path: Path
-) -> None:
+async def test_certificates_rotate(pair: Pair, certificates: Any, tmp_path: Path) -> None:
+    """Both sides go on with new certificates and the old ones open nothing."""
     client = pair.client()
     await client.call("Unary", policy=ONCE)
-    running = Running(client.stage, client.method("Stream"))
+    running = Running(client.stage, raw(pair.echo.service, "Stream"))
     await running.begin()
     old = Side(tmp_path / "old")
     old.replace(certificates.authority, certificates.client)
@@ -118,24 +117,25 @@ async def test_both_sides_go_on_with_new_certificates_and_the_old_ones_open_noth
     pair.callers.replace(certificates.other_authority, certificates.foreign_client)
     await client.call("Unary", policy=ONCE)
     await client.call("Stream", policy=ONCE)
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await pair.client(old).call("Unary", policy=ONCE)
     # A caller that knows the server by the new authority, and presents the old certificate.
     old.replace(certificates.other_authority, certificates.client)
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await pair.client(old).call("Unary", policy=ONCE)
     await running.exchange(b"still there")
     await running.end()
 
     # And back again: the second authority is of no use then.
     pair.own.replace(certificates.authority, certificates.server)
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await pair.client().call("Unary", policy=ONCE)
     pair.callers.replace(certificates.authority, certificates.client)
     await client.call("Unary", policy=ONCE)
 
 
-async def test_a_certificate_without_its_key_is_not_used_and_the_log_says_so(pair: Pair, certificates: Any) -> None:
+async def test_certificate_without_key_logged(pair: Pair, certificates: Any) -> None:
+    """A certificate without its key is not used and the log says so."""
     with capture_logs() as lines:
         shutil.copy(certificates.foreign_server.chain, pair.own.chain)
         await pair.client().call("Unary", policy=ONCE)
@@ -144,14 +144,15 @@ async def test_a_certificate_without_its_key_is_not_used_and_the_log_says_so(pai
     assert str(pair.own.key) in unusable[0]["message"]
     # With the key beside it, the next connection has the new certificate.
     shutil.copy(certificates.foreign_server.key, pair.own.key)
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await pair.client().call("Unary", policy=ONCE)
     pair.callers.replace(certificates.other_authority, certificates.client)
     await pair.client().call("Unary", policy=ONCE)
 
 
 @pytest.mark.parametrize("wrong", ["key of another certificate", "no certificate", "no authority", "missing"])
-async def test_files_that_cannot_be_used_are_named_at_the_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
+async def test_unusable_files_named_at_start(echo: Any, pair: Pair, certificates: Any, wrong: str) -> None:
+    """Files that cannot be used are named at the start."""
     side = pair.callers
     named = {"key of another certificate": side.key, "no certificate": side.chain, "no authority": side.authority}.get(
         wrong, side.chain
@@ -162,24 +163,25 @@ async def test_files_that_cannot_be_used_are_named_at_the_start(echo: Any, pair:
         shutil.copy(certificates.server.key, side.key)
     else:
         named.write_text("no PEM\n")
-    with pytest.raises(errors.InvalidRequest) as caught:
+    with pytest.raises(errors.InvalidRequestError) as caught:
         pair.client()
     assert str(named) in caught.value.message
 
 
 @pytest.mark.parametrize("kind", ["Unary", "Download", "Upload", "Stream"])
-async def test_a_client_sends_the_token_that_is_in_its_file_now(echo: Any, tmp_path: Path, kind: str) -> None:
+async def test_client_reads_token_again(echo: Any, tmp_path: Path, kind: str) -> None:
+    """A client sends the token that is in its file now."""
     accepted = tmp_path / "accepted"
     accepted.write_text("first-token\n")
     own = presenting(tmp_path, "first-token")
     server = await echo.serve(answer, auth_token_file=accepted)
     client = echo.connect(server, auth_token_file=own)
     await client.call(kind, policy=ONCE)
-    running = Running(client.stage, client.method("Stream"))
+    running = Running(client.stage, raw(echo.service, "Stream"))
     await running.begin()
 
     accepted.write_text("second-token\n")
-    with pytest.raises(errors.Unauthenticated):
+    with pytest.raises(errors.UnauthenticatedError):
         await client.call(kind, policy=ONCE)
     own.write_text("second-token\n")
     await client.call(kind, policy=ONCE)
@@ -193,13 +195,14 @@ async def test_a_client_sends_the_token_that_is_in_its_file_now(echo: Any, tmp_p
     await client.call(kind, policy=ONCE)
 
 
-async def test_the_watch_of_health_that_grpc_begins_by_itself_carries_the_token(echo: Any, tmp_path: Path) -> None:
+async def test_grpc_health_watch_carries_token(echo: Any, tmp_path: Path) -> None:
+    """The watch of health that gRPC begins by itself carries the token."""
     accepted = tmp_path / "accepted"
     accepted.write_text("a-token\n")
     server = await echo.serve(answer, warm=False, auth_token_file=accepted)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "a-token"), only_serving=True)
     # The client knows that the server does not serve: a watch without the token would tell it nothing.
-    with pytest.raises(errors.BackendUnavailable, match="echo at"):
+    with pytest.raises(errors.BackendUnavailableError, match="echo at"):
         await client.call("Unary", policy=ONCE)
     assert client.stage.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
     await server.warm_up()

@@ -17,7 +17,8 @@ from tests.contract.server.helpers import ONCE, answer, presenting
 
 
 @pytest.mark.parametrize("direction", ["request", "response"])
-async def test_an_oversized_message_is_named_and_not_tried_again(echo: Any, direction: str) -> None:
+async def test_oversized_message_not_retried(echo: Any, direction: str) -> None:
+    """An oversized message is named and not tried again."""
     attempts = 0
 
     async def grow(message: bytes) -> bytes:
@@ -27,7 +28,7 @@ async def test_an_oversized_message_is_named_and_not_tried_again(echo: Any, dire
 
     client = echo.connect(await echo.serve(grow, max_message_bytes=8192))
     size = 9000 if direction == "request" else 4000
-    with pytest.raises(errors.MessageTooLarge, match="DUBSTAGE_MAX_MESSAGE_BYTES"):
+    with pytest.raises(errors.MessageTooLargeError, match="DUBSTAGE_MAX_MESSAGE_BYTES"):
         await client.call("Unary", bytes(size))
     assert attempts == (0 if direction == "request" else 1)
     await client.call("Unary", bytes(2000))
@@ -49,19 +50,18 @@ async def test_only_a_known_token_opens_the_server(echo: Any, token_file: Path, 
     for token in ("old-token", "new-token"):
         await echo.connect(server, auth_token_file=presenting(tmp_path, token)).call(kind, policy=ONCE)
     for client in (echo.connect(server), echo.connect(server, auth_token_file=presenting(tmp_path, "old-toke"))):
-        with pytest.raises(errors.Unauthenticated):
+        with pytest.raises(errors.UnauthenticatedError):
             await client.call(kind, policy=ONCE)
         assert client.received == []
 
 
 @pytest.mark.parametrize("kind", ["Upload", "Stream"])
-async def test_a_caller_that_is_refused_while_it_sends_large_messages_learns_why(
-    echo: Any, token_file: Path, tmp_path: Path, kind: str
-) -> None:
+async def test_large_sender_learns_refusal(echo: Any, token_file: Path, tmp_path: Path, kind: str) -> None:
+    """A caller that is refused while it sends large messages learns why."""
     server = await echo.serve(answer, auth_token_file=token_file)
     for _ in range(10):
         client = echo.connect(server, auth_token_file=presenting(tmp_path, "wrong-token"))
-        with pytest.raises(errors.Unauthenticated, match="not one that this server accepts"):
+        with pytest.raises(errors.UnauthenticatedError, match="not one that this server accepts"):
             await client.call(kind, bytes(1 << 20), times=20, policy=ONCE)
 
 
@@ -72,7 +72,7 @@ async def test_a_replaced_token_file_counts_without_a_restart(echo: Any, token_f
     fresh = tmp_path / "fresh"
     fresh.write_text("new-token\n")
     fresh.replace(token_file)
-    with pytest.raises(errors.Unauthenticated):
+    with pytest.raises(errors.UnauthenticatedError):
         await client.call("Unary", policy=ONCE)
 
 
@@ -93,15 +93,16 @@ WITHOUT_TOKENS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", WITHOUT_TOKENS.values(), ids=WITHOUT_TOKENS)
-async def test_while_the_token_file_holds_no_token_every_call_is_refused(
+async def test_empty_token_file_refuses_calls(
     echo: Any, token_file: Path, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
+    """While the token file holds no token, every call is refused."""
     server = await echo.serve(answer, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "old-token"))
     await client.call("Unary", policy=ONCE)
     change(token_file)
     for kind in ("Unary", "Upload", "Stream"):
-        with pytest.raises(errors.Unauthenticated, match="token file is empty or cannot be read") as caught:
+        with pytest.raises(errors.UnauthenticatedError, match="token file is empty or cannot be read") as caught:
             await client.call(kind, policy=ONCE)
         assert str(token_file) not in caught.value.message
     if token_file.is_dir():
@@ -110,8 +111,9 @@ async def test_while_the_token_file_holds_no_token_every_call_is_refused(
     await client.call("Stream", policy=ONCE)
 
 
-def test_no_token_travels_in_plain_text_to_another_machine(token_file: Path) -> None:
-    with pytest.raises(errors.InvalidRequest, match="plain text"):
+def test_token_never_in_plain_text(token_file: Path) -> None:
+    """No token travels in plain text to another machine."""
+    with pytest.raises(errors.InvalidRequestError, match="plain text"):
         StageClient(ClientConfig(stage="render", target="render.example:50055", auth_token_file=token_file))
 
 
@@ -127,11 +129,12 @@ async def test_tls_serves_those_who_know_the_authority_only(echo: Any, certifica
         echo.connect(server, target=target),
     ]
     for client in strangers:
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.BackendUnavailableError):
             await client.call("Unary", policy=ONCE)
 
 
-async def test_mutual_tls_asks_for_a_certificate_of_the_authority(echo: Any, certificates: Any) -> None:
+async def test_mutual_tls_requires_certificate(echo: Any, certificates: Any) -> None:
+    """Mutual TLS asks for a certificate of the authority."""
     server = await echo.serve(
         answer,
         tls_certificate_file=certificates.server.chain,
@@ -148,5 +151,5 @@ async def test_mutual_tls_asks_for_a_certificate_of_the_authority(echo: Any, cer
         echo.connect(server, **common, tls_certificate_file=foreign.chain, tls_key_file=foreign.key),
     ]
     for stranger in strangers:
-        with pytest.raises(errors.BackendUnavailable):
+        with pytest.raises(errors.BackendUnavailableError):
             await stranger.call("Unary", policy=ONCE)

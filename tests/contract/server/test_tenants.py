@@ -35,7 +35,8 @@ async def test_a_token_says_whom_a_stage_works_for(echo: Any, token_file: Path, 
         assert client.received[-1] == tenant
 
 
-async def test_a_gateway_names_the_tenant_that_it_works_for(echo: Any, token_file: Path, tmp_path: Path) -> None:
+async def test_gateway_names_tenant(echo: Any, token_file: Path, tmp_path: Path) -> None:
+    """A gateway names the tenant that it works for."""
     guarded = await echo.serve(tell_tenant, auth_token_file=token_file)
     for client in (
         echo.connect(guarded, auth_token_file=presenting(tmp_path, "token-of-the-gateway")),
@@ -50,14 +51,14 @@ async def test_a_gateway_names_the_tenant_that_it_works_for(echo: Any, token_fil
 async def test_a_tenant_cannot_name_another(echo: Any, token_file: Path, tmp_path: Path) -> None:
     server = await echo.serve(tell_tenant, auth_token_file=token_file)
     client = echo.connect(server, auth_token_file=presenting(tmp_path, "token-of-beta"))
-    with acting_for("acme"), pytest.raises(errors.Unauthenticated, match="does not speak for that tenant"):
+    with acting_for("acme"), pytest.raises(errors.UnauthenticatedError, match="does not speak for that tenant"):
         await client.call("Unary", policy=ONCE)
     with acting_for("beta"):
         await client.call("Unary", policy=ONCE)
     assert client.received == [b"beta"]
 
 
-async def test_an_artefact_is_read_by_its_own_tenant_alone(echo: Any, token_file: Path, tmp_path: Path) -> None:
+async def test_artefact_readable_by_own_tenant(echo: Any, token_file: Path, tmp_path: Path) -> None:
     """The stage's store and cache are shared by all calls. An artefact of another tenant is refused as one of a foreign store."""
     store = ArtefactStore(tmp_path / "artefacts", by_tenant=True)
     cache = ArrayCache(store, max_bytes=1 << 20)
@@ -80,8 +81,8 @@ async def test_an_artefact_is_read_by_its_own_tenant_alone(echo: Any, token_file
     # The same digest at the place where the caller's own artefacts lie: there is none.
     root = ArtefactStore(tmp_path / "artefacts").url.encode()
     for client, own in ((beta, uri.replace(b"/acme/", b"/beta/")), (gateway, uri.replace(b"/tenants/acme", b""))):
-        with pytest.raises(errors.ArtefactNotFound):
+        with pytest.raises(errors.ArtefactNotFoundError):
             await client.call("Unary", own, policy=ONCE)
         for spelling in (uri, uri.replace(b"/tenants/", b"//tenants/"), own.replace(root, root + b"/../artefacts")):
-            with pytest.raises(errors.InvalidRequest):
+            with pytest.raises(errors.InvalidRequestError):
                 await client.call("Unary", spelling, policy=ONCE)

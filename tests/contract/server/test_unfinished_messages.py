@@ -19,8 +19,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.common.server.client import ClientConfig, StageClient
 from services.common.server.health import REQUEST_S
+from services.common.server.server import FIRST_MESSAGES_BYTES, MAX_CALLS_CONNECTIONS, health_options
 from tests.contract.server.conftest import SERVICE
-from tests.contract.server.helpers import ONCE, SERVING, process_of
+from tests.contract.server.helpers import ONCE, SERVING, process_of, raw
 from tests.contract.server.http2 import HalfSender, close_all
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and needs the addresses 127.0.0.2 and so on")
@@ -74,14 +75,15 @@ class Stage:
 
 @pytest.fixture
 async def stage(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """A stage that asks for a token, unless the parameter is False."""
+    """A stage that asks for a token. The parameter has further variables of the stage's environment."""
     file = tmp_path / "tokens"
     file.write_text(f"{TOKEN}\n")
     environment = {
-        "DUBSTAGE_AUTH_TOKEN_FILE": str(file) if getattr(request, "param", True) else "",
+        "DUBSTAGE_AUTH_TOKEN_FILE": str(file),
         "DUBSTAGE_HEALTH_PORT": str(free_port),
         "DUBSTAGE_MAX_IDLE_S": "4",
         "DUBSTAGE_LOG_LEVEL": "error",
+        **getattr(request, "param", {}),
     }
     with process_of(STAGE, **environment) as process:
         try:
@@ -97,14 +99,13 @@ async def stage(tmp_path: Path, free_port: int, request: pytest.FixtureRequest) 
 
 async def serve_one(client: StageClient) -> None:
     """Call a server: one message whole, and a stream."""
-    channel: Any = client.channel
-    assert await client.unary(channel.unary_unary(f"/{SERVICE}/Unary"), b"x", policy=ONCE, timeout_s=20) == b"x"
+    assert await client.unary(raw(SERVICE, "Unary"), b"x", policy=ONCE, timeout_s=20) == b"x"
 
     async def messages() -> AsyncIterator[bytes]:
         yield b"a"
         yield bytes(MIB)
 
-    replies = client.stream(channel.stream_stream(f"/{SERVICE}/Stream"), messages(), timeout_s=20)
+    replies = client.connection.stream(raw(SERVICE, "Stream"), messages(), timeout_s=20)
     assert [len(reply) async for reply in replies] == [5, 1, MIB]
 
 
@@ -131,15 +132,18 @@ async def flood(stage: Stage, senders: list[HalfSender], seconds: float) -> int:
     return max(most, stage.resident) - before
 
 
-async def test_half_sent_health_checks_without_a_token_take_no_memory_and_are_ended(stage: Stage) -> None:
+async def test_half_sent_checks_without_token(stage: Stage) -> None:
+    """Half sent health checks without a token take no memory and are ended."""
     async with senders_of(stage, "127.0.0.2") as (sender,):
         calls = {sender.call(CHECK, num_bytes=MESSAGE) for _ in range(40)}
         assert await flood(stage, [sender], 4) < MOST_GROWTH
         assert sender.ended == calls
 
 
-@pytest.mark.parametrize("stage", [False], indirect=True)
-async def test_half_sent_health_checks_of_a_stage_without_tokens_take_turns_and_are_ended(stage: Stage) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [{"DUBSTAGE_AUTH_TOKEN_FILE": ""}], indirect=True)
+async def test_half_sent_checks_take_turns(stage: Stage) -> None:
+    """Half sent health checks of a stage without tokens take turns and are ended."""
     async with senders_of(stage, "127.0.0.2", "127.0.0.3") as senders:
         for sender in senders:
             for _ in range(40):
@@ -157,7 +161,8 @@ async def test_half_sent_health_checks_of_a_stage_without_tokens_take_turns_and_
 
 
 @pytest.mark.parametrize("method", ["Unary", "Stream"])
-async def test_a_thousand_half_sent_calls_without_a_token_take_little_memory_and_are_ended(stage: Stage, method: str) -> None:
+async def test_thousand_half_sent_calls(stage: Stage, method: str) -> None:
+    """A thousand half sent calls without a token take little memory and are ended."""
     async with senders_of(stage, *["127.0.0.2"] * 8) as senders:
         for sender in senders:
             for _ in range(125):
@@ -167,7 +172,9 @@ async def test_a_thousand_half_sent_calls_without_a_token_take_little_memory_and
         assert [len(sender.ended) for sender in senders] == [125] * 8
 
 
-async def test_half_sent_calls_with_a_token_are_ended_and_give_their_memory_back(stage: Stage) -> None:
+@pytest.mark.long
+async def test_half_sent_calls_with_token(stage: Stage) -> None:
+    """Half sent calls with a token are ended and give their memory back."""
     before = stage.resident
     # As many as run at the same time, and more.
     async with senders_of(stage, "127.0.0.2") as (sender,):
@@ -177,12 +184,13 @@ async def test_half_sent_calls_with_a_token_are_ended_and_give_their_memory_back
             sender.call(REFLECTION, num_bytes=MESSAGE, token=TOKEN)
             sender.call(CHECK, num_bytes=MESSAGE, token=TOKEN)
         most = before
-        sending = asyncio.create_task(sender.send(25))
+        sending = asyncio.create_task(sender.send(60))
         while not sending.done():
             most = max(most, stage.resident)
             await asyncio.sleep(0.05)
-        # 8 calls, 4 of reflection and 2 health checks are read at the same time. Of the others, gRPC takes the first bytes.
-        assert most - before < 14 * MESSAGE + 208 * UNREAD + MOST_GROWTH
+        # Of one address, 4 messages (half of the budget) and 2 health checks are read at the same time, and gRPC takes the first
+        # bytes of the other calls.
+        assert most - before < 6 * MESSAGE + 208 * UNREAD + MOST_GROWTH
         assert len(sender.ended) == 208
     async with stage.client() as client:
         await serve_one(client)
@@ -191,7 +199,83 @@ async def test_half_sent_calls_with_a_token_are_ended_and_give_their_memory_back
                 await asyncio.sleep(0.1)
 
 
-async def test_half_sent_checks_of_the_plain_port_are_ended_in_time_and_probes_are_answered(stage: Stage) -> None:
+# As many calls run at once in a gateway as in no stage.
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [{"DUBSTAGE_MAX_CONCURRENT_RPCS": "64"}], indirect=True)
+@pytest.mark.parametrize("method", ["Unary", "Stream"])
+async def test_tokens_share_budget(stage: Stage, method: str) -> None:
+    """Half sent messages of callers with a token share a budget and give it back."""
+    sources = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"]
+    async with senders_of(stage, *sources) as senders:
+        for sender in senders:
+            for _ in range(16):
+                sender.call(f"/{SERVICE}/{method}", num_bytes=MESSAGE, token=TOKEN)
+        before = most = stage.resident
+        sending = asyncio.gather(*(sender.send(8) for sender in senders))
+        while not sending.done():
+            most = max(most, stage.resident)
+            await asyncio.sleep(0.05)
+        await sending
+        assert sum(len(sender.ended) for sender in senders) > 0
+        assert most - before < FIRST_MESSAGES_BYTES + 64 * UNREAD + MOST_GROWTH
+    async with stage.client() as client:
+        await serve_one(client)
+    async with asyncio.timeout(20):
+        while stage.resident - before > MOST_GROWTH:  # noqa: ASYNC110 - the memory of another process
+            await asyncio.sleep(0.1)
+
+
+async def test_address_has_half(stage: Stage) -> None:
+    """Half sent messages of one address leave places to other addresses."""
+    async with senders_of(stage, "127.0.0.2") as (sender,):
+        for _ in range(6):
+            sender.call(f"/{SERVICE}/Unary", num_bytes=MESSAGE, token=TOKEN)
+        sending = asyncio.create_task(sender.send(3))
+        await asyncio.sleep(0.5)
+        async with stage.client() as client:
+            await serve_one(client)
+        # No call was ended to make room.
+        assert not sender.ended
+        await sending
+
+
+@pytest.mark.parametrize("stage", [{"DUBSTAGE_MAX_MEMORY_BYTES": str(512 * MIB), "DUBSTAGE_MAX_IDLE_S": "60"}], indirect=True)
+async def test_small_pieces_are_ended(stage: Stage) -> None:
+    """A message whose pieces keep large buffers is ended before the memory is full."""
+    async with senders_of(stage, "127.0.0.2") as (sender,):
+        sender.call(f"/{SERVICE}/Unary", num_bytes=MESSAGE, token=TOKEN)
+        # gRPC keeps the buffer that a piece arrived in. The filling has no place in any window.
+        sender.piece_bytes, sender.filling_bytes = 32, 8000
+        await sender.send(40)
+        assert sender.ended
+    async with asyncio.timeout(20):
+        while stage.resident > 256 * MIB:  # noqa: ASYNC110 - the memory of another process
+            await asyncio.sleep(0.1)
+
+
+async def test_connections_are_bounded() -> None:
+    """A server takes a bounded number of connections."""
+    options = dict(health_options())
+    assert options["grpc.max_allowed_incoming_connections"] == MAX_CALLS_CONNECTIONS
+    server = grpc.aio.server(options=list({**options, "grpc.max_allowed_incoming_connections": 2}.items()))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    senders = [await HalfSender.connect(f"127.0.0.1:{port}") for _ in range(2)]
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+        writer.close()
+        await senders.pop().close()
+        async with asyncio.timeout(20):
+            senders.append(await HalfSender.connect(f"127.0.0.1:{port}"))
+    finally:
+        await close_all(senders)
+        await server.stop(None)
+
+
+async def test_half_sent_plain_port_checks(stage: Stage) -> None:
+    """Half sent checks of the plain port are ended in time and probes are answered."""
     async with senders_of(stage, *["127.0.0.2"] * 4, address=stage.plain) as senders:
         for sender in senders:
             for path in (CHECK, WATCH):
@@ -212,7 +296,8 @@ async def test_half_sent_checks_of_the_plain_port_are_ended_in_time_and_probes_a
         assert time.monotonic() - begun > REQUEST_S
 
 
-async def test_a_thousand_watches_without_a_token_do_not_lock_out_a_client_with_a_token(stage: Stage) -> None:
+async def test_watches_without_token_spare_clients(stage: Stage) -> None:
+    """A thousand watches without a token do not lock out a client with a token."""
     async with senders_of(stage, *(f"127.0.0.{number}" for number in (2, 3, 4, 5) for _ in range(2))) as senders:
         for sender in senders:
             for _ in range(128):

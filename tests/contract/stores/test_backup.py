@@ -32,7 +32,13 @@ from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.installation import trusted_authorities
 from gateway.settings import GatewaySettings
 from gateway.signatures import KEY_FILE as SIGNING
-from services.common.errors import ArtefactCorrupt, BackendUnavailable, DubstageError, InvalidRequest, StorageRefused
+from services.common.errors import (
+    ArtefactCorruptError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    StorageRefusedError,
+)
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.stores.long_store import fill
@@ -41,6 +47,9 @@ from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, lea
 __all__ = ["actors", "blobs", "geometry", "settings"]
 
 MEMORY_BYTES = 10_000_000
+
+about_files = pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)], indirect=True)
+"""For tests of keys and of files, which are refused before a row reaches a database."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -123,7 +132,8 @@ def test_a_wiped_installation_comes_back_whole(place: Installation, tmp_path: Pa
 
 
 def enrol_at_once(place: Installation, name: str) -> None:
-    """Store what an enrolment stores in one transaction, or raise BackendUnavailable if the database may not be written now."""
+    """Store what an enrolment stores in one transaction, or raise BackendUnavailableError if the database may not be written
+    now."""
     style = place.artefacts.put_bytes(f"style of {name}".encode())
     database = place.actors.database
     with database.writing() as session:
@@ -135,9 +145,9 @@ def enrol_at_once(place: Installation, name: str) -> None:
         session.add(LineageRow(actor_id=name, sha256=style.sha256, kind="style", uri=style.uri, size_bytes=style.size_bytes))
 
 
-def test_an_enrolment_that_ends_while_the_rows_are_read_leaves_a_backup_of_one_moment(
-    place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backup_during_enrolment_is_consistent(place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An enrolment that ends while the rows are read leaves a backup of one moment."""
+
     def lines_before_an_enrolment(connection: Connection, table: Table, without: frozenset[str]) -> Iterator[bytes]:
         yield from lines_of(connection, table, without)
         if table.name == ActorRow.__tablename__:
@@ -153,7 +163,9 @@ def test_an_enrolment_that_ends_while_the_rows_are_read_leaves_a_backup_of_one_m
         assert restore_backup(again, tmp_path / "backup.tar").actors == 2
 
 
-def test_the_database_can_be_written_while_blobs_are_copied(place: Installation, tmp_path: Path) -> None:
+def test_database_writable_during_backup(place: Installation, tmp_path: Path) -> None:
+    """The database can be written while blobs are copied."""
+
     def enrolled_meanwhile(step: str, done: int, total: int) -> None:
         if not done:
             enrol_at_once(place, "dan")
@@ -162,7 +174,9 @@ def test_the_database_can_be_written_while_blobs_are_copied(place: Installation,
     assert len(place.actors.list()) == 3
 
 
-def test_the_rows_of_years_need_not_fit_into_the_memory(place: Installation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
+def test_many_rows_in_little_memory(place: Installation, tmp_path: Path) -> None:
+    """The rows of years need not fit into the memory."""
     fill(place.actors.database, actors=1, operations=20_000)
     with place.actors.database.writing() as session:
         session.execute(text("DELETE FROM lineage WHERE actor_id LIKE 'p%'"))  # these blobs are nowhere
@@ -187,15 +201,16 @@ def test_an_actor_can_be_left_out(place: Installation, tmp_path: Path) -> None:
 
 def test_only_an_empty_installation_is_filled(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
-    with pytest.raises(InvalidRequest, match="is not empty: its table actors has rows"):
+    with pytest.raises(InvalidRequestError, match="is not empty: its table actors has rows"):
         restore_backup(place, tmp_path / "backup.tar")
 
 
+@about_files
 def test_another_artefact_store_is_refused(place: Installation, tmp_path: Path) -> None:
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
     elsewhere = place.settings.model_copy(update={"artefacts_url": str(tmp_path / "elsewhere")})
-    with open_installation(elsewhere) as other, pytest.raises(InvalidRequest, match="set it to the store of the backup"):
+    with open_installation(elsewhere) as other, pytest.raises(InvalidRequestError, match="set it to the store of the backup"):
         restore_backup(other, tmp_path / "backup.tar")
 
 
@@ -206,13 +221,14 @@ def lose_database(place: Installation) -> None:
     shutil.rmtree(place.settings.data_dir)
 
 
-def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Installation, tmp_path: Path) -> None:
+def test_store_accepts_restored_database(place: Installation, tmp_path: Path) -> None:
+    """A store that outlived its database accepts the restored one."""
     lost = place.actors.database.id
     assert write_backup(place, tmp_path / "backup.tar").database == lost
     before = facts(place, "ann")
     lose_database(place)
 
-    with pytest.raises(StorageRefused, match="belongs to another database"):
+    with pytest.raises(StorageRefusedError, match="belongs to another database"):
         ActorStore(place.settings)
     with open_installation(place.settings, claim_artefacts=False) as again:
         restore_backup(again, tmp_path / "backup.tar")
@@ -224,14 +240,13 @@ def test_a_store_that_outlived_its_database_accepts_the_restored_one(place: Inst
         assert owner.database == again.actors.database.id != lost
 
 
-def test_the_database_of_the_backup_is_refused_once_another_was_restored(
-    place: Installation, tmp_path: Path, geometry: ActorGeometry
-) -> None:
+def test_second_restore_replaces_owner(place: Installation, tmp_path: Path, geometry: ActorGeometry) -> None:
+    """The database of the backup is refused once another was restored."""
     write_backup(place, tmp_path / "backup.tar")
     copy = place.settings.model_copy(update={"data_dir": tmp_path / "copy", "database_url": ""})
     with open_installation(copy, claim_artefacts=False) as second:
         restore_backup(second, tmp_path / "backup.tar")
-    with pytest.raises(StorageRefused, match="belongs to another database"):
+    with pytest.raises(StorageRefusedError, match="belongs to another database"):
         ActorStore(place.settings)
 
 
@@ -253,9 +268,8 @@ def test_a_restore_that_was_interrupted_goes_on(place: Installation, tmp_path: P
 
 
 @pytest.mark.parametrize("said", [True, False])
-def test_a_store_of_a_third_database_is_refused_and_keeps_its_owner(
-    place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool
-) -> None:
+def test_third_database_refused(place: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, said: bool) -> None:
+    """A store of a third database is refused and keeps its owner."""
     if not said:
         monkeypatch.setattr(place.actors.database, "id", "")  # as in a backup of an earlier version
     write_backup(place, tmp_path / "backup.tar")
@@ -267,12 +281,15 @@ def test_a_store_of_a_third_database_is_refused_and_keeps_its_owner(
         )
     owner = store.owner()
     with open_installation(place.settings, claim_artefacts=False) as again:
-        with pytest.raises(StorageRefused, match=r"belongs to another database.* If the other database is gone for good, remove"):
+        with pytest.raises(
+            StorageRefusedError, match=r"belongs to another database.* If the other database is gone for good, remove"
+        ):
             restore_backup(again, tmp_path / "backup.tar")
         assert again.actors.list() == []
     assert store.owner() == owner
 
 
+@about_files
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
 def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name: str) -> None:
     installation_credential(place.settings.data_dir)
@@ -282,7 +299,7 @@ def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name
     file = place.settings.data_dir / name
     with open_installation(place.settings) as again:
         file.write_bytes(b"another key")
-        with pytest.raises(InvalidRequest, match=rf"{name} is another key than the backup's, .*: move the file away"):
+        with pytest.raises(InvalidRequestError, match=rf"{name} is another key than the backup's, .*: move the file away"):
             restore_backup(again, tmp_path / "backup.tar")
         assert (file.read_bytes(), again.actors.list(), on_disk(place.settings)) == (b"another key", [], set())
         file.write_bytes(key)
@@ -290,23 +307,27 @@ def test_another_key_is_never_replaced(place: Installation, tmp_path: Path, name
         assert (file.read_bytes(), len(again.actors.list())) == (key, 2)
 
 
-def test_a_key_that_is_made_while_blobs_are_restored_is_not_replaced_silently(place: Installation, tmp_path: Path) -> None:
+@about_files
+def test_concurrent_key_not_replaced(place: Installation, tmp_path: Path) -> None:
+    """A key that is made while blobs are restored is not replaced silently."""
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")
     wipe(place)
     with open_installation(place.settings) as again:
-        with pytest.raises(InvalidRequest, match=f"{KEY_FILE} is another key than the backup's"):
+        with pytest.raises(InvalidRequestError, match=f"{KEY_FILE} is another key than the backup's"):
             restore_backup(again, tmp_path / "backup.tar", on_blob=lambda *_: installation_credential(place.settings.data_dir))
         assert again.actors.list() == []
 
 
 def test_a_backup_without_somebody_unknown_is_refused(place: Installation, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="there is no actor 'bobby' to leave out"):
+    with pytest.raises(InvalidRequestError, match="there is no actor 'bobby' to leave out"):
         write_backup(place, tmp_path / "backup.tar", without=frozenset({"bob", "bobby"}))
     assert not list(tmp_path.glob("*backup*"))
 
 
-def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(place: Installation, tmp_path: Path) -> None:
+@about_files
+def test_unsigned_installation_backup_lacks_key(place: Installation, tmp_path: Path) -> None:
+    """An installation that has signed nothing has a backup without that key."""
     made = write_backup(place, tmp_path / "backup.tar")
     assert KEY_FILE not in made.members
     wipe(place)
@@ -316,43 +337,51 @@ def test_an_installation_that_has_signed_nothing_has_a_backup_without_that_key(p
         assert installation_credential(place.settings.data_dir) == own
 
 
+@about_files
 @pytest.mark.parametrize("name", [SIGNING, KEY_FILE])
-def test_a_key_that_cannot_be_read_or_written_is_told_by_name(place: Installation, tmp_path: Path, name: str) -> None:
+def test_unusable_key_is_named(place: Installation, tmp_path: Path, name: str) -> None:
+    """A key that cannot be read or written is reported by name."""
     installation_credential(place.settings.data_dir)
     write_backup(place, tmp_path / "backup.tar")
     file = place.settings.data_dir / name
     file.unlink()
     file.mkdir()
-    with pytest.raises(StorageRefused, match=f"the key .*{name} cannot be used: Is a directory"):
+    with pytest.raises(StorageRefusedError, match=f"the key .*{name} cannot be used: Is a directory"):
         write_backup(place, tmp_path / "second.tar")
     assert not (tmp_path / "second.tar").exists()
 
 
-def test_a_blob_that_is_gone_or_damaged_ends_the_backup_and_leaves_no_file(place: Installation, tmp_path: Path) -> None:
+@about_files
+def test_damaged_blob_ends_backup(place: Installation, tmp_path: Path) -> None:
+    """A blob that is gone or damaged ends the backup and leaves no file."""
     ref = place.actors.get("ann").artefacts["bank"]
     file = next(path for path in Path(place.settings.artefacts_url).rglob(ref.sha256))
     content = file.read_bytes()
     file.write_bytes(b"?" * len(content))
     (tmp_path / "out").mkdir()
-    with pytest.raises(ArtefactCorrupt):
+    with pytest.raises(ArtefactCorruptError):
         write_backup(place, tmp_path / "out" / "backup.tar")
     file.unlink()
-    with pytest.raises(BackendUnavailable, match="take the backup again"):
+    with pytest.raises(BackendUnavailableError, match="take the backup again"):
         write_backup(place, tmp_path / "out" / "backup.tar")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_existing_file_is_kept_unless_it_may_be_replaced(place: Installation, tmp_path: Path) -> None:
+@about_files
+def test_existing_backup_kept_by_default(place: Installation, tmp_path: Path) -> None:
+    """An existing file is kept unless it may be replaced."""
     file = tmp_path / "backup.tar"
     file.write_bytes(b"letters")
-    with pytest.raises(InvalidRequest, match="--overwrite"):
+    with pytest.raises(InvalidRequestError, match="--overwrite"):
         write_backup(place, file)
     assert file.read_bytes() == b"letters"
     write_backup(place, file, overwrite=True)
     assert read_manifest(file).actors == 2
 
 
-def test_what_a_killed_backup_left_goes_with_the_next_and_what_a_live_one_writes_stays(place: Installation, tmp_path: Path) -> None:
+@about_files
+def test_killed_backup_cleaned_live_kept(place: Installation, tmp_path: Path) -> None:
+    """A backup removes leftovers of a killed backup, and keeps files that a live backup writes."""
     folder = tmp_path / "backups"
     folder.mkdir(mode=0o755)
     for name in ("actors.tar", ".actors.0123456789abcdef.backup.gz", ".0123456789abcdef.backup"):
@@ -474,10 +503,10 @@ def _deep(file: Path) -> None:
 HOSTILE = [_claims_a_petabyte, _claims_a_petabyte_of_holes, _broken_map, _members_are_a_list, _count_is_a_text, _deep]
 
 
+@about_files
 @pytest.mark.parametrize("spoil", [_truncate, _flip, _forge, _other_file, _other_tar, *HOSTILE])
-def test_a_file_that_is_not_a_whole_backup_changes_nothing(
-    place: Installation, tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_partial_backup_changes_nothing(place: Installation, tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """A file that is not a whole backup changes nothing."""
     file = tmp_path / "backup.tar"
     write_backup(place, file)
     wipe(place)
@@ -489,8 +518,10 @@ def test_a_file_that_is_not_a_whole_backup_changes_nothing(
         assert on_disk(place.settings) == set()
 
 
+@about_files
 @pytest.mark.parametrize("row", ["[]", "5", '{"actor_id": 5, "method": {}}', '{"tenant": 1e400}', "[" * 100_000])
-def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Installation, tmp_path: Path, row: str) -> None:
+def test_invalid_rows_change_nothing(place: Installation, tmp_path: Path, row: str) -> None:
+    """Rows that are no rows are refused and change nothing."""
     file = tmp_path / "backup.tar"
     made = write_backup(place, file)
     wipe(place)
@@ -501,6 +532,6 @@ def test_rows_that_are_no_rows_are_refused_and_change_nothing(place: Installatio
     with tarfile.open(file, "w") as archive:
         ArchiveWriter(archive, manifest, {member.name: io.BytesIO(lines)})
     with open_installation(place.settings) as again:
-        with pytest.raises(InvalidRequest, match="do not fit the tables"):
+        with pytest.raises(InvalidRequestError, match="do not fit the tables"):
             restore_backup(again, file)
         assert again.actors.list() == []

@@ -14,8 +14,15 @@ from gateway.batch.manifest import consent_at, file_mistakes, manifest_of, manif
 from gateway.batch.media import delivered, digest_of, fetched, input_problem
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
-from gateway.provenance.sidecar import sidecar_of
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, BackendUnavailable, Cancelled, InvalidRequest, StorageRefused
+from gateway.provenance.binding import sidecar_of
+from services.common.errors import (
+    ArtefactCorruptError,
+    ArtefactNotFoundError,
+    BackendUnavailableError,
+    InvalidRequestError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from tests.contract.ports import free_port
 from tests.contract.stores.s3_servers import BUCKET, S3Server, answering
 
@@ -46,7 +53,8 @@ def prefix(url: str) -> str:
     return url.removeprefix(f"s3://{BUCKET}/")
 
 
-def test_a_batch_in_a_bucket_is_opened_again_by_its_url(store: BatchStore) -> None:
+def test_bucket_batch_reopened_by_url(store: BatchStore) -> None:
+    """A batch in a bucket is opened again by its URL."""
     store.set_details("night", {"jobs": ["a"]})
     store.put("night", ShotRecord(id="s3", state=ShotState.DONE, frames=25))
     store.put_thumbnail("night", "s3", b"jpeg")
@@ -60,11 +68,12 @@ def test_a_batch_in_a_bucket_is_opened_again_by_its_url(store: BatchStore) -> No
     assert again.thumbnails("night", ["s3", "s4"]) == {"s3": b"jpeg"}
 
 
-def test_many_workers_create_one_batch_and_another_manifest_is_refused(url: str) -> None:
+def test_concurrent_workers_create_one_batch(url: str) -> None:
+    """Many workers create one batch and another manifest is refused."""
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(lambda _: BatchStore(url).create(manifest_of("night", SHOTS), "farm"), range(8)))
     assert len(set(map(repr, made))) == 1
-    with pytest.raises(InvalidRequest, match="another manifest"):
+    with pytest.raises(InvalidRequestError, match="another manifest"):
         BatchStore(url).create(manifest_of("night", SHOTS[:3]), "farm")
     assert len(BatchStore(url).manifest("night")) == 12
 
@@ -79,70 +88,73 @@ def test_cancelled_shots_wait_again_after_a_retry(store: BatchStore) -> None:
     assert store.cancelled("night") == {"s2"}
 
 
-def test_records_that_changed_since_the_last_look_are_seen(store: BatchStore, s3: S3Server, url: str) -> None:
+def test_changed_records_are_seen(store: BatchStore, s3: S3Server, url: str) -> None:
+    """Records that changed since the last look are seen."""
     for shot in SHOTS:
         store.put("night", ShotRecord(id=shot.id, frames=1))
     assert sum(record.frames for record in store.records("night")) == 12
     BatchStore(store.url).put("night", ShotRecord(id="s7", frames=100))
     assert [record.frames for record in store.records("night")] == [100 if shot.id == "s7" else 1 for shot in SHOTS]
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/batches/night/shots/s5.json", Body=b"{")
-    with pytest.raises(ArtefactCorrupt, match=r"night/shots/s5\.json is damaged"):
+    with pytest.raises(ArtefactCorruptError, match=r"night/shots/s5\.json is damaged"):
         store.records("night")
 
 
-def test_a_store_that_does_not_answer_or_refuses_is_told_with_its_setting(aws: Aws) -> None:
+def test_failing_store_names_setting(aws: Aws) -> None:
+    """A store that does not answer or refuses is reported with its setting."""
     aws(f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(BackendUnavailable, match=r"the store of batches s3://films/batches at http.* does not answer"):
+    with pytest.raises(BackendUnavailableError, match=r"the store of batches s3://films/batches at http.* does not answer"):
         BatchStore("s3://films/batches").facts("night")
     with answering(403, "AccessDenied") as (endpoint, _):
         aws(endpoint)
-        with pytest.raises(StorageRefused, match=r"the store of batches .* refuses: AccessDenied.*DUBSTAGE_BATCHES_URL"):
+        with pytest.raises(StorageRefusedError, match=r"the store of batches .* refuses: AccessDenied.*DUBSTAGE_BATCHES_URL"):
             BatchStore("s3://films/batches").put("night", ShotRecord(id="s1"))
-    with pytest.raises(InvalidRequest, match="names no bucket") as caught:
+    with pytest.raises(InvalidRequestError, match="names no bucket") as caught:
         BatchStore("s3:///batches")
     assert caught.value.field == "DUBSTAGE_BATCHES_URL"
 
 
-def test_footage_of_a_url_is_copied_up_to_a_limit(url: str, s3: S3Server, tmp_path: Path) -> None:
+def test_url_footage_size_limit(url: str, s3: S3Server, tmp_path: Path) -> None:
+    """Footage of a URL is copied up to a limit."""
     data = bytes(range(256)) * 40_000
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/plate.mov", Body=data)
     copy = fetched(f"{url}/plate.mov", tmp_path, field="footage", max_bytes=1 << 30)
     assert (copy.name, copy.read_bytes()) == ("footage.mov", data)
-    with pytest.raises(InvalidRequest, match=r"plate.mov is larger than 0.001 GB") as caught:
+    with pytest.raises(InvalidRequestError, match=r"plate.mov is larger than 0.001 GB") as caught:
         fetched(f"{url}/plate.mov", tmp_path, field="speech", max_bytes=1_000_000)
     assert caught.value.field == "speech"
-    with pytest.raises(ArtefactNotFound, match=r"no such file .*none\.mov"):
+    with pytest.raises(ArtefactNotFoundError, match=r"no such file .*none\.mov"):
         fetched(f"{url}/none.mov", tmp_path, field="footage", max_bytes=1 << 30)
     assert [path.name for path in tmp_path.iterdir()] == ["footage.mov"]
 
 
-def test_a_copy_that_is_too_slow_or_not_needed_any_more_ends(
-    url: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_copy_ends(url: str, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that is too slow or not needed any more ends."""
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/plate.mov", Body=bytes(1000))
     place = f"{url}/plate.mov"
 
     def ended() -> None:
-        raise Cancelled("another gateway goes on")
+        raise WorkCancelledError("another gateway goes on")
 
-    with pytest.raises(Cancelled, match="another gateway"):
+    with pytest.raises(WorkCancelledError, match="another gateway"):
         fetched(place, tmp_path, field="footage", max_bytes=1 << 30, confirm=ended)
     monkeypatch.setattr("gateway.batch.media.PATIENCE_S", -1.0)
-    with pytest.raises(BackendUnavailable, match=r"sent 0 MB in .* too slow"):
+    with pytest.raises(BackendUnavailableError, match=r"sent 0 MB in .* too slow"):
         fetched(place, tmp_path, field="footage", max_bytes=1 << 30)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_consent_records_of_a_bucket_are_read_when_a_batch_is_checked(url: str, s3: S3Server) -> None:
+def test_bucket_consent_records_checked(url: str, s3: S3Server) -> None:
+    """Consent records of a bucket are read when a batch is checked."""
     record = {"subject": "Jane", "granted_by": "Jane", "scope": "a film", "date": "2026-01-01", "reference": "drawer 3"}
     for name, content in (("good", json.dumps(record)), ("bad", "{}"), ("large", " " * 100_000)):
         s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/{name}.json", Body=content.encode())
     assert consent_at(f"{url}/good.json").subject == "Jane"
     for name, said in (("bad", "subject"), ("large", "larger than 64 KiB")):
-        with pytest.raises(InvalidRequest, match=said) as caught:
+        with pytest.raises(InvalidRequestError, match=said) as caught:
             consent_at(f"{url}/{name}.json")
         assert f"{url}/{name}.json" in caught.value.message
-    with pytest.raises(ArtefactNotFound):
+    with pytest.raises(ArtefactNotFoundError):
         consent_at(f"{url}/none.json")
     shots = {
         line: ShotSpec(id=name, footage=f"{url}/good.json", output=f"/tmp/{name}.mp4", consent=f"{url}/{name}.json")
@@ -151,7 +163,8 @@ def test_consent_records_of_a_bucket_are_read_when_a_batch_is_checked(url: str, 
     assert [(mistake.line, mistake.field) for mistake in file_mistakes(shots)] == [(2, "consent"), (3, "consent")]
 
 
-def test_a_film_is_uploaded_whole_or_not_at_all_and_its_digest_is_known(url: str, tmp_path: Path) -> None:
+def test_upload_is_whole_with_digest(url: str, tmp_path: Path) -> None:
+    """A video is uploaded whole or not at all and its digest is known."""
     place = f"{url}/out/a.mp4"
     assert digest_of(place) is None
     with pytest.raises(ZeroDivisionError), delivered(place, tmp_path) as film:
@@ -165,7 +178,8 @@ def test_a_film_is_uploaded_whole_or_not_at_all_and_its_digest_is_known(url: str
     assert fetched(place, tmp_path, field="footage", max_bytes=100).read_bytes() == b"second"
 
 
-def test_the_manifest_beside_a_film_is_uploaded_with_the_film(url: str, s3: S3Server, tmp_path: Path) -> None:
+def test_manifest_uploaded_with_video(url: str, s3: S3Server, tmp_path: Path) -> None:
+    """The manifest beside a video is uploaded with the video."""
     with delivered(f"{url}/out/a.mkv", tmp_path) as film:
         film.write_bytes(b"film")
         sidecar_of(film).write_bytes(b"manifest")
@@ -173,7 +187,7 @@ def test_the_manifest_beside_a_film_is_uploaded_with_the_film(url: str, s3: S3Se
         assert s3.client.get_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/{key}")["Body"].read() == content
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/out/b.mkv.c2pa", Body=b"mine")
     with (
-        pytest.raises(InvalidRequest, match=r"b\.mkv\.c2pa exists, and dubstage did not write it"),
+        pytest.raises(InvalidRequestError, match=r"b\.mkv\.c2pa exists, and dubstage did not write it"),
         delivered(f"{url}/out/b.mkv", tmp_path),
     ):
         pytest.fail("the block is not entered")
@@ -182,12 +196,13 @@ def test_the_manifest_beside_a_film_is_uploaded_with_the_film(url: str, s3: S3Se
 def test_an_object_that_dubstage_did_not_write_stays(url: str, s3: S3Server, tmp_path: Path) -> None:
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/mine.mp4", Body=b"mine")
     assert digest_of(f"{url}/mine.mp4") == ""
-    with pytest.raises(InvalidRequest, match="dubstage did not write it") as caught, delivered(f"{url}/mine.mp4", tmp_path):
+    with pytest.raises(InvalidRequestError, match="dubstage did not write it") as caught, delivered(f"{url}/mine.mp4", tmp_path):
         pytest.fail("the block is not entered")
     assert caught.value.field == "output"
 
 
-def test_urls_of_a_manifest_are_checked_with_its_files(url: str, s3: S3Server, tmp_path: Path) -> None:
+def test_manifest_urls_are_checked(url: str, s3: S3Server, tmp_path: Path) -> None:
+    """URLs of a manifest are checked with its files."""
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/a.mp4", Body=b"film")
     s3.client.put_object(Bucket=BUCKET, Key=f"{prefix(url)}/empty.mp4", Body=b"")
     rows = [{"id": name, "footage": f"{url}/{name}.mp4", "output": f"{url}/out/{name}.mp4"} for name in ("a", "b", "empty")]

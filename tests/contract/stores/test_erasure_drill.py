@@ -14,15 +14,15 @@ from gateway.actors.ledger import JobLedger
 from gateway.actors.receipts import verified
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, EventKind
+from gateway.batch.changes import BatchPictures
 from gateway.batch.manifest import manifest_of
-from gateway.batch.removal import BatchPictures
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from gateway.dub.journal import Journal
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
-from services.common.errors import ActorNotReady, StorageRefused
+from services.common.errors import ActorNotReadyError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.contract.stores.s3_servers import BUCKET, S3Server
@@ -84,9 +84,10 @@ def erase(actors: ActorStore, batches: BatchStore) -> str:
     return actors.erasures.erase_or_ask("ann", [BatchPictures(batches)]).to_json()
 
 
-def test_nothing_of_the_person_is_left_and_the_receipt_says_so(
+def test_erasure_leaves_nothing(
     actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
 ) -> None:
+    """Nothing of the person is left and the receipt says so."""
     own = {ref.sha256 for ref in actors.get("bob").artefacts.values()}
     receipt = verified(erase(actors, batches).encode(), lambda _: installation_key(settings.data_dir).public)
     assert {kind: len(digests) for kind, digests in receipt.document["erased"].items()} == {
@@ -108,15 +109,16 @@ def test_nothing_of_the_person_is_left_and_the_receipt_says_so(
     assert OperationStore(actors.database).list() == []
     assert actors.audit.newest(1)[0]["event"] == "actor.erased"
     for work in (actors.get, actors.erasures.check, actors.erasures.erase):
-        with pytest.raises(ActorNotReady, match="'ann'"):
+        with pytest.raises(ActorNotReadyError, match="'ann'"):
             work("ann")
-    with pytest.raises(ActorNotReady, match="'ann'"):
+    with pytest.raises(ActorNotReadyError, match="'ann'"):
         JobLedger(actors, "ann").begin(job)
 
 
-def test_a_blob_that_does_not_go_makes_the_erasure_fail_and_the_next_one_succeed(
+def test_undeletable_blob_fails_erasure(
     actors: ActorStore, batches: BatchStore, job: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A blob that does not go makes the erasure fail and the next one succeed."""
     kept = actors.get("ann").artefacts["footage"]
     really = ArtefactStore.delete
 
@@ -125,33 +127,33 @@ def test_a_blob_that_does_not_go_makes_the_erasure_fail_and_the_next_one_succeed
 
     with monkeypatch.context() as patched:
         patched.setattr(ArtefactStore, "delete", refuse)
-        with pytest.raises(StorageRefused, match=f"not erased whole. Left: blob {kept.sha256} in artefact store"):
+        with pytest.raises(StorageRefusedError, match=f"not erased whole. Left: blob {kept.sha256} in artefact store"):
             erase(actors, batches)
     assert actors.show("ann").actor_id == "ann"
     assert kept.sha256 in erase(actors, batches)
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         actors.get("ann")
 
 
-def test_a_copy_in_the_data_folder_and_a_journal_of_another_job_are_told(
+def test_leftover_copies_are_reported(
     actors: ActorStore, blobs: ArtefactStore, batches: BatchStore, settings: GatewaySettings, job: Path
 ) -> None:
+    """A copy in the data folder and a journal of another job are reported."""
     copy = settings.data_dir / "forgotten" / "copy.mp4"
     copy.parent.mkdir()
     copy.write_bytes(b"footage of ann")
-    with pytest.raises(StorageRefused, match=f"file {copy} in data folder"):
+    with pytest.raises(StorageRefusedError, match=f"file {copy} in data folder"):
         erase(actors, batches)
     copy.unlink()
     other = settings.data_dir / "jobs" / "2"
     # A job that nobody knows any more, and that has journalled a blob of the person.
     Journal(other / "journal", blobs).record("first", {"box": np.full(64, 1, np.uint8)})
-    with pytest.raises(StorageRefused, match=f"entry of the journal {other}"):
+    with pytest.raises(StorageRefusedError, match=f"entry of the journal {other}"):
         erase(actors, batches)
 
 
-def test_files_of_other_jobs_that_are_equal_stay_and_are_named(
-    actors: ActorStore, batches: BatchStore, settings: GatewaySettings, job: Path
-) -> None:
+def test_equal_files_of_other_jobs(actors: ActorStore, batches: BatchStore, settings: GatewaySettings, job: Path) -> None:
+    """Files of other jobs that are equal stay and are named."""
     other = settings.data_dir / "jobs" / "2"
     other.mkdir()
     (other / "faces.bin").write_bytes(b"faces of ann")
@@ -173,7 +175,8 @@ for number in range(40):
 """
 
 
-def test_gateways_that_append_at_the_same_time_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:
+def test_concurrent_gateways_write_one_chain(actors: ActorStore, settings: GatewaySettings) -> None:
+    """Gateways that append at the same time write one chain."""
     command = [sys.executable, "-c", _APPEND, settings.database_url, str(settings.data_dir)]
     writers = [subprocess.Popen([*command, name], stderr=subprocess.PIPE) for name in ("first", "second", "third")]
     for writer in writers:

@@ -32,9 +32,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def test_a_job_that_counts_a_blob_waits_for_the_job_that_deletes_it(
-    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
-) -> None:
+def test_counting_job_waits_for_deletion(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """A job that counts a blob waits for the job that deletes it."""
     bank = blobs.put_bytes(b"bank")
     actors.jobs.begin(tmp_path / "job")
     counted = threading.Event()
@@ -54,7 +53,8 @@ def test_a_job_that_counts_a_blob_waits_for_the_job_that_deletes_it(
         assert not counting.result(timeout=60), "the job stores the blob again"
 
 
-def test_the_end_of_a_job_waits_for_a_job_that_counts_its_blob(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+def test_job_end_waits_for_counting(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """The end of a job waits for a job that counts its blob."""
     bank = blobs.put_bytes(b"bank")
     for name in ("ending", "other"):
         actors.jobs.begin(tmp_path / name)
@@ -82,7 +82,7 @@ with ActorStore(settings) as actors:
 """A process that counts one blob for the job in the folder `job`, and prints whether the blob is there."""
 
 
-def test_a_job_of_another_process_that_counts_a_blob_waits_for_the_erasure_that_deletes_it(
+def test_other_process_waits_for_erasure(
     actors: ActorStore,
     blobs: ArtefactStore,
     geometry: ActorGeometry,
@@ -90,6 +90,7 @@ def test_a_job_of_another_process_that_counts_a_blob_waits_for_the_erasure_that_
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A job of another process that counts a blob waits for the erasure that deletes it."""
     enrolled = learned(blobs, "ann", geometry)
     actors.create("ann", method="ugc", enrolled=enrolled, footage_sha256="0" * 64, consent=CONSENT)
     actors.jobs.begin(tmp_path / "job")
@@ -126,7 +127,7 @@ import os, sys
 from pathlib import Path
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
-from gateway.dub.removal import remove_locked
+from gateway.dub.workspace import remove_locked
 from gateway.settings import GatewaySettings
 from services.common.store.artefacts import ArtefactStore
 
@@ -154,12 +155,14 @@ print("again", again)
 """A process whose jobs make the blobs of other jobs again and again, and look whether each counted blob is there."""
 
 
-def test_processes_that_count_and_delete_the_same_blobs_lose_none(
+@pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.long), "postgresql"], indirect=True)
+def test_concurrent_processes_lose_no_blobs(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
 ) -> None:
+    """Processes that count and delete the same blobs lose none."""
     command = [sys.executable, "-c", JOBS, str(tmp_path), settings.database_url]
     working = [
-        subprocess.Popen([*command, name, "25"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
+        subprocess.Popen([*command, name, "12"], env=environment(), stderr=subprocess.PIPE, text=True) for name in ("a", "b", "c")
     ]
     for process in working:
         _, said = process.communicate(timeout=300)
@@ -168,9 +171,8 @@ def test_processes_that_count_and_delete_the_same_blobs_lose_none(
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-def test_the_deletion_of_one_blob_keeps_no_job_from_counting_another(
-    actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
-) -> None:
+def test_deletion_blocks_only_its_blob(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """The deletion of one blob keeps no job from counting another."""
     bank, style = blobs.put_bytes(b"bank"), blobs.put_bytes(b"style")
     actors.jobs.begin(tmp_path / "job")
     with actors.jobs.unused([bank]):

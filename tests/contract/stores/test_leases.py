@@ -20,7 +20,13 @@ from gateway.operations.execution import Handler, Job
 from gateway.operations.leases import OperationQueue
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import LeaseRow, OperationRecord, OperationStore
-from services.common.errors import Cancelled, InvalidRequest, OperationNotFound, Overloaded, StorageRefused
+from services.common.errors import (
+    InvalidRequestError,
+    OperationNotFoundError,
+    OverloadedError,
+    StorageRefusedError,
+    WorkCancelledError,
+)
 from services.common.server import error_status
 from tests.failing import fail_once
 
@@ -129,13 +135,14 @@ def end_leases(database: Database) -> None:
 
 
 def was_cancelled(record: OperationRecord) -> bool:
-    return isinstance(error_status.from_status(status_pb2.Status.FromString(record.error or b"")), Cancelled)
+    return isinstance(error_status.from_status(status_pb2.Status.FromString(record.error or b"")), WorkCancelledError)
 
 
 # The queue
 
 
-def test_an_operation_whose_commit_was_done_without_an_answer_goes_on_in_its_gateway(databases: Callable[[], Database]) -> None:
+def test_unanswered_commit_keeps_its_gateway(databases: Callable[[], Database]) -> None:
+    """An operation whose commit was done without an answer goes on in its gateway."""
     first, second = queue_on(databases()), queue_on(databases())
     answers = ["lost"]
 
@@ -153,7 +160,8 @@ def test_an_operation_whose_commit_was_done_without_an_answer_goes_on_in_its_gat
     assert set(first.renew({submitted.record.number}, {})) == {submitted.record.number}
 
 
-def test_an_operation_has_one_gateway_until_its_lease_ends(databases: Callable[[], Database]) -> None:
+def test_one_gateway_until_lease_ends(databases: Callable[[], Database]) -> None:
+    """An operation has one gateway until its lease ends."""
     first, second = queue_on(databases()), queue_on(databases())
     record = submit(first)
     assert second.take(9, busy=())[0] == ()
@@ -167,7 +175,8 @@ def test_an_operation_has_one_gateway_until_its_lease_ends(databases: Callable[[
     assert OperationStore(database).get(record.name).metadata == b"half"
 
 
-def test_a_lease_lasts_so_many_seconds_from_its_last_renewal(databases: Callable[[], Database]) -> None:
+def test_lease_counts_from_last_renewal(databases: Callable[[], Database]) -> None:
+    """A lease lasts so many seconds from its last renewal."""
     first, second, database = queue_on(databases()), queue_on(databases()), databases()
     submissions: list[OperationRecord] = []
     steps: tuple[Callable[[], object], ...] = (
@@ -183,7 +192,8 @@ def test_a_lease_lasts_so_many_seconds_from_its_last_renewal(databases: Callable
         assert begin - 0.01 <= end_of_lease(database, submissions[0]) - LEASE_S <= time.time() + 0.01
 
 
-async def test_a_lease_that_nobody_renews_ends_by_the_clock(databases: Callable[[], Database]) -> None:
+async def test_unrenewed_lease_expires(databases: Callable[[], Database]) -> None:
+    """A lease that is not renewed ends by the clock."""
     first, second = queue_on(databases(), lease_s=0.2), queue_on(databases())
     record = submit(first)
 
@@ -193,21 +203,23 @@ async def test_a_lease_that_nobody_renews_ends_by_the_clock(databases: Callable[
     await until(taken)
 
 
-def test_the_end_that_a_former_gateway_writes_changes_nothing(databases: Callable[[], Database]) -> None:
+def test_former_gateway_cannot_end(databases: Callable[[], Database]) -> None:
+    """The end that a former gateway writes changes nothing."""
     first, second = queue_on(databases()), queue_on(databases())
     store = OperationStore(databases())
     record = submit(first)
     end_leases(store.database)
     assert len(second.take(9, busy=())[0]) == 1
-    with pytest.raises(Cancelled, match="belongs to another gateway"):
+    with pytest.raises(WorkCancelledError, match="belongs to another gateway"):
         store.finish(record, owner=first.owner)
     assert not store.get(record.name).done
     store.finish(record, owner=second.owner)
-    with pytest.raises(Cancelled, match="has ended"):
+    with pytest.raises(WorkCancelledError, match="has ended"):
         store.finish(record, owner=second.owner)
 
 
-def test_a_lease_that_ended_while_the_database_was_away_is_still_the_gateways_own(databases: Callable[[], Database]) -> None:
+def test_lease_survives_database_outage(databases: Callable[[], Database]) -> None:
+    """A lease that ended while the database was away is still the gateway's own."""
     first = queue_on(databases())
     record = submit(first)
     end_leases(databases())
@@ -215,7 +227,8 @@ def test_a_lease_that_ended_while_the_database_was_away_is_still_the_gateways_ow
     assert first.renew({record.number}, {}) == {record.number: False}
 
 
-def test_what_waits_goes_in_its_order_and_each_once(databases: Callable[[], Database]) -> None:
+def test_queue_keeps_order(databases: Callable[[], Database]) -> None:
+    """Waiting operations run in their order, each once."""
     first, second = queue_on(databases()), queue_on(databases())
     names = [submit(first, free=0).name for _ in range(4)]
     taken = [one.record.name for queue in (first, second, first) for one in queue.take(2, busy=())[0]]
@@ -225,14 +238,15 @@ def test_what_waits_goes_in_its_order_and_each_once(databases: Callable[[], Data
 def test_limits_and_outputs_are_those_of_all_gateways(databases: Callable[[], Database]) -> None:
     first, second = queue_on(databases()), queue_on(databases())
     submit(first, output="/films/a.mp4")
-    with pytest.raises(InvalidRequest, match="another operation writes"):
+    with pytest.raises(InvalidRequestError, match="another operation writes"):
         submit(second, output="/films/a.mp4")
     submit(second, free=0, most_waiting=1)
-    with pytest.raises(Overloaded, match="as many as the gateway takes"):
+    with pytest.raises(OverloadedError, match="as many as the gateway takes"):
         submit(first, free=0, most_waiting=1)
 
 
-def test_operations_of_an_earlier_version_are_taken_by_the_next_gateway(databases: Callable[[], Database]) -> None:
+def test_earlier_versions_operations_are_taken(databases: Callable[[], Database]) -> None:
+    """Operations of an earlier version are taken by the next gateway."""
     first = queue_on(databases())
     left, ended = submit(first), submit(first)
     OperationStore(databases()).finish(ended, owner=first.owner)
@@ -246,7 +260,8 @@ def test_operations_of_an_earlier_version_are_taken_by_the_next_gateway(database
 # Gateways
 
 
-async def test_an_operation_whose_gateway_died_is_ended_by_another(databases: Callable[[], Database]) -> None:
+async def test_dead_gateways_operation_ended(databases: Callable[[], Database]) -> None:
+    """An operation whose gateway died is ended by another."""
     dead = queue_on(databases())
     record = submit(dead)
     begun: list[str] = []
@@ -259,9 +274,8 @@ async def test_an_operation_whose_gateway_died_is_ended_by_another(databases: Ca
     assert begun == [record.name]
 
 
-async def test_a_gateway_that_starts_leaves_the_work_of_others_alone_and_answers_for_it(
-    databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_starting_gateway_spares_others_work(databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that starts leaves the work of others alone and answers for it."""
     monkeypatch.setattr(execution, "PROGRESS_S", 0.1)
     goes_on, begun = asyncio.Event(), list[str]()
     async with gateway(databases(), until_told(goes_on)) as first, gateway(databases(), saying("wrong", begun)) as second:
@@ -281,17 +295,18 @@ async def test_a_gateway_that_starts_leaves_the_work_of_others_alone_and_answers
             await until(is_renewed)
         assert not (await second.get(record.name)).done
         assert [one.name for one in await second.list(after=0, limit=9, done=False)] == [record.name]
-        with pytest.raises(InvalidRequest, match="cancel it first"):
+        with pytest.raises(InvalidRequestError, match="cancel it first"):
             await second.delete(record.name)
         goes_on.set()
         assert (await second.wait(record.name, PATIENCE_S)).response == b"done"
         await second.delete(record.name)
-        with pytest.raises(OperationNotFound):
+        with pytest.raises(OperationNotFoundError):
             await first.get(record.name)
     assert begun == []
 
 
-async def test_a_cancellation_reaches_the_gateway_that_runs_the_operation(databases: Callable[[], Database]) -> None:
+async def test_cancellation_reaches_running_gateway(databases: Callable[[], Database]) -> None:
+    """A cancellation reaches the gateway that runs the operation."""
     stopped: list[str] = []
     async with gateway(databases(), until_told(asyncio.Event(), stopped)) as first, gateway(databases(), saying("x")) as second:
         record = await first.submit("work", b"")
@@ -301,9 +316,10 @@ async def test_a_cancellation_reaches_the_gateway_that_runs_the_operation(databa
     assert stopped == [record.name]
 
 
-async def test_what_waits_is_begun_by_whichever_gateway_has_a_slot_and_can_be_cancelled_anywhere(
+async def test_any_gateway_begins_or_cancels(
     databases: Callable[[], Database],
 ) -> None:
+    """Any gateway with a free slot begins a waiting operation, and any gateway can cancel one."""
     goes_on, begun = asyncio.Event(), list[str]()
     async with gateway(databases(), until_told(goes_on)) as first:
         running, waiting, unwanted = [await first.submit("work", b"") for _ in range(3)]
@@ -317,7 +333,8 @@ async def test_what_waits_is_begun_by_whichever_gateway_has_a_slot_and_can_be_ca
         assert (await first.wait(running.name, PATIENCE_S)).response == b"done"
 
 
-async def test_what_a_gateway_leaves_at_its_end_is_begun_at_once_by_another(databases: Callable[[], Database]) -> None:
+async def test_closing_gateway_hands_over(databases: Callable[[], Database]) -> None:
+    """Another gateway begins at once the operations that a gateway leaves when it ends."""
     async with gateway(databases(), saying("by the second")) as second:
         async with gateway(databases(), until_told(asyncio.Event())) as first:
             await second.close()
@@ -327,7 +344,8 @@ async def test_what_a_gateway_leaves_at_its_end_is_begun_at_once_by_another(data
             assert (await third.wait(record.name, PATIENCE_S)).response == b"by the third"
 
 
-async def test_a_gateway_that_lost_an_operation_stops_its_work_and_writes_nothing(databases: Callable[[], Database]) -> None:
+async def test_lost_operation_stops_work(databases: Callable[[], Database]) -> None:
+    """A gateway that lost an operation stops its work and writes nothing."""
     stopped: list[str] = []
     database = databases()
     async with gateway(database, until_told(asyncio.Event(), stopped)) as first:
@@ -347,7 +365,8 @@ async def test_a_gateway_that_lost_an_operation_stops_its_work_and_writes_nothin
         assert (await first.wait(record.name, PATIENCE_S)).done
 
 
-async def test_work_on_a_person_is_stopped_in_all_gateways(databases: Callable[[], Database]) -> None:
+async def test_work_on_person_stops_everywhere(databases: Callable[[], Database]) -> None:
+    """Work on a person is stopped in all gateways."""
     stopped: list[str] = []
     handler = until_told(asyncio.Event(), stopped)
     async with gateway(databases(), handler) as first, gateway(databases(), handler) as second:
@@ -364,11 +383,10 @@ async def test_work_on_a_person_is_stopped_in_all_gateways(databases: Callable[[
     assert sorted(stopped[:2]) == sorted(record.name for record in of_ann[:2])
 
 
-async def test_an_end_that_cannot_be_stored_for_long_lets_a_gateway_do_the_work_again(
-    databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unstorable_end_runs_again(databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that cannot be stored for long lets a gateway do the work again."""
     monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
-    fail_once(monkeypatch, OperationStore, "finish", StorageRefused("the database may not be written"))
+    fail_once(monkeypatch, OperationStore, "finish", StorageRefusedError("the database may not be written"))
     begun: list[str] = []
     async with gateway(databases(), saying("film", begun)) as first:
         record = await first.submit("work", b"")

@@ -67,7 +67,8 @@ def whole_tables(plan: str) -> list[str]:
     return [table for table in postgres + sqlite if table in LONG_TABLES]
 
 
-def test_no_statement_of_a_dub_or_of_a_list_reads_a_whole_table(actors: ActorStore, dubs: Dubs, tmp_path: Path) -> None:
+def test_no_statement_scans_whole_table(actors: ActorStore, dubs: Dubs, tmp_path: Path) -> None:
+    """No statement of a dub or of a list reads a whole table."""
     fill(actors.database, actors=MANY_ACTORS, operations=MANY_OPERATIONS)
     analyse(actors.database.engine)
     with statements_of(actors.database) as statements:
@@ -98,7 +99,8 @@ class Work:
 
 
 @pytest.mark.parametrize("database_url", [""])
-def test_the_work_of_the_database_does_not_grow_with_what_it_holds(actors: ActorStore, dubs: Dubs, tmp_path: Path) -> None:
+def test_database_work_independent_of_size(actors: ActorStore, dubs: Dubs, tmp_path: Path) -> None:
+    """The work of the database does not grow with what it holds."""
     # The pages of the lists are full in both.
     fill(actors.database, actors=1_000, operations=1_000)
     work = Work(actors.database)
@@ -111,7 +113,8 @@ def test_the_work_of_the_database_does_not_grow_with_what_it_holds(actors: Actor
     assert all(100 < one < 1.2 * other + 50 for one, other in zip(many, few, strict=True)), (few, many)
 
 
-def test_old_operations_expire_by_age_and_by_number_and_those_with_a_job_on_disk_stay(actors: ActorStore, tmp_path: Path) -> None:
+def test_operations_expire_except_with_job(actors: ActorStore, tmp_path: Path) -> None:
+    """Old operations expire by age and by number and those with a job on disk stay."""
     store, database = OperationStore(actors.database), actors.database
     fill(database, actors=3, operations=2 * AT_ONCE + 50)
     with_job = store.list(limit=1)[0]

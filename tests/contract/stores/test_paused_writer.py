@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from gateway.database import postgres
+from gateway.database import session as database_session
 from gateway.database.session import Database
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import LeaseRow, OperationStore
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 
 
-def test_a_lease_that_a_paused_gateway_was_renewing_is_taken(
-    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres, "PAUSED_S", 1)
+def test_paused_gateways_lease_is_taken(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that a paused gateway was renewing is taken."""
+    monkeypatch.setattr(database_session, "PAUSED_S", 1)
     paused, other = Database(postgres_url, tmp_path), Database(postgres_url, tmp_path)
     try:
         OperationStore(paused)
@@ -28,7 +27,7 @@ def test_a_lease_that_a_paused_gateway_was_renewing_is_taken(
 
         def pause_while_renewing() -> None:
             with paused.writing() as session:
-                postgres.wait_in_transaction(session.connection(), postgres.QUEUE)
+                database_session.wait_in_transaction(session.connection(), database_session.QUEUE)
                 session.execute(update(LeaseRow).values(begun=True))
                 deadline = time.monotonic() + 60
                 while not taken:
@@ -36,7 +35,7 @@ def test_a_lease_that_a_paused_gateway_was_renewing_is_taken(
                     time.sleep(0.05)
                     taken.extend(one.record.number for one in second.take(1, busy=())[0])
 
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             pause_while_renewing()
         assert taken == [new.record.number]
         # The lock of submissions is free too, and the paused process finds that the operation is another's.

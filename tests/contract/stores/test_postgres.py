@@ -24,13 +24,18 @@ from gateway.database.session import Database
 from gateway.database.tables import ActorRow, JobRow
 from gateway.dub.journal import Journal
 from gateway.dub.workspace import Workspace
-from gateway.housekeeping.cleaning import remove_unknown
-from gateway.housekeeping.jobs import open_jobs_folder
+from gateway.housekeeping import open_jobs_folder, remove_unknown
 from gateway.operations.execution import Job
 from gateway.operations.runner import JobRunner
 from gateway.operations.store import OperationRecord, OperationStore, expire_operations
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReady, BackendUnavailable, InvalidRequest, OperationNotFound, StorageRefused
+from services.common.errors import (
+    ActorNotReadyError,
+    BackendUnavailableError,
+    InvalidRequestError,
+    OperationNotFoundError,
+    StorageRefusedError,
+)
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.contract.ports import free_port
@@ -74,11 +79,13 @@ def test_actors_come_in_the_order_of_their_characters(actors: ActorStore, blobs:
     assert [actor.actor_id for actor in actors.list(after="a0", limit=2)] == ["aa", "ab"]
 
 
-def test_an_id_is_used_once_even_by_many_at_once(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+def test_concurrent_ids_are_unique(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """An id is used once even by many at once."""
+
     def attempt(_: int) -> bool:
         try:
             keep(actors, blobs, geometry, "ann")
-        except InvalidRequest:
+        except InvalidRequestError:
             return False
         return True
 
@@ -100,8 +107,9 @@ def test_a_transaction_that_fails_leaves_nothing(actors: ActorStore) -> None:
         assert session.scalars(select(ActorRow)).all() == []
 
 
-def test_work_with_somebody_who_is_not_enrolled_is_refused_by_the_database(actors: ActorStore, tmp_path: Path) -> None:
-    with pytest.raises(ActorNotReady):
+def test_unknown_actor_refused_by_database(actors: ActorStore, tmp_path: Path) -> None:
+    """The database refuses work with an actor who is not enrolled."""
+    with pytest.raises(ActorNotReadyError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
     with pytest.raises(IntegrityError), actors.database.writing() as session:
         session.add(JobRow(actor_id="nobody", folder="x"))
@@ -119,23 +127,25 @@ def test_erasing_removes_every_blob_job_and_row(
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert on_disk(settings) == set()
     assert not job.exists()
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         actors.get("ann")
     keep(actors, blobs, geometry, "ann")
 
 
 @pytest.mark.parametrize("text", ["\0", "ann\0", "ä" * 100, "operations/\0", "'; DROP TABLE actors; --"])
-def test_a_name_that_no_database_could_hold_is_just_not_there(actors: ActorStore, operations: OperationStore, text: str) -> None:
+def test_impossible_name_is_not_found(actors: ActorStore, operations: OperationStore, text: str) -> None:
+    """A name that no database could hold is just not there."""
     for use in (actors.get, actors.erase):
-        with pytest.raises(ActorNotReady):
+        with pytest.raises(ActorNotReadyError):
             use(text)
     assert actors.find(text) is None
     assert actors.list(after=text) == []
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         operations.get(text)
 
 
-def test_operations_keep_their_order_and_bytes_under_many_writers(operations: OperationStore) -> None:
+def test_concurrent_writers_keep_order(operations: OperationStore) -> None:
+    """Operations keep their order and bytes under many writers."""
     payload = bytes(range(256))
     with ThreadPoolExecutor(6) as threads:
         records = list(threads.map(lambda n: operations.add("dub", payload, actor_id=f"a{n % 3}", output="/ü/film.mp4"), range(30)))
@@ -156,9 +166,8 @@ def test_the_oldest_of_too_many_ended_operations_go(actors: ActorStore) -> None:
     assert [record.name for record in operations.list()] == [record.name for record in records[1:]]
 
 
-def test_a_job_that_another_gateway_ended_or_erased_goes_from_this_disk(
-    actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings
-) -> None:
+def test_job_ended_elsewhere_leaves_disk(actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings) -> None:
+    """A job that another gateway ended or erased goes from this disk."""
     jobs = open_jobs_folder(settings.data_dir)
     known, unknown, running = (jobs / f"{number:032x}" for number in range(3))
     for folder in (known, unknown, running):
@@ -174,7 +183,8 @@ def test_a_job_that_another_gateway_ended_or_erased_goes_from_this_disk(
     )
 
 
-def test_what_was_written_is_there_for_the_next_process(settings: GatewaySettings, operations: OperationStore) -> None:
+def test_rows_persist_across_processes(settings: GatewaySettings, operations: OperationStore) -> None:
+    """Rows that were written are there for the next process."""
     name = operations.add("dub", b"request").name
     with ActorStore(settings) as again:
         assert OperationStore(again.database).get(name).request == b"request"
@@ -183,13 +193,12 @@ def test_what_was_written_is_there_for_the_next_process(settings: GatewaySetting
 # PostgreSQL alone
 
 
-def test_the_store_names_its_database_without_user_and_password(
-    postgres_url: str, tmp_path: Path, postgres: PostgresServer
-) -> None:
+def test_store_name_hides_password(postgres_url: str, tmp_path: Path, postgres: PostgresServer) -> None:
+    """The store names its database without user and password."""
     places = {"artefacts_url": str(tmp_path / "artefacts")}
     with ActorStore(GatewaySettings(data_dir=tmp_path / "data", database_url=postgres_url, **places)):
         pass
-    with pytest.raises(StorageRefused) as caught:
+    with pytest.raises(StorageRefusedError) as caught:
         ActorStore(GatewaySettings(data_dir=tmp_path / "data", **places))
     said = caught.value.message
     assert f"(postgresql+psycopg://127.0.0.1:{postgres.port}/test_" in said
@@ -197,7 +206,8 @@ def test_the_store_names_its_database_without_user_and_password(
     assert "a-secret" not in said
 
 
-def test_many_processes_that_begin_at_once_make_the_tables_once(postgres_url: str, tmp_path: Path) -> None:
+def test_concurrent_starts_create_tables_once(postgres_url: str, tmp_path: Path) -> None:
+    """Many processes that begin at the same time create the tables once."""
     script = f"""
 from pathlib import Path
 from gateway.database.session import Database
@@ -221,9 +231,8 @@ def test_a_restarted_server_is_not_noticed(postgres: PostgresServer, postgres_ur
     database.close()
 
 
-async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_it_is_back(
-    postgres: PostgresServer, postgres_url: str, tmp_path: Path
-) -> None:
+async def test_end_written_after_server_outage(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
+    """An operation that ends while the server is away is written when it is back."""
     away, may_end = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -231,7 +240,7 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
         def finish(self, record: OperationRecord, *, owner: str = "") -> OperationRecord:
             try:
                 return super().finish(record, owner=owner)
-            except BackendUnavailable as problem:
+            except BackendUnavailableError as problem:
                 loop.call_soon_threadsafe(away.set)
                 problem.retry_after_s = 0.2
                 raise
@@ -249,7 +258,7 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
     try:
         may_end.set()
         await asyncio.wait_for(away.wait(), 60)
-        with pytest.raises(BackendUnavailable, match="does not answer"):
+        with pytest.raises(BackendUnavailableError, match="does not answer"):
             await asyncio.to_thread(operations.list)
     finally:
         await asyncio.to_thread(postgres.start)
@@ -259,9 +268,9 @@ async def test_an_operation_that_ends_while_the_server_is_away_is_written_when_i
     database.close()
 
 
-def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a_gateway_has_it_alone(
-    postgres_url: str, tmp_path: Path
-) -> None:
+def test_several_gateways_one_erasure_alone(postgres_url: str, tmp_path: Path) -> None:
+    """Several gateways share a database and a folder and an erasure without a gateway has it alone."""
+
     def gateway(folder: str) -> GatewayServer:
         return GatewayServer(
             GatewaySettings(
@@ -273,7 +282,7 @@ def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a
         running = [gateway("one"), gateway("one"), gateway("two")]
         database = Database(postgres_url, tmp_path)
         assert not database.try_claim()
-        with pytest.raises(InvalidRequest, match="end every gateway first"):
+        with pytest.raises(InvalidRequestError, match="end every gateway first"):
             database.claim(alone=True)
         for one in running:
             await one.drain(grace_s=0)
@@ -281,7 +290,7 @@ def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a
         async with asyncio.timeout(60):
             while not database.try_claim():  # noqa: ASYNC110 - the lock is the server's
                 await asyncio.sleep(0.02)
-        with pytest.raises(InvalidRequest, match="`dubstage actor erase` works with the database") as caught:
+        with pytest.raises(InvalidRequestError, match="`dubstage actor erase` works with the database") as caught:
             gateway("two")
         assert caught.value.field == "DUBSTAGE_DATABASE_URL"
         assert PASSWORD not in caught.value.message
@@ -292,7 +301,7 @@ def test_several_gateways_share_a_database_and_a_folder_and_an_erasure_without_a
     async def begun_soon(folder: str) -> None:
         async with asyncio.timeout(60):
             while True:
-                with suppress(InvalidRequest):
+                with suppress(InvalidRequestError):
                     await gateway(folder).drain(grace_s=0)
                     return
                 await asyncio.sleep(0.02)
@@ -311,17 +320,18 @@ def test_wrong_log_ins_are_told_without_the_password(postgres: PostgresServer, p
         "permission denied": postgres.url(name, user="guest"),
     }
     for said, url in wrong.items():
-        with pytest.raises(StorageRefused, match="DUBSTAGE_DATABASE_URL") as caught:
+        with pytest.raises(StorageRefusedError, match="DUBSTAGE_DATABASE_URL") as caught:
             Database(url, tmp_path)
         assert said in caught.value.message
         assert PASSWORD not in caught.value.message
         assert "wrong:" not in caught.value.message
 
 
-def test_a_server_that_is_not_there_is_told_soon(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_missing_server_reported_soon(postgres: PostgresServer, tmp_path: Path) -> None:
+    """A server that is not there is reported soon."""
     begin = time.monotonic()
     port = free_port()
-    with pytest.raises(BackendUnavailable, match=f"127.0.0.1:{port}") as caught:
+    with pytest.raises(BackendUnavailableError, match=f"127.0.0.1:{port}") as caught:
         Database(postgres.url(port=port), tmp_path)
     assert PASSWORD not in caught.value.message
     assert caught.value.retry_after_s > 0
@@ -331,8 +341,9 @@ def test_a_server_that_is_not_there_is_told_soon(postgres: PostgresServer, tmp_p
 @pytest.mark.parametrize(
     "url", ["postgres", "mysql://user:hidden-word@host/db", "postgresql+psycopg://user:hidden-word@host:port/db"]
 )
-def test_an_url_of_nothing_that_is_supported_is_refused_without_its_password(url: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+def test_unsupported_url_hides_password(url: str, tmp_path: Path) -> None:
+    """An URL of nothing that is supported is refused without its password."""
+    with pytest.raises(InvalidRequestError) as caught:
         Database(url, tmp_path)
     assert caught.value.field == "DUBSTAGE_DATABASE_URL"
     assert "hidden-word" not in caught.value.message
@@ -344,10 +355,10 @@ import sys
 sys.modules["psycopg"] = None
 from pathlib import Path
 from gateway.database.session import Database
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 try:
     Database("postgresql://user@host/db", Path("."))
-except InvalidRequest as error:
+except InvalidRequestError as error:
     print(error)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -20,12 +20,12 @@ from gateway.actors.store import ActorStore, owner_of
 from gateway.cli.doctor import check_store
 from gateway.settings import GatewaySettings
 from services.common.errors import (
-    ArtefactCorrupt,
-    ArtefactNotFound,
-    BackendUnavailable,
-    InvalidRequest,
-    StorageFull,
-    StorageRefused,
+    ArtefactCorruptError,
+    ArtefactNotFoundError,
+    BackendUnavailableError,
+    InvalidRequestError,
+    StorageFullError,
+    StorageRefusedError,
 )
 from services.common.store import backends
 from services.common.store.artefacts import OWNER, ArrayCache, ArtefactRef, ArtefactStore
@@ -62,16 +62,15 @@ def key_of(ref: ArtefactRef) -> str:
     return ref.uri.removeprefix(f"s3://{BUCKET}/")
 
 
-def test_of_many_databases_that_open_a_new_store_at_once_one_becomes_the_owner(
-    store: ArtefactStore, tmp_path: Path, url: str
-) -> None:
+def test_one_database_owns_new_store(store: ArtefactStore, tmp_path: Path, url: str) -> None:
+    """One of many databases that open a new store at the same time becomes its owner."""
     assert store.owner() is None
 
     def opened(number: int) -> str:
         try:
             with ActorStore(GatewaySettings(data_dir=tmp_path / str(number), artefacts_url=url)) as actors:
                 return actors.database.id
-        except StorageRefused as problem:
+        except StorageRefusedError as problem:
             return problem.message
 
     with ThreadPoolExecutor(8) as pool:
@@ -89,7 +88,7 @@ def test_of_many_databases_that_open_a_new_store_at_once_one_becomes_the_owner(
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "error"), [(403, "AccessDenied", StorageRefused), (503, "SlowDown", BackendUnavailable)]
+    ("status", "code", "error"), [(403, "AccessDenied", StorageRefusedError), (503, "SlowDown", BackendUnavailableError)]
 )
 def test_a_store_that_takes_no_owner_is_told(aws: Aws, tmp_path: Path, status: int, code: str, error: type[Exception]) -> None:
     with answering(status, code) as (endpoint, _):
@@ -108,9 +107,8 @@ def test_a_server_without_conditions_takes_the_owner_too(aws: Aws, s3: S3Server,
         assert store.owner() == b"first"
 
 
-def test_bytes_files_and_arrays_come_back_by_references_that_name_bucket_and_digest(
-    store: ArtefactStore, s3: S3Server, url: str, tmp_path: Path
-) -> None:
+def test_blobs_return_by_reference(store: ArtefactStore, s3: S3Server, url: str, tmp_path: Path) -> None:
+    """Bytes files and arrays come back by references that name bucket and digest."""
     ref = store.put_bytes(b"mouth")
     assert ref.uri == f"{url}/{ref.sha256[:2]}/{ref.sha256}"
     assert store.get_bytes(ref) == b"mouth"
@@ -134,7 +132,8 @@ def test_what_lies_there_already_is_not_sent_again(store: ArtefactStore, s3: S3S
     assert s3.client.head_object(Bucket=BUCKET, Key=key_of(ref))["LastModified"] == first
 
 
-def test_delete_removes_one_blob_and_tells_whether_there_was_one(store: ArtefactStore, s3: S3Server) -> None:
+def test_delete_reports_whether_blob_existed(store: ArtefactStore, s3: S3Server) -> None:
+    """Delete removes one blob and tells whether there was one."""
     gone, stays = store.put_bytes(b"gone"), store.put_bytes(b"stays")
     assert store.exists(gone)
     assert store.delete(gone)
@@ -142,25 +141,27 @@ def test_delete_removes_one_blob_and_tells_whether_there_was_one(store: Artefact
     assert not store.delete(gone)
     assert key_of(gone) not in s3.all_keys()
     assert store.get_bytes(stays) == b"stays"
-    with pytest.raises(ArtefactNotFound, match=gone.sha256) as caught:
+    with pytest.raises(ArtefactNotFoundError, match=gone.sha256) as caught:
         store.get_bytes(gone)
     assert caught.value.resource == gone.uri
 
 
-def test_the_cache_does_not_serve_what_another_process_erased(store: ArtefactStore, s3: S3Server) -> None:
+def test_cache_drops_erased_blob(store: ArtefactStore, s3: S3Server) -> None:
+    """The cache does not serve what another process erased."""
     cache = ArrayCache(store, max_bytes=2000)
     ref = store.put_arrays({"a": np.zeros(10, np.uint8)})
     cache.get_arrays(ref)
     s3.client.delete_object(Bucket=BUCKET, Key=key_of(ref))
-    with pytest.raises(ArtefactNotFound):
+    with pytest.raises(ArtefactNotFoundError):
         cache.get_arrays(ref)
 
 
 @pytest.mark.parametrize("damage", [b"moutH", b"mou", b"", b"mouth and more"])
-def test_a_damaged_object_is_refused_and_putting_it_again_repairs_it(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
+def test_damaged_object_refused_and_repaired(store: ArtefactStore, s3: S3Server, damage: bytes) -> None:
+    """A damaged object is refused and putting it again repairs it."""
     ref = store.put_bytes(b"mouth")
     s3.client.put_object(Bucket=BUCKET, Key=key_of(ref), Body=damage)
-    with pytest.raises(ArtefactCorrupt, match=ref.sha256) as caught:
+    with pytest.raises(ArtefactCorruptError, match=ref.sha256) as caught:
         store.get_bytes(ref)
     assert caught.value.resource == ref.uri
     assert store.put_bytes(b"mouth") == ref
@@ -173,11 +174,12 @@ def test_nothing_outside_of_the_prefix_can_be_named(store: ArtefactStore, s3: S3
     s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"mouth")
     for uri in (f"s3://{BUCKET}/{name}", f"{url}2/{name}", f"{url}/../{name}", f"s3://other/{name}", f"{url}//{name}", name):
         for use in (store.get_bytes, store.exists, store.delete):
-            with pytest.raises(InvalidRequest, match="does not belong"):
+            with pytest.raises(InvalidRequestError, match="does not belong"):
                 use(ArtefactRef(uri, ref.sha256, ref.size_bytes))
 
 
-def test_many_threads_and_processes_put_the_same_blob_at_once(store: ArtefactStore, s3: S3Server, url: str) -> None:
+def test_concurrent_put_of_one_blob(store: ArtefactStore, s3: S3Server, url: str) -> None:
+    """Many threads and processes put the same blob at once."""
     data = np.random.default_rng(1).bytes(1 << 20)
     script = f"""
 import numpy as np
@@ -200,19 +202,21 @@ for _ in range(2):
     assert [key for key in s3.all_keys() if key.startswith(url.removeprefix(f"s3://{BUCKET}/"))] == [key_of(ref)]
 
 
-def test_a_bucket_that_is_not_there_is_named_with_what_to_check(s3: S3Server, aws: Aws) -> None:
+def test_missing_bucket_tells_remedy(s3: S3Server, aws: Aws) -> None:
+    """A bucket that is not there is named with what to check."""
     aws(s3.endpoint)
     missing = ArtefactStore("s3://no-such-bucket/artefacts")
-    with pytest.raises(StorageRefused, match="s3://no-such-bucket/artefacts") as caught:
+    with pytest.raises(StorageRefusedError, match="s3://no-such-bucket/artefacts") as caught:
         missing.put_bytes(b"mouth")
     assert s3.endpoint in caught.value.message
     sha256 = hashlib.sha256(b"mouth").hexdigest()
-    with pytest.raises(StorageRefused, match="AWS_ENDPOINT_URL"):
+    with pytest.raises(StorageRefusedError, match="AWS_ENDPOINT_URL"):
         missing.get_bytes(ArtefactRef(f"{missing.url}/{sha256[:2]}/{sha256}", sha256, 5))
     assert "no-such-bucket" not in [bucket["Name"] for bucket in s3.client.list_buckets()["Buckets"]]
 
 
-def test_credentials_that_are_wrong_or_may_only_read_are_told_and_never_shown(aws: Aws, url: str) -> None:
+def test_wrong_credentials_never_shown(aws: Aws, url: str) -> None:
+    """Credentials that are wrong or may only read are reported and never shown."""
     # The server begins to check after the requests that make the bucket, the object and the reader.
     with running_s3(INITIAL_NO_AUTH_ACTION_COUNT="5") as guarded:
         sha256 = hashlib.sha256(b"mouth").hexdigest()
@@ -227,20 +231,20 @@ def test_credentials_that_are_wrong_or_may_only_read_are_told_and_never_shown(aw
 
         aws(guarded.endpoint, key="AKIAWRONG")
         for use in (lambda store: store.put_bytes(b"mouth"), lambda store: store.get_bytes(ref), lambda store: store.delete(ref)):
-            with pytest.raises(StorageRefused, match="AWS_SECRET_ACCESS_KEY") as caught:
+            with pytest.raises(StorageRefusedError, match="AWS_SECRET_ACCESS_KEY") as caught:
                 use(ArtefactStore(url))
             assert url in caught.value.message
             assert SECRET not in caught.value.message
 
         aws(guarded.endpoint, key=reader["AccessKeyId"], secret=reader["SecretAccessKey"])
         assert ArtefactStore(url).get_bytes(ref) == b"mouth"
-        with pytest.raises(StorageRefused, match="put"):
+        with pytest.raises(StorageRefusedError, match="put"):
             ArtefactStore(url).put_bytes(b"nose")
 
 
 def test_no_credentials_at_all_are_told(s3: S3Server, aws: Aws, url: str) -> None:
     aws(s3.endpoint, key="", secret="")
-    with pytest.raises(StorageRefused, match="AWS_ACCESS_KEY_ID"):
+    with pytest.raises(StorageRefusedError, match="AWS_ACCESS_KEY_ID"):
         ArtefactStore(url).put_bytes(b"mouth")
 
 
@@ -255,13 +259,14 @@ def proxy(s3: S3Server, aws: Aws) -> Iterator[Proxy]:
         found.close()
 
 
-def test_a_server_that_is_away_is_told_and_found_again(proxy: Proxy, url: str) -> None:
+def test_server_outage_and_return(proxy: Proxy, url: str) -> None:
+    """A server that is away is reported and found again."""
     store = ArtefactStore(url)
     ref = store.put_bytes(b"mouth")
     proxy.cut()
     begin = time.monotonic()
     for use in (lambda: store.put_bytes(b"nose"), lambda: store.get_bytes(ref), lambda: store.exists(ref)):
-        with pytest.raises(BackendUnavailable, match=url) as caught:
+        with pytest.raises(BackendUnavailableError, match=url) as caught:
             use()
         assert proxy.endpoint in caught.value.message
         assert caught.value.retry_after_s > 0
@@ -277,10 +282,11 @@ def test_a_connection_that_breaks_once_is_not_noticed(proxy: Proxy, url: str) ->
     assert store.get_bytes(ref) == b"mouth"
 
 
-def test_a_port_where_nothing_listens_is_told_at_once(aws: Aws, url: str) -> None:
+def test_closed_port_reported_at_once(aws: Aws, url: str) -> None:
+    """A port where nothing listens is reported at once."""
     aws(f"http://127.0.0.1:{free_port()}")
     begin = time.monotonic()
-    with pytest.raises(BackendUnavailable, match="does not answer"):
+    with pytest.raises(BackendUnavailableError, match="does not answer"):
         ArtefactStore(url).put_bytes(b"mouth")
     assert time.monotonic() - begin < GIVEN_UP_S
 
@@ -290,7 +296,7 @@ def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch
     with socket.create_server(("127.0.0.1", 0)) as silent:
         aws(f"http://127.0.0.1:{silent.getsockname()[1]}")
         begin = time.monotonic()
-        with pytest.raises(BackendUnavailable, match="does not answer"):
+        with pytest.raises(BackendUnavailableError, match="does not answer"):
             ArtefactStore(url).put_bytes(b"mouth")
         assert time.monotonic() - begin < GIVEN_UP_S
 
@@ -298,11 +304,11 @@ def test_a_server_that_never_answers_is_given_up(aws: Aws, url: str, monkeypatch
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
-        (503, "SlowDown", BackendUnavailable),
-        (500, "InternalError", BackendUnavailable),
-        (507, "XMinioStorageFull", StorageFull),
-        (403, "QuotaExceeded", StorageFull),
-        (400, "AuthorizationHeaderMalformed", StorageRefused),
+        (503, "SlowDown", BackendUnavailableError),
+        (500, "InternalError", BackendUnavailableError),
+        (507, "XMinioStorageFull", StorageFullError),
+        (403, "QuotaExceeded", StorageFullError),
+        (400, "AuthorizationHeaderMalformed", StorageRefusedError),
     ],
 )
 def test_what_the_server_answers_says_who_must_act(aws: Aws, url: str, status: int, code: str, kind: type[Exception]) -> None:
@@ -317,7 +323,8 @@ def test_what_the_server_answers_says_who_must_act(aws: Aws, url: str, status: i
     assert all(request.startswith(f"PUT /{BUCKET}/") for request in puts)
 
 
-def test_doctor_tries_the_store_and_tells_where_erased_bytes_would_stay(s3: S3Server, aws: Aws) -> None:
+def test_doctor_tries_the_store(s3: S3Server, aws: Aws) -> None:
+    """Doctor tries the store and tells where erased bytes would stay."""
     aws(s3.endpoint)
     for bucket in ("plain", "versioned"):
         s3.client.create_bucket(Bucket=bucket)
@@ -329,7 +336,7 @@ def test_doctor_tries_the_store_and_tells_where_erased_bytes_would_stay(s3: S3Se
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///prefix", "nonsense://bucket"])
 def test_an_url_that_names_no_store_is_refused(aws: Aws, url: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         ArtefactStore(url)
     assert caught.value.field == "DUBSTAGE_ARTEFACTS_URL"
 
@@ -339,10 +346,10 @@ def test_without_the_package_the_remedy_is_named() -> None:
 import sys
 sys.modules["s3fs"] = None
 from services.common.store.artefacts import ArtefactStore
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 try:
     ArtefactStore("s3://films/artefacts")
-except InvalidRequest as error:
+except InvalidRequestError as error:
     print(error)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -16,7 +16,7 @@ from gateway.api import tenants as rooms_module
 from gateway.api.context import OpenedStages, ProcessContext
 from gateway.api.tenants import Tenant, Tenants
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, StorageRefused, TenantDubsReached
+from services.common.errors import BackendUnavailableError, StorageRefusedError, TenantDubsReachedError
 from services.common.server.call_context import acting_for
 
 
@@ -63,13 +63,14 @@ async def test_no_room_opens_while_the_gateway_ends(tmp_path: Path) -> None:
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
     await rooms.stop()
-    with acting_for("acme"), pytest.raises(BackendUnavailable, match="shutting down"):
+    with acting_for("acme"), pytest.raises(BackendUnavailableError, match="shutting down"):
         await rooms.of_caller()
     await rooms.close_batches()
     await rooms.close()
 
 
-async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_path: Path) -> None:
+async def test_unusable_folder_affects_own_tenant(tmp_path: Path) -> None:
+    """A tenant whose folders cannot be used learns so, and no other tenant does."""
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
     (tmp_path / "data" / "tenants").write_text("no folder")
@@ -85,10 +86,11 @@ async def test_a_tenant_whose_places_cannot_be_used_is_told_so_and_no_other(tmp_
     await closed(rooms)
 
 
-async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_context_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant context that could not start is opened anew by the next call."""
     rooms = rooms_at(tmp_path / "data", "")
     await rooms.start(trace.NoOpTracer())
-    start, failures, started = Tenant.start, [BackendUnavailable("the database is locked")], list[Tenant]()
+    start, failures, started = Tenant.start, [BackendUnavailableError("the database is locked")], list[Tenant]()
 
     async def failing_once(self: Tenant, tracer: trace.Tracer) -> None:
         await start(self, tracer)
@@ -98,14 +100,14 @@ async def test_a_room_that_could_not_start_is_opened_anew_by_the_next_call(tmp_p
 
     monkeypatch.setattr(Tenant, "start", failing_once)
     with acting_for("acme"):
-        with pytest.raises(BackendUnavailable, match="locked"):
+        with pytest.raises(BackendUnavailableError, match="locked"):
             await rooms.of_caller()
         assert [await rooms.of_caller(), await rooms.of_caller()] == started * 2
     assert len(started) == 1
     await closed(rooms)
 
 
-async def test_a_mistake_in_the_file_of_limits_keeps_no_tenant_out(tmp_path: Path) -> None:
+async def test_damaged_limits_file_locks_nobody(tmp_path: Path) -> None:
     """The limits from before the mistake hold for tenants whose first call comes after the mistake, too."""
     file = tmp_path / "limits.toml"
     file.write_text("[every]\nconcurrent_dubs = 1")
@@ -114,18 +116,19 @@ async def test_a_mistake_in_the_file_of_limits_keeps_no_tenant_out(tmp_path: Pat
     file.write_text("[every]\nconcurent_dubs = 2")
     with acting_for("acme"):
         room = await rooms.of_caller()
-    with pytest.raises(TenantDubsReached, match="tenant acme"):
+    with pytest.raises(TenantDubsReachedError, match="tenant acme"):
         room.installation.context.quota.check_dubs(unfinished=1)
     await closed(rooms)
 
 
-async def test_settings_that_became_wrong_are_not_the_callers_mistake(tmp_path: Path) -> None:
+async def test_broken_settings_not_callers_mistake(tmp_path: Path) -> None:
+    """Settings that became wrong are not the caller's mistake."""
     keys = tmp_path / "keys.pem"
     key = Ed25519PrivateKey.generate().public_key()
     keys.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     rooms = rooms_at(tmp_path / "data", "", consent_keys=keys)
     await rooms.start(trace.NoOpTracer())
     keys.write_text("no key")
-    with acting_for("acme"), pytest.raises(StorageRefused, match="DUBSTAGE_CONSENT_KEYS"):
+    with acting_for("acme"), pytest.raises(StorageRefusedError, match="DUBSTAGE_CONSENT_KEYS"):
         await rooms.of_caller()
     await closed(rooms)

@@ -17,7 +17,7 @@ from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
 from gateway.tenants.register import remember_tenant, served_tenants, stored_bytes
-from services.common.errors import ActorNotReady, OperationNotFound
+from services.common.errors import ActorNotReadyError, OperationNotFoundError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, geometry, learned
@@ -97,9 +97,8 @@ def stores(settings: GatewaySettings) -> Iterator[dict[str, ActorStore]]:
         yield {"default": default, **others}
 
 
-def test_what_a_former_version_stored_belongs_to_the_default_tenant(
-    former: dict[str, set[str]], stores: dict[str, ActorStore]
-) -> None:
+def test_former_store_belongs_to_default(former: dict[str, set[str]], stores: dict[str, ActorStore]) -> None:
+    """Data that a former version stored belong to the default tenant."""
     actors = stores["default"]
     assert [(actor.actor_id, actor.num_frames) for actor in actors.list()] == [("ann", 40)]
     assert set(actors.consents.withdrawn({"6" * 64})) == {"6" * 64}
@@ -112,16 +111,14 @@ def test_what_a_former_version_stored_belongs_to_the_default_tenant(
         assert other.list() == []
         assert other.consents.withdrawn({"6" * 64}) == {}
         assert stored_bytes(other.database) == 0
-        with pytest.raises(ActorNotReady):
+        with pytest.raises(ActorNotReadyError):
             other.erase("ann")
-        with pytest.raises(OperationNotFound):
+        with pytest.raises(OperationNotFoundError):
             OperationStore(other.database).get(OPERATION)
         assert OperationQueue(other.database).take(5, busy=())[0] in ((), [])
 
 
-def test_a_gateway_of_the_former_version_finds_its_tables_as_they_were(
-    former: dict[str, set[str]], stores: dict[str, ActorStore]
-) -> None:
+def test_former_gateway_finds_its_tables(former: dict[str, set[str]], stores: dict[str, ActorStore]) -> None:
     """During a rolling upgrade both versions work with the database at the same time."""
     OperationStore(stores["default"].database)
     with stores["default"].database.engine.connect() as connection:
@@ -129,9 +126,8 @@ def test_a_gateway_of_the_former_version_finds_its_tables_as_they_were(
     assert {table: now[table] for table in former} == former
 
 
-def test_tenants_keep_actors_operations_and_withdrawals_of_equal_names_apart(
-    stores: dict[str, ActorStore], settings: GatewaySettings, geometry: ActorGeometry
-) -> None:
+def test_tenants_separate_equal_names(stores: dict[str, ActorStore], settings: GatewaySettings, geometry: ActorGeometry) -> None:
+    """Tenants keep actors operations and withdrawals of equal names apart."""
     names = {}
     for tenant, store in stores.items():
         blobs = ArtefactStore(settings_of(settings, tenant).artefacts_url)
@@ -155,7 +151,8 @@ def test_tenants_keep_actors_operations_and_withdrawals_of_equal_names_apart(
     assert OperationStore(stores["acme"].database).list() == []
 
 
-def test_an_erasure_that_waits_in_one_tenant_holds_up_no_other(stores: dict[str, ActorStore], tmp_path: Path) -> None:
+def test_waiting_erasure_spares_other_tenants(stores: dict[str, ActorStore], tmp_path: Path) -> None:
+    """An erasure that waits in one tenant holds up no other."""
     for store in stores.values():
         OperationStore(store.database).add("dub", b"", actor_id="ann")
     number = stores["acme"].erasures.ask("ann")
@@ -174,9 +171,7 @@ def test_every_gateway_learns_which_tenants_were_served(stores: dict[str, ActorS
     other.close()
 
 
-def test_a_store_opened_for_a_tenant_alone_is_the_one_of_the_gateway(
-    settings: GatewaySettings, stores: dict[str, ActorStore]
-) -> None:
+def test_tenant_store_equals_gateways(settings: GatewaySettings, stores: dict[str, ActorStore]) -> None:
     """A command with DUBSTAGE_TENANT has connections of its own."""
     made = OperationStore(stores["acme"].database).add("dub", b"of acme")
     with ActorStore(settings_of(settings, "acme")) as alone:

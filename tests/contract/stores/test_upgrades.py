@@ -36,7 +36,7 @@ from gateway.database.tables import Base
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, geometry, learned, settings
@@ -70,9 +70,17 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("postgres_url")) if request.param == "postgresql" else ""
 
 
-@pytest.fixture(params=["default", TENANT])
-def tenant(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+every_database = pytest.mark.parametrize(
+    ("database_url", "tenant"),
+    [
+        ("sqlite", "default"),
+        ("postgresql", TENANT),
+        pytest.param("sqlite", TENANT, marks=pytest.mark.long),
+        pytest.param("postgresql", "default", marks=pytest.mark.long),
+    ],
+    indirect=["database_url"],
+)
+"""Each kind of database once, with the default tenant and with another. The other combinations are `long`."""
 
 
 def opened(settings: GatewaySettings) -> Database:
@@ -185,6 +193,7 @@ def declare_note(monkeypatch: pytest.MonkeyPatch) -> None:
 # Tables without a revision
 
 
+@every_database
 def test_tables_without_revision_are_upgraded_with_every_row(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     make_former(own)
@@ -205,6 +214,7 @@ def test_tables_without_revision_are_upgraded_with_every_row(settings: GatewaySe
         assert operations.add("dub", b"").number == 3
 
 
+@every_database
 def test_missing_tables_and_indices_are_made(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     make_former(own)
@@ -218,13 +228,14 @@ def test_missing_tables_and_indices_are_made(settings: GatewaySettings, tenant: 
     assert len(rows_of(own)["lineage"]) == 8
 
 
+@every_database
 def test_new_tables_are_those_that_the_code_declares(settings: GatewaySettings, tenant: str) -> None:
     own = settings_of(settings, tenant)
     opened(own).close()
     assert differences(own) == [], "write a migration for a change of the declarations"
 
 
-def test_new_tables_have_the_columns_of_tables_without_revision(settings: GatewaySettings) -> None:
+def test_new_tables_match_unversioned_tables(settings: GatewaySettings) -> None:
     """Alembic compares no collations, and SQLite's types loosely."""
     former = settings.model_copy(update={"data_dir": settings.data_dir / "former", "tenant": "former"})
     make_former(former)
@@ -243,7 +254,9 @@ def test_the_names_of_migrations_are_their_revisions() -> None:
 # Opening
 
 
-def test_opening_takes_one_query_if_there_is_nothing_to_do(settings: GatewaySettings, tenant: str) -> None:
+@every_database
+def test_opening_takes_one_query(settings: GatewaySettings, tenant: str) -> None:
+    """Opening takes one query if there is nothing to do."""
     own = settings_of(settings, tenant)
     opened(own).close()
     statements: list[str] = []
@@ -276,7 +289,9 @@ print("alembic" in sys.modules)
     assert said == ["True\n", "False\n"]
 
 
-def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: GatewaySettings, tenant: str, tmp_path: Path) -> None:
+@every_database
+def test_later_database_version_refused(settings: GatewaySettings, tenant: str, tmp_path: Path) -> None:
+    """A database of a later version is refused and not changed."""
     own = settings_of(settings, tenant)
     make_former(own)
     opened(own).close()
@@ -284,7 +299,9 @@ def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: Gate
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
         connection.execute(text("DROP INDEX ix_lineage_sha256"))
     before = rows_of(own)
-    with pytest.raises(StorageRefused, match=r"revision '0999'.*later version.*revisions up to 0001: install the later") as caught:
+    with pytest.raises(
+        StorageRefusedError, match=r"revision '0999'.*later version.*revisions up to 0001: install the later"
+    ) as caught:
         opened(own)
     assert ("(tenant acme-2)" in caught.value.message) == (tenant != "default")
     assert rows_of(own) == before
@@ -292,12 +309,13 @@ def test_a_database_of_a_later_version_is_refused_and_not_changed(settings: Gate
     assert len(differences(own)) == 1, "the index is still missing"
 
 
-def test_a_backup_is_refused_if_a_later_version_has_upgraded_the_tables(
+def test_backup_refused_after_later_upgrade(
     settings: GatewaySettings, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
 ) -> None:
+    """A backup is refused if a later version has upgraded the tables."""
     with actors.database.writing() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-    with pytest.raises(StorageRefused, match="revision '0999'"):
+    with pytest.raises(StorageRefusedError, match="revision '0999'"):
         write_backup(Installation(settings, actors, blobs), tmp_path / "backup.tar")
     assert not list(tmp_path.glob("*backup*"))
 
@@ -306,7 +324,7 @@ def test_a_missing_table_is_named(settings: GatewaySettings) -> None:
     opened(settings).close()
     with bare(settings) as engine, engine.begin() as connection:
         connection.execute(text("DROP TABLE installation"))
-    with pytest.raises(StorageRefused, match=r"is damaged \(.*installation.*restore it from a backup"):
+    with pytest.raises(StorageRefusedError, match=r"is damaged \(.*installation.*restore it from a backup"):
         opened(settings)
 
 
@@ -349,6 +367,7 @@ def test_threads_that_open_several_databases_upgrade_each(settings: GatewaySetti
 # A migration of a later version
 
 
+@every_database
 def test_a_later_migration_keeps_every_row(
     settings: GatewaySettings, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +389,7 @@ def test_a_later_migration_keeps_every_row(
         assert revision_in(settings) == "0001", "each tenant is upgraded by itself"
 
 
+@every_database
 def test_a_migration_that_fails_changes_nothing(
     settings: GatewaySettings, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +460,7 @@ def set_revision(file: Path, revision: str | None) -> None:
 KEPT: Final = ("actors", "enrolments", "lineage", "operations", "audit_people")
 
 
+@every_database
 def test_a_backup_without_revision_is_restored(
     settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path
 ) -> None:
@@ -456,6 +477,7 @@ def test_a_backup_without_revision_is_restored(
     assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
 
 
+@every_database
 def test_a_backup_of_an_earlier_revision_is_upgraded(
     settings: GatewaySettings, tenant: str, geometry: ActorGeometry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,7 +504,7 @@ def test_a_backup_of_a_later_revision_is_refused(
     back_up(settings, geometry, tmp_path / "backup.tar")
     set_revision(tmp_path / "backup.tar", revision)
     with open_installation(settings, claim_artefacts=False) as place:
-        with pytest.raises(InvalidRequest, match="knows revisions up to 0001: restore it with the version"):
+        with pytest.raises(InvalidRequestError, match="knows revisions up to 0001: restore it with the version"):
             restore_backup(place, tmp_path / "backup.tar")
         assert place.actors.list() == []
 
@@ -496,7 +518,7 @@ def test_the_command_upgrades_the_tables_of_all_tenants(
     for name, value in (("DATA_DIR", settings.data_dir), ("DATABASE_URL", settings.database_url), ("TENANT", "acme-2")):
         monkeypatch.setenv(f"DUBSTAGE_{name}", str(value))
     if not settings.database_url:
-        assert run(["database", "upgrade"]) == InvalidRequest.exit_code
+        assert run(["database", "upgrade"]) == InvalidRequestError.exit_code
         assert "there is no database in" in capsys.readouterr().err
         assert not settings.data_dir.exists()
     for tenant in ("default", "acme-2"):

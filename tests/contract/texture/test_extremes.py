@@ -92,7 +92,8 @@ def target(mouth: np.ndarray, pose: common_pb2.HeadPose, frame: int = 0) -> pb.R
 
 
 @pytest.mark.parametrize("mode", [number for name, number in pb.WarpMode.items()])
-async def test_textures_of_any_mouth_in_any_pose_are_finite(service: Service, mode: pb.WarpMode.ValueType) -> None:
+async def test_extreme_mouth_textures_finite(service: Service, mode: pb.WarpMode.ValueType) -> None:
+    """Textures of any mouth in any pose are finite."""
     config = pb.RetrieveWarpRequest(config=pb.RetrieveWarpConfig(mode=mode, bank=service.bank, identity=service.identity))
     refused = {"too large", "the largest float", "no numbers", "beyond", "no scale", "nothing"}
     for name, change in POINTS.items():
@@ -103,7 +104,8 @@ async def test_textures_of_any_mouth_in_any_pose_are_finite(service: Service, mo
         assert answered == (name not in refused), name
 
 
-async def test_neural_features_of_any_mouth_in_any_pose_are_finite(service: Service) -> None:
+async def test_extreme_mouth_features_finite(service: Service) -> None:
+    """Neural features of any mouth in any pose are finite."""
     texture = np.random.default_rng(3).integers(0, 256, TEXTURE_SHAPE).astype(np.uint8)
     actor = service.store.put_arrays({ARRAY_NAME: texture}, {"format": ACTOR_FORMAT})
     config = pb.SampleNeuralTextureConfig(texture=ref_to_proto(actor), identity=service.identity)
@@ -177,7 +179,8 @@ async def test_portraits_of_any_size_and_pose_are_turned(service: Service) -> No
         assert not await finite_or_refused(service.turned([asked, turn]))
 
 
-async def test_landmarks_outside_of_the_portrait_or_of_another_head_are_refused(service: Service) -> None:
+async def test_unusable_landmarks_refused(service: Service) -> None:
+    """Landmarks outside of the portrait or of another head are refused."""
     portrait = a_portrait()
     for points, pose in (
         (LANDMARKS + np.float32(5000.0), POSE),
@@ -206,9 +209,8 @@ async def test_landmarks_outside_of_the_portrait_or_of_another_head_are_refused(
         ("jaw_envelope", None),
     ],
 )
-async def test_a_damaged_bank_is_refused_with_what_is_wrong(
-    service: Service, name: str, change: Callable[[np.ndarray], np.ndarray] | None
-) -> None:
+async def test_damaged_bank_refused(service: Service, name: str, change: Callable[[np.ndarray], np.ndarray] | None) -> None:
+    """A damaged bank is refused with what is wrong."""
     arrays = bank_arrays(build_bank(FRAMES))
     if change is None:
         del arrays[name]
@@ -233,9 +235,8 @@ async def test_a_damaged_bank_is_refused_with_what_is_wrong(
         ("num_frames", lambda array: array.astype(np.float32)),
     ],
 )
-async def test_a_damaged_identity_is_refused_with_what_is_wrong(
-    service: Service, name: str, change: Callable[[np.ndarray], np.ndarray]
-) -> None:
+async def test_damaged_identity_refused(service: Service, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """A damaged identity is refused with what is wrong."""
     person = a_person()
     arrays = {**person.arrays(), name: change(person.arrays()[name])}
     ref = ref_to_proto(service.store.put_arrays(arrays, person.metadata()))
@@ -245,7 +246,8 @@ async def test_a_damaged_identity_is_refused_with_what_is_wrong(
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_backgrounds_of_poses_out_of_range_are_refused_and_those_in_range_are_found(service: Service) -> None:
+async def test_extreme_background_poses(service: Service) -> None:
+    """Backgrounds of poses out of range are refused and those in range are found."""
     still = pose_vectors([POSE] * 60)
     for column, value, taken in (
         (3, 1e6, True),
@@ -267,7 +269,8 @@ async def test_backgrounds_of_poses_out_of_range_are_refused_and_those_in_range_
         assert await finite_or_refused(found()) == taken
 
 
-async def test_a_picture_whose_size_and_bytes_differ_is_refused(service: Service) -> None:
+async def test_picture_size_mismatch_refused(service: Service) -> None:
+    """A picture whose size and bytes differ is refused."""
     asked = bank_frame_to_proto(FRAMES[0])
     asked.frame.box.CopyFrom(to_image(PICTURE))
     asked.frame.box.width = 4294967295

@@ -65,7 +65,8 @@ def wandering(count: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
-async def test_the_wire_gives_the_drawn_faces_of_the_function(service: Service, mode: WarpMode) -> None:
+async def test_drawn_faces_wire_equals_function(service: Service, mode: WarpMode) -> None:
+    """The wire gives the drawn faces of the function."""
     call = service.stub.RetrieveWarp(face_stream(mode, service.kept(), targets(3)))
     replies = [warped_from_proto(reply) async for reply in call]
     stream = IdentityStream(IdentityDrawing(a_person(), MODEL), mode)
@@ -90,7 +91,8 @@ async def test_the_wire_gives_the_backgrounds_of_the_function(service: Service) 
     assert list(answer.keyframes) == expected.keyframes.tolist()
 
 
-async def test_the_wire_gives_the_turned_portrait_of_the_function(service: Service) -> None:
+async def test_turned_portrait_wire_equals_function(service: Service) -> None:
+    """The wire gives the turned portrait of the function."""
     frames = [PortraitFrame(number, pose, 0.25 * number) for number, pose in enumerate(poses())]
     call = service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames))
     replies = [reply async for reply in call]
@@ -135,7 +137,8 @@ async def test_an_artefact_that_is_no_identity_is_refused(service: Service) -> N
         assert "no face identity" in (error.details() or "")
 
 
-async def test_an_identity_of_a_model_that_is_not_here_is_not_found(service: Service) -> None:
+async def test_missing_model_is_not_found(service: Service) -> None:
+    """An identity of a model that is not here is not found."""
     asked = face_stream(WarpMode.DETAILED_ALBEDO, service.kept(model="somebodys_own"))
     assert (await refusal(service.stub.RetrieveWarp(asked))).code() is grpc.StatusCode.NOT_FOUND
 
@@ -165,7 +168,8 @@ async def test_a_wrong_portrait_is_named(service: Service, field: str, request_m
 
 
 @pytest.mark.parametrize("second", [7, 6])
-async def test_a_pose_that_does_not_come_after_the_pose_before_is_refused(service: Service, second: int) -> None:
+async def test_repeated_pose_refused(service: Service, second: int) -> None:
+    """A pose that does not come after the pose before is refused."""
     frames = [PortraitFrame(number, POSE, 0.0) for number in (7, second)]
     error = await refusal(service.stub.RotatePortrait(portrait_stream(PORTRAIT, LANDMARKS, POSE, service.kept(), frames)))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -199,7 +203,8 @@ async def test_a_wrong_array_is_named(field: str, array: np.ndarray, service: Se
     assert field in (caught.value.details() or "")
 
 
-async def test_footage_without_a_second_to_use_is_a_failed_precondition(service: Service) -> None:
+async def test_unusable_footage_fails_precondition(service: Service) -> None:
+    """Footage without a second to use is a failed precondition."""
     request = pb.MatchBackgroundsRequest(
         footage_poses=to_tensor(wandering(60, 1)),
         usable=to_tensor(np.arange(60) % 20 > 0),

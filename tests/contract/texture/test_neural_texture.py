@@ -103,7 +103,8 @@ async def test_the_wire_gives_the_features_of_the_function(service: Service) -> 
     assert features(replies[1]).tobytes() == sample(TEXTURE, UV).tobytes()
 
 
-async def test_each_reply_comes_before_the_next_frame_is_sent(service: Service) -> None:
+async def test_reply_before_next_frame(service: Service) -> None:
+    """Each reply comes before the next frame is sent."""
     made = texture_client.sample_neural_texture.requests(texture=ref_to_proto(service.kept), identity=service.identity())
     call = service.stub.SampleNeuralTexture()
     await call.write(made.config)
@@ -138,7 +139,8 @@ async def test_an_identity_of_another_model_is_refused(service: Service) -> None
     assert "no face identity" in (error.details() or "")
 
 
-async def test_a_target_without_identity_and_a_wrong_frame_are_named(service: Service) -> None:
+async def test_faulty_target_is_named(service: Service) -> None:
+    """A target without identity and a wrong frame are named."""
     frames: list[tuple[list[Frame], str]] = [
         ([target(0)], "config.identity"),
         ([(0, UV * np.float32(np.nan))], "uv.uv"),

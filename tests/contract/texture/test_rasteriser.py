@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import ACTOR_FORMAT, ARRAY_NAME, TEXTURE_SHAPE
 from services.common.geometry.rasterise import Backend
@@ -74,35 +74,41 @@ def withdrawn(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> Ite
     drawings.close()
 
 
-def test_a_rasteriser_that_is_not_installed_ends_the_start(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_rasteriser_ends_start(settings: TextureSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rasteriser that is not installed ends the start."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
+    with pytest.raises(BackendUnavailableError, match=r"pytorch3d is not installed: install .* or choose the rasteriser numba"):
         compose(settings)
 
 
 def test_another_rasteriser_is_no_setting() -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_RASTERISER"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_RASTERISER"):
         load_settings(TextureSettings, rasteriser="opengl")
 
 
 @pytest.mark.parametrize("mode", [WarpMode.LOW_FREQUENCY_ALBEDO, WarpMode.DETAILED_ALBEDO])
-async def test_faces_are_drawn_by_the_rasteriser_of_the_settings(withdrawn: Drawings, mode: WarpMode) -> None:
-    with pytest.raises(BackendUnavailable, match="pytorch3d"):
+async def test_faces_use_chosen_rasteriser(withdrawn: Drawings, mode: WarpMode) -> None:
+    """Faces are drawn by the rasteriser of the settings."""
+    with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.face(mode))
 
 
-async def test_textures_are_sampled_by_the_rasteriser_of_the_settings(withdrawn: Drawings) -> None:
-    with pytest.raises(BackendUnavailable, match="pytorch3d"):
+async def test_textures_use_chosen_rasteriser(withdrawn: Drawings) -> None:
+    """Textures are sampled by the rasteriser of the settings."""
+    with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.features())
 
 
-async def test_portraits_are_turned_by_the_rasteriser_of_the_settings(withdrawn: Drawings) -> None:
-    with pytest.raises(BackendUnavailable, match="pytorch3d"):
+async def test_portraits_use_chosen_rasteriser(withdrawn: Drawings) -> None:
+    """Portraits are turned by the rasteriser of the settings."""
+    with pytest.raises(BackendUnavailableError, match="pytorch3d"):
         await anext(withdrawn.portrait())
 
 
 @pytest.mark.skipif(not is_installed(), reason="pytorch3d is not installed (it is not on PyPI)")
-async def test_a_stage_with_pytorch3d_answers_as_a_stage_with_numba(settings: TextureSettings) -> None:
+async def test_pytorch3d_answers_as_numba(settings: TextureSettings) -> None:
+    """A stage with PyTorch3D answers as a stage with numba."""
+
     async def drawn(backend: Backend) -> list[np.ndarray]:
         drawings = Drawings(settings.model_copy(update={"rasteriser": backend}))
         face = await anext(drawings.face(WarpMode.DETAILED_ALBEDO))

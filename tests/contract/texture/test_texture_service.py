@@ -13,7 +13,7 @@ import pytest
 
 from dubstage.client import to_tensor
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import MOUTH_AREA, NUM_LANDMARKS
 from services.common.face.mouth_bank import bank_from_arrays
@@ -147,7 +147,8 @@ async def test_wrong_speech_and_expression_are_named(
     assert field in (refused.value.details() or "")
 
 
-async def test_each_reply_comes_before_the_next_frame_is_sent(stub: TextureServiceAsyncStub) -> None:
+async def test_reply_before_next_frame(stub: TextureServiceAsyncStub) -> None:
+    """Each reply comes before the next frame is sent."""
     bank = (await built(stub, footage(10))).bank
     call = stub.RetrieveWarp()
     await call.write(warp_config_to_proto(bank, WarpMode.TEMPORAL_WARP_NETWORK))
@@ -191,7 +192,7 @@ def small_box() -> pb.BuildBankRequest:
 async def test_wrong_frames_are_refused_by_name(
     stub: TextureServiceAsyncStub, request_message: pb.BuildBankRequest, field: str
 ) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         bank_frame_from_proto(request_message)
     assert caught.value.field == field
     config = pb.BuildBankRequest(config=pb.BuildBankConfig())
@@ -200,7 +201,8 @@ async def test_wrong_frames_are_refused_by_name(
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_bank_that_is_not_there_is_not_found(stub: TextureServiceAsyncStub) -> None:
+async def test_missing_bank_is_not_found(stub: TextureServiceAsyncStub) -> None:
+    """A bank that is not there is not found."""
     bank = (await built(stub, footage(6))).bank
     bank.uri = bank.uri.replace(bank.sha256, bank.sha256[:2] + "0" * 62)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -254,6 +256,6 @@ def test_targets_and_poses_survive_the_wire() -> None:
 def test_a_target_without_landmarks_is_refused() -> None:
     request = target_to_proto(targets(1)[0])
     request.frame.motion.ClearField("mouth_landmarks")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         target_from_proto(request)
     assert caught.value.field == "frame.motion.mouth_landmarks"

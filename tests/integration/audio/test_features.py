@@ -18,7 +18,7 @@ print(sorted({"librosa.util.utils", "librosa.core.audio", "librosa.core.pitch", 
 """
 
 
-def test_the_warm_up_imports_librosa_without_the_modules_that_numba_compiles() -> None:
+def test_warm_up_skips_numba_modules() -> None:
     """Those modules compile functions at import: in a new container that would take from four to seventeen seconds."""
     done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[] True", "[]"], done.stderr

@@ -15,11 +15,11 @@ import pytest
 
 from gateway.batch.local import MODULE, WorkerDiedError, WorkerProcess, run_local
 from gateway.batch.manifest import manifest_of
+from gateway.batch.serve_shots import WorkerSetup
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotRecord, ShotSpec
-from gateway.batch.worker_protocol import WorkerSetup
 from gateway.settings import GatewaySettings
-from services.common.errors import StageDeadlineExceeded
+from services.common.errors import StageDeadlineExceededError
 from services.common.server.settings import load_settings
 
 
@@ -58,10 +58,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     return started
 
 
-async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> None:
+async def test_no_worker_can_start(tmp_path: Path) -> None:
+    """If no worker can start, no shot is to blame."""
     store = BatchStore(str(tmp_path / "batches"))
     store.create(manifest_of("night", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "local")
-    with pytest.raises(StageDeadlineExceeded):
+    with pytest.raises(StageDeadlineExceededError):
         await run_local(settings_in(tmp_path, stages_start_s=0.2), store, "night", workers=1)
     assert store.records("night") == [ShotRecord(id="a")]
 
@@ -69,9 +70,10 @@ async def test_where_no_worker_can_work_no_shot_is_to_blame(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("sent", "silent_s", "said"), [(signal.SIGKILL, 60.0, "signal 9"), (signal.SIGSTOP, 0.5, "no sign of life for 0.5 s")]
 )
-async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
+async def test_dead_or_hanging_worker_reported(
     sent: signal.Signals, silent_s: float, said: str, tmp_path: Path, started: Started
 ) -> None:
+    """A worker that dies or hangs is reported and is gone."""
     started.sends = sent
     with pytest.raises(WorkerDiedError, match=said):
         await WorkerProcess.start(setup_in(tmp_path), tmp_path / "log", silent_s=silent_s)
@@ -79,15 +81,17 @@ async def test_a_worker_that_dies_or_hangs_is_told_and_is_gone(
     assert not psutil.pid_exists(worker.pid)
 
 
-async def test_files_of_the_folder_are_no_modules_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_worker_ignores_modules_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the folder are no modules of a worker."""
     (tmp_path / "signal.py").write_text("raise SystemExit('a file of the user')\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     settings = settings_in(tmp_path, stages_start_s=0.2).model_dump(mode="json")
-    with pytest.raises(StageDeadlineExceeded):
+    with pytest.raises(StageDeadlineExceededError):
         await WorkerProcess.start(setup_in(tmp_path).model_copy(update={"settings": settings}), tmp_path / "log")
 
 
-async def test_a_worker_whose_engine_gives_up_ends_by_itself(tmp_path: Path, started: Started) -> None:
+async def test_worker_ends_without_engine(tmp_path: Path, started: Started) -> None:
+    """A worker whose engine gives up ends by itself."""
     starting = asyncio.create_task(WorkerProcess.start(setup_in(tmp_path), tmp_path / "log"))
     while not (tmp_path / "data" / "jobs").is_dir():  # noqa: ASYNC110 - another process makes the folder
         await asyncio.sleep(0.02)

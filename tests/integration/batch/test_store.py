@@ -14,7 +14,8 @@ from tests.unit.batch.test_store import SHOTS, folder, store
 __all__ = ["folder", "store"]
 
 
-def test_a_writer_that_is_killed_leaves_the_old_record(store: BatchStore, folder: Path) -> None:
+def test_killed_writer_keeps_old_record(store: BatchStore, folder: Path) -> None:
+    """A writer that is killed leaves the old record."""
     store.put("night", ShotRecord(id="s1", frames=7))
     code = (
         "import os, sys\n"
@@ -29,7 +30,8 @@ def test_a_writer_that_is_killed_leaves_the_old_record(store: BatchStore, folder
     assert store.records("night")[1].frames == 7
 
 
-def test_a_reader_never_misses_a_record_while_others_write(store: BatchStore) -> None:
+def test_reader_sees_record_during_writes(store: BatchStore) -> None:
+    """A reader never misses a record while others write."""
     for shot in SHOTS:
         store.put("night", ShotRecord(id=shot.id, attempts=1))
     code = (

@@ -16,9 +16,10 @@ from services.common.server.settings import load_settings
 from tests.integration.servers import RunningStages
 
 
-def test_local_workers_try_every_shot_and_the_exit_code_tells_of_failures(
+def test_local_workers_exit_code(
     stages: RunningStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Local workers try every shot and the exit code tells of failures."""
     for name, place in {"data_dir": str(tmp_path / "data"), "artefacts_url": str(stages.artefacts), **stages.endpoints()}.items():
         monkeypatch.setenv(f"DUBSTAGE_{name.upper()}", place)
     (tmp_path / "plate.mp4").write_bytes(b"no film")

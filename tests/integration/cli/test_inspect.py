@@ -30,9 +30,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def test_a_film_of_this_installation_is_valid_and_trusted(
-    carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_own_video_valid_and_trusted(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A video of this installation is valid and trusted."""
     film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
     assert run(["inspect", str(film)]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -51,9 +50,8 @@ def test_a_film_of_this_installation_is_valid_and_trusted(
         assert line in printed
 
 
-def test_a_film_of_a_stranger_is_valid_and_not_trusted_until_its_authority_is_named(
-    carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_video_needs_its_authority(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A video of a stranger is valid and not trusted until its authority is named."""
     film = write_film(tmp_path / "film.mkv", carphone, Sealer(installation_credential(tmp_path / "elsewhere")))
     assert run(["inspect", str(film)]) == 5
     shown = capsys.readouterr()
@@ -65,9 +63,10 @@ def test_a_film_of_a_stranger_is_valid_and_not_trusted_until_its_authority_is_na
     assert not data.exists()
 
 
-def test_a_film_of_a_studio_shows_the_time_of_its_authority_and_whether_that_is_trusted(
+def test_studio_video_shows_time_stamp(
     carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A video of a studio shows the time of its authority and whether that is trusted."""
     stamper, key = new_stamper(), Ed25519PrivateKey.generate()
     chain, anchor = chain_for(key)
     for name, pem in (("chain.pem", chain), ("key.pem", pem_of(key)), ("both.pem", anchor + stamper.anchor), ("one.pem", anchor)):
@@ -88,9 +87,10 @@ def test_a_film_of_a_studio_shows_the_time_of_its_authority_and_whether_that_is_
     assert not data.exists()
 
 
-def test_another_customer_of_the_same_authority_is_trusted_and_is_not_this_installation(
+def test_other_customer_of_same_authority(
     carphone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Another customer of the same authority is trusted and is not this installation."""
     authority_key, ours, theirs = (Ed25519PrivateKey.generate() for _ in range(3))
     root = certificate_of("Test Authority", "Test Authority", authority_key, authority_key, days=3650, usages=[])
     chains = [
@@ -121,9 +121,8 @@ def test_another_customer_of_the_same_authority_is_trusted_and_is_not_this_insta
         assert json.loads(capsys.readouterr().out)["signed_here"] is ours_alone
 
 
-def test_a_changed_film_and_a_film_without_a_manifest_have_exit_codes_of_their_own(
-    carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_exit_codes_changed_and_unsigned(carphone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A changed video and a video without a manifest have exit codes of their own."""
     film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(data)))
     flip(film, int(0.6 * film.stat().st_size))
     assert run(["inspect", str(film)]) == 3

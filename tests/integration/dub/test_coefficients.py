@@ -14,7 +14,7 @@ from gateway.dub.footage import analyse_footage
 from gateway.dub.records import FACE_RECORD, RecordFile
 from gateway.media.probe import probe
 from gateway.stages.local import LocalStages, compose_stages
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.identity import model_of_identity
 from services.common.geometry.morphable_model import default_model
 from services.common.store.artefacts import ArtefactStore
@@ -71,5 +71,5 @@ async def test_every_row_of_the_person_gets_an_expression(tmp_path: Path) -> Non
             with RecordFile(tmp_path / "others", FACE_RECORD) as others:
                 others.append(elsewhere)
                 others.sync()
-                with pytest.raises(NoUsableFootage, match="none of the enrolled frames"):
+                with pytest.raises(NoUsableFootageError, match="none of the enrolled frames"):
                     await fitted_expressions(stages, info, others, list(range(len(rows))), identity, quiet)

@@ -18,7 +18,7 @@ import pytest
 from gateway.media import inspection
 from gateway.media.inspection import inspect_in_child, inspect_sound, inspect_video
 from gateway.media.probe import probe
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 CLIP = "clip.mp4"
@@ -44,18 +44,19 @@ def _children() -> list[str]:
     return found
 
 
-def test_a_file_that_takes_too_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_hungry_file_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that takes too much memory is refused."""
     path = _black_picture(tmp_path / "large.png", 11_000)
     assert path.stat().st_size < 3_000_000
     monkeypatch.setattr(inspection, "PROBE_MEMORY_BYTES", 400 << 20)
-    with pytest.raises(MediaUnsupported, match=r"large\.png .* takes more than 400 MiB of memory"):
+    with pytest.raises(MediaUnsupportedError, match=r"large\.png .* takes more than 400 MiB of memory"):
         inspect_video(path)
 
 
 def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_clip(tmp_path / CLIP)
     monkeypatch.setattr(inspection, "PROBE_BASE_S", -0.99)
-    with pytest.raises(MediaUnsupported, match=r"clip\.mp4 .* takes more than \d+ s"):
+    with pytest.raises(MediaUnsupportedError, match=r"clip\.mp4 .* takes more than \d+ s"):
         inspect_video(path)
 
 
@@ -98,7 +99,7 @@ def test_what_the_process_finds_is_what_probe_finds(tmp_path: Path) -> None:
         assert name == "pts" or getattr(there.video, name) == getattr(here.video, name), name
 
 
-def test_sound_with_a_large_picture_before_it_is_read(tmp_path: Path) -> None:
+def test_large_cover_picture_before_sound(tmp_path: Path) -> None:
     """A podcast's cover picture is larger than what FFmpeg looks at to find the format by content."""
     sound = make_sound(tmp_path / "plain.mp3", tone(44100, 44100), 44100, "mp3").read_bytes()
     cover = b"APIC" + struct.pack(">I", 2_999_990) + bytes(2 + 2_999_990)
@@ -108,7 +109,8 @@ def test_sound_with_a_large_picture_before_it_is_read(tmp_path: Path) -> None:
     assert inspect_sound(tmp_path / "podcast.mp3").sample_rate_hz == 44100
 
 
-def test_a_file_is_looked_into_once_until_its_content_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_cached_until_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is looked into once until its content changes."""
     monkeypatch.setattr(inspection, "_SETTLED_S", 0.0)
     path = make_clip(tmp_path / "clip.mp4")
     started: list[str] = []
@@ -124,6 +126,6 @@ def test_a_file_is_looked_into_once_until_its_content_changes(tmp_path: Path, mo
     assert started == ["film"]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(MediaUnsupported):
+    with pytest.raises(MediaUnsupportedError):
         inspect_video(path)
     assert started == ["film", "film"]

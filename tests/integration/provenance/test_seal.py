@@ -16,13 +16,12 @@ from structlog.testing import capture_logs
 
 from gateway.media.mp4 import copy_with_padding
 from gateway.media.output import OutputFile, commit_with
-from gateway.provenance.binding import manifest_boxes, media_sha256
+from gateway.provenance.binding import manifest_boxes, media_sha256, sidecar_of
 from gateway.provenance.claim import DubFacts
 from gateway.provenance.credential import KEY_FILE, certificates_in, installation_credential
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, verdict_of
-from services.common.errors import BackendUnavailable, InvalidRequest, MediaUnsupported
+from services.common.errors import BackendUnavailableError, InvalidRequestError, MediaUnsupportedError
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, flip, write_film
 
 EMBEDDED = (".mp4", ".mov", ".m4v")
@@ -56,9 +55,8 @@ def _packets(film: Path) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("suffix", EMBEDDED)
-def test_mp4_and_mov_have_the_manifest_inside_and_the_same_media(
-    suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path
-) -> None:
+def test_embedded_manifest_keeps_media(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """MP4 and MOV have the manifest inside and the same media."""
     plain = write_film(tmp_path / f"plain{suffix}", carphone, None)
     signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
     verdict = verdict_of(signed)
@@ -74,9 +72,8 @@ def test_mp4_and_mov_have_the_manifest_inside_and_the_same_media(
 
 
 @pytest.mark.parametrize("suffix", BESIDE)
-def test_other_films_have_the_manifest_beside_them_and_not_a_byte_more(
-    suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path
-) -> None:
+def test_sidecar_manifest_keeps_file(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """Other videos have the manifest beside them and not a byte more."""
     plain = write_film(tmp_path / f"plain{suffix}", carphone, None)
     signed = write_film(tmp_path / f"signed{suffix}", carphone, sealer)
     if suffix != ".mxf":  # FFmpeg writes a random id into each MXF file
@@ -111,7 +108,8 @@ def test_a_changed_claim_is_told(signed: Path, tmp_path: Path) -> None:
     assert verdict.reasons
 
 
-def test_the_manifest_says_what_was_done_and_names_nobody(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+def test_manifest_tells_edits_names_nobody(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """The manifest says what was done and names no one."""
     footage, speech = tmp_path / "Jane Doe.mp4", tmp_path / "Jane Doe.wav"
     footage.write_bytes(carphone.read_bytes())
     speech.write_bytes(b"RIFF of Jane")
@@ -149,7 +147,8 @@ def test_the_manifest_says_what_was_done_and_names_nobody(carphone: Path, sealer
     assert b"Jane" not in film.read_bytes()
 
 
-def test_a_film_that_shows_nothing_synthetic_does_not_say_so(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+def test_unchanged_video_not_called_synthetic(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A video that shows nothing synthetic does not say so."""
     film = tmp_path / "film.mp4"
     honest = replace(claim_of(carphone), synthetic=False, description="No mouth in this film is synthetic.", dubbed=())
     write_film(film, carphone, None)
@@ -177,7 +176,8 @@ def test_the_manifest_of_the_footage_is_kept(
     assert kept == {"title": "footage", "relationship": "parentOf", "has_manifest": True, "valid": True}
 
 
-def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:
+def test_changed_signed_footage_detected(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:
+    """Footage that was changed after it was signed is reported."""
     first = _copy(signed, ".mp4", tmp_path)
     flip(first, first.stat().st_size - 100)
     second = verdict_of(write_film(tmp_path / "second.mp4", carphone, sealer, source=first))
@@ -188,7 +188,8 @@ def test_footage_that_was_changed_after_it_was_signed_is_told(carphone: Path, se
     )
 
 
-def test_footage_that_c2pa_cannot_parse_has_no_manifest_to_keep(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+def test_unparsable_footage_has_no_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """Footage that C2PA cannot parse has no manifest to keep."""
     odd = tmp_path / "odd.mp4"
     odd.write_bytes(b"no film at all, whatever the name says")
     verdict = verdict_of(write_film(tmp_path / "film.mp4", carphone, sealer, source=odd))
@@ -204,9 +205,10 @@ def _unreadable(manifest: Path) -> None:
 
 @pytest.mark.parametrize("damage", [claim_gigabytes, _unreadable])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_damaged_manifest_of_the_footage_is_left_out_with_a_warning(
+def test_damaged_footage_manifest_warns(
     suffix: str, damage: Callable[[Path], object], carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
 ) -> None:
+    """A damaged manifest of the footage is left out with a warning."""
     footage = _copy(signed, suffix, tmp_path)
     damage(footage if suffix == ".mp4" else sidecar_of(footage))
     film = OutputFile(tmp_path / "second.mp4")
@@ -224,9 +226,8 @@ def test_a_damaged_manifest_of_the_footage_is_left_out_with_a_warning(
     assert "source_manifests_left_out" in {line["event"] for line in logs}
 
 
-def test_a_manifest_of_the_footage_that_is_kept_gives_no_warning(
-    carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path
-) -> None:
+def test_kept_footage_manifest_no_warning(carphone: Path, sealer: Sealer, signed: Path, tmp_path: Path) -> None:
+    """A manifest of the footage that is kept gives no warning."""
     film = OutputFile(tmp_path / "second.mp4")
     with film.content() as content:
         content.write(carphone.read_bytes())
@@ -235,7 +236,8 @@ def test_a_manifest_of_the_footage_that_is_kept_gives_no_warning(
     assert seal.warnings == []
 
 
-def test_the_certificates_of_the_installation_make_its_films_trusted(carphone: Path, tmp_path: Path) -> None:
+def test_installation_certificates_are_trusted(carphone: Path, tmp_path: Path) -> None:
+    """The certificates of the installation make its videos trusted."""
     folder = tmp_path / "data"
     film = write_film(tmp_path / "film.mp4", carphone, Sealer(installation_credential(folder)))
     assert verdict_of(film, anchors=certificates_in(folder / KEY_FILE)).state == ManifestState.TRUSTED
@@ -246,42 +248,45 @@ def test_the_certificates_of_the_installation_make_its_films_trusted(carphone: P
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_film_that_cannot_be_signed_is_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+def test_unsignable_video_not_written(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A video that cannot be signed is not written."""
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         write_film(tmp_path / f"film{suffix}", carphone, sealer, source=tmp_path / "gone.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_time_stamp_authority_that_does_not_answer_is_an_error_that_may_pass(
-    suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path
-) -> None:
+def test_silent_time_stamp_authority_retryable(suffix: str, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A time stamp authority that does not answer is an error that may pass."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         stamped = replace(sealer, time_stamp_url=f"http://127.0.0.1:{nobody.getsockname()[1]}")
-        with pytest.raises(BackendUnavailable, match="time stamp authority"):
+        with pytest.raises(BackendUnavailableError, match="time stamp authority"):
             write_film(tmp_path / f"film{suffix}", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_manifest_is_not_replaced_by_one(sealer: Sealer, tmp_path: Path) -> None:
+def test_other_file_not_replaced_by_manifest(sealer: Sealer, tmp_path: Path) -> None:
+    """A file that is no manifest is not replaced by one."""
     sealer.check_place(tmp_path / "film.mkv", overwrite=False)
     (tmp_path / "film.mkv.c2pa").write_bytes(b"somebody's notes")
     (tmp_path / "film.mp4.c2pa").write_bytes(b"somebody's notes")
-    with pytest.raises(InvalidRequest, match=r"film\.mkv\.c2pa exists and is no manifest"):
+    with pytest.raises(InvalidRequestError, match=r"film\.mkv\.c2pa exists and is no manifest"):
         sealer.check_place(tmp_path / "film.mkv", overwrite=False)
     sealer.check_place(tmp_path / "film.mkv", overwrite=True)
     sealer.check_place(tmp_path / "film.mp4", overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
-def test_a_film_whose_manifest_can_have_no_name_is_refused_before_the_work(sealer: Sealer, tmp_path: Path, overwrite: bool) -> None:
+def test_unusable_manifest_name_refused_early(sealer: Sealer, tmp_path: Path, overwrite: bool) -> None:
+    """A video whose manifest can have no name is refused before the work."""
     sealer.check_place(tmp_path / f"{'a' * 251}.mp4", overwrite=overwrite)
-    with pytest.raises(InvalidRequest, match="255 at most"):
+    with pytest.raises(InvalidRequestError, match="255 at most"):
         sealer.check_place(tmp_path / f"{'a' * 251}.mkv", overwrite=overwrite)
 
 
-def test_a_film_of_the_same_name_gets_the_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+def test_same_name_gets_new_manifest(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A video of the same name gets the new manifest."""
     film = write_film(tmp_path / "film.mkv", carphone, sealer)
     before = (tmp_path / "film.mkv.c2pa").read_bytes()
     sealer.check_place(film, overwrite=False)
@@ -291,23 +296,23 @@ def test_a_film_of_the_same_name_gets_the_new_manifest(carphone: Path, sealer: S
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_where_the_film_cannot_get_its_name_no_sidecar_stays(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+def test_failed_rename_leaves_no_sidecar(carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """If the video cannot get its name, no sidecar stays."""
     film = tmp_path / "film.mkv"
     seal = sealer.seal(claim_of(carphone), film)
     file = OutputFile(film)
     with file.content() as content:
         content.write(b"a film")
     os.mkdir(film)
-    with pytest.raises(InvalidRequest, match="is a folder"):
+    with pytest.raises(InvalidRequestError, match="is a folder"):
         commit_with(file, seal)
     file.discard()
     assert list(tmp_path.iterdir()) == [film]
 
 
 @pytest.mark.parametrize("room", [0, 100, 3000])
-def test_a_film_whose_room_is_too_small_is_copied_and_signed_all_the_same(
-    room: int, carphone: Path, sealer: Sealer, tmp_path: Path
-) -> None:
+def test_small_manifest_space_still_signs(room: int, carphone: Path, sealer: Sealer, tmp_path: Path) -> None:
+    """A video whose reserved space is too small is copied and signed all the same."""
     plain = write_film(tmp_path / "plain.mp4", carphone, None)
     film = OutputFile(tmp_path / "film.mp4")
     with film.content() as content:
@@ -329,7 +334,8 @@ def test_a_film_is_signed_without_a_copy(carphone: Path, sealer: Sealer, tmp_pat
     assert (verdict_of(first).state, verdict_of(second).state) == (ManifestState.VALID, ManifestState.VALID)
 
 
-def test_bytes_behind_the_manifest_cannot_be_used_to_hide_something(signed: Path, tmp_path: Path) -> None:
+def test_bytes_behind_manifest_detected(signed: Path, tmp_path: Path) -> None:
+    """Bytes behind the manifest cannot be used to hide something."""
     film = _copy(signed, ".mp4", tmp_path)
     with film.open("rb") as file:
         box = manifest_boxes(file)[0]

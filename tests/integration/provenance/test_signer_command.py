@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.provenance.installation import open_sealer, own_watermark_key
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.errors import BackendUnavailable, DubstageError, InvalidRequest
+from services.common.errors import BackendUnavailableError, DubstageError, InvalidRequestError
 from services.common.server.settings import load_settings
 from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
 from tests.unit.provenance.test_credential import KEYS
@@ -79,7 +79,9 @@ def test_the_watermark_follows_from_its_own_file(tmp_path: Path) -> None:
     assert key is not None
     assert own_watermark_key(settings) == key
     (tmp_path / "secret").write_bytes(bytes(31))
-    with pytest.raises(InvalidRequest, match=r"DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"):
+    with pytest.raises(
+        InvalidRequestError, match=r"DUBSTAGE_WATERMARK_KEY_FILE: .*secret has 31 bytes; give a file of at least 32"
+    ):
         open_sealer(settings)
 
 
@@ -103,32 +105,35 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_command_that_does_not_sign_is_told_before_any_work(fault: str, tmp_path: Path) -> None:
+def test_broken_signer_refused_before_work(fault: str, tmp_path: Path) -> None:
+    """A command that does not sign is reported before any work."""
     source, reason = FAULTS[fault]
     chain, _ = chain_for(Ed25519PrivateKey.generate())
     with pytest.raises(
-        BackendUnavailable, match=rf"the command of DUBSTAGE_PROVENANCE_SIGNER_COMMAND gave no signature .*{reason}"
+        BackendUnavailableError, match=rf"the command of DUBSTAGE_PROVENANCE_SIGNER_COMMAND gave no signature .*{reason}"
     ):
         open_sealer(settings_of(tmp_path, chain, command_of(tmp_path, source)))
 
 
 def test_a_command_that_does_not_exist_is_named(tmp_path: Path) -> None:
     chain, _ = chain_for(Ed25519PrivateKey.generate())
-    with pytest.raises(BackendUnavailable, match=r"/no/such/program cannot be started: No such file or directory"):
+    with pytest.raises(BackendUnavailableError, match=r"/no/such/program cannot be started: No such file or directory"):
         open_sealer(settings_of(tmp_path, chain, "/no/such/program --key 1"))
 
 
-def test_a_film_that_the_command_no_longer_signs_is_not_written(carphone: Path, tmp_path: Path) -> None:
+def test_failed_signer_writes_no_video(carphone: Path, tmp_path: Path) -> None:
+    """A video that the command no longer signs is not written."""
     settings, _ = signing(tmp_path, Ed25519PrivateKey.generate())
     sealer = open_sealer(settings)
     command_of(tmp_path, "import sys\nsys.exit('the key was disabled')")
     film = tmp_path / "film.mp4"
-    with pytest.raises(BackendUnavailable, match=r"the key was disabled\); .*film\.mp4 was not written"):
+    with pytest.raises(BackendUnavailableError, match=r"the key was disabled\); .*film\.mp4 was not written"):
         write_film(film, carphone, sealer)
     assert not list(tmp_path.glob("*film*"))
 
 
-def test_the_wait_for_the_command_does_not_count_as_the_authoritys(carphone: Path, tmp_path: Path) -> None:
+def test_signer_wait_not_authority_timeout(carphone: Path, tmp_path: Path) -> None:
+    """The wait for the command does not count as the authority's."""
     settings, anchor = signing(tmp_path, Ed25519PrivateKey.generate())
     sealer = open_sealer(settings)
     command_of(tmp_path, f"import time\ntime.sleep(5.0)\n{textwrap.dedent(SIGNER)}")

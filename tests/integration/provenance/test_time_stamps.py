@@ -17,14 +17,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.provenance.binding import sidecar_binding
+from gateway.provenance.binding import sidecar_binding, sidecar_of
 from gateway.provenance.claim import definition
 from gateway.provenance.credential import credential_of
 from gateway.provenance.library import LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, verdict_of
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from tests.unit.provenance.signed_films import chain_for, claim_gigabytes, claim_of, flip, pem_of, write_film
 from tests.unit.provenance.time_stamps import STAMPED_AT, Answer, Door, Request, Stamper, authority, new_stamper, refusal
 
@@ -124,18 +123,16 @@ def test_c2pas_own_reader_finds_the_time(carphone: Path, stamper: Stamper, studi
     assert datetime.datetime.fromisoformat(manifest["signature_info"]["time"]) == STAMPED_AT
 
 
-def test_a_film_that_was_changed_is_told_in_spite_of_its_time(
-    carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_changed_time_stamped_video_detected(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+    """A video that was changed is reported in spite of its time."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         film = write_film(tmp_path / "film.mp4", carphone, replace(studio.sealer, time_stamp_url=url))
     flip(film, film.stat().st_size - 100)
     assert verdict_of(film, anchors=studio.anchor + stamper.anchor).state == ManifestState.INVALID
 
 
-def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
-    carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
-) -> None:
+def test_damaged_manifest_not_authority_error(carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path) -> None:
+    """Footage with a damaged manifest is not the authority's fault."""
     footage = claim_gigabytes(write_film(tmp_path / "footage.mp4", carphone, studio.sealer))
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
@@ -146,15 +143,16 @@ def test_footage_with_a_damaged_manifest_is_not_the_authoritys_fault(
 
 
 @pytest.mark.parametrize(("case", "suffix"), list(zip(WRONG, cycle(FILMS), strict=False)))
-def test_an_authority_that_gives_no_time_stamp_is_an_error_that_may_pass(
+def test_missing_time_stamp_is_retryable(
     case: str, suffix: str, carphone: Path, stamper: Stamper, studio: Studio, tmp_path: Path
 ) -> None:
+    """An authority that gives no time stamp is an error that may pass."""
     answer, reason = WRONG[case]
     film = tmp_path / f"film{suffix}"
     film.write_bytes(b"the film before")
     with authority(answer(stamper)) as url:
         stamped = replace(studio.sealer, time_stamp_url=url)
-        with pytest.raises(BackendUnavailable, match=reason) as raised:
+        with pytest.raises(BackendUnavailableError, match=reason) as raised:
             write_film(film, carphone, stamped)
     assert f"the time stamp authority {url} gave no time stamp" in raised.value.message
     assert list(tmp_path.iterdir()) == [film]
@@ -162,9 +160,9 @@ def test_an_authority_that_gives_no_time_stamp_is_an_error_that_may_pass(
 
 
 @pytest.mark.parametrize("said", ["nothing", "a beginning"])
-def test_an_authority_that_does_not_finish_its_answer_is_given_up(
-    said: str, carphone: Path, studio: Studio, tmp_path: Path
-) -> None:
+def test_unfinished_authority_answer_times_out(said: str, carphone: Path, studio: Studio, tmp_path: Path) -> None:
+    """An authority that does not finish its answer is given up."""
+
     def answer(door: Door, request: Request) -> None:
         if said != "nothing":
             door.begin()
@@ -173,14 +171,16 @@ def test_an_authority_that_does_not_finish_its_answer_is_given_up(
 
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=0.2)
-        with pytest.raises(BackendUnavailable, match=r"its answer was not complete after 0\.2 s") as raised:
+        with pytest.raises(BackendUnavailableError, match=r"its answer was not complete after 0\.2 s") as raised:
             write_film(tmp_path / "film.mp4", carphone, stamped)
     assert url in raised.value.message
     assert "DUBSTAGE_PROVENANCE_TIME_STAMP_URL must name an authority" in raised.value.message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_without_end_is_the_fault_of_the_authority(carphone: Path, studio: Studio, tmp_path: Path) -> None:
+def test_endless_authority_answer_refused(carphone: Path, studio: Studio, tmp_path: Path) -> None:
+    """An answer without end is the fault of the authority."""
+
     def answer(door: Door, request: Request) -> None:
         door.begin()
         with suppress(OSError):
@@ -189,23 +189,23 @@ def test_an_answer_without_end_is_the_fault_of_the_authority(carphone: Path, stu
 
     with authority(answer) as url:
         stamped = replace(studio.sealer, time_stamp_url=url, time_stamp_limit_s=600.0)
-        with pytest.raises(BackendUnavailable, match="its answer does not fit into 256 MB") as raised:
+        with pytest.raises(BackendUnavailableError, match="its answer does not fit into 256 MB") as raised:
             write_film(tmp_path / "film.mkv", carphone, stamped)
     assert url in raised.value.message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_certificate_that_has_expired_is_not_the_authoritys_fault(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+def test_expired_certificate_not_authority_error(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+    """A certificate that has expired is not the authority's fault."""
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         stamped = replace(_studio(days=-1).sealer, time_stamp_url=url)
-        with pytest.raises(InvalidRequest, match="certificate was not valid"):
+        with pytest.raises(InvalidRequestError, match="certificate was not valid"):
             write_film(tmp_path / "film.mp4", carphone, stamped)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_film_stays_valid_after_the_certificate_has_expired_for_who_trusts_the_time(
-    carphone: Path, stamper: Stamper, tmp_path: Path
-) -> None:
+def test_time_stamp_outlives_certificate(carphone: Path, stamper: Stamper, tmp_path: Path) -> None:
+    """A video stays valid after the certificate has expired if the reader trusts the time stamp."""
     dated, plain = tmp_path / "dated.mkv", tmp_path / "plain.mkv"
     with authority(lambda door, request: door.give(stamper.stamp(request))) as url:
         short = _signed_in_time(carphone, dated, plain, url)

@@ -23,8 +23,8 @@ from gateway.dub.face_records import FaceIndex
 from gateway.dub.records import FACE_RECORD
 from gateway.media.probe import probe
 from gateway.media.types import MediaInfo
-from gateway.stages.method_check import ListedModels
-from services.common.errors import InvalidRequest, StorageFull
+from gateway.stages.opening import ListedModels
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
@@ -55,13 +55,13 @@ async def test_enrolments_for_two_methods_share_no_folder(
 
     def note_folder(jobs: Path, key: str) -> Path:
         folders.append(folder_of(jobs, key))
-        raise StorageFull("the enrolment ends here", subject="")
+        raise StorageFullError("the enrolment ends here", subject="")
 
     monkeypatch.setattr(create, "folder_of", note_folder)
-    footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="")
+    footage, stages = make_clip(tmp_path / "clip.mp4"), SimpleNamespace(face_model="", call_deadline_s=None)
     for method in ("ugc", "everybody", "ugc"):
         request = EnrolRequest(actor_id="ann", footage=footage, method=method)
-        with pytest.raises(StorageFull, match="the enrolment ends here"):
+        with pytest.raises(StorageFullError, match="the enrolment ends here"):
             await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
     first, second, third = folders
     assert first == third != second
@@ -91,34 +91,38 @@ def enrol(
             return learned(blobs, "ann", geometry)
 
         monkeypatch.setattr(create, "_learn", learn)
-        request, stages = EnrolRequest(actor_id="ann", footage=footage, method="ugc"), SimpleNamespace(face_model="")
+        request, stages = (
+            EnrolRequest(actor_id="ann", footage=footage, method="ugc"),
+            SimpleNamespace(face_model="", call_deadline_s=None),
+        )
         return await create_actor(request, stages, actors, blobs, tmp_path / "jobs", on_progress=lambda *_: None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FootageAnalysis, "open", open_shot)
     return run
 
 
-async def test_the_footage_of_an_actor_is_kept_for_live_streams(enrol: Enrol, blobs: ArtefactStore, tmp_path: Path) -> None:
+async def test_live_footage_is_kept(enrol: Enrol, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """The footage of an actor is kept for live streams."""
     actor = await enrol(lambda: None)
     assert blobs.get_bytes(actor.artefacts["footage"]) == (tmp_path / "clip.mp4").read_bytes()
     assert actor.artefacts["footage"].sha256 == actor.footage_sha256
 
 
-async def test_an_enrolment_from_footage_of_several_people_warns_of_the_face_that_was_taken(enrol: Enrol) -> None:
+async def test_enrolment_warns_of_several_people(enrol: Enrol) -> None:
+    """An enrolment from footage of several people warns of the face that was taken."""
     actor = await enrol(lambda: None)
     assert any("shows 2 faces, and the largest is taken, face 0" in warning for warning in actor.warnings)
 
 
-async def test_footage_that_changes_while_the_person_is_enrolled_is_refused_and_not_kept(
-    enrol: Enrol, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path
-) -> None:
+async def test_changing_footage_refused(enrol: Enrol, actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """Footage that changes while the person is enrolled is refused and not kept."""
     footage = tmp_path / "clip.mp4"
 
     def change() -> None:
         with footage.open("ab") as file:
             file.write(b"another take")
 
-    with pytest.raises(InvalidRequest, match=r"clip\.mp4 changed while the person was enrolled"):
+    with pytest.raises(InvalidRequestError, match=r"clip\.mp4 changed while the person was enrolled"):
         await enrol(change)
     assert actors.find("ann") is None
     assert footage.stat().st_size not in [blob.ref.size_bytes for blob in blobs.stored()]

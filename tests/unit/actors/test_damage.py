@@ -15,7 +15,7 @@ from gateway.cli.app import run
 from gateway.cli.doctor import check_database
 from gateway.database.session import Database
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, DubstageError, StorageRefused
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, DubstageError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
@@ -87,19 +87,20 @@ def test_a_damaged_database_is_named_with_the_remedy(file: Path, settings: Gatew
             opened.list()
             opened.get("ann")
 
-    with pytest.raises(StorageRefused) as caught:
+    with pytest.raises(StorageRefusedError) as caught:
         use()
     assert str(file) in str(caught.value)
     assert "restore it from a backup" in str(caught.value)
 
 
-def test_a_check_of_the_whole_file_finds_a_page_that_nothing_else_reads(file: Path, settings: GatewaySettings) -> None:
+def test_full_check_finds_damaged_page(file: Path, settings: GatewaySettings) -> None:
+    """A check of the whole file finds a page that nothing else reads."""
     page = page_of(file, "lineage")
     with file.open("r+b") as opened:
         opened.seek((page - 1) * PAGE)
         opened.write(bytes(PAGE))
     database = Database("", settings.data_dir)
-    with pytest.raises(StorageRefused, match="is damaged"):
+    with pytest.raises(StorageRefusedError, match="is damaged"):
         database.check_integrity()
     database.close()
 
@@ -111,7 +112,8 @@ def test_a_sound_file_passes_the_check(file: Path, settings: GatewaySettings) ->
 
 
 @pytest.mark.parametrize("text", ["{", '{"subject": "Ann"}', "[]", '"words"', "7", '{"subject": 1, "more": 2}', "[" * 5000])
-def test_a_damaged_consent_record_is_told_of_its_actor_alone(file: Path, settings: GatewaySettings, text: str) -> None:
+def test_damaged_consent_affects_own_actor(file: Path, settings: GatewaySettings, text: str) -> None:
+    """A damaged consent record is reported for its actor alone."""
     with sqlite3.connect(file) as connection:
         connection.execute("UPDATE actors SET consent = ? WHERE actor_id = 'ann'", (text,))
     connection.close()
@@ -121,7 +123,7 @@ def test_a_damaged_consent_record_is_told_of_its_actor_alone(file: Path, setting
         assert str(file) in ann.damage
         assert ann.consent is None
         assert (bob.damage, bob.consent) == ("", CONSENT)
-        with pytest.raises(ArtefactCorrupt, match=r"consent record of actor ann .* is damaged"):
+        with pytest.raises(ArtefactCorruptError, match=r"consent record of actor ann .* is damaged"):
             opened.get("ann")
         assert opened.show("ann").damage == ann.damage
         opened.erase("ann")
@@ -134,15 +136,16 @@ def enrolment(actors: ActorStore, actor_id: str) -> tuple[ArtefactRef, Path]:
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_damaged_enrolment_is_told_where_it_is_asked_for_and_hides_no_other_actor(
-    file: Path, settings: GatewaySettings, gone: bool
-) -> None:
+def test_damaged_enrolment_hides_no_other(file: Path, settings: GatewaySettings, gone: bool) -> None:
+    """A damaged enrolment is reported when it is asked for, and hides no other actor."""
     with ActorStore(settings) as opened:
         _, blob = enrolment(opened, "ann")
         blob.unlink() if gone else blob.write_bytes(b"not what it was")
         assert [actor.damage for actor in opened.list()] == ["", ""], "listing reads no blob"
         assert [actor.num_frames for actor in opened.list()] == [100, 100]
-        with pytest.raises(ArtefactNotFound if gone else ArtefactCorrupt, match=r"learned of actor ann .*actor erase ann"):
+        with pytest.raises(
+            ArtefactNotFoundError if gone else ArtefactCorruptError, match=r"learned of actor ann .*actor erase ann"
+        ):
             opened.get("ann")
         assert "learned of actor ann" in opened.show("ann").damage
         assert opened.show("ann").num_frames == 100
@@ -150,7 +153,8 @@ def test_a_damaged_enrolment_is_told_where_it_is_asked_for_and_hides_no_other_ac
         opened.erase("ann")
 
 
-def test_an_actor_of_an_earlier_version_is_listed_with_its_figures(file: Path, settings: GatewaySettings) -> None:
+def test_earlier_versions_actor_is_listed(file: Path, settings: GatewaySettings) -> None:
+    """An actor of an earlier version is listed with its figures."""
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM enrolments WHERE actor_id = 'ann'")
     connection.close()
@@ -168,13 +172,14 @@ def test_an_actor_whose_lineage_is_gone_is_damaged(file: Path, settings: Gateway
     with sqlite3.connect(file) as connection:
         connection.execute("DELETE FROM lineage WHERE actor_id = 'ann'")
     connection.close()
-    with ActorStore(settings) as opened, pytest.raises(ArtefactCorrupt, match="rows of actor ann are damaged"):
+    with ActorStore(settings) as opened, pytest.raises(ArtefactCorruptError, match="rows of actor ann are damaged"):
         opened.get("ann")
 
 
-def test_a_taken_id_leaves_no_blob_that_nobody_counts(
+def test_taken_id_leaves_no_blob(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
+    """A taken id leaves no blob that is not counted."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     before = on_disk(settings)
     with pytest.raises(DubstageError, match="erase it first"):
@@ -183,7 +188,8 @@ def test_a_taken_id_leaves_no_blob_that_nobody_counts(
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-def test_only_the_owner_reads_what_the_installation_keeps_of_people(tmp_path: Path, umask: int) -> None:
+def test_installation_files_owner_only(tmp_path: Path, umask: int) -> None:
+    """Only the owner reads what the installation keeps of people."""
     settings = GatewaySettings(data_dir=tmp_path / "deep" / "data", artefacts_url=str(tmp_path / "blobs"))
     (tmp_path / "deep").mkdir()
     before = os.umask(umask)
@@ -198,17 +204,19 @@ def test_only_the_owner_reads_what_the_installation_keeps_of_people(tmp_path: Pa
     assert all(mode & 0o077 == 0 for mode in modes.values()), modes
 
 
-def test_a_database_that_all_could_read_is_closed_to_them(file: Path, settings: GatewaySettings) -> None:
+def test_open_database_gets_closed(file: Path, settings: GatewaySettings) -> None:
+    """A database that all users could read is closed to them."""
     file.chmod(0o644)
     with ActorStore(settings) as opened:
         opened.list()
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_data_folder_that_cannot_be_names_the_setting(tmp_path: Path) -> None:
+def test_impossible_data_folder_names_setting(tmp_path: Path) -> None:
+    """A data folder that cannot be names the setting."""
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null"), Path("/proc/nothing")):
-        with pytest.raises(StorageRefused, match="DUBSTAGE_DATA_DIR"):
+        with pytest.raises(StorageRefusedError, match="DUBSTAGE_DATA_DIR"):
             ActorStore(GatewaySettings(data_dir=folder, artefacts_url=str(tmp_path / "blobs")))
 
 
@@ -217,7 +225,7 @@ def test_a_damaged_key_signs_nothing(
 ) -> None:
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     (settings.data_dir / "signing.pem").write_bytes(b"")
-    with pytest.raises(StorageRefused, match=r"signing\.pem is damaged"):
+    with pytest.raises(StorageRefusedError, match=r"signing\.pem is damaged"):
         actors.erase("ann")
 
 
@@ -242,7 +250,7 @@ def test_every_command_says_which_file_is_damaged(
     monkeypatch.setenv("DUBSTAGE_ARTEFACTS_URL", settings.artefacts_url)
     monkeypatch.chdir(tmp_path)
     one_page_zeroed(file)
-    assert run(arguments) == StorageRefused.exit_code
+    assert run(arguments) == StorageRefusedError.exit_code
     said = capsys.readouterr().err
     assert str(file) in said
     assert "restore it from a backup" in said
@@ -271,5 +279,5 @@ def test_commands_show_a_damaged_actor_beside_the_others(
 def test_the_doctor_reads_the_whole_file(file: Path, settings: GatewaySettings) -> None:
     assert str(file) in check_database(settings)
     one_page_zeroed(file)
-    with pytest.raises(StorageRefused, match="is damaged"):
+    with pytest.raises(StorageRefusedError, match="is damaged"):
         check_database(settings)

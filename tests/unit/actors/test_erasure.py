@@ -22,11 +22,10 @@ from gateway.actors.store import ActorStore
 from gateway.actors.watch import while_allowed
 from gateway.database.tables import JobBlobRow, JobFolderRow, JobRow
 from gateway.dub.journal import Journal
-from gateway.dub.scratch import ASIDE
-from gateway.dub.workspace import lock_folder
+from gateway.dub.workspace import ASIDE, lock_folder
 from gateway.operations.store import OperationStore
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReady, Cancelled, InvalidRequest, Overloaded
+from services.common.errors import ActorNotReadyError, InvalidRequestError, OverloadedError, WorkCancelledError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, on_disk, settings
@@ -69,18 +68,19 @@ def window(number: int) -> dict[str, np.ndarray]:
     return {"box": np.full(64, number, np.uint8)}
 
 
-def test_a_dub_that_writes_one_more_window_after_the_erasure_leaves_no_blob(
+def test_window_after_erasure_is_removed(
     actors: ActorStore, other: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, ann: str, tmp_path: Path
 ) -> None:
+    """A dub that writes one more window after the erasure leaves no blob."""
     ledger = JobLedger(other, ann)
     folder = tmp_path / "data" / "jobs" / "1"
     ledger.begin(folder)
     journal = Journal(folder / "journal", blobs, lambda ref: ledger.hold(folder, ref))
     journal.record("first", window(1))
     receipt = actors.erase(ann)
-    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
         journal.record("second", window(2))
-    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
         ledger.check()
     assert on_disk(settings) == set()
     kinds = {kind: len(digests) for kind, digests in receipt.document["erased"].items()}
@@ -88,33 +88,34 @@ def test_a_dub_that_writes_one_more_window_after_the_erasure_leaves_no_blob(
     assert not folder.exists()
 
 
-def test_a_window_that_another_job_counts_too_is_kept_for_that_one(
+def test_shared_window_is_kept(
     actors: ActorStore, other: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, ann: str, tmp_path: Path
 ) -> None:
+    """A window that another job counts too is kept for that one."""
     mine, theirs = JobLedger(other, ann), JobLedger(other)
     mine.begin(tmp_path / "mine")
     theirs.begin(tmp_path / "theirs")
     shared = blobs.put_bytes(b"a window that shows nobody")
     theirs.hold(tmp_path / "theirs", shared)
     actors.erase(ann)
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         mine.hold(tmp_path / "mine", shared)
     assert on_disk(settings) == {shared.sha256}
 
 
-def test_a_job_that_was_given_up_counts_nothing_any_more(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+def test_abandoned_job_counts_nothing(actors: ActorStore, blobs: ArtefactStore, tmp_path: Path) -> None:
+    """A job that was given up counts nothing any more."""
     ledger = JobLedger(actors)
     ledger.begin(tmp_path / "job")
     ledger.release(tmp_path / "job", [])
     late = blobs.put_bytes(b"a thread that was not told")
-    with pytest.raises(Cancelled):
+    with pytest.raises(WorkCancelledError):
         ledger.hold(tmp_path / "job", late)
     assert not blobs.exists(late)
 
 
-def test_while_an_erasure_is_open_no_work_with_the_person_begins_and_none_goes_on(
-    actors: ActorStore, ann: str, tmp_path: Path, blobs: ArtefactStore
-) -> None:
+def test_open_erasure_blocks_work(actors: ActorStore, ann: str, tmp_path: Path, blobs: ArtefactStore) -> None:
+    """While an erasure is open, no work with the person begins and none continues."""
     running = JobLedger(actors, ann)
     running.begin(tmp_path / "running")
     number = actors.erasures.ask(ann)
@@ -124,13 +125,14 @@ def test_while_an_erasure_is_open_no_work_with_the_person_begins_and_none_goes_o
         lambda: running.hold(tmp_path / "running", blobs.put_bytes(b"window")),
         lambda: actors.erasures.check(ann),
     ):
-        with pytest.raises(ActorNotReady):
+        with pytest.raises(ActorNotReadyError):
             work()
     actors.erasures.withdraw(number)
     running.check()
 
 
-def test_an_erasure_waits_for_the_jobs_of_other_processes(actors: ActorStore, ann: str, tmp_path: Path) -> None:
+def test_erasure_waits_for_other_jobs(actors: ActorStore, ann: str, tmp_path: Path) -> None:
+    """An erasure waits for the jobs of other processes."""
     folder = tmp_path / "data" / "jobs" / "1"
     JobLedger(actors, ann).begin(folder)
     handle = lock_folder(folder)
@@ -148,9 +150,8 @@ def test_an_erasure_waits_for_the_jobs_of_other_processes(actors: ActorStore, an
     thread.join()
 
 
-def test_a_job_that_never_notices_is_not_waited_for_without_end(
-    actors: ActorStore, ann: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_erasure_wait_is_bounded(actors: ActorStore, ann: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that never notices is not waited for without end."""
     folder = tmp_path / "data" / "jobs" / "1"
     JobLedger(actors, ann).begin(folder)
     handle = lock_folder(folder)
@@ -162,7 +163,8 @@ def test_a_job_that_never_notices_is_not_waited_for_without_end(
     os.close(handle)
 
 
-def test_operations_that_name_the_person_are_forgotten_with_them(actors: ActorStore, ann: str) -> None:
+def test_operations_of_person_are_removed(actors: ActorStore, ann: str) -> None:
+    """Operations that name the person are forgotten with them."""
     operations = OperationStore(actors.database)
     mine = [operations.add("actor", b"consent of ann", actor_id=ann), operations.add("dub", b"dub", actor_id=ann)]
     operations.finish(mine[0])
@@ -171,18 +173,20 @@ def test_operations_that_name_the_person_are_forgotten_with_them(actors: ActorSt
     assert [record.name for record in operations.list()] == [others.name]
 
 
-def test_a_person_whose_enrolment_failed_is_erased_from_the_operations(actors: ActorStore) -> None:
+def test_failed_enrolment_is_erasable(actors: ActorStore) -> None:
+    """A person whose enrolment failed is erased from the operations."""
     operations = OperationStore(actors.database)
     operations.finish(operations.add("actor", b"consent of cleo", actor_id="cleo"))
     assert actors.erasures.erase_or_ask("cleo").erased_sha256 == ()
     assert operations.list() == []
-    with pytest.raises(ActorNotReady, match="no actor 'cleo'"):
+    with pytest.raises(ActorNotReadyError, match="no actor 'cleo'"):
         actors.erasures.erase_or_ask("cleo")
 
 
-def test_what_a_killed_enrolment_left_goes_with_the_person(
+def test_killed_enrolment_leaves_nothing(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path
 ) -> None:
+    """Leftovers of a killed enrolment go with the person."""
     folder = tmp_path / "data" / "jobs" / "1"
     folder.mkdir(parents=True)
     ledger = JobLedger(actors, belongs_to="actors/cleo")
@@ -194,9 +198,10 @@ def test_what_a_killed_enrolment_left_goes_with_the_person(
 
 
 @pytest.mark.parametrize("how", ["absolute", "..", "link", "the folder of jobs", "above"])
-def test_a_path_that_the_database_names_outside_of_the_jobs_is_left_logged_and_told(
+def test_outside_path_left_and_logged(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, ann: str, tmp_path: Path, how: str
 ) -> None:
+    """A path that the database names outside of the jobs is left alone, logged and reported."""
     others = tmp_path / "photographs"
     (others / "journal").mkdir(parents=True)
     (others / "album.jpg").write_bytes(b"nobody's business")
@@ -232,16 +237,17 @@ def test_a_path_that_the_database_names_outside_of_the_jobs_is_left_logged_and_t
 
 
 @pytest.mark.parametrize("open_still", [True, False])
-def test_an_enrolment_that_an_erasure_has_ended_stores_no_actor(
+def test_erased_enrolment_stores_nothing(
     actors: ActorStore, other: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path, open_still: bool
 ) -> None:
+    """An enrolment that an erasure has ended stores no actor."""
     folder = tmp_path / "data" / "jobs" / "1"
     JobLedger(other, belongs_to="actors/ann").begin(folder)
     if open_still:
         actors.erasures.ask("ann")
     else:
         actors.erase("ann")
-    with pytest.raises(ActorNotReady, match="'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="'ann' was erased"):
         other.create(
             "ann",
             method="ugc",
@@ -253,9 +259,8 @@ def test_an_enrolment_that_an_erasure_has_ended_stores_no_actor(
     assert actors.find("ann") is None
 
 
-def test_copies_of_media_that_a_killed_process_left_go_with_any_erasure(
-    actors: ActorStore, settings: GatewaySettings, ann: str
-) -> None:
+def test_leftover_media_copies_removed(actors: ActorStore, settings: GatewaySettings, ann: str) -> None:
+    """Copies of media that a killed process left go with any erasure."""
     left, held = (settings.data_dir / ASIDE / name for name in ("7-dead", "8-alive"))
     for folder in (left, held):
         folder.mkdir(parents=True)
@@ -269,7 +274,8 @@ def test_copies_of_media_that_a_killed_process_left_go_with_any_erasure(
     assert (held / "footage.mp4").exists()
 
 
-def test_where_a_gateway_holds_the_database_it_is_the_gateway_that_erases(actors: ActorStore, other: ActorStore, ann: str) -> None:
+def test_running_gateway_erases(actors: ActorStore, other: ActorStore, ann: str) -> None:
+    """If a gateway holds the database, the gateway erases."""
     actors.database.claim()
     asked: list[ErasureReceipt] = []
     asking = threading.Thread(target=lambda: asked.append(other.erasures.erase_or_ask(ann)))
@@ -292,7 +298,7 @@ def test_a_gateway_that_cannot_erase_says_why(actors: ActorStore, other: ActorSt
     def ask() -> None:
         try:
             other.erasures.erase_or_ask(ann)
-        except Overloaded as problem:
+        except OverloadedError as problem:
             caught.append(problem)
 
     asking = threading.Thread(target=ask)
@@ -300,15 +306,14 @@ def test_a_gateway_that_cannot_erase_says_why(actors: ActorStore, other: ActorSt
     deadline = time.monotonic() + 60
     while not (found := actors.erasures.open()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    actors.erasures.fail(found[0][0], Overloaded("work on ann has not stopped yet", retry_after_s=5.0))
+    actors.erasures.fail(found[0][0], OverloadedError("work on ann has not stopped yet", retry_after_s=5.0))
     asking.join(timeout=60)
     assert [str(problem) for problem in caught] == ["work on ann has not stopped yet"]
     assert actors.find(ann) is not None
 
 
-def test_where_the_gateway_ends_meanwhile_the_process_that_asked_erases(
-    actors: ActorStore, other: ActorStore, ann: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_asking_process_erases_instead(actors: ActorStore, other: ActorStore, ann: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the gateway ends meanwhile, the process that asked erases."""
     monkeypatch.setattr(erasure, "_CLAIM_EVERY_S", 0.1)
     actors.database.claim()
     asking = threading.Thread(target=lambda: other.erasures.erase_or_ask(ann))
@@ -320,7 +325,8 @@ def test_where_the_gateway_ends_meanwhile_the_process_that_asked_erases(
     assert actors.find(ann) is None
 
 
-def test_an_erasure_that_was_interrupted_is_finished_by_the_next_process(actors: ActorStore, other: ActorStore, ann: str) -> None:
+def test_interrupted_erasure_is_finished(actors: ActorStore, other: ActorStore, ann: str) -> None:
+    """An erasure that was interrupted is finished by the next process."""
     actors.erasures.ask(ann)  # and then killed
     ((_, actor_id),) = other.erasures.open()
     other.erasures.carry_out(actor_id)
@@ -330,13 +336,14 @@ def test_an_erasure_that_was_interrupted_is_finished_by_the_next_process(actors:
 
 def test_one_gateway_at_a_time_holds_a_database(actors: ActorStore, other: ActorStore) -> None:
     actors.database.claim()
-    with pytest.raises(InvalidRequest, match="another gateway works with the database"):
+    with pytest.raises(InvalidRequestError, match="another gateway works with the database"):
         other.database.claim()
     actors.database.close()
     other.database.claim()
 
 
-async def test_work_ends_with_the_actor_it_is_done_with() -> None:
+async def test_work_ends_with_its_actor() -> None:
+    """Work ends with the actor it is done with."""
     ended = asyncio.Event()
 
     async def work() -> None:
@@ -346,9 +353,9 @@ async def test_work_ends_with_the_actor_it_is_done_with() -> None:
             ended.set()
 
     def check() -> None:
-        raise ActorNotReady("actor 'ann' was erased", subject="ann")
+        raise ActorNotReadyError("actor 'ann' was erased", subject="ann")
 
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         await while_allowed(check, work(), every_s=0.01)
     assert ended.is_set()
 

@@ -11,9 +11,8 @@ import pytest
 from gateway.actors.ledger import JobLedger
 from gateway.actors.store import ActorStore
 from gateway.dub.journal import Journal
-from gateway.dub.removal import delete_unused, remove_job
-from gateway.dub.workspace import JOURNAL
-from services.common.errors import BackendUnavailable
+from gateway.dub.workspace import JOURNAL, delete_unused, remove_job
+from services.common.errors import BackendUnavailableError
 from services.common.store.artefacts import ArtefactRef, ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, settings
 
@@ -28,7 +27,6 @@ class CountedMeanwhile(JobLedger):
     Args:
         actors: store of actors.
         folder: folder of the other job.
-        bank: the bank.
     """
 
     def __init__(self, actors: ActorStore, other: JobLedger, folder: Path, bank: ArtefactRef) -> None:
@@ -63,9 +61,10 @@ def other(actors: ActorStore, tmp_path: Path) -> tuple[JobLedger, Path]:
     return ledger, folder
 
 
-def test_a_blob_that_another_job_counts_during_the_removal_stays(
+def test_counted_blob_survives_removal(
     actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
 ) -> None:
+    """A blob that another job counts during the removal stays."""
     bank = blobs.put_bytes(BANK)
     freed = remove_job(ending, CountedMeanwhile(actors, *other, bank), blobs)
     assert freed is not None
@@ -73,9 +72,8 @@ def test_a_blob_that_another_job_counts_during_the_removal_stays(
     assert [blob.ref for blob in blobs.stored()] == [bank]
 
 
-def test_a_blob_goes_with_the_last_of_the_jobs_that_counted_it(
-    actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
-) -> None:
+def test_blob_goes_with_last_job(actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]) -> None:
+    """A blob goes with the last of the jobs that counted it."""
     ledger, folder = other
     bank = blobs.put_bytes(BANK)
     ledger.hold(folder, bank)
@@ -85,9 +83,10 @@ def test_a_blob_goes_with_the_last_of_the_jobs_that_counted_it(
     assert not blobs.exists(bank)
 
 
-def test_a_job_whose_blob_was_deleted_before_it_was_counted_may_store_it_again(
+def test_deleted_blob_can_be_stored_again(
     actors: ActorStore, blobs: ArtefactStore, ending: Path, other: tuple[JobLedger, Path]
 ) -> None:
+    """A job whose blob was deleted before it was counted may store it again."""
     ledger, folder = other
     bank = blobs.put_bytes(BANK)
     remove_job(ending, JobLedger(actors), blobs)
@@ -96,18 +95,16 @@ def test_a_job_whose_blob_was_deleted_before_it_was_counted_may_store_it_again(
     assert actors.jobs.uncounted([bank]) == []
 
 
-def test_a_blob_of_a_store_that_only_the_stages_use_is_counted(
-    blobs: ArtefactStore, other: tuple[JobLedger, Path], tmp_path: Path
-) -> None:
+def test_stage_only_store_is_counted(blobs: ArtefactStore, other: tuple[JobLedger, Path], tmp_path: Path) -> None:
+    """A blob of a store that only the stages use is counted."""
     ledger, folder = other
     ref = ArtefactStore(tmp_path / "stages").put_bytes(b"style")
     assert ledger.hold(folder, ref)
     assert list(ledger.only_here(folder, [])) == [ref]
 
 
-def test_a_result_that_the_end_of_another_job_deletes_meanwhile_is_stored_again(
-    blobs: ArtefactStore, other: tuple[JobLedger, Path]
-) -> None:
+def test_deleted_result_is_stored_again(blobs: ArtefactStore, other: tuple[JobLedger, Path]) -> None:
+    """A result that the end of another job deletes meanwhile is stored again."""
     ledger, folder = other
     lost: list[ArtefactRef] = []
 
@@ -121,8 +118,9 @@ def test_a_result_that_the_end_of_another_job_deletes_meanwhile_is_stored_again(
     assert [blob.ref for blob in blobs.stored()] == lost
 
 
-def test_a_store_that_loses_everything_ends_the_job_with_an_error(blobs: ArtefactStore, tmp_path: Path) -> None:
+def test_losing_store_ends_the_job(blobs: ArtefactStore, tmp_path: Path) -> None:
+    """A store that loses everything ends the job with an error."""
     journal = Journal(tmp_path / JOURNAL, blobs, lambda _: False)
-    with pytest.raises(BackendUnavailable, match="was gone right after it was stored, 5 times"):
+    with pytest.raises(BackendUnavailableError, match="was gone right after it was stored, 5 times"):
         journal.record("window", {"box": np.zeros(8, np.uint8)})
     assert list(journal.refs()) == []

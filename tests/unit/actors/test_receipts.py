@@ -31,7 +31,8 @@ def checked(content: bytes, key: InstallationKey) -> ErasureReceipt:
     return verified(content, lambda _: key.public)
 
 
-def test_a_receipt_says_what_was_erased_by_kind_and_verifies(receipt: ErasureReceipt, key: InstallationKey) -> None:
+def test_receipt_lists_kinds_and_verifies(receipt: ErasureReceipt, key: InstallationKey) -> None:
+    """A receipt says what was erased by kind and verifies."""
     assert receipt.document["erased"] == {"bank": [BANK], "renderer": [STATE]}
     assert receipt.erased_sha256 == (STATE, BANK)
     assert checked(receipt.to_json().encode(), key) == receipt
@@ -64,7 +65,8 @@ def test_what_is_no_receipt_does_not_verify(content: bytes, key: InstallationKey
         checked(content, key)
 
 
-def test_a_cut_receipt_and_one_with_a_field_twice_do_not_verify(receipt: ErasureReceipt, key: InstallationKey) -> None:
+def test_altered_receipts_do_not_verify(receipt: ErasureReceipt, key: InstallationKey) -> None:
+    """A cut receipt and one with a field twice do not verify."""
     content = receipt.to_json().encode()
     with pytest.raises(ReceiptRefusedError, match="cut or changed"):
         checked(content[:-10], key)
@@ -84,7 +86,8 @@ def test_a_forged_receipt_names_another_key(receipt: ErasureReceipt, key: Instal
         checked(json.dumps(lie).encode(), key)
 
 
-def test_receipts_of_earlier_versions_are_checked_by_their_installation_alone(key: InstallationKey) -> None:
+def test_earlier_receipts_need_their_installation(key: InstallationKey) -> None:
+    """Receipts of earlier versions are checked by their installation alone."""
     body = {"actor_id": "ann", "erased_sha256": [BANK], "kept_sha256": [], "erased_at": "2026-01-01T00:00:00+00:00"}
     secret = b"\x07" * 32
     signature = hmac.new(secret, json.dumps(body, sort_keys=True).encode(), hashlib.sha256).hexdigest()

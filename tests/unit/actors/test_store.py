@@ -17,7 +17,7 @@ from gateway.actors.stored import check_actor_id
 from gateway.dub.journal import Journal
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.errors import ActorNotReady, InvalidRequest, StorageRefused
+from services.common.errors import ActorNotReadyError, InvalidRequestError, StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.settings import load_settings
 from services.common.store.artefacts import OWNER, ArtefactRef, ArtefactStore
@@ -38,7 +38,8 @@ def test_an_actor_is_read_as_it_was_kept(actors: ActorStore, blobs: ArtefactStor
     assert actors.find("bob") is None
 
 
-def test_actors_are_listed_in_order_behind_a_given_one(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+def test_actors_listed_after_given(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """Actors are listed in order behind a given one."""
     for name in ("cleo", "ann", "bob"):
         actors.create(name, method="ugc", enrolled=learned(blobs, name, geometry), footage_sha256="0" * 64, consent=None)
     assert [actor.actor_id for actor in actors.list()] == ["ann", "bob", "cleo"]
@@ -48,21 +49,22 @@ def test_actors_are_listed_in_order_behind_a_given_one(actors: ActorStore, blobs
 def test_an_id_is_used_once(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
     actor = learned(blobs, "ann", geometry)
     actors.create("ann", method="ugc", enrolled=actor, footage_sha256="0" * 64, consent=None)
-    with pytest.raises(InvalidRequest, match="erase it first"):
+    with pytest.raises(InvalidRequestError, match="erase it first"):
         actors.check_free("ann")
-    with pytest.raises(InvalidRequest, match="erase it first"):
+    with pytest.raises(InvalidRequestError, match="erase it first"):
         actors.create("ann", method="ugc", enrolled=actor, footage_sha256="0" * 64, consent=None)
 
 
 @pytest.mark.parametrize("name", ["", "Ann", "a_b", "-ann", "ann-", "a" * 64, "../ann"])
 def test_an_id_that_is_none_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         check_actor_id(name)
 
 
-def test_erasing_removes_every_blob_and_job_of_the_person(
+def test_erasure_removes_blobs_and_jobs(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings, tmp_path: Path
 ) -> None:
+    """Erasing removes every blob and job of the person."""
     earlier = blobs.put_bytes(b"a style that was replaced")
     actors.create(
         "ann",
@@ -84,13 +86,14 @@ def test_erasing_removes_every_blob_and_job_of_the_person(
     assert set(receipt.erased_sha256) - set(receipt.document["erased"]["job file"]) == held
     assert receipt.kept_sha256 == ()
     for again in (lambda: actors.erase("ann"), lambda: actors.get("ann")):
-        with pytest.raises(ActorNotReady, match="no actor 'ann'"):
+        with pytest.raises(ActorNotReadyError, match="no actor 'ann'"):
             again()
 
 
-def test_a_blob_that_another_actor_counts_is_kept_until_that_one_goes(
+def test_shared_blob_kept_until_last(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, settings: GatewaySettings
 ) -> None:
+    """A blob that another actor counts is kept until that one goes."""
     ann = learned(blobs, "ann", geometry)
     bob = replace(learned(blobs, "bob", geometry), bank=ann.bank)
     actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
@@ -104,9 +107,10 @@ def test_a_blob_that_another_actor_counts_is_kept_until_that_one_goes(
     assert ann.bank.sha256 not in on_disk(settings)
 
 
-def test_what_a_job_made_goes_with_it_unless_an_actor_or_another_job_counts_it(
+def test_job_artefacts_removed_unless_counted(
     actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry, tmp_path: Path
 ) -> None:
+    """Artefacts that a job made go with the job unless an actor or another job counts them."""
     ann = learned(blobs, "ann", geometry)
     actors.create("ann", method="ugc", enrolled=ann, footage_sha256="0" * 64, consent=None)
     of_ann = ArtefactRef(ann.bank.uri, ann.bank.sha256, ann.bank.size_bytes)
@@ -123,7 +127,7 @@ def test_what_a_job_made_goes_with_it_unless_an_actor_or_another_job_counts_it(
 
 
 def test_work_with_an_erased_actor_does_not_begin(actors: ActorStore, tmp_path: Path) -> None:
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         JobLedger(actors, "nobody").begin(tmp_path / "job")
 
 
@@ -133,13 +137,14 @@ def elsewhere(settings: GatewaySettings, tmp_path: Path) -> GatewaySettings:
     return settings.model_copy(update={"data_dir": tmp_path / "elsewhere", "database_url": ""})
 
 
-def test_a_second_database_is_refused_by_name_with_the_remedies(
+def test_second_database_refused_with_remedies(
     actors: ActorStore, elsewhere: GatewaySettings, blobs: ArtefactStore, settings: GatewaySettings, geometry: ActorGeometry
 ) -> None:
+    """A second database is refused by name with the remedies."""
     actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
     before = on_disk(settings)
     for _ in range(2):
-        with pytest.raises(StorageRefused) as caught:
+        with pytest.raises(StorageRefusedError) as caught:
             ActorStore(elsewhere)
     said = caught.value.message
     assert (
@@ -154,22 +159,21 @@ def test_a_second_database_is_refused_by_name_with_the_remedies(
         assert again.database.id == actors.database.id
 
 
-def test_a_store_without_an_owner_is_adopted_with_what_lies_there(
-    blobs: ArtefactStore, settings: GatewaySettings, elsewhere: GatewaySettings
-) -> None:
+def test_unowned_store_is_adopted(blobs: ArtefactStore, settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
+    """A store without an owner is adopted with what lies there."""
     bank = blobs.put_bytes(b"of stages that run without a database, or of an earlier version")
     with ActorStore(settings) as actors:
         owner = owner_of(blobs)
         assert owner is not None
         assert owner.database == actors.database.id
         assert blobs.exists(bank)
-        with pytest.raises(StorageRefused, match="belongs to another database"):
+        with pytest.raises(StorageRefusedError, match="belongs to another database"):
             ActorStore(elsewhere)
     # The step of the message for a database that is gone for good.
     (Path(settings.artefacts_url) / OWNER).unlink()
     with ActorStore(elsewhere):
         assert blobs.exists(bank)
-    with pytest.raises(StorageRefused, match="belongs to another database"):
+    with pytest.raises(StorageRefusedError, match="belongs to another database"):
         ActorStore(settings)
 
 
@@ -180,11 +184,10 @@ def test_the_name_of_the_owner_is_no_blob(actors: ActorStore, blobs: ArtefactSto
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"database": 3}', b"\xff\xfe"])
-def test_a_damaged_name_of_the_owner_is_told_with_its_place(
-    blobs: ArtefactStore, settings: GatewaySettings, content: bytes
-) -> None:
+def test_damaged_owner_name_is_reported(blobs: ArtefactStore, settings: GatewaySettings, content: bytes) -> None:
+    """A damaged name of the owner is reported with its place."""
     blobs.set_owner(content)
-    with pytest.raises(StorageRefused, match=rf"{blobs.owner_url} is damaged: .* remove that file"):
+    with pytest.raises(StorageRefusedError, match=rf"{blobs.owner_url} is damaged: .* remove that file"):
         ActorStore(settings)
 
 
@@ -193,14 +196,15 @@ def test_work_that_counts_no_blobs_needs_no_claim(actors: ActorStore, elsewhere:
         assert other.consents.withdrawn({"6" * 64}) == {}
 
 
-def test_each_tenant_has_a_store_and_an_owner_of_its_own(settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
+def test_tenants_have_own_stores(settings: GatewaySettings, elsewhere: GatewaySettings) -> None:
+    """Each tenant has a store and an owner of its own."""
     with ActorStore(settings) as default, ActorStore(settings_of(settings, "acme"), beside=default) as acme:
         assert acme.database.id != default.database.id
         for places, database in ((settings, default.database), (settings_of(settings, "acme"), acme.database)):
             owner = owner_of(ArtefactStore(places.artefacts_url))
             assert owner is not None
             assert owner.database == database.id
-    with pytest.raises(StorageRefused) as caught:
+    with pytest.raises(StorageRefusedError) as caught:
         ActorStore(settings_of(elsewhere, "acme"))
     # Callers of a tenant see the error, and must not learn of other places of the server.
     assert "actors.sqlite, since" not in caught.value.message
@@ -211,31 +215,34 @@ import sys, time
 from pathlib import Path
 from gateway.actors.store import ActorStore
 from gateway.settings import GatewaySettings
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 
-folder, name = Path(sys.argv[1]), sys.argv[2]
-settings = GatewaySettings(data_dir=folder / name, artefacts_url=str(folder / "artefacts"))
-(folder / f"{name}.ready").touch()
-while len(list(folder.glob("*.ready"))) < 2:
-    time.sleep(0.001)
-try:
-    ActorStore(settings).close()
-    print("owner")
-except StorageRefused:
-    print("refused")
+name = sys.argv[2]
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    settings = GatewaySettings(data_dir=folder / name, artefacts_url=str(folder / "artefacts"))
+    (folder / f"{name}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < 2:
+        time.sleep(0.001)
+    try:
+        ActorStore(settings).close()
+        print("owner")
+    except StorageRefusedError:
+        print("refused")
 """
+"""A process that opens one new store after the other, each at the same moment as another process."""
 
 
-def test_of_two_processes_that_open_a_new_store_at_once_one_becomes_the_owner(tmp_path: Path) -> None:
+def test_one_process_owns_new_store(tmp_path: Path) -> None:
+    """One of two processes that open a new store at the same time becomes its owner."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for round_ in range(3):
-        folder = tmp_path / str(round_)
-        folder.mkdir()
-        racing = [
-            subprocess.Popen([sys.executable, "-c", RACE, str(folder), name], env=environment, stdout=subprocess.PIPE, text=True)
-            for name in ("a", "b")
-        ]
-        assert sorted(process.communicate(timeout=120)[0].strip() for process in racing) == ["owner", "refused"]
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+    racing = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path), name], env=environment, stdout=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    ends = [process.communicate(timeout=120)[0].split() for process in racing]
+    assert [sorted(pair) for pair in zip(*ends, strict=True)] == [["owner", "refused"]] * 3
 
 
 def _places(monkeypatch: pytest.MonkeyPatch, home: Path, **variables: Path) -> tuple[str, str]:
@@ -248,7 +255,8 @@ def _places(monkeypatch: pytest.MonkeyPatch, home: Path, **variables: Path) -> t
     return load_settings(GatewaySettings).artefacts_url, load_settings(FaceSettings).artefacts_url
 
 
-def test_artefacts_follow_the_data_folder_unless_a_setting_names_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artefacts_follow_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Artefacts follow the data folder unless a setting names a store."""
     home, data, store = tmp_path / "home", tmp_path / "data", tmp_path / "store"
     default = str(home / "dubstage" / "artefacts")
     assert _places(monkeypatch, home) == (default, default)
@@ -261,9 +269,8 @@ def test_artefacts_follow_the_data_folder_unless_a_setting_names_a_store(tmp_pat
     assert _places(monkeypatch, home, data_dir=Path("data")) == (own, own)
 
 
-def test_a_data_folder_of_an_earlier_version_keeps_its_artefacts_in_the_home_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_earlier_data_folder_keeps_artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder of an earlier version keeps its artefacts in the home folder."""
     home, data = tmp_path / "home", tmp_path / "data"
     before, own = str(home / "dubstage" / "artefacts"), str(data / "artefacts")
     # An earlier version, with DUBSTAGE_DATA_DIR alone.

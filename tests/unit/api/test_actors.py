@@ -12,14 +12,15 @@ from gateway.api.messages import consent_from, consent_message, enrol_request_fr
 from gateway.consent.keys import signed
 from gateway.consent.record import digest_of
 from gateway.media.takes import MAX_TAKES
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.consent.records import STUDIO, face, record
 
 
-def test_too_many_files_of_footage_are_refused_before_any_is_looked_at(tmp_path: Path) -> None:
+def test_too_many_files_refused_early(tmp_path: Path) -> None:
+    """Too many files of footage are refused before any is looked at."""
     media = RequestMedia(MediaLocations(MediaFolder(tmp_path), ""), lambda: tmp_path)
     message = pb.CreateActorRequest(actor_id="ann", footage_uri="none.mp4", more_footage_uris=["none.mp4"] * MAX_TAKES)
-    with pytest.raises(InvalidRequest, match=f"{MAX_TAKES + 1} files of footage were given; at most {MAX_TAKES}") as caught:
+    with pytest.raises(InvalidRequestError, match=f"{MAX_TAKES + 1} files of footage were given; at most {MAX_TAKES}") as caught:
         enrol_request_from(message, media, threads=1)
     assert caught.value.field == "footage"
 
@@ -51,10 +52,11 @@ def test_a_record_comes_through_a_message_unchanged(fields: dict[str, object]) -
         ({"face": {"network": "of-tests"}}, "consent.face.embedding"),
     ],
 )
-def test_a_wrong_subject_is_refused_by_field_and_without_its_value(wrong: dict[str, object], field: str) -> None:
+def test_wrong_subject_names_field(wrong: dict[str, object], field: str) -> None:
+    """A wrong subject is refused by field and without its value."""
     message = consent_message(record())
     message.MergeFrom(pb.ConsentRecord(**wrong))  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         consent_from(message)
     assert caught.value.field == field
 
@@ -62,6 +64,6 @@ def test_a_wrong_subject_is_refused_by_field_and_without_its_value(wrong: dict[s
 def test_an_embedding_that_is_none_is_not_told() -> None:
     message = consent_message(record(face=face()))
     message.face.embedding = message.face.embedding[4:]
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         consent_from(message)
     assert message.face.embedding[:40] not in caught.value.message

@@ -15,7 +15,7 @@ from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.operations.runner import JobRunner
 from gateway.settings import GatewaySettings
 from gateway.tenants.limits import Limits
-from services.common.errors import BackendUnavailable, BatchNotFound
+from services.common.errors import BackendUnavailableError, BatchNotFoundError
 from services.common.server.settings import load_settings
 
 
@@ -44,19 +44,21 @@ def events(installation: TenantStorage) -> list[str]:
     return [entry["event"] for entry in installation.context.actors.audit.newest(10)]
 
 
-async def test_a_retry_is_recorded_once_the_shots_wait_again(
+async def test_retry_is_recorded_once(
     settings: GatewaySettings, installation: TenantStorage, store: BatchStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A retry is recorded once the shots wait again."""
+
     async def away(*_: object, **__: object) -> None:
-        raise BackendUnavailable("the database is away")
+        raise BackendUnavailableError("the database is away")
 
     monkeypatch.setattr(JobRunner, "submit", away)
     batches = Batches(settings, installation.context, ProcessContext.of(settings, OpenedStages(settings)))
-    with pytest.raises(BatchNotFound, match="no shot 'b'"):
+    with pytest.raises(BatchNotFoundError, match="no shot 'b'"):
         await batches.retry("night", ["b"])
     assert events(installation) == []
     # The shot begins anew in any case: the next submission or gateway dubs it.
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         await batches.retry("night", ["a"])
     assert store.record("night", "a").state is ShotState.WAITING
     assert events(installation) == ["batch.retried"]

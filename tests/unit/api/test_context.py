@@ -36,9 +36,10 @@ def half_a_film(folder: Path) -> Path:
 
 @pytest.mark.parametrize("output", ["media", "elsewhere", "media/../elsewhere"])
 @pytest.mark.parametrize("job", ["data/jobs/1", "elsewhere", "data/jobs/../../elsewhere"])
-async def test_a_cancelled_operation_removes_nothing_outside_of_jobs_and_media(
+async def test_cancellation_removes_only_own_files(
     actors: ActorStore, blobs: ArtefactStore, settings: GatewaySettings, tmp_path: Path, job: str, output: str
 ) -> None:
+    """A cancelled operation removes nothing outside of jobs and media."""
     confine(tmp_path / "media")
     films = {name: half_a_film(tmp_path / name) for name in ("media", "elsewhere")}
     folders = [settings.data_dir / "jobs" / "1", tmp_path / "elsewhere"]

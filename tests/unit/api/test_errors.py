@@ -11,7 +11,7 @@ import pytest
 
 from gateway.api.errors import ErrorRewriter, with_names
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, DubstageError, InvalidRequest, StorageFull, leaves
+from services.common.errors import ArtefactCorruptError, DubstageError, InvalidRequestError, StorageFullError, leaves
 from services.common.server import error_status
 
 
@@ -61,30 +61,33 @@ def test_no_kind_of_error_shows_a_folder(names: ErrorRewriter, tmp_path: Path, l
     assert str(error) == "a.mp4 in DUBSTAGE_DATA_DIR"
 
 
-def test_a_field_of_the_pipeline_gets_its_name_in_the_request(names: ErrorRewriter) -> None:
-    error = InvalidRequest("x", field="output")
+def test_pipeline_field_renamed_for_request(names: ErrorRewriter) -> None:
+    """A field of the pipeline gets its name in the request."""
+    error = InvalidRequestError("x", field="output")
     assert names.rewrite(error) is error
     assert error.field == "output_uri"
-    assert names.rewrite(InvalidRequest("x", field="audio"), fields={}).field == "audio"  # type: ignore[attr-defined]
+    assert names.rewrite(InvalidRequestError("x", field="audio"), fields={}).field == "audio"  # type: ignore[attr-defined]
 
 
-async def test_every_method_of_a_servicer_tells_its_errors_so(names: ErrorRewriter, tmp_path: Path) -> None:
+async def test_every_method_reports_errors(names: ErrorRewriter, tmp_path: Path) -> None:
+    """Every method of a servicer tells its errors so."""
+
     class Servicer:
         async def Unary(self, request: Any, context: Any) -> str:
             if request == "fail":
-                raise StorageFull(f"no space left in {tmp_path}/data", subject=f"{tmp_path}/data")
+                raise StorageFullError(f"no space left in {tmp_path}/data", subject=f"{tmp_path}/data")
             return "answer"
 
         async def Streaming(self, request: Any, context: Any) -> AsyncIterator[int]:
             yield 1
-            raise ExceptionGroup("tasks", [ArtefactCorrupt(f"{tmp_path}/data/blobs/ab is damaged", resource="ab")])
+            raise ExceptionGroup("tasks", [ArtefactCorruptError(f"{tmp_path}/data/blobs/ab is damaged", resource="ab")])
 
     servicer = with_names(Servicer(), names)
     assert await servicer.Unary("", None) == "answer"
-    with pytest.raises(StorageFull) as caught:
+    with pytest.raises(StorageFullError) as caught:
         await servicer.Unary("fail", None)
     assert (caught.value.message, caught.value.subject) == ("no space left in DUBSTAGE_DATA_DIR", "DUBSTAGE_DATA_DIR")
     replies = servicer.Streaming("", None)
     assert await anext(replies) == 1
-    with pytest.raises(ArtefactCorrupt, match=r"^DUBSTAGE_ARTEFACTS_URL/ab is damaged$"):
+    with pytest.raises(ArtefactCorruptError, match=r"^DUBSTAGE_ARTEFACTS_URL/ab is damaged$"):
         await anext(replies)

@@ -10,7 +10,7 @@ import pytest
 from gateway.api.media import MediaFolder, MediaLocations
 from gateway.media.output import OutputFile
 from gateway.media.probe import probe
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import make_clip
 
 
@@ -51,7 +51,7 @@ def test_files_in_the_folder_are_found(tmp_path: Path, media: MediaFolder, uri: 
 )
 def test_other_names_are_refused(media: MediaFolder, uri: str, words: str) -> None:
     for find in (media.source, media.output):
-        with pytest.raises(InvalidRequest, match=words) as caught:
+        with pytest.raises(InvalidRequestError, match=words) as caught:
             find(uri, "footage_uri")
         assert caught.value.field == "footage_uri"
 
@@ -61,10 +61,10 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path, media: MediaFolder)
     (tmp_path / "media" / "linked").symlink_to(tmp_path / "outside")
     (tmp_path / "media" / "loop.mp4").symlink_to("loop.mp4")
     for uri in ("link.mp4", "linked/secret.mp4", "loop.mp4"):
-        with pytest.raises(InvalidRequest):
+        with pytest.raises(InvalidRequestError):
             media.source(uri, "footage_uri")
     for uri, words in (("link.mp4", "symbolic link"), ("loop.mp4", "symbolic link"), ("linked/new.mp4", "outside")):
-        with pytest.raises(InvalidRequest, match=words):
+        with pytest.raises(InvalidRequestError, match=words):
             media.output(uri, "output_uri")
 
 
@@ -73,7 +73,7 @@ def test_what_is_exchanged_after_the_check_leads_nowhere(tmp_path: Path, media: 
     (tmp_path / "media" / "day").rename(tmp_path / "media" / "before")
     (tmp_path / "media" / "day").symlink_to(tmp_path / "outside")
     (tmp_path / "outside" / "secret.mp4").rename(tmp_path / "outside" / "clip.mp4")
-    with pytest.raises(MediaUnsupported):
+    with pytest.raises(MediaUnsupportedError):
         probe(source)
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         OutputFile(output)
@@ -89,14 +89,15 @@ def folder(tmp_path: Path) -> MediaFolder:
     return MediaFolder(tmp_path)
 
 
-def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolder, tmp_path: Path) -> None:
+def test_paths_absolute_urls_unchanged(folder: MediaFolder, tmp_path: Path) -> None:
+    """Paths become absolute and objects below the URL stay."""
     places = MediaLocations(folder, URL)
     assert places.source("clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.source(f"file://{tmp_path}/clip.mp4", "footage") == str(tmp_path / "clip.mp4")
     assert places.output("new.mp4", "output", new_folder=True) == str(tmp_path / "new.mp4")
     # The worker makes the folder.
     assert places.output("films/day/new.mp4", "output", new_folder=True) == str(tmp_path / "films" / "day" / "new.mp4")
-    with pytest.raises(InvalidRequest, match="no folder"):
+    with pytest.raises(InvalidRequestError, match="no folder"):
         places.output("clip.mp4/new.mp4", "output", new_folder=True)
     assert places.source(f"{URL}/shots/a.mov", "footage") == f"{URL}/shots/a.mov"
     assert places.output(f"{URL}/b.mov", "output", new_folder=False) == f"{URL}/b.mov"
@@ -122,7 +123,7 @@ def test_paths_become_absolute_and_objects_below_the_url_stay(folder: MediaFolde
 def test_other_urls_are_refused(folder: MediaFolder, place: str) -> None:
     places = MediaLocations(folder, URL)
     for find in (places.source, partial(places.output, new_folder=False)):
-        with pytest.raises(InvalidRequest, match="cannot be used") as caught:
+        with pytest.raises(InvalidRequestError, match="cannot be used") as caught:
             find(place, "footage")
         assert caught.value.field == "footage"
 
@@ -139,18 +140,20 @@ def test_other_urls_are_refused(folder: MediaFolder, place: str) -> None:
 def test_urls_that_can_name_no_object_are_refused(folder: MediaFolder, name: str, words: str) -> None:
     places = MediaLocations(folder, URL)
     for find in (places.source, partial(places.output, new_folder=False)):
-        with pytest.raises(InvalidRequest, match=words) as caught:
+        with pytest.raises(InvalidRequestError, match=words) as caught:
             find(f"{URL}/{name}", "footage")
         assert caught.value.field == "footage"
 
 
-def test_the_manifest_beside_a_film_has_a_key_too(folder: MediaFolder) -> None:
+def test_sidecar_manifest_has_key(folder: MediaFolder) -> None:
+    """The manifest beside a video has a key too."""
     longest = f"{URL}/{'a' * (1024 - len('day/'))}"
     assert MediaLocations(folder, URL).source(longest, "footage") == longest
-    with pytest.raises(InvalidRequest, match="1024 bytes at most"):
+    with pytest.raises(InvalidRequestError, match="1024 bytes at most"):
         MediaLocations(folder, URL).output(longest, "output", new_folder=False)
 
 
-def test_without_a_url_every_url_is_refused_and_the_setting_is_named(folder: MediaFolder) -> None:
-    with pytest.raises(InvalidRequest, match="set DUBSTAGE_MEDIA_URL"):
+def test_missing_url_setting_is_named(folder: MediaFolder) -> None:
+    """Without a URL, every URL is refused and the setting is named."""
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_MEDIA_URL"):
         MediaLocations(folder, "").source(f"{URL}/a.mov", "footage")

@@ -30,7 +30,8 @@ def method_package(name: str) -> str | None:
     return None
 
 
-def test_no_shared_module_imports_the_package_of_a_method() -> None:
+def test_shared_modules_import_no_method() -> None:
+    """No shared module imports the package of a method."""
     wrong = [
         f"{name} -> {other}"
         for name in modules()
@@ -42,7 +43,8 @@ def test_no_shared_module_imports_the_package_of_a_method() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_the_wire_files_of_a_stage_know_grpc_and_messages(stage: str) -> None:
+def test_only_wire_files_import_grpc(stage: str) -> None:
+    """Only the wire files of a stage know gRPC and messages."""
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in sorted((ROOT / "services" / stage).rglob("*.py"))
@@ -57,7 +59,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles({name: imports(name) for name in modules()}) == []
 
 
-def test_methods_are_named_in_their_packages_and_their_table_only() -> None:
+def test_methods_named_in_packages_only() -> None:
     """Code and comments count; names of files and folders in strings count too."""
     word = re.compile(r"\b(" + "|".join(METHODS) + r")\b")
     wrong = []

@@ -10,7 +10,7 @@ from services.audio.extract import FeatureExtractor, MonoResampler, collect, ext
 from services.audio.models import ALL_KINDS, KINDS, AudioModels
 from services.audio.types import FeatureBlock
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import PHONE_INDEX
 from services.common.wire.timeline import Timeline
 
@@ -27,7 +27,8 @@ def tone(rate_hz: int, hz: float, seconds: float = 0.3) -> Float32:
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000])
-def test_a_tone_keeps_its_pitch_phase_and_level_at_every_rate(rate_hz: int) -> None:
+def test_resampling_keeps_tone(rate_hz: int) -> None:
+    """A tone keeps its pitch phase and level at every rate."""
     result = converted(tone(rate_hz, 1000.0), rate_hz, 1, rate_hz)
     expected = tone(16000, 1000.0)
     assert abs(len(result) - len(expected)) <= 1
@@ -55,7 +56,8 @@ def test_eight_channels_are_averaged() -> None:
     assert np.allclose(converted(channels.reshape(-1), 96000, 8, 500), converted(mono, 96000, 1, 500), atol=1e-6)
 
 
-def test_the_look_ahead_is_under_two_and_a_half_milliseconds() -> None:
+def test_look_ahead_under_limit() -> None:
+    """The look ahead is under two and a half milliseconds."""
     for rate_hz in (8000, 44100, 48000, 96000):
         resampler = MonoResampler(rate_hz, 1)
         given = len(resampler.push(np.zeros(rate_hz, np.float32)))
@@ -67,19 +69,20 @@ def test_a_sample_that_is_no_number_is_named() -> None:
     resampler.push(np.zeros(200, np.float32))
     bad = np.zeros(20, np.float32)
     bad[7] = np.nan
-    with pytest.raises(InvalidRequest, match="sample 103 of channel 1") as caught:
+    with pytest.raises(InvalidRequestError, match="sample 103 of channel 1") as caught:
         resampler.push(bad)
     assert caught.value.field == "chunk.pcm_f32"
 
 
 @pytest.mark.parametrize(("rate_hz", "channels", "field"), [(4000, 1, "sample_rate_hz"), (48000, 0, "channels")])
 def test_rates_and_channels_out_of_range_are_refused(rate_hz: int, channels: int, field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         MonoResampler(rate_hz, channels)
     assert caught.value.field == f"config.{field}"
 
 
-def test_filters_of_odd_rates_are_made_in_little_memory() -> None:
+def test_odd_rate_filters_need_little_memory() -> None:
+    """Filters of odd rates are made in little memory."""
     tracemalloc.start()
     try:
         resampler = MonoResampler(47_999, 1)
@@ -92,18 +95,20 @@ def test_filters_of_odd_rates_are_made_in_little_memory() -> None:
 
 
 @pytest.mark.parametrize(("value", "says"), [(np.nan, "nan"), (-np.inf, "-inf"), (2e6, "is 2e[+]06, beyond 1e[+]06")])
-def test_a_sample_that_is_none_is_named_with_its_value(value: float, says: str) -> None:
+def test_invalid_sample_shows_value(value: float, says: str) -> None:
+    """A sample that is none is named with its value."""
     samples = np.zeros(20, np.float32)
     samples[13] = value
     resampler = MonoResampler(16000, 2)
     resampler.push(np.zeros(8, np.float32))
-    with pytest.raises(InvalidRequest, match=rf"sample 10 of channel 1 .*{says}"):
+    with pytest.raises(InvalidRequestError, match=rf"sample 10 of channel 1 .*{says}"):
         resampler.push(samples)
 
 
 @pytest.mark.parametrize(("rate_hz", "channels", "says"), [(1, 1, "8000 to 192000 Hz, got 1"), (16000, 24, "1 to 16, got 24")])
-def test_a_rate_or_channels_out_of_range_are_told_with_the_range(rate_hz: int, channels: int, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says):
+def test_rate_or_channels_out_of_range(rate_hz: int, channels: int, says: str) -> None:
+    """A rate or channels out of range are reported with the range."""
+    with pytest.raises(InvalidRequestError, match=says):
         MonoResampler(rate_hz, channels)
 
 
@@ -173,7 +178,7 @@ def test_kinds_not_asked_for_are_left_out(models: AudioModels, speech: Float32) 
     assert features.keys() == {"mel"}
 
 
-def test_a_block_comes_once_its_look_ahead_is_there(models: AudioModels, speech: Float32) -> None:
+def test_block_follows_its_look_ahead(models: AudioModels, speech: Float32) -> None:
     """Frame n covers samples up to 640 (n + 1); 60 ms later at the latest its block is out, and never before it ends."""
     extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS - STATES)
     answered = 0
@@ -204,9 +209,7 @@ def pulses(rate_hz: int) -> Float32:
 
 
 @pytest.mark.parametrize(("rate_hz", "channels"), [(8000, 1), (44100, 2), (48000, 6), (96000, 8)])
-def test_every_rate_and_channel_count_gives_nearly_the_same_features(
-    models: AudioModels, speech: Float32, rate_hz: int, channels: int
-) -> None:
+def test_features_independent_of_rate(models: AudioModels, speech: Float32, rate_hz: int, channels: int) -> None:
     """A band-limited signal at any rate must look as it does at 16 kHz."""
     wide = np.repeat(pulses(rate_hz)[:, None], channels, axis=1)
     features = extract_features(wide, rate_hz, PAL, models=models)
@@ -263,15 +266,14 @@ def test_memory_does_not_grow_with_the_stream(models: AudioModels, num_frames: i
 
 
 def test_an_unknown_kind_is_refused_by_name(models: AudioModels) -> None:
-    with pytest.raises(InvalidRequest, match=r"no kind 'loudness', only mel, mfcc") as caught:
+    with pytest.raises(InvalidRequestError, match=r"no kind 'loudness', only mel, mfcc") as caught:
         FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=frozenset({"mel", "loudness"}))
     assert caught.value.field == "config.kinds"
 
 
 @pytest.mark.parametrize("name", sorted(ALL_KINDS))
-def test_every_kind_has_the_shape_that_the_table_says_and_silence_of_four_rows(
-    models: AudioModels, speech: Float32, name: str
-) -> None:
+def test_kinds_have_declared_shapes(models: AudioModels, speech: Float32, name: str) -> None:
+    """Every kind has the shape that the table says, and silence has four rows."""
     found = extract_features(speech[:8000], 16000, PAL, frozenset({name}), models=models)
     assert found.keys() == {name}
     assert found[name].dtype == np.float32
@@ -289,13 +291,13 @@ def test_no_samples_give_no_frames_or_silent_ones(models: AudioModels) -> None:
 def test_chunks_out_of_order_are_refused_by_name(models: AudioModels, speech: Float32) -> None:
     extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ALL_KINDS)
     extractor.push(0, speech[:100])
-    with pytest.raises(InvalidRequest, match="expected 100, got 200") as caught:
+    with pytest.raises(InvalidRequestError, match="expected 100, got 200") as caught:
         extractor.push(200, speech[200:300])
     assert caught.value.field == "chunk.first_sample"
 
 
 def test_more_frames_than_the_timeline_has_are_refused(models: AudioModels) -> None:
     timeline = Timeline(pts=np.arange(5, dtype=np.int64), time_base=Fraction(1, 25))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=timeline, num_frames=6)
     assert caught.value.field == "config.num_frames"

@@ -40,14 +40,16 @@ def test_pieces_change_no_bit_of_the_normalised_rows(speech: Float32, cut: int) 
     assert np.abs(whole).max() <= RANGE
 
 
-def test_a_constant_microphone_colour_fades_from_the_normalised_rows(speech: Float32) -> None:
+def test_microphone_colour_fades(speech: Float32) -> None:
+    """A constant microphone colour fades from the normalised rows."""
     rows = cepstra(spectral_rows(speech))
     coloured = rows + np.linspace(3.0, -3.0, 20, dtype=np.float32)
     plain, other = RunningNormaliser().push(rows)[200:], RunningNormaliser().push(coloured)[200:]
     assert np.abs(plain - other).mean() < 0.35 * np.abs((coloured - rows) / rows.std(axis=0)).mean()
 
 
-def test_silence_before_a_stream_is_what_the_normaliser_makes_of_silence() -> None:
+def test_stream_starts_as_silence() -> None:
+    """Silence before a stream is what the normaliser makes of silence."""
     rows = cepstra(spectral_rows(np.zeros(1600, np.float32)))
     np.testing.assert_allclose(RunningNormaliser().push(rows), normal_silence(10), atol=1e-3)
 
@@ -62,7 +64,8 @@ def test_the_batch_changes_no_bit() -> None:
         assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
-def test_features_come_after_four_rows_and_the_rest_of_their_analysis_window(models: AudioModels, speech: Float32) -> None:
+def test_feature_latency(models: AudioModels, speech: Float32) -> None:
+    """Features come after four rows and the rest of their analysis window."""
     extractor = FeatureExtractor(models, sample_rate_hz=16000, channels=1, timeline=PAL, kinds=ONLY)
     needed = 640 + 4 * 160 + 120
     assert extractor.push(0, speech[: needed - 1]) == []
@@ -70,7 +73,8 @@ def test_features_come_after_four_rows_and_the_rest_of_their_analysis_window(mod
     assert block.features.keys() == ONLY
 
 
-def test_what_was_heard_four_seconds_ago_changes_no_bit(models: AudioModels, speech: Float32) -> None:
+def test_memory_ends_after_four_seconds(models: AudioModels, speech: Float32) -> None:
+    """Sound of four seconds ago changes no bit."""
     rng = np.random.default_rng(5)
     shared = np.tile(speech, 2)
     loud, quiet = (np.concatenate([gain * rng.standard_normal(16000).astype(np.float32), shared]) for gain in (0.3, 0.001))
@@ -86,7 +90,8 @@ def test_a_level_leaves_what_is_said(models: AudioModels, speech: Float32) -> No
     assert same.mean() > 0.7
 
 
-def test_a_higher_voice_gives_nearer_features_than_its_cepstra_are(models: AudioModels, speech: Float32) -> None:
+def test_higher_voice_stays_near(models: AudioModels, speech: Float32) -> None:
+    """A higher voice gives nearer features than its cepstra are."""
     # The same words a tenth faster are those of a higher voice with a shorter throat; row n of one is row 1.1 n of the other.
     faster = np.asarray(soxr.resample(speech, 17600, 16000), np.float32)
     rows = np.arange(len(faster) // 160 - 8)

@@ -8,7 +8,7 @@ from services.audio.extract import extract_features
 from services.audio.models import WEIGHTS, AudioModels
 from services.audio.posteriorgram import PosteriorgramModel
 from services.common.array_types import Float32
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.wire.timeline import Timeline
 
 VOICE = frozenset({"speech_probability"})
@@ -63,11 +63,12 @@ def test_plucked_chords_are_hardly_ever_taken_for_speech(models: AudioModels) ->
     assert probability.mean() < 0.1
 
 
-def test_speech_after_a_long_silence_is_heard_at_once(models: AudioModels, speech: Float32) -> None:
+def test_speech_after_silence_at_once(models: AudioModels, speech: Float32) -> None:
+    """Speech after a long silence is heard at once."""
     late = np.concatenate([np.zeros(48000, np.float32), speech])
     assert np.mean(speech_probability(models, late)[80:] > 0.5) > 0.7
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"ppg\.onnx"):
+    with pytest.raises(ModelNotFoundError, match=r"ppg\.onnx"):
         AudioModels(tmp_path)

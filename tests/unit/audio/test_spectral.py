@@ -47,7 +47,8 @@ def test_rows_of_speech_are_those_of_the_definition(speech: Float32) -> None:
         np.testing.assert_allclose(rows[row], by_definition(speech, row), rtol=0.0, atol=1e-5)
 
 
-def test_a_louder_signal_adds_its_gain_to_every_band(speech: Float32) -> None:
+def test_gain_shifts_every_band(speech: Float32) -> None:
+    """A louder signal adds its gain to every band."""
     rows = spectral_rows(speech)
     louder = spectral_rows(speech * np.float32(10.0))
     loud = rows > np.log(MEL_FLOOR) + 7.0
@@ -57,14 +58,15 @@ def test_a_louder_signal_adds_its_gain_to_every_band(speech: Float32) -> None:
 
 # On HTK's mel scale 1000 Hz are 1000 mel, and the bands lie between 31.7 mel (20 Hz) and 2787.0 mel (7600 Hz).
 @pytest.mark.parametrize(("hz", "mel"), [(200, 283.2), (1000, 1000.0), (4000, 2146.1)])
-def test_a_tone_peaks_in_the_band_of_its_frequency(hz: int, mel: float) -> None:
+def test_tone_peaks_in_its_band(hz: int, mel: float) -> None:
+    """A tone peaks in the band of its frequency."""
     lowest, highest = 31.7, 2787.0
     nearest = round((mel - lowest) / (highest - lowest) * 81) - 1
     assert abs(int(spectral_rows(tone(hz))[50].argmax()) - nearest) <= 1
     assert EDGES_HZ[nearest] < hz < EDGES_HZ[nearest + 2]
 
 
-def test_the_bands_share_the_power_of_a_tone_and_lose_none_of_it() -> None:
+def test_bands_preserve_power() -> None:
     """Neighbouring triangles sum to 1. By Parseval the power of a tone is half the points times the energy under the window."""
     whole = 512 / 2 * np.sum(HANN**2) / 2
     for hz in (300.0, 1010.0, 2500.0, 5000.0):
@@ -106,7 +108,7 @@ def test_deltas_of_a_ramp_are_its_slope() -> None:
     assert np.allclose(deltas(ramp), 1.0)
 
 
-def test_deltas_are_the_regression_over_two_rows_on_both_sides() -> None:
+def test_deltas_are_two_row_regression() -> None:
     """The delta of the HTK Book, with a window of 2."""
     rows = np.random.default_rng(1).normal(0, 10, (40, 20)).astype(np.float32)
     expected = [sum(n * (rows[i + n].astype(np.float64) - rows[i - n]) for n in (1, 2)) / 10 for i in range(2, 38)]

@@ -93,7 +93,7 @@ def test_what_came_before_the_window_changes_nothing(models: AudioModels, speech
     assert not np.array_equal(first[: begin - plan.answered], second[: begin - plan.answered])
 
 
-def test_a_live_mouth_waits_for_at_most_200_ms_of_sound(models: AudioModels, speech: Float32) -> None:
+def test_live_look_ahead_limit(models: AudioModels, speech: Float32) -> None:
     """The mouth of a frame needs the features of the frames after it that the map of live speech hears."""
     stream, step = extractor(models, frozenset({"speech_states_live"})), 80
     waits: list[float] = []

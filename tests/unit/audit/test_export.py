@@ -15,7 +15,7 @@ from gateway.audit.export import verify_export, write_export
 from gateway.audit.log import AuditLog
 from gateway.settings import GatewaySettings
 from gateway.signatures import InstallationKey, installation_key
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.actors.installation import actors, database_url, settings
 
 __all__ = ["actors", "database_url", "settings"]
@@ -45,7 +45,8 @@ def checked(file: Path, key: InstallationKey) -> ChainHead:
     return verify_export(file, lambda _: key.public).head
 
 
-def test_an_export_is_checked_with_the_public_key_alone(export: Path, key: InstallationKey, log: AuditLog) -> None:
+def test_export_verifies_with_public_key(export: Path, key: InstallationKey, log: AuditLog) -> None:
+    """An export is checked with the public key alone."""
     assert checked(export, key) == log.verify()
     assert export.stat().st_mode & 0o777 == 0o600
     assert len(export.read_bytes().splitlines()) == 6
@@ -103,17 +104,19 @@ def test_what_was_changed_is_told_by_its_line(
     assert caught.value.line == line
 
 
-def test_a_chain_that_was_written_anew_has_a_forged_head(log: AuditLog, key: InstallationKey, tmp_path: Path) -> None:
+def test_rewritten_chain_is_forged(log: AuditLog, key: InstallationKey, tmp_path: Path) -> None:
+    """A chain that was written anew has a forged head."""
     forger = installation_key(tmp_path / "forger")
     write_export(log, forger, tmp_path / "forged.jsonl", at=AT)
     with pytest.raises(ChainBrokenError, match="and the given key is"):
         checked(tmp_path / "forged.jsonl", key)
 
 
-def test_an_export_never_replaces_a_file_unasked_and_leaves_no_half(export: Path, log: AuditLog, key: InstallationKey) -> None:
-    with pytest.raises(InvalidRequest, match="exists"):
+def test_export_keeps_existing_file(export: Path, log: AuditLog, key: InstallationKey) -> None:
+    """An export never replaces a file unasked and leaves no half."""
+    with pytest.raises(InvalidRequestError, match="exists"):
         write_export(log, key, export, at=AT)
-    with pytest.raises(InvalidRequest, match="cannot be written"):
+    with pytest.raises(InvalidRequestError, match="cannot be written"):
         write_export(log, key, export.parent / "missing" / "log.jsonl", at=AT)
     write_export(log, key, export, at=AT, overwrite=True)
     assert [path.name for path in export.parent.iterdir() if path.name.startswith(".")] == []
@@ -140,9 +143,8 @@ def test_changes_in_the_database_are_told(
     assert caught.value.line == line
 
 
-def test_a_log_that_was_written_anew_is_told_by_an_earlier_export(
-    actors: ActorStore, log: AuditLog, export: Path, key: InstallationKey
-) -> None:
+def test_earlier_export_reveals_rewrite(actors: ActorStore, log: AuditLog, export: Path, key: InstallationKey) -> None:
+    """An earlier export reveals a log that was written anew."""
     earlier = checked(export, key)
     with actors.database.writing() as session:
         session.execute(text("DELETE FROM audit_log"))

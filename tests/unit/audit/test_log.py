@@ -12,12 +12,11 @@ from sqlalchemy import update
 
 from gateway.actors.store import ActorStore
 from gateway.audit.entries import AuditEvent, ChainBrokenError, EventKind
-from gateway.audit.log import AuditLog, AuditRow, record_settings, recorded_signing_key
-from gateway.audit.work import recorded
+from gateway.audit.log import AuditLog, AuditRow, record_settings, recorded, recorded_signing_key
 from gateway.consent.record import digest_of
 from gateway.settings import GatewaySettings, RequireConsent
 from gateway.signatures import installation_key
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.server.call_context import Caller, set_current_caller
 from services.common.store.artefacts import ArtefactStore
@@ -41,7 +40,8 @@ def lines(log: AuditLog) -> list[str]:
     return [row.line for row in log.lines()]
 
 
-def test_an_enrolment_leaves_an_entry_with_the_digest_of_the_record_and_without_names(log: AuditLog, ann: str) -> None:
+def test_enrolment_entry_has_no_names(log: AuditLog, ann: str) -> None:
+    """An enrolment leaves an entry with the digest of the record and without names."""
     (line,) = lines(log)
     entry = json.loads(line)
     assert (entry["sequence"], entry["previous"], entry["event"]) == (1, "0" * 64, "actor.created")
@@ -51,15 +51,17 @@ def test_an_enrolment_leaves_an_entry_with_the_digest_of_the_record_and_without_
     assert entry["time"].endswith("Z")
 
 
-def test_an_entry_is_written_with_what_it_records_or_not_at_all(
+def test_entry_is_atomic_with_change(
     actors: ActorStore, log: AuditLog, ann: str, blobs: ArtefactStore, geometry: ActorGeometry
 ) -> None:
-    with pytest.raises(InvalidRequest, match="there is an actor"):
+    """An entry is written with what it records or not at all."""
+    with pytest.raises(InvalidRequestError, match="there is an actor"):
         actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=None)
     assert len(lines(log)) == 1
 
 
-def test_one_face_has_one_name_in_all_entries_until_the_person_is_erased(actors: ActorStore, log: AuditLog, ann: str) -> None:
+def test_face_has_one_pseudonym(actors: ActorStore, log: AuditLog, ann: str) -> None:
+    """One face has one name in all entries until the person is erased."""
     log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann))
     actors.erasures.erase(ann)
     created, begun, erased = (json.loads(line) for line in lines(log))
@@ -69,9 +71,8 @@ def test_one_face_has_one_name_in_all_entries_until_the_person_is_erased(actors:
     assert log.verify().sequence == 3
 
 
-def test_nothing_of_an_erased_person_is_in_the_file_of_the_database(
-    actors: ActorStore, log: AuditLog, settings: GatewaySettings, ann: str
-) -> None:
+def test_erased_person_leaves_database_file(actors: ActorStore, log: AuditLog, settings: GatewaySettings, ann: str) -> None:
+    """Nothing of an erased person is in the file of the database."""
     actors.consents.withdraw_of(ann, CONSENT)
     number = actors.erasures.ask(ann)
     actors.erasures.carry_out(ann)
@@ -83,14 +84,17 @@ def test_nothing_of_an_erased_person_is_in_the_file_of_the_database(
     assert b"actor.erased" in content
 
 
-def test_work_after_the_erasure_ties_nothing_to_the_person_again(actors: ActorStore, log: AuditLog, ann: str) -> None:
+def test_later_work_reveals_no_erased_person(actors: ActorStore, log: AuditLog, ann: str) -> None:
+    """Work after the erasure ties nothing to the person again."""
     actors.erasures.erase(ann)
     log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/late", actor_id=ann))
     assert json.loads(lines(log)[-1])["face"] == ""
     assert log.newest(10, actor_id=ann) == []
 
 
-def test_the_end_of_work_has_the_caller_the_face_and_the_records_of_its_beginning(log: AuditLog, ann: str) -> None:
+def test_end_entry_repeats_the_start(log: AuditLog, ann: str) -> None:
+    """The end of work has the caller the face and the records of its beginning."""
+
     async def work() -> None:
         set_current_caller(Caller("studio", "00112233aabbccdd"))
         begun = AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1", actor_id=ann, consents=("f" * 64,))
@@ -106,7 +110,7 @@ def test_the_end_of_work_has_the_caller_the_face_and_the_records_of_its_beginnin
     assert (ended["face"], ended["consents"], ended["outputs"]) == (begun["face"], ["f" * 64], ["e" * 64])
 
 
-def test_what_has_no_token_is_done_for_the_tenant_of_the_database(settings: GatewaySettings) -> None:
+def test_local_work_belongs_to_tenant(settings: GatewaySettings) -> None:
     """Commands with DUBSTAGE_TENANT, and a gateway that carries out an erasure that a command asked for."""
     own = settings.model_copy(update={"tenant": "acme", "data_dir": settings.data_dir / "tenants" / "acme"})
     with ActorStore(own) as actors:
@@ -117,11 +121,11 @@ def test_what_has_no_token_is_done_for_the_tenant_of_the_database(settings: Gate
 
 @pytest.mark.parametrize(
     ("problem", "event", "reason"),
-    [(InvalidRequest("no"), "dub.failed", "INVALID_REQUEST"), (asyncio.CancelledError(), "dub.cancelled", None)],
+    [(InvalidRequestError("no"), "dub.failed", "INVALID_REQUEST"), (asyncio.CancelledError(), "dub.cancelled", None)],
 )
-def test_work_that_fails_or_is_cancelled_is_recorded_as_such(
-    log: AuditLog, problem: BaseException, event: str, reason: str | None
-) -> None:
+def test_failed_and_cancelled_work_recorded(log: AuditLog, problem: BaseException, event: str, reason: str | None) -> None:
+    """Work that fails or is cancelled is recorded as such."""
+
     async def work() -> None:
         async with recorded(log, AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1")):
             raise problem
@@ -157,9 +161,8 @@ def test_settings_are_recorded_when_they_change(actors: ActorStore, log: AuditLo
     ]
 
 
-def test_gateways_of_one_database_with_different_keys_are_told(
-    actors: ActorStore, log: AuditLog, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_differing_gateway_keys_are_reported(actors: ActorStore, log: AuditLog, settings: GatewaySettings, tmp_path: Path) -> None:
+    """Gateways of one database with different keys are reported."""
     other = settings.model_copy(update={"data_dir": tmp_path / "other"})
     with structlog.testing.capture_logs() as told:
         record_settings(actors.database, settings)
@@ -182,9 +185,8 @@ def test_gateways_of_one_database_with_different_keys_are_told(
 
 
 @pytest.mark.parametrize("line", ["no entry", "{}", "[]", "[" * 5000, '{"sequence":', "null"])
-def test_a_damaged_entry_is_listed_as_damaged_and_is_in_nobodys_way(
-    actors: ActorStore, log: AuditLog, settings: GatewaySettings, line: str
-) -> None:
+def test_damaged_entry_blocks_nothing(actors: ActorStore, log: AuditLog, settings: GatewaySettings, line: str) -> None:
+    """A damaged entry is listed as damaged and blocks no other entry."""
     record_settings(actors.database, settings)
     log.record(AuditEvent(event=EventKind.DUB_BEGUN, work="dubs/1"))
     with actors.database.writing() as session:
@@ -221,7 +223,8 @@ def test_a_withdrawal_leaves_an_entry(actors: ActorStore, log: AuditLog, ann: st
     assert (entry["event"], entry["consents"]) == ("consent.withdrawn", [digest_of(CONSENT)])
 
 
-def test_the_newest_entries_are_chosen_by_actor_and_event(log: AuditLog, ann: str, tmp_path: Path) -> None:
+def test_newest_entries_by_actor_and_event(log: AuditLog, ann: str, tmp_path: Path) -> None:
+    """The newest entries are chosen by actor and event."""
     for number in range(3):
         log.record(AuditEvent(event=EventKind.DUB_BEGUN, work=f"dubs/{number}", actor_id=ann))
         log.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{number}"))

@@ -15,7 +15,7 @@ from gateway.batch.store import BatchStore
 from gateway.batch.types import ShotSpec
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 
 NIGHT = manifest_of("night", [ShotSpec(id="a", footage="/plate.mp4", output="/out/a.mp4")])
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> BatchStore:
 def test_one_process_at_a_time_has_a_batch(settings: GatewaySettings, store: BatchStore) -> None:
     with (
         batch_lock(settings, store, "night"),
-        pytest.raises(InvalidRequest, match="runs batch night on this machine"),
+        pytest.raises(InvalidRequestError, match="runs batch night on this machine"),
         batch_lock(settings, store, "night"),
     ):
         pass
@@ -54,7 +54,8 @@ def test_a_removed_batch_leaves_no_folder(settings: GatewaySettings, store: Batc
     assert list((tmp_path / "batches").iterdir()) == [], "a process that comes too late leaves none either"
 
 
-def test_the_lock_of_a_removed_batch_in_a_bucket_goes_too(settings: GatewaySettings, tmp_path: Path) -> None:
+def test_removed_bucket_batch_drops_lock(settings: GatewaySettings, tmp_path: Path) -> None:
+    """The lock of a removed batch in a bucket goes too."""
     bucket = BatchStore(f"memory://{tmp_path.name}/batches")
     bucket.create(NIGHT, "local")
     with batch_lock(settings, bucket, "night"):
@@ -62,9 +63,8 @@ def test_the_lock_of_a_removed_batch_in_a_bucket_goes_too(settings: GatewaySetti
     assert list((settings.data_dir / "workers").iterdir()) == []
 
 
-def test_a_batch_that_another_process_makes_at_once_under_the_name_stays(
-    settings: GatewaySettings, store: BatchStore, tmp_path: Path
-) -> None:
+def test_concurrently_created_batch_stays(settings: GatewaySettings, store: BatchStore, tmp_path: Path) -> None:
+    """A batch that another process makes at once under the name stays."""
     other = BatchStore(store.url)
     with batch_lock(settings, store, "night"):
         store.remove("night")
@@ -81,7 +81,8 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "WAIT_S", 0.02)
 
 
-async def test_a_task_that_is_cancelled_while_it_locks_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_locking_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is cancelled while it locks leaves no lock."""
     locking, go_on = threading.Event(), threading.Event()
 
     def slow(place: Path) -> int:
@@ -105,9 +106,10 @@ async def test_a_task_that_is_cancelled_while_it_locks_leaves_no_lock(tmp_path: 
     await asyncio.wait_for(taken(), 60)
 
 
-async def test_workers_of_one_shot_take_turns_and_workers_of_other_shots_do_not_wait(
+async def test_only_same_shot_waits(
     tmp_path: Path,
 ) -> None:
+    """Workers of one shot take turns and workers of other shots do not wait."""
     inside: list[str] = []
 
     async def work(worker: str) -> None:
@@ -123,7 +125,8 @@ async def test_workers_of_one_shot_take_turns_and_workers_of_other_shots_do_not_
     assert list((tmp_path / "workers").iterdir()) == []
 
 
-async def test_a_shot_is_begun_without_a_lock_where_none_can_be_made(tmp_path: Path) -> None:
+async def test_shot_begins_without_possible_lock(tmp_path: Path) -> None:
+    """A shot is begun without a lock where none can be made."""
     (tmp_path / "workers").write_text("a file in the place of the folder")
     async with shot_lock(tmp_path, "s3://batches/night/a"):
         pass

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from gateway.batch import manifest as batch_manifest
 from gateway.batch.manifest import batch_name, format_rows, manifest_of, manifest_or_mistakes, parse_rows, read_manifest, shots_of
 from gateway.batch.types import Quality, ShotSpec
-from services.common.errors import ActorNotReady, InvalidRequest
+from services.common.errors import ActorNotReadyError, InvalidRequestError
 
 Write = Callable[..., Path]
 CONSENT = {"subject": "Ann", "granted_by": "Ann", "scope": "one film", "date": "2026-02-01", "reference": "folder 3"}
@@ -52,7 +52,8 @@ def mistakes(path: Path, **more: Any) -> list[str]:
     return [text.removeprefix(f"{path}:") for text in found]
 
 
-def test_rows_take_the_defaults_and_paths_begin_at_the_manifest(write: Write, tmp_path: Path) -> None:
+def test_rows_take_defaults_and_paths(write: Write, tmp_path: Path) -> None:
+    """Rows take the defaults and paths begin at the manifest."""
     defaults = {"defaults": {"speech": "de/a.wav", "retime": True, "quality": {"max_warnings": 2}}}
     path = write(defaults, "", row("a"), row("b", retime=False, consent="consent.json", footage=f"file://{tmp_path}/plate.mp4"))
     manifest = read_manifest(path)
@@ -139,13 +140,14 @@ def test_every_mistake_is_told_by_line_and_field(write: Write, tmp_path: Path) -
     assert set(lines) == set(range(2, 23))
 
 
-def test_the_first_mistake_is_the_message_of_the_error(write: Write, tmp_path: Path) -> None:
+def test_first_mistake_is_the_message(write: Write, tmp_path: Path) -> None:
+    """The first mistake is the message of the error."""
     path = write(row("a", footage="none.mp4"))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         read_manifest(path)
     assert caught.value.message == f"{path}:1: footage: no such file {tmp_path}/none.mp4"
     path = write(row("a", footage="none.mp4"), row("b", footage="none.mp4"))
-    with pytest.raises(InvalidRequest, match="has 2 mistakes, this is the first"):
+    with pytest.raises(InvalidRequestError, match="has 2 mistakes, this is the first"):
         read_manifest(path)
 
 
@@ -162,7 +164,8 @@ def test_wrong_defaults_are_told_once(write: Write) -> None:
     assert mistakes(write(row("b"), {"defaults": {}}))[0].startswith("2: id: is missing")
 
 
-def test_ids_and_outputs_are_unique_and_no_film_replaces_an_input(write: Write, tmp_path: Path) -> None:
+def test_outputs_unique_and_no_inputs(write: Write, tmp_path: Path) -> None:
+    """Ids and outputs are unique and no video replaces an input."""
     (tmp_path / "b.mp4").write_bytes(b"film")
     path = write(row("a"), row("a", output="out/b.mp4"), row("A", output="./out/a.mp4"), row("c", output="de/../plate.mp4"))
     assert mistakes(path) == [
@@ -173,7 +176,8 @@ def test_ids_and_outputs_are_unique_and_no_film_replaces_an_input(write: Write, 
     ]
 
 
-def test_a_link_gives_a_film_or_an_input_no_second_name(write: Write, tmp_path: Path) -> None:
+def test_link_gives_no_second_name(write: Write, tmp_path: Path) -> None:
+    """A link gives a video or an input no second name."""
     (tmp_path / "out").mkdir()
     (tmp_path / "outlink").symlink_to("out")
     (tmp_path / "delink").symlink_to(tmp_path / "de")
@@ -201,10 +205,12 @@ def test_a_link_gives_a_film_or_an_input_no_second_name(write: Write, tmp_path: 
     assert len(read_manifest(path, check_files=False).shots) == 8, "links of other machines are unknown"
 
 
-def test_actors_are_looked_up_and_their_method_decides_what_goes_together(write: Write) -> None:
+def test_actor_decides_method(write: Write) -> None:
+    """Actors are looked up and their method decides what goes together."""
+
     def method_of(shot: ShotSpec) -> str:
         if shot.actor == "nobody":
-            raise ActorNotReady("no actor 'nobody'")
+            raise ActorNotReadyError("no actor 'nobody'")
         return "headpose" if shot.actor else shot.method or "ugc"
 
     path = write(row("a", actor="nobody"), row("b", actor="ann"), row("c", actor="ann", keep_audio=True))
@@ -215,14 +221,16 @@ def test_actors_are_looked_up_and_their_method_decides_what_goes_together(write:
     assert read_manifest(write(row("a", actor="nobody"))).shots[0].actor == "nobody"
 
 
-def test_files_are_left_alone_if_only_workers_reach_them(write: Write) -> None:
+def test_remote_files_are_not_checked(write: Write) -> None:
+    """Files are left alone if only workers reach them."""
     path = write(row("a", footage="/nfs/of/the/farm/a.mp4", output="/nfs/of/the/farm/out/a.mp4"))
     assert mistakes(path) == ["1: footage: no such file /nfs/of/the/farm/a.mp4"]
     assert read_manifest(path, check_files=False).shots[0].footage == "/nfs/of/the/farm/a.mp4"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_told(write: Write, tmp_path: Path) -> None:
+def test_read_only_folder_is_reported(write: Write, tmp_path: Path) -> None:
+    """A folder that may not be written is reported."""
     (tmp_path / "de").chmod(0o500)
     assert "may not be written" in mistakes(write(row("a", output="de/films/a.mp4")))[0]
 
@@ -232,18 +240,18 @@ def test_only_rows_count_against_the_most_rows(write: Write, monkeypatch: pytest
     defaults = {"defaults": {"retime": True}}
     for first in ((), (defaults,)):
         assert len(read_manifest(write(*first, row("a"), row("b"))).shots) == 2
-        with pytest.raises(InvalidRequest, match="3 rows, and a batch has at most 2"):
+        with pytest.raises(InvalidRequestError, match="3 rows, and a batch has at most 2"):
             read_manifest(write(*first, row("a"), row("b"), row("c")))
-    with pytest.raises(InvalidRequest, match="3 rows"):
+    with pytest.raises(InvalidRequestError, match="3 rows"):
         read_manifest(write("no JSON", row("a"), row("b")))
 
 
 def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"none\.jsonl: cannot be read: No such file"):
+    with pytest.raises(InvalidRequestError, match=r"none\.jsonl: cannot be read: No such file"):
         read_manifest(tmp_path / "none.jsonl")
-    with pytest.raises(InvalidRequest, match="cannot be read: Is a directory"):
+    with pytest.raises(InvalidRequestError, match="cannot be read: Is a directory"):
         read_manifest(tmp_path)
-    with pytest.raises(InvalidRequest, match="has no rows"):
+    with pytest.raises(InvalidRequestError, match="has no rows"):
         read_manifest(write({"defaults": {}}, "  "))
     path = write(row("a"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\xff\xfe\n" + b'{"a":' * 100_000 + b"\n")
@@ -254,20 +262,23 @@ def test_a_file_that_is_no_manifest_is_refused(write: Write, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["", "Night", "a_b", "-a", "a-", "a" * 41, "a/b", "é"])
-def test_a_name_that_kubernetes_does_not_take_is_refused(name: str, write: Write) -> None:
-    with pytest.raises(InvalidRequest, match="at most 40 small letters, digits and hyphens") as caught:
+def test_non_kubernetes_name_refused(name: str, write: Write) -> None:
+    """A name that Kubernetes does not take is refused."""
+    with pytest.raises(InvalidRequestError, match="at most 40 small letters, digits and hyphens") as caught:
         read_manifest(write(row("a")), name=name)
     assert caught.value.field == "name"
 
 
-def test_a_name_is_made_from_any_name_of_a_file() -> None:
+def test_name_derived_from_file_name() -> None:
+    """A name is made from any name of a file."""
     assert batch_name("Reel_07.FINAL", given=False) == "reel-07-final"
     assert batch_name("x" * 39 + "_y", given=False) == "x" * 39
-    with pytest.raises(InvalidRequest, match="give --name NAME"):
+    with pytest.raises(InvalidRequestError, match="give --name NAME"):
         batch_name("???", given=False)
 
 
-def test_five_thousand_rows_with_many_mistakes_are_checked_in_seconds(write: Write) -> None:
+def test_large_manifest_checked_in_seconds(write: Write) -> None:
+    """Five thousand rows with many mistakes are checked in seconds."""
     rows = [row(f"s{number}", speech="none.wav" if number % 2 else "de/a.wav") for number in range(5000)]
     path = write(*rows)
     begun = time.thread_time()
@@ -275,7 +286,8 @@ def test_five_thousand_rows_with_many_mistakes_are_checked_in_seconds(write: Wri
     assert time.thread_time() - begun < 60, "a second or two on a free core"
 
 
-def test_a_folder_whose_name_is_no_utf8_is_told_by_each_row(tmp_path: Path) -> None:
+def test_non_utf8_folder_named_by_rows(tmp_path: Path) -> None:
+    """A folder whose name is no UTF-8 is reported by each row."""
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     folder.mkdir()
     (folder / "plate.mp4").write_bytes(b"film")
@@ -294,7 +306,8 @@ def test_rows_are_read(text: str, rows: tuple[int, ...]) -> None:
     assert parse_rows(text) == rows
 
 
-def test_rows_are_written_short_in_any_order_and_once() -> None:
+def test_row_ranges_are_compact() -> None:
+    """Rows are written short in any order and once."""
     assert format_rows([7, 3, 1, 2, 3, 0]) == "0-3,7"
     assert format_rows([]) == ""
 
@@ -307,12 +320,13 @@ def test_what_is_written_is_read(rows: set[int]) -> None:
 
 @pytest.mark.parametrize("text", ["a", "3-1", "1,1", "5,3", "0-3,2", "-1", "1,,2", "1 ,2", "²", "9999999999"])
 def test_other_text_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="such as 0-3,7"):
+    with pytest.raises(InvalidRequestError, match="such as 0-3,7"):
         parse_rows(text)
 
 
 @pytest.mark.parametrize("text", ["0-999999999", "7,100000", "99999-100000"])
-def test_rows_that_no_batch_has_are_refused_before_they_are_counted(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="a batch has at most the rows 0 to 99999"):
+def test_absent_rows_refused_before_counting(text: str) -> None:
+    """Rows that no batch has are refused before they are counted."""
+    with pytest.raises(InvalidRequestError, match="a batch has at most the rows 0 to 99999"):
         parse_rows(text)
     assert parse_rows("99998-99999") == (99998, 99999)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.batch.media import copy_name, delivered, digest_of, fetched, input_problem, is_url, local_path, output_problem
-from services.common.errors import ArtefactNotFound, BackendUnavailable, InvalidRequest, StorageFull
+from services.common.errors import ArtefactNotFoundError, BackendUnavailableError, InvalidRequestError, StorageFullError
 from tests.file_limit import files_of_at_most
 
 
@@ -49,7 +49,8 @@ def test_a_place_is_a_path_or_a_url(place: str, path: str | None) -> None:
     assert is_url(place) is (path is None)
 
 
-def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path: Path) -> None:
+def test_local_file_used_in_place(tmp_path: Path) -> None:
+    """A file of this machine is used where it lies."""
     plate = tmp_path / "plate.mov"
     plate.write_bytes(b"film")
     assert fetched(str(plate), tmp_path / "aside", field="footage", max_bytes=1) == plate
@@ -57,25 +58,28 @@ def test_a_file_of_this_machine_is_used_where_it_lies(tmp_path: Path) -> None:
     assert digest_of(str(tmp_path / "none.mov")) is None
 
 
-def test_a_copy_has_the_ending_of_its_url_unless_that_is_no_ending_of_a_film(site: str, tmp_path: Path) -> None:
+def test_copy_keeps_video_extension(site: str, tmp_path: Path) -> None:
+    """A copy has the file extension of its URL if that is an extension of a video."""
     copy = fetched(f"{site}/plate.mov?signature=x.y", tmp_path, field="footage", max_bytes=1 << 30)
     assert copy.name == "footage.mov"
     assert copy_name("speech", f"s3://bucket/take.{'b' * 300}") == "speech"
 
 
-def test_urls_that_can_name_no_file_are_a_problem_of_the_row() -> None:
+def test_nameless_url_is_row_problem() -> None:
+    """URLs that can name no file are a problem of the row."""
     for place in ("s3://bucket/a\nb.mov", f"s3://bucket/{'a' * 1025}"):
         assert "cannot be used" in input_problem(place)
         assert "cannot be used" in output_problem(place)
 
 
-def test_a_film_of_this_machine_is_written_at_its_place_and_its_folder_is_made(tmp_path: Path) -> None:
+def test_local_video_and_folder_written(tmp_path: Path) -> None:
+    """A video of this machine is written at its place and its folder is made."""
     place = tmp_path / "films" / "day 1" / "a.mp4"
     with delivered(str(place), tmp_path / "aside") as film:
         assert film == place
         film.write_bytes(b"film")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidRequest, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
+    with pytest.raises(InvalidRequestError, match="file cannot be made"), delivered(f"{tmp_path}/file/a.mp4", tmp_path):
         pytest.fail("the block is not entered")
 
 
@@ -96,33 +100,36 @@ def test_problems_of_files_are_told_before_anything_starts(tmp_path: Path) -> No
     assert "at most" in output_problem(f"/{'a' * 300}.mov")
 
 
-def test_footage_of_a_web_server_is_copied_up_to_a_limit(site: str, tmp_path: Path) -> None:
+def test_web_footage_size_limit(site: str, tmp_path: Path) -> None:
+    """Footage of a web server is copied up to a limit."""
     copy = fetched(f"{site}/plate.mov?take=2", tmp_path, field="footage", max_bytes=3_000_000)
     assert (copy.name, copy.stat().st_size) == ("footage.mov", 3_000_000)
-    with pytest.raises(InvalidRequest, match=r"larger than 0\.003 GB, the most that is copied"):
+    with pytest.raises(InvalidRequestError, match=r"larger than 0\.003 GB, the most that is copied"):
         fetched(f"{site}/plate.mov", tmp_path, field="speech", max_bytes=2_999_999)
     assert input_problem(f"{site}/plate.mov") == ""
     assert input_problem(f"{site}/none.mov") == f"no such file {site}/none.mov"
-    with pytest.raises(ArtefactNotFound, match=r"none\.mov"):
+    with pytest.raises(ArtefactNotFoundError, match=r"none\.mov"):
         fetched(f"{site}/none.mov", tmp_path, field="speech", max_bytes=1 << 30)
 
 
-def test_a_full_disk_leaves_no_part_of_a_copy(site: str, tmp_path: Path) -> None:
+def test_full_disk_leaves_no_copy(site: str, tmp_path: Path) -> None:
+    """A full disk leaves no part of a copy."""
     folder = tmp_path / "aside"
     folder.mkdir()
-    with files_of_at_most(100_000), pytest.raises(StorageFull, match=r"no space left in .*aside: free some"):
+    with files_of_at_most(100_000), pytest.raises(StorageFullError, match=r"no space left in .*aside: free some"):
         fetched(f"{site}/plate.mov", folder, field="footage", max_bytes=1 << 30)
     assert list(folder.iterdir()) == []
 
 
-def test_a_server_that_does_not_answer_may_answer_later(tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailable, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
+def test_silent_server_is_retryable(tmp_path: Path) -> None:
+    """A server that does not answer may answer later."""
+    with pytest.raises(BackendUnavailableError, match=r"the store of the footage http://127\.0\.0\.1:9/a\.mov does not answer"):
         fetched("http://127.0.0.1:9/a.mov", tmp_path, field="footage", max_bytes=1 << 30)
 
 
 @pytest.mark.parametrize("place", ["https://host/a.mp4", "s3://bucket", "s3:///key", "ftp://host/a.mp4", "simplecache::s3://b/k"])
 def test_a_film_cannot_go_everywhere(place: str, tmp_path: Path) -> None:
     assert output_problem(place).endswith("give a path or s3://BUCKET/KEY")
-    with pytest.raises(InvalidRequest, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
+    with pytest.raises(InvalidRequestError, match="give a path or s3://BUCKET/KEY") as caught, delivered(place, tmp_path):
         pytest.fail("the block is not entered")
     assert caught.value.field == "output"

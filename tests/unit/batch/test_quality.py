@@ -31,7 +31,8 @@ def decoded(jpeg: bytes) -> UInt8:
         ([1] * 5000, 375),
     ],
 )
-def test_the_middle_of_the_rendered_frames_near_the_beginning_is_shown(rendered: list[int], frame: int) -> None:
+def test_thumbnail_near_the_beginning(rendered: list[int], frame: int) -> None:
+    """The middle of the rendered frames near the beginning is shown."""
     assert shown_frame(np.array(rendered, np.bool_)) == frame
 
 
@@ -40,7 +41,8 @@ def test_a_thumbnail_has_the_proportions_of_the_picture(shape: tuple[int, int], 
     assert decoded(jpeg_of(np.full((*shape, 3), 128, np.uint8))).shape == (*size, 3)
 
 
-def test_a_thumbnail_shows_the_chosen_frame_in_its_colours(carphone: Path) -> None:
+def test_thumbnail_shows_frame_colours(carphone: Path) -> None:
+    """A thumbnail shows the chosen frame in its colours."""
     film = probe(carphone)
     rendered = np.zeros(film.video.num_frames, np.bool_)
     rendered[60:81] = True
@@ -97,7 +99,8 @@ def test_each_missed_threshold_is_told_with_both_figures(quality: Quality, shot:
     assert said in reason
 
 
-def test_speech_without_silence_and_vowels_misses_no_threshold_of_them() -> None:
+def test_missing_measures_pass_thresholds() -> None:
+    """Speech without silence and vowels misses no threshold of them."""
     motion = ShotMotion(opening_spread=1.0, width_spread=1.0, fastest_step=1.0)
     assert reasons_to_look(Quality(max_silence_opening=0.0, max_shift_ms=0.0), record(motion=motion)) == ()
 

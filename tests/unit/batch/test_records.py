@@ -14,7 +14,7 @@ from gateway.batch import records
 from gateway.batch.records import Failure, FilmMetrics, failure_of, progress_of
 from gateway.batch.types import MAX_ATTEMPTS, ShotRecord, ShotState
 from gateway.batch.worker import exit_code_of
-from services.common.errors import BackendUnavailable, InvalidRequest, StorageFull
+from services.common.errors import BackendUnavailableError, InvalidRequestError, StorageFullError
 
 
 def told(error: Exception) -> Failure:
@@ -31,12 +31,13 @@ def details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_our_errors_keep_message_and_exit_code(details: Path) -> None:
-    assert told(InvalidRequest("no method 'x'")) == Failure("no method 'x'", 10)
-    assert told(BackendUnavailable("away")) == Failure("away", 20, retryable=True)
+    assert told(InvalidRequestError("no method 'x'")) == Failure("no method 'x'", 10)
+    assert told(BackendUnavailableError("away")) == Failure("away", 20, retryable=True)
     assert list(details.iterdir()) == []
 
 
-def test_a_bug_is_told_without_its_traceback_which_lies_in_a_file(details: Path) -> None:
+def test_bug_traceback_lies_in_file(details: Path) -> None:
+    """A bug is reported without its traceback, which lies in a file."""
     failure = told(KeyError("secret"))
     (file,) = details.iterdir()
     assert (failure.exit_code, failure.retryable) == (12, False)
@@ -51,8 +52,9 @@ def test_a_fault_of_the_machine_is_named(details: Path) -> None:
     assert failure.message.startswith("/films/a.mp4: Read-only file system; ")
 
 
-def test_another_attempt_may_find_room_on_a_disk_that_was_full(details: Path) -> None:
-    assert told(StorageFull("no space left")) == Failure("no space left", 20, retryable=True)
+def test_full_disk_is_retryable(details: Path) -> None:
+    """Another attempt may find room on a disk that was full."""
+    assert told(StorageFullError("no space left")) == Failure("no space left", 20, retryable=True)
     failure = told(OSError(errno.ENOSPC, "No space left on device", "/films/a.mp4"))
     assert (failure.exit_code, failure.retryable) == (20, True)
     assert failure.message.startswith("/films/a.mp4: No space left on device; ")
@@ -82,7 +84,8 @@ def test_the_present_time_is_utc() -> None:
     assert abs((datetime.datetime.now(datetime.UTC) - told).total_seconds()) < 60
 
 
-def test_a_shot_that_may_succeed_later_waits_until_its_attempts_are_used_up() -> None:
+def test_retryable_shot_waits_until_exhausted() -> None:
+    """A shot that may succeed later waits until its attempts are used up."""
     record = ShotRecord(id="a")
     for attempt in range(1, MAX_ATTEMPTS + 1):
         record = begun_again(record)
@@ -98,12 +101,14 @@ def test_a_shot_that_may_succeed_later_waits_until_its_attempts_are_used_up() ->
         assert record.state is (ShotState.FAILED if attempt == MAX_ATTEMPTS else ShotState.WAITING)
 
 
-def test_an_error_that_a_person_must_mend_fails_at_once() -> None:
+def test_permanent_error_fails_at_once() -> None:
+    """An error that a person must mend fails at once."""
     record = records.failed(begun_again(ShotRecord(id="a")), Failure("no such actor", 11), 0.5, LATER)
     assert (record.state, record.exit_code) == (ShotState.FAILED, 11)
 
 
-def test_a_shot_that_is_done_forgets_the_error_before() -> None:
+def test_done_shot_forgets_error() -> None:
+    """A shot that is done forgets the error before."""
     waited = records.failed(begun_again(ShotRecord(id="a")), AGAIN, 1.0, NOW)
     record = records.done(begun_again(waited), MADE, 2.0, LATER)
     assert record == ShotRecord(
@@ -127,7 +132,8 @@ def test_a_shot_that_is_done_forgets_the_error_before() -> None:
     )
 
 
-def test_nothing_of_an_older_film_stays_when_a_shot_begins_anew() -> None:
+def test_new_attempt_forgets_old_video() -> None:
+    """Nothing of an older video stays when a shot begins anew."""
     record = begun_again(records.done(begun_again(ShotRecord(id="a")), MADE, 2.0, NOW))
     assert record == ShotRecord(
         id="a",
@@ -150,7 +156,8 @@ def test_a_cancelled_shot_says_so() -> None:
     assert (record.state, record.exit_code, record.ended_at) == (ShotState.CANCELLED, 130, LATER)
 
 
-def test_a_shot_whose_workers_die_fails_in_the_end_and_says_what_to_do() -> None:
+def test_dying_workers_fail_the_shot() -> None:
+    """A shot whose workers die fails in the end and says what to do."""
     record = ShotRecord(id="a")
     for _ in range(MAX_ATTEMPTS):
         record = records.died(begun_again(record), "signal 9", LATER)
@@ -161,7 +168,8 @@ def test_a_shot_whose_workers_die_fails_in_the_end_and_says_what_to_do() -> None
     assert (first.state, first.exit_code) == (ShotState.WAITING, 20)
 
 
-def test_a_worker_ends_with_20_only_while_another_attempt_is_left() -> None:
+def test_exit_20_while_attempts_remain() -> None:
+    """A worker ends with 20 only while another attempt is left."""
     first = records.failed(begun_again(ShotRecord(id="a")), AGAIN, 1.0, LATER)
     last = records.failed(begun_again(ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1)), AGAIN, 1.0, LATER)
     assert (exit_code_of(first), exit_code_of(last)) == (20, 11)
@@ -170,7 +178,8 @@ def test_a_worker_ends_with_20_only_while_another_attempt_is_left() -> None:
     assert exit_code_of(records.done(begun_again(ShotRecord(id="a")), MADE, 1.0, LATER)) == 0
 
 
-def test_a_film_without_a_dubbed_frame_has_a_state_an_exit_code_and_a_reason_to_look() -> None:
+def test_undubbed_video_state_and_reason() -> None:
+    """A video without a dubbed frame has a state an exit code and a reason to look."""
     bare = dataclasses.replace(MADE, frames_dubbed=0, frames_by_reason={"NO_FACE": 30}, undubbed="none of the 30 frames is dubbed")
     record = records.done(begun_again(ShotRecord(id="a")), bare, 2.0, LATER)
     assert (record.state, record.exit_code, record.error) == (ShotState.UNDUBBED, 13, "")
@@ -194,7 +203,8 @@ def test_shots_are_counted_by_state() -> None:
     assert progress_of(records[3:]).ended
 
 
-def test_before_the_first_shot_is_done_there_is_no_speed() -> None:
+def test_no_speed_before_first_shot() -> None:
+    """Before the first shot is done, there is no speed."""
     progress = progress_of([ShotRecord(id="a"), ShotRecord(id="b", state=ShotState.FAILED, seconds=3)])
     assert (progress.frames_per_second, progress.seconds_left, progress.frames) == (None, None, 0)
     assert progress_of([]).ended
@@ -217,12 +227,14 @@ def test_the_night_between_two_submissions_does_not_count() -> None:
     assert (progress.frames_per_second, progress.seconds_left) == (10.0, 10.0)
 
 
-def test_a_record_without_times_counts_as_done_without_a_speed() -> None:
+def test_record_without_times_counts_done() -> None:
+    """A record without times counts as done without a speed."""
     progress = progress_of([ShotRecord(id="a", state=ShotState.DONE, frames=10, begun_at="yesterday")])
     assert (progress.done, progress.frames, progress.frames_per_second) == (1, 10, None)
 
 
-def test_films_without_a_dubbed_frame_are_counted_apart_and_have_ended() -> None:
+def test_undubbed_videos_counted_apart() -> None:
+    """Videos without a dubbed frame are counted apart and have ended."""
     bare = ended_shot("a", "20:00:00", "20:00:10", look=("none of the 100 frames is dubbed",)).model_copy(
         update={"state": ShotState.UNDUBBED}
     )

@@ -19,7 +19,7 @@ import pytest
 
 from gateway.batch.report import COLUMNS, concerns_of, duration, row_of, summary_of, write_report
 from gateway.batch.types import BatchFacts, ShotRecord, ShotSpec, ShotState
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 DOCS = Path(__file__).parents[3] / "docs" / "batch.md"
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(2)> </script></style>{{ 7 * 7 }} javascript:alert(3)"""
@@ -114,7 +114,8 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_the_page_has_a_row_with_all_figures_for_each_shot(tmp_path: Path) -> None:
+def test_page_has_row_per_shot(tmp_path: Path) -> None:
+    """The page has a row with all figures for each shot."""
     page = Page(written(tmp_path / "report"))
     first, marked, failed, waiting = page.rows
     for row, shown in (
@@ -132,7 +133,8 @@ def test_the_page_has_a_row_with_all_figures_for_each_shot(tmp_path: Path) -> No
     assert [style.split(";")[0] for style in bars] == ["width:80.0%", "width:15.0%", "width:5.0%"] * 2
 
 
-def test_films_that_are_there_have_a_player_and_a_link_relative_to_the_report(tmp_path: Path) -> None:
+def test_videos_have_player_and_link(tmp_path: Path) -> None:
+    """Videos that are there have a player and a link relative to the report."""
     place = tmp_path / "films" / "one: a film?.mp4"
     records = [done(0, output=str(place)), done(1, output=str(tmp_path / "report" / "b.mp4")), done(2, output="s3://bucket/c.mp4")]
     page = Page(written(tmp_path / "report", SHOTS[:3], records))
@@ -144,7 +146,8 @@ def test_films_that_are_there_have_a_player_and_a_link_relative_to_the_report(tm
     assert [picture["src"] for picture in page.all_of("img")] == ["thumbnails/sh002.jpg"], "a film elsewhere has its picture"
 
 
-def test_a_film_without_a_dubbed_frame_has_its_own_state_and_is_for_a_person(tmp_path: Path) -> None:
+def test_undubbed_video_needs_review(tmp_path: Path) -> None:
+    """A video without a dubbed frame has its own state and is for a person."""
     record = done(
         0, state="undubbed", frames_dubbed=0, frames_by_reason={"NO_FACE": 100}, look=("none of the 100 frames is dubbed",)
     )
@@ -175,7 +178,8 @@ def test_the_page_is_as_wide_as_the_screen(tmp_path: Path, width: int) -> None:
     assert int(needed) <= width
 
 
-def test_the_top_of_the_page_tells_what_became_of_the_batch(tmp_path: Path) -> None:
+def test_page_top_summarises_batch(tmp_path: Path) -> None:
+    """The top of the page tells what became of the batch."""
     text = written(tmp_path / "report").read_text(encoding="utf-8")
     for shown in (
         "<h1>Batch night-one</h1>",
@@ -192,7 +196,8 @@ def test_the_top_of_the_page_tells_what_became_of_the_batch(tmp_path: Path) -> N
         assert shown in text, shown
 
 
-def test_what_a_person_must_see_stands_first_with_equal_faults_together() -> None:
+def test_review_first_grouped_by_fault() -> None:
+    """Shots that need a review stand first, equal faults together."""
     shots = [shot(number) for number in range(6)]
     records = [
         done(0, r_opening=0.4, look=("r is 0.400: at least 0.5 is wanted",)),
@@ -212,7 +217,8 @@ def test_what_a_person_must_see_stands_first_with_equal_faults_together() -> Non
     assert summary_of(rows, records).need_look == 5
 
 
-def test_csv_and_json_have_the_same_facts_under_the_documented_names(tmp_path: Path) -> None:
+def test_csv_and_json_documented_names(tmp_path: Path) -> None:
+    """CSV and JSON have the same facts under the documented names."""
     written(tmp_path / "report")
     with (tmp_path / "report" / "shots.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
@@ -269,7 +275,8 @@ def test_hostile_texts_are_only_texts(tmp_path: Path) -> None:
     assert document["shots"][2]["r_opening"] is None
 
 
-def test_only_the_script_of_the_page_may_run_and_nothing_is_asked_for_elsewhere(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
+    """Only the script of the page may run and nothing is asked for elsewhere."""
     text = written(tmp_path / "report").read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -287,7 +294,8 @@ def test_only_the_script_of_the_page_may_run_and_nothing_is_asked_for_elsewhere(
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r\n=1", "=1", "%0A", "|calc"])
-def test_a_text_that_begins_like_a_formula_is_no_formula_in_the_table(tmp_path: Path, text: str) -> None:
+def test_formula_text_is_escaped(tmp_path: Path, text: str) -> None:
+    """A text that begins like a formula is no formula in the table."""
     records = [ShotRecord(id="sh000", state=ShotState.FAILED, error=text), done(1, r_opening=-0.25, warnings=(text, "second"))]
     written(tmp_path / "report", SHOTS[:2], records)
     with (tmp_path / "report" / "shots.csv").open(newline="", encoding="utf-8") as file:
@@ -297,7 +305,8 @@ def test_a_text_that_begins_like_a_formula_is_no_formula_in_the_table(tmp_path: 
     assert second["r_opening"] == "-0.25", "a number stays a number"
 
 
-def test_every_column_that_can_be_sorted_has_a_value_or_is_empty_in_every_row(tmp_path: Path) -> None:
+def test_sortable_columns_have_values(tmp_path: Path) -> None:
+    """Every column that can be sorted has a value or is empty in every row."""
     page = Page(written(tmp_path / "report"))
     kinds = [heading.get("data-kind") for heading in page.all_of("th")[-16:]]
     assert kinds == ["number", None, "text", "text", "text", *["number"] * 11]
@@ -308,7 +317,8 @@ def test_every_column_that_can_be_sorted_has_a_value_or_is_empty_in_every_row(tm
     assert [values[8] for values in page.sort_values] == ["", "1", "0", ""], "failed, then marked, then the others"
 
 
-def test_the_motion_of_a_shot_stands_in_its_row_and_in_the_tables(tmp_path: Path) -> None:
+def test_motion_in_row_and_tables(tmp_path: Path) -> None:
+    """The motion of a shot stands in its row and in the tables."""
     page = Page(written(tmp_path / "report", SHOTS[:1], [done(0)]))
     assert [cell.strip().partition("\n")[0] for cell in page.rows[0][-5:]] == ["0.04", "–", "0.53", "1.40", "32 / –"]
     (row,) = json.loads((tmp_path / "report" / "shots.json").read_text())["shots"]
@@ -328,15 +338,16 @@ def test_the_same_batch_gives_the_same_bytes(tmp_path: Path) -> None:
     ]
 
 
-def test_a_later_report_replaces_the_older_one_and_a_failed_one_leaves_it(tmp_path: Path) -> None:
+def test_failed_report_keeps_older_one(tmp_path: Path) -> None:
+    """A later report replaces the older one and a failed one leaves it."""
     folder = tmp_path / "report"
     written(folder)
     before = tree(folder)
 
     def refuse(_: str) -> bytes:
-        raise BackendUnavailable("the store does not answer")
+        raise BackendUnavailableError("the store does not answer")
 
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         written(folder, thumbnail=refuse)
     assert tree(folder) == before
     written(folder, thumbnail=lambda _: b"another picture")
@@ -344,9 +355,10 @@ def test_a_later_report_replaces_the_older_one_and_a_failed_one_leaves_it(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_folder_with_other_files_refused(tmp_path: Path) -> None:
+    """A folder with other files is refused and stays as it is."""
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidRequest, match="holds other files than a report"):
+    with pytest.raises(InvalidRequestError, match="holds other files than a report"):
         written(tmp_path)
     assert tree(tmp_path) == {"notes.txt": b"mine"}
 

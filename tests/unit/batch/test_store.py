@@ -13,7 +13,7 @@ from gateway.batch.manifest import Manifest, manifest_of
 from gateway.batch.store import BatchStore, open_batches
 from gateway.batch.types import ShotRecord, ShotSpec, ShotState
 from gateway.settings import GatewaySettings
-from services.common.errors import ArtefactCorrupt, BatchNotFound, InvalidRequest, StorageRefused
+from services.common.errors import ArtefactCorruptError, BatchNotFoundError, InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
 
 SHOTS = [ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(6)]
@@ -44,7 +44,7 @@ def test_a_batch_is_created_once_and_opened_again(store: BatchStore) -> None:
 
 def test_another_manifest_under_the_name_is_refused(store: BatchStore) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"batch night exists in file:.* with another manifest: choose another --name"
+        InvalidRequestError, match=r"batch night exists in file:.* with another manifest: choose another --name"
     ) as caught:
         store.create(manifest_of("night", SHOTS[:5]), "local")
     assert caught.value.field == "name"
@@ -53,12 +53,14 @@ def test_another_manifest_under_the_name_is_refused(store: BatchStore) -> None:
     assert (len(store.manifest("night")), len(store.manifest("night-2"))) == (6, 5)
 
 
-def test_of_many_creators_at_once_all_see_the_same_batch(tmp_path: Path) -> None:
+def test_concurrent_creators_share_batch(tmp_path: Path) -> None:
+    """All creators that start at the same time see the same batch."""
+
     def create(number: int) -> str:
         manifest: Manifest = manifest_of("night", SHOTS[: 3 + number % 2])
         try:
             return repr(BatchStore(str(tmp_path)).create(manifest, "farm"))
-        except InvalidRequest:
+        except InvalidRequestError:
             return ""
 
     with ThreadPoolExecutor(8) as threads:
@@ -69,7 +71,8 @@ def test_of_many_creators_at_once_all_see_the_same_batch(tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "night").iterdir()) == ["batch.json", "manifest.jsonl"]
 
 
-def test_a_batch_whose_creator_died_is_completed_by_the_next(store: BatchStore, folder: Path) -> None:
+def test_dead_creators_batch_is_completed(store: BatchStore, folder: Path) -> None:
+    """A batch whose creator died is completed by the next."""
     (folder / "batch.json").unlink()
     assert store.names() == []
     assert BatchStore(store.url).find("night") is None
@@ -87,9 +90,8 @@ def test_records_come_in_the_order_of_the_rows(store: BatchStore) -> None:
     assert (records[1].error, records[0]) == ("no face", ShotRecord(id="s0"))
 
 
-def test_records_of_other_processes_are_seen_and_unchanged_ones_are_not_read_again(
-    store: BatchStore, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_changed_records_read_again(store: BatchStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of other processes are seen and unchanged ones are not read again."""
     read: list[str] = []
     plain = LocalFileSystem.cat_ranges
 
@@ -108,7 +110,8 @@ def test_records_of_other_processes_are_seen_and_unchanged_ones_are_not_read_aga
     assert [record.frames for record in store.records("night")] == [1, 1, 100, 1, 0, 1]
 
 
-def test_cancelled_shots_do_not_wait_and_wait_again_after_a_reset(store: BatchStore) -> None:
+def test_reset_restores_cancelled_shots(store: BatchStore) -> None:
+    """Cancelled shots do not wait and wait again after a reset."""
     store.put("night", ShotRecord(id="s0", state=ShotState.DONE))
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, attempts=1))
     store.cancel("night", [shot.id for shot in SHOTS])
@@ -139,11 +142,12 @@ def test_thumbnails_lie_beside_the_records(store: BatchStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "../night", "", "NIGHT", "night/shots"])
-def test_a_missing_batch_is_told_with_those_that_there_are(store: BatchStore, name: str) -> None:
-    with pytest.raises(BatchNotFound, match=r"no batch .* in file:.*; there are: night") as caught:
+def test_missing_batch_lists_batches(store: BatchStore, name: str) -> None:
+    """A missing batch is reported with those that there are."""
+    with pytest.raises(BatchNotFoundError, match=r"no batch .* in file:.*; there are: night") as caught:
         store.facts(name)
     assert caught.value.resource == name
-    with pytest.raises(BatchNotFound, match="no batch"):
+    with pytest.raises(BatchNotFoundError, match="no batch"):
         store.records(name)
 
 
@@ -153,7 +157,7 @@ def test_a_missing_shot_is_told(store: BatchStore) -> None:
         lambda: store.cancel("night", ["s1", "x", "y"]),
         lambda: store.reset("night", ["x"]),
     ):
-        with pytest.raises(BatchNotFound, match="batch night has no shot 'x'") as caught:
+        with pytest.raises(BatchNotFoundError, match="batch night has no shot 'x'") as caught:
             use()
         assert caught.value.resource == "night/x"
     assert store.cancelled("night") == frozenset()
@@ -163,16 +167,16 @@ def test_damaged_files_are_told_by_name(store: BatchStore, folder: Path) -> None
     (folder / "shots").mkdir()
     (folder / "shots" / "s1.json").write_text('{"id": "s1", "state": "sleeping"}')
     with pytest.raises(
-        ArtefactCorrupt, match=r"s1\.json is damaged \(state: .*: restore the file from a backup, or remove the file"
+        ArtefactCorruptError, match=r"s1\.json is damaged \(state: .*: restore the file from a backup, or remove the file"
     ):
         store.record("night", "s1")
     (folder / "manifest.jsonl").write_text("{}\n")
     with pytest.raises(
-        ArtefactCorrupt, match=r"manifest\.jsonl is damaged \(id: Field required\): .*, or remove the folder .*/night$"
+        ArtefactCorruptError, match=r"manifest\.jsonl is damaged \(id: Field required\): .*, or remove the folder .*/night$"
     ):
         BatchStore(store.url).manifest("night")
     (folder / "batch.json").write_text("")
-    with pytest.raises(ArtefactCorrupt, match=r"batch\.json is damaged"):
+    with pytest.raises(ArtefactCorruptError, match=r"batch\.json is damaged"):
         store.names()
 
 
@@ -184,11 +188,14 @@ def test_other_folders_are_no_batches(store: BatchStore, folder: Path) -> None:
     assert BatchStore(str(folder.parent / "missing")).names() == []
 
 
-def test_a_place_that_is_no_folder_is_refused_with_the_setting(tmp_path: Path) -> None:
+def test_wrong_folder_names_setting(tmp_path: Path) -> None:
+    """A place that is no folder is refused with the setting."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageRefused, match=r"the store of batches file:.*/file cannot be used: .*point DUBSTAGE_BATCHES_URL"):
+    with pytest.raises(
+        StorageRefusedError, match=r"the store of batches file:.*/file cannot be used: .*point DUBSTAGE_BATCHES_URL"
+    ):
         BatchStore(str(tmp_path / "file")).create(NIGHT, "local")
-    with pytest.raises(InvalidRequest, match="cannot open the store of batches carrier-pigeon://x") as caught:
+    with pytest.raises(InvalidRequestError, match="cannot open the store of batches carrier-pigeon://x") as caught:
         BatchStore("carrier-pigeon://x/y")
     assert caught.value.field == "DUBSTAGE_BATCHES_URL"
 
@@ -201,7 +208,8 @@ def test_the_settings_name_the_store(tmp_path: Path) -> None:
     assert open_batches(elsewhere).url == f"file://{tmp_path}/shared"
 
 
-def test_a_batch_is_removed_with_all_that_is_known_of_it(store: BatchStore, folder: Path) -> None:
+def test_removal_deletes_everything(store: BatchStore, folder: Path) -> None:
+    """A batch is removed with all of its records."""
     store.put("night", ShotRecord(id="s1", state=ShotState.DONE))
     store.put_thumbnail("night", "s1", b"picture")
     store.cancel("night", ["s2"])
@@ -213,7 +221,8 @@ def test_a_batch_is_removed_with_all_that_is_known_of_it(store: BatchStore, fold
     assert [record.state for record in BatchStore(store.url).records("night")] == [ShotState.WAITING] * 3
 
 
-def test_a_removal_that_was_cut_is_completed_by_the_next_creator(store: BatchStore, folder: Path) -> None:
+def test_interrupted_removal_is_completed(store: BatchStore, folder: Path) -> None:
+    """A removal that was cut is completed by the next creator."""
     store.put("night", ShotRecord(id="s1", state=ShotState.DONE))
     facts = store.facts("night").model_copy(update={"removing": True})
     (folder / "batch.json").write_text(facts.model_dump_json())

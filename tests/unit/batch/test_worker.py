@@ -16,11 +16,16 @@ from gateway.batch.manifest import manifest_of
 from gateway.batch.records import CANCELLED, FilmMetrics
 from gateway.batch.store import BatchStore
 from gateway.batch.types import ENDED, MAX_ATTEMPTS, ShotRecord, ShotSpec, ShotState
-from gateway.batch.worker import ShotDub, run_shot
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import ShotDub, WorkerContext, open_worker_context, run_shot
 from gateway.dub.workspace import lock_folder
 from gateway.settings import GatewaySettings
-from services.common.errors import ActorNotReady, BackendUnavailable, Cancelled, DubstageError, InvalidRequest
+from services.common.errors import (
+    ActorNotReadyError,
+    BackendUnavailableError,
+    DubstageError,
+    InvalidRequestError,
+    WorkCancelledError,
+)
 from services.common.server.settings import load_settings
 
 
@@ -102,32 +107,33 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-LOST = Cancelled("another gateway has the batch")
+LOST = WorkCancelledError("another gateway has the batch")
 
 
-async def test_a_shot_that_is_lost_before_it_begins_keeps_the_record_of_the_other(bench: WorkerContext, store: BatchStore) -> None:
+async def test_lost_shot_before_start(bench: WorkerContext, store: BatchStore) -> None:
+    """A shot that is lost before it begins keeps the record of the other."""
     others = ShotRecord(id="a", state=ShotState.RUNNING, attempts=1, worker="other:1")
     store.put("night", others)
-    with pytest.raises(Cancelled, match="another gateway"):
+    with pytest.raises(WorkCancelledError, match="another gateway"):
         await run_shot(bench, store, "night", 0, confirm=Confirm(LOST))
     assert store.record("night", "a") == others
 
 
-async def test_a_shot_that_is_lost_while_it_is_dubbed_keeps_the_record_of_the_other(
-    bench: WorkerContext, store: BatchStore
-) -> None:
-    with pytest.raises(Cancelled, match="another gateway"):
+async def test_lost_shot_while_dubbing(bench: WorkerContext, store: BatchStore) -> None:
+    """A shot that is lost while it is dubbed keeps the record of the other."""
+    with pytest.raises(WorkCancelledError, match="another gateway"):
         await run_shot(bench, store, "night", 0, confirm=Confirm(None, LOST))
     record = store.record("night", "a")
     assert (record.state, record.attempts, record.error) == (ShotState.RUNNING, 1, "")
 
 
 @pytest.mark.parametrize(
-    "problem", [None, ActorNotReady("actor 'ann' was erased", subject="ann"), BackendUnavailable("the database is away")]
+    "problem", [None, ActorNotReadyError("actor 'ann' was erased", subject="ann"), BackendUnavailableError("the database is away")]
 )
-async def test_a_picture_stays_only_if_the_person_may_still_be_shown(
+async def test_thumbnail_needs_valid_consent(
     bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch, problem: DubstageError | None
 ) -> None:
+    """A picture stays only if the person may still be shown."""
     monkeypatch.setattr(worker, "_TRIES_S", ())
     made = replace(MADE, thumbnail=b"picture")
 
@@ -146,11 +152,10 @@ async def test_a_picture_stays_only_if_the_person_may_still_be_shown(
     assert store.thumbnail("night", "a") == (b"picture" if problem is None else None)
 
 
-async def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
-    bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_database_outage_costs_no_attempt(bench: WorkerContext, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away for a moment costs no attempt."""
     monkeypatch.setattr(worker, "_TRIES_S", (0.02,))
-    record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailable("the database restarts")))
+    record = await run_shot(bench, store, "night", 0, confirm=Confirm(BackendUnavailableError("the database restarts")))
     assert (record.state, record.attempts, record.exit_code) == (ShotState.FAILED, 1, 10)
 
 
@@ -164,9 +169,8 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
-async def test_a_worker_that_is_told_to_end_leaves_the_record_of_another(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord
-) -> None:
+async def test_stopped_worker_keeps_others_record(bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord) -> None:
+    """A worker that is told to end leaves the record of another."""
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     store.put("night", others)
@@ -177,10 +181,13 @@ async def test_a_worker_that_is_told_to_end_leaves_the_record_of_another(
 
 
 @pytest.mark.parametrize("others", OTHERS, ids=lambda record: record.state)
-@pytest.mark.parametrize("problem", [ActorNotReady("no actor 'ann'"), Cancelled(CANCELLED)], ids=["failed", "cancelled"])
-async def test_a_worker_whose_attempt_fails_leaves_the_record_of_another(
+@pytest.mark.parametrize(
+    "problem", [ActorNotReadyError("no actor 'ann'"), WorkCancelledError(CANCELLED)], ids=["failed", "cancelled"]
+)
+async def test_failing_worker_keeps_others_record(
     bench: WorkerContext, store: BatchStore, dubs: Dubs, others: ShotRecord, problem: DubstageError
 ) -> None:
+    """A worker whose attempt fails leaves the record of another."""
     dubs.problem = problem
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
@@ -194,9 +201,8 @@ async def test_a_worker_whose_attempt_fails_leaves_the_record_of_another(
         assert told.state is (ShotState.CANCELLED if problem.message == CANCELLED else ShotState.FAILED)
 
 
-async def test_a_worker_whose_film_is_written_says_so_whoever_has_begun_the_shot_meanwhile(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs
-) -> None:
+async def test_finished_video_wins_over_restart(bench: WorkerContext, store: BatchStore, dubs: Dubs) -> None:
+    """A worker whose video is written says so, whichever worker has begun the shot meanwhile."""
     attempt = asyncio.create_task(run_shot(bench, store, "night", 0))
     await until(lambda: dubs.begun == 1)
     store.put("night", OTHERS[1])
@@ -213,7 +219,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     def noted(place: Path) -> int:
         try:
             return lock_folder(place)
-        except InvalidRequest:
+        except InvalidRequestError:
             found.append(place)
             raise
 
@@ -221,9 +227,8 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-async def test_a_second_worker_of_this_machine_waits_and_does_not_dub_again(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
-) -> None:
+async def test_second_local_worker_waits(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]) -> None:
+    """A second worker of this machine waits and does not dub again."""
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
     await until(lambda: dubs.begun == 1)
     second = asyncio.create_task(run_shot(bench, store, "night", 0, worker="second"))
@@ -234,9 +239,10 @@ async def test_a_second_worker_of_this_machine_waits_and_does_not_dub_again(
     assert ((await first).state, (await first).attempts, dubs.begun) == (ShotState.DONE, 1, 1)
 
 
-async def test_a_second_worker_that_is_told_to_end_while_it_waits_changes_nothing(
+async def test_stopped_waiting_worker_changes_nothing(
     bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
 ) -> None:
+    """A second worker that is told to end while it waits changes nothing."""
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
     await until(lambda: dubs.begun == 1)
     before = store.record("night", "a")
@@ -249,9 +255,8 @@ async def test_a_second_worker_that_is_told_to_end_while_it_waits_changes_nothin
     assert (await first).state is ShotState.DONE
 
 
-async def test_a_live_worker_in_its_last_attempt_is_not_taken_for_dead(
-    bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]
-) -> None:
+async def test_last_attempt_is_not_dead(bench: WorkerContext, store: BatchStore, dubs: Dubs, refused: list[Path]) -> None:
+    """A live worker in its last attempt is not taken for dead."""
     store.put("night", ShotRecord(id="a", attempts=MAX_ATTEMPTS - 1))
     first = asyncio.create_task(run_shot(bench, store, "night", 0, worker="first"))
     await until(lambda: dubs.begun == 1)
@@ -261,9 +266,10 @@ async def test_a_live_worker_in_its_last_attempt_is_not_taken_for_dead(
     assert (await second).state is (await first).state is ShotState.DONE
 
 
-async def test_a_worker_that_is_told_to_end_as_it_begins_puts_the_shot_back(
+async def test_stopped_worker_returns_shot(
     bench: WorkerContext, store: BatchStore, dubs: Dubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A worker that is told to end as it begins puts the shot back."""
     loop, put = asyncio.get_running_loop(), store.put
 
     def put_while_told_to_end(name: str, record: ShotRecord) -> None:

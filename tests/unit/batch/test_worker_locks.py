@@ -9,12 +9,11 @@ import pytest
 
 from gateway.batch import locks, worker
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import retried_while_running, same_job_key, same_job_lock
-from gateway.batch.worker_context import open_worker_context
+from gateway.batch.worker import open_worker_context, retried_while_running, same_job_key, same_job_lock
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import Workspace
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 
 
@@ -36,7 +35,8 @@ def request_(tmp_path: Path) -> DubRequest:
     return DubRequest(footage=footage, speech=speech, output=tmp_path / "o.mp4", method="ugc")
 
 
-def test_shots_that_differ_in_the_file_alone_are_twins(request_: DubRequest, tmp_path: Path) -> None:
+def test_shots_of_equal_work_share_lock(request_: DubRequest, tmp_path: Path) -> None:
+    """Shots that differ in the file alone share one lock."""
     other = replace(request_, output=tmp_path / "other.mov", codec="prores", keep_audio=True)
     assert same_job_key(row(), request_) == same_job_key(row(id="b", output="/p.mov", codec="prores", keep_audio=True), other)
 
@@ -64,7 +64,8 @@ def test_other_files_make_no_twins(request_: DubRequest, tmp_path: Path) -> None
     assert len(keys) == 7
 
 
-async def test_twins_come_one_after_the_other_and_leave_no_lock(request_: DubRequest, tmp_path: Path) -> None:
+async def test_locks_serialise_and_disappear(request_: DubRequest, tmp_path: Path) -> None:
+    """Shots that share a lock come one after the other and leave no lock."""
     inside: list[str] = []
     settings = load_settings(GatewaySettings, data_dir=tmp_path / "data", artefacts_url=str(tmp_path / "artefacts"))
     async with open_worker_context(settings) as bench:
@@ -80,7 +81,8 @@ async def test_twins_come_one_after_the_other_and_leave_no_lock(request_: DubReq
     assert list((tmp_path / "data" / "workers").iterdir()) == []
 
 
-async def test_a_dub_waits_for_a_job_that_another_process_runs_and_for_no_other_error(tmp_path: Path) -> None:
+async def test_busy_job_is_waited_for(tmp_path: Path) -> None:
+    """A dub waits for a job that another process runs and for no other error."""
     tries: list[int] = []
     running = Workspace(tmp_path / "job")
 
@@ -95,7 +97,7 @@ async def test_a_dub_waits_for_a_job_that_another_process_runs_and_for_no_other_
     assert len(tries) == 2
 
     async def wrong() -> None:
-        raise InvalidRequest("no method 'x'")
+        raise InvalidRequestError("no method 'x'")
 
-    with pytest.raises(InvalidRequest, match="no method"):
+    with pytest.raises(InvalidRequestError, match="no method"):
         await retried_while_running(wrong)

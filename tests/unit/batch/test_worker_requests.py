@@ -12,22 +12,21 @@ from typing import Any
 import pytest
 
 from gateway.batch.types import ShotSpec
-from gateway.batch.worker import shot_request
-from gateway.batch.worker_context import WorkerContext, open_worker_context
+from gateway.batch.worker import WorkerContext, open_worker_context, shot_request
 from gateway.consent.record import digest_of
-from gateway.dub import scratch as aside_module
+from gateway.dub import workspace as aside_module
 from gateway.dub.enrol import EnrolOptions
 from gateway.dub.face_choice import FaceChoice
 from gateway.dub.request import DubRequest
 from gateway.dub.workspace import is_running
 from gateway.settings import GatewaySettings
 from services.common.errors import (
-    ActorNotReady,
-    ConsentMissing,
-    ConsentRefused,
-    ConsentWithoutSubject,
-    InvalidRequest,
-    MediaUnsupported,
+    ActorNotReadyError,
+    ConsentMissingError,
+    ConsentRefusedError,
+    ConsentWithoutSubjectError,
+    InvalidRequestError,
+    MediaUnsupportedError,
 )
 from services.common.server.settings import load_settings
 from tests.unit.architecture.module_graph import ROOT
@@ -96,19 +95,20 @@ async def test_every_option_reaches_the_request(bench: WorkerContext, carphone: 
 @pytest.mark.parametrize(
     ("more", "error", "said"),
     [
-        ({"actor": "nobody-here"}, ActorNotReady, "nobody-here"),
-        ({"method": "magic"}, InvalidRequest, "no method 'magic'"),
-        ({"face": "left"}, InvalidRequest, "face takes"),
-        ({"codec": "vp9"}, InvalidRequest, "unknown codec vp9"),
-        ({"method": "headpose", "keep_audio": True}, InvalidRequest, "timeline of its own"),
-        ({"speech": "/no/such.wav"}, MediaUnsupported, "/no/such.wav"),
-        ({"speech": None}, InvalidRequest, "has no sound"),
-        ({"consent": "/no/such.json"}, InvalidRequest, "/no/such.json"),
+        ({"actor": "nobody-here"}, ActorNotReadyError, "nobody-here"),
+        ({"method": "magic"}, InvalidRequestError, "no method 'magic'"),
+        ({"face": "left"}, InvalidRequestError, "face takes"),
+        ({"codec": "vp9"}, InvalidRequestError, "unknown codec vp9"),
+        ({"method": "headpose", "keep_audio": True}, InvalidRequestError, "timeline of its own"),
+        ({"speech": "/no/such.wav"}, MediaUnsupportedError, "/no/such.wav"),
+        ({"speech": None}, InvalidRequestError, "has no sound"),
+        ({"consent": "/no/such.json"}, InvalidRequestError, "/no/such.json"),
     ],
 )
-async def test_what_a_dub_refuses_a_shot_is_refused_for(
+async def test_shot_refused_as_dub(
     more: dict[str, Any], error: type[Exception], said: str, bench: WorkerContext, carphone: Path, tmp_path: Path
 ) -> None:
+    """A shot is refused for the same reasons as a dub."""
     with pytest.raises(error, match=said):
         await request_of(bench, shot(carphone, tmp_path, **more))
 
@@ -121,23 +121,25 @@ async def test_a_film_never_replaces_an_input(
     path.write_bytes({"footage": carphone, "speech": SPEECH, "consent": consent}[field].read_bytes())
     before = path.read_bytes()
     row = shot(carphone, tmp_path).model_copy(update={field: str(path), "output": str(path)})
-    with pytest.raises(InvalidRequest, match=r"copy\.mp4") as refused:
+    with pytest.raises(InvalidRequestError, match=r"copy\.mp4") as refused:
         await request_of(bench, row)
     assert refused.value.field == "output"
     assert path.read_bytes() == before
 
 
-async def test_where_consent_is_required_a_shot_needs_a_record(carphone: Path, tmp_path: Path, consent: Path) -> None:
+async def test_required_consent_for_shots(carphone: Path, tmp_path: Path, consent: Path) -> None:
+    """If consent is required, a shot needs a record."""
     async with open_worker_context(settings_in(tmp_path, require_consent=True)) as strict:
-        with pytest.raises(ConsentMissing):
+        with pytest.raises(ConsentMissingError):
             await request_of(strict, shot(carphone, tmp_path))
-        with pytest.raises(ConsentWithoutSubject):
+        with pytest.raises(ConsentWithoutSubjectError):
             await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))
         consent.write_text(json.dumps(CONSENT | of_footage(carphone)))
         assert (await request_of(strict, shot(carphone, tmp_path, consent=str(consent)))).consent is not None
 
 
-async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(bench: WorkerContext, tmp_path: Path) -> None:
+async def test_dead_workers_copies_removed(bench: WorkerContext, tmp_path: Path) -> None:
+    """Copies of dead workers are removed and those of living ones stay."""
     left = tmp_path / "data" / "fetched" / "1-dead"
     left.mkdir(parents=True)
     (left / "footage.mp4").write_bytes(b"x")
@@ -151,9 +153,7 @@ async def test_copies_of_dead_workers_are_removed_and_those_of_living_ones_stay(
     assert not mine.exists()
 
 
-async def test_what_a_dead_worker_left_is_removed_under_its_lock(
-    bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_leftovers_removed_under_lock(bench: WorkerContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that begins at this moment has made its folder, and not yet locked it: it notices, and makes another."""
     left, locked = tmp_path / "data" / "fetched" / "1-dead", list[bool]()
     left.mkdir(parents=True)
@@ -171,7 +171,8 @@ async def test_what_a_dead_worker_left_is_removed_under_its_lock(
 
 
 @pytest.mark.parametrize("fault", sorted(faults()))
-async def test_a_worker_refuses_each_faulty_record_with_its_own_reason(fault: str, carphone: Path, tmp_path: Path) -> None:
+async def test_worker_refuses_faulty_records(fault: str, carphone: Path, tmp_path: Path) -> None:
+    """A worker refuses each faulty record with its own reason."""
     found, strict = faults()[fault], {"require_consent": "signed", "consent_keys": trusted(tmp_path / "keys")}
     paths = {name: tmp_path / f"{name}.json" for name in ("allowed", "faulty")}
     named = {"project": "night", "language": "de"}
@@ -183,6 +184,6 @@ async def test_a_worker_refuses_each_faulty_record_with_its_own_reason(fault: st
             paths["faulty"].write_text(json.dumps(found.record.fields()))
         if found.withdrawn and found.record is not None:
             opened.place.actors.consents.withdraw(digest_of(found.record))
-        with pytest.raises(ConsentRefused, match=found.says) as caught:
+        with pytest.raises(ConsentRefusedError, match=found.says) as caught:
             await request_of(opened, shot(carphone, tmp_path, consent=str(paths["faulty"]) if found.record else None, **named))
     assert caught.value.reason == found.reason

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.cli import app
 from gateway.cli.app import run_async
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 
 WAIT = """
 import sys, tempfile, threading
@@ -36,7 +36,8 @@ main()
 """
 
 
-def test_sigterm_lets_a_command_clean_up_and_ends_it_as_interrupted() -> None:
+def test_sigterm_cleans_up() -> None:
+    """SIGTERM lets a command clean up and ends it as interrupted."""
     with subprocess.Popen([sys.executable, "-c", WAIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -62,9 +63,10 @@ main()
 """
 
 
-def test_ctrl_c_while_the_command_starts_is_told_in_one_line() -> None:
+def test_ctrl_c_during_start() -> None:
+    """Ctrl-C while the command starts is reported in one line."""
     ended = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (Cancelled.exit_code, "error: interrupted\n")
+    assert (ended.returncode, ended.stderr) == (WorkCancelledError.exit_code, "error: interrupted\n")
 
 
 WRITE = """
@@ -115,14 +117,16 @@ def test_a_signal_cancels_the_command_which_cleans_up(number: signal.Signals) ->
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(Cancelled, match="interrupted"):
+        with pytest.raises(WorkCancelledError, match="interrupted"):
             run_async(work())
     finally:
         signal.signal(signal.SIGINT, before)
     assert cleaned == ["partial file"]
 
 
-def test_work_that_cancels_itself_is_not_reported_as_interrupted() -> None:
+def test_self_cancelled_work_is_no_interrupt() -> None:
+    """Work that cancels itself is not reported as interrupted."""
+
     async def work() -> None:
         raise asyncio.CancelledError
 
@@ -133,5 +137,5 @@ def test_work_that_cancels_itself_is_not_reported_as_interrupted() -> None:
 def test_commands_of_research_without_research(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(app, "find_spec", lambda name: None)
     for command in app.RESEARCH_COMMANDS:
-        assert app.run([command, "--help"]) == InvalidRequest.exit_code
+        assert app.run([command, "--help"]) == InvalidRequestError.exit_code
         assert f"dubstage {command} needs the package dubstage-research" in " ".join(capsys.readouterr().err.split())

@@ -14,7 +14,7 @@ from gateway.cli.app import run
 from gateway.cli.doctor import check_signing_key
 from gateway.settings import GatewaySettings
 from gateway.signatures import installation_key
-from services.common.errors import StorageRefused
+from services.common.errors import StorageRefusedError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import actors, blobs, database_url, geometry, learned, settings
@@ -63,7 +63,8 @@ def test_the_log_is_listed_exported_and_checked(
     assert run(["audit", "verify", str(tmp_path)]) == 10
 
 
-def test_the_printed_public_key_is_the_key_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_public_key_matches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The printed public key is the key of the file."""
     public = tmp_path / "public.pem"
     assert run(["receipt", "key", "-o", str(public)]) == 0
     capsys.readouterr()
@@ -71,9 +72,8 @@ def test_the_printed_public_key_is_the_key_of_the_file(tmp_path: Path, capsys: p
     assert capsys.readouterr().out == public.read_text()
 
 
-def test_a_list_without_a_terminal_has_every_entry_whole_in_one_line(
-    actors: ActorStore, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_without_terminal_is_whole(actors: ActorStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """A list without a terminal has every entry whole in one line."""
     actors.audit.record(AuditEvent(event=EventKind.LIVE_BEGUN, work=f"live/{'1' * 90}", actor_id="ann", details={}))
     assert run(["audit", "list", "--event", "live"]) == 0
     _, line = capsys.readouterr().out.splitlines()
@@ -109,9 +109,10 @@ def test_a_receipt_is_saved_and_checked_anywhere(
     assert "made by an older version: only the installation itself can check it" in capsys.readouterr().err
 
 
-def test_gateways_without_a_common_folder_sign_with_the_key_of_the_setting(
+def test_setting_key_signs_without_folder(
     tmp_path: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Gateways without a common folder sign with the key of the setting."""
     receipt, log, key = tmp_path / "receipt.json", tmp_path / "log.jsonl", tmp_path / "key.pem"
     key.write_bytes(private_pem(STUDIO))
     monkeypatch.setenv("DUBSTAGE_SIGNING_KEY_FILE", str(key))
@@ -127,14 +128,13 @@ def test_gateways_without_a_common_folder_sign_with_the_key_of_the_setting(
     assert f"DUBSTAGE_SIGNING_KEY_FILE: {key} holds no Ed25519 private key" in capsys.readouterr().err
 
 
-def test_doctor_compares_the_key_with_that_of_the_gateway_that_started_last(
-    actors: ActorStore, settings: GatewaySettings, tmp_path: Path
-) -> None:
+def test_doctor_compares_keys(actors: ActorStore, settings: GatewaySettings, tmp_path: Path) -> None:
+    """Doctor compares the key with that of the gateway that started last."""
     assert check_signing_key(settings) == f"none in {settings.data_dir} yet"
     record_settings(actors.database, settings)
     own = installation_key(settings.data_dir).id[:12]
     assert check_signing_key(settings) == f"{own}, {settings.data_dir / 'signing.pem'}"
     other = tmp_path / "other.pem"
     other.write_bytes(private_pem(STUDIO))
-    with pytest.raises(StorageRefused, match=f"the gateway that started last signs with {own}.*DUBSTAGE_SIGNING_KEY_FILE"):
+    with pytest.raises(StorageRefusedError, match=f"the gateway that started last signs with {own}.*DUBSTAGE_SIGNING_KEY_FILE"):
         check_signing_key(settings.model_copy(update={"signing_key_file": other}))

@@ -53,9 +53,8 @@ def consent_file(folder: Path, **changes: object) -> str:
         (["live", "ann", "--audio", "speech.wav", "-o", "live.wav"], 10, "live.wav: live films are written as .mp4"),
     ],
 )
-def test_a_wrong_command_is_answered_with_one_line_and_its_code(
-    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_command_exit_code(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command is answered with one line and its code."""
     assert run(arguments) == code
     printed = capsys.readouterr()
     assert said in printed.err
@@ -71,9 +70,8 @@ def test_missing_arguments_are_usage_errors(arguments: list[str], capsys: pytest
 
 
 @pytest.mark.parametrize("others", [[], ["-o", "out.mp4"], ["third.wav"]])
-def test_speech_that_is_given_as_a_second_argument_is_told_the_option(
-    others: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_second_argument_suggests_audio_option(others: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Speech that is given as a second argument gets an error that names the option."""
     assert run(["dub", "film.mp4", "my speech.wav", *others]) == 2
     assert "give new speech as --audio 'my speech.wav'" in capsys.readouterr().err
 
@@ -102,16 +100,16 @@ def test_wrong_settings_are_answered_with_one_line(
 
 
 @pytest.mark.parametrize("seed", ["-1", str(1 << 31), str(1 << 64), "9" * 400, "1.5", "0x10", ""])
-def test_a_seed_out_of_range_is_a_usage_error(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seed_out_of_range(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A seed out of range is a usage error."""
     assert run(["dub", "in.mp4", "-o", "out.mp4", "--seed", seed]) == 2
     assert "--seed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0.4", "1.6", "0", "-1", "inf", "nan", "loud", ""])
 @pytest.mark.parametrize("command", [["dub", "in.mp4", "-o", "out.mp4"], ["live", "ann", "--audio", "in.wav", "-o", "out.mp4"]])
-def test_an_expressiveness_out_of_range_is_a_usage_error(
-    command: list[str], value: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_expressiveness_out_of_range(command: list[str], value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An expressiveness out of range is a usage error."""
     assert run([*command, "--expressiveness", value]) == 2
     assert "--expressiveness" in capsys.readouterr().err
 
@@ -148,9 +146,8 @@ def test_an_output_that_the_command_reads_is_refused(
 
 
 @pytest.mark.parametrize("command", [["dub", str(FILM), "--audio", str(SPEECH)], ["live", "ann", "--audio", str(SPEECH)]])
-def test_an_existing_file_that_dubstage_did_not_write_is_kept(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_file_is_kept(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An existing file that dubstage did not write is kept."""
     letter = tmp_path / "letter.mp4"
     letter.write_text("dear reader")
     assert run([*command, "-o", str(letter)]) == 10
@@ -158,9 +155,8 @@ def test_an_existing_file_that_dubstage_did_not_write_is_kept(
     assert letter.read_text() == "dear reader"
 
 
-def test_a_report_that_cannot_be_written_is_refused_before_the_footage_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unwritable_report_refused_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report that cannot be written is refused before the footage is read."""
     (tmp_path / "file").write_text("a file")
     assert run(["dub", "missing.mp4", "-o", str(tmp_path / "out.mp4"), "--report", str(tmp_path / "file")]) == 10
     assert "is a file; give the name of a folder" in capsys.readouterr().err
@@ -179,9 +175,10 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_footage_is_read(
         ("clip.mp4/x.json", "", "cannot be written"),
     ],
 )
-def test_results_that_cannot_be_written_are_refused_before_any_work(
+def test_unwritable_results_refused_early(
     name: str, content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Results that cannot be written are refused before any work."""
     (tmp_path / "clip.mp4").write_text("a film")
     if content:
         (tmp_path / name).write_text(content)
@@ -190,14 +187,17 @@ def test_results_that_cannot_be_written_are_refused_before_any_work(
     assert not content or (tmp_path / name).read_text() == content
 
 
-def test_all_clips_are_checked_before_the_first_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_checked_before_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    """All clips are checked before the first is evaluated."""
     assert run(["evaluate", str(FILM), "missing.mp4"]) == 10
     assert str(FILM) in capsys.readouterr().err, "the film has no sound"
 
 
-def test_an_unexpected_error_ends_with_its_exit_code_and_the_place_of_the_details(
+def test_unexpected_error_names_details(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """An unexpected error ends with its exit code and the place of the details."""
+
     def break_down(_: object) -> None:
         raise ZeroDivisionError("[/] \udcff")
 
@@ -227,16 +227,18 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         ({"signature": "x"}, "signature"),
     ],
 )
-def test_a_wrong_consent_record_is_refused_with_the_name_of_the_field(
+def test_wrong_consent_record_names_field(
     tmp_path: Path, changes: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A wrong consent record is refused with the name of the field."""
     assert run(["dub", "in.mp4", "-o", "out.mp4", "--consent", consent_file(tmp_path, **changes)]) == 10
     assert f"consent.json: {said}" in capsys.readouterr().err
 
 
-def test_a_missing_but_required_consent_record_stops_the_command_before_any_work(
+def test_missing_required_consent_stops_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A missing but required consent record stops the command before any work."""
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "1")
     assert run(["dub", str(tmp_path / "in.mp4"), "-o", str(tmp_path / "out.mp4")]) == 11
     assert "--consent FILE" in capsys.readouterr().err

@@ -103,9 +103,8 @@ def test_a_withdrawn_record_is_shown_as_withdrawn(
     assert "- refused" in capsys.readouterr().out
 
 
-def test_the_record_of_an_actor_is_withdrawn_by_the_actor(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], geometry: ActorGeometry
-) -> None:
+def test_withdraw_by_actor(tmp_path: Path, capsys: pytest.CaptureFixture[str], geometry: ActorGeometry) -> None:
+    """The record of an actor is withdrawn by the actor."""
     enrolled(record(), geometry)
     assert run(["consent", "revoke", "--actor", "ann"]) == 0
     assert capsys.readouterr().out.strip() == digest_of(record())
@@ -163,9 +162,10 @@ def test_mistakes_end_with_one_line(arguments: list[str], said: str, capsys: pyt
     assert said in capsys.readouterr().err
 
 
-def test_a_signature_needs_a_key_and_verification_needs_keys(
+def test_signing_and_verifying_need_keys(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A signature needs a key and verification needs keys."""
     path = write(tmp_path, record())
     assert run(["consent", "sign", path, "--key", str(tmp_path / "none.pem"), "-o", str(tmp_path / "out.json")]) == 10
     assert "none.pem cannot be read" in capsys.readouterr().err

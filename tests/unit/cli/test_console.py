@@ -28,7 +28,8 @@ from gateway.cli.console import printable, say_error, say_result, say_warning
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
-def test_characters_that_a_terminal_would_act_on_are_shown_as_escapes(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
+    """Characters that a terminal would act on are shown as escapes."""
     assert printable(text) == shown
 
 
@@ -54,7 +55,8 @@ def test_names_with_markup_are_printed_as_they_are(name: str, capsys: pytest.Cap
         "\u202e",
     ],
 )
-def test_a_name_of_any_characters_is_answered_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strange_name_answered_in_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name of any characters is answered in one line."""
     assert run(["dub", str(tmp_path / name), "-o", str(tmp_path / "out.mp4")]) == 10
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
@@ -62,14 +64,16 @@ def test_a_name_of_any_characters_is_answered_in_one_line(name: str, tmp_path: P
     assert printed.rstrip("\n").isprintable()
 
 
-def test_a_wrong_argument_of_any_characters_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_strange_argument_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong argument of any characters is a usage error."""
     assert run(["dub", "in.mp4", "\x1b[31m\udcff[/]", "-o", "out.mp4"]) == 2
     printed = capsys.readouterr().err
     assert r"\x1b[31m\xff[/]" in printed
     assert "Usage: " in printed
 
 
-def test_a_table_on_a_narrow_terminal_folds_what_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_narrow_table_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table on a narrow terminal folds what is too long."""
     screen = io.StringIO()
     monkeypatch.setattr(console, "out", Console(file=screen, force_terminal=True, width=30, soft_wrap=True))
     table = Table("id", "state", box=None)

@@ -13,7 +13,7 @@ import pytest
 import services
 from gateway.cli.doctor import NETWORK_STAGES, network_rows
 from gateway.stages.local import compose_stages
-from services.common.errors import ArtefactCorrupt, DubstageError, ModelNotFound
+from services.common.errors import ArtefactCorruptError, DubstageError, ModelNotFoundError
 
 SHIPPED = Path(str(services.__file__)).parent
 
@@ -32,9 +32,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 @pytest.mark.parametrize("stage", NETWORK_STAGES)
-def test_the_networks_of_a_folder_of_the_users_own_are_listed_with_their_digests(
-    own_folder: Callable[[str], Path], stage: str
-) -> None:
+def test_own_networks_listed_with_digests(own_folder: Callable[[str], Path], stage: str) -> None:
+    """The networks of a folder of the user's own are listed with their digests."""
     folder = own_folder(stage)
     first, *networks = network_rows(stage)
     assert first == (f"{stage} networks", str(folder))
@@ -43,7 +42,8 @@ def test_the_networks_of_a_folder_of_the_users_own_are_listed_with_their_digests
     }
 
 
-def test_the_card_of_a_network_is_shown_beside_it_and_other_cards_below(own_folder: Callable[[str], Path]) -> None:
+def test_model_cards_are_shown(own_folder: Callable[[str], Path]) -> None:
+    """The card of a network is shown beside it and other cards below."""
     folder = own_folder("audio")
     (folder / "ppg.card.md").write_text("# ppg")
     (folder / "both.card.md").write_text("# both")
@@ -84,15 +84,15 @@ def _one_bit(path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "file", "damage", "error"),
     [
-        ("audio", "ppg.onnx", _gone, ModelNotFound),
-        ("audio", "silero_vad.onnx", _gone, ModelNotFound),
-        ("audio", "ppg.onnx", _one_bit, ArtefactCorrupt),
-        ("audio", "ppg.json", _cut, ArtefactCorrupt),
-        ("motion", "style_encoder.onnx", _gone, ModelNotFound),
-        ("motion", "motion_constants.safetensors", _one_bit, ArtefactCorrupt),
-        ("texture", "temporal_warp.onnx", _cut, ArtefactCorrupt),
-        ("render", "ugc.onnx", _one_bit, ArtefactCorrupt),
-        ("render", "ugc.export.json", _cut, ArtefactCorrupt),
+        ("audio", "ppg.onnx", _gone, ModelNotFoundError),
+        ("audio", "silero_vad.onnx", _gone, ModelNotFoundError),
+        ("audio", "ppg.onnx", _one_bit, ArtefactCorruptError),
+        ("audio", "ppg.json", _cut, ArtefactCorruptError),
+        ("motion", "style_encoder.onnx", _gone, ModelNotFoundError),
+        ("motion", "motion_constants.safetensors", _one_bit, ArtefactCorruptError),
+        ("texture", "temporal_warp.onnx", _cut, ArtefactCorruptError),
+        ("render", "ugc.onnx", _one_bit, ArtefactCorruptError),
+        ("render", "ugc.export.json", _cut, ArtefactCorruptError),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(
@@ -106,10 +106,10 @@ def test_a_missing_or_damaged_file_is_named(
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBSTAGE_MOTION_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(ModelNotFound, match="nowhere: no such folder"):
+    with pytest.raises(ModelNotFoundError, match="nowhere: no such folder"):
         network_rows("motion")
     (tmp_path / "nowhere").mkdir()
-    with pytest.raises(ModelNotFound, match="nowhere holds no network"):
+    with pytest.raises(ModelNotFoundError, match="nowhere holds no network"):
         network_rows("motion")
 
 
@@ -125,16 +125,17 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
         ("render", "ugc.int8.onnx", _one_bit),
     ],
 )
-def test_a_stage_does_not_start_with_a_missing_or_damaged_file(
+def test_missing_network_prevents_start(
     own_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, stage: str, file: str, damage: Callable[[Path], None]
 ) -> None:
+    """A stage does not start with a missing or damaged file."""
     monkeypatch.setenv("DUBSTAGE_BACKEND", "onnxruntime")
     monkeypatch.setenv("DUBSTAGE_PRECISION", "int8")
     path = own_folder(stage) / file
     damage(path)
     parts = compose_stages(names=(stage,))[stage]
     try:
-        with pytest.raises((ModelNotFound, ArtefactCorrupt), match=re.escape(str(path))):
+        with pytest.raises((ModelNotFoundError, ArtefactCorruptError), match=re.escape(str(path))):
             parts.warm_up()
     finally:
         for pool in parts.workers:

@@ -45,7 +45,8 @@ def test_no_lag_is_no_line(actor: object, capsys: pytest.CaptureFixture[str]) ->
     assert "picture" not in capsys.readouterr().err
 
 
-def test_a_film_without_a_dubbed_frame_ends_with_an_error_and_its_own_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_undubbed_video_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    """A video without a dubbed frame ends with an error and its own code."""
     with pytest.raises(typer.Exit) as caught:
         show_outcome(REQUEST, outcome(common_pb2.FRAME_REASON_NO_FACE, undubbed="none of the 3 frames is dubbed"), None)
     assert caught.value.exit_code == 13

@@ -35,7 +35,8 @@ def test_the_command_runs_by_its_link(tmp_path: Path, environment: Path) -> None
     assert shown.stdout.startswith("dubstage ")
 
 
-def test_a_file_that_dubstage_did_not_install_is_kept(tmp_path: Path, environment: Path) -> None:
+def test_foreign_file_is_kept(tmp_path: Path, environment: Path) -> None:
+    """A file that dubstage did not install is kept."""
     other = tmp_path / "bin" / "dubstage"
     other.parent.mkdir()
     other.write_text("mine")

@@ -16,7 +16,7 @@ from gateway.cli.app import run
 from gateway.cli.values import parse_age, parse_size, shown_age, shown_size
 from gateway.dub.journal import Journal
 from gateway.dub.workspace import Workspace
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.artefacts import ArtefactStore
 
 
@@ -150,7 +150,7 @@ def test_ages_and_sizes_are_read_and_shown() -> None:
     assert [parse_age(text, "--x") for text in ("90s", "30m", "1.5h", "7d", " 2 W ")] == [90, 1800, 5400, 604800, 1209600]
     assert [parse_size(text, "--x") for text in ("17", "500M", "1.5g", "2T")] == [17, 500_000_000, 1_500_000_000, 2 * 10**12]
     for text in ("", "7", "-1d", "1e9d", "nan", "7 years", "9" * 40 + "d"):
-        with pytest.raises(InvalidRequest, match="--x"):
+        with pytest.raises(InvalidRequestError, match="--x"):
             parse_age(text, "--x")
     assert [shown_size(size) for size in (0, 999, 1000, 1_250_000_000, 5 * 10**17)] == [
         "0 B",

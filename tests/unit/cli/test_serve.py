@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli.app import run
 from gateway.cli.serve import MODULES, check_ports, further_ports, ports_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import DEFAULT_PORTS, StageSettings
 
 
@@ -23,7 +23,7 @@ def test_a_port_can_be_chosen_for_each_server() -> None:
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "50052"])
 def test_a_wrong_port_is_refused_with_its_variable(text: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"DUBSTAGE_(AUDIO|FACE)_PORT") as caught:
+    with pytest.raises(InvalidRequestError, match=r"DUBSTAGE_(AUDIO|FACE)_PORT") as caught:
         ports_of({"DUBSTAGE_AUDIO_PORT": text})
     assert caught.value.field in ("DUBSTAGE_AUDIO_PORT", "DUBSTAGE_FACE_PORT")
 
@@ -33,14 +33,15 @@ def test_a_taken_port_is_refused_with_the_remedy() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(InvalidRequest, match=rf"render server cannot listen on 127\.0\.0\.1:{port}") as caught:
+        with pytest.raises(InvalidRequestError, match=rf"render server cannot listen on 127\.0\.0\.1:{port}") as caught:
             check_ports("127.0.0.1", {"render": port})
     assert "DUBSTAGE_RENDER_PORT" in caught.value.message
 
 
-def test_a_host_that_is_no_address_of_this_machine_is_refused_with_its_setting() -> None:
+def test_foreign_host_names_setting() -> None:
+    """A host that is no address of this machine is refused with its setting."""
     for host in ("nonsense.invalid", "203.0.113.7", "x" * 300):
-        with pytest.raises(InvalidRequest, match="set DUBSTAGE_HOST to an address of this machine") as caught:
+        with pytest.raises(InvalidRequestError, match="set DUBSTAGE_HOST to an address of this machine") as caught:
             check_ports(host, {"audio": 50051})
         assert caught.value.field == "DUBSTAGE_HOST"
 
@@ -50,9 +51,10 @@ def test_a_host_that_is_no_address_of_this_machine_is_refused_with_its_setting()
     [("DUBSTAGE_PORT", "x"), ("DUBSTAGE_PORT", "70000"), ("DUBSTAGE_MAX_QUEUED_RPCS", "-1"), ("DUBSTAGE_TLS_KEY_FILE", "/no/file")],
 )
 @pytest.mark.parametrize("server", ["audio", "render", "gateway"])
-def test_a_wrong_setting_of_a_server_is_answered_with_one_line(
+def test_wrong_setting_in_one_line(
     server: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A wrong setting of a server is answered with one line."""
     monkeypatch.setenv(variable, value)
     assert run(["serve", server]) == 10
     printed = capsys.readouterr().err
@@ -61,9 +63,8 @@ def test_a_wrong_setting_of_a_server_is_answered_with_one_line(
     assert len(printed.splitlines()) == 1
 
 
-def test_a_taken_port_of_one_server_is_refused_before_the_server_starts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_taken_port_refused_before_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A taken port of one server is refused before the server starts."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -76,5 +77,5 @@ def test_every_server_has_a_separate_metrics_port() -> None:
     ports = further_ports(StageSettings(metrics_port=9000, health_port=0))
     assert [ports[name]["metrics_port"] for name in MODULES] == list(range(9000, 9006))
     assert {ports[name]["health_port"] for name in MODULES} == {0}
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_HEALTH_PORT"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_HEALTH_PORT"):
         further_ports(StageSettings(health_port=65533))

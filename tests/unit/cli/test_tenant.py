@@ -11,7 +11,7 @@ from gateway.api.server import GatewayServer
 from gateway.cli.app import run
 from gateway.settings import GatewaySettings
 from gateway.tenants.paths import settings_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.actors.installation import CONSENT, geometry, learned
@@ -55,5 +55,5 @@ def test_a_name_that_is_no_tenants_is_refused(
 
 
 def test_a_gateway_serves_every_tenant_and_not_one(settings: GatewaySettings) -> None:
-    with pytest.raises(InvalidRequest, match="serves every tenant"):
+    with pytest.raises(InvalidRequestError, match="serves every tenant"):
         GatewayServer(settings.model_copy(update={"tenant": "acme"}))

@@ -64,7 +64,8 @@ def test_two_channels_are_interleaved() -> None:
     ("piece", "channels"),
     [(np.float32(0.5), 1), (np.zeros(4, np.float32), 2), (np.zeros((4, 2), np.float32), 1), (np.zeros((4, 2), np.float32), 4)],
 )
-def test_a_sound_that_was_not_cut_or_has_other_channels_is_refused(piece: Any, channels: int) -> None:
+def test_wrong_sound_shape_refused(piece: Any, channels: int) -> None:
+    """A sound that was not cut or has other channels is refused."""
     for made in (
         audio.extract_features.requests(sample_rate_hz=16000, channels=channels),
         gateway.live.requests(actor_id="ann", sample_rate_hz=16000, channels=channels),
@@ -74,7 +75,8 @@ def test_a_sound_that_was_not_cut_or_has_other_channels_is_refused(piece: Any, c
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.complex64])
-def test_a_sound_that_is_not_of_floats_is_refused(dtype: type) -> None:
+def test_integer_sound_refused(dtype: type) -> None:
+    """A sound that is not of floats is refused."""
     for made in (
         audio.extract_features.requests(sample_rate_hz=16000),
         gateway.live.requests(actor_id="ann", sample_rate_hz=16000),
@@ -84,7 +86,8 @@ def test_a_sound_that_is_not_of_floats_is_refused(dtype: type) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8"])
-def test_a_sound_of_any_floats_is_sent_as_float32(dtype: str) -> None:
+def test_any_float_sent_as_float32(dtype: str) -> None:
+    """A sound of any floats is sent as float32."""
     request = gateway.live.requests(actor_id="ann", sample_rate_hz=16000).item(np.array([0.5, -1], dtype))
     assert request.audio.pcm_f32 == np.array([0.5, -1], "<f4").tobytes()
 
@@ -116,7 +119,8 @@ def test_frames_are_numbered_and_configured() -> None:
     assert not face.track.requests().config.config.HasField("smoothing_half_width")
 
 
-def test_the_default_of_an_unset_field_is_the_contracts() -> None:
+def test_unset_field_uses_contract_default() -> None:
+    """The default of an unset field is the contracts."""
     assert face.fit_identity.requests().config == face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig())
     assert texture.build_bank.requests().config == texture_pb2.BuildBankRequest(config=texture_pb2.BuildBankConfig())
 
@@ -209,7 +213,8 @@ def test_a_bank_frame_may_have_speech_and_expression() -> None:
     assert message.expression == to_tensor(np.float32([0.5, -1.0]))
 
 
-def test_a_mode_that_is_not_there_names_the_modes() -> None:
+def test_unknown_mode_lists_modes() -> None:
+    """A mode that is not there names the modes."""
     with pytest.raises(ValueError, match=r"no 'fast'; there are: retrieval_only, thin_plate_spline"):
         texture.retrieve_warp.requests(mode="fast")
 
@@ -264,7 +269,8 @@ DUB_FILES = {"footage_uri": "footage", "speech_uri": "speech", "output_uri": "ou
 """Fields of CreateDubRequest that name files -> arguments of `gateway.dub`."""
 
 
-def test_every_field_of_a_dub_and_an_enrolment_can_be_said() -> None:
+def test_builders_cover_every_field() -> None:
+    """Every field of a dub and an enrolment can be said."""
     for call, message, renamed in (
         (gateway.dub, gateway_pb2.CreateDubRequest, DUB_FILES),
         (gateway.enrol, gateway_pb2.CreateActorRequest, {"footage_uri": "footage", "more_footage_uris": "more_footage"}),

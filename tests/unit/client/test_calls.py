@@ -147,7 +147,8 @@ def test_a_list_comes_page_by_page(server: FakeServer, connection: Connection) -
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_error_says_code_reason_field_stage_and_when_to_come_back(server: FakeServer, asynchronous: bool) -> None:
+def test_error_carries_all_details(server: FakeServer, asynchronous: bool) -> None:
+    """An error says code reason field stage and when to come back."""
     server.answers[rpcs.render.LIST_MODELS] = refuse(
         grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", field="model", retry_after_s=2.5
     )
@@ -212,7 +213,8 @@ def broken() -> Iterator[render.Conditions]:
     raise MyOwnError
 
 
-def test_what_the_callers_iterator_raises_comes_out_as_it_is(server: FakeServer, connection: Connection) -> None:
+def test_iterator_error_passes_through(server: FakeServer, connection: Connection) -> None:
+    """An exception of the caller's iterator passes through unchanged."""
     server.answers[rpcs.render.RENDER] = rendered
     with pytest.raises(MyOwnError):
         list(render.render(connection, broken(), model="toy"))
@@ -244,7 +246,8 @@ def test_a_stream_that_is_closed_early_is_cancelled(server: FakeServer, connecti
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_live_takes_sound_only_when_the_gateway_is_ready(server: FakeServer, asynchronous: bool) -> None:
+def test_live_waits_for_gateway(server: FakeServer, asynchronous: bool) -> None:
+    """Live takes sound only when the gateway is ready."""
     events: list[str] = []
 
     def answer(requests: Any, context: grpc.ServicerContext) -> Iterator[gateway_pb2.LiveResponse]:
@@ -291,7 +294,8 @@ def test_a_refused_live_stream_takes_no_sound(server: FakeServer, connection: Co
     assert (len(shown), full.heard) == (3, FullGateway.WHOLE)
 
 
-async def test_a_refused_live_stream_of_asyncio_takes_no_sound(server: FakeServer) -> None:
+async def test_refused_async_stream_takes_nothing(server: FakeServer) -> None:
+    """A refused live stream of asyncio takes no sound."""
     full = server.answers[rpcs.gateway.LIVE] = FullGateway()
     sound = microphone()
     listener = (piece for piece in sound)
@@ -319,20 +323,23 @@ def test_a_call_carries_the_token_and_the_time(server: FakeServer) -> None:
     assert "authorization" not in server.metadata
 
 
-def test_a_server_that_is_not_there_has_seen_nothing_of_the_call() -> None:
+def test_unreachable_server_saw_nothing() -> None:
+    """A server that is not there has seen nothing of the call."""
     with connect("127.0.0.1:1", timeout_s=60) as connection, pytest.raises(DubstageCallError) as caught:
         render.list_models(connection)
     assert (caught.value.code, caught.value.unsent, caught.value.retryable) == ("UNAVAILABLE", True, True)
 
 
-def test_a_picture_of_4k_goes_through_a_connection_without_further_options(server: FakeServer, connection: Connection) -> None:
+def test_4k_picture_fits_connection(server: FakeServer, connection: Connection) -> None:
+    """A picture of 4K goes through a connection without further options."""
     server.answers[rpcs.face.TRACK] = [face_pb2.TrackResponse(frames=[face_pb2.FrameFaces(frame_index=7)])]
     tracked = list(face.track(connection, [np.zeros((2160, 3840, 3), np.uint8)]))
     assert [frame.frame_index for frame in tracked] == [7]
     assert len(server.received[1].frame.image.data) == 3 * 2160 * 3840
 
 
-def test_a_message_over_the_limit_of_the_connection_is_named_with_the_limit(server: FakeServer) -> None:
+def test_oversized_message_names_limit(server: FakeServer) -> None:
+    """A message over the limit of the connection is named with the limit."""
     with connect(server.target, max_message_bytes=1000) as connection, pytest.raises(DubstageCallError) as caught:
         list(face.track(connection, [np.zeros((100, 100, 3), np.uint8)]))
     assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")

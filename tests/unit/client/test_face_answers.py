@@ -32,7 +32,8 @@ def test_a_face_without_a_model_has_no_coefficients() -> None:
     assert face.message == tracked(), "what FitIdentity takes back"
 
 
-def test_coefficients_come_as_arrays_and_albedo_and_light_only_with_an_identity() -> None:
+def test_coefficients_and_optional_albedo() -> None:
+    """Coefficients come as arrays and albedo and light only with an identity."""
     message = tracked()
     message.landmark_error = 0.125
     message.coefficients.model = "mediapipe_468"

@@ -63,7 +63,8 @@ def begun(clock: Clock, *errors: DubstageCallError, patience: Patience) -> tuple
 
 
 @pytest.mark.parametrize("error", [away(reason="MODEL_NOT_READY"), away(reason="BACKEND_UNAVAILABLE"), away(unsent=True)])
-def test_work_that_cannot_have_begun_is_asked_for_again(error: DubstageCallError, clock: Clock) -> None:
+def test_unstarted_work_is_retried(error: DubstageCallError, clock: Clock) -> None:
+    """Work that cannot have begun is asked for again."""
     assert begun(clock, error, error, patience=Patience(30.0)) == (NAME, 3)
 
 
@@ -77,7 +78,8 @@ def test_work_that_cannot_have_begun_is_asked_for_again(error: DubstageCallError
         away(code="FAILED_PRECONDITION", reason="STORAGE_REFUSED"),
     ],
 )
-def test_work_that_may_have_begun_or_was_refused_is_not_asked_for_again(error: DubstageCallError, clock: Clock) -> None:
+def test_possibly_started_work_not_retried(error: DubstageCallError, clock: Clock) -> None:
+    """Work that may have begun or was refused is not asked for again."""
     with pytest.raises(DubstageCallError):
         begun(clock, error, patience=Patience(30.0))
 
@@ -137,7 +139,8 @@ def dubbed(server: FakeServer, *answers: Message | Answer) -> None:
     server.answers[rpcs.operations.WAIT_OPERATION] = one_after_the_other(*answers)
 
 
-def test_a_dub_is_waited_for_and_tells_its_progress(server: FakeServer, connection: Connection) -> None:
+def test_wait_reports_progress(server: FakeServer, connection: Connection) -> None:
+    """Waiting for a dub reports its progress."""
     dubbed(server, RUNNING, ENDED)
     told: list[tuple[str, int]] = []
     dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4", seed=4)
@@ -173,9 +176,8 @@ AWAY_OR_FULL = pytest.mark.parametrize(
 
 
 @AWAY_OR_FULL
-def test_waiting_rides_over_a_gateway_that_is_away_or_has_too_many_calls(
-    server: FakeServer, connection: Connection, code: grpc.StatusCode, reason: str
-) -> None:
+def test_wait_survives_busy_gateway(server: FakeServer, connection: Connection, code: grpc.StatusCode, reason: str) -> None:
+    """Waiting rides over a gateway that is away or has too many calls."""
     refused = refuse(code, reason)
     dubbed(server, refused, refused, RUNNING, refused, ENDED)
     assert gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=120).num_frames == 9
@@ -192,9 +194,7 @@ def test_waiting_gives_up_a_gateway_that_stays_so(
 
 
 @pytest.mark.parametrize(("on_progress", "pause_s"), [(None, 1.0), (lambda progress: None, 0.5)])
-def test_waiting_pauses_after_each_answer_that_comes_before_the_time_has_ended(
-    clock: Clock, on_progress: Any, pause_s: float
-) -> None:
+def test_wait_pauses_after_early_answer(clock: Clock, on_progress: Any, pause_s: float) -> None:
     """A gateway at which too many calls wait answers at once."""
     steps = wait_steps(NAME, gateway.DUB, Patience(30.0), on_progress)
     asked = next(steps)
@@ -210,7 +210,8 @@ def test_waiting_pauses_after_each_answer_that_comes_before_the_time_has_ended(
     assert ended.value.value.num_frames == 9
 
 
-def test_waiting_asks_again_at_once_when_the_gateway_has_waited(clock: Clock) -> None:
+def test_wait_polls_again_at_once(clock: Clock) -> None:
+    """Waiting asks again at once when the gateway has waited."""
     steps = wait_steps(NAME, gateway.DUB, Patience(30.0), None)
     step = next(steps)
     assert isinstance(step, Ask)
@@ -218,7 +219,8 @@ def test_waiting_asks_again_at_once_when_the_gateway_has_waited(clock: Clock) ->
     assert isinstance(steps.send(RUNNING), Ask)
 
 
-def test_a_pause_after_an_early_answer_is_no_longer_than_the_callers_time(clock: Clock) -> None:
+def test_pause_within_callers_time(clock: Clock) -> None:
+    """A pause after an early answer is no longer than the caller's time."""
     steps = wait_steps(NAME, gateway.DUB, Patience(30.0, 0.2), None)
     next(steps)
     step = steps.send(RUNNING)
@@ -235,7 +237,8 @@ def test_waiting_ends_with_a_refusal_for_another_reason(server: FakeServer, conn
     assert caught.value.reason == "OPERATION_NOT_FOUND"
 
 
-def test_a_dub_that_is_cancelled_or_fails_is_an_error(server: FakeServer, connection: Connection) -> None:
+def test_cancelled_or_failed_dub_raises(server: FakeServer, connection: Connection) -> None:
+    """A dub that is cancelled or fails is an error."""
     dubbed(server, FAILED)
     dub = gateway.dub(connection, footage="film.mp4", output="dubbed.mp4")
     dub.cancel()
@@ -244,7 +247,8 @@ def test_a_dub_that_is_cancelled_or_fails_is_an_error(server: FakeServer, connec
     assert caught.value.code == "CANCELLED"
 
 
-def test_a_wait_that_is_too_long_is_an_error_and_says_that_the_dub_goes_on(server: FakeServer, connection: Connection) -> None:
+def test_wait_timeout_says_dub_continues(server: FakeServer, connection: Connection) -> None:
+    """A wait that is too long is an error that says that the dub continues."""
     dubbed(server, *[RUNNING] * 10_000)
     with pytest.raises(DubstageCallError, match="has not ended yet; it goes on") as caught:
         gateway.dub(connection, footage="film.mp4", output="dubbed.mp4").wait(timeout_s=0.2)
@@ -268,7 +272,8 @@ def test_operations_are_listed_with_their_progress_and_errors(server: FakeServer
     assert server.received == [operations_pb2.ListOperationsRequest(filter="done=true")]
 
 
-def test_a_gateway_that_is_not_there_is_given_up() -> None:
+def test_wait_gives_up_missing_gateway() -> None:
+    """A gateway that is not there is given up."""
     with connect("127.0.0.1:1") as connection, pytest.raises(DubstageCallError) as caught:
         gateway.dub.begin(connection, REQUEST, outage_s=0.2)
     assert caught.value.unsent

@@ -66,7 +66,8 @@ def test_constants_are_named_like_their_methods() -> None:
                 assert name.replace("_", "").lower() == rpc.method.lower()
 
 
-def test_every_rpc_has_a_typed_call_of_its_kind() -> None:
+def test_every_rpc_has_typed_call() -> None:
+    """Every RPC has a typed call of its kind."""
     calls = {id(call): call for module in MODULES for call in vars(module).values() if isinstance(call, Call)}.values()
     assert {call.rpc for call in calls} == set(rpcs.ALL), "an RPC without a typed call"
     assert len({call.rpc for call in calls}) == len(calls), "two typed calls of one RPC"

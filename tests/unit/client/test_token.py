@@ -20,7 +20,8 @@ def test_no_token_is_none(token: str | None) -> None:
 
 
 @pytest.mark.parametrize(("token", "place"), [("ab\ncd", 3), ("ab cd", 3), ("abcdé", 5), ("ab\0", 3)])
-def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token: str, place: int) -> None:
+def test_invalid_token_is_not_shown(token: str, place: int) -> None:
+    """A token that no header can carry is refused without showing it."""
     with pytest.raises(ValueError, match=rf"character {place} of") as caught:
         connect("localhost:1", token=token)
     assert token not in str(caught.value)

@@ -22,7 +22,8 @@ def test_every_leaf_says_what_a_caller_must_know(leaf: type[errors.DubstageError
     assert not leaf.__subclasses__()
 
 
-def test_reasons_are_unique_and_the_leaves_are_all_classes_that_are_raised() -> None:
+def test_reasons_unique_and_leaves_raised() -> None:
+    """Reasons are unique and the leaves are all classes that are raised."""
     reasons = [leaf.reason for leaf in errors.leaves()]
     assert len(set(reasons)) == len(reasons)
     classes = [
@@ -45,28 +46,30 @@ def test_errors_survive_a_process_boundary(leaf: type[errors.DubstageError]) -> 
 
 
 def test_a_status_of_another_domain_is_not_ours() -> None:
-    status = to_status(errors.InvalidRequest("x"), stage="render")
-    assert isinstance(from_status(status), errors.InvalidRequest)
+    status = to_status(errors.InvalidRequestError("x"), stage="render")
+    assert isinstance(from_status(status), errors.InvalidRequestError)
     info = status.details[0]
     info.value = info.value.replace(b"dubstage", b"dubstagf")
     assert from_status(status) is None
 
 
-def test_an_exception_outside_of_the_tree_becomes_opaque_and_keeps_its_cause() -> None:
+def test_foreign_exception_becomes_opaque() -> None:
+    """An exception outside of the tree becomes opaque and keeps its cause."""
     cause = RuntimeError("inside")
     error = domain_error(cause)
-    assert isinstance(error, errors.Unexpected)
+    assert isinstance(error, errors.UnexpectedError)
     assert error.__cause__ is cause
     assert "inside" not in error.message
     assert error.error_id != opaque(cause).error_id
 
 
-def test_what_is_logged_of_an_unexpected_error_leads_from_its_id_to_its_cause() -> None:
+def test_log_links_id_to_cause() -> None:
+    """The log of an unexpected error leads from its id to its cause."""
     cause = RuntimeError("inside")
     error = opaque(cause)
     fields = log_fields(error)
     assert fields == {"reason": "UNEXPECTED", "message": error.message, "error_id": error.error_id, "exc_info": cause}
-    assert log_fields(errors.InvalidRequest("x" * 5000))["message"].endswith("x…")
+    assert log_fields(errors.InvalidRequestError("x" * 5000))["message"].endswith("x…")
 
 
 def test_the_tree_knows_no_grpc() -> None:

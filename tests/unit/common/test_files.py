@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import create_whole, write_whole
 from tests.file_limit import files_of_at_most
 
 
-def test_a_file_that_does_not_fit_leaves_the_earlier_file_and_no_part(tmp_path: Path) -> None:
+def test_oversized_file_keeps_earlier_one(tmp_path: Path) -> None:
+    """A file that does not fit leaves the earlier file and no part."""
     path = write_whole(tmp_path / "network.onnx", b"earlier")
     with files_of_at_most(1000), pytest.raises(OSError, match="File too large"):
         write_whole(path, bytes(2000))
@@ -22,20 +23,22 @@ def test_a_file_that_does_not_fit_leaves_the_earlier_file_and_no_part(tmp_path: 
     assert path.read_bytes() == b"earlier"
 
 
-def test_pieces_that_fail_leave_the_earlier_file_and_no_part(tmp_path: Path) -> None:
+def test_failing_chunks_keep_earlier_file(tmp_path: Path) -> None:
+    """Pieces that fail leave the earlier file and no part."""
     path = write_whole(tmp_path / "log", [b"one", b"two"])
 
     def pieces() -> Iterator[bytes]:
         yield b"three"
-        raise InvalidRequest("changed", field="file")
+        raise InvalidRequestError("changed", field="file")
 
-    with pytest.raises(InvalidRequest, match="changed"):
+    with pytest.raises(InvalidRequestError, match="changed"):
         write_whole(path, pieces())
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("log", b"onetwo")]
 
 
 @pytest.mark.parametrize(("mode", "found"), [(None, 0o644), (0o600, 0o600), (0o640, 0o640), (0o666, 0o666)])
-def test_a_file_has_the_permissions_that_are_asked_for(tmp_path: Path, mode: int | None, found: int) -> None:
+def test_file_permissions(tmp_path: Path, mode: int | None, found: int) -> None:
+    """A file has the permissions that are asked for."""
     umask = os.umask(0o022)
     try:
         write_whole(tmp_path / "new" / "file", b"content", mode=mode, parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.files import make_folder
 from services.common.locks import locked_folder, open_locked, try_lock, unlock
 
@@ -29,17 +29,19 @@ with locked_folder(Path(sys.argv[1]), "in use"):
 """
 
 
-def test_a_second_process_is_kept_out_until_the_first_is_done(tmp_path: Path) -> None:
+def test_second_process_waits_for_lock(tmp_path: Path) -> None:
+    """A second process is kept out until the first is done."""
     folder = tmp_path / "new" / "folder"
     with locked_folder(folder, "in use"):
-        with pytest.raises(InvalidRequest, match="in use") as caught, locked_folder(folder, "in use"):
+        with pytest.raises(InvalidRequestError, match="in use") as caught, locked_folder(folder, "in use"):
             pytest.fail("two processes are in the folder")
         assert caught.value.field == "output"
     with locked_folder(folder, "in use"):
         assert folder.is_dir()
 
 
-def test_a_forked_worker_that_lives_longer_does_not_keep_the_lock(tmp_path: Path) -> None:
+def test_forked_worker_keeps_no_lock(tmp_path: Path) -> None:
+    """A forked worker that lives longer does not keep the lock."""
     command = [sys.executable, "-c", _HOLDS_AND_FORKS, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         # The worker waits for the end of its input, which comes at the end of this block.
@@ -48,16 +50,18 @@ def test_a_forked_worker_that_lives_longer_does_not_keep_the_lock(tmp_path: Path
             pass
 
 
-def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+def test_file_instead_of_lock_folder(tmp_path: Path) -> None:
+    """A file in place of the folder is named."""
     file = tmp_path / "file"
     file.write_text("no folder")
-    with pytest.raises(InvalidRequest, match="file cannot be written: it is a file, and a folder was expected"):
+    with pytest.raises(InvalidRequestError, match="file cannot be written: it is a file, and a folder was expected"):
         make_folder(file)
-    with pytest.raises(InvalidRequest, match=r"file/below cannot be written: Not a directory; choose another folder"):
+    with pytest.raises(InvalidRequestError, match=r"file/below cannot be written: Not a directory; choose another folder"):
         make_folder(file / "below")
 
 
-def test_a_lock_belongs_to_one_handle_until_the_handle_is_closed(tmp_path: Path) -> None:
+def test_lock_belongs_to_handle(tmp_path: Path) -> None:
+    """A lock belongs to one handle until the handle is closed."""
     first = open_locked(tmp_path / "lock")
     assert first is not None
     assert open_locked(tmp_path / "lock") is None
@@ -77,7 +81,8 @@ def test_a_shared_lock_belongs_to_several_handles(tmp_path: Path) -> None:
         os.close(handle or 0)
 
 
-def test_a_handle_that_stays_open_gives_its_lock_back(tmp_path: Path) -> None:
+def test_open_handle_releases_lock(tmp_path: Path) -> None:
+    """A handle that stays open gives its lock back."""
     first, second = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
     assert (try_lock(first), try_lock(second)) == (True, False)
     unlock(first)

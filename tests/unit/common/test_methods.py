@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import (
     DEFAULT_METHOD,
     LAG_FEATURES,
@@ -35,25 +35,28 @@ def test_another_motion_predictor_makes_a_combination() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "everybody+", "+ugc", "ugc+nobody", "ugc+ugc+ugc"])
-def test_what_is_not_there_is_refused_with_what_is(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="there are: everybody, everyone, headpose, hetero, ugc"):
+def test_unknown_method_lists_methods(name: str) -> None:
+    """A method that does not exist is refused, and the error lists the methods that do."""
+    with pytest.raises(InvalidRequestError, match="there are: everybody, everyone, headpose, hetero, ugc"):
         method_named(name)
 
 
 @pytest.mark.parametrize("field", ["motion", "renderer"])
 def test_an_unknown_part_is_named(field: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"no {field} 'nobody'") as caught:
+    with pytest.raises(InvalidRequestError, match=f"no {field} 'nobody'") as caught:
         combined("ugc", **{field: "nobody"})
     assert caught.value.field == field
 
 
-def test_the_head_moves_where_the_motion_predictor_says_so() -> None:
+def test_head_motion_follows_predictor() -> None:
+    """The head moves where the motion predictor says so."""
     assert [name for name in METHODS if METHODS[name].own_timeline] == ["headpose"]
     assert method_named("headpose+ugc").own_timeline
     assert not method_named("ugc+headpose").own_timeline
 
 
-def test_a_picture_is_footage_for_what_moves_the_head_and_draws_the_face() -> None:
+def test_methods_that_accept_pictures() -> None:
+    """A picture is footage for what moves the head and draws the face."""
     assert all(method_named(name).takes_still for name in ("headpose", "headpose+everyone"))
     unable = ("ugc", "everybody", "hetero", "everyone", "headpose+ugc", "headpose+hetero", "ugc+headpose", "hetero+everyone")
     assert not any(method_named(name).takes_still for name in unable)
@@ -73,7 +76,8 @@ def test_a_combination_is_live_where_both_parts_are() -> None:
     assert not method_named("ugc+headpose").live
 
 
-def test_a_live_stream_has_a_predictor_that_waits_less_than_that_of_files() -> None:
+def test_live_predictor_waits_less() -> None:
+    """A live stream has a predictor that waits less than that of files."""
     method = method_named("ugc")
     assert (method.motion.name, method.streamed.motion.name) == ("speech_map", "speech_map_live")
     assert method.streamed.motion.look_ahead_ms < method.motion.look_ahead_ms
@@ -96,7 +100,8 @@ def test_a_live_stream_has_a_predictor_that_waits_less_than_that_of_files() -> N
         ("ugc+headpose", "the renderer headpose is for files only"),
     ],
 )
-def test_what_cannot_be_live_says_which_part_needs_what(name: str, reason: str) -> None:
+def test_non_live_method_names_part(name: str, reason: str) -> None:
+    """A method that cannot be live says which part needs what."""
     assert method_named(name).why_not_live == reason
     assert method_named(name).live is (reason == "")
 
@@ -142,11 +147,12 @@ def test_a_new_row_combines_with_the_others(monkeypatch: pytest.MonkeyPatch) -> 
     assert (toy.features, toy.footage_features) == (SHARED_FEATURES, LAG_FEATURES)
     assert combined("ugc", renderer="toy") == "ugc+toy"
     assert method_named("toy+ugc").motion is motion
-    with pytest.raises(InvalidRequest, match="toy"):
+    with pytest.raises(InvalidRequestError, match="toy"):
         method_named("nobody")
 
 
-def test_a_row_with_parts_of_other_rows_is_found_by_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_combined_row_found_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row with parts of other rows is found by its parts."""
     mixed = Method(name="mixed", motion=METHODS["ugc"].motion, renderer=METHODS["everybody"].renderer)
     monkeypatch.setitem(METHODS, "mixed", mixed)
     assert combined("ugc", renderer="everybody") == "mixed"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gateway.compositing.blend import blend_box, laplacian_blend, match_colour, support_weight
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 
 ROWS, COLUMNS = np.mgrid[:160, :160]
 RADIUS = np.hypot(COLUMNS - 80, ROWS - 80)
@@ -56,7 +56,8 @@ def test_the_same_input_gives_the_same_bytes() -> None:
     assert first.tobytes() == second.tobytes()
 
 
-def test_the_weight_of_the_support_rises_from_0_to_1() -> None:
+def test_support_weight_range() -> None:
+    """The weight of the support rises from 0 to 1."""
     weight = support_weight(MASK)
     assert (weight[MASK == 0] == 0).all()
     assert (weight[RADIUS < 50] == 1).all()
@@ -74,7 +75,8 @@ def test_brightness_contrast_and_a_side_light_are_matched() -> None:
     assert max(left, right) < 4
 
 
-def test_an_opened_mouth_in_the_ring_does_not_pull_the_colours() -> None:
+def test_opened_mouth_keeps_ring_colours() -> None:
+    """An opened mouth in the ring does not pull the colours."""
     original, rendered = _skin(0), _skin(0)
     inner = (RADIUS < 40).astype(np.float32)
     original[125:135, 70:90] = 20.0  # a dark tenth of the ring that the render does not have
@@ -83,7 +85,8 @@ def test_an_opened_mouth_in_the_ring_does_not_pull_the_colours() -> None:
 
 
 @pytest.mark.parametrize("change", [-15.0, 15.0])
-def test_a_jaw_that_hangs_lower_in_the_footage_does_not_change_the_chin(change: float) -> None:
+def test_lower_footage_jaw_keeps_chin(change: float) -> None:
+    """A jaw that hangs lower in the footage does not change the chin."""
     original, rendered = _skin(0), _skin(1)
     inner = (RADIUS < 40).astype(np.float32)
     original[(ROWS >= 100) & (RADIUS >= 40)] += change
@@ -91,7 +94,8 @@ def test_a_jaw_that_hangs_lower_in_the_footage_does_not_change_the_chin(change: 
     assert np.abs((matched - rendered)[inner > 0]).mean() < 1.0
 
 
-def test_a_cheek_under_the_mask_has_the_light_of_the_footage() -> None:
+def test_masked_cheek_has_footage_light() -> None:
+    """A cheek under the mask has the light of the footage."""
     original = _skin(0).astype(np.uint8)
     light = 12.0 * np.exp(-(((COLUMNS - 24) / 20.0) ** 2))[..., None]
     rendered = np.clip(_skin(1) + light, 0, 255).astype(np.uint8)
@@ -110,7 +114,7 @@ def test_without_a_ring_nothing_is_changed() -> None:
 
 
 def test_shapes_must_match() -> None:
-    with pytest.raises(ContractBroken):
+    with pytest.raises(ContractBrokenError):
         laplacian_blend(_skin(), _skin()[:100], MASK)
-    with pytest.raises(ContractBroken):
+    with pytest.raises(ContractBrokenError):
         match_colour(_skin(), _skin(), MASK[:100], MASK)

@@ -52,7 +52,8 @@ def strengths(luma: np.ndarray, scale: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
-def test_the_box_gets_the_fine_band_and_keeps_its_coarse_part(scale: int) -> None:
+def test_box_gets_fine_band(scale: int) -> None:
+    """The box gets the fine band and keeps its coarse part."""
     box = np.full((160, 160, 3), (120, 90, 80), np.uint8)
     box[60:100, 50:110] = (150, 60, 70)
     person = noise(scale, 40.0)
@@ -66,7 +67,8 @@ def test_the_box_gets_the_fine_band_and_keeps_its_coarse_part(scale: int) -> Non
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
-def test_a_soft_box_gets_some_of_the_missing_strength_and_keeps_its_own_structures(scale: int) -> None:
+def test_soft_box_is_sharpened(scale: int) -> None:
+    """A soft box gets some of the missing strength and keeps its own structures."""
     person, other = stripes(scale, 60.0, upright=True), stripes(scale, 42.0, upright=False)
     result, unchanged = (
         luma_of(box_with_detail(drawn(other), stored(each, scale), ALL, ALL, each + 100.0)) for each in (person, 0.7 * person)
@@ -79,13 +81,15 @@ def test_a_soft_box_gets_some_of_the_missing_strength_and_keeps_its_own_structur
     assert alike[1] < 0.3
 
 
-def test_a_box_that_is_sharp_enough_is_not_softened() -> None:
+def test_sharp_box_stays() -> None:
+    """A box that is sharp enough is not softened."""
     own, soft = stripes(2, 60.0, upright=True), stripes(2, 20.0, upright=True)
     result = luma_of(box_with_detail(drawn(own), stored(soft, 2), ALL, ALL, soft + 100.0))
     assert strengths(result, 2)[1] == pytest.approx(strengths(own, 2)[1], rel=0.15)
 
 
-def test_a_sharp_person_does_not_make_a_soft_film_sharp() -> None:
+def test_sharp_person_keeps_soft_video() -> None:
+    """A sharp person does not make a soft video sharp."""
     box, person = drawn(0.25 * noise(2, 80.0)), noise(2, 80.0)
     sharp, soft = (luma_of(box_with_detail(box, stored(person, 2), ALL, ALL, own + 100.0)) for own in (person, 0.25 * person))
     assert strengths(sharp, 2)[0] == pytest.approx(strengths(person, 2)[0], rel=0.1)
@@ -93,13 +97,15 @@ def test_a_sharp_person_does_not_make_a_soft_film_sharp() -> None:
     assert strengths(soft, 2)[1] < 0.3 * strengths(person, 2)[1]
 
 
-def test_a_soft_person_gets_a_little_of_what_a_sharp_film_has_more() -> None:
+def test_soft_person_is_sharpened_little() -> None:
+    """A soft person gets a little of what a sharp video has more."""
     box, person = drawn(0 * noise(2, 80.0)), noise(2, 40.0)
     result = luma_of(box_with_detail(box, stored(person, 2), ALL, ALL, 4.0 * person + 100.0))
     assert 1.15 < strengths(result, 2)[0] / strengths(person, 2)[0] < 1.35
 
 
-def test_the_lips_of_the_film_do_not_change_the_detail() -> None:
+def test_lips_do_not_change_detail() -> None:
+    """The lips of the video do not change the detail."""
     box, person = drawn(0 * noise(1, 80.0)), noise(1, 40.0)
     skin = ALL.copy()
     skin[40:120, 40:120] = 0
@@ -109,14 +115,16 @@ def test_the_lips_of_the_film_do_not_change_the_detail() -> None:
     np.testing.assert_allclose(same[0].astype(int), same[1].astype(int), atol=1)
 
 
-def test_no_detail_leaves_the_box_without_its_fine_band() -> None:
+def test_zero_detail_removes_fine_band() -> None:
+    """No detail leaves the box without its fine band."""
     box = np.repeat(np.random.default_rng(3).integers(60, 200, (160, 160, 1)).astype(np.uint8), 3, axis=-1)
     nothing = np.full((160, 160), NO_DETAIL, np.uint8)
     result = box_with_detail(box, nothing, ALL, ALL, np.full((160, 160), 99.0, np.float32))
     assert strengths(luma_of(result), 1)[0] < 0.5 * strengths(luma_of(box), 1)[0]
 
 
-def test_skin_is_the_mask_without_the_lips_of_both_mouths() -> None:
+def test_skin_excludes_both_lips() -> None:
+    """Skin is the mask without the lips of both mouths."""
     mask = np.full((160, 160), 200, np.uint8)
     turn = np.linspace(0, 2 * np.pi, len(LIPS_OUTER), endpoint=False)
     mouths = []
@@ -131,7 +139,8 @@ def test_skin_is_the_mask_without_the_lips_of_both_mouths() -> None:
 
 
 @pytest.mark.parametrize(("name", "black", "white"), [("yuv420p", 0, 219), ("yuv420p10le", 0, 876), ("gbrp", 0, 255)])
-def test_the_luma_of_a_frame_is_read_on_a_scale_of_255(name: str, black: int, white: int) -> None:
+def test_luma_scale_is_255(name: str, black: int, white: int) -> None:
+    """The luma of a frame is read on a scale of 255."""
     pixel = pixel_format(name)
     model = colour_model(pixel, ColourTags(matrix=0 if name == "gbrp" else 1, color_range=2 if name == "gbrp" else 1), 64, 64)
     plane = np.full((64, 64), black, pixel.dtype)

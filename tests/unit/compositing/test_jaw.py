@@ -49,7 +49,8 @@ def _dark_lines(box: UInt8) -> int:
     return int((dark[1:] & ~dark[:-1]).sum())
 
 
-def test_the_footage_rests_where_the_filmed_jaw_is_the_wanted_one() -> None:
+def test_matching_jaw_keeps_footage() -> None:
+    """The footage rests where the filmed jaw is the target jaw."""
     box = np.random.default_rng(0).integers(0, 256, (BOX_SIZE, BOX_SIZE, 3)).astype(np.uint8)
     shift = jaw_shift(_jaw(5), _jaw(5), _mask())
     assert not shift.any()
@@ -63,14 +64,16 @@ def test_the_filmed_chin_comes_to_the_wanted_chin(filmed: float, wanted: float) 
     assert abs(int(chin) - (CHIN + wanted)) <= 2
 
 
-def test_a_high_chin_over_a_low_one_gives_one_chin() -> None:
+def test_high_over_low_chin() -> None:
+    """A high chin over a low one gives one chin."""
     mask, low, high = _mask(), _face(14), _face(0)
     shift = jaw_shift(_jaw(14), _jaw(0), mask)
     assert _dark_lines(blend_box(high, low, mask)) == 2, "without the move both chins are to be seen"
     assert _dark_lines(blend_box(high, warp_footage(low, shift), mask)) == 1
 
 
-def test_only_the_lower_face_and_what_is_below_it_moves() -> None:
+def test_only_lower_face_moves() -> None:
+    """Only the lower face and what is below it moves."""
     mask = _mask()
     below = np.maximum.accumulate(mask, axis=0) > 0
     shift = jaw_shift(_jaw(14), _jaw(0), mask)

@@ -17,7 +17,7 @@ from gateway.media.pixels import ColourModel, ColourTags, PixelFormat, colour_mo
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import Plane, orientation
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -44,16 +44,19 @@ def test_structures_of_a_few_samples_keep_their_strength(scale: float) -> None:
     assert finest(back) == pytest.approx(finest(picture[:160, :160]), rel=0.12)
 
 
-def test_a_picture_at_its_own_samples_is_the_same() -> None:
+def test_identity_resampling() -> None:
+    """A picture at its own samples is the same."""
     np.testing.assert_allclose(picture_at(grain(), np.eye(2, 3), (200, 200)), grain(), atol=1e-3)
 
 
-def test_a_picture_that_is_reduced_much_shows_no_false_patterns() -> None:
+def test_downsampling_without_aliasing() -> None:
+    """A picture that is reduced much shows no false patterns."""
     lines = np.tile(np.float32([0, 0, 255, 255]), (400, 100))
     assert np.ptp(picture_at(lines, np.array([[0.26, 0, 0], [0, 0.26, 0]]), (100, 100))[5:-5, 5:-5]) < 0.35 * 255
 
 
-def test_weights_end_at_the_border_and_stay_within_their_range() -> None:
+def test_weights_end_at_border() -> None:
+    """Weights end at the border and stay within their range."""
     weight = np.ones((50, 50), np.float32)
     found = weight_at(weight, np.array([[1, 0, 10.5], [0, 1, 10.5]], float), (80, 80))
     assert found[30, 30] == 1.0
@@ -124,7 +127,8 @@ def test_samples_outside_the_mask_are_bit_equal(name: str, place: tuple[float, f
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("tags", TAGS)
-def test_the_colour_of_the_box_arrives_in_the_footages_samples(name: str, tags: ColourTags) -> None:
+def test_box_colour_in_footage_samples(name: str, tags: ColourTags) -> None:
+    """The colour of the box arrives in the footage's samples."""
     pixel = pixel_format(name)
     colour = colour_model(pixel, tags, WIDTH, HEIGHT)
     rgb = (201, 120, 64)
@@ -137,7 +141,8 @@ def test_the_colour_of_the_box_arrives_in_the_footages_samples(name: str, tags: 
 
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p"])
-def test_a_box_of_the_footages_own_colour_changes_nothing(name: str) -> None:
+def test_own_colour_changes_nothing(name: str) -> None:
+    """A box of the footage's own colour changes nothing."""
     pixel = pixel_format(name)
     colour = colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
     rgb = (180, 130, 110)
@@ -147,7 +152,8 @@ def test_a_box_of_the_footages_own_colour_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("color_range", [0, 1, 2])
-def test_a_box_of_a_grey_frame_gives_the_frames_own_samples_back(tmp_path: Path, color_range: int) -> None:
+def test_grey_frame_is_unchanged(tmp_path: Path, color_range: int) -> None:
+    """A box of a grey frame gives the frame's own samples back."""
     info = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format="gray", colour=(2, color_range, 2, 2), pts=(0,))))
     assert info.video.colour.color_range == color_range
     with VideoReader(info) as reader:
@@ -207,7 +213,8 @@ def test_turned_footage_gets_the_same_picture_turned(quarter: int) -> None:
         assert difference.mean() < 0.1
 
 
-def test_a_smaller_face_is_smoothed_before_it_is_sampled() -> None:
+def test_smaller_face_is_prefiltered() -> None:
+    """A smaller face is smoothed before it is sampled."""
     pixel = pixel_format("gray")
     colour = colour_model(pixel, ColourTags(1, 2), WIDTH, HEIGHT)
     stripes = np.zeros((160, 160, 3), np.uint8)
@@ -234,14 +241,15 @@ def test_an_empty_mask_changes_nothing() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(planes, result.planes, strict=True))
 
 
-def test_values_that_are_not_finite_and_shapes_that_do_not_match_are_refused() -> None:
+def test_non_finite_or_mismatched_refused() -> None:
+    """Values that are not finite and shapes that do not match are refused."""
     pixel = pixel_format("yuv420p")
     planes, colour = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
     mask = _disc()
     mask[80, 80] = np.nan
-    with pytest.raises(ContractBroken, match="not finite"):
+    with pytest.raises(ContractBrokenError, match="not finite"):
         composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK, mask)
-    with pytest.raises(ContractBroken, match="do not match"):
+    with pytest.raises(ContractBrokenError, match="do not match"):
         composite(planes, pixel, colour, _affine(1, 0, 120, 90), BLACK[:80], _disc())
 
 
@@ -282,7 +290,8 @@ def test_every_plane_moves_by_the_shift(name: str) -> None:
         assert difference.mean() == pytest.approx(by * scale * rise / 2, abs=0.6)
 
 
-def test_footage_that_rests_gives_the_same_planes_as_no_shift() -> None:
+def test_zero_shift_same_planes() -> None:
+    """Footage that rests gives the same planes as no shift."""
     pixel = pixel_format("yuv420p")
     planes, colour = _noise(pixel), colour_model(pixel, TAGS[0], WIDTH, HEIGHT)
     box = np.random.default_rng(1).integers(0, 256, (160, 160, 3)).astype(np.uint8)

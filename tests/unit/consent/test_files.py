@@ -11,7 +11,7 @@ import pytest
 
 from gateway.consent.files import read_consent, write_new_consent
 from gateway.consent.record import NO_CONSENT, consent_line
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 
 RECORD = {"subject": "Ada", "granted_by": "Ada", "scope": "demo films", "date": "2026-05-01", "reference": "file 7"}
 
@@ -22,7 +22,8 @@ def write(tmp_path: Path, content: str) -> Path:
     return path
 
 
-def test_a_whole_record_is_read_and_told_in_one_line(tmp_path: Path) -> None:
+def test_whole_record_in_one_line(tmp_path: Path) -> None:
+    """A whole record is read and shown in one line."""
     consent = read_consent(write(tmp_path, json.dumps(RECORD)))
     assert consent_line(consent) == "consent of Ada, granted by Ada on 2026-05-01 for demo films (file 7)"
 
@@ -34,13 +35,13 @@ def test_without_a_record_the_line_says_so() -> None:
 @pytest.mark.parametrize("missing", sorted(RECORD))
 def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
     content = json.dumps({key: value for key, value in RECORD.items() if key != missing})
-    with pytest.raises(InvalidRequest, match=missing):
+    with pytest.raises(InvalidRequestError, match=missing):
         read_consent(write(tmp_path, content))
 
 
 @pytest.mark.parametrize(("content", "says"), [("{", "not JSON"), ("[]", r"consent\.json"), ('{"date": 3}', "subject")])
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidRequestError, match=says):
         read_consent(write(tmp_path, content))
 
 
@@ -61,24 +62,27 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: str, says:
         (json.dumps({**RECORD, "subject": ["Ada"]}), "subject: "),
     ],
 )
-def test_files_that_mean_harm_are_refused_by_what_is_wrong(tmp_path: Path, content: str, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says):
+def test_hostile_files_refused(tmp_path: Path, content: str, says: str) -> None:
+    """Files that mean harm are refused by what is wrong."""
+    with pytest.raises(InvalidRequestError, match=says):
         read_consent(write(tmp_path, content))
 
 
 @pytest.mark.parametrize(
     "date", ["0000-01-01", "0001-01-01", "1899-12-31", "9999-12-31", "2026-02-30", "20260501", "today", "", 0, 1e300, None, True]
 )
-def test_a_day_on_which_nobody_can_have_agreed_is_refused(tmp_path: Path, date: object) -> None:
-    with pytest.raises(InvalidRequest, match=r"consent\.json: date: "):
+def test_impossible_day_refused(tmp_path: Path, date: object) -> None:
+    """A day on which no one can have agreed is refused."""
+    with pytest.raises(InvalidRequestError, match=r"consent\.json: date: "):
         read_consent(write(tmp_path, json.dumps({**RECORD, "date": date})))
 
 
-def test_tomorrow_is_today_somewhere_and_the_day_after_is_not(tmp_path: Path) -> None:
+def test_tomorrow_allowed_day_after_not(tmp_path: Path) -> None:
+    """Tomorrow is today somewhere and the day after is not."""
     today = datetime.datetime.now(datetime.UTC).date()
     day = datetime.timedelta(days=1)
     assert read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today)}))).date == today
-    with pytest.raises(InvalidRequest, match="is in the future"):
+    with pytest.raises(InvalidRequestError, match="is in the future"):
         read_consent(write(tmp_path, json.dumps({**RECORD, "date": str(today + 3 * day)})))
 
 
@@ -90,18 +94,19 @@ def test_names_in_any_script_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "loop", "long"])
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+def test_irregular_file_refused_at_once(tmp_path: Path, kind: str) -> None:
+    """A path that is no regular file is refused without waiting."""
     path = {"device": Path("/dev/zero"), "folder": tmp_path, "long": tmp_path / ("x" * 300)}.get(kind, tmp_path / kind)
     if kind == "pipe":
         os.mkfifo(path)
     if kind == "loop":
         path.symlink_to(path)
-    with pytest.raises(InvalidRequest, match=r"not a regular file|cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"not a regular file|cannot be read"):
         read_consent(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"absent\.json: cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"absent\.json: cannot be read"):
         read_consent(tmp_path / "absent.json")
 
 
@@ -114,25 +119,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_field_that_stands_twice_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(InvalidRequest, match="stands twice"):
+    with pytest.raises(InvalidRequestError, match="stands twice"):
         read_consent(write(tmp_path, content))
 
 
 def test_a_wrong_field_of_a_signature_is_named(tmp_path: Path) -> None:
     signature = {"algorithm": "none", "key": "0" * 64, "value": ""}
-    with pytest.raises(InvalidRequest, match=r"signature\.algorithm") as caught:
+    with pytest.raises(InvalidRequestError, match=r"signature\.algorithm") as caught:
         read_consent(write(tmp_path, json.dumps({**RECORD, "signature": signature})))
     assert caught.value.field == "consent.signature.algorithm"
 
 
-def test_a_written_record_is_read_again_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+def test_written_record_owner_only(tmp_path: Path) -> None:
+    """A written record is read again and only its owner may read it."""
     consent = read_consent(write(tmp_path, json.dumps({**RECORD, "projects": ["night"], "languages": ["de"]})))
     path = tmp_path / "written.json"
     write_new_consent(path, consent)
     assert read_consent(path) == consent
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InvalidRequest, match="exists"):
+    with pytest.raises(InvalidRequestError, match="exists"):
         write_new_consent(path, consent)
-    with pytest.raises(StorageRefused):
+    with pytest.raises(StorageRefusedError):
         write_new_consent(tmp_path / "absent" / "written.json", consent)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["consent.json", "written.json"]

@@ -20,31 +20,34 @@ from cryptography.hazmat.primitives.serialization import (
 from gateway.consent.files import read_consent
 from gateway.consent.keys import check_signature, key_id, read_keys, read_private_key, signed
 from gateway.consent.record import Consent, canonical_form
-from services.common.errors import ConsentAltered, ConsentSignerUnknown, DubstageError, InvalidRequest
+from services.common.errors import ConsentAlteredError, ConsentSignerUnknownError, DubstageError, InvalidRequestError
 from tests.unit.consent.records import RECORD, STRANGER, STUDIO, private_pem, public_pem, record, trusted
 
 KEYS = {key_id(STUDIO.public_key()): STUDIO.public_key()}
 
 
-def test_a_signed_record_is_accepted_and_a_second_signature_is_the_same() -> None:
+def test_signature_is_deterministic() -> None:
+    """A signed record is accepted and a second signature is the same."""
     found = signed(record(), STUDIO)
     check_signature(found, KEYS, "ann")
     assert signed(signed(record(), STRANGER), STUDIO) == found
 
 
-def test_a_record_of_another_key_is_told_from_an_altered_record() -> None:
+def test_other_key_differs_from_alteration() -> None:
+    """A record with another key differs from an altered record."""
     stranger = signed(record(), STRANGER)
-    with pytest.raises(ConsentSignerUnknown, match=key_id(STRANGER.public_key())) as unknown:
+    with pytest.raises(ConsentSignerUnknownError, match=key_id(STRANGER.public_key())) as unknown:
         check_signature(stranger, KEYS, "ann")
     assert unknown.value.subject == "ann"
     assert stranger.signature is not None
     # The stranger's signature under the name of the studio's key.
     claimed = stranger.signature.model_copy(update={"key": next(iter(KEYS))})
-    with pytest.raises(ConsentAltered):
+    with pytest.raises(ConsentAlteredError):
         check_signature(stranger.model_copy(update={"signature": claimed}), KEYS, "ann")
 
 
-def test_no_byte_of_a_signed_file_can_be_altered(tmp_path: Path) -> None:
+def test_altered_byte_breaks_signature(tmp_path: Path) -> None:
+    """No byte of a signed file can be altered."""
     whole = signed(record(projects=["night"], valid_until="2027-01-31T18:00:00Z"), STUDIO)
     content = json.dumps(whole.fields()).encode()
     path = tmp_path / "altered.json"
@@ -65,10 +68,11 @@ def test_no_byte_of_a_signed_file_can_be_altered(tmp_path: Path) -> None:
     assert all(canonical_form(found) == canonical_form(whole) for found in accepted)
 
 
-def test_a_signature_of_the_same_text_in_another_context_is_none() -> None:
+def test_signature_bound_to_context() -> None:
+    """A signature of the same text in another context is none."""
     bare = base64.b64encode(STUDIO.sign(canonical_form(record()).partition(b"\n")[2])).decode()
     signature = {"algorithm": "Ed25519", "key": next(iter(KEYS)), "value": bare}
-    with pytest.raises(ConsentAltered):
+    with pytest.raises(ConsentAlteredError):
         check_signature(Consent.model_validate({**RECORD, "signature": signature}), KEYS, "ann")
 
 
@@ -83,7 +87,8 @@ def test_openssl_checks_what_dubstage_signs(tmp_path: Path) -> None:
     assert b"Verified Successfully" in subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
 
 
-def test_keys_come_from_a_file_with_several_or_from_a_folder_as_kubernetes_mounts_it(tmp_path: Path) -> None:
+def test_keys_from_file_or_folder(tmp_path: Path) -> None:
+    """Keys come from a file with several or from a folder as Kubernetes mounts it."""
     both = tmp_path / "both.pem"
     both.write_bytes(b"# the studio, and a partner\n" + public_pem(STUDIO, STRANGER))
     assert set(read_keys(both)) == {key_id(STUDIO.public_key()), key_id(STRANGER.public_key())}
@@ -113,23 +118,24 @@ P256 = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encodin
 def test_files_without_public_keys_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
     place = tmp_path / "keys.pem"
     place.write_bytes(content)
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         read_keys(place)
     assert caught.value.field == "DUBSTAGE_CONSENT_KEYS"
 
 
 def test_a_place_without_keys_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
         read_keys(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidRequest, match="holds no public key"):
+    with pytest.raises(InvalidRequestError, match="holds no public key"):
         read_keys(tmp_path / "empty")
     (trusted(tmp_path / "keys") / "folder").mkdir()
-    with pytest.raises(InvalidRequest, match="folder cannot be read: not a regular file"):
+    with pytest.raises(InvalidRequestError, match="folder cannot be read: not a regular file"):
         read_keys(tmp_path / "keys")
 
 
-def test_a_private_key_is_read_from_pem_and_nothing_else_is(tmp_path: Path) -> None:
+def test_private_key_only_pem(tmp_path: Path) -> None:
+    """A private key is read from PEM and nothing else is."""
     path = tmp_path / "key.pem"
     path.write_bytes(private_pem(STUDIO))
     assert key_id(read_private_key(path).public_key()) == key_id(STUDIO.public_key())
@@ -142,7 +148,7 @@ def test_a_private_key_is_read_from_pem_and_nothing_else_is(tmp_path: Path) -> N
         (b"", "no Ed25519"),
     ):
         path.write_bytes(content)
-        with pytest.raises(InvalidRequest, match=says):
+        with pytest.raises(InvalidRequestError, match=says):
             read_private_key(path)
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
         read_private_key(tmp_path / "absent.pem")

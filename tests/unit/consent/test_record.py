@@ -23,11 +23,12 @@ from gateway.consent.record import (
     embedding_text,
     use_of,
 )
-from services.common.errors import ConsentExpired, ConsentNotYetValid, ConsentOutOfScope, InvalidRequest
+from services.common.errors import ConsentExpiredError, ConsentNotYetValidError, ConsentOutOfScopeError, InvalidRequestError
 from tests.unit.consent.records import RECORD, STUDIO, face, record
 
 
-def test_the_canonical_form_is_a_line_with_the_version_and_canonical_json() -> None:
+def test_canonical_form() -> None:
+    """The canonical form is a line with the version and canonical JSON."""
     found = record(subject="Zoë", projects=["b", "a"], valid_until="2027-01-31T18:00:00+01:00")
     assert canonical_form(found).decode() == (
         "dubstage consent v1\n"
@@ -37,17 +38,19 @@ def test_the_canonical_form_is_a_line_with_the_version_and_canonical_json() -> N
     assert digest_of(found) == hashlib.sha256(canonical_form(found)).hexdigest()
 
 
-def test_a_record_of_five_fields_has_a_form_of_five_fields() -> None:
+def test_five_field_record_form() -> None:
+    """A record of five fields has a form of five fields."""
     assert record().fields() == RECORD
     assert canonical_form(record()).count(b'":') == 5
 
 
-def test_records_of_earlier_versions_keep_their_digest_and_their_signature() -> None:
+def test_earlier_records_keep_signature() -> None:
     """A withdrawal, a signature and a manifest name a record by this digest for ever."""
     assert digest_of(record()) == "04f4e8b5cc284b9c8c449b3c0aadad25d68dca482ec9b93dd5c474ab8ba0fdf5"
 
 
-def test_a_record_with_a_subject_has_version_2_and_signs_all_of_the_subject() -> None:
+def test_subject_record_has_version_2() -> None:
+    """A record with a subject has version 2 and signs all of the subject."""
     found = record(actor="ann", footage_sha256=["b" * 64, "a" * 64], face=face())
     first, rest = canonical_form(found).decode().split("\n")
     assert first == "dubstage consent v2"
@@ -120,7 +123,8 @@ def test_a_record_comes_back_from_its_own_fields() -> None:
         "",
     ],
 )
-def test_a_time_without_its_zone_or_no_time_at_all_is_refused(field: str, value: object) -> None:
+def test_time_needs_zone(field: str, value: object) -> None:
+    """A time without its zone or no time at all is refused."""
     with pytest.raises(ValidationError, match=field):
         record(**{field: value})
 
@@ -166,7 +170,8 @@ def test_fields_that_mean_nothing_are_refused_by_name(fields: dict[str, Any], sa
         record(**fields)
 
 
-def test_the_line_about_a_record_says_what_limits_it() -> None:
+def test_record_line_shows_limits() -> None:
+    """The line about a record says what limits it."""
     whole = signed(record(projects=["day", "night"], languages=["de"], valid_until="2027-01-31T18:00:00+01:00"), STUDIO)
     assert consent_line(whole) == (
         "consent of Ann, granted by Ann on 2026-02-01 for one film "
@@ -174,7 +179,7 @@ def test_the_line_about_a_record_says_what_limits_it() -> None:
     )
 
 
-def test_the_line_about_a_record_has_nothing_of_the_face_and_the_footage() -> None:
+def test_record_line_hides_face() -> None:
     """The line stands in films and reports."""
     assert consent_line(record(actor="ann", footage_sha256=["0" * 64], face=face())) == consent_line(record())
 
@@ -193,11 +198,12 @@ def test_a_language_covers_its_variants(language: str) -> None:
 
 @pytest.mark.parametrize("language", ["", "d", "den", "pt", "pt-PT", "x-de", "en"])
 def test_another_language_or_none_is_beyond_the_record(language: str) -> None:
-    with pytest.raises(ConsentOutOfScope, match="covers the languages de, pt-BR only"):
+    with pytest.raises(ConsentOutOfScopeError, match="covers the languages de, pt-BR only"):
         check_scope(record(languages=["de", "pt-BR"]), ConsentUse(language=language), "ann")
 
 
-def test_an_enrolment_has_no_language_that_could_be_wrong() -> None:
+def test_enrolment_needs_no_language() -> None:
+    """An enrolment has no language that could be wrong."""
     check_scope(record(languages=["de"]), ConsentUse(language=None), "ann")
 
 
@@ -207,21 +213,22 @@ def test_an_enrolment_has_no_language_that_could_be_wrong() -> None:
 def test_another_project_or_none_is_beyond_the_record(project: str, says: str) -> None:
     found = record(projects=["night", "day"])
     check_scope(found, ConsentUse("night"), "ann")
-    with pytest.raises(ConsentOutOfScope, match=says) as caught:
+    with pytest.raises(ConsentOutOfScopeError, match=says) as caught:
         check_scope(found, ConsentUse(project), "ann")
     assert caught.value.subject == "ann"
 
 
-def test_a_record_holds_from_its_first_instant_until_its_last_is_over() -> None:
+def test_record_validity_bounds() -> None:
+    """A record holds from its first instant until its last is over."""
     found = record(valid_from="2027-01-01T00:00:00Z", valid_until="2027-01-31T18:00:00+01:00")
     begin = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
     end = datetime.datetime(2027, 1, 31, 17, tzinfo=datetime.UTC)
     second = datetime.timedelta(seconds=1)
     check_time(found, begin, "ann")
     check_time(found, end - second, "ann")
-    with pytest.raises(ConsentNotYetValid, match="from 2027-01-01T00:00:00Z on"):
+    with pytest.raises(ConsentNotYetValidError, match="from 2027-01-01T00:00:00Z on"):
         check_time(found, begin - second, "ann")
-    with pytest.raises(ConsentExpired, match="ended at 2027-01-31T17:00:00Z"):
+    with pytest.raises(ConsentExpiredError, match="ended at 2027-01-31T17:00:00Z"):
         check_time(found, end, "ann")
 
 
@@ -230,6 +237,6 @@ def test_a_record_holds_from_its_first_instant_until_its_last_is_over() -> None:
     [("a\nb", "", "project"), ("x" * 201, "", "project"), ("", "german!", "language"), ("", "d" * 90, "language")],
 )
 def test_names_that_cannot_be_names_are_refused(project: str, language: str, field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         use_of(project, language)
     assert caught.value.field == field

@@ -7,7 +7,12 @@ import pytest
 
 from gateway.consent.record import Consent, embedding_text
 from gateway.consent.subject import OTHER_FROM, SAME_BELOW, Face, Shown, check_actor, check_names_subject, check_shown
-from services.common.errors import ConsentFaceUncertain, ConsentOtherSubject, ConsentRefused, ConsentWithoutSubject
+from services.common.errors import (
+    ConsentFaceUncertainError,
+    ConsentOtherSubjectError,
+    ConsentRefusedError,
+    ConsentWithoutSubjectError,
+)
 from tests.unit.consent.records import record
 
 FILM, OTHER_FILM = "a" * 64, "b" * 64
@@ -30,7 +35,7 @@ def by_face(**fields: object) -> Consent:
 def verdict(consent: Consent, seen: Shown, actor: Face | None = None) -> str:
     try:
         check_shown(consent, seen, "ann", actor=actor)
-    except ConsentRefused as refusal:
+    except ConsentRefusedError as refusal:
         return refusal.reason if refusal.subject == "ann" else refusal.subject
     return ""
 
@@ -50,29 +55,29 @@ SAME, UNCERTAIN, OTHER = "", "CONSENT_FACE_UNCERTAIN", "CONSENT_OTHER_SUBJECT"
         (None, UNCERTAIN, UNCERTAIN),
     ],
 )
-def test_a_near_face_passes_a_far_face_never_does_and_between_both_a_person_decides(
-    distance: float | None, unlisted: str, listed: str
-) -> None:
+def test_near_middle_and_far_faces(distance: float | None, unlisted: str, listed: str) -> None:
     """The person decides by listing the footage in a record."""
     assert verdict(by_face(), shown(distance)) == unlisted
     assert verdict(by_face(footage_sha256=[OTHER_FILM]), shown(distance)) == unlisted
     assert verdict(by_face(footage_sha256=[OTHER_FILM, FILM]), shown(distance)) == listed
 
 
-def test_the_message_for_a_person_who_decides_has_what_the_new_record_needs() -> None:
-    with pytest.raises(ConsentFaceUncertain, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{FILM}"\]'):
+def test_decision_message_has_record_facts() -> None:
+    """The message for a person who decides has what the new record needs."""
+    with pytest.raises(ConsentFaceUncertainError, match=rf'distance of the faces is 0\.45.*"footage_sha256": \["{FILM}"\]'):
         check_shown(by_face(), shown(0.45), "ann")
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.3, None])
-def test_without_a_face_to_compare_the_footage_must_be_listed(distance: float | None) -> None:
+def test_unseen_face_needs_listed_footage(distance: float | None) -> None:
     """A digest names a film, and not a face in the film."""
     assert verdict(record(footage_sha256=[FILM]), shown(distance)) == SAME
     assert verdict(record(footage_sha256=[OTHER_FILM]), shown(distance)) == OTHER
     assert verdict(record(), shown(distance)) == OTHER
 
 
-def test_of_several_files_all_must_be_listed_or_their_joined_digest() -> None:
+def test_several_files_all_listed() -> None:
+    """All of several files must be listed, or their joined digest."""
     takes = shown(0.0, "c" * 64, files=(FILM, OTHER_FILM))
     assert verdict(record(footage_sha256=[FILM, OTHER_FILM]), takes) == SAME
     assert verdict(record(footage_sha256=["c" * 64]), takes) == SAME
@@ -80,7 +85,8 @@ def test_of_several_files_all_must_be_listed_or_their_joined_digest() -> None:
 
 
 @pytest.mark.parametrize(("distance", "expected"), [(0.1, SAME), (0.45, UNCERTAIN), (0.6, OTHER)])
-def test_a_record_without_a_face_that_holds_for_an_actor_is_compared_by_the_actors_face(distance: float, expected: str) -> None:
+def test_actor_face_replaces_missing_face(distance: float, expected: str) -> None:
+    """A record without a face that holds for an actor is compared by the actors face."""
     for fields in ({}, {"actor": "ann"}, {"footage_sha256": [OTHER_FILM]}):
         assert verdict(record(**fields), shown(distance), ANN) == expected
     # The record's own face counts more than the actor's.
@@ -89,23 +95,25 @@ def test_a_record_without_a_face_that_holds_for_an_actor_is_compared_by_the_acto
 
 def test_faces_of_two_networks_are_not_compared() -> None:
     seen = Shown("the footage film.mp4", FILM, at(0.0, "another"))
-    with pytest.raises(ConsentFaceUncertain, match="'of-tests', and the face stage has 'another'"):
+    with pytest.raises(ConsentFaceUncertainError, match="'of-tests', and the face stage has 'another'"):
         check_shown(by_face(), seen, "ann")
 
 
-def test_a_record_of_an_actor_covers_this_actor_alone() -> None:
+def test_actor_record_covers_actor_only() -> None:
+    """A record of an actor covers this actor alone."""
     check_actor(record(), "ann", "ann")
     check_actor(record(actor="ann"), "ann", "ann")
-    with pytest.raises(ConsentOtherSubject, match="covers the actor 'ann' alone, not the actor 'bob'"):
+    with pytest.raises(ConsentOtherSubjectError, match="covers the actor 'ann' alone, not the actor 'bob'"):
         check_actor(record(actor="ann"), "bob", "bob")
-    with pytest.raises(ConsentOtherSubject, match="covers the actor 'ann' alone, and the work uses no actor"):
+    with pytest.raises(ConsentOtherSubjectError, match="covers the actor 'ann' alone, and the work uses no actor"):
         check_actor(record(actor="ann"), "", "film.mp4")
 
 
-def test_the_id_of_an_actor_alone_is_no_subject_of_an_enrolment() -> None:
+def test_actor_id_is_no_enrolment_subject() -> None:
+    """The id of an actor alone is no subject of an enrolment."""
     for named in (by_face(), record(footage_sha256=[FILM]), record(actor="ann", footage_sha256=[FILM])):
         check_names_subject(named, "ann", enrols=True)
     check_names_subject(record(actor="ann"), "ann")
     for consent, enrols in ((record(), False), (record(), True), (record(actor="ann"), True)):
-        with pytest.raises(ConsentWithoutSubject, match="dubstage consent subject"):
+        with pytest.raises(ConsentWithoutSubjectError, match="dubstage consent subject"):
             check_names_subject(consent, "ann", enrols=enrols)

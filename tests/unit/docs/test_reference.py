@@ -20,12 +20,14 @@ def written() -> dict[Path, str]:
 
 
 @pytest.mark.parametrize("name", ["settings.md", "command-line.md", "chart-values.md", "contracts.md", "client.md"])
-def test_a_page_of_the_reference_is_what_the_code_gives(name: str, written: dict[Path, str]) -> None:
+def test_page_matches_code(name: str, written: dict[Path, str]) -> None:
+    """A page of the reference is what the code gives."""
     (path,) = (path for path in written if path.name == name)
     assert path.read_text(encoding="utf-8") == written[path], "run: python -m docs.generate.reference"
 
 
-def test_the_command_line_does_not_depend_on_the_terminal(written: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_independent_of_terminal(written: dict[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line does not depend on the terminal."""
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERMINAL_WIDTH", "40")
     monkeypatch.setenv("HOME", "/elsewhere")

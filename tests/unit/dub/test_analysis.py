@@ -19,7 +19,7 @@ from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.media.stills import is_still
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.methods import FeatureKinds, method_named
 from tests.unit.media.made_footage import Clip, make_clip
 
@@ -51,7 +51,8 @@ async def shot_of(footage: Path, workspace: Workspace, method: str = "ugc") -> F
     return analysis
 
 
-async def test_the_largest_face_is_selected_and_its_rows_are_known(tmp_path: Path, workspace: Workspace) -> None:
+async def test_largest_face_and_rows(tmp_path: Path, workspace: Workspace) -> None:
+    """The largest face is selected and its rows are known."""
     footage = make_clip(tmp_path / "clip.mp4", Clip())
     tracked(workspace, [(0, 0), (0, 1), (2, 1)])
     analysis = await shot_of(footage, workspace)
@@ -71,7 +72,7 @@ async def test_too_little_footage_enrols_nobody(tmp_path: Path, workspace: Works
     tracked(workspace, [(frame, 0) for frame in range(5)])
     analysis = await shot_of(make_clip(tmp_path / "clip.mp4", Clip()), workspace)
     await analysis.select(FaceChoice("largest"))
-    with pytest.raises(NoUsableFootage, match="only 5 frames"):
+    with pytest.raises(NoUsableFootageError, match="only 5 frames"):
         await analysis.enrol(EnrolOptions(), lambda *_: None)
 
 
@@ -82,24 +83,24 @@ async def test_a_still_becomes_a_film_of_one_frame(tmp_path: Path, workspace: Wo
     analysis = await shot_of(picture, workspace, "headpose")
     assert is_still(analysis.info)
     assert analysis.info.path.parent == workspace.folder
-    with pytest.raises(InvalidRequest, match="2 faces"):
+    with pytest.raises(InvalidRequestError, match="2 faces"):
         await analysis.select(FaceChoice("largest"))
     assert await analysis.select(FaceChoice("id", face_id=1)) == 1
 
 
-async def test_a_still_whose_face_cannot_be_used_enrols_nobody(tmp_path: Path, workspace: Workspace) -> None:
+async def test_unusable_still_enrols_nobody(tmp_path: Path, workspace: Workspace) -> None:
+    """A still whose face cannot be used enrols no one."""
     picture = tmp_path / "portrait.png"
     assert cv2.imwrite(str(picture), np.full((120, 100, 3), 90, np.uint8))
     tracked(workspace, [(0, 0)], common_pb2.FRAME_REASON_PROFILE_VIEW)
     analysis = await shot_of(picture, workspace, "headpose")
     await analysis.select(FaceChoice("largest"))
-    with pytest.raises(NoUsableFootage, match="PROFILE_VIEW"):
+    with pytest.raises(NoUsableFootageError, match="PROFILE_VIEW"):
         await analysis.enrol(EnrolOptions(), lambda *_: None)
 
 
-async def test_sound_is_heard_again_for_a_method_with_other_features(
-    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_other_features_extracted_again(tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound is heard again for a method with other features."""
     heard: list[FeatureKinds] = []
 
     async def extract(_stages: Any, _speech: Any, features: RecordFile, _frames: int, _film: Any, kinds: FeatureKinds) -> None:

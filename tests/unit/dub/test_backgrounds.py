@@ -5,7 +5,8 @@ import numpy as np
 from gateway.dub.backgrounds import rebased
 
 
-def test_poses_about_their_own_mean_stay_as_they_are() -> None:
+def test_centred_poses_stay() -> None:
+    """Poses about their own mean stay as they are."""
     about = np.array([0.1, -0.2, 0.0, 320.0, 240.0, 1.5])
     poses = about + np.random.default_rng(3).normal(0.0, 0.1, (20, 6))
     np.testing.assert_allclose(rebased(poses, about, about), poses, atol=1e-12)

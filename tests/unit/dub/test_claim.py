@@ -18,7 +18,7 @@ from gateway.dub.plan import DUBBED, SILENT, Plan
 from gateway.dub.request import ActorRecord, DubRequest, consents
 from gateway.media.probe import probe
 from gateway.provenance.claim import definition
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from tests.unit.consent.records import face, record
 
 LISTED = ListedModels(
@@ -42,7 +42,8 @@ def test_spans_are_the_unbroken_runs(chosen: list[int], expected: list[tuple[int
     assert [(span.start, span.stop) for span in spans(np.array(chosen, bool))] == expected
 
 
-def test_a_dub_tells_method_models_spans_sources_and_the_digest_of_the_consent(carphone: Path, tmp_path: Path) -> None:
+def test_claim_names_method_and_consent(carphone: Path, tmp_path: Path) -> None:
+    """A dub tells method models spans sources and the digest of the consent."""
     request = DubRequest(footage=carphone, speech=tmp_path / "new.wav", output=tmp_path / "out.mp4", method="ugc", consent=CONSENT)
     claim = film_claim(request, probe(carphone), plan_of(0, DUBBED, SILENT, 0, DUBBED), LISTED)
     assert (claim.method, claim.synthetic, claim.num_frames, claim.frame_rate) == ("ugc", True, 5, Fraction(30000, 1001))
@@ -57,7 +58,8 @@ def test_a_dub_tells_method_models_spans_sources_and_the_digest_of_the_consent(c
     assert "Jane" not in repr(replace(claim, sources=()))
 
 
-def test_the_manifest_has_the_digests_of_all_records_and_nothing_of_a_face(carphone: Path, tmp_path: Path) -> None:
+def test_manifest_has_records_no_face(carphone: Path, tmp_path: Path) -> None:
+    """The manifest has the digests of all records and nothing of a face."""
     own, given, other = record(face=face(1)), record(face=face(2), actor="ann"), record(face=face(3))
     stored = ActorRecord(actor_id="ann", consent=own, footage_sha256="0" * 64, faces=None, footage=None)
     request = DubRequest(
@@ -81,7 +83,9 @@ def test_the_manifest_has_the_digests_of_all_records_and_nothing_of_a_face(carph
     assert alone.consents == {"person": digest_of(own)}
 
 
-def test_a_film_without_a_dubbed_frame_is_synthetic_only_if_its_head_moves(carphone: Path, tmp_path: Path) -> None:
+def test_undubbed_video_synthetic_if_moved(carphone: Path, tmp_path: Path) -> None:
+    """A video without a dubbed frame is synthetic only if its head moves."""
+
     def claim_by(method: str, reference: Path | None = None) -> tuple[bool, str, list[str]]:
         request = DubRequest(footage=carphone, speech=None, output=tmp_path / "out.mp4", method=method, reference=reference)
         claim = film_claim(request, probe(carphone), plan_of(0, 0), LISTED)

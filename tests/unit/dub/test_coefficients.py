@@ -9,7 +9,8 @@ from gateway.dub.coefficients import MAX_FITTED_FRAMES, interpolated, spans_of
 FRAMES = 6
 
 
-def test_neighbouring_frames_are_one_stretch_and_far_ones_are_not() -> None:
+def test_neighbouring_frames_form_span() -> None:
+    """Neighbouring frames are one span and far ones are not."""
     frames = np.array([3, 4, 5, 9, 40, 41], np.int64)
     assert [tuple(stretch) for stretch in spans_of(frames)] == [(3, 10, 1), (40, 42, 1)]
 
@@ -20,7 +21,8 @@ def test_of_long_footage_every_second_frame_is_fitted() -> None:
     assert stretch.step == 2
 
 
-def test_frames_between_known_frames_are_interpolated_and_those_outside_are_held() -> None:
+def test_missing_frames_interpolated_or_held() -> None:
+    """Frames between known frames are interpolated and those outside are held."""
     values = np.array([[0.0, 1.0], [2.0, 5.0]], np.float32)
     found = interpolated(np.array([2, 4]), values, np.array([0, 2, 3, 4, 9]))
     assert found.tolist() == [[0.0, 1.0], [0.0, 1.0], [1.0, 3.0], [2.0, 5.0], [2.0, 5.0]]

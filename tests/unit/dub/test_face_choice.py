@@ -8,7 +8,7 @@ import pytest
 from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.face_choice import FaceChoice, about_faces, choose_face, main_faces, parse_face
 from gateway.dub.face_records import FaceIndex
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 DUBBED = common_pb2.FRAME_REASON_DUBBED
 
@@ -43,7 +43,7 @@ def test_the_four_ways_to_name_a_face(text: str, choice: FaceChoice) -> None:
 
 @pytest.mark.parametrize("text", ["", "left", "1,2,3", "-4", "1;2", "nan", "1,nan", "inf,2", "1e9,3", "٣", "9" * 5000, "1,-2"])
 def test_anything_else_is_refused_with_what_is_taken(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="face takes largest, speaker, the number of a face"):
+    with pytest.raises(InvalidRequestError, match="face takes largest, speaker, the number of a face"):
         parse_face(text)
 
 
@@ -51,18 +51,23 @@ async def test_the_largest_face_is_the_default(two_faces: FaceIndex) -> None:
     assert await choose_face(two_faces, FaceChoice("largest"), None) == 3
 
 
-async def test_the_speaker_is_the_face_whose_mouth_fits_the_sound(two_faces: FaceIndex) -> None:
+async def test_speaker_fits_the_sound(two_faces: FaceIndex) -> None:
+    """The speaker is the face whose mouth fits the sound."""
+
     async def score(face_id: int) -> float:
         return {3: 0.2, 7: 1.4}[face_id]
 
     assert await choose_face(two_faces, FaceChoice("speaker"), score) == 7
 
 
-async def test_without_sound_the_speaker_falls_back_to_the_largest(two_faces: FaceIndex) -> None:
+async def test_no_sound_selects_largest(two_faces: FaceIndex) -> None:
+    """Without sound, the speaker falls back to the largest face."""
     assert await choose_face(two_faces, FaceChoice("speaker"), None) == 3
 
 
-async def test_the_speaker_falls_back_to_the_largest_if_no_face_can_be_compared_with_the_sound(two_faces: FaceIndex) -> None:
+async def test_incomparable_faces_select_largest(two_faces: FaceIndex) -> None:
+    """The speaker falls back to the largest if no face can be compared with the sound."""
+
     async def unknown(_: int) -> float:
         return float("-inf")
 
@@ -74,13 +79,14 @@ async def test_a_point_names_the_face_around_it(two_faces: FaceIndex) -> None:
     assert await choose_face(two_faces, FaceChoice("point", point=(195.0, 63.0)), None) == 7
 
 
-async def test_a_point_without_a_face_says_where_faces_are(two_faces: FaceIndex) -> None:
-    with pytest.raises(InvalidRequest, match=r"faces are at: 50,60, 200,60"):
+async def test_empty_point_lists_faces(two_faces: FaceIndex) -> None:
+    """A point without a face says where faces are."""
+    with pytest.raises(InvalidRequestError, match=r"faces are at: 50,60, 200,60"):
         await choose_face(two_faces, FaceChoice("point", point=(120.0, 300.0)), None)
 
 
 async def test_an_unknown_id_says_which_there_are(two_faces: FaceIndex) -> None:
-    with pytest.raises(InvalidRequest, match="no face 4; it has: 3, 7"):
+    with pytest.raises(InvalidRequestError, match="no face 4; it has: 3, 7"):
         await choose_face(two_faces, FaceChoice("id", face_id=4), None)
 
 
@@ -90,7 +96,8 @@ async def test_footage_without_faces_has_no_target() -> None:
     assert await choose_face(empty, FaceChoice("largest"), None) is None
 
 
-def test_a_film_of_several_faces_without_a_choice_warns_of_the_face_that_is_dubbed_and_how_to_choose(two_faces: FaceIndex) -> None:
+def test_several_faces_warn(two_faces: FaceIndex) -> None:
+    """A video of several faces without a choice warns of the face that is dubbed and how to choose."""
     (warning,) = about_faces(two_faces, 3, FaceChoice("largest"))
     assert "shows 2 faces, and the largest is taken, face 3 (at 50,60 in frame 0, in 4 frames)" in warning
     assert "face 7 (at 200,60 in frame 0, in 4 frames)" in warning
@@ -100,7 +107,8 @@ def test_a_film_of_several_faces_without_a_choice_warns_of_the_face_that_is_dubb
         assert about_faces(two_faces, 7, choice) == []
 
 
-def test_passers_by_are_no_main_faces_and_no_reason_to_warn(two_faces: FaceIndex) -> None:
+def test_passers_by_give_no_warning(two_faces: FaceIndex) -> None:
+    """Passers by are no main faces and no reason to warn."""
     assert main_faces(two_faces) == [3, 7]
     two_faces.area[two_faces.face_id == 7] = 19.0  # under a twentieth of the largest
     assert main_faces(two_faces) == [3]

@@ -17,14 +17,15 @@ from gateway.dub.face_records import FaceMeans, cut_box, embed_every, faces_note
 from gateway.dub.workspace import Workspace
 from gateway.media.probe import probe
 from gateway.stages import calls
-from services.common.errors import BackendUnavailable, ContractBroken, InvalidRequest
+from services.common.errors import BackendUnavailableError, ContractBrokenError, InvalidRequestError
 from services.common.face.crops import BOX_ORIGIN, HeadPose, fit_head_pose, head_template
 from services.common.server.retries import RetryPolicy
 from services.common.wire.messages import pose_to_proto
 from tests.unit.media.made_footage import Clip, make_clip
 
 
-def test_the_render_box_of_an_upright_head_is_a_plain_cut() -> None:
+def test_upright_head_box_is_crop() -> None:
+    """The render box of an upright head is a plain crop."""
     frame = np.random.default_rng(1).integers(0, 255, (300, 320, 3)).astype(np.uint8)
     pose = HeadPose(1.0, np.eye(3), np.array([128.0 + 20, 160.0 + 10, 0.0]))
     x, y = BOX_ORIGIN
@@ -50,12 +51,14 @@ def means_of(*faces: face_pb2.FaceTrack) -> dict[int, tuple[float, int]]:
     return {face_id: (float(found.vector[0]), found.frames) for face_id, found in means.faces().items()}
 
 
-def test_each_face_has_the_mean_of_its_own_frames() -> None:
+def test_face_mean_of_own_frames() -> None:
+    """Each face has the mean of its own frames."""
     assert means_of() == {}
     assert means_of(face(0, 0.25), face(1, 0.5), face(0, None), face(0, 0.75)) == {0: (0.5, 2), 1: (0.5, 1)}
 
 
-def test_frames_that_can_be_dubbed_count_alone_if_there_are_enough() -> None:
+def test_usable_frames_count_alone() -> None:
+    """Frames that can be dubbed count alone if there are enough."""
     usable, turned = [face(0, 0.25)] * 5, [face(0, 0.75, PROFILE)] * 5
     assert means_of(*usable, *turned) == {0: (0.25, 5)}
     assert means_of(*usable[:4], *turned[:4]) == {0: (0.5, 8)}
@@ -63,15 +66,16 @@ def test_frames_that_can_be_dubbed_count_alone_if_there_are_enough() -> None:
 
 
 def test_embeddings_that_break_the_contract_are_refused() -> None:
-    with pytest.raises(ContractBroken, match="two networks for one film: of-tests, another"):
+    with pytest.raises(ContractBrokenError, match="two networks for one film: of-tests, another"):
         means_of(face(0, 0.5), face(0, 0.5, network="another"))
     wrong = face(0, 0.5)
     wrong.embedding.vector.CopyFrom(to_tensor(np.zeros(64, np.float32)))
-    with pytest.raises(InvalidRequest, match="expected shape"):
+    with pytest.raises(InvalidRequestError, match="expected shape"):
         means_of(wrong)
 
 
-def test_faces_come_back_from_the_note_of_a_pass() -> None:
+def test_faces_read_from_journal() -> None:
+    """Faces come back from the note of a pass."""
     means = FaceMeans()
     means.add(face(3, 0.125))
     (found,) = (faces_of_note(faces_note(means.faces())) or {}).values()
@@ -109,7 +113,7 @@ class Tracker:
             yield face_pb2.TrackResponse(frames=[face_pb2.FrameFaces(frame_index=index, faces=[found])])
 
 
-async def test_a_face_stage_of_an_earlier_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_earlier_face_stage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While an installation is upgraded, a dub that needs embeddings waits for the new face stage. No other dub does."""
     monkeypatch.setattr(calls, "JOB_POLICY", RetryPolicy(max_attempts=2, initial_backoff_s=0.01))
     info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
@@ -120,12 +124,13 @@ async def test_a_face_stage_of_an_earlier_version_is_named(tmp_path: Path, monke
             if not embed:
                 assert (await tracked).embeddings == {}
                 continue
-            with pytest.raises(BackendUnavailable, match="from the same version of dubstage"):
+            with pytest.raises(BackendUnavailableError, match="from the same version of dubstage"):
                 await tracked
     assert len(stages.asked) == 3
 
 
-async def test_a_finished_pass_keeps_the_faces_and_one_that_measured_none_is_done_again(tmp_path: Path) -> None:
+async def test_measured_faces_are_kept(tmp_path: Path) -> None:
+    """A finished pass keeps the faces and one that measured none is done again."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
     stages: Any = Tracker()
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.dub.job import DiskNeed, check_disks, film_need, records_need, windows_need
 from gateway.media.probe import probe
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from tests.unit.media.made_footage import make_clip
 
 MB = 1_000_000
@@ -28,7 +28,8 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch, free: dict[str, int]) -> None:
     monkeypatch.setattr("shutil.disk_usage", usage)
 
 
-def test_each_disk_must_hold_the_sum_of_what_is_written_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disks_hold_their_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each disk must hold the sum of what is written to it."""
     free_bytes(monkeypatch, {"data": 20 * MB, "films": 8 * MB})
     for name in ("data", "films"):
         (tmp_path / name).mkdir()
@@ -37,7 +38,7 @@ def test_each_disk_must_hold_the_sum_of_what_is_written_to_it(tmp_path: Path, mo
     film = DiskNeed(tmp_path / "films", 5 * MB, "the film", "--output")
     check_disks(Path("plate.mov"), [records, film])
     check_disks(Path("plate.mov"), [windows, film])
-    with pytest.raises(StorageFull) as caught:
+    with pytest.raises(StorageFullError) as caught:
         check_disks(Path("plate.mov"), [records, windows, film])
     assert caught.value.message == (
         "the disk has too little space to dub plate.mov: about 12 MB for the job's records in "
@@ -48,10 +49,11 @@ def test_each_disk_must_hold_the_sum_of_what_is_written_to_it(tmp_path: Path, mo
     assert caught.value.subject == str(tmp_path / "data" / "jobs" / "key")
 
 
-def test_what_an_earlier_run_has_written_needs_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_output_needs_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that an earlier run has written need no room."""
     free_bytes(monkeypatch, {tmp_path.name: 0})
     check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=10 * MB), DiskNeed(tmp_path, 0, "", "")])
-    with pytest.raises(StorageFull, match="the rendered mouths"):
+    with pytest.raises(StorageFullError, match="the rendered mouths"):
         check_disks(Path("plate.mov"), [windows_need(tmp_path, 10, 0, journalled=MB)])
 
 
@@ -60,7 +62,8 @@ def test_larger_faces_have_larger_windows(tmp_path: Path, scale: int, per_frame:
     assert windows_need(tmp_path, 100, scale, 0).num_bytes == 100 * per_frame
 
 
-def test_records_grow_with_the_footage_its_sound_and_a_background_film(tmp_path: Path) -> None:
+def test_records_size_by_footage(tmp_path: Path) -> None:
+    """Records grow with the footage its sound and a background video."""
     video = probe(make_clip(tmp_path / "clip.mp4")).video
 
     def size(**more: object) -> int:

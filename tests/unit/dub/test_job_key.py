@@ -9,7 +9,7 @@ from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.dub.job_key import enrolment_key, file_digests, job_key
 from gateway.dub.request import DubRequest
-from gateway.stages.method_check import ListedModels
+from gateway.stages.opening import ListedModels
 from services.common.methods import Method, method_named
 
 
@@ -63,7 +63,8 @@ async def test_a_reference_is_part_of_the_key(request_of: DubRequest, tmp_path: 
     assert len({without, *keys}) == 3
 
 
-async def test_the_expression_is_part_of_the_key_of_films_that_can_keep_it(request_of: DubRequest) -> None:
+async def test_expression_is_part_of_key(request_of: DubRequest) -> None:
+    """The expression is part of the key of videos that can keep it."""
     method = method_named("ugc")
     kept = await key_of(request_of, method, listed())
     assert await key_of(replace(request_of, expression="keep"), method, listed()) == kept
@@ -79,14 +80,15 @@ async def test_the_expressiveness_is_part_of_the_key(request_of: DubRequest) -> 
     assert await key_of(replace(request_of, expressiveness=1), method, listed()) == await key_of(request_of, method, listed())
 
 
-async def test_the_footages_own_sound_gives_another_key_than_the_same_file_as_speech(request_of: DubRequest) -> None:
+async def test_own_sound_has_other_key(request_of: DubRequest) -> None:
     """The own sound begins with the first frame, and the sound of a file with its first sample."""
     method = method_named("ugc")
     own = await key_of(request_of, method, listed())
     assert await key_of(replace(request_of, speech=request_of.footage), method, listed()) != own
 
 
-def test_an_enrolment_for_another_method_or_by_other_networks_has_another_key() -> None:
+def test_enrolment_key_by_method_and_networks() -> None:
+    """An enrolment for another method or by other networks has another key."""
     ugc, everybody = method_named("ugc"), method_named("everybody")
     keys = [
         enrolment_key("f" * 64, "ann", ugc, listed()),

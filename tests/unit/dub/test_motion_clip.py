@@ -5,7 +5,10 @@ A lag is applied only if the voice is shown to be the person's own.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,26 +16,34 @@ import pytest
 from dubstage.client import motion
 from dubstage.client.audio import feature_block
 from dubstage.common.v1alpha1 import common_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from gateway.dub.enrol import AudioContext, personalize_motion
 from gateway.dub.motion_clip import (
     ENROLMENT_SPAN_S,
     FEW_SECONDS,
+    MIN_ENROLMENT_FRAMES,
     MOST_FRAMES,
     STRETCH_FRAMES,
     BankRows,
+    MotionClip,
     SoundLag,
     bank_rows,
     clip_of,
     credible_lag,
     enrolment_rows,
     motion_records,
+    moved_later,
     moved_records,
     on_motion_grid,
 )
-from gateway.dub.records import FACE_RECORD, RecordFile
+from gateway.dub.records import FACE_RECORD, FEATURE_RECORD, RecordFile
 from gateway.settings import GatewaySettings
-from services.common.errors import NoUsableFootage
-from services.common.face.landmarks import NUM_UPPER
+from gateway.stages.interface import Stages
+from services.common.errors import NoUsableFootageError
+from services.common.face.landmarks import NUM_MOUTH_AREA, NUM_UPPER
+from services.common.methods import method_named
 from services.common.server.settings import load_settings
+from services.common.wire.messages import from_tensor
 
 
 def face_rows(reasons: list[int]) -> np.ndarray:
@@ -65,7 +76,7 @@ def test_five_minutes_of_usable_frames_are_enough(tmp_path: Path) -> None:
     assert rows == list(range(300))
 
 
-def test_frames_far_from_the_first_count_only_for_ten_seconds(tmp_path: Path) -> None:
+def test_far_frames_count_ten_seconds(tmp_path: Path) -> None:
     """One message holds the motion of all of the enrolment, with its gaps."""
     usable = [common_pb2.FRAME_REASON_DUBBED] * 100
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
@@ -77,7 +88,8 @@ def test_frames_far_from_the_first_count_only_for_ten_seconds(tmp_path: Path) ->
     assert 200 < len(far) <= 251
 
 
-def test_the_motion_of_long_footage_is_read_without_its_pictures(tmp_path: Path) -> None:
+def test_long_motion_without_pictures(tmp_path: Path) -> None:
+    """The motion of long footage is read without its pictures."""
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 600)
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(made)
@@ -87,14 +99,16 @@ def test_the_motion_of_long_footage_is_read_without_its_pictures(tmp_path: Path)
     np.testing.assert_array_equal(records["mouth"], made["mouth"][5:])
 
 
-def test_too_few_usable_frames_are_an_error_that_says_how_many(tmp_path: Path) -> None:
+def test_too_few_frames_counted(tmp_path: Path) -> None:
+    """Too few usable frames are an error that says how many."""
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as faces:
         faces.append(face_rows([common_pb2.FRAME_REASON_DUBBED] * 5))
-        with pytest.raises(NoUsableFootage, match="only 5 frames"):
+        with pytest.raises(NoUsableFootageError, match="only 5 frames"):
             enrolment_rows(faces, np.arange(5), np.arange(5) / 25.0)
 
 
-def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> None:
+def test_50_fps_to_motion_grid() -> None:
+    """Footage at fifty frames a second is brought to the motion grid."""
     records = moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21))
     clip = on_motion_grid(records, np.arange(21) / 50.0, 0.0)
     assert len(clip.mouth) == 11
@@ -102,7 +116,8 @@ def test_footage_at_fifty_frames_a_second_is_brought_to_the_motion_grid() -> Non
     assert clip.usable.all()
 
 
-def test_landmarks_of_the_upper_face_are_in_head_space_on_the_same_frames() -> None:
+def test_upper_landmarks_in_head_space() -> None:
+    """Landmarks of the upper face are in head space on the same frames."""
     clip = on_motion_grid(moved_records(face_rows([common_pb2.FRAME_REASON_DUBBED] * 21)), np.arange(21) / 50.0, 0.0)
     assert clip.upper is not None
     assert clip.upper.shape == (11, NUM_UPPER, 3)
@@ -124,7 +139,8 @@ def test_frames_outside_the_wanted_part_are_not_used(tmp_path: Path) -> None:
     assert rows == list(range(40, 100))
 
 
-def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_stage() -> None:
+def test_longest_enrolment_fits_message() -> None:
+    """The longest span of an enrolment fits into one message to the motion stage."""
     count = 25 * ENROLMENT_SPAN_S
     features = {"mel": (4, 80), "posteriorgram": (4, 40), "identity_removed": (4, 20)}
     request = motion.personalize.request(
@@ -138,7 +154,8 @@ def test_the_longest_span_of_an_enrolment_fits_into_one_message_to_the_motion_st
     assert request.ByteSize() <= load_settings(GatewaySettings).client_config("motion").max_message_bytes
 
 
-def test_seconds_that_lie_far_apart_are_brought_together_with_their_surroundings(tmp_path: Path) -> None:
+def test_distant_seconds_with_surroundings(tmp_path: Path) -> None:
+    """Seconds that lie far apart are brought together with their surroundings."""
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
     made["frame"][125:] += 100_000
     seconds = np.arange(made["frame"][-1] + 1) / 25.0
@@ -152,7 +169,8 @@ def test_seconds_that_lie_far_apart_are_brought_together_with_their_surroundings
     np.testing.assert_allclose(clip.mouth[clip.usable], np.delete(made["mouth"], 125, axis=0), atol=1e-3)
 
 
-def test_a_clip_that_one_message_holds_keeps_all_frames(tmp_path: Path) -> None:
+def test_short_clip_keeps_all_frames(tmp_path: Path) -> None:
+    """A clip that one message holds keeps all frames."""
     made = face_rows([common_pb2.FRAME_REASON_DUBBED] * 250)
     made["frame"] += 50
     made["frame"][125:] += 25 * (ENROLMENT_SPAN_S - 10)
@@ -173,7 +191,8 @@ def test_a_confident_lag_is_applied(confidence: float, num_frames: int) -> None:
 
 
 @pytest.mark.parametrize(("confidence", "num_frames", "least"), [(0.24, 7500, "0.25"), (0.38, 60, "0.39"), (0.5, 30, "0.55")])
-def test_the_shorter_the_clip_the_more_confidence_a_lag_needs(confidence: float, num_frames: int, least: str) -> None:
+def test_short_clip_lag_needs_confidence(confidence: float, num_frames: int, least: str) -> None:
+    """The shorter the clip the more confidence a lag needs."""
     found = credible_lag(lag(-3, confidence, num_frames), {})
     assert found.frames is None
     assert found.confidence == confidence
@@ -183,22 +202,26 @@ def test_the_shorter_the_clip_the_more_confidence_a_lag_needs(confidence: float,
     )
 
 
-def test_a_lag_at_the_end_of_the_search_is_not_applied() -> None:
+def test_border_lag_not_applied() -> None:
+    """A lag at the end of the search is not applied."""
     assert "larger lags were not searched" in credible_lag(lag(15, 0.5, at_end=True), {}).doubt
 
 
-def test_the_voice_belongs_to_the_face_that_it_fits_better_on_the_shared_frames() -> None:
+def test_voice_belongs_to_better_face() -> None:
+    """The voice belongs to the face that it fits better on the shared frames."""
     listener, speaker = lag(-14, 0.3, 120), lag(1, 0.5, 120)
     assert credible_lag(listener, {4: speaker}).doubt.startswith("the mouth of face 4 fits the sound better")
     assert credible_lag(speaker, {0: listener}) is speaker
 
 
-def test_a_few_frames_with_an_interviewer_do_not_outweigh_minutes_of_the_persons_own_speech() -> None:
+def test_interviewer_frames_do_not_outweigh() -> None:
+    """A few frames with an interviewer do not outweigh minutes of the person's own speech."""
     own, interviewer = lag(1, 0.35, 7500), lag(0, 0.5, 250)
     assert credible_lag(own, {2: interviewer}) is own
 
 
-def test_a_lag_that_cannot_be_measured_raises_no_doubt() -> None:
+def test_unmeasurable_lag_no_warning() -> None:
+    """A lag that cannot be measured raises no doubt."""
     assert credible_lag(SoundLag(), {4: lag(1, 0.5)}) == SoundLag()
 
 
@@ -224,9 +247,61 @@ def test_a_bank_grows_with_the_footage(tmp_path: Path) -> None:
     assert half == BankRows(list(range(750)), MOST_FRAMES)
 
 
-def test_of_longer_footage_stretches_with_the_most_different_mouths_are_taken(tmp_path: Path) -> None:
+def test_longer_footage_most_different_mouths(tmp_path: Path) -> None:
+    """The spans with the most different mouths of longer footage are taken."""
     long = chosen(tmp_path, 1200, 25.0)
     assert MOST_FRAMES - STRETCH_FRAMES <= len(long.rows) <= MOST_FRAMES
     assert 400 in long.rows
     runs = np.split(np.array(long.rows), np.flatnonzero(np.diff(long.rows) > 1) + 1)
     assert min(len(run) for run in runs) >= STRETCH_FRAMES
+
+
+def wave(frames: np.ndarray) -> np.ndarray:
+    """Return mouths [T, 59, 3] that all move as one slow sine."""
+    return np.broadcast_to(np.sin(frames / 4.0)[:, None, None], (len(frames), NUM_MOUTH_AREA, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("fraction", [-0.5, -0.25, 0.25, 0.5])
+def test_lag_fraction_moves_picture(fraction: float) -> None:
+    """A fraction of the lag moves the picture, and frames beside unusable ones are not usable."""
+    frames = np.arange(40.0)
+    usable = np.ones(40, np.bool_)
+    usable[20] = False
+    clip = MotionClip(wave(frames), usable, np.repeat(frames[:, None], 6, axis=1))
+    moved = moved_later(clip, fraction)
+    inner = slice(2, -2)
+    np.testing.assert_allclose(moved.mouth[inner], wave(frames - fraction)[inner], atol=1e-3)
+    np.testing.assert_allclose(moved.poses[inner, 0], (frames - fraction)[inner], atol=1e-9)
+    outside, beside = (0, 21) if fraction > 0 else (39, 19)
+    assert set(np.flatnonzero(~moved.usable)) == {outside, 20, beside}
+    assert moved_later(clip, 0.0) is clip
+
+
+class HeardStages:
+    """Motion stage that keeps the request of a personalisation and answers a style."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+
+    async def download(self, _: object, request: Any) -> AsyncIterator[motion_pb2.PersonalizeResponse]:
+        self.requests.append(request)
+        yield motion_pb2.PersonalizeResponse(step=1, num_steps=1, style=common_pb2.ArtefactRef(sha256="b" * 64))
+
+
+@pytest.mark.parametrize(("num_frames", "asked"), [(MIN_ENROLMENT_FRAMES + 2, True), (MIN_ENROLMENT_FRAMES + 1, False)])
+def test_personalised_at_time_of_sound(num_frames: int, *, asked: bool) -> None:
+    """A second of footage is personalised, on the mouths at the time of the sound."""
+    frames = np.arange(float(num_frames))
+    clip = MotionClip(wave(frames), np.ones(num_frames, np.bool_), np.zeros((num_frames, 6)))
+    heard = AudioContext(clip, np.zeros(num_frames, FEATURE_RECORD), lag_frames=2, lag_fraction=0.25)
+    stages, style = HeardStages(), common_pb2.ArtefactRef(sha256="a" * 64)
+    found = asyncio.run(
+        personalize_motion(cast(Stages, stages), method_named("ugc"), heard, style, seed=0, on_step=lambda *_: None)
+    )
+    assert found.sha256[0] == ("b" if asked else "a")
+    assert len(stages.requests) == asked
+    for request in stages.requests:
+        mouths = from_tensor(
+            request.mouth_landmarks, "mouth_landmarks", dtype=np.float32, shape=(num_frames - 2, NUM_MOUTH_AREA, 3)
+        )
+        np.testing.assert_allclose(mouths[2:], wave(frames - 0.25)[2:-2], atol=1e-3)

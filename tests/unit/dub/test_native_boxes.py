@@ -10,7 +10,7 @@ import pytest
 
 from gateway.dub.native_boxes import native_boxes, native_luma, scale_of
 from gateway.dub.records import FACE_RECORD, RecordFile, pose_of
-from gateway.media.interlacing import deinterlaced_luma
+from gateway.media.pixels import deinterlaced_luma
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from services.common.face.crops import HeadPose
@@ -38,7 +38,8 @@ def test_the_scale_is_that_of_most_frames(faces: RecordFile) -> None:
     assert scale_of(faces, []) == 1
 
 
-def test_each_record_gets_the_box_of_its_own_frame(faces: RecordFile, tmp_path: Path) -> None:
+def test_box_of_own_frame(faces: RecordFile, tmp_path: Path) -> None:
+    """Each record gets the box of its own frame."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip()))
     chosen = [1, 2, 5]
     for frame in chosen:

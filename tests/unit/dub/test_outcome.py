@@ -23,7 +23,8 @@ NOT_DUBBED = [
 
 
 @pytest.mark.parametrize("name", NOT_DUBBED)
-def test_a_film_without_a_dubbed_frame_says_why_and_what_to_do(name: str) -> None:
+def test_undubbed_video_says_why(name: str) -> None:
+    """A video without a dubbed frame says why and what to do."""
     said = about_no_frame(plan_of(name, name, "NO_FACE"), "")
     assert said.startswith("none of the 3 frames is dubbed (")
     assert f"{name} " in said
@@ -31,13 +32,15 @@ def test_a_film_without_a_dubbed_frame_says_why_and_what_to_do(name: str) -> Non
     assert remedy.split()[0] in ("give", "choose")
 
 
-def test_a_person_who_cannot_be_learned_is_told_with_the_reason() -> None:
+def test_unlearnable_person_says_why() -> None:
+    """A person who cannot be learned is reported with the reason."""
     said = about_no_frame(plan_of("LOW_CONFIDENCE", "NO_FACE"), "only 3 frames show the face well enough to learn it")
     assert said.endswith("only 3 frames show the face well enough to learn it")
 
 
 @pytest.mark.parametrize("names", [("DUBBED", "NO_FACE"), ("SILENT", "NO_FACE"), ("SILENT",)])
-def test_a_shut_mouth_during_silence_is_a_dubbed_frame(names: tuple[str, ...]) -> None:
+def test_shut_silence_is_dubbed(names: tuple[str, ...]) -> None:
+    """A shut mouth during silence is a dubbed frame."""
     assert about_no_frame(plan_of(*names), "") == ""
 
 

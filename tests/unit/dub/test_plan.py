@@ -31,31 +31,36 @@ def speaking(num_frames: int) -> np.ndarray:
     return np.ones(num_frames, np.float32)
 
 
-def test_frames_without_any_face_and_frames_without_the_target_have_different_reasons() -> None:
+def test_no_face_differs_from_no_target() -> None:
+    """Frames without any face and frames without the target have different reasons."""
     plan = make_plan(index_of([(0, 1, DUBBED), (1, 2, DUBBED)], 3), 1, speaking(3))
     assert plan.reason.tolist() == [DUBBED, common_pb2.FRAME_REASON_TARGET_NOT_PRESENT, common_pb2.FRAME_REASON_NO_FACE]
     assert plan.counts() == {"DUBBED": 1, "TARGET_NOT_PRESENT": 1, "NO_FACE": 1}
 
 
-def test_the_tracker_s_reason_for_the_target_is_kept() -> None:
+def test_tracker_reason_is_kept() -> None:
+    """The tracker's reason for the target is kept."""
     plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, PROFILE)], 2), 1, speaking(2))
     assert plan.reason.tolist() == [DUBBED, PROFILE]
     assert plan.rendered().tolist() == [True, False]
 
 
-def test_a_silent_frame_is_rendered_and_reported_as_silent() -> None:
+def test_silent_frame_is_rendered() -> None:
+    """A silent frame is rendered and reported as silent."""
     plan = make_plan(index_of([(0, 1, DUBBED), (1, 1, DUBBED)], 2), 1, np.array([1.0, 0.0], np.float32))
     assert plan.reason.tolist() == [DUBBED, SILENT]
     assert plan.rendered().all()
 
 
-def test_a_dubbed_stretch_fades_next_to_frames_that_pass_through() -> None:
+def test_span_fades_at_passed_frames() -> None:
+    """A dubbed span fades next to frames that pass through."""
     faces = [(frame, 1, PROFILE if frame == 5 else DUBBED) for frame in range(12)]
     strength = make_plan(index_of(faces, 12), 1, speaking(12)).strength
     np.testing.assert_allclose(strength[:12], [1, 1, 1, 2 / 3, 1 / 3, 0, 1 / 3, 2 / 3, 1, 1, 1, 1], atol=1e-6)
 
 
-def test_a_stretch_does_not_fade_across_a_shot_cut() -> None:
+def test_no_fade_across_cut() -> None:
+    """A span does not fade across a shot cut."""
     faces = [(frame, 1, DUBBED) for frame in range(4)]
     strength = make_plan(index_of(faces, 8, cuts=(4,)), 1, speaking(8)).strength
     assert strength[:4].tolist() == [1, 1, 1, 1]

@@ -17,7 +17,7 @@ from gateway.dub.plan import RENDERED
 from gateway.dub.records import FACE_RECORD, RecordFile
 from gateway.dub.render import joined_windows, journalled_window
 from gateway.dub.windows import RenderedWindow
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ANCHORS, ActorGeometry
 from services.common.face.landmarks import JAW, NUM_MOUTH_AREA
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
@@ -55,10 +55,11 @@ def test_an_index_is_read_with_its_shot_cuts(tmp_path: Path) -> None:
         ([0, 1], [0, 0], {"1": 1}),
     ],
 )
-def test_records_that_are_not_of_the_footage_are_no_index(frames: list[int], ids: list[int], cuts: Any, tmp_path: Path) -> None:
+def test_foreign_records_are_no_index(frames: list[int], ids: list[int], cuts: Any, tmp_path: Path) -> None:
+    """Records that are not of the footage are no index."""
     with RecordFile(tmp_path / "faces.bin", FACE_RECORD) as file:
         file.append(faces(frames, ids))
-        with pytest.raises(ContractBroken):
+        with pytest.raises(ContractBrokenError):
             read_index(file, cuts, 4)
 
 
@@ -68,7 +69,8 @@ def window_arrays(frames: list[int]) -> dict[str, np.ndarray]:
     return {**made, "frame": np.array(frames, np.int64)}
 
 
-def test_a_window_is_taken_for_its_own_frames_alone() -> None:
+def test_window_for_own_frames_only() -> None:
+    """A window is taken for its own frames alone."""
     reason = np.array(
         [common_pb2.FRAME_REASON_DUBBED, common_pb2.FRAME_REASON_NO_FACE, common_pb2.FRAME_REASON_DUBBED] * 2, np.int32
     )
@@ -127,7 +129,8 @@ def test_an_actor_comes_back_as_it_was() -> None:
     assert np.isnan(actor.speaking.closure_ms)
 
 
-def test_an_actor_of_an_earlier_version_has_no_motion_of_its_own_and_a_lag_of_whole_frames() -> None:
+def test_earlier_actor_whole_frame_lag() -> None:
+    """An actor of an earlier version has no motion of its own and a lag of whole frames."""
     stored = stored_actor()
     old = {name: text for name, text in stored.metadata.items() if name not in {"speaking", "lag_fraction"}}
     actor = actor_from_arrays(NamedArrays(stored.arrays, old))

@@ -13,7 +13,7 @@ from gateway.dub.disk import Allowance
 from gateway.dub.journal import Journal, journalled, step_key
 from gateway.dub.records import MOTION_RECORD, Checksum, RecordFile, read_note, write_note
 from gateway.dub.workspace import Workspace
-from services.common.errors import ArtefactCorrupt, InvalidRequest, StorageFull
+from services.common.errors import ArtefactCorruptError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArtefactStore
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -37,7 +37,8 @@ def finished_job(folder: Path) -> Path:
     return folder / "motion.bin"
 
 
-def test_records_come_back_by_row_whatever_the_pieces_were(tmp_path: Path) -> None:
+def test_records_independent_of_pieces(tmp_path: Path) -> None:
+    """Records come back by row whatever the pieces were."""
     with RecordFile(tmp_path / "motion.bin", MOTION_RECORD) as file:
         file.append(rows(3))
         file.append(rows(4, start=3))
@@ -59,7 +60,8 @@ def test_records_survive_closing_and_can_be_cleared(tmp_path: Path) -> None:
         assert file.read(0, 1)["speech_probability"].tolist() == [9]
 
 
-def test_the_digest_while_writing_is_that_of_the_file(tmp_path: Path) -> None:
+def test_streaming_digest_equals_file(tmp_path: Path) -> None:
+    """The digest while writing is that of the file."""
     path = tmp_path / "motion.bin"
     with RecordFile(path, MOTION_RECORD) as file:
         file.append(rows(3))
@@ -84,7 +86,8 @@ def test_a_finished_pass_is_known_after_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "flipped", "empty", "gone"])
-def test_a_pass_whose_records_are_damaged_is_done_anew(damage: str, tmp_path: Path) -> None:
+def test_damaged_records_redo_pass(damage: str, tmp_path: Path) -> None:
+    """A pass whose records are damaged is done anew."""
     file = finished_job(tmp_path / "job")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -115,14 +118,16 @@ def test_a_pass_whose_records_are_damaged_is_done_anew(damage: str, tmp_path: Pa
         b'{"layout": 2, "blake2b": 3, "note": []}',
     ],
 )
-def test_a_note_that_is_none_counts_as_not_finished(note: bytes, tmp_path: Path) -> None:
+def test_invalid_note_is_unfinished(note: bytes, tmp_path: Path) -> None:
+    """A note that is none counts as not finished."""
     finished_job(tmp_path / "job")
     (tmp_path / "job" / "motion.done").write_bytes(note)
     with Workspace(tmp_path / "job") as workspace:
         assert workspace.finished("motion", workspace.motion) is None
 
 
-def test_a_flipped_bit_in_what_a_pass_noted_is_found(tmp_path: Path) -> None:
+def test_flipped_bit_is_found(tmp_path: Path) -> None:
+    """A flipped bit in what a pass noted is found."""
     finished_job(tmp_path / "job")
     note = tmp_path / "job" / "motion.done"
     text = note.read_text()
@@ -132,7 +137,8 @@ def test_a_flipped_bit_in_what_a_pass_noted_is_found(tmp_path: Path) -> None:
         assert workspace.finished("motion", workspace.motion) is None
 
 
-def test_a_note_with_a_right_digest_but_wrong_types_counts_as_not_finished(tmp_path: Path) -> None:
+def test_wrong_types_are_unfinished(tmp_path: Path) -> None:
+    """A note with a right digest but wrong types counts as not finished."""
     finished_job(tmp_path / "job")
     wrong: list[dict[str, Any]] = [
         {},
@@ -168,51 +174,57 @@ def test_only_finished_work_is_worth_keeping(tmp_path: Path) -> None:
 
 
 def test_a_job_that_is_running_already_is_refused(tmp_path: Path) -> None:
-    with Workspace(tmp_path / "job"), pytest.raises(InvalidRequest, match="running already"):
+    with Workspace(tmp_path / "job"), pytest.raises(InvalidRequestError, match="running already"):
         Workspace(tmp_path / "job")
     Workspace(tmp_path / "job").close()
 
 
-def test_a_job_that_grows_beyond_what_it_may_take_ends(tmp_path: Path) -> None:
+def test_oversized_job_ends(tmp_path: Path) -> None:
+    """A job that grows beyond what it may take ends."""
     size = MOTION_RECORD.itemsize
     with Workspace(tmp_path / "job", max_bytes=10 * size) as workspace:
         workspace.motion.append(rows(8))
-        with pytest.raises(InvalidRequest, match="DUBSTAGE_MAX_JOB_BYTES"):
+        with pytest.raises(InvalidRequestError, match="DUBSTAGE_MAX_JOB_BYTES"):
             workspace.motion.append(rows(3))
         assert workspace.motion.num_rows == 8
         workspace.motion.clear()
         workspace.motion.append(rows(10))
-    with Workspace(tmp_path / "job", max_bytes=10 * size) as workspace, pytest.raises(InvalidRequest):
+    with Workspace(tmp_path / "job", max_bytes=10 * size) as workspace, pytest.raises(InvalidRequestError):
         workspace.motion.append(rows(1))
 
 
-def test_a_pass_that_cannot_fit_is_refused_before_it_begins(tmp_path: Path) -> None:
+def test_oversized_pass_refused_before_start(tmp_path: Path) -> None:
+    """A pass that cannot fit is refused before it begins."""
     allowance = Allowance(tmp_path, max_bytes=1 << 60)
-    with pytest.raises(InvalidRequest, match=r"features.*1[.,].*TB.*DUBSTAGE_MAX_JOB_BYTES"):
+    with pytest.raises(InvalidRequestError, match=r"features.*1[.,].*TB.*DUBSTAGE_MAX_JOB_BYTES"):
         Allowance(tmp_path).check(1_500_000_000_000, "the features of 25,000,000,000 s of speech")
-    with pytest.raises(StorageFull, match="DUBSTAGE_DATA_DIR") as caught:
+    with pytest.raises(StorageFullError, match="DUBSTAGE_DATA_DIR") as caught:
         allowance.check(1 << 59, "the face records")
     assert str(tmp_path) in caught.value.message
 
 
-def test_a_disk_that_fills_up_while_records_are_written_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_ends_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up while records are written ends the job."""
+
     class Usage:
         total, free = 1 << 40, 1000
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
     allowance = Allowance(tmp_path)
     allowance.take(1000)
-    with pytest.raises(StorageFull, match="DUBSTAGE_DATA_DIR"):
+    with pytest.raises(StorageFullError, match="DUBSTAGE_DATA_DIR"):
         allowance.take(100 << 20)
 
 
-def test_a_key_depends_on_every_value_and_not_on_their_order() -> None:
+def test_key_ignores_order() -> None:
+    """A key depends on every value and not on their order."""
     assert step_key("window", job="a", begin=0) == step_key("window", begin=0, job="a")
     assert step_key("window", job="a", begin=0) != step_key("window", job="a", begin=1)
     assert step_key("window", job="a", begin=0) != step_key("enrol", job="a", begin=0)
 
 
-def test_a_recorded_step_is_found_by_another_journal_of_the_same_folder(tmp_path: Path) -> None:
+def test_step_found_by_other_journal(tmp_path: Path) -> None:
+    """A recorded step is found by another journal of the same folder."""
     store = ArtefactStore(tmp_path / "store")
     array = np.arange(6, dtype=np.uint8)
     Journal(tmp_path / "journal", store).record("k1", {"box": array}, {"note": "x"})
@@ -226,7 +238,8 @@ def test_a_recorded_step_is_found_by_another_journal_of_the_same_folder(tmp_path
     assert journal.redone == 0
 
 
-def test_a_step_whose_blob_is_damaged_counts_as_not_finished(tmp_path: Path) -> None:
+def test_damaged_blob_is_unfinished(tmp_path: Path) -> None:
+    """A step whose blob is damaged counts as not finished."""
     store = ArtefactStore(tmp_path / "store")
     journal = Journal(tmp_path / "journal", store)
     journal.record("k1", {"box": np.zeros(8, np.uint8)})
@@ -256,7 +269,8 @@ def test_a_step_whose_blob_is_damaged_counts_as_not_finished(tmp_path: Path) -> 
         json.dumps({"uri": "x" * 5000, "sha256": "0" * 64, "size_bytes": 3}),
     ],
 )
-def test_an_entry_that_is_none_counts_as_not_finished(entry: str, tmp_path: Path) -> None:
+def test_invalid_entry_is_unfinished(entry: str, tmp_path: Path) -> None:
+    """An entry that is none counts as not finished."""
     journal = Journal(tmp_path / "journal", ArtefactStore(tmp_path / "store"))
     (tmp_path / "journal" / "k1").write_text(entry)
     assert journal.find("k1", whole) is None
@@ -268,14 +282,16 @@ def test_an_entry_that_is_none_counts_as_not_finished(entry: str, tmp_path: Path
     assert len(list(journalled(tmp_path / "journal"))) == 1
 
 
-def test_a_step_in_another_store_counts_as_not_finished(tmp_path: Path) -> None:
+def test_other_store_is_unfinished(tmp_path: Path) -> None:
+    """A step in another store counts as not finished."""
     Journal(tmp_path / "journal", ArtefactStore(tmp_path / "old")).record("k1", {"box": np.zeros(8, np.uint8)})
     journal = Journal(tmp_path / "journal", ArtefactStore(tmp_path / "new"))
     assert journal.find("k1", whole) is None
     assert journal.redone == 1
 
 
-def test_a_blob_that_holds_something_else_counts_as_not_finished(tmp_path: Path) -> None:
+def test_wrong_blob_is_unfinished(tmp_path: Path) -> None:
+    """A blob that holds something else counts as not finished."""
     store = ArtefactStore(tmp_path / "store")
     journal = Journal(tmp_path / "journal", store)
     journal.record("k1", {"box": np.zeros(8, np.uint8)})
@@ -289,6 +305,6 @@ def test_a_blob_that_holds_something_else_counts_as_not_finished(tmp_path: Path)
         return decode
 
     assert journal.find("k1", refuse(ValueError("another kind"))) is None
-    assert journal.find("k1", refuse(ArtefactCorrupt("a blob of it", resource="x"))) is None
+    assert journal.find("k1", refuse(ArtefactCorruptError("a blob of it", resource="x"))) is None
     assert journal.find("k2", whole) is None
     assert journal.redone == 3

@@ -65,7 +65,8 @@ def shown_at(reference: ReferenceFace, point: int, geometry: ActorGeometry, pose
     return np.array([(moved * columns).sum(), (moved * rows).sum()], np.float32) / np.float32(moved.sum())
 
 
-def test_mouth_corners_and_nose_come_to_where_the_person_has_them(person: ActorGeometry) -> None:
+def test_mouth_corners_and_nose_align(person: ActorGeometry) -> None:
+    """Mouth corners and nose come to where the person has them."""
     reference = face()
     turned = HeadPose(1.0, np.asarray(matrix_from_euler(np.radians([-8.0, 6.0, 0.0]))), np.zeros(3))
     for pose in (UPRIGHT, turned):
@@ -79,12 +80,14 @@ def test_mouth_corners_and_nose_come_to_where_the_person_has_them(person: ActorG
 
 
 @pytest.mark.parametrize(("opening", "shown"), [(0.0, 0.0), (6.0, 6.0), (25.0, 12.0)])
-def test_lips_stay_as_far_apart_unless_they_are_wide_open(opening: float, shown: float, person: ActorGeometry) -> None:
+def test_lip_distance_kept_unless_wide(opening: float, shown: float, person: ActorGeometry) -> None:
+    """Lips stay as far apart unless they are wide open."""
     upper, lower = (shown_at(face(opening), int(point), person, UPRIGHT) for point in INNER_MIDDLES)
     assert lower[1] - upper[1] == pytest.approx(shown, abs=2.0)
 
 
-def test_the_chin_comes_to_where_the_person_has_it_with_a_wide_mouth() -> None:
+def test_chin_aligns_with_wide_mouth() -> None:
+    """The chin comes to where the person has it with a wide mouth."""
     heads = np.stack([mean_head(0.0)] * 9 + [mean_head(30.0)])
     person = measure_geometry(heads[:, list(MOUTH_AREA)], heads[:, list(ANCHORS)])
     (chin,) = mouth_area_positions((152,))

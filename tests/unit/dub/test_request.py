@@ -29,9 +29,9 @@ from gateway.dub.request import (
 from gateway.media.output import is_marked
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from services.common.methods import method_named
-from services.common.server.bounds import declared
+from services.common.server.messages import declared
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -59,12 +59,13 @@ def test_the_mark_says_what_is_synthetic(tmp_path: Path, method: str, dubbed: bo
 def test_a_digest_is_taken_of_files_only(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_of(tmp_path / "file").startswith("ba7816bf")
-    with pytest.raises(MediaUnsupported, match="is a folder"):
+    with pytest.raises(MediaUnsupportedError, match="is a folder"):
         sha256_of(tmp_path)
 
 
 @pytest.mark.parametrize(("method", "still"), [("ugc", False), ("headpose", False), ("headpose", True)])
-def test_a_film_with_its_own_timeline_can_be_an_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
+def test_own_timeline_mxf(tmp_path: Path, method: str, *, still: bool) -> None:
+    """A video with its own timeline can be an MXF."""
     footage, speech = tmp_path / "footage.png", make_sound(tmp_path / "speech.wav", tone(16000, 1600), 16000)
     if still:
         assert cv2.imwrite(str(footage), np.full((120, 100, 3), 90, np.uint8))
@@ -75,11 +76,12 @@ def test_a_film_with_its_own_timeline_can_be_an_mxf(tmp_path: Path, method: str,
     check_output(request, info, open_speech(request, info))
 
 
-def test_a_film_with_its_own_timeline_is_no_mxf_at_a_rate_that_mxf_lacks(tmp_path: Path) -> None:
+def test_own_timeline_mxf_rate(tmp_path: Path) -> None:
+    """A video with its own timeline is no MXF at a rate that MXF lacks."""
     footage = make_clip(tmp_path / "clip.mp4", Clip(pts=range(0, 12 * 800, 800), sound_rate=16000))
     request = DubRequest(footage=footage, speech=None, output=tmp_path / "out.mxf", method="ugc", retime=True)
     info = probe(footage)
-    with pytest.raises(MediaUnsupported, match="mpeg2video cannot run at 16 frames a second"):
+    with pytest.raises(MediaUnsupportedError, match="mpeg2video cannot run at 16 frames a second"):
         check_output(request, info, open_speech(request, info))
 
 
@@ -94,30 +96,32 @@ def test_a_film_with_its_own_timeline_is_no_mxf_at_a_rate_that_mxf_lacks(tmp_pat
         ("headpose+ugc", False, None, False),
     ],
 )
-def test_films_with_the_frames_of_the_footage_keep_its_expression(
-    method: str, retime: bool, expression: Expression | None, kept: bool
-) -> None:
+def test_same_frames_keep_expression(method: str, retime: bool, expression: Expression | None, kept: bool) -> None:
+    """Videos with the frames of the footage keep its expression."""
     film = Path("film.mp4")
     request = DubRequest(footage=film, speech=None, output=film, method=method, retime=retime, expression=expression)
     assert request.keeps_expression is kept
 
 
 @pytest.mark.parametrize(("method", "retime"), [("headpose", False), ("ugc", True)])
-def test_a_film_with_its_own_timeline_cannot_keep_the_expression(method: str, retime: bool) -> None:
+def test_own_timeline_cannot_keep_expression(method: str, retime: bool) -> None:
+    """A video with its own timeline cannot keep the expression."""
     assert wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="neutral")
-    with pytest.raises(InvalidRequest, match="timeline") as caught:
+    with pytest.raises(InvalidRequestError, match="timeline") as caught:
         wants_own_timeline(method_named(method), retime=retime, keep_audio=False, expression="keep")
     assert caught.value.field == "expression"
 
 
-def test_an_unknown_expression_is_refused_with_those_there_are() -> None:
+def test_unknown_expression_lists_values() -> None:
+    """An unknown expression is refused with those there are."""
     assert [expression_named(name) for name in ("", "keep", "neutral")] == [None, "keep", "neutral"]
-    with pytest.raises(InvalidRequest, match="keep, neutral") as caught:
+    with pytest.raises(InvalidRequestError, match="keep, neutral") as caught:
         expression_named("smile")
     assert caught.value.field == "expression"
 
 
-def test_the_contracts_declare_the_same_range_of_the_expressiveness() -> None:
+def test_expressiveness_range_in_contracts() -> None:
+    """The contracts declare the same range of the expressiveness."""
     for message in (
         gateway_pb2.CreateDubRequest,
         gateway_pb2.LiveConfig,

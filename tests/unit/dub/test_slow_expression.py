@@ -41,18 +41,21 @@ ONE_SHOT = np.zeros(FRAMES, np.int64)
 TALKING = FootageMouths(OLD_WORDS, OLD_WORDS, np.ones(FRAMES, np.bool_), SECONDS, ONE_SHOT)
 
 
-def test_a_smile_of_the_footage_is_in_the_new_mouth() -> None:
+def test_footage_smile_in_new_mouth() -> None:
+    """A smile of the footage is in the new mouth."""
     slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, 6.0)))
     new = with_slow_expression(NEW_WORDS, slow)
     np.testing.assert_allclose(lip_width(new), lip_width(NEW_WORDS) + 6.0, atol=0.05)
     np.testing.assert_allclose(mouth_opening(new), mouth_opening(NEW_WORDS), atol=0.01)
 
 
-def test_a_person_who_moves_as_the_sound_explains_changes_nothing() -> None:
+def test_explained_motion_changes_nothing() -> None:
+    """A person who moves as the sound explains changes nothing."""
     np.testing.assert_allclose(with_slow_expression(NEW_WORDS, slow_expression(TALKING)), NEW_WORDS, atol=1e-4)
 
 
-def test_a_smile_that_comes_slowly_comes_neither_late_nor_early() -> None:
+def test_slow_smile_has_no_lag() -> None:
+    """A smile that comes slowly comes neither late nor early."""
     slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, np.where(SECONDS < 6.0, 0.0, 8.0))))
     width = lip_width(SHUT + slow.offset) - lip_width(SHUT)
     assert width[100] == pytest.approx(0.0, abs=0.05)
@@ -77,7 +80,8 @@ def test_lips_that_the_new_words_shut_stay_shut(rest: float) -> None:
     assert after[~shut].mean() > before[~shut].mean() + 0.5
 
 
-def test_a_person_who_opens_the_mouth_less_does_so_in_the_new_words() -> None:
+def test_smaller_opening_is_kept() -> None:
+    """A person who opens the mouth less does so in the new words."""
     slow = slow_expression(replace(TALKING, filmed=opened(talk(3.0, 7.5))))
     wide = talk(2.2) > 5.0
     np.testing.assert_allclose(slow.gain[100:-100], 0.78, atol=0.03)
@@ -91,7 +95,8 @@ def test_no_gain_is_larger_than_the_largest() -> None:
         assert gain.max() <= LARGEST_GAIN + 1e-6
 
 
-def test_parted_lips_in_a_pause_say_nothing_about_the_opening_of_words() -> None:
+def test_pause_says_nothing_about_opening() -> None:
+    """Parted lips in a pause say nothing about the opening of words."""
     pause = replace(TALKING, filmed=opened(np.full(FRAMES, 6.0)), explained=opened(np.zeros(FRAMES)))
     np.testing.assert_allclose(slow_expression(pause).gain, 1.0)
 
@@ -119,7 +124,8 @@ def test_frames_without_a_usable_face_have_no_say() -> None:
     np.testing.assert_allclose(width, 6.0, atol=0.1)
 
 
-def test_a_few_frames_alone_are_not_taken_for_an_expression() -> None:
+def test_few_frames_are_no_expression() -> None:
+    """A few frames alone are not taken for an expression."""
     usable = np.zeros(FRAMES, np.bool_)
     usable[150:152] = True
     slow = slow_expression(replace(TALKING, filmed=smiling(OLD_WORDS, 6.0), usable=usable))
@@ -128,7 +134,8 @@ def test_a_few_frames_alone_are_not_taken_for_an_expression() -> None:
     assert width[50] == 0.0
 
 
-def test_pieces_of_footage_give_the_same_expression_as_all_of_it() -> None:
+def test_pieces_same_expression_as_whole() -> None:
+    """Pieces of footage give the same expression as all of it."""
     rng = np.random.default_rng(3)
     filmed = (OLD_WORDS + rng.normal(0.0, 2.0, OLD_WORDS.shape)).astype(np.float32)
     whole = slow_expression(replace(TALKING, filmed=filmed))

@@ -33,7 +33,8 @@ def rows_of(spoken: AlignedSpeech, *frames: int) -> list[list[int]]:
     return [(one[:, 0] - 1).astype(int).tolist() for one in found]
 
 
-def test_a_frame_of_the_motion_grid_hears_two_frames_on_each_side(features: RecordFile) -> None:
+def test_grid_frame_sees_two_neighbours(features: RecordFile) -> None:
+    """A frame of the motion grid hears two frames on each side."""
     spoken = AlignedSpeech(features, np.arange(NUM_RECORDS) / 25)
     assert rows_of(spoken, 2, 10) == [list(range(20)), list(range(32, 52))]
 
@@ -47,7 +48,8 @@ def test_outside_the_speech_there_are_zeros(features: RecordFile) -> None:
     assert far == [-1] * 20
 
 
-def test_between_frames_of_the_grid_the_nearest_row_counts(features: RecordFile) -> None:
+def test_nearest_row_between_frames(features: RecordFile) -> None:
+    """Between frames of the grid, the nearest row counts."""
     at_30 = rows_of(AlignedSpeech(features, np.arange(NUM_RECORDS) / 30), 9, 10, 11)
     assert at_30 == [list(range(22, 42)), list(range(25, 45)), list(range(29, 49))]
     assert rows_of(AlignedSpeech(features, np.array([0.0, 0.5])), 1) == [list(range(42, 62))]

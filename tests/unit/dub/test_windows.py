@@ -16,7 +16,7 @@ from dubstage.texture.v1alpha1 import texture_pb2
 from gateway.dub.enrol import EnrolledActor
 from gateway.dub.records import FACE_RECORD, pose_of
 from gateway.dub.windows import FrameSpan, WindowConfig, render_window, textured_frames, window_config, with_context
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.actor_geometry import ActorGeometry
 from services.common.face.crops import head_to_box
 from services.common.methods import METHODS, RendererSpec, TextureInput, method_named
@@ -91,12 +91,14 @@ def stretch_of(frames: range, wanted: np.ndarray) -> FrameSpan:
 
 
 @pytest.mark.parametrize("method", ["ugc", "everybody", "headpose+ugc"])
-def test_renderers_that_draw_nothing_get_the_warp_that_was_asked_for(method: str, actor: EnrolledActor) -> None:
+def test_non_drawing_renderer_gets_warp(method: str, actor: EnrolledActor) -> None:
+    """Renderers that draw nothing get the warp that was asked for."""
     config = window_config(method_named(method), actor, WARP)
     assert (config.mode, config.identity) == (WARP, None)
 
 
-def test_the_drawn_face_has_the_low_frequency_albedo_once_the_renderer_knows_the_person(actor: EnrolledActor) -> None:
+def test_drawn_face_uses_known_albedo(actor: EnrolledActor) -> None:
+    """The drawn face has the low frequency albedo once the renderer knows the person."""
     modes = [
         window_config(method_named("headpose"), replace(actor, renderer_trained=trained), WARP).mode for trained in (True, False)
     ]
@@ -104,13 +106,15 @@ def test_the_drawn_face_has_the_low_frequency_albedo_once_the_renderer_knows_the
 
 
 @pytest.mark.parametrize(("method", "before"), [("ugc", 0), ("headpose", 2), ("", 0)])
-def test_context_frames_are_drawn_where_the_renderer_looks_at_them(method: str, before: int, geometry: ActorGeometry) -> None:
+def test_context_frames_are_drawn(method: str, before: int, geometry: ActorGeometry) -> None:
+    """Context frames are drawn where the renderer looks at them."""
     wanted = np.array([False] * 6 + [True] * 4)
     config = config_of(METHODS[method].renderer if method else None, geometry)
     assert textured_frames(config, wanted).tolist() == [False] * (6 - before) + [True] * (4 + before)
 
 
-def test_at_the_beginning_of_a_film_there_is_nothing_before(geometry: ActorGeometry) -> None:
+def test_no_context_before_start(geometry: ActorGeometry) -> None:
+    """At the beginning of a video, there is no context before."""
     config = config_of(METHODS["headpose"].renderer, geometry)
     assert textured_frames(config, np.ones(3, np.bool_)).all()
     assert not textured_frames(config, np.zeros(3, np.bool_)).any()
@@ -121,9 +125,8 @@ def test_at_the_beginning_of_a_film_there_is_nothing_before(geometry: ActorGeome
     [(0, 0, range(5, 12)), (6, 0, range(4, 12)), (2, 1, range(5, 13)), (0, 9, range(5, 14))],
     ids=["five for the texture stage", "to the last gap", "after too", "to the next gap"],
 )
-def test_context_reaches_to_the_next_frame_that_cannot_be_rendered(
-    before: int, after: int, seen: range, geometry: ActorGeometry
-) -> None:
+def test_context_stops_at_unrendered_frame(before: int, after: int, seen: range, geometry: ActorGeometry) -> None:
+    """Context reaches to the next frame that cannot be rendered."""
     usable = np.array([False] * 4 + [True] * 10 + [False] * 2)
     renderer = RendererSpec(name="toy", frames_before=before, frames_after=after, texture=TextureInput.WARPED)
     assert with_context(range(10, 12), usable, config_of(renderer, geometry)) == seen
@@ -140,7 +143,8 @@ def test_a_film_ends_the_context(geometry: ActorGeometry) -> None:
     assert with_context(range(2, 4), np.ones(5, np.bool_), config) == range(5)
 
 
-async def test_frames_after_the_wanted_ones_are_sent_as_context(geometry: ActorGeometry) -> None:
+async def test_frames_after_sent_as_context(geometry: ActorGeometry) -> None:
+    """Frames after the requested frames are sent as context."""
     renderer = RendererSpec(name="toy", frames_before=2, frames_after=1, texture=TextureInput.WARPED)
     stages: Any = RecordingStages()
     wanted = np.array([False] * 5 + [True] * 3 + [False])
@@ -158,7 +162,8 @@ async def test_frames_after_the_wanted_ones_are_sent_as_context(geometry: ActorG
     assert all(frame.HasField("texture") for frame in stages.rendered)
 
 
-async def test_a_renderer_without_texture_is_shown_landmarks_without_asking_the_texture_stage(geometry: ActorGeometry) -> None:
+async def test_landmark_renderer_skips_texture(geometry: ActorGeometry) -> None:
+    """A renderer without texture is shown landmarks without asking the texture stage."""
     stages: Any = RecordingStages()
     wanted = np.array([False] * 2 + [True] * 2 + [False] * 2)
     config = config_of(RendererSpec(name="toy", frames_before=1, frames_after=2), geometry)
@@ -175,7 +180,8 @@ async def test_a_renderer_without_texture_is_shown_landmarks_without_asking_the_
     assert window.fitting_error.tolist() == window.bending_energy.tolist() == [0.0, 0.0]
 
 
-async def test_a_renderer_with_a_neural_texture_gets_its_features_of_all_frames_it_sees(geometry: ActorGeometry) -> None:
+async def test_neural_renderer_gets_features(geometry: ActorGeometry) -> None:
+    """A renderer with a neural texture gets its features of all frames it sees."""
     stages: Any = RecordingStages()
     wanted = np.array([False] + [True] * 3 + [False])
     heard = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((5, 20, 40), np.float32)
@@ -198,11 +204,12 @@ async def test_a_renderer_with_a_neural_texture_gets_its_features_of_all_frames_
 async def test_a_frame_without_features_breaks_the_contract(geometry: ActorGeometry) -> None:
     stages: Any = RecordingStages()
     stages.lost = 2
-    with pytest.raises(ContractBroken, match=r"the texture stage answered frames \[0, 1\], not \[0, 1, 2\]"):
+    with pytest.raises(ContractBrokenError, match=r"the texture stage answered frames \[0, 1\], not \[0, 1, 2\]"):
         await render_window(stages, config_of(NEURAL, geometry), stretch_of(range(3), np.ones(3, np.bool_)))
 
 
-async def test_the_reference_is_sent_once_for_the_whole_stream(geometry: ActorGeometry) -> None:
+async def test_reference_sent_once(geometry: ActorGeometry) -> None:
+    """The reference is sent once for the whole stream."""
     stages: Any = RecordingStages()
     reference = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
     config = replace(config_of(RendererSpec(name="toy", reference=True), geometry), reference=reference)
@@ -211,16 +218,18 @@ async def test_the_reference_is_sent_once_for_the_whole_stream(geometry: ActorGe
     np.testing.assert_array_equal(from_image(rendering.reference, "reference", channels=3, size=(160, 160)), reference)
 
 
-async def test_without_a_renderer_the_warped_texture_is_the_picture(geometry: ActorGeometry) -> None:
+async def test_warped_texture_without_renderer(geometry: ActorGeometry) -> None:
+    """Without a renderer, the warped texture is the picture."""
     stages: Any = RecordingStages()
     window = await render_window(stages, config_of(None, geometry), stretch_of(range(3), np.ones(3, np.bool_)))
     assert window.box.shape == (3, 160, 160, 3)
     assert stages.rendered == []
 
 
-async def test_a_stage_that_leaves_a_frame_out_breaks_its_contract(geometry: ActorGeometry) -> None:
+async def test_missing_frame_breaks_contract(geometry: ActorGeometry) -> None:
+    """A stage that leaves a frame out breaks its contract."""
     stages: Any = RecordingStages()
     stages.lost = 1
     config = config_of(METHODS["ugc"].renderer, geometry)
-    with pytest.raises(ContractBroken, match=r"the texture stage answered frames \[0, 2\], not \[0, 1, 2\]"):
+    with pytest.raises(ContractBrokenError, match=r"the texture stage answered frames \[0, 2\], not \[0, 1, 2\]"):
         await render_window(stages, config, stretch_of(range(3), np.ones(3, np.bool_)))

@@ -1,4 +1,7 @@
-"""Which folder a job works in while another process works in the job's folder."""
+"""Which folder a job works in while another process works in the job's folder.
+
+Removal of a job that shares no artefacts: nothing that the job made stays.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gateway.dub import workspace
+from gateway.dub.journal import Journal, OwnBlobs
 from gateway.dub.records import RecordFile
-from gateway.dub.workspace import LOCK, is_running, lock_folder, open_workspace
-from services.common.errors import InvalidRequest, StorageFull
+from gateway.dub.workspace import JOURNAL, LOCK, is_running, lock_folder, open_workspace, remove_job
+from services.common.errors import InvalidRequestError, StorageFullError
+from services.common.store.artefacts import ArtefactRef, ArtefactStore
 
 KEY = "0123456789abcdef" * 2
 OPERATION = "operations/" + "ab" * 16
 
 
-def test_an_operation_works_in_a_second_folder_while_another_process_works_in_the_first(tmp_path: Path) -> None:
+def test_busy_folder_uses_second(tmp_path: Path) -> None:
+    """An operation works in a second folder while another process works in the first."""
     folder = tmp_path / KEY
     with open_workspace(folder, OPERATION) as alone:
         assert alone.folder == folder
@@ -35,15 +42,15 @@ def test_an_operation_works_in_a_second_folder_while_another_process_works_in_th
         assert again.folder == folder
 
 
-def test_a_job_of_the_command_line_has_one_folder(tmp_path: Path) -> None:
+def test_command_line_job_has_folder(tmp_path: Path) -> None:
+    """A job of the command line has one folder."""
     lock_folder(tmp_path / KEY)
-    with pytest.raises(InvalidRequest, match="the very same job is running already"):
+    with pytest.raises(InvalidRequestError, match="the very same job is running already"):
         open_workspace(tmp_path / KEY)
 
 
-def test_a_process_that_only_asks_for_the_lock_is_not_taken_for_one_that_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_query_is_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that only asks for the lock is not taken for one that works."""
     os.close(lock_folder(tmp_path / KEY))
     asking = os.open(tmp_path / KEY / LOCK, os.O_RDWR)
     fcntl.flock(asking, fcntl.LOCK_SH)
@@ -62,7 +69,8 @@ def test_a_process_that_only_asks_for_the_lock_is_not_taken_for_one_that_works(
     assert sum(waits) > 0.4
 
 
-def test_a_folder_that_vanishes_between_two_looks_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanished_folder_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that vanishes between two looks is made again."""
     make, refused = os.mkdir, [1]
 
     def removed_meanwhile(path: Path, *given: int) -> None:
@@ -75,15 +83,15 @@ def test_a_folder_that_vanishes_between_two_looks_is_made_again(tmp_path: Path, 
     assert (tmp_path / "job" / LOCK).is_file()
 
 
-def test_a_file_in_the_place_of_a_jobs_folder_is_an_error(tmp_path: Path) -> None:
+def test_file_instead_of_job_folder(tmp_path: Path) -> None:
+    """A file in the place of a job's folder is an error."""
     (tmp_path / "job").write_bytes(b"")
     with pytest.raises(FileExistsError):
         lock_folder(tmp_path / "job")
 
 
-def test_a_disk_without_room_for_a_record_file_is_full_and_the_job_can_be_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_for_record_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk without room for a record file is full and the job can be tried again."""
     opened: list[RecordFile] = []
 
     def open_until_full(path: Path, *given: Any) -> RecordFile:
@@ -94,8 +102,34 @@ def test_a_disk_without_room_for_a_record_file_is_full_and_the_job_can_be_tried_
 
     with monkeypatch.context() as patched:
         patched.setattr(workspace, "RecordFile", open_until_full)
-        with pytest.raises(StorageFull, match="no space left for the job's records"):
+        with pytest.raises(StorageFullError, match="no space left for the job's records"):
             open_workspace(tmp_path / KEY)
     assert opened
     assert all(file._file.closed for file in opened)
     open_workspace(tmp_path / KEY).close()
+
+
+STEPS = 150
+
+
+def test_all_steps_and_artefacts_deleted(tmp_path: Path) -> None:
+    """All steps of a long job are deleted and the artefact whose entry is missing."""
+    store, ledger, made = ArtefactStore(tmp_path / "store"), OwnBlobs(), list[ArtefactRef]()
+    folder = tmp_path / "job"
+
+    def hold(ref: ArtefactRef) -> bool:
+        made.append(ref)
+        return ledger.hold(folder, ref)
+
+    journal = Journal(folder / JOURNAL, store, hold)
+    for step in range(STEPS):
+        journal.record(f"step{step}", {"value": np.array([step])})
+    (folder / JOURNAL / f"step{STEPS - 1}").unlink()  # The process stored the artefact, and the disk refused the entry.
+    assert all(store.exists(ref) for ref in made)
+
+    freed = remove_job(folder, ledger, store)
+
+    assert freed is not None
+    assert freed.blobs == STEPS
+    assert not any(store.exists(ref) for ref in made)
+    assert not folder.exists()

@@ -27,7 +27,8 @@ def networks():
     mesh.close()
 
 
-def test_a_region_maps_its_middle_and_side_to_the_patch() -> None:
+def test_region_maps_to_patch() -> None:
+    """A region maps its middle and side to the patch."""
     region = FaceRegion(200.0, 100.0, 80.0, np.radians(30.0))
     affine = region.patch_from_frame()
     half = (PATCH_SIZE - 1) / 2
@@ -36,7 +37,8 @@ def test_a_region_maps_its_middle_and_side_to_the_patch() -> None:
     np.testing.assert_allclose(apply_affine(affine, along), [half + PATCH_SIZE / 2, half], atol=1e-4)
 
 
-def test_the_patch_follows_the_head_and_not_the_mouth() -> None:
+def test_patch_follows_head_only() -> None:
+    """The patch follows the head and not the mouth."""
     turn = np.radians(20.0)
     rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1.0]])
     region = region_of_pose(HeadPose(2.0, rotation, np.array([300.0, 200.0, 0.0])))
@@ -61,7 +63,8 @@ def test_a_mirrored_face_has_mirrored_landmarks(networks) -> None:
     assert sum(sums) == pytest.approx(picture.shape[1] - 1, abs=0.6)
 
 
-def test_the_mesh_is_sure_that_noise_is_no_face(networks) -> None:
+def test_noise_is_no_face(networks) -> None:
+    """The mesh is sure that noise is no face."""
     noise = np.random.default_rng(0).integers(0, 255, (PATCH_SIZE, PATCH_SIZE, 3)).astype(np.uint8)
     assert networks[1](noise).score < 0.1
 

@@ -55,7 +55,8 @@ def test_a_patch_of_another_colour_is() -> None:
     assert remembering().measure(seen, 0.0) == pytest.approx(0.4, abs=0.15)
 
 
-def test_a_patch_that_stays_is_not_learnt_within_a_second() -> None:
+def test_patch_not_learned_within_second() -> None:
+    """A patch that stays is not learnt within a second."""
     memory = remembering()
     shares = []
     for seed in range(25):
@@ -65,7 +66,8 @@ def test_a_patch_that_stays_is_not_learnt_within_a_second() -> None:
     assert min(shares) > 0.2
 
 
-def test_colours_are_those_of_the_picture_at_the_vertices() -> None:
+def test_vertex_colours_match_picture() -> None:
+    """Colours are those of the picture at the vertices."""
     pose = HeadPose(1.5, np.eye(3), np.array([320.0, 240.0, 0.0]))
     picture = np.zeros((480, 640, 3), np.uint8)
     picture[:, :320] = 200
@@ -104,7 +106,8 @@ def test_each_reason_has_its_cause(seen: MouthView, reason: Reason) -> None:
     assert first_reason(seen, covered=False) is reason
 
 
-def test_a_cover_is_dated_back_to_its_first_trace_but_needs_proof_in_sight() -> None:
+def test_cover_backdated_with_proof() -> None:
+    """A cover is dated back to its first trace but needs proof in sight."""
     rising = [view(foreign=share) for share in (0.06, 0.09, 0.11, 0.2)]
     assert decide(None, rising) == FrameVerdict(Reason.OCCLUDED_MOUTH, True)
     assert decide(None, rising[:3]) == FrameVerdict(Reason.DUBBED, False)
@@ -130,7 +133,8 @@ def test_visibility_falls_with_turn_cover_and_border() -> None:
     assert visibility(view(foreign=0.25), covered=True) == pytest.approx(0.75)
 
 
-def test_points_beyond_the_border_are_not_in_the_picture() -> None:
+def test_points_beyond_border() -> None:
+    """Points beyond the border are not in the picture."""
     landmarks = HEAD + np.float32([20.0, 200.0, 0.0])
     inside = mouth_in_picture(landmarks, 640, 480)
     assert 0 < inside.sum() < 59

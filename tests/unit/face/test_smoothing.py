@@ -52,14 +52,16 @@ def test_nothing_is_mixed_across_a_fast_step():
     assert smooth_movement(places[:, None], noisy_track(places))[:, 0] == pytest.approx(places)
 
 
-def test_weights_are_those_of_the_paper_on_the_way_to_each_frame():
+def test_weights_match_paper():
+    """Weights are those of the paper on the way to each frame."""
     moved = np.array([0.1, 0.2, 0.2, 0.1])
     near, far = np.exp(-2.0 * 0.2), np.exp(-2.0 * 0.3)
     weights = window_weights(moved, 2, 2, strength=2.0)
     assert weights == pytest.approx(np.array([far, near, 1.0, near, far]) / (1.0 + 2.0 * near + 2.0 * far))
 
 
-def test_the_ends_and_a_width_of_zero_change_nothing():
+def test_zero_width_and_ends():
+    """The ends and a width of zero change nothing."""
     values = np.random.default_rng(1).normal(size=(6, 3))
     points = 0.1 * values[:, None]
     smoothed = smooth_movement(values, points)
@@ -99,7 +101,8 @@ def second_difference(values: np.ndarray) -> float:
     return float(np.abs(np.diff(values, n=2, axis=0)).mean())
 
 
-def test_jitter_of_a_still_face_falls_to_a_third() -> None:
+def test_still_jitter_falls() -> None:
+    """Jitter of a still face falls to a third."""
     raw = track(np.zeros(40), noise=0.1)
     smoothed = smooth_track(raw)
     before = second_difference(np.stack([to_frame(face.head_landmarks, face.pose) for face in raw])[:, :468, :2])
@@ -117,7 +120,8 @@ def test_a_closure_of_three_frames_keeps_its_depth() -> None:
     assert np.corrcoef(before, after)[0, 1] > 0.999
 
 
-def test_a_steady_drift_comes_through_without_lag_at_the_ends_too() -> None:
+def test_steady_drift_without_lag() -> None:
+    """A steady drift comes through without lag at the ends too."""
     raw = track(np.zeros(12), speed=3.0)
     places = [face.pose.translation[0] for face in smooth_track(raw)]
     np.testing.assert_allclose(places, [face.pose.translation[0] for face in raw], atol=0.05)

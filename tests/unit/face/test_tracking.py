@@ -95,7 +95,8 @@ def film(path: Path, *frames: int) -> list[npt.NDArray[np.uint8]]:
     return [cv2.resize(pictures[frame], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for frame in frames]
 
 
-def test_the_file_is_small_and_is_the_one_that_its_description_names() -> None:
+def test_embedding_file_matches_description() -> None:
+    """The file is small and is the one that its description names."""
     (network,) = networks_in(WEIGHTS.parent)
     assert network.path == WEIGHTS
     assert WEIGHTS.stat().st_size <= 6_500_000
@@ -110,7 +111,7 @@ def test_the_file_is_small_and_is_the_one_that_its_description_names() -> None:
     assert not {node.op_type for node in onnx.load(str(WEIGHTS)).graph.node} & {"DequantizeLinear", "QuantizeLinear"}
 
 
-def test_the_network_computes_what_the_package_computed_from_the_same_crop() -> None:
+def test_network_equals_package() -> None:
     """Numbers of the PyTorch reference (research/face/embedding.py) for its first random picture."""
     from research.face.embedding import pictures
 
@@ -120,7 +121,8 @@ def test_the_network_computes_what_the_package_computed_from_the_same_crop() -> 
     assert np.linalg.norm(found[0]) == pytest.approx(1.310869, abs=1e-4)
 
 
-def test_eyes_and_mouth_lie_at_the_same_places_of_the_crop_however_the_head_is_held(networks) -> None:
+def test_eyes_and_mouth_in_crop(networks) -> None:
+    """Eyes and mouth lie at the same places of the crop however the head is held."""
     (face,) = tracked(networks, [PHOTOGRAPH])[0].faces
     for degrees, scale in ((0.0, 1.0), (25.0, 0.7), (-30.0, 1.6)):
         affine = cv2.getRotationMatrix2D((170.0, 120.0), degrees, scale)
@@ -134,7 +136,8 @@ def test_eyes_and_mouth_lie_at_the_same_places_of_the_crop_however_the_head_is_h
         assert np.abs(crop.astype(float) - upright).mean() < 8
 
 
-def test_one_face_stays_near_itself_and_two_people_are_far_apart(networks, carphone: Path) -> None:
+def test_embedding_separates_two_people(networks, carphone: Path) -> None:
+    """One face stays near itself and two people are far apart."""
     woman = embedding(networks, PHOTOGRAPH)
     for degrees, scale, light in ((20.0, 1.0, 1.0), (-15.0, 0.6, 1.0), (0.0, 1.3, 0.7)):
         affine = cv2.getRotationMatrix2D((170.0, 120.0), degrees, scale)
@@ -145,7 +148,8 @@ def test_one_face_stays_near_itself_and_two_people_are_far_apart(networks, carph
     assert min(np.linalg.norm(one - woman) for one in man) > 0.6
 
 
-def test_a_face_is_measured_in_its_first_frame_and_then_every_so_often(networks) -> None:
+def test_face_measured_periodically(networks) -> None:
+    """A face is measured in its first frame and then every so often."""
     pictures = [np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * step, axis=1)) for step in range(8)]
 
     def measured(every: int) -> list[int]:
@@ -155,7 +159,8 @@ def test_a_face_is_measured_in_its_first_frame_and_then_every_so_often(networks)
     assert (measured(0), measured(1), measured(3)) == ([], list(range(8)), [0, 3, 6])
 
 
-def test_a_face_that_comes_later_is_measured_in_its_own_first_frame(networks) -> None:
+def test_later_face_measured_first_frame(networks) -> None:
+    """A face that comes later is measured in its own first frame."""
     grey = np.full_like(PHOTOGRAPH, 128)
     frames = tracked(networks, [*[grey] * 4, *[PHOTOGRAPH] * 4], embed_every=100)
     assert [(frame.frame_index, face.embedding is not None) for frame in frames for face in frame.faces][:2] == [
@@ -188,7 +193,8 @@ def test_new_people_get_new_ids() -> None:
     assert book.recognise(face(2, 900), 0, {0}, whole=True) == 1
 
 
-def test_who_comes_back_elsewhere_in_the_shot_keeps_the_id() -> None:
+def test_returning_face_keeps_id_elsewhere() -> None:
+    """A person who comes back elsewhere in the shot keeps the id."""
     book = IdentityBook()
     first = met(book, 1, 100)
     assert book.recognise(face(1, 1500, 50), 0, set(), whole=True) == first
@@ -200,7 +206,8 @@ def test_another_person_elsewhere_does_not_take_it() -> None:
     assert book.recognise(face(2, 1500), 0, set(), whole=True) != first
 
 
-def test_a_cut_off_face_is_known_by_its_place_in_the_shot_only() -> None:
+def test_cut_off_face_known_by_place() -> None:
+    """A cut off face is known by its place in the shot only."""
     book = IdentityBook()
     first = met(book, 1, 100)
     assert book.recognise(face(3, 120), 0, set(), whole=False) == first
@@ -214,7 +221,8 @@ def test_after_a_cut_the_same_face_is_recognised() -> None:
     assert book.recognise(face(1, 130, 60), 1, set(), whole=True) == first
 
 
-def test_a_person_in_the_picture_is_not_given_away() -> None:
+def test_present_id_is_not_reused() -> None:
+    """A person in the picture is not given away."""
     book = IdentityBook()
     first = met(book, 1, 100)
     assert book.recognise(face(1, 100, 7), 0, {first}, whole=True) != first
@@ -237,14 +245,16 @@ def track(networks: Networks, pictures: list[np.ndarray], **options: int) -> lis
     return frames + tracker.finish()
 
 
-def test_every_frame_is_answered_once_in_order_with_a_bounded_delay(networks, photograph) -> None:
+def test_frames_answered_in_order(networks, photograph) -> None:
+    """Every frame is answered once in order with a bounded delay."""
     tracker = FaceTracker(networks, TrackOptions(half_width=3), first_frame=100)
     counts = [len(tracker.push(moved(photograph, 0))) for _ in range(8)]
     assert counts == [0, 0, 0, 1, 1, 1, 1, 1]
     assert [frame.frame_index for frame in tracker.finish()] == [105, 106, 107]
 
 
-def test_the_same_pictures_give_the_same_bytes_whatever_was_tracked_before(networks, photograph) -> None:
+def test_tracking_same_bytes(networks, photograph) -> None:
+    """The same pictures give the same bytes whatever was tracked before."""
     pictures = [moved(photograph, 2 * index) for index in range(6)]
     first = track(networks, pictures)
     track(networks, [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures])
@@ -254,7 +264,8 @@ def test_the_same_pictures_give_the_same_bytes_whatever_was_tracked_before(netwo
         assert before.faces[0].confidence == after.faces[0].confidence
 
 
-def test_landmarks_follow_the_picture_to_a_fraction_of_a_pixel(networks, photograph) -> None:
+def test_landmarks_subpixel_accuracy(networks, photograph) -> None:
+    """Landmarks follow the picture to a fraction of a pixel."""
     still = track(networks, [moved(photograph, 0)] * 4)[3].faces[0]
     for degrees, scale in ((0.0, 1.25), (12.0, 1.0)):
         face = track(networks, [moved(photograph, 40.5, degrees=degrees, scale=scale)] * 4)[3].faces[0]
@@ -266,7 +277,8 @@ def test_landmarks_follow_the_picture_to_a_fraction_of_a_pixel(networks, photogr
         assert np.abs(face.mouth_landmarks - still.mouth_landmarks)[:, :2].mean() < 1.2
 
 
-def test_a_face_that_leaves_and_comes_back_keeps_its_id(networks, photograph) -> None:
+def test_returning_face_keeps_id(networks, photograph) -> None:
+    """A face that leaves and comes back keeps its id."""
     places = [0, -30, -60, -90, -120, -150, -180, -220, -260, -300, -340]
     pictures = [moved(photograph, x) for x in [*places, *[-340] * 4, *places[::-1]]]
     frames = track(networks, pictures)
@@ -277,7 +289,8 @@ def test_a_face_that_leaves_and_comes_back_keeps_its_id(networks, photograph) ->
     assert any(face.reason is Reason.OUT_OF_FRAME for frame in frames for face in frame.faces)
 
 
-def test_a_patch_over_the_mouth_is_noticed_from_its_first_frame_to_its_last(networks, photograph) -> None:
+def test_mouth_patch_is_noticed(networks, photograph) -> None:
+    """A patch over the mouth is noticed from its first frame to its last."""
     face = track(networks, [moved(photograph, 0)])[0].faces[0]
     chin, mouth = face.landmarks[152], face.landmarks[13]
     left = int(face.landmarks[JAW[2], 0])
@@ -290,7 +303,8 @@ def test_a_patch_over_the_mouth_is_noticed_from_its_first_frame_to_its_last(netw
     assert set(reasons) == {Reason.DUBBED, Reason.OCCLUDED_MOUTH}
 
 
-def test_two_faces_get_two_ids_and_max_faces_keeps_the_larger(networks, photograph) -> None:
+def test_max_faces_keeps_larger(networks, photograph) -> None:
+    """Two faces get two ids and max faces keeps the larger."""
     near = moved(photograph, 0)[:, :300]
     far = cv2.resize(near, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
     both = np.zeros((320, 540, 3), np.uint8)

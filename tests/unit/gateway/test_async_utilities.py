@@ -51,7 +51,8 @@ async def test_closing_closes_the_source() -> None:
     assert source.closed
 
 
-async def test_closing_ends_the_items_for_a_task_that_waits_for_the_next_one_and_closes_the_source_at_once() -> None:
+async def test_close_ends_waiting_task() -> None:
+    """Closing ends the items for a task that waits for the next one, and closes the source at once."""
     may_go_on = asyncio.Event()
     closed: list[bool] = []
 
@@ -75,7 +76,8 @@ async def test_closing_ends_the_items_for_a_task_that_waits_for_the_next_one_and
     assert await asyncio.wait_for(sender, 60) == [1]
 
 
-async def test_a_close_that_is_cancelled_twice_still_waits_for_the_thread_and_closes_the_source() -> None:
+async def test_twice_cancelled_close_completes() -> None:
+    """A close that is cancelled twice still waits for the thread and closes the source."""
     began, may_end = threading.Event(), threading.Event()
     events: list[str] = []
 
@@ -111,7 +113,9 @@ async def test_a_close_that_is_cancelled_twice_still_waits_for_the_thread_and_cl
         await reading
 
 
-async def test_a_source_that_is_cancelled_does_not_leave_its_reader_waiting() -> None:
+async def test_cancelled_source_frees_reader() -> None:
+    """A source that is cancelled does not leave its reader waiting."""
+
     async def cancelled() -> AsyncIterator[int]:
         yield 1
         raise asyncio.CancelledError
@@ -129,7 +133,8 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
         await anext(ahead)
 
 
-async def test_work_in_a_thread_has_ended_when_its_cancelled_wait_returns() -> None:
+async def test_cancelled_wait_awaits_thread() -> None:
+    """Work in a thread has ended when its cancelled wait returns."""
     ended: list[bool] = []
     began, may_end = threading.Event(), threading.Event()
 
@@ -150,7 +155,8 @@ async def test_work_in_a_thread_has_ended_when_its_cancelled_wait_returns() -> N
     assert ended == [True]
 
 
-async def test_the_first_error_of_works_that_run_together_ends_the_others_and_is_raised_after_they_ended() -> None:
+async def test_first_error_ends_others() -> None:
+    """The first error of tasks that run together ends the others and is raised after they ended."""
     begun, ended = asyncio.Event(), []
 
     async def lasting() -> None:
@@ -170,7 +176,8 @@ async def test_the_first_error_of_works_that_run_together_ends_the_others_and_is
     assert ended == ["lasting"]
 
 
-async def test_works_that_run_together_have_all_ended_when_a_cancelled_wait_returns_however_often_it_is_cancelled() -> None:
+async def test_cancelled_wait_ends_all_tasks() -> None:
+    """Tasks that run together have all ended when a cancelled wait returns, however often it is cancelled."""
     may_end, ended = asyncio.Event(), []
 
     async def slow(name: str) -> None:

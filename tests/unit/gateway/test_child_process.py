@@ -10,10 +10,10 @@ import pytest
 
 from gateway.media.inspection import inspect_sound, inspect_tags, inspect_video
 from gateway.provenance.library import LibraryError
+from gateway.provenance.seal import sign_manifest
 from gateway.provenance.signer import Credential
-from gateway.provenance.signing import sign_manifest
 from gateway.provenance.verdict import read_credentials
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "secret-1",
@@ -52,7 +52,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
         monkeypatch.setenv(name, value)
 
     def of(start: Callable[[Path], object]) -> dict[str, str]:
-        with pytest.raises((MediaUnsupported, LibraryError)):
+        with pytest.raises((MediaUnsupportedError, LibraryError)):
             start(film)
         lines = dump.read_bytes().decode().split("\0")
         return dict(line.split("=", 1) for line in lines if line)
@@ -65,9 +65,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ca
     [inspect_video, inspect_sound, inspect_tags, read, lambda film: signed(film.parent)],
     ids=["film", "sound", "tags", "manifest", "signature"],
 )
-def test_a_process_for_files_of_strangers_gets_no_secret(
+def test_untrusted_child_gets_no_secret(
     environment: Callable[[Callable[[Path], object]], dict[str, str]], start: Callable[[Path], object]
 ) -> None:
+    """A process that reads files of strangers gets no secret."""
     found = environment(start)
     assert [name for name, value in found.items() if "secret" in value] == []
     assert SECRETS.keys().isdisjoint(found)
@@ -75,8 +76,9 @@ def test_a_process_for_files_of_strangers_gets_no_secret(
     assert sys.path[-1] in found["PYTHONPATH"].split(":")
 
 
-def test_a_process_that_asks_a_time_stamp_authority_knows_the_proxy_besides(
+def test_time_stamp_child_knows_proxy(
     environment: Callable[[Callable[[Path], object]], dict[str, str]],
 ) -> None:
+    """A process that asks a time stamp authority knows the proxy besides."""
     found = environment(lambda film: signed(film.parent, "http://authority.test"))
     assert {name for name, value in found.items() if "secret" in value} == {"HTTPS_PROXY"}

@@ -17,7 +17,7 @@ from gateway.cli.app import run
 from gateway.cli.demo import SPEECH
 from gateway.consent.record import Consent
 from gateway.dub.request import DubRequest, check_reference, consents
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS, combined, method_named
 from tests.unit.cli.test_commands import CONSENT, FILM
 from tests.unit.consent.records import of_footage
@@ -46,12 +46,15 @@ def record(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_renderer_decides_whether_a_method_takes_a_reference(picture: Path) -> None:
+def test_renderer_decides_on_reference(picture: Path) -> None:
+    """The renderer decides whether a method takes a reference."""
     for motion in METHODS:
         check_reference(method_named(combined(motion, renderer=TAKES)), picture)
         check_reference(method_named(combined(motion, renderer=TAKES_NONE)), None)
         name = combined(motion, renderer=TAKES_NONE)
-        with pytest.raises(InvalidRequest, match=rf"method {name.replace('+', '.')} takes no reference.*{TAKES_NONE}.*: {TAKES}"):
+        with pytest.raises(
+            InvalidRequestError, match=rf"method {name.replace('+', '.')} takes no reference.*{TAKES_NONE}.*: {TAKES}"
+        ):
             check_reference(method_named(name), picture)
 
 
@@ -85,9 +88,10 @@ def test_the_command_line_refuses_in_one_line(
     assert "Traceback" not in printed.err
 
 
-def test_where_consent_is_required_the_person_in_the_reference_needs_a_record_too(
+def test_reference_person_needs_record(
     picture: Path, record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """If consent is required, the person in the reference needs a record too."""
     monkeypatch.setenv("DUBSTAGE_REQUIRE_CONSENT", "true")
     command = ["dub", str(FILM), "--audio", str(SPEECH), "-o", str(tmp_path / "out.mkv"), "--method", TAKES]
     assert run([*command, "--reference", str(picture), "--consent", str(record)]) == 11
@@ -122,7 +126,7 @@ def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, pi
     assert request.reference_consent is not None
     assert request.reference_consent.subject == CONSENT["subject"]
     assert dub_request_from(message(method=TAKES), media, None, threads=1).reference is None
-    with pytest.raises(InvalidRequest, match="is the reference itself"):
+    with pytest.raises(InvalidRequestError, match="is the reference itself"):
         check_dub(replace(request, output=picture, overwrite=True))
 
 
@@ -136,6 +140,6 @@ def test_the_interface_takes_a_reference_with_its_consent(media: MediaFolder, pi
     ],
 )
 def test_the_interface_refuses_with_the_field(fields: dict[str, object], field: str, media: MediaFolder) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         dub_request_from(message(**fields), media, None, threads=1)
     assert caught.value.field == field

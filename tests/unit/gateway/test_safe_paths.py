@@ -10,7 +10,7 @@ import pytest
 from gateway.batch.media import delivered
 from gateway.consent.files import read_consent
 from gateway.safe_paths import bounded_bytes, confine, entry_of, make_folder, open_regular, remove_file
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 @pytest.fixture
@@ -32,9 +32,10 @@ def test_a_file_behind_a_link_is_not_read(media: Path, name: str) -> None:
         bounded_bytes(media / name, 100)
 
 
-def test_a_consent_record_behind_a_link_is_not_read(media: Path) -> None:
+def test_linked_consent_not_read(media: Path) -> None:
+    """A consent record behind a link is not read."""
     (media / "consent.json").symlink_to(media.parent / "outside" / "film.mp4")
-    with pytest.raises(InvalidRequest, match=r"consent\.json: cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"consent\.json: cannot be read"):
         read_consent(media / "consent.json")
 
 
@@ -47,7 +48,8 @@ def test_links_elsewhere_are_followed(tmp_path: Path) -> None:
     os.close(handle)
 
 
-def test_folders_are_made_with_all_that_is_missing_above_them(media: Path, tmp_path: Path) -> None:
+def test_missing_parent_folders_made(media: Path, tmp_path: Path) -> None:
+    """Folders are made with all that is missing above them."""
     for folder in (media / "a" / "b" / "c", tmp_path / "free" / "a" / "b"):
         make_folder(folder)
         make_folder(folder)
@@ -58,12 +60,13 @@ def test_folders_are_made_with_all_that_is_missing_above_them(media: Path, tmp_p
 def test_no_folder_is_made_behind_a_link(media: Path, name: str) -> None:
     with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         make_folder(media / name)
-    with pytest.raises(InvalidRequest, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
+    with pytest.raises(InvalidRequestError, match="cannot be made"), delivered(str(media / name / "film.mp4"), media):
         pytest.fail("the film has a place")
     assert [entry.name for entry in (media.parent / "outside").iterdir()] == ["film.mp4"]
 
 
-def test_a_file_is_removed_and_one_behind_a_link_stays(media: Path) -> None:
+def test_linked_file_is_not_removed(media: Path) -> None:
+    """A file is removed and one behind a link stays."""
     (media / "film.mp4").write_bytes(b"own")
     remove_file(media / "film.mp4")
     remove_file(media / "film.mp4")
@@ -74,7 +77,8 @@ def test_a_file_is_removed_and_one_behind_a_link_stays(media: Path) -> None:
     assert (media.parent / "outside" / "film.mp4").read_bytes() == b"another's"
 
 
-def test_a_stored_path_names_an_entry_of_a_folder_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_path_stays_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stored path names an entry of a folder or nothing."""
     jobs, outside = tmp_path / "data" / "jobs", tmp_path / "outside"
     for folder in (jobs / "1", outside / "1"):
         folder.mkdir(parents=True)

@@ -9,15 +9,16 @@ import pytest
 
 from charts.schema import SETTINGS
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import PREFIX, StageSettings, load_settings
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 
 
 @pytest.mark.parametrize("host", ["localhost:51051", "10.0.0.1:50051", "[::1]:50051"])
-def test_a_host_with_a_port_is_refused_with_the_remedy(host: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"DUBSTAGE_STAGES_HOST: .* has a port: give the host alone") as caught:
+def test_host_with_port_refused(host: str) -> None:
+    """A host with a port is refused with the remedy."""
+    with pytest.raises(InvalidRequestError, match=r"DUBSTAGE_STAGES_HOST: .* has a port: give the host alone") as caught:
         load_settings(GatewaySettings, stages_host=host)
     assert "DUBSTAGE_AUDIO_ENDPOINT=HOST:PORT" in caught.value.message
 
@@ -32,12 +33,13 @@ def test_a_host_with_a_port_is_refused_with_the_remedy(host: str) -> None:
         ("dns:///stages", "dns:///stages:50055"),
     ],
 )
-def test_a_host_without_a_port_gets_the_default_port_of_each_stage(host: str, target: str) -> None:
+def test_host_gets_default_ports(host: str, target: str) -> None:
+    """A host without a port gets the default port of each stage."""
     assert load_settings(GatewaySettings, stages_host=host).endpoint("render") == target
 
 
 def test_an_endpoint_without_a_port_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_FACE_ENDPOINT: 'face-node' is no address with a port"):
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_FACE_ENDPOINT: 'face-node' is no address with a port"):
         load_settings(GatewaySettings, face_endpoint="face-node")
 
 

@@ -18,7 +18,7 @@ from gateway.live.admission import (
     LiveMetrics,
     LiveStream,
 )
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 
 
 class Clock:
@@ -50,14 +50,15 @@ def shows(clock: Clock, *streams: LiveStream, frame_s: float, count: int = MEASU
             stream.took(stream.begin() - frame_s)
 
 
-def refusal(admission: LiveAdmission, tenant: str = "ann") -> Overloaded:
-    with pytest.raises(Overloaded) as caught, admission.stream(tenant):
+def refusal(admission: LiveAdmission, tenant: str = "ann") -> OverloadedError:
+    with pytest.raises(OverloadedError) as caught, admission.stream(tenant):
         pass
     assert caught.value.retry_after_s
     return caught.value
 
 
-def test_streams_are_taken_until_their_frames_take_too_long(clock: Clock, stack: ExitStack) -> None:
+def test_admission_until_frames_slow(clock: Clock, stack: ExitStack) -> None:
+    """Streams are taken until their frames take too long."""
     admission = LiveAdmission(100, now=clock)
     streams = []
     # Each further stream makes all frames slower.
@@ -71,7 +72,8 @@ def test_streams_are_taken_until_their_frames_take_too_long(clock: Clock, stack:
     assert (admission.running, dict(admission.refused)) == (5, {"capacity": 1})
 
 
-def test_no_more_streams_than_the_limit_run_whatever_they_cost(clock: Clock, stack: ExitStack) -> None:
+def test_stream_count_limit(clock: Clock, stack: ExitStack) -> None:
+    """No more streams than the limit run whatever they cost."""
     admission = LiveAdmission(2, now=clock)
     for _ in range(2):
         shows(clock, stack.enter_context(admission.stream("ann")), frame_s=0.01)
@@ -81,9 +83,8 @@ def test_no_more_streams_than_the_limit_run_whatever_they_cost(clock: Clock, sta
         assert admission.running == 1
 
 
-def test_streams_that_have_not_shown_their_cost_are_few_but_one_that_sends_nothing_keeps_nobody_out(
-    clock: Clock, stack: ExitStack
-) -> None:
+def test_unmeasured_streams_are_few(clock: Clock, stack: ExitStack) -> None:
+    """Streams that have not shown their cost are few, but a stream that sends nothing keeps no stream out."""
     admission = LiveAdmission(100, now=clock)
     first = stack.enter_context(admission.stream("ann"))
     stack.enter_context(admission.stream("ann"))
@@ -96,7 +97,8 @@ def test_streams_that_have_not_shown_their_cost_are_few_but_one_that_sends_nothi
     assert (admission.running, admission.refused["new"]) == (4, 2)
 
 
-def test_a_stream_that_is_fed_faster_than_it_is_spoken_is_measured_by_its_pace(clock: Clock, stack: ExitStack) -> None:
+def test_fast_fed_stream_by_pace(clock: Clock, stack: ExitStack) -> None:
+    """A stream that is fed faster than it is spoken is measured by its pace."""
     admission = LiveAdmission(100, now=clock)
     fast = stack.enter_context(admission.stream("ann"))
     # Eight frames wait for each other all the time, and a frame comes every 25 ms.
@@ -104,7 +106,8 @@ def test_a_stream_that_is_fed_faster_than_it_is_spoken_is_measured_by_its_pace(c
     assert admission.frame_s == pytest.approx(0.025)
 
 
-def test_the_time_of_a_slow_reader_does_not_count(clock: Clock, stack: ExitStack) -> None:
+def test_slow_reader_time_ignored(clock: Clock, stack: ExitStack) -> None:
+    """The time of a slow reader does not count."""
     admission = LiveAdmission(100, now=clock)
     stream = stack.enter_context(admission.stream("ann"))
     for _ in range(SHOWN_FRAMES):
@@ -116,7 +119,8 @@ def test_the_time_of_a_slow_reader_does_not_count(clock: Clock, stack: ExitStack
     assert admission.frame_s == pytest.approx(0.035)
 
 
-def test_a_place_goes_to_the_tenant_with_fewer_streams_who_waits(clock: Clock, stack: ExitStack) -> None:
+def test_place_goes_to_smaller_tenant(clock: Clock, stack: ExitStack) -> None:
+    """A place goes to the waiting tenant with fewer streams."""
     admission = LiveAdmission(3, now=clock)
     of_ann = [ExitStack() for _ in range(3)]
     for place in of_ann:
@@ -136,7 +140,8 @@ def test_a_place_goes_to_the_tenant_with_fewer_streams_who_waits(clock: Clock, s
         place.close()
 
 
-def test_a_stream_that_stands_still_keeps_nobody_out_for_ever(clock: Clock, stack: ExitStack) -> None:
+def test_standing_stream_blocks_nobody(clock: Clock, stack: ExitStack) -> None:
+    """A stream that stands still does not keep others out for ever."""
     admission = LiveAdmission(100, now=clock)
     shows(clock, stack.enter_context(admission.stream("ann")), frame_s=0.3)
     refusal(admission)
@@ -144,7 +149,8 @@ def test_a_stream_that_stands_still_keeps_nobody_out_for_ever(clock: Clock, stac
     stack.enter_context(admission.stream("ann"))
 
 
-def test_tenants_who_want_one_place_have_it_in_turn(clock: Clock) -> None:
+def test_tenants_take_turns(clock: Clock) -> None:
+    """Tenants who want one place have it in turn."""
     admission = LiveAdmission(1, now=clock)
     got = []
     for _ in range(6):
@@ -153,12 +159,13 @@ def test_tenants_who_want_one_place_have_it_in_turn(clock: Clock) -> None:
                 try:
                     place.enter_context(admission.stream(tenant))
                     got.append(tenant)
-                except Overloaded:
+                except OverloadedError:
                     clock.s += 1.0
     assert got == ["ann", "bob"] * 3
 
 
-def test_late_frames_are_left_out_but_the_picture_never_stands_still(clock: Clock, stack: ExitStack) -> None:
+def test_late_frames_dropped_not_frozen(clock: Clock, stack: ExitStack) -> None:
+    """Late frames are left out but the picture never stands still."""
     admission = LiveAdmission(2, now=clock)
     stream = stack.enter_context(admission.stream("ann"))
     for _ in range(2 * MOST_DROPPED + 2):
@@ -175,7 +182,8 @@ def test_late_frames_are_left_out_but_the_picture_never_stands_still(clock: Cloc
     assert (admission.dropped, admission.frame_s) == (2 * MOST_DROPPED, 0.0)
 
 
-def test_frames_that_a_slow_reader_misses_keep_nobody_out(clock: Clock, stack: ExitStack) -> None:
+def test_missed_frames_block_nobody(clock: Clock, stack: ExitStack) -> None:
+    """Frames that a slow reader misses keep no stream out."""
     admission = LiveAdmission(2, now=clock)
     stream = stack.enter_context(admission.stream("ann"))
     for _ in range(10):
@@ -189,14 +197,15 @@ def test_frames_that_a_slow_reader_misses_keep_nobody_out(clock: Clock, stack: E
     stack.enter_context(admission.stream("bob"))
 
 
-def test_metrics_show_streams_refusals_and_frames_that_were_left_out() -> None:
+def test_live_metrics() -> None:
+    """Metrics show streams refusals and frames that were left out."""
     admission, registry = LiveAdmission(1), CollectorRegistry()
     registry.register(LiveMetrics(admission))
     assert registry.get_sample_value("dubstage_live_streams") == 0
     with admission.stream("ann") as stream:
         stream.took(stream.begin())
         stream.drop()
-        with pytest.raises(Overloaded), admission.stream("bob"):
+        with pytest.raises(OverloadedError), admission.stream("bob"):
             pass
         assert registry.get_sample_value("dubstage_live_streams") == 1
         assert registry.get_sample_value("dubstage_live_frames_dropped_total") == 1

@@ -17,7 +17,7 @@ from gateway.api.messages import live_response
 from gateway.live.client import remote_live_frames
 from gateway.live.session import LiveFrame
 from gateway.media.pixels import ColourTags
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 from services.common.server.client import ClientConfig
 from tests.unit.client.conftest import server
 from tests.unit.client.fake_server import FakeServer
@@ -37,7 +37,7 @@ async def test_a_refused_stream_takes_no_sound(server: FakeServer) -> None:
 
     listener = sound()
     listening = weakref.ref(listener)
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         _ = [frame async for frame in remote_live_frames(config, "ann", listener, sample_rate_hz=16000, channels=1)]
     del listener
     while is_held(listening):  # noqa: ASYNC110 - gRPC lets go of the sound when it likes
@@ -48,7 +48,8 @@ async def test_a_refused_stream_takes_no_sound(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("colour", [ColourTags(), ColourTags(9, 2, 9, 16)])
-async def test_frames_come_with_the_colour_tags_of_the_footage(colour: ColourTags, server: FakeServer) -> None:
+async def test_frames_carry_colour_tags(colour: ColourTags, server: FakeServer) -> None:
+    """Frames come with the colour tags of the footage."""
     sent = LiveFrame(7, np.full((4, 6, 3), 90, np.uint8), True, colour)
 
     def answer(requests: Iterator[pb.LiveRequest], context: grpc.ServicerContext) -> Iterator[pb.LiveResponse]:

@@ -30,7 +30,7 @@ from gateway.live.footage import (
 )
 from gateway.media.inspection import inspect_video
 from gateway.media.reader import VideoReader, to_rgb
-from services.common.errors import ActorNotReady, MediaUnsupported
+from services.common.errors import ActorNotReadyError, MediaUnsupportedError
 from services.common.methods import METHODS, combined, method_named
 from services.common.store.artefacts import ArtefactStore
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
@@ -59,7 +59,8 @@ def shown(folder: Path, pts: tuple[int, ...], rate: Fraction) -> list[int]:
         (Fraction(25, 2), [frame // 2 for frame in range(47)]),
     ],
 )
-def test_frame_n_of_a_stream_is_the_footage_at_n_25ths_of_a_second(tmp_path: Path, rate: Fraction, expected: list[int]) -> None:
+def test_frame_index_at_25_fps(tmp_path: Path, rate: Fraction, expected: list[int]) -> None:
+    """Frame n of a stream is the footage at n/25 seconds."""
     step = int(12800 / rate)
     assert shown(tmp_path, tuple(range(0, 24 * step, step)), Fraction(rate)) == expected
 
@@ -96,10 +97,11 @@ METHODS_OF_PAIRS = [combined(motion, renderer=renderer) for motion, renderer in 
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS_OF_PAIRS if not method_named(name).live])
-def test_a_method_for_files_is_refused_with_the_part_in_the_way(method: str) -> None:
+def test_file_method_refused(method: str) -> None:
+    """A method for files is refused with the part in the way."""
     row = method_named(method)
     actor = StoredActor("ann", method, None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, {})
-    with pytest.raises(ActorNotReady) as caught:
+    with pytest.raises(ActorNotReadyError) as caught:
         load_live_footage(actor, NOTHING, 1 << 30)
     said = caught.value.message
     assert said.startswith(f"actor ann is enrolled for {method}, which cannot be used live: the ")
@@ -108,9 +110,8 @@ def test_a_method_for_files_is_refused_with_the_part_in_the_way(method: str) -> 
     assert ("frames after a frame" in said) is (row.renderer.frames_after > 0)
 
 
-def test_a_process_that_is_killed_while_it_reads_the_footage_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_reader_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it reads the footage leaves no file."""
     store, folder = ArtefactStore(str(tmp_path / "artefacts")), tmp_path / "temporary"
     folder.mkdir()
     faces = np.zeros(MIN_FRAMES, FACE_RECORD)
@@ -123,18 +124,17 @@ def test_a_process_that_is_killed_while_it_reads_the_footage_leaves_no_file(
 
     def look(path: Path) -> None:
         found.append((path.read_bytes(), list(folder.iterdir())))
-        raise MediaUnsupported("no film", field="video")
+        raise MediaUnsupportedError("no film", field="video")
 
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(footage, "inspect_video", look)
-    with pytest.raises(MediaUnsupported):
+    with pytest.raises(MediaUnsupportedError):
         load_live_footage(StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs), store, 1 << 30)
     assert found == [(b"a film of ann", [])]
 
 
-def test_pictures_that_are_larger_than_a_message_are_refused_before_they_are_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_pictures_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that are larger than a message are refused before they are decoded."""
     store = ArtefactStore(str(tmp_path / "artefacts"))
     faces = np.zeros(MIN_FRAMES, FACE_RECORD)
     faces["frame"], faces["reason"] = np.arange(MIN_FRAMES), common_pb2.FRAME_REASON_DUBBED
@@ -144,7 +144,7 @@ def test_pictures_that_are_larger_than_a_message_are_refused_before_they_are_dec
     }
     monkeypatch.setattr(VideoReader, "frames", lambda *_: pytest.fail("a frame was decoded"))
     actor = StoredActor("ann", "ugc", None, "0" * 64, "2026-02-01T00:00:00Z", NOTHING, refs)
-    with pytest.raises(ActorNotReady, match=r"pictures of ann \(96 x 80\) are larger than a message"):
+    with pytest.raises(ActorNotReadyError, match=r"pictures of ann \(96 x 80\) are larger than a message"):
         load_live_footage(actor, store, 3 * 96 * 80 - 1)
 
 
@@ -184,7 +184,8 @@ async def test_the_next_stream_of_an_actor_decodes_nothing(loading: Loading) -> 
     assert loading.loads == 1
 
 
-async def test_footage_of_an_actor_who_is_erased_while_it_is_decoded_does_not_stay_in_memory(loading: Loading) -> None:
+async def test_erased_actors_footage_is_dropped(loading: Loading) -> None:
+    """Footage of an actor who is erased while it is decoded does not stay in memory."""
     performances = FootageCache(NOTHING, 1 << 20)
     opening = asyncio.create_task(performances.of(ANN))
     assert await asyncio.to_thread(loading.begun.wait, 60)

@@ -20,13 +20,14 @@ from gateway.provenance.claim import ModelFacts
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.seal import Sealer
 from gateway.provenance.verdict import ManifestState, verdict_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 UNTAGGED = ColourTags()
 SAMPLES = np.sin(np.arange(16000) / 10).astype(np.float32)[:, None]
 
 
-def test_a_recording_has_every_frame_and_the_sound_beside_it(tmp_path: Path) -> None:
+def test_recording_frames_and_sound(tmp_path: Path) -> None:
+    """A recording has every frame and the sound beside it."""
     output = tmp_path / "live.mp4"
     with Recording(output, tmp_path / "speech.wav", SAMPLES, 16000, marking="synthetic") as recording:
         for shade in range(12):
@@ -60,7 +61,8 @@ def test_equal_recordings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate_hz", [9_000, 192_000])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_speech_at_a_rate_that_the_codec_lacks_keeps_its_length_and_its_place(rate_hz: int, channels: int, tmp_path: Path) -> None:
+def test_unsupported_rate_keeps_length(rate_hz: int, channels: int, tmp_path: Path) -> None:
+    """Speech at a rate that the codec lacks keeps its length and its place."""
     output, frames, click_s = tmp_path / "live.mp4", 60, 1.9
     speech = np.zeros((3 * rate_hz, channels), np.float32)
     speech[int(click_s * rate_hz) : int((click_s + 0.01) * rate_hz)] = 0.9
@@ -117,8 +119,9 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="does not exist"):
+def test_unwritable_recording_refused(tmp_path: Path) -> None:
+    """A place that cannot be written is refused at once."""
+    with pytest.raises(InvalidRequestError, match="does not exist"):
         Recording(tmp_path / "no" / "live.mp4", tmp_path / "speech.wav", SAMPLES, 16000, marking="")
 
 
@@ -126,9 +129,9 @@ def test_the_speech_is_never_recorded_over(tmp_path: Path) -> None:
     speech = tmp_path / "speech.mp4"
     speech.write_bytes(b"what was said")
     for overwrite in (False, True):
-        with pytest.raises(InvalidRequest, match="the speech itself"):
+        with pytest.raises(InvalidRequestError, match="the speech itself"):
             Recording(speech, speech, SAMPLES, 16000, marking="", overwrite=overwrite)
-    with pytest.raises(InvalidRequest, match=r"live films are written as \.mp4"):
+    with pytest.raises(InvalidRequestError, match=r"live films are written as \.mp4"):
         Recording(tmp_path / "live.wav", speech, SAMPLES, 16000, marking="")
 
 
@@ -177,9 +180,8 @@ def footage_of(path: Path, name: str, tags: ColourTags, size: tuple[int, int] = 
     ],
     ids=["bt709", "bt709-full", "bt601", "bt601-full", "bt601-large", "bt2020", "untagged", "untagged-large"],
 )
-def test_a_recording_has_the_samples_and_the_colour_tags_of_the_footage(
-    tags: ColourTags, size: tuple[int, int], suffix: str, tmp_path: Path
-) -> None:
+def test_recording_samples_and_tags(tags: ColourTags, size: tuple[int, int], suffix: str, tmp_path: Path) -> None:
+    """A recording has the samples and the colour tags of the footage."""
     footage = footage_of(tmp_path / "footage.mkv", "yuv420p", tags, size)
     assert footage.video.colour == tags
     with VideoReader(footage) as reader:
@@ -200,7 +202,8 @@ def test_a_recording_has_the_samples_and_the_colour_tags_of_the_footage(
                     assert difference.mean() <= 1.0
 
 
-def test_a_recording_of_another_size_names_the_matrix_that_players_chose_for_the_footage(tmp_path: Path) -> None:
+def test_resized_recording_names_matrix(tmp_path: Path) -> None:
+    """A recording of another size names the matrix that players chose for the footage."""
     video = footage_of(tmp_path / "footage.mkv", "yuv420p", ColourTags(), (960, 540)).video
     assert recorded_colour(video) == ColourTags()
     wide = replace(video, orientation=orientation(960, 540, Fraction(4, 3), None))
@@ -208,7 +211,8 @@ def test_a_recording_of_another_size_names_the_matrix_that_players_chose_for_the
     assert recorded_colour(wide) == ColourTags(matrix=6)
 
 
-def test_a_recording_of_rgb_says_which_matrix_it_has(tmp_path: Path) -> None:
+def test_rgb_recording_names_matrix(tmp_path: Path) -> None:
+    """A recording of RGB says which matrix it has."""
     video = footage_of(tmp_path / "footage.mkv", "yuv420p", ColourTags(1, 1, 1, 1)).video
     rgb = replace(video, pixel=pixel_format("gbrp"), colour=ColourTags(0, 2, 1, 13))
     assert recorded_colour(rgb) == ColourTags(6, 1, 1, 13)

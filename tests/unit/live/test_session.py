@@ -35,7 +35,7 @@ from gateway.live.session import (
     live_sound,
 )
 from gateway.media.pixels import ColourTags
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.face.crops import HeadPose
 
 RATE = 1000
@@ -67,7 +67,8 @@ async def settled(speaker: Speaker) -> int:
     return before
 
 
-async def test_a_frame_is_dated_with_the_last_sound_that_it_shows() -> None:
+async def test_frame_dated_by_last_sound() -> None:
+    """A frame is dated with the last sound that it shows."""
     speaker = Speaker(4)
     arrivals = SoundArrivals(speaker.chunks(), RATE, 1, lambda: speaker.now)
     assert [chunk.first_sample async for chunk in arrivals.chunks()] == [0, RATE, 2 * RATE, 3 * RATE]
@@ -75,7 +76,8 @@ async def test_a_frame_is_dated_with_the_last_sound_that_it_shows() -> None:
     assert [arrivals.came_at(frame) for frame in (0, 24, 25, 99, 100)] == [0.0, 0.0, 10.0, 30.0, math.inf]
 
 
-async def test_sound_waits_within_a_bound_and_the_rest_stays_with_its_sender() -> None:
+async def test_sound_queue_is_bounded() -> None:
+    """Sound waits within a bound and the rest stays with its sender."""
     speaker = Speaker(100)
     arrivals = SoundArrivals(speaker.chunks(), RATE, 1)
     async with aclosing(arrivals.chunks()) as chunks:
@@ -104,7 +106,8 @@ async def test_pieces_without_sound_take_no_memory() -> None:
     assert after - before < 200_000
 
 
-async def test_sound_for_which_every_frame_is_wanted_is_not_taken_ahead() -> None:
+async def test_every_frame_mode_bounds_sound() -> None:
+    """Sound for which the client asks for every frame is not taken ahead."""
     speaker = Speaker(100)
     sound = live_sound(speaker.chunks(), RATE, 1)
     await anext(sound.chunks)
@@ -112,7 +115,8 @@ async def test_sound_for_which_every_frame_is_wanted_is_not_taken_ahead() -> Non
     assert sound.shown_until(0) == math.inf
 
 
-async def test_frames_are_late_by_the_bound_of_their_stream() -> None:
+async def test_lateness_bound_per_stream() -> None:
+    """Frames are late by the bound of their stream."""
     speaker = Speaker(2)
     sound = live_sound(speaker.chunks(), RATE, 1, first_frame=60, max_late_s=3600.0)
     assert [chunk.first_sample async for chunk in sound.chunks] == [0, RATE]
@@ -121,7 +125,8 @@ async def test_frames_are_late_by_the_bound_of_their_stream() -> None:
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 192000])
-def test_client_and_gateway_agree_where_the_sound_of_a_later_frame_begins(rate: int) -> None:
+def test_client_and_gateway_agree_on_sound(rate: int) -> None:
+    """Client and gateway agree where the sound of a later frame begins."""
     assert [first_sample(frame, rate) for frame in (0, 25, 26, 1000)] == [0, 0, rate // 25, 975 * rate // 25]
     assert all(first_sample(frame, rate) == live_first_sample(frame, rate) for frame in range(100))
 
@@ -188,7 +193,7 @@ class Stages:
             case rpcs.texture.RETRIEVE_WARP:
                 index = request.frame.frame_index
                 if index == self.breaks_at:
-                    raise BackendUnavailable("the texture stage went away")
+                    raise BackendUnavailableError("the texture stage went away")
                 return texture_pb2.RetrieveWarpResponse(frame_index=index, warped=BOX, box_landmarks=LANDMARKS)
             case _:
                 return render_pb2.RenderResponse(frame_index=request.frame.frame_index, box=BOX, mask=MASK)
@@ -220,7 +225,8 @@ def frames_of(stages: Any, sound: LiveSound, stream: LiveStream) -> AsyncGenerat
     return live_frames(stages, ANN, SHOW, sound, stream)
 
 
-async def test_few_frames_are_under_way_while_the_reader_takes_none(stream: LiveStream) -> None:
+async def test_unread_frames_are_few(stream: LiveStream) -> None:
+    """Few frames are under way while the reader takes none."""
     stages = Stages()
     async with aclosing(frames_of(stages, LiveSound(pieces(400), 16000, 1), stream)) as frames:
         for taken in range(1, 20):
@@ -230,9 +236,8 @@ async def test_few_frames_are_under_way_while_the_reader_takes_none(stream: Live
     assert all(task.done() for task in stages.tasks)
 
 
-async def test_a_reader_who_was_away_gets_a_new_frame_and_the_late_ones_are_left_out(
-    stream: LiveStream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_returning_reader_gets_new_frame(stream: LiveStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader who was away gets a new frame and the late ones are left out."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: clock.now))
     stages = Stages()
@@ -251,11 +256,12 @@ async def test_a_reader_who_was_away_gets_a_new_frame_and_the_late_ones_are_left
     assert stream.dropped == 400 - 1 - len(later)
 
 
-async def test_a_stage_that_goes_away_ends_the_stream_and_nothing_waits_for_a_place(stream: LiveStream) -> None:
+async def test_lost_stage_ends_stream(stream: LiveStream) -> None:
+    """A stage that goes away ends the stream and nothing waits for a place."""
     stages = Stages(breaks_at=30)
     async with aclosing(frames_of(stages, LiveSound(pieces(400), 16000, 1), stream)) as frames:
         assert [(await anext(frames)).index for _ in range(30)] == [*range(30)]
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             await anext(frames)
     _, waiting = await asyncio.wait(stages.tasks, timeout=30)
     assert not waiting

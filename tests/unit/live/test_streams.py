@@ -11,7 +11,7 @@ import pytest
 from gateway.actors.job_blobs import erased_meanwhile
 from gateway.live.session import LiveFrame
 from gateway.live.streams import RunningStream
-from services.common.errors import ActorNotReady
+from services.common.errors import ActorNotReadyError
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 
@@ -31,7 +31,8 @@ class Frames:
             self.closed.set()
 
 
-async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
+async def test_waiting_stream_ends() -> None:
+    """A stream that waits for its next frame ends."""
     source = Frames()
     frames = source.frames()
     stream = RunningStream("ann")
@@ -42,17 +43,18 @@ async def test_a_stream_that_waits_for_its_next_frame_ends() -> None:
     await asyncio.sleep(0.01)
     # Told again while it ends.
     stream.end(erased_meanwhile("ann"))
-    with pytest.raises(ActorNotReady, match="actor 'ann' was erased"):
+    with pytest.raises(ActorNotReadyError, match="actor 'ann' was erased"):
         await waiting
     assert source.closed.is_set()
 
 
-async def test_a_stream_that_does_not_wait_ends_when_it_goes_on() -> None:
+async def test_busy_stream_ends_on_resume() -> None:
+    """A stream that does not wait ends when it goes on."""
     frames = Frames().frames()
     stream = RunningStream("ann")
     assert await stream.next_of(frames) is not None
     stream.end(erased_meanwhile("ann"))
-    with pytest.raises(ActorNotReady):
+    with pytest.raises(ActorNotReadyError):
         await stream.next_of(frames)
     await frames.aclose()
 

@@ -10,7 +10,7 @@ from gateway.media.background import open_background, own_timeline, write_frames
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import MediaInfo, Plane
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
 
 
@@ -38,7 +38,8 @@ def test_the_film_shows_exactly_the_chosen_frames(tmp_path: Path, name: str, cho
             np.testing.assert_array_equal(plane, expected)
 
 
-def test_frames_come_at_the_footage_s_rate_from_zero(tmp_path: Path) -> None:
+def test_frames_at_footage_rate(tmp_path: Path) -> None:
+    """Frames come at the footage s rate from zero."""
     clip = Clip(pts=tuple(range(0, 12012, 1001)), time_base=Fraction(1, 24000), rate=Fraction(24000, 1001), last_duration=1001)
     film = _written(probe(make_clip(tmp_path / "clip.mp4", clip)), [3, 2, 1, 2], tmp_path)
     assert [int(pts) * film.video.time_base for pts in film.video.pts] == [n * Fraction(1001, 24000) for n in range(4)]
@@ -52,14 +53,16 @@ def test_a_varying_rate_becomes_its_average(tmp_path: Path) -> None:
     assert float(film.video.average_rate) == pytest.approx(12 / float(source.video.duration), rel=1e-4)
 
 
-def test_turned_footage_and_its_colours_stay_what_they_are(tmp_path: Path) -> None:
+def test_rotation_and_colours_stay(tmp_path: Path) -> None:
+    """Turned footage and its colours stay what they are."""
     source = probe(make_clip(tmp_path / "clip.mp4", Clip(codec="libx264", rotation=90, colour=(1, 1, 1, 1))))
     film = _written(source, [5, 4, 3], tmp_path)
     assert film.video.orientation == source.video.orientation
     assert film.video.colour == source.video.colour
 
 
-def test_nothing_is_carried_over_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_no_metadata_no_leftovers(tmp_path: Path) -> None:
+    """Nothing is carried over and nothing is left beside it."""
     source = probe(make_clip(tmp_path / "clip.mkv", Clip(sound_rate=16000, subtitles=True, chapters=True)))
     film = _written(source, [4, 3], tmp_path)
     assert not film.audio
@@ -71,6 +74,6 @@ def test_footage_that_breaks_off_leaves_no_film(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.nut", Clip())
     source = probe(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(MediaUnsupported):
+    with pytest.raises(MediaUnsupportedError):
         _written(source, [11, 0], tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["clip.nut"]

@@ -14,7 +14,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.types import VideoInfo
 from gateway.media.writer import VideoWriter, WriteReport
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -33,8 +33,9 @@ def test_targets_that_footage_can_go_to_pass(output: str, codec: str | None) -> 
         ("a.mov", "ffv1", "codec", r"\.mov does not hold ffv1; .* another ending \(\.mp4 \.m4v \.mkv \.nut\)"),
     ],
 )
-def test_targets_that_no_footage_can_go_to_are_refused_without_any(output: str, codec: str | None, field: str, words: str) -> None:
-    with pytest.raises(InvalidRequest, match=words) as caught:
+def test_impossible_targets_refused_without_footage(output: str, codec: str | None, field: str, words: str) -> None:
+    """Targets that no footage can go to are refused without any."""
+    with pytest.raises(InvalidRequestError, match=words) as caught:
         check_target(Path(output), codec)
     assert caught.value.field == field
 
@@ -68,7 +69,7 @@ def _with_alpha(path: Path, codec: str, pixel_format: str) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".mov", ".mxf"])
-def test_prores_4444_with_alpha_comes_back_as_prores_4444_with_alpha(tmp_path: Path, suffix: str) -> None:
+def test_prores_4444_alpha_round_trip(tmp_path: Path, suffix: str) -> None:
     """Read as 12 bits, written as 10, as ProRes encoders take it: colours within 1 %, alpha within .1 % of full scale."""
     source = _with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")
     report = _written(source, tmp_path / f"out{suffix}")
@@ -82,7 +83,8 @@ def test_prores_4444_with_alpha_comes_back_as_prores_4444_with_alpha(tmp_path: P
             assert errors[3] <= 4
 
 
-def test_prores_4444_goes_elsewhere_without_loss_where_a_codec_keeps_12_bits(tmp_path: Path) -> None:
+def test_prores_4444_lossless_12_bit(tmp_path: Path) -> None:
+    """ProRes 4444 goes elsewhere without loss where a codec keeps 12 bits."""
     video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuv444p10le")).video
     choices = {suffix: choose_encoder(Path(f"a{suffix}"), video, None, 16, "veryfast") for suffix in (".mov", ".mp4", ".nut")}
     assert {suffix: (choice.codec, choice.pixel_format) for suffix, choice in choices.items()} == {
@@ -105,25 +107,26 @@ def _png_film(path: Path, pixel_format: str) -> VideoInfo:
     return probe(path).video
 
 
-def test_a_pixel_format_that_a_codec_lacks_is_named_with_the_codecs_that_keep_it(tmp_path: Path) -> None:
+def test_missing_pixel_format_lists_codecs(tmp_path: Path) -> None:
+    """A pixel format that a codec lacks is named with the codecs that keep it."""
     video = _png_film(tmp_path / "clip.mov", "rgb24")
-    with pytest.raises(MediaUnsupported, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
+    with pytest.raises(MediaUnsupportedError, match=r"h264 does not keep .* gbrp; these do: hevc in \.mp4 \.m4v \.mov \.mkv \.nut"):
         choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
 
 
-def test_a_pixel_format_that_no_codec_keeps_comes_with_a_conversion_that_helps(tmp_path: Path) -> None:
+def test_unsupported_pixel_format_suggests_conversion(tmp_path: Path) -> None:
+    """A pixel format that no codec keeps comes with a conversion that helps."""
     video = _png_film(tmp_path / "clip.mov", "rgba")
     words = r"no codec of \.mov keeps .* gbrap \(with transparency\), and no other does; .*-c:v ffv1 -pix_fmt gbrap10le .* OUT\.mkv"
-    with pytest.raises(MediaUnsupported, match=words):
+    with pytest.raises(MediaUnsupportedError, match=words):
         choose_encoder(tmp_path / "a.mov", video, None, 16, "veryfast")
     converted = make_clip(tmp_path / "converted.mkv", Clip(codec="ffv1", pixel_format="gbrap10le"))
     assert _written(converted, tmp_path / "out.mkv").pixel_format == "gbrap10le"
 
 
 @pytest.mark.parametrize(("size", "crop"), [((64, 48), ""), ((63, 49), " -vf crop=62:48:0:0")])
-def test_a_gif_is_named_and_comes_with_the_command_that_makes_a_film_of_it(
-    tmp_path: Path, size: tuple[int, int], crop: str
-) -> None:
+def test_gif_suggests_conversion(tmp_path: Path, size: tuple[int, int], crop: str) -> None:
+    """A GIF is named, and the error has the command that makes a video of it."""
     path = tmp_path / "clip.gif"
     with av.open(str(path), "w") as film:
         stream = film.add_stream("gif", rate=25)
@@ -133,26 +136,28 @@ def test_a_gif_is_named_and_comes_with_the_command_that_makes_a_film_of_it(
             picture.pts = index
             film.mux(stream.encode(picture))
         film.mux(stream.encode(None))
-    with pytest.raises(MediaUnsupported) as caught:
+    with pytest.raises(MediaUnsupportedError) as caught:
         choose_encoder(tmp_path / "a.mp4", probe(path).video, None, 16, "veryfast")
     assert "(a GIF), and no other does; convert the footage to a film first" in caught.value.message
     assert f"(ffmpeg -i IN{crop} -c:v libx264 -crf 12 -pix_fmt yuv420p -c:a copy OUT.mkv)" in caught.value.message
 
 
-def test_transparency_that_a_container_does_not_hold_may_be_left_out(tmp_path: Path) -> None:
+def test_unsupported_transparency_may_be_dropped(tmp_path: Path) -> None:
+    """Transparency that a container does not hold may be left out."""
     video = probe(_with_alpha(tmp_path / "clip.mov", "prores_ks", "yuva444p10le")).video
     with pytest.raises(
-        MediaUnsupported, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
+        MediaUnsupportedError, match=r"\(with transparency\); these do: .*; or convert the footage without its transparency"
     ):
         choose_encoder(tmp_path / "a.mp4", video, "h264", 16, "veryfast")
 
 
-def test_transparency_that_the_decoder_leaves_out_is_never_lost_in_silence(tmp_path: Path) -> None:
+def test_decoder_drops_no_transparency_silently(tmp_path: Path) -> None:
+    """Transparency that the decoder leaves out is never lost in silence."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(codec="libvpx-vp9"))).video
     choose_encoder(tmp_path / "a.mp4", video, None, 16, "veryfast")
     clear = replace(video, metadata={**video.metadata, "alpha_mode": "1"})
     with pytest.raises(
-        MediaUnsupported, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
+        MediaUnsupportedError, match=r"beside its vp9 picture.*\(ffmpeg -c:v libvpx-vp9 -i IN -c:v ffv1 -pix_fmt yuva420p"
     ):
         choose_encoder(tmp_path / "a.mp4", clear, None, 16, "veryfast")
 
@@ -166,9 +171,8 @@ def test_transparency_that_the_decoder_leaves_out_is_never_lost_in_silence(tmp_p
         ("yuv444p", (99, 79), {".mp4": "h264"}),
     ],
 )
-def test_footage_of_an_odd_size_goes_to_a_codec_that_holds_the_size(
-    tmp_path: Path, name: str, size: tuple[int, int], expected: dict[str, str]
-) -> None:
+def test_odd_size_finds_codec(tmp_path: Path, name: str, size: tuple[int, int], expected: dict[str, str]) -> None:
+    """Footage of an odd size goes to a codec that holds the size."""
     source = make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, size=size))
     for suffix, codec in expected.items():
         report = _written(source, tmp_path / f"out{suffix}")
@@ -188,16 +192,16 @@ def test_footage_of_an_odd_size_goes_to_a_codec_that_holds_the_size(
         ("a.mov", None, r"no codec of \.mov keeps the footage's 99 x 79 samples of yuv420p; these do: ffv1"),
     ],
 )
-def test_an_odd_size_that_a_codec_lacks_is_named_with_the_codecs_that_keep_it(
-    tmp_path: Path, output: str, codec: str | None, words: str
-) -> None:
+def test_odd_size_lists_codecs(tmp_path: Path, output: str, codec: str | None, words: str) -> None:
+    """An odd size that a codec lacks is named with the codecs that keep it."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(99, 79)))).video
-    with pytest.raises(MediaUnsupported, match=words) as caught:
+    with pytest.raises(MediaUnsupportedError, match=words) as caught:
         choose_encoder(tmp_path / output, video, codec, 16, "veryfast")
     assert caught.value.field == "codec"
 
 
-def test_h264_takes_interlaced_footage_only_if_each_field_has_whole_chroma_samples(tmp_path: Path) -> None:
+def test_h264_interlaced_chroma_size(tmp_path: Path) -> None:
+    """H.264 takes interlaced footage only if each field has whole chroma samples."""
     video = probe(make_clip(tmp_path / "clip.mkv", Clip(size=(96, 82)))).video
     choices = [
         choose_encoder(tmp_path / "a.mp4", replace(video, interlaced=fields), None, 16, "veryfast") for fields in (False, True)

@@ -23,7 +23,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
 from gateway.media.writer import VideoWriter
 from gateway.safe_paths import confine
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, tone
 
 CLIP = "clip.mp4"
@@ -43,14 +43,14 @@ def test_files_that_only_name_other_files_are_refused(tmp_path: Path, kind: str,
     make_clip(tmp_path / CLIP, Clip(sound_rate=16000))
     (tmp_path / f"list{suffix}").write_text(PLAYLISTS[kind])
     for read in (probe, SoundReader):
-        with pytest.raises(MediaUnsupported, match=kind.split(" (", maxsplit=1)[0]) as caught:
+        with pytest.raises(MediaUnsupportedError, match=kind.split(" (", maxsplit=1)[0]) as caught:
             read(tmp_path / f"list{suffix}")
         assert "give the media file itself" in str(caught.value)
 
 
 def test_formats_that_are_no_footage_are_refused(tmp_path: Path) -> None:
     (tmp_path / "words.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n\n")
-    with pytest.raises(MediaUnsupported, match=r"words\.srt is in a format that is not read here; convert it"):
+    with pytest.raises(MediaUnsupportedError, match=r"words\.srt is in a format that is not read here; convert it"):
         probe(tmp_path / "words.srt")
 
 
@@ -67,10 +67,11 @@ def _with_reference(film: bytes, target: bytes) -> bytes:
     return bytes(result[: place + 16]) + entry + film[old_end:]
 
 
-def test_a_film_whose_picture_is_in_another_file_is_refused(tmp_path: Path) -> None:
+def test_external_picture_refused(tmp_path: Path) -> None:
+    """A video whose picture is in another file is refused."""
     film = make_clip(tmp_path / "clip.mov", Clip(codec="libx264")).read_bytes()
     (tmp_path / "outside.mov").write_bytes(_with_reference(film, b"file:///etc/passwd\0"))
-    with pytest.raises(MediaUnsupported, match=r"outside\.mov has its picture or sound in another file.*self-contained"):
+    with pytest.raises(MediaUnsupportedError, match=r"outside\.mov has its picture or sound in another file.*self-contained"):
         probe(tmp_path / "outside.mov")
     assert probe(tmp_path / "clip.mov").video.num_frames == 12
 
@@ -99,7 +100,8 @@ def test_every_name_is_just_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert SoundReader(Path(name)).info.sample_rate_hz == 16000
 
 
-def test_a_picture_whose_name_is_a_pattern_is_one_picture(tmp_path: Path) -> None:
+def test_pattern_name_is_one_picture(tmp_path: Path) -> None:
+    """A picture whose name is a pattern is one picture."""
     for name in ("face%03d.png", "face001.png", "face002.png"):
         assert cv2.imwrite(str(tmp_path / name), np.zeros((64, 64, 3), np.uint8))
     assert probe(tmp_path / "face%03d.png").video.num_frames == 1
@@ -122,10 +124,11 @@ def _device(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"), [(_pipe, "a named pipe"), (_socket, "a socket"), (_device, "a device"), (Path.mkdir, "a folder")]
 )
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+def test_irregular_file_refused_at_once(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    """A path that is no regular file is refused without waiting."""
     make(tmp_path / "x.mp4")
     for read in (probe, SoundReader, inspect_video):
-        with pytest.raises(MediaUnsupported, match=rf"x\.mp4 is {words}; give one media file"):
+        with pytest.raises(MediaUnsupportedError, match=rf"x\.mp4 is {words}; give one media file"):
             read(tmp_path / "x.mp4")
 
 
@@ -139,19 +142,23 @@ def _claiming(path: Path, samples: int) -> Path:
     return path
 
 
-def test_a_file_that_claims_more_frames_than_a_film_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claimed_frame_count_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that claims more frames than a video has is refused."""
     monkeypatch.setattr("gateway.media.opening.MAX_SAMPLES", 20_000)
     path = _claiming(tmp_path / "claims.mp4", 21_000)
     path.write_bytes(path.read_bytes() + bytes(21_000))
     for read in (probe, SoundReader):
-        with pytest.raises(MediaUnsupported, match=r"claims\.mp4 claims 21000 frames .* at most 20000 are read"):
+        with pytest.raises(MediaUnsupportedError, match=r"claims\.mp4 claims 21000 frames .* at most 20000 are read"):
             read(path)
 
 
-def test_a_file_that_claims_more_pieces_than_it_has_bytes_is_refused(tmp_path: Path) -> None:
+def test_claimed_piece_count_refused(tmp_path: Path) -> None:
+    """A file that claims more pieces than it has bytes is refused."""
     path = _claiming(tmp_path / "claims.mp4", 1_000_000)
     for read in (probe, SoundReader):
-        with pytest.raises(MediaUnsupported, match=rf"claims 1000000 frames and pieces of sound in {path.stat().st_size} bytes"):
+        with pytest.raises(
+            MediaUnsupportedError, match=rf"claims 1000000 frames and pieces of sound in {path.stat().st_size} bytes"
+        ):
             read(path)
 
 
@@ -178,22 +185,24 @@ def test_uncompressed_sound_of_any_length_is_read(tmp_path: Path, monkeypatch: p
 )
 def test_films_beyond_the_bounds_are_refused(tmp_path: Path, pts: tuple[int, ...], words: str) -> None:
     path = make_clip(tmp_path / "clip.nut", Clip(codec="libx264", pts=pts, last_duration=1, size=(16, 16)))
-    with pytest.raises(MediaUnsupported, match=rf"clip\.nut:? .*{words}|clip\.nut:? {words}"):
+    with pytest.raises(MediaUnsupportedError, match=rf"clip\.nut:? .*{words}|clip\.nut:? {words}"):
         probe(path)
 
 
-def test_pictures_of_every_usual_size_are_read_and_others_refused(tmp_path: Path) -> None:
+def test_usual_picture_sizes_read(tmp_path: Path) -> None:
+    """Pictures of every usual size are read and others refused."""
     assert cv2.imwrite(str(tmp_path / "large.png"), np.zeros((9504, 32), np.uint8))
     assert probe(tmp_path / "large.png").video.height == 9504
     for height, width, words in ((16400, 16, "16 x 16400 pixels is too large"), (40, 8, "8 x 40 pixels is too small")):
         assert cv2.imwrite(str(tmp_path / "odd.png"), np.zeros((height, width), np.uint8))
-        with pytest.raises(MediaUnsupported, match=rf"odd\.png: a picture of {words}"):
+        with pytest.raises(MediaUnsupportedError, match=rf"odd\.png: a picture of {words}"):
             probe(tmp_path / "odd.png")
 
 
-def test_a_pixel_format_that_is_not_supported_is_named_with_its_file(tmp_path: Path) -> None:
+def test_unsupported_pixel_format_names_file(tmp_path: Path) -> None:
+    """A pixel format that is not supported is named with its file."""
     assert cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((32, 32, 3), np.uint16))
-    with pytest.raises(MediaUnsupported, match=r"deep\.png: the pixel format rgb48be is not supported; convert"):
+    with pytest.raises(MediaUnsupportedError, match=r"deep\.png: the pixel format rgb48be is not supported; convert"):
         probe(tmp_path / "deep.png")
 
 
@@ -205,7 +214,8 @@ def _wav(path: Path, *, rate: int = 16000, channels: int = 1, samples: bytes = b
     return path
 
 
-def test_speech_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path) -> None:
+def test_unusable_speech_tells_remedy(tmp_path: Path) -> None:
+    """Speech that cannot be used is named with a remedy."""
     spoilt = tone(16000, 8000)[:, 0]
     spoilt[5000] = np.nan
     refused = {
@@ -215,21 +225,22 @@ def test_speech_that_cannot_be_used_is_named_with_a_remedy(tmp_path: Path) -> No
         _wav(tmp_path / "fast.wav", rate=400_000, samples=bytes(400)): "a sample rate of 400000 Hz",
     }
     for path, words in refused.items():
-        with pytest.raises(MediaUnsupported, match=rf"{path.name}:? .*{words}") as caught:
+        with pytest.raises(MediaUnsupportedError, match=rf"{path.name}:? .*{words}") as caught:
             SoundReader(path).check_sound()
         assert caught.value.field == "audio"
-    with pytest.raises(MediaUnsupported, match=str(tmp_path / "empty.wav")):
+    with pytest.raises(MediaUnsupportedError, match=str(tmp_path / "empty.wav")):
         inspect_sound(tmp_path / "empty.wav")
     reader = SoundReader(_wav(tmp_path / "nan.wav", samples=spoilt.astype("<f4").tobytes()))
-    with pytest.raises(MediaUnsupported, match=r"nan\.wav: its sound at 0\.312 s is nan, which is no number"):
+    with pytest.raises(MediaUnsupportedError, match=r"nan\.wav: its sound at 0\.312 s is nan, which is no number"):
         list(reader)
 
 
-def test_sound_whose_clock_jumps_is_not_filled_with_years_of_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jumping_clock_fills_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound whose clock jumps is not filled with years of silence."""
     monkeypatch.setattr("gateway.media.sound.MAX_FILM_S", 2)
     clip = Clip(sound_rate=16000, sound_codec="pcm_s16le", sound_start_s=Fraction(3), pts=tuple(range(0, 51200, 512)))
     info = probe(make_clip(tmp_path / "clip.mkv", clip))
-    with pytest.raises(MediaUnsupported, match=r"clip\.mkv: its sound goes on at 3 s"):
+    with pytest.raises(MediaUnsupportedError, match=r"clip\.mkv: its sound goes on at 3 s"):
         list(SoundReader(info.path, origin=info.video.start))
     assert opening.MAX_FILM_S == 12 * 3600
 
@@ -245,6 +256,6 @@ def test_below_a_confined_folder_no_link_is_followed(tmp_path: Path) -> None:
     (media / "link.mp4").symlink_to(outside / CLIP)
     (media / "linked").symlink_to(outside)
     for name in ("link.mp4", f"linked/{CLIP}", f"day/../linked/{CLIP}"):
-        with pytest.raises(MediaUnsupported):
+        with pytest.raises(MediaUnsupportedError):
             probe(media / name)
     assert probe(outside / CLIP).video.num_frames == 12

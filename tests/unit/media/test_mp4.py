@@ -19,7 +19,7 @@ from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip
 
 PADDING = 5000
@@ -48,7 +48,8 @@ def with_padding(footage: Path, film: Path, padding: int) -> None:
     os.close(handle)
 
 
-def test_a_film_with_padding_has_the_packets_of_the_film_without(carphone: Path, tmp_path: Path) -> None:
+def test_padding_keeps_packets(carphone: Path, tmp_path: Path) -> None:
+    """A video with padding has the packets of the video without."""
     film = tmp_path / "film.mp4"
     with_padding(carphone, film, PADDING)
     with film.open("rb") as file:
@@ -74,13 +75,16 @@ def test_a_film_is_copied_with_other_padding(padding: int, carphone: Path, tmp_p
     assert copy.read_bytes() == plain.read_bytes()
 
 
-def test_a_file_that_is_no_film_gets_no_padding(tmp_path: Path) -> None:
+def test_other_file_gets_no_padding(tmp_path: Path) -> None:
+    """A file that is no video gets no padding."""
     (tmp_path / "text").write_bytes(b"no film")
     with (tmp_path / "text").open("rb") as old, (tmp_path / "new").open("w+b") as new, pytest.raises(ValueError, match="ftyp"):
         copy_with_padding(old, new, 100)
 
 
-def test_places_that_do_not_fit_into_32_bits_are_an_error() -> None:
+def test_64_bit_offsets_are_errors() -> None:
+    """Places that do not fit into 32 bits are an error."""
+
     def index(*places: int) -> bytes:
         table = struct.pack(">II", 0, len(places)) + b"".join(struct.pack(">I", place) for place in places)
         return box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"stco", table))))))
@@ -95,7 +99,9 @@ def test_places_that_do_not_fit_into_32_bits_are_an_error() -> None:
         moved(index(10, 2**32 - 100))
 
 
-def test_an_index_of_many_samples_is_moved_in_pieces() -> None:
+def test_long_index_moved_in_pieces() -> None:
+    """An index of many samples is moved in pieces."""
+
     def index(tables: list[np.ndarray]) -> bytes:
         return box(b"moov", b"".join(box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", stored(t))))) for t in tables))
 
@@ -136,7 +142,8 @@ def samples_of(path: Path, track: int) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
-def test_who_reads_pictures_sees_no_sound_and_who_reads_sound_sees_no_pictures(tmp_path: Path) -> None:
+def test_readers_see_own_track_kind(tmp_path: Path) -> None:
+    """A reader of pictures sees no sound, and a reader of sound sees no pictures."""
     film = make_clip(tmp_path / "film.mp4", FILM)
     assert sorted(kinds_of(film, None)) == ["audio", "audio", "subtitle", "video"]
     assert sorted(kinds_of(film, "picture")) == ["subtitle", "video"]
@@ -144,7 +151,8 @@ def test_who_reads_pictures_sees_no_sound_and_who_reads_sound_sees_no_pictures(t
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
-def test_frames_and_samples_are_those_of_the_whole_file(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_has_same_frames_and_samples(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames and samples are those of the whole file."""
     film = make_clip(tmp_path / f"film{suffix}", replace(FILM, subtitles=suffix == ".mp4"))
     pictures, sounds = planes_of(film), [samples_of(film, track) for track in (0, 1)]
     monkeypatch.setattr(mp4, "_LONG_INDEX", 0)
@@ -155,7 +163,8 @@ def test_frames_and_samples_are_those_of_the_whole_file(tmp_path: Path, suffix: 
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
-def test_a_view_differs_from_its_file_in_the_kinds_of_hidden_tracks_alone(tmp_path: Path) -> None:
+def test_view_differs_in_hidden_tracks(tmp_path: Path) -> None:
+    """A view differs from its file in the kinds of hidden tracks alone."""
     film = make_clip(tmp_path / "film.mp4", FILM)
     whole = film.read_bytes()
     with film.open("rb") as file, track_view(file.fileno(), "picture") as view:  # type: ignore[union-attr]
@@ -172,7 +181,8 @@ def test_a_view_differs_from_its_file_in_the_kinds_of_hidden_tracks_alone(tmp_pa
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
-def test_files_without_something_to_hide_are_read_as_they_are(tmp_path: Path) -> None:
+def test_plain_file_read_directly(tmp_path: Path) -> None:
+    """Files without something to hide are read as they are."""
     fragmented = tmp_path / "fragmented.mp4"
     options = {"movflags": "frag_keyframe+empty_moov"}
     with av.open(str(make_clip(tmp_path / "film.mp4", FILM))) as film, av.open(str(fragmented), "w", options=options) as output:
@@ -195,7 +205,8 @@ def test_short_films_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_every_index_is_long")
-def test_a_disk_that_refuses_a_read_is_told_as_a_file_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_error_reported_as_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that refuses a read is reported as a file that breaks."""
     film = make_clip(tmp_path / "film.mp4", replace(FILM, pts=range(0, 200 * 512, 512)))
     with VideoReader(probe(film)) as reader:
         frames = iter(reader)
@@ -205,7 +216,7 @@ def test_a_disk_that_refuses_a_read_is_told_as_a_file_that_breaks(tmp_path: Path
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(os, "preadv", refused)
-        with pytest.raises(MediaUnsupported, match=r"film\.mp4 breaks after .*: Input/output error"):
+        with pytest.raises(MediaUnsupportedError, match=r"film\.mp4 breaks after .*: Input/output error"):
             list(frames)
 
 

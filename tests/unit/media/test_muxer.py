@@ -80,7 +80,8 @@ def test_a_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
         PacketSpool(tmp_path / "gone").put(encoded("ffv1")[0])
 
 
-def test_files_on_a_full_disk_can_be_given_up(tmp_path: Path) -> None:
+def test_full_disk_files_can_close(tmp_path: Path) -> None:
+    """Files on a full disk can be given up."""
     packets, spool = encoded("ffv1"), PacketSpool(tmp_path)
     with files_of_at_most(2000):
         with pytest.raises(OSError, match="large"):

@@ -17,7 +17,7 @@ from gateway.media.probe import probe
 from gateway.media.reader import VideoReader
 from gateway.media.writer import VideoWriter
 from gateway.safe_paths import confine
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -64,7 +64,7 @@ def test_the_longest_name_can_be_written(tmp_path: Path, letters: str) -> None:
         for frame in reader:
             writer.write(frame)
     assert probe(tmp_path / letters).video.num_frames == 12
-    with pytest.raises(InvalidRequest, match="the name is 256 bytes long, a name has 255 at most"):
+    with pytest.raises(InvalidRequestError, match="the name is 256 bytes long, a name has 255 at most"):
         VideoWriter(tmp_path / f"y{letters}", info)
 
 
@@ -80,7 +80,8 @@ def _leave(folder: Path, output: str, *, days: float = 0.0) -> Path:
     return name
 
 
-def test_what_killed_runs_left_is_removed_where_it_is_of_this_output_or_old(tmp_path: Path) -> None:
+def test_killed_runs_leftovers_removed(tmp_path: Path) -> None:
+    """Leftovers of killed runs are removed if they belong to this output or are old."""
     same, other, old = _leave(tmp_path, "a.mp4"), _leave(tmp_path, "b.mp4"), _leave(tmp_path, "c.mp4", days=1.1)
     foreign = tmp_path / ".dubstage-notes.partial"
     foreign.touch()
@@ -104,7 +105,7 @@ def test_what_a_living_job_writes_stays(tmp_path: Path) -> None:
     first = OutputFile(tmp_path / "a.mp4")
     (held,) = tmp_path.iterdir()
     os.utime(held, (0, 0))
-    with pytest.raises(InvalidRequest, match=r"a\.mp4 is being written by another job"):
+    with pytest.raises(InvalidRequestError, match=r"a\.mp4 is being written by another job"):
         OutputFile(tmp_path / "a.mp4")
     OutputFile(tmp_path / "b.mp4").discard()
     _fill(first, b"whole")
@@ -112,7 +113,8 @@ def test_what_a_living_job_writes_stays(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["a.mp4"]
 
 
-def test_who_takes_over_a_job_removes_what_its_paused_process_holds_and_that_process_cannot_finish(tmp_path: Path) -> None:
+def test_takeover_stops_paused_process(tmp_path: Path) -> None:
+    """A process that takes over a job removes the files of the paused process, which cannot finish then."""
     paused, other = OutputFile(tmp_path / "a.mp4", overwrite=True), OutputFile(tmp_path / "b.mp4")
     _fill(paused, b"of the paused process")
     following = OutputFile(tmp_path / "a.mp4", takes_over=True)
@@ -145,22 +147,24 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_film_and_its_sidecar_replace_an_earlier_pair(tmp_path: Path) -> None:
+def test_video_and_sidecar_replaced(tmp_path: Path) -> None:
+    """A video and its sidecar replace an earlier pair."""
     film, seal = _film_with_sidecar(tmp_path)
     commit_with(film, seal)
     assert _contents(tmp_path) == {"a.mkv": b"new", "a.mkv.c2pa": b"new"}
 
 
 @pytest.mark.parametrize("has_sidecar", [True, False])
-def test_a_film_that_may_not_be_shown_any_more_leaves_the_earlier_one(tmp_path: Path, has_sidecar: bool) -> None:
+def test_forbidden_video_keeps_earlier(tmp_path: Path, has_sidecar: bool) -> None:
+    """A video that may not be shown any more leaves the earlier one."""
     film, seal = _film_with_sidecar(tmp_path)
     sealed: list[bool] = []
 
     def refuse() -> None:
         sealed.append(True)
-        raise Cancelled("the consent has ended")
+        raise WorkCancelledError("the consent has ended")
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(WorkCancelledError):
         commit_with(film, seal if has_sidecar else None, refuse)
     film.discard()
     assert sealed
@@ -168,19 +172,21 @@ def test_a_film_that_may_not_be_shown_any_more_leaves_the_earlier_one(tmp_path: 
 
 
 @pytest.mark.parametrize("has_sidecar", [True, False])
-def test_a_file_that_appears_while_the_film_is_checked_stays(tmp_path: Path, has_sidecar: bool) -> None:
+def test_file_appearing_during_check_stays(tmp_path: Path, has_sidecar: bool) -> None:
+    """A file that appears while the video is checked stays."""
     film, sidecar = OutputFile(tmp_path / "a.mkv"), OutputFile(tmp_path / "a.mkv.c2pa")
     appearing = tmp_path / ("a.mkv.c2pa" if has_sidecar else "a.mkv")
     for file in (film, sidecar):
         _fill(file, b"new")
-    with pytest.raises(InvalidRequest, match=r"a\.mkv"):
+    with pytest.raises(InvalidRequestError, match=r"a\.mkv"):
         commit_with(film, lambda _: sidecar if has_sidecar else None, lambda: appearing.write_bytes(b"mine") and None)
     for file in (film, sidecar):
         file.discard()
     assert _contents(tmp_path) == {appearing.name: b"mine"}
 
 
-def test_a_film_that_cannot_be_finished_leaves_the_earlier_pair(tmp_path: Path) -> None:
+def test_unfinished_video_keeps_earlier_pair(tmp_path: Path) -> None:
+    """A video that cannot be finished leaves the earlier pair."""
     film, seal = _film_with_sidecar(tmp_path)
     next(tmp_path.glob(".dubstage-*")).unlink()
     with pytest.raises(FileNotFoundError):
@@ -190,9 +196,8 @@ def test_a_film_that_cannot_be_finished_leaves_the_earlier_pair(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("earlier", [{"a.mkv": b"old", "a.mkv.c2pa": b"old"}, {"a.mkv": b"old"}])
-def test_a_film_that_cannot_be_renamed_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: dict[str, bytes]
-) -> None:
+def test_failed_rename_keeps_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: dict[str, bytes]) -> None:
+    """A video that cannot be renamed leaves what was there."""
     film, seal = _film_with_sidecar(tmp_path)
     for name in {"a.mkv", "a.mkv.c2pa"} - set(earlier):
         (tmp_path / name).unlink()
@@ -241,7 +246,7 @@ def test_only_files_are_replaced(tmp_path: Path, make: Callable[[Path], None], w
     before = _names(tmp_path)
     for overwrite in (False, True):
         for refuse in (check_place, OutputFile):
-            with pytest.raises(InvalidRequest, match=rf"film\.mp4 {words}"):
+            with pytest.raises(InvalidRequestError, match=rf"film\.mp4 {words}"):
                 refuse(output, overwrite=overwrite)
     assert _names(tmp_path) == before
 
@@ -255,28 +260,30 @@ def test_inputs_are_never_the_output(tmp_path: Path) -> None:
         ("speech.mp4", "the speech itself"),
         ("again.mp4", "the speech itself"),
     ):
-        with pytest.raises(InvalidRequest, match=words):
+        with pytest.raises(InvalidRequestError, match=words):
             VideoWriter(tmp_path / name, info, speech_file=speech, settings=WriteSettings(overwrite=True))
 
 
-def test_a_file_is_replaced_if_dubstage_wrote_it_or_the_user_says_so(tmp_path: Path) -> None:
+def test_overwrite_own_or_allowed(tmp_path: Path) -> None:
+    """A file is replaced if dubstage wrote it or the user says so."""
     made = make_clip(tmp_path / "dubbed.mp4", Clip(comment=f"The mouth in this film is synthetic ({MARK}); no consent on record."))
     foreign = make_clip(tmp_path / "holiday.mp4", Clip(comment="summer"))
     notes = tmp_path / "notes.mp4"
     notes.write_text("no film")
     _write(made)
     for path, refuse in ((foreign, check_place), (notes, OutputFile)):
-        with pytest.raises(InvalidRequest, match=r"exists and is no film of dubstage; .*--overwrite"):
+        with pytest.raises(InvalidRequestError, match=r"exists and is no film of dubstage; .*--overwrite"):
             refuse(path)
         _write(path, overwrite=True)
     assert [path.read_bytes() for path in (made, foreign, notes)] == [b"new"] * 3
 
 
-def test_a_file_that_appears_while_the_film_is_written_stays(tmp_path: Path) -> None:
+def test_file_appearing_during_write_stays(tmp_path: Path) -> None:
+    """A file that appears while the video is written stays."""
     output = tmp_path / "film.mp4"
     file = OutputFile(output)
     output.write_text("what somebody else saved meanwhile")
-    with pytest.raises(InvalidRequest, match="exists and is no film of dubstage"):
+    with pytest.raises(InvalidRequestError, match="exists and is no film of dubstage"):
         file.commit()
     file.discard()
     assert (_names(tmp_path), output.read_text()) == (["film.mp4"], "what somebody else saved meanwhile")
@@ -291,7 +298,8 @@ def media(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_link_put_in_place_of_a_folder_leads_nowhere(media: Path) -> None:
+def test_link_instead_of_folder(media: Path) -> None:
+    """A link put in place of a folder leads nowhere."""
     outside = media.parent / "outside"
     shutil.rmtree(media / "day")
     (media / "day").symlink_to(outside)
@@ -300,7 +308,8 @@ def test_a_link_put_in_place_of_a_folder_leads_nowhere(media: Path) -> None:
     assert _names(outside) == []
 
 
-def test_a_folder_exchanged_while_the_film_is_written_changes_nothing(media: Path) -> None:
+def test_exchanged_folder_changes_nothing(media: Path) -> None:
+    """A folder exchanged while the video is written changes nothing."""
     outside = media.parent / "outside"
     file = OutputFile(media / "day" / "film.mp4")
     _fill(file, b"whole")
@@ -310,7 +319,8 @@ def test_a_folder_exchanged_while_the_film_is_written_changes_nothing(media: Pat
     assert (_names(outside), _names(media / "moved")) == ([], ["film.mp4"])
 
 
-def test_a_temporary_file_exchanged_for_a_link_is_not_written_through(media: Path) -> None:
+def test_temporary_file_link_not_followed(media: Path) -> None:
+    """A temporary file exchanged for a link is not written through."""
     victim = media.parent / "outside" / "victim"
     victim.write_text("mine")
     file = OutputFile(media / "film.mp4")
@@ -318,7 +328,7 @@ def test_a_temporary_file_exchanged_for_a_link_is_not_written_through(media: Pat
     partial.unlink()
     partial.symlink_to(victim)
     _fill(file, b"whole")
-    with pytest.raises(InvalidRequest, match="was exchanged"):
+    with pytest.raises(InvalidRequestError, match="was exchanged"):
         file.commit()
     file.discard()
     assert victim.read_text() == "mine"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.media.probe import probe
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip, make_sound, tone
 
 
@@ -31,7 +31,8 @@ def test_the_pixel_format_is_described(tmp_path: Path, name: str, bits: int, chr
     assert (pixel.name, pixel.bits, pixel.chroma_name) == (name, bits, chroma)
 
 
-def test_packed_formats_are_described_by_the_planes_that_hold_them(tmp_path: Path) -> None:
+def test_packed_formats_by_planes(tmp_path: Path) -> None:
+    """Packed formats are described by the planes that hold them."""
     path = tmp_path / "packed.nut"
     with av.open(str(path), "w") as output:
         stream = output.add_stream("rawvideo", rate=25)
@@ -42,7 +43,8 @@ def test_packed_formats_are_described_by_the_planes_that_hold_them(tmp_path: Pat
     assert (video.stored_format, video.pixel.name) == ("bgr24", "gbrp")
 
 
-def test_every_frame_time_is_known_before_a_frame_is_decoded(tmp_path: Path) -> None:
+def test_frame_times_before_decoding(tmp_path: Path) -> None:
+    """Every frame time is known before a frame is decoded."""
     clip = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700, codec="libx264")
     video = probe(make_clip(tmp_path / "clip.mp4", clip)).video
     assert video.pts.tolist() == list(VARIABLE_PTS)
@@ -52,7 +54,8 @@ def test_every_frame_time_is_known_before_a_frame_is_decoded(tmp_path: Path) -> 
     assert video.constant_rate is None
 
 
-def test_a_constant_rate_is_exact_even_where_the_container_rounds(tmp_path: Path) -> None:
+def test_constant_rate_is_exact(tmp_path: Path) -> None:
+    """A constant rate is exact even where the container rounds."""
     rate = Fraction(24000, 1001)
     clip = Clip(pts=tuple(range(0, 40040, 1001)), time_base=1 / Fraction(24000), rate=rate, last_duration=1001)
     for name in ("clip.mp4", "clip.mkv"):
@@ -83,7 +86,8 @@ def _written(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_what_is_not_a_film_is_refused_by_name_with_a_remedy(tmp_path: Path) -> None:
+def test_non_video_refused_with_remedy(tmp_path: Path) -> None:
+    """A file that is not a video is refused by name with a remedy."""
     sound = make_sound(tmp_path / "sound.wav", tone(16000, 1600), 16000)
     refused = {
         tmp_path / "missing.mp4": "does not exist",
@@ -94,7 +98,7 @@ def test_what_is_not_a_film_is_refused_by_name_with_a_remedy(tmp_path: Path) -> 
         sound: "no video stream",
     }
     for path, words in refused.items():
-        with pytest.raises(MediaUnsupported, match=words) as caught:
+        with pytest.raises(MediaUnsupportedError, match=words) as caught:
             probe(path)
         assert str(path) in str(caught.value)
         assert caught.value.field == "video"
@@ -106,7 +110,7 @@ def test_a_film_without_a_frame_is_refused(tmp_path: Path) -> None:
         stream = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         output.start_encoding()
-    with pytest.raises(MediaUnsupported, match=r"not one frame|no video stream|not a media file"):
+    with pytest.raises(MediaUnsupportedError, match=r"not one frame|no video stream|not a media file"):
         probe(path)
 
 
@@ -123,26 +127,27 @@ def _moov_first(path: Path, clip: Clip) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "ffv1"])
-def test_a_film_cut_short_is_refused_with_the_time_where_it_breaks(tmp_path: Path, codec: str) -> None:
+def test_truncated_video_shows_time(tmp_path: Path, codec: str) -> None:
+    """A video cut short is refused with the time where it breaks."""
     whole = _moov_first(tmp_path / "whole.mp4", Clip(codec=codec, pts=tuple(range(0, 100 * 512, 512)))).read_bytes()
     cut = _written(tmp_path / "cut.mp4", whole[: len(whole) * 6 // 10])
-    with pytest.raises(MediaUnsupported, match=r"breaks after [12]\.\d+ s"):
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after [12]\.\d+ s"):
         probe(cut)
-    with pytest.raises(MediaUnsupported, match="cut short"):
+    with pytest.raises(MediaUnsupportedError, match="cut short"):
         probe(_written(tmp_path / "headless.mp4", make_clip(tmp_path / "made.mp4").read_bytes()[:-400]))
 
 
 def test_a_matroska_film_cut_short_is_refused(tmp_path: Path) -> None:
     clip = Clip(pts=tuple(range(0, 100 * 512, 512)), sound_rate=48000)
     whole = make_clip(tmp_path / "whole.mkv", clip).read_bytes()
-    with pytest.raises(MediaUnsupported, match=r"breaks after \d\.\d+ s"):
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s"):
         probe(_written(tmp_path / "cut.mkv", whole[: len(whole) * 6 // 10]))
 
 
 def test_an_mxf_film_cut_short_is_refused(tmp_path: Path) -> None:
     clip = Clip(codec="mpeg2video", pts=tuple(range(50)), time_base=Fraction(1, 25), last_duration=1, size=(352, 288))
     whole = make_clip(tmp_path / "whole.mxf", clip).read_bytes()
-    with pytest.raises(MediaUnsupported, match=r"breaks after \d\.\d+ s.*of 50 frames"):
+    with pytest.raises(MediaUnsupportedError, match=r"breaks after \d\.\d+ s.*of 50 frames"):
         probe(_written(tmp_path / "cut.mxf", whole[: len(whole) * 6 // 10]))
 
 
@@ -153,7 +158,7 @@ def test_containers_without_times_are_timed_by_decoding(tmp_path: Path) -> None:
     assert set(np.diff(video.pts).tolist()) == {1}
 
 
-def test_a_picture_with_a_named_colour_profile_is_read_again_and_again(astronaut: Path) -> None:
+def test_colour_profile_read_repeatedly(astronaut: Path) -> None:
     """In a process of its own: the library once freed the profile's name twice, which ended the process."""
     code = "import gc\nfrom gateway.media.probe import probe\nfor _ in range(5):\n    probe(PATH)\n    gc.collect()\n"
     done = subprocess.run(

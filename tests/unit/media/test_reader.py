@@ -14,7 +14,7 @@ from gateway.media.opening import open_input
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.types import DecodedFrame, MediaInfo
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make_clip
 
 
@@ -22,7 +22,8 @@ from tests.unit.media.made_footage import VARIABLE_PTS, Clip, drawn_planes, make
     "name",
     ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p12le", "gray", "gray10le", "gbrp10le", "yuva420p"],
 )
-def test_frames_are_decoded_bit_by_bit_at_their_times(tmp_path: Path, name: str) -> None:
+def test_frames_decoded_exactly(tmp_path: Path, name: str) -> None:
+    """Frames are decoded bit by bit at their times."""
     clip = Clip(pixel_format=name, pts=VARIABLE_PTS, time_base=Fraction(1, 15360), size=(50, 38))
     with VideoReader(probe(make_clip(tmp_path / "clip.mp4", clip))) as reader:
         for index, frame in enumerate(reader):
@@ -32,7 +33,8 @@ def test_frames_are_decoded_bit_by_bit_at_their_times(tmp_path: Path, name: str)
     assert index == len(VARIABLE_PTS) - 1
 
 
-def test_packed_rgb_comes_as_planes_of_the_same_samples(tmp_path: Path) -> None:
+def test_packed_rgb_as_planes(tmp_path: Path) -> None:
+    """Packed RGB comes as planes of the same samples."""
     picture = np.random.default_rng(1).integers(0, 256, (16, 32, 3), np.uint8)
     path = tmp_path / "packed.nut"
     with av.open(str(path), "w") as output:
@@ -46,7 +48,8 @@ def test_packed_rgb_comes_as_planes_of_the_same_samples(tmp_path: Path) -> None:
         np.testing.assert_array_equal(to_rgb(frame), picture)
 
 
-def test_a_range_of_frames_holds_the_same_frames_as_the_whole(tmp_path: Path) -> None:
+def test_range_equals_whole(tmp_path: Path) -> None:
+    """A range of frames holds the same frames as the whole."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(codec="libx264")))
     with VideoReader(info) as reader:
         whole = [frame.planes[0].copy() for frame in reader]
@@ -64,7 +67,8 @@ def test_planes_are_read_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuv444p"])
 @pytest.mark.parametrize("tags", [(1, 1, 1, 1), (6, 1, 6, 6), (1, 2, 1, 1), (5, 2, 5, 6), (9, 1, 9, 14)])
-def test_rgb_follows_the_matrix_and_range_of_the_footage(tmp_path: Path, name: str, tags: tuple[int, int, int, int]) -> None:
+def test_rgb_matrix_and_range(tmp_path: Path, name: str, tags: tuple[int, int, int, int]) -> None:
+    """RGB follows the matrix and range of the footage."""
     info = probe(make_clip(tmp_path / "clip.mkv", Clip(pixel_format=name, colour=tags, pts=(0,))))
     with VideoReader(info) as reader:
         frame = next(iter(reader))
@@ -80,7 +84,8 @@ def test_rgb_follows_the_matrix_and_range_of_the_footage(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
-def test_rgb_is_upright_and_points_map_back_to_coded_samples(tmp_path: Path, degrees: int) -> None:
+def test_rgb_upright_points_map_back(tmp_path: Path, degrees: int) -> None:
+    """RGB is upright and points map back to coded samples."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(pixel_format="yuv444p", rotation=degrees, pts=(0,))))
     orientation = info.video.orientation
     with VideoReader(info) as reader:
@@ -111,13 +116,15 @@ def test_a_damaged_film_says_where_it_breaks(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[place[0] : place[0] + place[1]] = np.random.default_rng(0).bytes(place[1])
     path.write_bytes(bytes(content))
-    with VideoReader(info) as reader, pytest.raises(MediaUnsupported, match=r"breaks after 0\.\d+ s") as caught:
+    with VideoReader(info) as reader, pytest.raises(MediaUnsupportedError, match=r"breaks after 0\.\d+ s") as caught:
         for _ in reader:
             pass
     assert str(path) in str(caught.value)
 
 
-def test_memory_does_not_grow_with_the_length_of_the_film(tmp_path: Path) -> None:
+def test_memory_independent_of_length(tmp_path: Path) -> None:
+    """Memory does not grow with the length of the video."""
+
     def film(frames: int) -> MediaInfo:
         return probe(make_clip(tmp_path / f"{frames}.mp4", Clip(codec="libx264", pts=tuple(range(0, frames * 512, 512)))))
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.media.probe import probe
 from gateway.media.sound import SoundReader
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.media.made_footage import Clip, make_clip, make_sound, tone
 
 
@@ -19,7 +19,8 @@ def _all(reader: SoundReader) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (22050, 2), (48000, 6), (96000, 8)])
-def test_samples_of_any_rate_and_channels_are_read_as_they_are(tmp_path: Path, rate: int, channels: int) -> None:
+def test_any_rate_and_channels_read(tmp_path: Path, rate: int, channels: int) -> None:
+    """Samples of any rate and channels are read as they are."""
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, (5000, channels)).astype(np.float32)
     reader = SoundReader(make_sound(tmp_path / "sound.wav", samples, rate))
     assert (reader.info.sample_rate_hz, reader.info.channels) == (rate, channels)
@@ -44,7 +45,8 @@ def test_the_length_of_chunks_changes_no_sample(tmp_path: Path) -> None:
     assert len(whole) == 30000
 
 
-def test_speech_may_be_gone_through_again_from_its_first_sample(tmp_path: Path) -> None:
+def test_speech_can_be_read_again(tmp_path: Path) -> None:
+    """Speech may be gone through again from its first sample."""
     speech = SoundReader(make_sound(tmp_path / "sound.wav", tone(16000, 40000), 16000)).speech()
     begun = iter(speech.chunks)
     next(begun)
@@ -86,8 +88,8 @@ def test_pauses_of_the_track_are_silence(tmp_path: Path) -> None:
 
 
 def test_a_file_without_sound_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaUnsupported, match="no sound track") as caught:
+    with pytest.raises(MediaUnsupportedError, match="no sound track") as caught:
         SoundReader(make_clip(tmp_path / "clip.mp4"))
     assert caught.value.field == "audio"
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         SoundReader(tmp_path / "missing.wav")

@@ -11,7 +11,7 @@ import pytest
 from gateway.media.probe import probe
 from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.stills import is_still, open_footage, still_video_info
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.media.made_footage import Clip, make_clip
 
 
@@ -24,7 +24,8 @@ def _picture(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("name", ["face.png", "face.jpg", "face.webp", "face.bmp"])
-def test_a_picture_becomes_a_film_of_one_frame_that_shows_it(tmp_path: Path, name: str) -> None:
+def test_picture_becomes_one_frame(tmp_path: Path, name: str) -> None:
+    """A picture becomes a video of one frame that shows it."""
     rgb = _picture(tmp_path / name, 240, 320)
     assert is_still(probe(tmp_path / name))
     film = open_footage(probe(tmp_path / name), tmp_path, threads=1)
@@ -61,7 +62,7 @@ def test_a_picture_with_transparent_pixels_needs_a_background(tmp_path: Path, na
     assert open_footage(probe(tmp_path / name), tmp_path, threads=1).video.num_frames == 1, "opaque pixels alone"
     rgba[:24, :, 3] = 0
     assert cv2.imwrite(str(tmp_path / name), rgba)
-    with pytest.raises(InvalidRequest, match=rf"{name}: 10\.0% of the pixels are transparent.*color=white:size=320x240 -i IN"):
+    with pytest.raises(InvalidRequestError, match=rf"{name}: 10\.0% of the pixels are transparent.*color=white:size=320x240 -i IN"):
         open_footage(probe(tmp_path / name), tmp_path, threads=1)
 
 
@@ -74,7 +75,7 @@ def test_large_pictures_are_reduced_and_sides_are_even(tmp_path: Path) -> None:
 
 def test_a_picture_that_is_too_small_is_refused(tmp_path: Path) -> None:
     _picture(tmp_path / "tiny.png", 40, 200)
-    with pytest.raises(InvalidRequest, match="200 x 40 is too small"):
+    with pytest.raises(InvalidRequestError, match="200 x 40 is too small"):
         open_footage(probe(tmp_path / "tiny.png"), tmp_path, threads=1)
 
 

@@ -15,7 +15,7 @@ from gateway.media.reader import VideoReader, to_rgb
 from gateway.media.sound import SoundReader
 from gateway.media.takes import MAX_TAKES, TAKES_SUFFIX, join_takes, takes_in_order
 from gateway.media.types import MediaInfo
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_clip
 
 LONG = Fraction(60)
@@ -42,7 +42,8 @@ def pictures(info: MediaInfo) -> list[npt.NDArray[np.uint8]]:
         return [to_rgb(frame) for frame in reader]
 
 
-def test_every_frame_lies_in_the_corner_of_a_picture_that_holds_all_takes(takes: list[MediaInfo], joined: MediaInfo) -> None:
+def test_frames_in_common_canvas(takes: list[MediaInfo], joined: MediaInfo) -> None:
+    """Every frame lies in the corner of a picture that holds all takes."""
     assert (joined.video.width, joined.video.height) == (96, 112)
     wanted = [picture for take in takes for picture in pictures(take)]
     found = pictures(joined)
@@ -59,7 +60,8 @@ def grey(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.int16)
 
 
-def test_the_second_take_begins_where_the_first_ends_and_keeps_its_own_times(takes: list[MediaInfo], joined: MediaInfo) -> None:
+def test_second_take_follows_first(takes: list[MediaInfo], joined: MediaInfo) -> None:
+    """The second take begins where the first ends and keeps its own times."""
     first, second = (take.video for take in takes)
     seconds = (joined.video.pts - joined.video.pts[0]) * float(joined.video.time_base)
     np.testing.assert_allclose(seconds[:12], np.arange(12) / 25, atol=1e-4)
@@ -68,7 +70,8 @@ def test_the_second_take_begins_where_the_first_ends_and_keeps_its_own_times(tak
     assert float(joined.video.duration) == pytest.approx(float(first.duration + second.duration), abs=1e-3)
 
 
-def test_sound_stays_with_its_pictures_and_a_take_without_sound_is_silent(takes: list[MediaInfo], joined: MediaInfo) -> None:
+def test_take_without_sound_is_silent(takes: list[MediaInfo], joined: MediaInfo) -> None:
+    """Sound stays with its pictures and a take without sound is silent."""
     reader = SoundReader(joined.path, origin=joined.video.start)
     heard = np.concatenate([chunk.samples for chunk in reader])[:, 0]
     border = round(takes[0].video.duration * reader.info.sample_rate_hz)
@@ -77,12 +80,14 @@ def test_sound_stays_with_its_pictures_and_a_take_without_sound_is_silent(takes:
     assert np.abs(heard[border + margin :]).max() < 0.01
 
 
-def test_a_film_of_takes_without_sound_has_no_sound(takes: list[MediaInfo], tmp_path: Path) -> None:
+def test_silent_takes_have_no_sound(takes: list[MediaInfo], tmp_path: Path) -> None:
+    """A video of takes without sound has no sound."""
     parts = takes_in_order([takes[1], takes[1]], LONG)
     assert not join_takes(parts, tmp_path / f"takes{TAKES_SUFFIX}", threads=1, on_frame=lambda *_: None).audio
 
 
-def test_what_comes_after_the_longest_time_is_left_out(takes: list[MediaInfo], tmp_path: Path) -> None:
+def test_beyond_longest_time_left_out(takes: list[MediaInfo], tmp_path: Path) -> None:
+    """Frames after the longest time are left out."""
     told: list[tuple[int, int]] = []
     parts = takes_in_order([takes[0]] * 4, Fraction(7, 10))
     film = join_takes(parts, tmp_path / f"takes{TAKES_SUFFIX}", threads=1, on_frame=lambda *step: told.append(step))
@@ -94,7 +99,7 @@ def test_what_comes_after_the_longest_time_is_left_out(takes: list[MediaInfo], t
 
 def test_a_picture_and_too_many_takes_are_refused(takes: list[MediaInfo], tmp_path: Path) -> None:
     assert cv2.imwrite(str(tmp_path / "face.png"), np.full((64, 64, 3), 90, np.uint8))
-    with pytest.raises(InvalidRequest, match=r"face\.png is a single picture"):
+    with pytest.raises(InvalidRequestError, match=r"face\.png is a single picture"):
         takes_in_order([takes[0], probe(tmp_path / "face.png")], LONG)
-    with pytest.raises(InvalidRequest, match="17 files"):
+    with pytest.raises(InvalidRequestError, match="17 files"):
         takes_in_order([takes[0]] * (MAX_TAKES + 1), LONG)

@@ -24,7 +24,7 @@ from gateway.media.reader import VideoReader
 from gateway.media.sound import SoundReader, Speech
 from gateway.media.types import MediaInfo, Plane
 from gateway.media.writer import VideoWriter, WriteReport
-from services.common.errors import ContractBroken, InvalidRequest, MediaUnsupported
+from services.common.errors import ContractBrokenError, InvalidRequestError, MediaUnsupportedError
 from tests.unit.media.made_footage import VARIABLE_PTS, Clip, make_captioned_clip, make_clip, tone
 
 VARIABLE = Clip(pts=VARIABLE_PTS, time_base=Fraction(1, 15360), last_duration=700)
@@ -62,7 +62,8 @@ def test_every_frame_keeps_its_exact_time(tmp_path: Path, clip: Clip, name: str,
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 @pytest.mark.parametrize("late", [0, 1001 * 24])
-def test_pictures_of_a_constant_rate_state_the_rate_themselves(tmp_path: Path, codec: str, late: int) -> None:
+def test_constant_rate_is_stated(tmp_path: Path, codec: str, late: int) -> None:
+    """Pictures of a constant rate state the rate themselves."""
     pts = tuple(late + pts for pts in FILM_RATE.pts)
     info = probe(make_clip(tmp_path / "clip.mp4", replace(FILM_RATE, pts=pts)))
     _write(info, tmp_path / "out.mp4", codec=codec)
@@ -108,7 +109,8 @@ def test_prores_footage_stays_prores_in_mov(tmp_path: Path) -> None:
     assert _write(info, tmp_path / "out.mp4").codec == "h264"
 
 
-def test_mxf_is_written_at_its_constant_rate_with_sound(tmp_path: Path) -> None:
+def test_mxf_rate_and_sound(tmp_path: Path) -> None:
+    """MXF is written at its constant rate with sound."""
     clip = Clip(pixel_format="yuv422p", sound_rate=44100, timecode="10:00:00:00")
     info = probe(make_clip(tmp_path / "clip.mp4", clip))
     report = _write(info, tmp_path / "out.mxf", speech=Speech(16000, 1, [tone(16000, 4000)]))
@@ -167,7 +169,7 @@ def test_other_streams_are_carried_over_packet_by_packet(tmp_path: Path) -> None
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Opening"]
 
 
-def test_footage_is_not_open_for_its_other_streams_while_pictures_are_written(tmp_path: Path) -> None:
+def test_footage_closed_during_pictures(tmp_path: Path) -> None:
     """The index of long footage takes memory for as long as the file is open."""
     info = probe(make_clip(tmp_path / "clip.mp4", Clip(sound_rate=44100, sound_tracks=2, chapters=True)))
     speech = Speech(16000, 1, [tone(16000, 8000)])
@@ -180,7 +182,8 @@ def test_footage_is_not_open_for_its_other_streams_while_pictures_are_written(tm
     assert writer.report.carried == ("audio stream 2 (aac)",)
 
 
-def test_streams_that_the_container_does_not_hold_are_named(tmp_path: Path) -> None:
+def test_unsupported_streams_are_named(tmp_path: Path) -> None:
+    """Streams that the container does not hold are named."""
     info = probe(make_clip(tmp_path / "clip.mkv", Clip(subtitles=True, attachment=True)))
     assert _write(info, tmp_path / "out.mkv").dropped == ()
     assert "attachment" in {stream.kind for stream in probe(tmp_path / "out.mkv").others}
@@ -203,9 +206,8 @@ def test_the_footages_own_sound_is_copied_on_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 1), (44100, 2), (96000, 8), (11025, 3)])
 @pytest.mark.parametrize("codec", ["h264", "ffv1"])
-def test_new_speech_sounds_with_the_first_frame_and_ends_with_the_film(
-    tmp_path: Path, rate: int, channels: int, codec: str
-) -> None:
+def test_new_speech_aligned_with_video(tmp_path: Path, rate: int, channels: int, codec: str) -> None:
+    """New speech sounds with the first frame and ends with the video."""
     info = probe(make_clip(tmp_path / "clip.mp4", VARIABLE))
     wave = np.repeat(tone(rate, 5 * rate), channels, 1)
     chunks = [wave[start : start + 777] for start in range(0, len(wave), 777)]
@@ -241,7 +243,7 @@ def test_matroska_takes_constant_rates_and_refuses_variable_ones(tmp_path: Path)
     _write(info, tmp_path / "out.mkv")
     assert probe(tmp_path / "out.mkv").video.constant_rate == Fraction(24000, 1001)
     variable = probe(make_clip(tmp_path / "variable.mp4", VARIABLE))
-    with pytest.raises(MediaUnsupported, match=r"write \.mp4"):
+    with pytest.raises(MediaUnsupportedError, match=r"write \.mp4"):
         VideoWriter(tmp_path / "never.mkv", variable)
     milliseconds = probe(make_clip(tmp_path / "clip.mkv", Clip(pts=(0, 33, 100, 133), time_base=Fraction(1, 1000))))
     _write(milliseconds, tmp_path / "again.mkv")
@@ -262,16 +264,16 @@ Spoil = Callable[[Path], Path]
         (lambda folder: folder / "clip.mp4", {}, "footage itself"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_any_work(
-    tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str
-) -> None:
+def test_unwritable_refused_before_work(tmp_path: Path, spoil: Spoil, settings: dict[str, str], words: str) -> None:
+    """A video that cannot be written is refused before any work."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
-    with pytest.raises(InvalidRequest, match=words):
+    with pytest.raises(InvalidRequestError, match=words):
         VideoWriter(spoil(tmp_path), info, settings=WriteSettings(**settings))  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
-def test_frames_are_taken_in_order_and_in_the_footages_format_only(tmp_path: Path) -> None:
+def test_frames_in_order_and_format(tmp_path: Path) -> None:
+    """Frames are taken in order and in the footage's format only."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with VideoReader(info) as reader:
         frames = iter(reader)
@@ -283,7 +285,7 @@ def test_frames_are_taken_in_order_and_in_the_footages_format_only(tmp_path: Pat
             lambda writer: writer.write(first),  # then the film ends too early
         ]
         for write in spoilt:
-            with pytest.raises(ContractBroken), VideoWriter(tmp_path / "out.mp4", info) as writer:
+            with pytest.raises(ContractBrokenError), VideoWriter(tmp_path / "out.mp4", info) as writer:
                 write(writer)
             assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
@@ -329,7 +331,8 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_error_of_the_caller_leaves_nothing_and_keeps_the_older_film(tmp_path: Path) -> None:
+def test_callers_error_keeps_older_video(tmp_path: Path) -> None:
+    """An error of the caller leaves nothing and keeps the older video."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     (tmp_path / "out.mp4").write_bytes(b"an older film")
     with pytest.raises(KeyboardInterrupt):
@@ -343,20 +346,21 @@ def test_speech_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
     def broken() -> Iterator[np.ndarray]:
         yield tone(16000, 1600)
-        raise MediaUnsupported("speech.mp3 breaks after 0.100 s", field="audio")
+        raise MediaUnsupportedError("speech.mp3 breaks after 0.100 s", field="audio")
 
-    with pytest.raises(MediaUnsupported, match=r"speech\.mp3"):
+    with pytest.raises(MediaUnsupportedError, match=r"speech\.mp3"):
         _write_whole(info, tmp_path / "out.mp4", speech=Speech(16000, 1, broken()))
     assert _names(tmp_path) == ["clip.mp4"]
 
 
-def test_a_folder_that_vanishes_is_an_error_of_the_output(tmp_path: Path) -> None:
+def test_vanished_folder_is_output_error(tmp_path: Path) -> None:
+    """A folder that vanishes is an error of the output."""
     info = probe(make_clip(tmp_path / "clip.mp4"))
     folder = tmp_path / "out"
     folder.mkdir()
     writer = VideoWriter(folder / "out.mp4", info)
     folder.rmdir()
-    with pytest.raises(InvalidRequest, match="cannot be written") as caught, writer:
+    with pytest.raises(InvalidRequestError, match="cannot be written") as caught, writer:
         pass
     assert caught.value.field == "output"
 
@@ -364,7 +368,7 @@ def test_a_folder_that_vanishes_is_an_error_of_the_output(tmp_path: Path) -> Non
 def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4"))
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(InvalidRequest, match="may not be written"):
+    with pytest.raises(InvalidRequestError, match="may not be written"):
         VideoWriter(tmp_path / "out.mp4", info)
 
 
@@ -375,7 +379,7 @@ def test_an_input_output_error_is_reported_as_one(tmp_path: Path, monkeypatch: p
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(InvalidRequest, match="Input/output error"):
+    with pytest.raises(InvalidRequestError, match="Input/output error"):
         _write_whole(info, tmp_path / "out.mp4")
     assert _names(tmp_path) == ["clip.mp4"]
 
@@ -383,7 +387,7 @@ def test_an_input_output_error_is_reported_as_one(tmp_path: Path, monkeypatch: p
 def test_two_jobs_do_not_write_one_film(tmp_path: Path) -> None:
     info = probe(make_clip(tmp_path / "clip.mp4"))
     with VideoWriter(tmp_path / "out.mp4", info) as first:
-        with pytest.raises(InvalidRequest, match="another job"):
+        with pytest.raises(InvalidRequestError, match="another job"):
             _write_whole(info, tmp_path / "out.mp4")
         with VideoReader(info) as reader:
             for frame in reader:

@@ -24,7 +24,8 @@ def test_projection_undoes_reconstruction() -> None:
     np.testing.assert_allclose(basis.project(basis.reconstruct(coefficients)), coefficients, atol=1e-4)
 
 
-def test_a_speaker_counts_the_same_whatever_the_number_of_frames() -> None:
+def test_speakers_weigh_equally() -> None:
+    """A speaker counts the same whatever the number of frames."""
     one, other = _offsets(0), _offsets(1)
     many = fit_basis([np.concatenate([one] * 5), other], 1)
     few = fit_basis([one, other], 1)
@@ -34,6 +35,7 @@ def test_a_speaker_counts_the_same_whatever_the_number_of_frames() -> None:
     np.testing.assert_allclose(kept_many, kept_few, atol=1e-3)
 
 
-def test_lips_weigh_more_than_jaw_and_picture_plane_more_than_depth() -> None:
+def test_lips_and_plane_weigh_more() -> None:
+    """Lips weigh more than jaw and picture plane more than depth."""
     weights = point_weights()
     assert weights[0, 0] > weights[-1, 0] > weights[-1, 2] > 0

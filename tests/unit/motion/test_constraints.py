@@ -27,14 +27,16 @@ RELAXED = mouths(np.full(1, 2.0, np.float32))[0]
 """A mouth at rest, a little open."""
 
 
-def test_a_sure_bilabial_shuts_its_own_frame_and_half_of_its_neighbours() -> None:
+def test_bilabial_shuts_neighbours_half() -> None:
+    """A sure bilabial shuts its own frame and half of its neighbours."""
     bilabial = np.zeros(5 + AROUND, np.float32)
     bilabial[CONTEXT_PAST + 2] = 1.0
     near = CONFIG.bilabial_shape[1]
     np.testing.assert_allclose(closure_weights(bilabial, CONFIG), [0, near, 1, near, 0], atol=1e-6)
 
 
-def test_lips_close_as_far_as_the_encoder_hears_closed_lips() -> None:
+def test_lips_close_by_encoder_confidence() -> None:
+    """Lips close as far as the encoder hears closed lips."""
     closed = np.array([0.0, CONFIG.closed_low, 0.4, CONFIG.closed_high, 1.0], np.float32)
     np.testing.assert_allclose(closed_lips_weights(closed, CONFIG), [0, 0, 0.5, 1, 1], atol=1e-6)
 
@@ -67,7 +69,8 @@ def silence_between(before: int, silent: int, after: int, config: ConstraintConf
 
 
 @pytest.mark.parametrize(("config", "frames"), [(WHOLE, 4), (LIVE, 5)], ids=["whole", "live"])
-def test_the_mouth_is_at_rest_four_frames_after_the_speech_and_stays(config: ConstraintConfig, frames: int) -> None:
+def test_rest_four_frames_after_speech(config: ConstraintConfig, frames: int) -> None:
+    """The mouth is at rest four frames after the speech and stays."""
     rest, shut = silence_between(5, 60, 5, config)
     assert rest[:5].max() == 0.0
     assert (np.diff(rest[4 : 5 + frames]) >= 0.0).all()
@@ -79,7 +82,8 @@ def test_the_mouth_is_at_rest_four_frames_after_the_speech_and_stays(config: Con
 
 
 @pytest.mark.parametrize("config", [WHOLE, LIVE], ids=["whole", "live"])
-def test_the_mouth_leaves_the_rest_shortly_before_the_speech(config: ConstraintConfig) -> None:
+def test_mouth_leaves_rest_before_speech(config: ConstraintConfig) -> None:
+    """The mouth leaves the rest shortly before the speech."""
     rest, _ = silence_between(5, 60, 5, config)
     onset = 65
     frames = min(5, config.frames_ahead)
@@ -95,14 +99,16 @@ def test_a_short_pause_moves_nothing(config: ConstraintConfig, short: int, long:
 
 
 @pytest.mark.parametrize(("silent", "within"), [(0, True), (9, True), (10, False)])
-def test_a_silence_at_the_beginning_is_a_pause_if_it_is_as_short(silent: int, within: bool) -> None:
+def test_short_initial_silence_is_pause(silent: int, within: bool) -> None:
+    """A silence at the beginning is a pause if it is as short."""
     speaking = np.where(np.arange(60) < silent, np.float32(0.0), np.float32(1.0))
     assert begins_within_speech(speaking, WHOLE) is within
     assert not begins_within_speech(speaking, LIVE)
     assert not begins_within_speech(0.3 * speaking, WHOLE)
 
 
-def test_lips_touch_at_the_same_frame_whatever_the_look_ahead() -> None:
+def test_lips_touch_independent_of_look_ahead() -> None:
+    """Lips touch at the same frame whatever the look ahead."""
     bilabial = np.zeros(20 + AROUND, np.float32)
     bilabial[CONTEXT_PAST + 3] = 1.0
     live, whole = closure_weights(bilabial, LIVE), closure_weights(bilabial, WHOLE)
@@ -110,7 +116,8 @@ def test_lips_touch_at_the_same_frame_whatever_the_look_ahead() -> None:
     np.testing.assert_array_equal(whole, live[: len(whole)])
 
 
-def test_music_that_sounds_a_little_like_speech_keeps_the_mouth_shut() -> None:
+def test_speechlike_music_keeps_mouth_shut() -> None:
+    """Music that sounds a little like speech keeps the mouth shut."""
     speaking = np.zeros(60, np.float32)
     speaking[20:25] = 0.44
     np.testing.assert_array_equal(silence_weights(speaking, CONFIG), 1.0)
@@ -123,7 +130,8 @@ def test_weak_speech_beside_strong_speech_is_spoken() -> None:
 
 
 @pytest.mark.parametrize(("pause", "share"), [(3, 1.0), (6, 1.0), (12, 0.0)])
-def test_a_correction_counts_in_short_pauses_and_not_in_long_ones(pause: int, share: float) -> None:
+def test_correction_only_in_short_pauses(pause: int, share: float) -> None:
+    """A correction counts in short pauses and not in long ones."""
     speaking = np.full(CONTEXT_PAST + 60 + WHOLE.frames_ahead, 0.9, np.float32)
     speaking[CONTEXT_PAST + 20 : CONTEXT_PAST + 20 + pause] = 0.0
     found = voiced_share(speaking, WHOLE)
@@ -140,7 +148,8 @@ def test_a_correction_ends_with_the_speech() -> None:
     np.testing.assert_array_equal(live[15:], found[15:])
 
 
-def test_a_piece_of_a_stretch_gives_the_same_frames() -> None:
+def test_part_of_span_same_frames() -> None:
+    """A piece of a span gives the same frames."""
     rng = np.random.default_rng(0)
     frames = mouths(rng.uniform(0, 9, 30).astype(np.float32))
     closing = rng.uniform(0, 1, 30).astype(np.float32)

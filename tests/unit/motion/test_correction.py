@@ -11,7 +11,8 @@ def _pooled(rng: np.random.Generator, count: int, size: int) -> Float64:
     return np.concatenate([rng.normal(size=(count, size)), np.ones((count, 1))], axis=1)
 
 
-def test_a_correction_holds_on_other_seconds_of_the_person() -> None:
+def test_correction_generalises_in_time() -> None:
+    """A correction holds on other seconds of the person."""
     rng = np.random.default_rng(0)
     pooled = np.concatenate([rng.normal(size=(400, 12)), np.ones((400, 1))], axis=1)
     missed = pooled @ rng.normal(size=(13, 3)) + rng.normal(0.0, 0.5, (400, 3))
@@ -20,7 +21,8 @@ def test_a_correction_holds_on_other_seconds_of_the_person() -> None:
     assert (left**2).mean() < 0.1 * (missed[250:] ** 2).mean()
 
 
-def test_a_level_that_lasts_is_an_offset_and_tells_nothing_of_the_sound() -> None:
+def test_lasting_level_is_offset() -> None:
+    """A level that lasts is an offset and tells nothing of the sound."""
     rng = np.random.default_rng(0)
     pooled = np.concatenate([rng.normal(size=(200, 4)), np.ones((200, 1))], axis=1)
     pooled[100:, 0] += 3.0
@@ -39,7 +41,8 @@ def test_a_stronger_ridge_believes_less() -> None:
     assert sizes[-1] < 0.5 * sizes[0]
 
 
-def test_the_ridge_is_weak_where_the_sound_explains_what_was_missed() -> None:
+def test_ridge_follows_explained_residual() -> None:
+    """The ridge is weak where the sound explains what was missed."""
     rng = np.random.default_rng(2)
     pooled = _pooled(rng, 250, 12)
     choice = choose_ridge(pooled, pooled @ rng.normal(size=(13, 3)), np.ones(3))
@@ -54,7 +57,8 @@ def test_the_ridge_is_strong_where_it_does_not() -> None:
     assert choice.loss > 0.95
 
 
-def test_levels_that_differ_between_seconds_do_not_hide_what_the_sound_explains() -> None:
+def test_level_changes_hide_nothing() -> None:
+    """Levels that differ between seconds do not hide what the sound explains."""
     rng = np.random.default_rng(4)
     pooled = _pooled(rng, 250, 8)
     missed = pooled @ rng.normal(size=(9, 2))
@@ -64,7 +68,8 @@ def test_levels_that_differ_between_seconds_do_not_hide_what_the_sound_explains(
     assert drifted.loss < 0.05
 
 
-def test_minutes_are_held_out_in_ten_parts_and_choose_as_seconds_do() -> None:
+def test_ten_held_out_parts() -> None:
+    """Minutes are held out in ten parts and choose as seconds do."""
     rng = np.random.default_rng(6)
     pooled = _pooled(rng, 3000, 12)
     weak = choose_ridge(pooled, pooled @ rng.normal(size=(13, 3)), np.ones(3))
@@ -82,7 +87,8 @@ def test_a_coefficient_without_weight_does_not_choose() -> None:
     assert choose_ridge(pooled, both, np.array([1.0, 0.0])).ridge < choose_ridge(pooled, both, np.array([0.0, 1.0])).ridge
 
 
-def test_held_out_corrections_know_what_the_sound_explains_and_nothing_of_their_own_block() -> None:
+def test_held_out_correction_excludes_block() -> None:
+    """Held out corrections know what the sound explains and nothing of their own block."""
     rng = np.random.default_rng(6)
     pooled = _pooled(rng, 250, 60)
     explained, noise = pooled @ rng.normal(size=(61, 3)), rng.normal(size=(250, 3))

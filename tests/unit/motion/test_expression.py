@@ -12,7 +12,8 @@ from services.motion.models import MotionModels
 from services.motion.predictors.everybody.predictor import EverybodyModel
 
 
-def test_the_basis_is_the_fit_of_the_face_model_with_the_rest_mouth_as_neutral(models: MotionModels) -> None:
+def test_basis_fits_face_model(models: MotionModels) -> None:
+    """The basis is the fit of the face model with the rest mouth as neutral."""
     face = default_model().truncated(expression=24)
     rng = np.random.default_rng(0)
     mean = face.landmark_set("mouth_area").of(face.mean_shape)

@@ -31,7 +31,8 @@ def test_articulations_keep_the_probability_mass() -> None:
     np.testing.assert_allclose(heard[..., : len(ARTICULATIONS)].sum(-1), 1.0, atol=1e-5)
 
 
-def test_phones_that_look_alike_sound_alike_to_the_sync_network() -> None:
+def test_similar_phones_share_class() -> None:
+    """Phones that look alike sound alike to the sync network."""
     # Probabilities of one articulation are added in the order of the BLAS kernel: at most 4 roundings of float32 apart.
     np.testing.assert_allclose(sync_rows(speech(["SH"])), sync_rows(speech(["CH"])), rtol=0.0, atol=1e-6)
     assert np.abs(sync_rows(speech(["P"])) - sync_rows(speech(["T"]))).max() > 0.5
@@ -62,5 +63,6 @@ def test_bilabials_are_found_and_nothing_else() -> None:
     np.testing.assert_array_equal(found > 0.5, [True, False, True, False, True])
 
 
-def test_silence_is_what_the_audio_stage_hears_in_digital_silence() -> None:
+def test_silence_equals_digital_silence() -> None:
+    """Silence is what the audio stage hears in digital silence."""
     np.testing.assert_allclose(silence(1).mel[0], spectral_rows(np.zeros(640, np.float32)), atol=1e-4)

@@ -29,11 +29,13 @@ def person(models: MotionModels) -> Style:
     return encode_mouths(Footage(mouths(opening.astype(np.float32)), np.ones(100, np.bool_)), models)
 
 
-def test_with_the_factor_1_every_mouth_keeps_its_bits(person: Style) -> None:
+def test_factor_1_keeps_bits(person: Style) -> None:
+    """With the factor 1, every mouth keeps its bits."""
     assert with_expressiveness(TALKING, person, every(1.0)).tobytes() == TALKING.tobytes()
 
 
-def test_the_movement_about_the_shut_mouth_is_scaled_and_the_shut_mouth_stays(person: Style) -> None:
+def test_scaling_about_shut_mouth(person: Style) -> None:
+    """The movement about the shut mouth is scaled and the shut mouth stays."""
     for factor in (0.5, 1.2):
         scaled = with_expressiveness(TALKING, person, every(factor))
         np.testing.assert_allclose(mouth_opening(scaled), factor * OPENINGS, atol=1e-3)
@@ -50,7 +52,8 @@ def test_no_mouth_opens_beyond_the_persons_range(person: Style) -> None:
     assert mouth_opening(wide)[0] == pytest.approx(largest)
 
 
-def test_a_style_without_the_widest_opening_has_no_limit(person: Style, style: Style) -> None:
+def test_no_widest_opening_no_limit(person: Style, style: Style) -> None:
+    """A style without the widest opening has no limit."""
     assert WIDEST_OPENING not in style.added
     np.testing.assert_allclose(mouth_opening(with_expressiveness(TALKING, style, every(1.5))), 1.5 * OPENINGS, atol=1e-3)
 
@@ -62,7 +65,8 @@ def test_the_widest_opening_is_that_of_usable_frames(models: MotionModels) -> No
     assert float(found[0]) == pytest.approx(OPENINGS[-1], rel=0.02)
 
 
-def test_a_snap_takes_as_many_frames_as_the_persons_fastest_jaw_needs() -> None:
+def test_snap_duration_by_jaw_speed() -> None:
+    """A snap takes as many frames as the person's fastest jaw needs."""
     snapping = mouths(np.array([1.0, 1.0, 13.0, 13.0, 13.0, 0.0, 0.0, 0.0, 0.0], np.float32))
     opening, limited = mouth_opening(snapping), mouth_opening(without_snaps(snapping, None, 5.0))
     np.testing.assert_allclose(np.diff(limited), [0.0, 5.0, 5.0, 2.0, -5.0, -5.0, -3.0, 0.0], atol=1e-3)
@@ -86,7 +90,8 @@ def test_the_fastest_step_is_between_neighbouring_usable_frames(models: MotionMo
     assert float(found[0]) == pytest.approx(np.abs(np.diff(opening))[69], abs=0.01)
 
 
-def test_a_slow_jaw_in_few_seconds_counts_as_half_of_the_widest_opening(models: MotionModels) -> None:
+def test_slow_jaw_counts_half(models: MotionModels) -> None:
+    """A slow jaw in few seconds counts as half of the widest opening."""
     opening = (8.0 + 6.0 * np.sin(np.arange(100) * 0.05)).astype(np.float32)
     added = encode_mouths(Footage(mouths(opening), np.ones(100, np.bool_)), models).added
     assert added[FASTEST_STEP][0] == pytest.approx(0.5 * added[WIDEST_OPENING][0])

@@ -1,3 +1,8 @@
+"""
+
+The sync distance.
+"""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -5,10 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import ArtefactCorrupt, NoUsableFootage
+from services.common.errors import ArtefactCorruptError, NoUsableFootageError
 from services.common.store.tensor_bytes import encode_arrays
-from services.motion.lag import LAG_FILE, LAG_STATES, LagModel, correlations_at_lags, estimate_lag, peak_fraction
-from services.motion.models import WEIGHTS
+from services.motion.constraints import ConstraintConfig
+from services.motion.lag import (
+    LAG_FILE,
+    LAG_STATES,
+    LagModel,
+    correlations_at_lags,
+    estimate_lag,
+    peak_fraction,
+    similarities_at_lags,
+    sync_distance,
+)
+from services.motion.models import WEIGHTS, MotionModels
+from services.motion.predictors.ugc.predictor import UgcGrid
+from services.motion.style import Style
 from services.motion.types import MAX_LAG, SpeechFeatures
 from tests.unit.motion.synthesised import mouths, random_features, speech, with_states
 
@@ -19,7 +36,8 @@ def model() -> LagModel:
 
 
 @pytest.mark.parametrize("lag", [-7, 0, 4])
-def test_r_is_one_where_sound_is_late_by_the_lag(lag: int) -> None:
+def test_correlation_one_at_lag(lag: int) -> None:
+    """R is one where sound is late by the lag."""
     base = np.random.default_rng(0).normal(size=(120, 3))
     # Sound of frame n + lag belongs to the mouth of frame n. Level and size of either side count for nothing.
     mouth, sound = base[20:100], 5.0 - 2.0 * base[20 - lag : 100 - lag]
@@ -36,7 +54,8 @@ def test_unusable_mouths_do_not_count() -> None:
     np.testing.assert_allclose(correlations_at_lags(base, mouth, usable)[MAX_LAG], 1.0, atol=1e-9)
 
 
-def test_the_confidence_is_the_height_of_the_best_score_over_the_median(model: LagModel) -> None:
+def test_confidence_is_peak_over_median(model: LagModel) -> None:
+    """The confidence is the height of the best score over the median."""
     features = with_states(random_features(60), LAG_STATES)
     moving = mouths((6.0 + 5.0 * np.random.default_rng(2).normal(size=60)).astype(np.float32))
     found = estimate_lag(features, moving, np.ones(60, np.bool_), model)
@@ -46,7 +65,8 @@ def test_the_confidence_is_the_height_of_the_best_score_over_the_median(model: L
 
 
 @pytest.mark.parametrize(("peak", "fraction"), [(-0.6, -0.5), (-0.26, -0.25), (0.1, 0.0), (0.3, 0.25), (0.45, 0.5)])
-def test_the_peak_is_found_to_a_quarter_of_a_frame(peak: float, fraction: float) -> None:
+def test_peak_to_quarter_frame(peak: float, fraction: float) -> None:
+    """The peak is found to a quarter of a frame."""
     scores = (0.4 - 0.02 * (np.arange(-5, 6) - peak) ** 2).astype(np.float32)
     best = int(scores.argmax())
     assert best - 5 + peak_fraction(scores, best) == pytest.approx(fraction)
@@ -63,18 +83,18 @@ def _talk(num_frames: int) -> SpeechFeatures:
 
 
 def test_too_short_footage_is_named(model: LagModel) -> None:
-    with pytest.raises(NoUsableFootage, match="30 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="30 usable frames"):
         estimate_lag(_talk(40), mouths(np.ones(40, np.float32)), np.arange(40) < 20, model)
 
 
 def test_a_mouth_that_never_opens_has_no_lag(model: LagModel) -> None:
-    with pytest.raises(NoUsableFootage, match="a mouth that opens"):
+    with pytest.raises(NoUsableFootageError, match="a mouth that opens"):
         estimate_lag(_talk(40), mouths(np.zeros(40, np.float32)), np.ones(40, np.bool_), model)
 
 
 def test_sound_without_speech_has_no_lag(model: LagModel) -> None:
     silent, moving = with_states(speech(["SIL"] * 20), LAG_STATES), mouths(np.linspace(0.0, 20.0, 60, dtype=np.float32))
-    with pytest.raises(NoUsableFootage, match="12 frames with speech"):
+    with pytest.raises(NoUsableFootageError, match="12 frames with speech"):
         estimate_lag(silent, moving, np.ones(60, np.bool_), model)
 
 
@@ -86,5 +106,35 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: LagModel, damage: str) -
     else:
         arrays["sound"] = arrays["sound"][:, :-1]
     (tmp_path / LAG_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorrupt, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
+    with pytest.raises(ArtefactCorruptError, match=r"lag\.safetensors is damaged: sound is missing or not of shape \[16, 1344\]"):
         LagModel.read(tmp_path)
+
+
+@pytest.mark.parametrize("lag", [-7, 0, 4])
+def test_similarity_peaks_at_lag(lag: int) -> None:
+    """Similarities peak where sound is late by the lag."""
+    rows = np.random.default_rng(0).normal(size=(120, 8))
+    base = np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    # Sound of frame n + lag belongs to the mouth of frame n.
+    mouth, audio = base[20:100], base[20 - lag : 100 - lag]
+    assert int(similarities_at_lags(audio, mouth, np.ones(80, np.bool_)).argmax()) - MAX_LAG == lag
+
+
+def _synced_talk(seed: int) -> SpeechFeatures:
+    rng = np.random.default_rng(seed)
+    sounds = ["AA", "B", "S", "UW", "M", "EH", "F", "AO", "P", "IY", "W", "AE"]
+    return speech(["SIL", "SIL", *rng.choice(sounds, 36).tolist(), "SIL", "SIL"], frames_each=3)
+
+
+def test_own_mouth_is_nearest(models: MotionModels, style: Style) -> None:
+    """Speech is nearer to its own mouth at any lag than to another."""
+    own, foreign = _synced_talk(4), _synced_talk(5)
+    predictor = UgcGrid(models, style, ConstraintConfig())
+    mouth = np.concatenate([predictor.push(own).mouth_landmarks, predictor.push_silence(2).mouth_landmarks])[20:100]
+    usable = np.ones(80, np.bool_)
+    late, apart = (
+        sync_distance(heard, mouth, usable, models.sync_basis, models)
+        for heard in (own[np.arange(16, 96)], foreign[np.arange(20, 100)])
+    )
+    assert 0.0 <= late < apart - 0.1
+    assert apart <= 2.0

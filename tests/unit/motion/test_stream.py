@@ -7,12 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
-from services.common.wire.timeline import Timeline
+from services.common.wire.timeline import Timeline, catmull_rom, sampled
 from services.motion.models import MotionModels
 from services.motion.predictors.ugc.predictor import UgcGrid
-from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, catmull_rom, grid_position, sampled
+from services.motion.stream import MAX_FRAMES_AT_ONCE, MotionStream, grid_position
 from services.motion.style import Style
 from services.motion.types import Motion, SpeechFeatures
 from tests.unit.motion import streams
@@ -103,7 +103,8 @@ def test_explicit_times_with_a_gap_are_answered(models: MotionModels, style: Sty
 
 
 @pytest.mark.parametrize("cut", [1, 30])
-def test_times_before_the_first_frame_get_the_first_frame(models: MotionModels, style: Style, cut: int) -> None:
+def test_before_first_frame(models: MotionModels, style: Style, cut: int) -> None:
+    """Times before the first frame get the first frame."""
     timeline = Timeline(pts=np.arange(-2, 3), time_base=Fraction(1, 25))
     found = joined(run(models, style, random_features(30), timeline, cut=cut))
     assert len(found) == 5
@@ -111,7 +112,8 @@ def test_times_before_the_first_frame_get_the_first_frame(models: MotionModels, 
         np.testing.assert_array_equal(early, found[2])
 
 
-def test_speech_behind_the_end_is_silence_with_the_mouth_shut(models: MotionModels, style: Style) -> None:
+def test_beyond_end_silence_shut(models: MotionModels, style: Style) -> None:
+    """Speech behind the end is silence with the mouth shut."""
     result = joined(run(models, style, random_features(20), PAL, num_frames=52))
     np.testing.assert_allclose(result[45:], np.repeat(style.closed_mouth[None], 7, axis=0), atol=1e-4)
 
@@ -119,18 +121,19 @@ def test_speech_behind_the_end_is_silence_with_the_mouth_shut(models: MotionMode
 def test_features_out_of_order_are_refused(models: MotionModels, style: Style) -> None:
     stream = MotionStream(UgcGrid(models, style), PAL)
     stream.push(0, random_features(3))
-    with pytest.raises(InvalidRequest, match="frame 3 was due") as caught:
+    with pytest.raises(InvalidRequestError, match="frame 3 was due") as caught:
         stream.push(4, random_features(3))
     assert caught.value.field == "features.first_frame"
 
 
 def test_more_frames_than_the_timeline_has_are_refused(models: MotionModels, style: Style) -> None:
     timeline = Timeline(pts=np.arange(5), time_base=Fraction(1, 25))
-    with pytest.raises(InvalidRequest, match="6 frames asked for"):
+    with pytest.raises(InvalidRequestError, match="6 frames asked for"):
         MotionStream(UgcGrid(models, style), timeline, 6)
 
 
-def test_nothing_of_a_gap_in_the_times_is_kept(models: MotionModels, style: Style) -> None:
+def test_gap_leaves_nothing(models: MotionModels, style: Style) -> None:
+    """Nothing of a gap in the times is kept."""
     late = Timeline(pts=np.array([0, 40], np.int64))
     stream = MotionStream(UgcGrid(models, style), late, 2)
     stream.push(0, random_features(4))
@@ -151,7 +154,8 @@ def test_nothing_of_a_gap_in_the_times_is_kept(models: MotionModels, style: Styl
     assert held < 100, "a second of motion at most, not the 40 s of the gap"
 
 
-def test_motion_of_more_frames_a_second_than_features_is_answered_as_it_is_ready(models: MotionModels, style: Style) -> None:
+def test_high_frame_rate_streams(models: MotionModels, style: Style) -> None:
+    """Motion of more frames a second than features is answered as it is ready."""
     stream = MotionStream(UgcGrid(models, style), Timeline(rate=Fraction(1000)))
     parts = [stream.push(0, random_features(20))]
     while len(parts[-1].mouth_landmarks):
@@ -162,7 +166,8 @@ def test_motion_of_more_frames_a_second_than_features_is_answered_as_it_is_ready
 
 
 @pytest.mark.parametrize("stream", ["push", "drain"])
-def test_motion_ends_with_the_call_that_it_is_made_for(models: MotionModels, style: Style, stream: str) -> None:
+def test_motion_ends_with_call(models: MotionModels, style: Style, stream: str) -> None:
+    """Motion ends with the call that it is made for."""
     call = Call(stage="motion", rpc="PredictMotion")
     made = MotionStream(UgcGrid(models, style), PAL, 1000)
     if stream == "drain":
@@ -170,7 +175,7 @@ def test_motion_ends_with_the_call_that_it_is_made_for(models: MotionModels, sty
     set_current_call(call)
     call.ended.set()
     try:
-        with pytest.raises(Cancelled):
+        with pytest.raises(WorkCancelledError):
             _ = made.push(0, random_features(9)) if stream == "push" else list(iter(made.drain, None))
     finally:
         set_current_call(None)

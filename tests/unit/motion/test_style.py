@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Array
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.motion.models import MotionModels
@@ -34,7 +34,7 @@ def test_an_artefact_that_is_no_style_is_refused(style: Style, models: MotionMod
         del arrays["code"]
     if broken == "nan":
         arrays["mean_mouth"] = np.full_like(arrays["mean_mouth"], np.nan)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         Style.from_arrays(arrays, metadata, expected=models.style_shapes, added={}, field="config.style")
     assert caught.value.field == "config.style"
 
@@ -45,11 +45,12 @@ def test_a_personalised_style_survives_its_artefact(style: Style, models: Motion
     assert set(refined.arrays()) - set(style.arrays()) == {"landmark_correction"}
     again = _read(refined.arrays(), models)
     np.testing.assert_array_equal(again.added["landmark_correction"], refined.added["landmark_correction"])
-    with pytest.raises(InvalidRequest, match="landmark_correction"):
+    with pytest.raises(InvalidRequestError, match="landmark_correction"):
         _read(refined.adding(landmark_correction=np.ones((3, 5), np.float32)).arrays(), models)
 
 
-def test_a_style_without_arrays_of_a_predictor_loads_no_network_of_it(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_style_without_arrays_loads_nothing(style: Style, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A style without arrays of a predictor loads no network of it."""
     models = MotionModels()
     monkeypatch.setattr(models, "own", lambda load: pytest.fail(f"{load} is loaded in vain"))
     names = [*style.arrays(), "landmark_correction", "pose_steps"]
@@ -72,7 +73,8 @@ def test_larger_motion_gives_larger_spread(models: MotionModels) -> None:
     assert np.linalg.norm(large.spread) > 1.5 * np.linalg.norm(small.spread)
 
 
-def test_silence_in_the_footage_does_not_move_the_rest(models: MotionModels) -> None:
+def test_silence_does_not_move_rest(models: MotionModels) -> None:
+    """Silence in the footage does not move the rest."""
     talk = mouths((8.0 * np.abs(np.sin(np.arange(120) * 0.5))).astype(np.float32))
     pause = mouths(np.zeros(80, np.float32))
     plain, padded = (measure_mouth(frames, models.basis) for frames in (talk, np.concatenate([talk, pause])))
@@ -94,11 +96,12 @@ def test_unusable_frames_do_not_count(models: MotionModels) -> None:
 
 
 def test_too_little_footage_is_named(models: MotionModels) -> None:
-    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="25 usable frames"):
         encode_style(mouths(np.ones(60, np.float32)), np.arange(60) < 20, models.basis, models)
 
 
-def test_a_person_who_is_never_seen_with_an_open_mouth_moves_as_the_mean_speaker(models: MotionModels) -> None:
+def test_shut_mouth_person_moves_as_mean(models: MotionModels) -> None:
+    """A person who is never seen with an open mouth moves as the mean speaker."""
     shut = Footage(mouths(np.zeros(100, np.float32)), np.ones(100, np.bool_))
     measured, style = encode_style(shut.mouth_landmarks, shut.usable, models.basis, models), encode_mouths(shut, models)
     np.testing.assert_array_equal(style.spread, models.basis.typical_spread)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from gateway.operations.leases import OperationQueue, SubmittedOperation
 from gateway.operations.store import OperationStore
-from services.common.errors import BackendUnavailable, StorageRefused
+from services.common.errors import BackendUnavailableError, StorageRefusedError
 
 Moment = Literal["before_commit", "after_commit"]
 Break = Callable[[Moment, int], None]
@@ -45,9 +45,8 @@ def submit(store: OperationStore, *, free: int = 1) -> tuple[OperationQueue, Sub
 
 
 @pytest.mark.parametrize(("free", "mine", "waiting"), [(1, True, 0), (0, False, 1)])
-def test_an_operation_whose_commit_was_done_without_an_answer_is_found(
-    store: OperationStore, break_at: Break, free: int, mine: bool, waiting: int
-) -> None:
+def test_unanswered_commit_is_found(store: OperationStore, break_at: Break, free: int, mine: bool, waiting: int) -> None:
+    """An operation whose commit was done without an answer is found."""
     break_at("after_commit", 1)
     queue, submitted = submit(store, free=free)
     assert (submitted.mine, submitted.waiting) == (mine, waiting)
@@ -55,15 +54,17 @@ def test_an_operation_whose_commit_was_done_without_an_answer_is_found(
     assert len(queue.take(9, busy=())[0]) == waiting
 
 
-def test_an_operation_whose_commit_was_not_done_may_be_asked_for_again(store: OperationStore, break_at: Break) -> None:
+def test_uncommitted_work_is_retryable(store: OperationStore, break_at: Break) -> None:
+    """An operation whose commit was not done may be asked for again."""
     break_at("before_commit", 1)
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         submit(store)
     assert store.list() == []
 
 
-def test_an_operation_that_may_be_stored_is_not_to_be_asked_for_again(store: OperationStore, break_at: Break) -> None:
+def test_possibly_stored_work_not_retryable(store: OperationStore, break_at: Break) -> None:
+    """An operation that may be stored is not to be asked for again."""
     break_at("after_commit", 2)
-    with pytest.raises(StorageRefused, match="may have begun or not") as caught:
+    with pytest.raises(StorageRefusedError, match="may have begun or not") as caught:
         submit(store)
     assert [record.name for record in store.list()] == [caught.value.subject]

@@ -19,13 +19,13 @@ from gateway.operations.execution import Job, for_tenant
 from gateway.operations.runner import JobRunner, Slots
 from gateway.operations.store import OperationRecord, OperationStore
 from services.common.errors import (
-    Cancelled,
     DubstageError,
-    InvalidRequest,
-    NoUsableFootage,
-    OperationNotFound,
-    Overloaded,
-    Unexpected,
+    InvalidRequestError,
+    NoUsableFootageError,
+    OperationNotFoundError,
+    OverloadedError,
+    UnexpectedError,
+    WorkCancelledError,
 )
 from services.common.server import call_context
 from services.common.server.call_context import current_caller
@@ -41,19 +41,22 @@ async def test_an_operation_gives_its_answer_and_keeps_it(store: OperationStore)
     assert store.get(begun.name) == ended
 
 
-async def test_an_error_of_the_tree_is_the_operations_error(store: OperationStore) -> None:
+async def test_tree_error_is_operation_error(store: OperationStore) -> None:
+    """An error of the tree is the operations error."""
+
     async def fail(job: Job) -> bytes:
-        raise NoUsableFootage("no face", subject="footage")
+        raise NoUsableFootageError("no face", subject="footage")
 
     jobs = runner(store, fail)
     ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     error = error_of(ended)
-    assert isinstance(error, NoUsableFootage)
+    assert isinstance(error, NoUsableFootageError)
     assert error.message == "no face"
     assert ended.response is None
 
 
-async def test_what_waits_and_what_runs_can_be_cancelled_at_any_moment(store: OperationStore) -> None:
+async def test_cancel_at_any_moment(store: OperationStore) -> None:
+    """Waiting and running operations can be cancelled at any moment."""
     jobs = runner(store, for_ever)
     running, waiting, at_once = [await jobs.submit("work", b"") for _ in range(3)]
     await jobs.cancel(at_once.name)
@@ -61,13 +64,14 @@ async def test_what_waits_and_what_runs_can_be_cancelled_at_any_moment(store: Op
     await jobs.cancel(waiting.name)
     await jobs.cancel(running.name)
     for record in (running, waiting, at_once):
-        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     await jobs.cancel(running.name)
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         await jobs.cancel("operations/none")
 
 
-async def test_work_has_a_call_of_its_own_that_ends_with_it(store: OperationStore) -> None:
+async def test_work_has_own_call(store: OperationStore) -> None:
+    """Work has a call of its own that ends with it."""
     seen: list[call_context.Call | None] = []
 
     async def look(job: Job) -> bytes:
@@ -92,7 +96,7 @@ async def test_more_than_may_wait_is_refused(store: OperationStore) -> None:
     jobs = runner(store, for_ever, concurrent=1, queued=1)
     for _ in range(2):
         await jobs.submit("work", b"")
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         await jobs.submit("work", b"")
     await jobs.close()
 
@@ -100,12 +104,13 @@ async def test_more_than_may_wait_is_refused(store: OperationStore) -> None:
 async def test_two_operations_never_have_one_output(store: OperationStore) -> None:
     jobs = runner(store, for_ever)
     await jobs.submit("work", b"", output="/films/a.mp4")
-    with pytest.raises(InvalidRequest, match="another operation writes"):
+    with pytest.raises(InvalidRequestError, match="another operation writes"):
         await jobs.submit("work", b"", output="/films/a.mp4")
     await jobs.close()
 
 
-async def test_what_a_closed_runner_left_is_picked_up_in_its_order(store: OperationStore) -> None:
+async def test_closed_runners_queue_resumes(store: OperationStore) -> None:
+    """Operations that a closed runner left are resumed in their order."""
     first = runner(store, for_ever)
     names = [(await first.submit("work", str(number).encode())).name for number in range(3)]
     await asyncio.sleep(0.01)
@@ -123,11 +128,12 @@ async def test_what_a_closed_runner_left_is_picked_up_in_its_order(store: Operat
     assert order == [(b"0", True), (b"1", True), (b"2", True)]
 
 
-async def test_a_wait_ends_with_its_time_and_changes_nothing(store: OperationStore) -> None:
+async def test_wait_timeout_changes_nothing(store: OperationStore) -> None:
+    """A wait ends with its time and changes nothing."""
     jobs = runner(store, for_ever)
     name = (await jobs.submit("work", b"")).name
     assert not (await jobs.wait(name, 0.01)).done
-    with pytest.raises(InvalidRequest, match="cancel it first"):
+    with pytest.raises(InvalidRequestError, match="cancel it first"):
         await jobs.delete(name)
     await jobs.close()
 
@@ -140,13 +146,14 @@ async def test_work_on_a_person_is_stopped_and_forgotten(store: OperationStore) 
     assert not await jobs.concerns("ann")
     assert await jobs.concerns("bob")
     await jobs.forget_actor("ann")
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         await jobs.get(of_ann.name)
     assert not (await jobs.get(of_bob.name)).done
     await jobs.close()
 
 
-async def test_runners_of_different_kinds_share_a_database_and_see_their_own_operations(tmp_path: Path) -> None:
+async def test_runners_share_database_by_kind(tmp_path: Path) -> None:
+    """Runners of different kinds share a database and see their own operations."""
     database = Database("", tmp_path)
     films, batches = (OperationStore(database, kinds=(kind,)) for kind in ("film", "batch"))
 
@@ -168,13 +175,14 @@ async def test_runners_of_different_kinds_share_a_database_and_see_their_own_ope
     for store, jobs in runners.items():
         assert [record.name for record in store.list()] == names[store]
         other = names[films if store is batches else batches][-1]
-        with pytest.raises(OperationNotFound):
+        with pytest.raises(OperationNotFoundError):
             await jobs.get(other)
         await jobs.close()
     database.close()
 
 
-def test_operations_that_have_not_ended_are_found_by_what_they_write(store: OperationStore) -> None:
+def test_open_operations_by_output(store: OperationStore) -> None:
+    """Operations that have not ended are found by what they write."""
     first = store.add("work", b"", output="a")
     second = store.add("work", b"", output="b")
     assert store.is_written(("a", "b"), before=second.number)
@@ -185,9 +193,11 @@ def test_operations_that_have_not_ended_are_found_by_what_they_write(store: Oper
     assert store.is_written(("a", "b"))
 
 
-async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
+async def test_bug_id_is_in_log(
     store: OperationStore,
 ) -> None:
+    """The id of a bug that a caller gets is in the log."""
+
     async def fail(job: Job) -> bytes:
         raise ZeroDivisionError("a bug")
 
@@ -195,14 +205,15 @@ async def test_the_id_that_a_caller_is_told_of_our_own_bug_is_in_the_log(
     with structlog.testing.capture_logs() as lines:
         ended = await jobs.wait((await jobs.submit("work", b"")).name, 60)
     error = error_of(ended)
-    assert isinstance(error, Unexpected)
+    assert isinstance(error, UnexpectedError)
     assert error.error_id
     (line,) = [line for line in lines if line["event"] == "operation_failed"]
     assert (line["error_id"], line["operation"], line["log_level"]) == (error.error_id, ended.name, "error")
     assert isinstance(line["exc_info"], ZeroDivisionError)
 
 
-async def test_what_a_cancelled_operation_left_is_removed_even_where_it_never_got_its_turn(store: OperationStore) -> None:
+async def test_cancelled_operation_leaves_nothing(store: OperationStore) -> None:
+    """Files of a cancelled operation are removed even if the operation never got its turn."""
     abandoned: list[str] = []
 
     async def abandon(record: OperationRecord) -> None:
@@ -214,7 +225,7 @@ async def test_what_a_cancelled_operation_left_is_removed_even_where_it_never_go
     await asyncio.sleep(0.01)
     for record in (waiting, running):
         await jobs.cancel(record.name)
-        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     assert abandoned == [waiting.name, running.name]
     await jobs.close()
     assert left.name not in abandoned, "it was interrupted: the next process goes on with it"
@@ -222,7 +233,7 @@ async def test_what_a_cancelled_operation_left_is_removed_even_where_it_never_go
 
 async def test_errors_are_rewritten_for_callers(store: OperationStore) -> None:
     async def fail(job: Job) -> bytes:
-        raise NoUsableFootage("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
+        raise NoUsableFootageError("/srv/media/a.mp4 shows no face", subject="/srv/media/a.mp4")
 
     def rewrite(error: DubstageError) -> DubstageError:
         error.message = error.message.replace("/srv/media/", "")
@@ -276,14 +287,16 @@ async def test_tenants_share_the_slots_and_take_turns(stores: dict[str, Operatio
         await jobs.close()
 
 
-async def test_no_operation_of_a_tenant_is_known_to_another(stores: dict[str, OperationStore]) -> None:
+async def test_tenants_do_not_see_operations(stores: dict[str, OperationStore]) -> None:
+    """No operation of a tenant is known to another."""
+
     async def work(job: Job) -> bytes:
         return b""
 
     acme, beta = (JobRunner(store, {"work": work}, max_concurrent=1, max_queued=1) for store in stores.values())
     name = (await acme.submit("work", b"")).name
     assert (await acme.wait(name, 60)).done
-    with pytest.raises(OperationNotFound):
+    with pytest.raises(OperationNotFoundError):
         await beta.get(name)
     await acme.close()
     await beta.close()

@@ -16,7 +16,7 @@ from gateway.operations import execution
 from gateway.operations.execution import Job
 from gateway.operations.leases import OperationQueue
 from gateway.operations.store import OperationRecord, OperationStore
-from services.common.errors import BackendUnavailable, Cancelled, Overloaded, StorageFull
+from services.common.errors import BackendUnavailableError, OverloadedError, StorageFullError, WorkCancelledError
 from tests.failing import fail_once
 from tests.unit.operations.runners import echo, error_of, for_ever, runner
 
@@ -48,9 +48,8 @@ class Held:
 # Callers that leave
 
 
-async def test_a_submission_that_is_stored_begins_although_its_caller_left(
-    store: OperationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stored_submission_begins_without_caller(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission that is stored begins although its caller left."""
     begun, caller, admitted = asyncio.Event(), contextvars.ContextVar[str]("caller"), list[str]()
 
     async def work(job: Job) -> bytes:
@@ -68,9 +67,8 @@ async def test_a_submission_that_is_stored_begins_although_its_caller_left(
     await jobs.close()
 
 
-async def test_a_submission_that_is_being_stored_is_given_back_by_a_runner_that_closes(
-    store: OperationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_closing_runner_returns_submission(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A submission that is being stored is given back by a runner that closes."""
     jobs = runner(store, for_ever)
     submission = Held("submit", monkeypatch)
     await submission.left_by(jobs.submit("work", b""))
@@ -82,9 +80,8 @@ async def test_a_submission_that_is_being_stored_is_given_back_by_a_runner_that_
     assert len(taken) == 1
 
 
-async def test_a_cancellation_that_has_begun_ends_the_operation_although_its_caller_left(
-    store: OperationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_begun_cancellation_completes(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that has begun ends the operation although its caller left."""
     jobs = runner(store, for_ever)
     _, waiting, of_ann = [await jobs.submit("work", b"", actor_id=actor) for actor in ("", "", "ann")]
     for method, call, record in (
@@ -94,18 +91,17 @@ async def test_a_cancellation_that_has_begun_ends_the_operation_although_its_cal
         cancellation = Held(method, monkeypatch)
         await cancellation.left_by(call)
         cancellation.goes_on.set()
-        assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+        assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     await jobs.close()
 
 
-async def test_an_error_that_nobody_waits_for_is_not_reported_as_forgotten(
-    store: OperationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unawaited_error_not_reported_forgotten(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that no caller waits for is not reported as forgotten."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
     def refuse(unfinished: int) -> None:
-        raise Overloaded("as many as may be")
+        raise OverloadedError("as many as may be")
 
     jobs = runner(store, for_ever)
     submission = Held("submit", monkeypatch)
@@ -119,16 +115,17 @@ async def test_an_error_that_nobody_waits_for_is_not_reported_as_forgotten(
 # Cancellations that were cut
 
 
-async def test_a_cancellation_that_a_dead_gateway_did_not_finish_is_finished_by_the_next(store: OperationStore) -> None:
+async def test_next_gateway_finishes_cancellation(store: OperationStore) -> None:
+    """A cancellation that a dead gateway did not finish is finished by the next."""
     record = store.add("work", b"")
     OperationQueue(store.database, lease_s=None).cancel(record.number)
     jobs = runner(store, echo)
     await jobs.start()
-    assert isinstance(error_of(await jobs.wait(record.name, 60)), Cancelled)
+    assert isinstance(error_of(await jobs.wait(record.name, 60)), WorkCancelledError)
     await jobs.close()
 
 
-async def test_a_cancellation_outlives_the_process_whose_work_did_not_stop(store: OperationStore) -> None:
+async def test_cancellation_outlives_stuck_process(store: OperationStore) -> None:
     """The caller was told that the operation is cancelled: no other process may end the work after all."""
     began, stops = asyncio.Event(), asyncio.Event()
 
@@ -146,13 +143,14 @@ async def test_a_cancellation_outlives_the_process_whose_work_did_not_stop(store
     # The first process dies here, as far as the next one can tell.
     again = runner(store, echo)
     await again.start()
-    assert isinstance(error_of(await again.wait(record.name, 10)), Cancelled)
+    assert isinstance(error_of(await again.wait(record.name, 10)), WorkCancelledError)
     await again.close()
     stops.set()
     await first.close()
 
 
-async def test_a_cancelled_operation_that_has_not_ended_takes_no_slot_from_others(store: OperationStore) -> None:
+async def test_cancelled_operation_takes_no_slot(store: OperationStore) -> None:
+    """A cancelled operation that has not ended takes no slot from others."""
     jobs = runner(store, echo)
     await jobs.start()
     OperationQueue(store.database, lease_s=None).cancel(store.add("work", b"").number)
@@ -161,15 +159,14 @@ async def test_a_cancelled_operation_that_has_not_ended_takes_no_slot_from_other
     await jobs.close()
 
 
-async def test_a_cancellation_that_the_database_interrupts_is_finished_by_a_look(
-    store: OperationStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_interrupted_cancellation_finishes_on_look(store: OperationStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that the database interrupts is finished by a look."""
     jobs = runner(store, for_ever)
     _, waiting = [await jobs.submit("work", b"") for _ in range(2)]
-    fail_once(monkeypatch, OperationQueue, "take", BackendUnavailable("the database is away"))
-    with pytest.raises(BackendUnavailable):
+    fail_once(monkeypatch, OperationQueue, "take", BackendUnavailableError("the database is away"))
+    with pytest.raises(BackendUnavailableError):
         await jobs.cancel(waiting.name)
-    assert isinstance(error_of(await jobs.wait(waiting.name, 60)), Cancelled)
+    assert isinstance(error_of(await jobs.wait(waiting.name, 60)), WorkCancelledError)
     await jobs.close()
 
 
@@ -183,7 +180,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
     def failing(*args: Any, **more: Any) -> OperationRecord:
         if not has_space.is_set():
-            raise StorageFull("no space left for the database", subject="database")
+            raise StorageFullError("no space left for the database", subject="database")
         return finish(*args, **more)
 
     monkeypatch.setattr(OperationStore, "finish", failing)
@@ -191,9 +188,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return has_space
 
 
-async def test_an_operation_that_ends_while_the_disk_is_full_keeps_its_answer(
-    store: OperationStore, full_disk: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_full_disk_keeps_answer(store: OperationStore, full_disk: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation that ends while the disk is full keeps its answer."""
     monkeypatch.setattr(execution, "DATABASE_SECONDS", 0.0)
     begun: list[str] = []
 
@@ -210,9 +206,8 @@ async def test_an_operation_that_ends_while_the_disk_is_full_keeps_its_answer(
     await jobs.close()
 
 
-async def test_a_runner_that_closes_while_the_disk_is_full_gives_the_operation_back(
-    store: OperationStore, full_disk: threading.Event
-) -> None:
+async def test_full_disk_close_returns_operation(store: OperationStore, full_disk: threading.Event) -> None:
+    """A runner that closes while the disk is full gives the operation back."""
     jobs = runner(store, echo)
     record = await jobs.submit("work", b"")
     assert not (await jobs.wait(record.name, 0.1)).done

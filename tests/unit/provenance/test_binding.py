@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.provenance.binding import MANIFEST_ID, media_sha256, padding_is_empty
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.provenance.signed_films import flip
 
 MANIFEST = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -37,7 +37,8 @@ def film(manifest: bytes, *, wide: bool, before: bool) -> bytes:
 
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("before", [False, True])
-def test_a_manifest_of_any_size_leaves_the_digest_as_it_was(wide: bool, before: bool, tmp_path: Path) -> None:
+def test_manifest_size_keeps_digest(wide: bool, before: bool, tmp_path: Path) -> None:
+    """A manifest of any size leaves the digest as it was."""
     plain = film(b"", wide=wide, before=before)
     expected = hashlib.sha256(plain).hexdigest()
     for size in (0, 100, 5000):
@@ -64,7 +65,8 @@ def test_of_files_without_a_manifest_every_byte_counts(content: bytes, tmp_path:
     assert media_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
-def test_an_index_that_lies_is_read_to_its_end_and_no_further(tmp_path: Path) -> None:
+def test_lying_index_read_to_end(tmp_path: Path) -> None:
+    """An index that lies is read to its end and no further."""
     lying = box(b"moov", box(b"trak", box(b"stco", struct.pack(">III", 0, 1 << 31, 4000))))
     content = box(b"ftyp", b"isom") + box(b"uuid", MANIFEST + bytes(100)) + lying + b"rest"
     (tmp_path / "film.mp4").write_bytes(content)
@@ -72,7 +74,7 @@ def test_an_index_that_lies_is_read_to_its_end_and_no_further(tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         media_sha256(tmp_path / "none.mp4")
 
 
@@ -80,7 +82,8 @@ BOX_BYTES = 300 << 20
 
 
 @pytest.mark.parametrize("last", [0, 1])
-def test_the_last_byte_of_a_large_box_counts_and_the_box_is_not_held_in_memory(last: int, tmp_path: Path) -> None:
+def test_large_box_last_byte_counts(last: int, tmp_path: Path) -> None:
+    """The last byte of a large box counts and the box is not held in memory."""
     manifest = struct.pack(">I4s", 16, b"jumb") + b"contents"
     head = struct.pack(">I4s", BOX_BYTES, b"uuid") + MANIFEST_ID + bytes(4) + b"manifest\0" + bytes(8) + manifest
     with (tmp_path / "film.mp4").open("w+b") as film:

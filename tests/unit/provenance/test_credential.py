@@ -13,7 +13,7 @@ from gateway.provenance.credential import KEY_FILE, installation_credential
 from gateway.provenance.installation import check_credential, open_sealer, trusted_authorities
 from gateway.provenance.verdict import ManifestState, verdict_of
 from gateway.settings import GatewaySettings
-from services.common.errors import InvalidRequest, StorageRefused
+from services.common.errors import InvalidRequestError, StorageRefusedError
 from services.common.server.settings import load_settings
 from tests.unit.provenance.signed_films import PrivateKey, chain_for, pem_of, write_film
 
@@ -34,7 +34,8 @@ def settings_of(folder: Path, chain: bytes = b"", key: bytes = b"") -> GatewaySe
     )
 
 
-def test_the_installation_makes_one_private_key_and_keeps_it(tmp_path: Path) -> None:
+def test_installation_makes_one_key(tmp_path: Path) -> None:
+    """The installation makes one private key and keeps it."""
     first = installation_credential(tmp_path / "data")
     assert installation_credential(tmp_path / "data") == first
     file = tmp_path / "data" / KEY_FILE
@@ -43,19 +44,19 @@ def test_the_installation_makes_one_private_key_and_keeps_it(tmp_path: Path) -> 
     assert "PRIVATE" not in repr(first)
 
 
-def test_a_damaged_key_of_the_installation_is_told_and_not_replaced(tmp_path: Path) -> None:
+def test_damaged_key_is_not_replaced(tmp_path: Path) -> None:
+    """A damaged key of the installation is reported and not replaced."""
     installation_credential(tmp_path)
     file = tmp_path / KEY_FILE
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(StorageRefused, match=r"provenance\.pem is damaged"):
+    with pytest.raises(StorageRefusedError, match=r"provenance\.pem is damaged"):
         installation_credential(tmp_path)
     assert len(file.read_bytes()) == 100
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
-def test_the_users_certificate_signs_and_its_authority_makes_the_film_trusted(
-    algorithm: str, carphone: Path, tmp_path: Path
-) -> None:
+def test_own_certificate_is_trusted(algorithm: str, carphone: Path, tmp_path: Path) -> None:
+    """The user's certificate signs and its authority makes the video trusted."""
     key: PrivateKey = KEYS[algorithm]()
     chain, root = chain_for(key)
     sealer = open_sealer(settings_of(tmp_path, chain, pem_of(key)))
@@ -85,14 +86,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_files_that_cannot_sign_are_refused_before_any_work(case: str, tmp_path: Path) -> None:
+def test_unusable_signing_files_refused(case: str, tmp_path: Path) -> None:
+    """Files that cannot sign are refused before any work."""
     chain, key, reason = WRONG[case]
-    with pytest.raises(InvalidRequest, match=reason) as raised:
+    with pytest.raises(InvalidRequestError, match=reason) as raised:
         open_sealer(settings_of(tmp_path, chain, key))
     assert raised.value.field.startswith("DUBSTAGE_PROVENANCE_")
 
 
-def test_the_installations_own_credential_is_one_that_c2pa_takes(tmp_path: Path) -> None:
+def test_own_credential_accepted_by_c2pa(tmp_path: Path) -> None:
+    """The installation's own credential is one that C2PA takes."""
     settings = GatewaySettings(data_dir=tmp_path / "data")
     assert trusted_authorities(settings) == b""
     check_credential(open_sealer(settings).credential)
@@ -103,10 +106,10 @@ def test_the_installations_own_credential_is_one_that_c2pa_takes(tmp_path: Path)
 
 def test_certificate_and_key_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_KEY_FILE", str(tmp_path / "key.pem"))
-    with pytest.raises(InvalidRequest, match="together or not at all"):
+    with pytest.raises(InvalidRequestError, match="together or not at all"):
         load_settings(GatewaySettings)
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_CERTIFICATE_FILE", str(tmp_path / "chain.pem"))
-    with pytest.raises(InvalidRequest, match=r"chain\.pem cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"chain\.pem cannot be read"):
         open_sealer(load_settings(GatewaySettings))
 
 
@@ -115,6 +118,6 @@ def test_certificate_and_key_go_together(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_the_time_stamp_authority_is_a_web_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUBSTAGE_PROVENANCE_TIME_STAMP_URL", url)
-    with pytest.raises(InvalidRequest, match="PROVENANCE_TIME_STAMP_URL") as raised:
+    with pytest.raises(InvalidRequestError, match="PROVENANCE_TIME_STAMP_URL") as raised:
         load_settings(GatewaySettings)
     assert "secret" not in raised.value.message

@@ -18,16 +18,15 @@ import pytest
 
 from gateway.media.mp4 import copy_with_padding
 from gateway.provenance import verdict as provenance_verdict
-from gateway.provenance.binding import embedded_binding, put_manifest
+from gateway.provenance.binding import embedded_binding, put_manifest, sidecar_of
 from gateway.provenance.claim import DubFacts, ModelFacts, SourceFacts, definition
 from gateway.provenance.credential import installation_credential
 from gateway.provenance.library import UNKNOWN, LibraryError, sign
 from gateway.provenance.seal import Sealer
-from gateway.provenance.sidecar import sidecar_of
 from gateway.provenance.verdict import ManifestState, Standing, Verdict, standing_of, verdict_of
 from gateway.provenance.watermark.detection import Finding
 from gateway.provenance.watermark.payload import Payload, installation_of, watermark_key
-from services.common.errors import InvalidRequest, MediaUnsupported
+from services.common.errors import InvalidRequestError, MediaUnsupportedError
 from tests.unit.provenance.signed_films import claim_gigabytes, claim_of, write_film
 
 ENDS: dict[str, tuple[int | None, str]] = {
@@ -51,14 +50,16 @@ def reason(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return reason
 
 
-def test_no_answer_is_a_manifest_that_cannot_be_read(reason: str, carphone: Path) -> None:
+def test_no_answer_unreadable_manifest(reason: str, carphone: Path) -> None:
+    """No answer is a manifest that cannot be read."""
     verdict = verdict_of(carphone)
     assert verdict.state == ManifestState.INVALID
     assert verdict.reasons[0].startswith("the manifest cannot be read: reading it ")
     assert reason in verdict.reasons[0]
 
 
-def test_a_descriptor_is_read_from_its_beginning_and_stays_open(tmp_path: Path) -> None:
+def test_descriptor_read_from_start(tmp_path: Path) -> None:
+    """A descriptor is read from its beginning and stays open."""
     (tmp_path / "notes.txt").write_text("words")
     with (tmp_path / "notes.txt").open("rb") as file:
         assert file.read() == b"words"
@@ -121,7 +122,8 @@ def test_a_file_without_a_manifest_has_none(carphone: Path, tmp_path: Path) -> N
     assert verdict_of(tmp_path / "notes.txt").state == ManifestState.NONE
 
 
-def test_whatever_bytes_of_a_manifest_are_changed_there_is_a_verdict(signed: Path, tmp_path: Path) -> None:
+def test_any_changed_byte_has_verdict(signed: Path, tmp_path: Path) -> None:
+    """A manifest has a verdict whichever of its bytes are changed."""
     content = signed.read_bytes()
     begin = content.index(b"jumb")
     generator = random.Random(5)
@@ -141,7 +143,8 @@ def peak_bytes() -> int:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_manifest_that_claims_gigabytes_is_invalid_and_takes_no_memory_here(suffix: str, carphone: Path, tmp_path: Path) -> None:
+def test_gigabyte_claim_invalid_without_memory(suffix: str, carphone: Path, tmp_path: Path) -> None:
+    """A manifest that claims gigabytes is invalid and takes no memory here."""
     film = write_film(tmp_path / f"film{suffix}", carphone, Sealer(installation_credential(tmp_path / "data")))
     claim_gigabytes(film if suffix == ".mp4" else sidecar_of(film))
     before = peak_bytes()
@@ -151,7 +154,8 @@ def test_a_manifest_that_claims_gigabytes_is_invalid_and_takes_no_memory_here(su
     assert peak_bytes() - before < 100 << 20
 
 
-def test_a_manifest_that_says_too_much_to_be_shown_is_invalid(carphone: Path, tmp_path: Path) -> None:
+def test_too_long_manifest_is_invalid(carphone: Path, tmp_path: Path) -> None:
+    """A manifest that says too much to be shown is invalid."""
     size = 900_000
     film = lying(carphone, tmp_path, method="Q" * size)
     # CBOR: in place of the text, an array of as many empty arrays, which c2pa prints as 14 characters each
@@ -164,20 +168,22 @@ def test_a_manifest_that_says_too_much_to_be_shown_is_invalid(carphone: Path, tm
 
 
 @pytest.mark.parametrize("part", [0.01, 0.05, 0.5, 0.999])
-def test_a_film_that_is_cut_off_is_not_valid(part: float, signed: Path, tmp_path: Path) -> None:
+def test_truncated_video_is_invalid(part: float, signed: Path, tmp_path: Path) -> None:
+    """A video that is cut off is not valid."""
     content = signed.read_bytes()
     (tmp_path / "film.mp4").write_bytes(content[: int(part * len(content))])
     assert verdict_of(tmp_path / "film.mp4").state in (ManifestState.INVALID, ManifestState.NONE)
 
 
-def test_a_sidecar_without_its_film_or_that_is_none_is_told(tmp_path: Path) -> None:
+def test_lonely_or_foreign_sidecar(tmp_path: Path) -> None:
+    """A sidecar without its video, or a file that is no sidecar, is reported."""
     (tmp_path / "film.mkv.c2pa").write_bytes(b"words")
-    with pytest.raises(InvalidRequest, match=r"its film film\.mkv is not beside it"):
+    with pytest.raises(InvalidRequestError, match=r"its film film\.mkv is not beside it"):
         verdict_of(tmp_path / "film.mkv.c2pa")
     (tmp_path / "film.mkv").write_bytes(b"a film")
-    with pytest.raises(InvalidRequest, match="is no C2PA manifest"):
+    with pytest.raises(InvalidRequestError, match="is no C2PA manifest"):
         verdict_of(tmp_path / "film.mkv.c2pa")
-    with pytest.raises(MediaUnsupported, match="does not exist"):
+    with pytest.raises(MediaUnsupportedError, match="does not exist"):
         verdict_of(tmp_path / "none.mp4")
 
 
@@ -216,22 +222,26 @@ def verdict_about(state: ManifestState, dub: DubFacts | None, *footage: DubFacts
     return Verdict(Path("film.mp4"), state, (), "embedded", "0" * 64, ingredients=ingredients, dub=dub)
 
 
-def test_a_mark_that_belongs_to_a_trusted_manifest_is_of_this_film() -> None:
+def test_mark_of_trusted_manifest() -> None:
+    """A mark that belongs to a trusted manifest is of this video."""
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.THIS_FILM
 
 
 @pytest.mark.parametrize("state", [ManifestState.VALID, ManifestState.INVALID])
-def test_a_mark_is_a_clue_if_its_manifest_does_not_hold_or_is_of_an_unknown_signer(state: ManifestState) -> None:
+def test_mark_with_broken_manifest(state: ManifestState) -> None:
+    """A mark is a clue if its manifest does not hold or is of an unknown signer."""
     assert standing_of(mark_of(FILM), KEY, verdict_about(state, FILM)) is Standing.CLUE
 
 
-def test_a_mark_without_a_manifest_or_without_a_dub_in_it_is_a_clue() -> None:
+def test_mark_without_manifest_or_dub() -> None:
+    """A mark without a manifest or without a dub in it is a clue."""
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.NONE, None)) is Standing.CLUE
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, None)) is Standing.CLUE
 
 
 @pytest.mark.parametrize("state", [ManifestState.TRUSTED, ManifestState.VALID, ManifestState.INVALID])
-def test_a_mark_that_was_copied_under_another_manifest_is_told(state: ManifestState) -> None:
+def test_copied_mark_is_told(state: ManifestState) -> None:
+    """A mark that was copied under another manifest is reported."""
     assert standing_of(mark_of(FILM), KEY, verdict_about(state, OTHER)) is Standing.ANOTHER_FILM
     # The forger writes the digits of the copied mark into the manifest of the other film.
     forged = OTHER.model_copy(update={"watermark": FILM.watermark})
@@ -255,14 +265,16 @@ def test_every_field_of_the_manifest_binds_the_mark() -> None:
         assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, said)) is Standing.ANOTHER_FILM, name
 
 
-def test_the_mark_of_footage_that_was_a_dub_itself_is_told_apart_from_a_copied_one() -> None:
+def test_footage_mark_is_not_copied() -> None:
+    """The mark of footage that was a dub itself is told apart from a copied one."""
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, OTHER, FILM)) is Standing.FOOTAGE
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, None, FILM)) is Standing.FOOTAGE
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.VALID, OTHER, FILM)) is Standing.CLUE
     assert standing_of(mark_of(FILM), KEY, verdict_about(ManifestState.TRUSTED, OTHER, FILM, valid=False)) is Standing.ANOTHER_FILM
 
 
-def test_a_mark_of_an_earlier_version_belongs_to_a_trusted_manifest_with_its_digits_and_is_a_clue_without() -> None:
+def test_earlier_mark_version() -> None:
+    """A mark of an earlier version belongs to a trusted manifest with its digits and is a clue without."""
     payload = Payload(installation_of(KEY, 1), 0xC0FFEE)
     early = DubFacts.model_validate({**FILM.model_dump(exclude={"job"}), "watermark": str(payload)})
     mark = replace(mark_of(early), version=payload.version(KEY))
@@ -271,5 +283,6 @@ def test_a_mark_of_an_earlier_version_belongs_to_a_trusted_manifest_with_its_dig
     assert standing_of(mark, KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.ANOTHER_FILM
 
 
-def test_a_mark_that_cannot_be_read_is_a_clue() -> None:
+def test_unreadable_mark_is_clue() -> None:
+    """A mark that cannot be read is a clue."""
     assert standing_of(mark_of(FILM, version=0), KEY, verdict_about(ManifestState.TRUSTED, FILM)) is Standing.CLUE

@@ -22,7 +22,7 @@ def committed_models(runtime: str) -> RenderModels:
     """Return the models that come with dubstage on a backend and precision, written as in RUNTIMES.
 
     Raises:
-        InvalidRequest: this machine's processor cannot compute in the precision.
+        InvalidRequestError: this machine's processor cannot compute in the precision.
     """
     name, _, precision = runtime.partition("-")
     if name == "openvino":

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from services.common.array_types import UInt8
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import (
@@ -12,6 +13,7 @@ from services.render.key_pictures import (
     KeyPictures,
     choose_keys,
     grey_keys,
+    match_colour,
     matched_keys,
     moved_keys,
     nearest_keys,
@@ -39,7 +41,8 @@ def test_the_nearest_lips_come_first(bank: MouthBank) -> None:
     assert (np.diff(openings) > -0.01).all()
 
 
-def test_a_mouth_as_far_open_is_nearer_than_lips_in_the_same_place(bank: MouthBank) -> None:
+def test_opening_outweighs_position(bank: MouthBank) -> None:
+    """A mouth as far open is nearer than lips in the same place."""
     wanted = bank.box_landmarks[0]
     aside, parted = wanted + np.float32(0.6), wanted.copy()
     parted[20:40, 1] += np.sign(wanted[20:40, 1] - wanted[20:40, 1].mean()) * np.float32(1.5)
@@ -64,7 +67,8 @@ def test_keys_come_from_the_candidates(bank: MouthBank) -> None:
     assert set(choose_keys(bank, candidates[:1]).rows) == {3}
 
 
-def test_a_key_moved_to_another_mouth_looks_like_it(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_key_moved_to_other_mouth(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A key moved to another mouth looks like it."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     truth = bank.boxes[3]
     inside = (slice(45, 95), slice(45, 115))
@@ -77,7 +81,8 @@ def test_a_key_moved_to_another_mouth_looks_like_it(bank: MouthBank, mask: npt.N
     assert error(moved[0]) < error(keys.pictures[0])
 
 
-def test_a_key_stays_where_its_own_landmarks_are_wanted(bank: MouthBank) -> None:
+def test_key_at_own_landmarks_stays(bank: MouthBank) -> None:
+    """A key stays in place if its own landmarks are the target."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     moved = moved_keys(keys, keys.landmarks[5])
     assert np.abs(moved[5].astype(int) - keys.pictures[5]).mean() < 0.5
@@ -101,7 +106,8 @@ def test_nobody_has_the_light_of_the_cheeks(bank: MouthBank, mask: npt.NDArray[n
     assert np.abs(made[:, 40:100, 40:120].astype(int) - background[40:100, 40:120]).max() <= 4
 
 
-def test_what_the_mask_hides_does_not_colour_the_keys(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_masked_area_colours_no_key(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """Pixels that the mask hides do not colour the keys."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     background = bank.boxes[5]
     hidden = np.where(mask[..., None] > 0, np.uint8(9), background)
@@ -109,7 +115,8 @@ def test_what_the_mask_hides_does_not_colour_the_keys(bank: MouthBank, mask: npt
     assert np.array_equal(one, other)
 
 
-def test_in_a_larger_box_the_same_keys_are_shown_enlarged(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_larger_box_same_keys(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """In a larger box, the same keys are shown enlarged."""
     keys = choose_keys(bank, np.arange(bank.num_frames))
     small = matched_keys(keys, bank.boxes[5], mask, bank.box_landmarks[9])
     background, large_mask = (np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (bank.boxes[5], mask))
@@ -123,3 +130,42 @@ def test_the_keys_of_a_still_are_one_picture(bank: MouthBank) -> None:
     assert choose_keys(bank, np.arange(1)).one_picture
     assert not choose_keys(bank, np.arange(2)).one_picture
     assert not grey_keys().one_picture
+
+
+def test_texture_light_matched(bank: MouthBank, mask: UInt8) -> None:
+    """A texture in another light is brought to the background."""
+    truth = bank.boxes[0]
+    tint = np.linspace(-26, -14, 160)[None, :, None] * np.array([1.0, 0.8, 0.6])
+    texture = np.clip(truth + tint, 0, 255).astype(np.uint8)
+    inside = mask > 0
+    before = np.abs(texture[inside].astype(float) - truth[inside]).mean()
+    after = np.abs(match_colour(texture, truth, mask)[inside].astype(float) - truth[inside]).mean()
+    assert after < 0.25 * before
+
+
+def test_fitting_texture_unchanged(bank: MouthBank, mask: UInt8) -> None:
+    """A texture that fits is left as it is."""
+    assert np.array_equal(match_colour(bank.boxes[0], bank.boxes[0], mask), bank.boxes[0])
+
+
+def test_nothing_under_the_mask_is_looked_at(bank: MouthBank, mask: UInt8) -> None:
+    hidden = np.where(mask[..., None] > 0, np.uint8(255), bank.boxes[3])
+    texture = bank.boxes[9]
+    assert np.array_equal(match_colour(texture, hidden, mask), match_colour(texture, bank.boxes[3], mask))
+
+
+def test_empty_and_full_mask_unchanged(bank: MouthBank) -> None:
+    """An empty mask and a full one change nothing."""
+    for value in (0, 255):
+        flat = np.full((160, 160), value, np.uint8)
+        assert np.array_equal(match_colour(bank.boxes[0], bank.boxes[3], flat), bank.boxes[0])
+
+
+def test_larger_box_same_light(bank: MouthBank, mask: UInt8) -> None:
+    """In a larger box, the light is matched as in a small box."""
+    texture = np.clip(bank.boxes[9].astype(int) - 20, 0, 255).astype(np.uint8)
+    small = match_colour(texture, bank.boxes[3], mask)
+    doubled = [np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1) for picture in (texture, bank.boxes[3], mask)]
+    large = match_colour(*doubled)
+    assert large.shape == (320, 320, 3)
+    assert np.abs(large[::2, ::2].astype(int) - small).max() <= 2

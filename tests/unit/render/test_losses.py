@@ -33,7 +33,8 @@ def test_outside_the_mask_the_footage_stays(made: ComposedPictures) -> None:
     assert torch.equal(made.pictures[outside], made.target[outside])
 
 
-def test_reconstruction_is_the_mean_absolute_error_inside_the_mask(made: ComposedPictures) -> None:
+def test_reconstruction_error_inside_mask(made: ComposedPictures) -> None:
+    """Reconstruction is the mean absolute error inside the mask."""
     assert float(reconstruction_loss(made)) == pytest.approx(0.1, abs=1e-5)
 
 
@@ -46,12 +47,14 @@ def test_errors_on_the_lips_count_more(made: ComposedPictures) -> None:
     assert loss_with_error_at(70) > 2.5 * loss_with_error_at(110)
 
 
-def test_a_flat_picture_has_no_variation_and_a_step_has(made: ComposedPictures) -> None:
+def test_variation_flat_and_step(made: ComposedPictures) -> None:
+    """A flat picture has no variation and a step has."""
     assert float(total_variation_loss(made._replace(pictures=torch.full_like(made.pictures, 0.3)))) == 0.0
     assert float(total_variation_loss(made._replace(pictures=torch.rand_like(made.pictures)))) > 0.1
 
 
-def test_a_discriminator_that_is_sure_and_right_has_no_loss_and_the_renderer_has_all() -> None:
+def test_sure_discriminator_losses() -> None:
+    """A discriminator that is sure and right has no loss and the renderer has all."""
     real, fake = torch.ones(1, 1, 5, 5), torch.zeros(1, 1, 5, 5)
     assert float(discriminator_loss(real, fake)) == 0.0
     assert float(adversarial_loss(fake)) == 1.0
@@ -68,7 +71,8 @@ def test_critics_see_mouth_and_chin() -> None:
     assert discriminator_view(torch.zeros(1, 3, 160, 160)).shape == (1, 3, 112, 128)
 
 
-def test_the_gradient_penalty_asks_for_slopes_of_length_one() -> None:
+def test_gradient_penalty_unit_slopes() -> None:
+    """The gradient penalty asks for slopes of length one."""
     direction = torch.randn(1, 3, 4, 4)
     direction /= direction.norm()
     real, made, shares = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), torch.rand(2, 1, 1, 1)
@@ -77,7 +81,8 @@ def test_the_gradient_penalty_asks_for_slopes_of_length_one() -> None:
         assert float(penalty) == pytest.approx(expected, abs=1e-4)
 
 
-def test_detail_loss_asks_for_as_much_detail_not_for_the_same() -> None:
+def test_detail_loss_compares_amount() -> None:
+    """Detail loss asks for as much detail not for the same."""
     rows, columns = np.mgrid[:160, :160]
     checks = torch.from_numpy(((rows + columns) % 2).astype(np.float32) * 0.2 + 0.4).expand(1, 3, -1, -1)
     flat = torch.full((1, 3, 160, 160), 0.5)

@@ -7,7 +7,8 @@ from services.render.key_pictures import KeyPictures
 from services.render.pairs import NEAREST_FRAMES, NO_NOISE, LandmarkNoise, keyed_windows, perturbed, spread_rows, window_rows
 
 
-def test_noise_moves_lips_a_little_and_no_noise_moves_nothing(bank: MouthBank) -> None:
+def test_noise_moves_lips_little(bank: MouthBank) -> None:
+    """Noise moves lips a little and no noise moves nothing."""
     rng = np.random.default_rng(0)
     moved = perturbed(bank.mouth[3], LandmarkNoise(), rng)
     assert 0.02 < np.abs(moved - bank.mouth[3]).mean() < 1.5

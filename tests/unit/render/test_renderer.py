@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.methods import RENDERERS
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderer import FrameWindow, without_dots
@@ -58,11 +58,13 @@ def test_without_neighbours_a_window_is_the_frame() -> None:
     assert windows([4, 5, 9], 0, 0) == [(4,), (5,), (9,)]
 
 
-def test_the_first_frame_stands_in_for_the_frames_before_it() -> None:
+def test_first_frame_stands_in() -> None:
+    """The first frame stands in for the frames before it."""
     assert windows([0, 1, 2, 3], 2, 0) == [(0, 0, 0), (0, 0, 1), (0, 1, 2), (1, 2, 3)]
 
 
-def test_the_last_frame_stands_in_for_the_frames_after_it() -> None:
+def test_last_frame_stands_in() -> None:
+    """The last frame stands in for the frames after it."""
     assert windows([0, 1, 2], 0, 2) == [(0, 1, 2), (1, 2, 2), (2, 2, 2)]
 
 
@@ -81,7 +83,8 @@ def test_any_window_has_the_neighbours_of_its_run(before: int, after: int) -> No
     assert windows(indices, before, after) == expected
 
 
-def test_a_frame_is_answered_as_soon_as_its_frames_after_are_there() -> None:
+def test_frame_answered_after_look_ahead() -> None:
+    """A frame is answered as soon as its frames after are there."""
     window: FrameWindow[int] = FrameWindow(1, 2)
     answered = [[one.now for one in window.push(frame(index), index)] for index in range(5)]
     assert answered == [[], [], [0], [1], [2]]
@@ -96,9 +99,10 @@ def test_no_more_frames_are_kept_than_windows_need() -> None:
     assert all(after[1] == before[1] + 1 for before, after in pairwise(window._run))
 
 
-def test_every_model_that_comes_with_dubstage_has_a_renderer() -> None:
+def test_committed_models_have_renderers() -> None:
+    """Every model that comes with dubstage has a renderer."""
     names = {path.name.removesuffix(".export.json") for path in WEIGHTS_FOLDER.glob("*.export.json")}
     assert names == set(RENDERERS) == {row.name for row in RENDERERS.values()}
     assert all(renderer_named(name).spec is row for name, row in RENDERERS.items())
-    with pytest.raises(ModelNotFound, match="no renderer 'ugly'"):
+    with pytest.raises(ModelNotFoundError, match="no renderer 'ugly'"):
         renderer_named("ugly")

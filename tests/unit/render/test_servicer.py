@@ -11,7 +11,7 @@ import pytest
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.render.v1alpha1 import render_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER, read_models
 from services.render.convert import frame_from_proto
 from services.render.renderers.registry import renderer_named
@@ -49,7 +49,8 @@ async def test_all_frames_come_in_order_whatever_the_batches() -> None:
     assert max(len(batch) for batch in batches) <= 3
 
 
-async def test_a_stream_that_is_given_up_leaves_no_reader_behind() -> None:
+async def test_abandoned_stream_leaves_no_reader() -> None:
+    """A stream that is given up leaves no reader behind."""
     others = asyncio.all_tasks()
     batches = _batches(frames(100), 2, read)
     await anext(batches)
@@ -61,12 +62,14 @@ async def test_a_stream_that_is_given_up_leaves_no_reader_behind() -> None:
     assert asyncio.all_tasks() == others
 
 
-async def test_what_the_requests_raise_comes_after_the_frames_before_it() -> None:
+async def test_request_error_after_earlier_frames() -> None:
+    """An exception of the requests comes after the frames before it."""
+
     async def broken() -> AsyncIterator[pb.RenderRequest]:
         yield frame(0)
-        raise InvalidRequest("frame 1 cannot be read")
+        raise InvalidRequestError("frame 1 cannot be read")
 
     batches = _batches(broken(), 4, read)
     assert len(await anext(batches)) == 1
-    with pytest.raises(InvalidRequest, match="frame 1"):
+    with pytest.raises(InvalidRequestError, match="frame 1"):
         await anext(batches)

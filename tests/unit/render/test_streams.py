@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Array, Float32
-from services.common.errors import ContractBroken, InvalidRequest, ModelNotFound
+from services.common.errors import ContractBrokenError, InvalidRequestError, ModelNotFoundError
 from services.render.backends.base import Arrays, Backend
 from services.render.backends.onnxruntime import OnnxRuntimeBackend
 from services.render.backends.openvino import OpenVinoBackend
@@ -80,9 +80,8 @@ def test_neither_chunks_nor_context_change_a_byte(tmp_path: Path, monkeypatch: p
     assert alone[0].box.tobytes() != whole[4].box.tobytes()
 
 
-def test_a_network_gets_its_inputs_by_name_and_the_actors_once_a_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched
-) -> None:
+def test_inputs_by_name_actors_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """A network gets its inputs by name, and the inputs of an actor once a batch."""
     toy = Toy(inputs=ALL, state_size=50_000)
     toy.register(monkeypatch)
     toy.write(tmp_path)
@@ -107,7 +106,8 @@ def test_a_network_gets_its_inputs_by_name_and_the_actors_once_a_batch(
     assert backend.arrays[-1]["reference"] is reference
 
 
-def test_an_actors_input_with_a_batch_axis_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_batched_actor_input_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """An actor's input with a batch axis is repeated."""
     toy = Toy(state_size=6, state_batched=True)
     toy.register(monkeypatch)
     toy.write(tmp_path)
@@ -140,7 +140,7 @@ def test_a_missing_input_of_a_frame_is_named(tmp_path: Path, monkeypatch: pytest
     toy.write(tmp_path)
     model = load_models(tmp_path, backend).files[NAME]
     (frame,) = toy.frames([0])
-    with pytest.raises(InvalidRequest, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
+    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing: model 'toy' needs it") as caught:
         render(backend, model, [replace(frame, **{name: None})], default_state(model))
     assert caught.value.field == f"frame.{name}"
     # A renderer without a window never looks at frames that are context only.
@@ -161,18 +161,20 @@ def test_without_a_reference_the_renderer_brings_its_own(tmp_path: Path, monkeyp
     assert not np.array_equal(own.box, other.box)
 
 
-def test_a_renderer_and_its_network_must_agree_on_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+def test_renderer_and_network_inputs_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Watched) -> None:
+    """A renderer and its network must agree on inputs."""
     toy = Toy()
     toy.register(monkeypatch)
     model = toy.write(tmp_path)
     backend.load(model)
     window: Float32 = np.zeros((160, 160, 1), np.float32)
     for frame, actor in (({"picture": window}, {}), ({}, {"window": window}), ({"window": window, "more": window}, {})):
-        with pytest.raises(ContractBroken, match="renderer 'toy' gives"):
+        with pytest.raises(ContractBrokenError, match="renderer 'toy' gives"):
             infer_frames(backend, model, [frame], {**actor, "other": window} if "window" in actor else actor)
 
 
-def test_a_model_that_is_no_renderers_is_refused_when_it_is_loaded(tmp_path: Path, backend: Watched) -> None:
+def test_model_without_renderer_refused(tmp_path: Path, backend: Watched) -> None:
+    """A model that is no renderers is refused when it is loaded."""
     Toy().write(tmp_path)
-    with pytest.raises(ModelNotFound, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
+    with pytest.raises(ModelNotFoundError, match="no renderer 'toy': there are everybody, everyone, headpose, hetero, ugc"):
         load_models(tmp_path, backend)

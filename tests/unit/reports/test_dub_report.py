@@ -16,7 +16,7 @@ from gateway.reports.pages import counts_of, spans_of
 from gateway.reports.pictures import beside, write_side_by_side
 from gateway.reports.types import BeforeAfter, DubReport, Fact, SideBySide
 from gateway.stages.timing import StageClock, StageTime, StageTimes
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, to_frame
 from services.common.face.identity import FaceIdentity
 from services.common.geometry.morphable_model import default_model
@@ -44,7 +44,8 @@ def tracked(expression: float, yaw_degrees: float) -> TrackedPicture:
     return TrackedPicture(np.full((320, 300, 3), 90, np.uint8), landmarks)
 
 
-def test_a_frame_has_a_row_with_the_mesh_and_the_drawn_faces(identity: FaceIdentity) -> None:
+def test_row_shows_mesh_and_faces(identity: FaceIdentity) -> None:
+    """A frame has a row with the mesh and the drawn faces."""
     sheet = fitting_sheet(identity, [tracked(0.0, 0.0), tracked(3.0, 20.0)])
     assert sheet is not None
     assert sheet.shape == (2 * 256, len(COLUMNS) * 256, 3)
@@ -69,7 +70,8 @@ def test_the_mesh_follows_expression_and_pose(identity: FaceIdentity) -> None:
     assert (still != open_mouth).any(axis=2).mean() > 0.02
 
 
-def test_there_is_no_sheet_without_frames_or_for_another_model(identity: FaceIdentity) -> None:
+def test_no_sheet_without_frames(identity: FaceIdentity) -> None:
+    """There is no sheet without frames or for another model."""
     assert fitting_sheet(identity, []) is None
     assert fitting_sheet(replace(identity, model="bfm"), [tracked(0.0, 0.0)]) is None
 
@@ -126,7 +128,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_page_holds_the_figures_that_it_was_given(written: Path) -> None:
+def test_page_shows_given_figures(written: Path) -> None:
+    """The page holds the figures that it was given."""
     text = (written / "index.html").read_text()
     for shown in (
         "interview &lt;1&gt;.mp4",
@@ -160,7 +163,8 @@ def test_the_page_holds_the_figures_that_it_was_given(written: Path) -> None:
         assert (written / name).stat().st_size > 100, name
 
 
-def test_a_page_of_names_with_any_bytes_is_written(tmp_path: Path) -> None:
+def test_page_with_strange_names(tmp_path: Path) -> None:
+    """A page of names with any bytes is written."""
     name = b"caf\xe9 [x]\n.mp4".decode("utf-8", "surrogateescape")
     named = replace(report(), title=name, input=(Fact("file", name),), warnings=(name,), head_motion=None)
     page = write_dub_report(named, tmp_path)
@@ -168,7 +172,8 @@ def test_a_page_of_names_with_any_bytes_is_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["title"] == name
 
 
-def test_a_report_that_fails_leaves_the_older_one_as_it_was(written: Path, tmp_path: Path) -> None:
+def test_failed_report_keeps_older(written: Path, tmp_path: Path) -> None:
+    """A report that fails leaves the older one as it was."""
     older = shutil.copytree(written, tmp_path / "report")
     before = {file.name: file.read_bytes() for file in older.iterdir()}
 
@@ -177,7 +182,7 @@ def test_a_report_that_fails_leaves_the_older_one_as_it_was(written: Path, tmp_p
         raise OSError(5, "Input/output error")
 
     for folder in (older, tmp_path / "new"):
-        with pytest.raises(InvalidRequest, match=r"cannot be written: Input/output error"):
+        with pytest.raises(InvalidRequestError, match=r"cannot be written: Input/output error"):
             write_dub_report(replace(report(), video=SideBySide(break_off(), RATE), head_motion=None), folder)
     assert {file.name: file.read_bytes() for file in older.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
@@ -189,7 +194,8 @@ def test_frames_stand_in_rows_of_four(written: Path) -> None:
     assert (frame.width, frame.height) == (4 * 104 + 3 * 4, 2 * 80 + 4)
 
 
-def test_the_head_motion_is_plotted_in_degrees_with_a_panel_an_angle(written: Path) -> None:
+def test_head_motion_plot(written: Path) -> None:
+    """The head motion is plotted in degrees with a panel an angle."""
     text = (written / "head_motion.svg").read_text()
     for shown in ("pitch, degrees", "yaw, degrees", "roll, degrees", "predicted", "seconds"):
         assert shown in text
@@ -211,7 +217,8 @@ def test_the_json_beside_the_page_has_the_times(written: Path) -> None:
     assert document["mask_area_share"] == pytest.approx(0.0312)
 
 
-def test_a_film_without_any_dubbed_frame_makes_a_page_too(tmp_path: Path) -> None:
+def test_undubbed_video_makes_page(tmp_path: Path) -> None:
+    """A video without any dubbed frame makes a page too."""
     bare = DubReport(
         title="landscape.mp4",
         input=(),
@@ -250,7 +257,8 @@ def test_spans_cover_the_film_without_gaps() -> None:
     assert spans_of((), RATE) == ()
 
 
-def test_the_side_by_side_video_keeps_frames_rate_and_sound(tmp_path: Path) -> None:
+def test_side_by_side_video(tmp_path: Path) -> None:
+    """The side by side video keeps frames rate and sound."""
     tone = np.sin(np.arange(16_000) * 0.1).astype(np.float32)
     rate = Fraction(30000, 1001)
     written = write_side_by_side(tmp_path / "v.mp4", SideBySide([mouths(n) for n in range(15)], rate, tone))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.reports.folder import PAGE, check_report_folder, report_folder
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 
 PAGE_TEXT = "<html><footer>dubstage</footer></body></html>"
 
@@ -24,7 +24,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_new_folder_and_those_above_it_are_made_when_the_report_is_whole(tmp_path: Path) -> None:
+def test_folders_made_when_whole(tmp_path: Path) -> None:
+    """A new folder and those above it are made when the report is whole."""
     folder = tmp_path / "a" / "b"
     check_report_folder(folder)
     assert names(tmp_path) == []
@@ -36,7 +37,8 @@ def test_a_new_folder_and_those_above_it_are_made_when_the_report_is_whole(tmp_p
     assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~mask
 
 
-def test_an_older_report_is_replaced_and_what_else_lies_there_is_kept(tmp_path: Path) -> None:
+def test_older_report_replaced_others_kept(tmp_path: Path) -> None:
+    """An older report is replaced and what else lies there is kept."""
     write(tmp_path, PAGE, "mouths.jpg")
     (tmp_path / "notes.txt").write_text("mine")
     check_report_folder(tmp_path)
@@ -54,40 +56,44 @@ def test_a_report_that_fails_leaves_nothing(tmp_path: Path) -> None:
     for folder in (tmp_path / "new", tmp_path):
         with pytest.raises(ZeroDivisionError):
             fail(folder, ZeroDivisionError())
-    with pytest.raises(StorageFull, match="no space left"):
+    with pytest.raises(StorageFullError, match="no space left"):
         fail(tmp_path / "new", OSError(28, "No space left on device"))
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("where", ["file", "file/below", "x" * 300, f"new/{'x' * 300}", "other", "loop", "/proc/x", "/dev/null"])
-def test_places_where_no_report_can_lie_are_refused_before_the_work(where: str, tmp_path: Path) -> None:
+def test_impossible_report_folder_refused(where: str, tmp_path: Path) -> None:
+    """Places where no report can lie are refused before the work."""
     (tmp_path / "file").write_text("a file")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InvalidRequest, match="the report") as caught:
+    with pytest.raises(InvalidRequestError, match="the report") as caught:
         check_report_folder(tmp_path / where)
     assert caught.value.field == "report"
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_files_of_the_command_do_not_lie_in_the_report(tmp_path: Path) -> None:
+def test_command_files_outside_report(tmp_path: Path) -> None:
+    """Files of the command do not lie in the report."""
     (tmp_path / "link").symlink_to(tmp_path / "report")
-    with pytest.raises(InvalidRequest, match=r"dub\.mp4 lies in this folder"):
+    with pytest.raises(InvalidRequestError, match=r"dub\.mp4 lies in this folder"):
         check_report_folder(tmp_path / "link", [tmp_path / "report" / "dub.mp4"])
     check_report_folder(tmp_path / "report", [tmp_path / "dub.mp4"])
 
 
 @pytest.mark.parametrize("where", ["dub.mp4", "dub.mp4/report", "link/report"])
-def test_a_report_does_not_take_the_place_of_a_file_of_the_command(where: str, tmp_path: Path) -> None:
+def test_report_replaces_no_command_file(where: str, tmp_path: Path) -> None:
+    """A report does not take the place of a file of the command."""
     (tmp_path / "link").symlink_to("dub.mp4")
-    with pytest.raises(InvalidRequest, match=r"dub\.mp4 is a file of this command"):
+    with pytest.raises(InvalidRequestError, match=r"dub\.mp4 is a file of this command"):
         check_report_folder(tmp_path / where, [tmp_path / "dub.mp4"])
     assert names(tmp_path) == ["link"]
 
 
-def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path) -> None:
+def test_old_leftovers_removed(tmp_path: Path) -> None:
+    """Leftovers of a killed process go when they are old."""
     for name, age in (("old", 3 * 86400), ("new", 0)):
         left = tmp_path / f".dubstage-report-{name}"
         left.mkdir()
@@ -97,7 +103,8 @@ def test_what_a_killed_process_left_goes_when_it_is_old(tmp_path: Path) -> None:
     assert names(tmp_path) == [".dubstage-report-new", "report"]
 
 
-def test_files_in_folders_of_a_report_are_replaced_too(tmp_path: Path) -> None:
+def test_nested_report_files_replaced(tmp_path: Path) -> None:
+    """Files in folders of a report are replaced too."""
     for content in ("old", "new"):
         with report_folder(tmp_path / "report") as partial:
             (partial / "pictures").mkdir()

@@ -69,13 +69,15 @@ def test_spread_ratio_is_the_gain_of_the_motion() -> None:
     assert np.isnan(mouth.spread_ratio(np.ones(100), wave))
 
 
-def test_ssiou_is_overlap_of_the_areas_under_the_curves() -> None:
+def test_ssiou_is_area_overlap() -> None:
+    """SSIoU is overlap of the areas under the curves."""
     assert mouth.speaking_style_iou(np.full(10, 4.0), np.full(10, 4.0)) == 1.0
     assert mouth.speaking_style_iou(np.full(10, 4.0), np.full(10, 1.0)) == pytest.approx(0.25)
     assert mouth.speaking_style_iou(np.array([2.0, 0.0]), np.array([0.0, 2.0])) == 0.0
 
 
-def test_closure_asks_the_result_only_where_the_truth_closes() -> None:
+def test_closure_where_truth_closes() -> None:
+    """Closure asks the result only where the truth closes."""
     truth, result = np.full(100, 8.0), np.full(100, 8.0)
     truth[[10, 30, 50]] = 0.5
     result[[10, 31, 80]] = 0.5
@@ -92,7 +94,8 @@ def test_closure_far_from_the_phone_does_not_count() -> None:
     assert mouth.closures(truth, result, TIME, np.array([[1.2, 1.23]])).share == 0.0
 
 
-def test_all_results_of_one_truth_have_the_same_bilabials() -> None:
+def test_results_share_bilabials() -> None:
+    """All results of one truth have the same bilabials."""
     truth, lost = np.full(100, 8.0), np.full(100, 0.5)
     truth[[10, 30]] = 0.5
     lost[25:35] = np.nan
@@ -108,7 +111,8 @@ def test_closure_is_unknown_without_closed_truth() -> None:
     assert np.isnan(mouth.closures(open_mouth, open_mouth, TIME, np.array([[1.0, 1.1]])).share)
 
 
-def test_the_normalised_mean_error_is_a_share_of_the_diagonal_of_the_face() -> None:
+def test_error_relative_to_face_diagonal() -> None:
+    """The normalised mean error is a share of the diagonal of the face."""
     mesh = faces(np.zeros(3))
     moved = mesh.copy()
     moved[1, :, 0] += 5.0

@@ -62,7 +62,8 @@ def job(folder: Path, speaking: SpeakingMotion | None, rendered: np.ndarray) -> 
     return outcome, workspace
 
 
-def test_a_film_of_another_rate_is_compared_on_the_persons_grid(tmp_path: Path) -> None:
+def test_other_rate_compared_on_grid(tmp_path: Path) -> None:
+    """A video of another rate is compared on the person's grid."""
     outcome, workspace = job(tmp_path / "job", person(), np.ones(250, np.bool_))
     with workspace:
         figures = motion_of(outcome, workspace)
@@ -83,7 +84,8 @@ def test_frames_that_are_not_rendered_do_not_count(tmp_path: Path) -> None:
     assert figures.silence_opening == pytest.approx(0.0, abs=0.01)
 
 
-def test_without_the_persons_own_motion_or_a_dubbed_frame_nothing_is_compared(tmp_path: Path) -> None:
+def test_nothing_compared_without_motion(tmp_path: Path) -> None:
+    """Without the person's own motion or a dubbed frame, nothing is compared."""
     for name, speaking, rendered in (("old", None, True), ("undubbed", person(), False)):
         outcome, workspace = job(tmp_path / name, speaking, np.full(250, rendered))
         with workspace:

@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.stages.calls import JOB_POLICY, CallPace, all_replies, shown_time
-from services.common.errors import BackendUnavailable, InvalidRequest
+from gateway.stages.calls import JOB_POLICY, CallPace, PaceProbe, all_replies, shown_time
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 
 
-def lost() -> BackendUnavailable:
-    return BackendUnavailable("gone", retry_after_s=0.0)
+def lost() -> BackendUnavailableError:
+    return BackendUnavailableError("gone", retry_after_s=0.0)
 
 
-async def test_replies_of_a_broken_stream_are_not_mixed_with_those_of_the_next() -> None:
+async def test_broken_stream_replies_not_mixed() -> None:
+    """Replies of a broken stream are not mixed with those of the next."""
     attempts = 0
 
     async def replies() -> AsyncIterator[int]:
@@ -29,22 +30,24 @@ async def test_replies_of_a_broken_stream_are_not_mixed_with_those_of_the_next()
     assert attempts == 2
 
 
-async def test_what_is_wrong_with_the_request_comes_out_at_once() -> None:
+async def test_request_error_comes_at_once() -> None:
+    """An error in the request comes at once."""
     attempts = 0
 
     async def replies() -> AsyncIterator[int]:
         nonlocal attempts
         attempts += 1
-        raise InvalidRequest("no such model", field="model")
+        raise InvalidRequestError("no such model", field="model")
         yield 0
 
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         await all_replies(replies)
     assert attempts == 1
 
 
-def test_a_stage_that_is_gone_for_good_is_given_up_within_half_a_minute() -> None:
-    error = BackendUnavailable("gone")
+def test_lost_stage_given_up_soon() -> None:
+    """A stage that is gone for good is given up within half a minute."""
+    error = BackendUnavailableError("gone")
     waits = [JOB_POLICY.backoff_s(attempt, error) for attempt in range(1, JOB_POLICY.max_attempts)]
     assert 10 < sum(waits) < 25
 
@@ -75,8 +78,9 @@ def run(rates: list[tuple[float, float]], num_frames: int, deadline_s: float | N
     return clock.now
 
 
-def test_a_film_that_can_never_end_in_time_is_given_up_within_seconds() -> None:
-    with pytest.raises(InvalidRequest) as caught:
+def test_impossible_deadline_given_up_soon() -> None:
+    """A video that can never end in time is given up within seconds."""
+    with pytest.raises(InvalidRequestError) as caught:
         run([(50.0, 60)], 12 * 3600 * 25, 3600.0)
     assert caught.value.field == "footage"
     assert "the face stage answers 50 frames per second, so its 1080000 frames take about 6:00:02" in caught.value.message
@@ -84,23 +88,70 @@ def test_a_film_that_can_never_end_in_time_is_given_up_within_seconds() -> None:
     assert "DUBSTAGE_STAGE_DEADLINE_S" in caught.value.message
 
 
-def test_a_film_that_is_a_little_too_long_is_given_up_when_its_speed_is_sure() -> None:
+def test_slightly_late_given_up_when_sure() -> None:
+    """A video that is a little too long is given up when its speed is sure."""
     assert run([(50.0, 60)], 220_000, 3600.0) == 62.0
-    with pytest.raises(InvalidRequest, match="enough for 162000 frames"):
+    with pytest.raises(InvalidRequestError, match="enough for 162000 frames"):
         run([(50.0, 120)], 220_000, 3600.0)
 
 
-def test_a_film_that_fits_is_worked_on_to_its_end() -> None:
+def test_fitting_video_completes() -> None:
+    """A video that fits is worked on to its end."""
     assert run([(50.0, 4000)], 170_000, 3600.0) == pytest.approx(3402.0)
 
 
-def test_a_stage_that_is_slow_at_first_gets_its_time() -> None:
+def test_slow_start_gets_time() -> None:
+    """A stage that is slow at first gets its time."""
     assert run([(30.0, 15), (60.0, 4000)], 170_000, 3600.0) < 3600.0
 
 
-def test_calls_without_a_deadline_and_short_films_are_never_given_up() -> None:
+def test_no_deadline_never_given_up() -> None:
+    """Calls without a deadline and short videos are never given up."""
     run([(0.1, 600)], 1_000_000, None)
     run([(1.0, 100)], 90, 100.0)
+
+
+def probed(rates: list[float], num_frames: int, deadline_s: float | None) -> float:
+    """Answer frames at each rate for a second, until the probe is over, and return the time that the answers took, seconds."""
+    clock = Clock()
+    probe = PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25, clock=clock)
+    clock.now = done = 2.0  # the stage starts
+    for rate in rates:
+        if probe.answered(int(done)):
+            return clock.now - 2.0
+        clock.now += 1.0
+        done += rate
+    raise AssertionError("the probe did not end")
+
+
+def test_probe_refuses_long_film() -> None:
+    """A film that is a little too long is refused before the work."""
+    with pytest.raises(InvalidRequestError) as caught:
+        probed([50.0] * 16, 181_000, 3600.0)
+    assert caught.value.field == "footage"
+    assert "the face stage answers 50 frames per second, so its 181000 frames take about 1:00:20" in caught.value.message
+    assert "one call may last 1:00:00, which is enough for 162000 frames (1:48:00)" in caught.value.message
+
+
+def test_probe_takes_seconds() -> None:
+    """A film that fits is probed for seconds."""
+    assert probed([50.0] * 16, 179_000, 3600.0) == 5.0
+
+
+def test_slow_stage_is_probed_longer() -> None:
+    """A stage that is slow for a while is probed longer."""
+    assert probed([20.0] * 7 + [60.0] * 9, 179_000, 3600.0) == 15.0
+
+
+def test_short_films_need_no_probe() -> None:
+    """Films that every stage can track need no probe."""
+
+    def needed(deadline_s: float | None, num_frames: int) -> bool:
+        return PaceProbe(deadline_s, "face", "film.mp4", num_frames, num_frames / 25).needed
+
+    assert not needed(3600.0, 36_000)
+    assert needed(3600.0, 36_001)
+    assert not needed(None, 5_000_000)
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.4, "0:00:00"), (61.0, "0:01:01"), (43_200.0, "12:00:00")])

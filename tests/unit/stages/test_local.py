@@ -14,7 +14,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from dubstage.face.v1alpha1 import face_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.stages.local import LocalStages
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.process import StageParts
 
 TRACK = face_pb2.TrackRequest(config=face_pb2.TrackConfig(max_faces=1))
@@ -83,7 +83,7 @@ async def test_a_stream_answers_while_requests_come() -> None:
 async def test_a_stream_is_checked_message_by_message() -> None:
     bad = face_pb2.TrackRequest(frame=face_pb2.FrameChunk(frame_index=-1, image=common_pb2.Image(width=1, height=1)))
     seen = Seen()
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         _ = [reply async for reply in stages(seen).stream(rpcs.face.TRACK, sent(TRACK, bad))]
     assert caught.value.field == "frame.frame_index"
     assert seen.requests == [TRACK]
@@ -91,13 +91,13 @@ async def test_a_stream_is_checked_message_by_message() -> None:
 
 async def test_an_upload_is_checked_message_by_message() -> None:
     bad = face_pb2.FitIdentityRequest(config=face_pb2.FitIdentityConfig(morphable_model="m" * 300))
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         await stages(Seen()).upload(rpcs.face.FIT_IDENTITY, sent(bad))
 
 
 async def test_the_request_of_a_download_is_checked() -> None:
     seen = Seen()
-    with pytest.raises(InvalidRequest, match="num_steps: 4294967295 is not within 0"):
+    with pytest.raises(InvalidRequestError, match="num_steps: 4294967295 is not within 0"):
         _ = [reply async for reply in stages(seen).download(rpcs.render.PERSONALIZE, TOO_MANY_STEPS)]
     assert seen.requests == []
 
@@ -117,6 +117,7 @@ asyncio.run(open_and_close())
 """A program that prints whether a library is loaded before the stages are opened, and when they warm up."""
 
 
-def test_stages_that_warm_up_side_by_side_find_the_library_that_two_others_import() -> None:
+def test_parallel_warm_up_shares_import() -> None:
+    """Stages that warm up side by side find the library that two others import."""
     answer = subprocess.run([sys.executable, "-c", LIBRARIES], check=True, capture_output=True, text=True).stdout
     assert answer.split() == ["False", "True"]

@@ -13,7 +13,7 @@ from dubstage.face.v1alpha1 import face_pb2
 from dubstage.render.v1alpha1 import render_pb2
 from gateway.stages.interface import STAGE_NAMES
 from gateway.stages.remote import RemoteStages
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.server.client import ClientConfig
 from tests.unit.client.conftest import server
 from tests.unit.client.fake_server import FakeServer, refuse
@@ -68,10 +68,10 @@ async def test_what_streams_is_not_tried_again(server: FakeServer, stages: Remot
 
     for rpc in (rpcs.face.FIT_IDENTITY, rpcs.render.PERSONALIZE, rpcs.face.TRACK):
         server.answers[rpc] = never
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         await stages.upload(rpcs.face.FIT_IDENTITY, sent())
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         _ = [reply async for reply in stages.download(rpcs.render.PERSONALIZE, render_pb2.PersonalizeRequest())]
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         _ = [reply async for reply in stages.stream(rpcs.face.TRACK, sent())]
     assert attempts == 3

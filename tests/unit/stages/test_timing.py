@@ -20,7 +20,8 @@ from gateway.stages.timing import LABELS, StageClock, TimedStages
 from tests.unit.stages.test_local import TRACK, Seen, sent, stages
 
 
-def test_every_rpc_of_a_stage_is_timed_but_the_lists_of_models() -> None:
+def test_every_rpc_timed_except_lists() -> None:
+    """Every RPC of a stage is timed but the lists of models."""
     of_stages = {rpc for rpc in rpcs.ALL if rpc.service.startswith("dubstage.") and stage_of(rpc) in STAGE_NAMES}
     assert {rpc.method for rpc in of_stages - set(LABELS)} == {"ListModels"}
     assert set(LABELS) <= of_stages
@@ -76,7 +77,8 @@ class Endless(Seen):
             self.requests.append("closed")
 
 
-async def test_who_closes_a_timed_stream_closes_the_stream_of_the_stage() -> None:
+async def test_timed_stream_closes_stage_stream() -> None:
+    """Closing a timed stream closes the stream of the stage."""
     endless = Endless()
     replies = TimedStages(stages(endless), StageClock()).stream(rpcs.face.TRACK, sent(TRACK))
     await anext(replies)

@@ -9,7 +9,7 @@ import structlog.testing
 
 from gateway.tenants.limits import Limits, TenantLimits
 from gateway.tenants.quota import FrameMeter
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 TOML = """
 [every]
@@ -23,7 +23,8 @@ live_streams = 0
 
 
 @pytest.mark.parametrize("suffix", [".toml", ".json"])
-def test_limits_of_a_tenant_win_over_those_of_every_tenant(suffix: str, tmp_path: Path) -> None:
+def test_tenant_limits_win(suffix: str, tmp_path: Path) -> None:
+    """Limits of a tenant win over those of every tenant."""
     file = tmp_path / f"limits{suffix}"
     in_json = {
         "every": {"concurrent_dubs": 4, "storage_bytes": 1_000_000},
@@ -39,7 +40,8 @@ def test_without_a_file_no_tenant_has_limits() -> None:
     assert Limits(None).of("acme") == TenantLimits()
 
 
-def test_a_changed_file_counts_and_a_damaged_one_leaves_the_limits_as_they_were(tmp_path: Path) -> None:
+def test_changed_counts_damaged_does_not(tmp_path: Path) -> None:
+    """A changed file counts, and a damaged file leaves the limits as they were."""
     file = tmp_path / "limits.json"
     file.write_text('{"every": {"live_streams": 1}}')
     limits = Limits(file)
@@ -65,10 +67,11 @@ def test_a_changed_file_counts_and_a_damaged_one_leaves_the_limits_as_they_were(
         ("[]", "is wrong"),
     ],
 )
-def test_a_file_with_a_mistake_is_refused_by_its_place(content: str, says: str, tmp_path: Path) -> None:
+def test_mistake_named_by_place(content: str, says: str, tmp_path: Path) -> None:
+    """A file with a mistake is refused by its place."""
     file = tmp_path / "limits.json"
     file.write_text(content)
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         Limits(file)
     assert caught.value.field == "DUBSTAGE_TENANT_LIMITS_FILE"
 

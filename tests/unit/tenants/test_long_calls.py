@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.tenants.long_calls import LongCalls, most_calls_of_tenant
-from services.common.errors import Overloaded
+from services.common.errors import OverloadedError
 from services.common.server.call_context import acting_for
 
 
@@ -19,7 +19,8 @@ def places(long_calls: LongCalls, tenant: str, held: ExitStack) -> int:
     return taken
 
 
-def test_one_tenant_has_a_quarter_of_the_calls_and_all_tenants_have_half() -> None:
+def test_call_shares() -> None:
+    """One tenant has a quarter of the calls, and all tenants together have half."""
     long_calls = LongCalls(64)
     with ExitStack() as held:
         assert [places(long_calls, tenant, held) for tenant in ("acme", "bolt", "carl")] == [16, 16, 0]
@@ -27,11 +28,12 @@ def test_one_tenant_has_a_quarter_of_the_calls_and_all_tenants_have_half() -> No
         assert places(long_calls, "carl", held) == 16
 
 
-def test_a_call_over_the_bound_is_refused_with_the_true_numbers_and_a_time_to_come_again() -> None:
+def test_excess_call_gets_retry_time() -> None:
+    """A call over the bound is refused with the true numbers and a time to retry."""
     long_calls = LongCalls(8)
     with ExitStack() as held:
         places(long_calls, "acme", held)
-        with acting_for("acme"), pytest.raises(Overloaded, match="takes 2 calls of one tenant") as caught:
+        with acting_for("acme"), pytest.raises(OverloadedError, match="takes 2 calls of one tenant") as caught:
             held.enter_context(long_calls.place())
         assert "4 of all tenants" in caught.value.message
         assert caught.value.retry_after_s > 0
@@ -47,5 +49,6 @@ def test_a_call_that_fails_gives_its_place_back() -> None:
 
 
 @pytest.mark.parametrize(("calls", "most"), [(1, 1), (2, 1), (8, 6), (64, 48)])
-def test_one_tenant_leaves_a_quarter_of_the_calls_to_others(calls: int, most: int) -> None:
+def test_tenant_leaves_quarter_to_others(calls: int, most: int) -> None:
+    """One tenant leaves a quarter of the calls to others."""
     assert most_calls_of_tenant(calls) == most

@@ -23,12 +23,14 @@ def settings(tmp_path: Path, **more: Any) -> GatewaySettings:
     return GatewaySettings(**chosen)
 
 
-def test_the_default_tenant_has_the_places_of_the_settings(tmp_path: Path) -> None:
+def test_default_tenant_uses_settings(tmp_path: Path) -> None:
+    """The default tenant has the places of the settings."""
     given = settings(tmp_path)
     assert settings_of(given, "default") == given
 
 
-def test_no_two_tenants_share_a_place_and_none_lies_in_anothers(tmp_path: Path) -> None:
+def test_tenant_folders_are_disjoint(tmp_path: Path) -> None:
+    """No two tenants share a folder, and none lies in the folder of another."""
     given = settings(tmp_path)
     acme, beta = settings_of(given, "acme"), settings_of(given, "acme-2")
     for name in ("data_dir", "artefacts_url", "batches_url", "media_dir", "media_url"):

@@ -10,11 +10,11 @@ from gateway.tenants import quota as gate_module
 from gateway.tenants.limits import Limits
 from gateway.tenants.quota import FairSlots, TenantQuota
 from services.common.errors import (
-    BackendUnavailable,
-    TenantDubsReached,
-    TenantFramesReached,
-    TenantStorageReached,
-    TenantStreamsReached,
+    BackendUnavailableError,
+    TenantDubsReachedError,
+    TenantFramesReachedError,
+    TenantStorageReachedError,
+    TenantStreamsReachedError,
     TransientError,
 )
 
@@ -50,7 +50,8 @@ async def test_as_many_shots_run_as_there_are_slots() -> None:
     assert shots.slots.free == 0
 
 
-async def test_a_free_slot_goes_to_the_tenant_with_the_fewest_in_the_order_of_arrival_within_the_tenant() -> None:
+async def test_slot_goes_to_smallest_tenant() -> None:
+    """A free slot goes to the tenant with the fewest in the order of arrival within the tenant."""
     shots = Shots(3)
     await shots.arrive("a1", "a2", "b1", "a3", "a4", "b2", "b3")
     assert shots.begun == ["a1", "a2", "b1"]
@@ -112,7 +113,7 @@ class World:
     def _unfinished(self) -> int:
         self.looks += 1
         if self.away:
-            raise BackendUnavailable("the database does not answer")
+            raise BackendUnavailableError("the database does not answer")
         return self.unfinished
 
     def limit(self, **limits: int) -> None:
@@ -140,25 +141,26 @@ async def test_without_limits_everything_may_begin(world: World) -> None:
             pass
 
 
-async def test_each_limit_names_itself_and_says_when_to_come_again(world: World) -> None:
+async def test_limits_name_themselves(world: World) -> None:
+    """Each limit names itself and says when to come again."""
     world.limit(concurrent_dubs=2, live_streams=1, frames_per_minute=10, storage_bytes=100)
     world.quota.check_dubs(1)
     found: list[TransientError] = []
-    with pytest.raises(TenantDubsReached) as dubs:
+    with pytest.raises(TenantDubsReachedError) as dubs:
         world.quota.check_dubs(2)
-    with world.quota.stream(), pytest.raises(TenantStreamsReached) as streams, world.quota.stream():
+    with world.quota.stream(), pytest.raises(TenantStreamsReachedError) as streams, world.quota.stream():
         pass
     with world.quota.stream():
         for _ in range(10):
             world.quota.count_frame()
-    with pytest.raises(TenantFramesReached) as frames:
+    with pytest.raises(TenantFramesReachedError) as frames:
         world.quota.check_frames()
-    with pytest.raises(TenantFramesReached), world.quota.stream():
+    with pytest.raises(TenantFramesReachedError), world.quota.stream():
         pass
     world.stored = 99
     await world.quota.check_storage()
     world.stored = 100
-    with pytest.raises(TenantStorageReached) as storage:
+    with pytest.raises(TenantStorageReachedError) as storage:
         await world.quota.check_storage()
     found = [dubs.value, streams.value, frames.value, storage.value]
     assert [one.reason for one in found] == [
@@ -173,23 +175,25 @@ async def test_each_limit_names_itself_and_says_when_to_come_again(world: World)
         assert "tenant acme" in one.message
 
 
-def test_frames_of_a_film_count_as_they_are_written(world: World) -> None:
+def test_frames_count_when_written(world: World) -> None:
+    """Frames of a video count as they are written."""
     world.limit(frames_per_minute=100)
     count = world.quota.counting()
     for stage, done in (("track", 500), ("dub", 32), ("dub", 64), ("dub", 64), ("measure", 900)):
         count(stage, done, 1000)
     world.quota.check_frames()
     world.quota.counting()("dub", 36, 36)
-    with pytest.raises(TenantFramesReached):
+    with pytest.raises(TenantFramesReachedError):
         world.quota.check_frames()
 
 
-async def test_a_shot_waits_for_its_turn_and_leaves_no_slot_behind(world: World) -> None:
+async def test_shot_waits_and_frees_slot(world: World) -> None:
+    """A shot waits for its turn and leaves no slot behind."""
     world.limit(concurrent_dubs=1)
     slots = FairSlots(1)
     mine = world.quota.shots(slots)
     async with mine:
-        with pytest.raises(TenantDubsReached):
+        with pytest.raises(TenantDubsReachedError):
             world.quota.check_dubs(0)
         begun = asyncio.Event()
 
@@ -209,7 +213,8 @@ async def test_a_shot_waits_for_its_turn_and_leaves_no_slot_behind(world: World)
     assert slots.free == 1
 
 
-async def test_a_shot_of_a_second_tenant_begins_before_further_shots_of_the_first(world: World) -> None:
+async def test_second_tenant_comes_first(world: World) -> None:
+    """A shot of a second tenant begins before further shots of the first tenant."""
     slots, begun = FairSlots(1), list[str]()
     other = TenantQuota("bolt", Limits(None), stored_bytes=lambda: 0, unfinished=lambda: 0)
 
@@ -224,7 +229,8 @@ async def test_a_shot_of_a_second_tenant_begins_before_further_shots_of_the_firs
     assert slots.free == 1
 
 
-async def test_a_dub_keeps_a_shot_waiting_until_the_limits_change(world: World) -> None:
+async def test_dub_holds_up_shot(world: World) -> None:
+    """A dub keeps a shot waiting until the limits change."""
     world.limit(concurrent_dubs=1)
     world.unfinished = 1
     await _shot_waits_until(world, lambda: world.limit(concurrent_dubs=2))
@@ -236,7 +242,8 @@ async def test_a_shot_waits_while_the_database_is_away(world: World) -> None:
     await _shot_waits_until(world, lambda: setattr(world, "away", False))
 
 
-async def test_a_shot_that_is_cancelled_while_others_shots_run_counts_no_more(world: World) -> None:
+async def test_cancelled_waiting_shot_counts_nothing(world: World) -> None:
+    """A shot that is cancelled while others shots run counts no more."""
     world.limit(concurrent_dubs=1)
     slots = FairSlots(0)
 
@@ -257,7 +264,7 @@ def _counts(quota: TenantQuota) -> bool:
     """Return whether a shot counts against the limit of one."""
     try:
         quota.check_dubs(0)
-    except TenantDubsReached:
+    except TenantDubsReachedError:
         return True
     return False
 

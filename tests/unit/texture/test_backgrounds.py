@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.texture.backgrounds import (
     MAX_DISTANCE,
     MAX_SPEED,
@@ -157,7 +157,8 @@ def test_the_pose_is_followed() -> None:
 
 @given(seed=st.integers(0, 10_000), length=st.integers(50, 150), wanted=st.integers(1, 400))
 @settings(max_examples=15, deadline=None)
-def test_there_is_no_jump_wherever_two_seconds_can_be_used(seed: int, length: int, wanted: int) -> None:
+def test_no_jump_between_seconds(seed: int, length: int, wanted: int) -> None:
+    """There is no jump wherever two seconds can be used."""
     random = np.random.default_rng(seed)
     footage = wandering(length + 120, seed)
     usable = random.random(len(footage)) < 0.9
@@ -213,7 +214,7 @@ def test_frames_that_cannot_be_used_need_no_pose() -> None:
 def test_too_short_footage_is_refused() -> None:
     footage = wandering(40, 14)
     for usable, cuts in ((np.zeros(40, bool), NO_CUTS), (all_usable(footage), np.array([20]))):
-        with pytest.raises(NoUsableFootage, match=f"no {MIN_SPAN} frames"):
+        with pytest.raises(NoUsableFootageError, match=f"no {MIN_SPAN} frames"):
             match_backgrounds(footage, usable, cuts, wandering(10, 1))
 
 
@@ -238,6 +239,6 @@ def test_wrong_input_is_named(field: str, changes: dict[str, np.ndarray]) -> Non
         "predicted": wandering(30, 2),
         **changes,
     }
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         match_backgrounds(**inputs)
     assert caught.value.field == field

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.texture.bank import build_bank
 from services.texture.types import BankFrame
 
@@ -31,7 +31,8 @@ def with_sound(frame: BankFrame) -> BankFrame:
     return replace(frame, speech=speech, expression=np.array([0.5, 1.0, -frame.frame_index], np.float32))
 
 
-def test_a_short_clip_is_kept_whole_and_in_order(person: DrawnPerson) -> None:
+def test_short_clip_kept_in_order(person: DrawnPerson) -> None:
+    """A short clip is kept whole and in order."""
     bank = build_bank([person.bank_frame(number) for number in range(20)])
     assert bank.frame_index.tolist() == list(range(20))
     np.testing.assert_array_equal(bank.boxes[7], person.bank_frame(7).box)
@@ -54,22 +55,23 @@ def test_one_shot_keeps_its_light(person: DrawnPerson) -> None:
 
 
 def test_no_frame_is_no_bank() -> None:
-    with pytest.raises(NoUsableFootage):
+    with pytest.raises(NoUsableFootageError):
         build_bank([])
 
 
 def test_frames_must_come_in_order(person: DrawnPerson) -> None:
-    with pytest.raises(InvalidRequest, match="3 came after 4") as caught:
+    with pytest.raises(InvalidRequestError, match="3 came after 4") as caught:
         build_bank([person.bank_frame(4), person.bank_frame(3)])
     assert caught.value.field == "frame.frame_index"
 
 
 def test_a_bank_of_nothing_is_refused(person: DrawnPerson) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         build_bank([person.bank_frame(0)], max_frames=0)
 
 
-def test_speech_and_expression_of_the_kept_frames_are_kept(person: DrawnPerson) -> None:
+def test_kept_frames_keep_speech(person: DrawnPerson) -> None:
+    """Speech and expression of the kept frames are kept."""
     frames = [with_sound(person.bank_frame(number)) for number in range(60)]
     bank = build_bank(frames, 12)
     assert bank.speech is not None
@@ -79,7 +81,8 @@ def test_speech_and_expression_of_the_kept_frames_are_kept(person: DrawnPerson) 
     np.testing.assert_array_equal(bank.expression[:, 2], -bank.frame_index)
 
 
-def test_one_exposure_for_two_shots_keeps_speech_and_expression(person: DrawnPerson) -> None:
+def test_shared_exposure_keeps_speech(person: DrawnPerson) -> None:
+    """One exposure for two shots keeps speech and expression."""
     frames = [with_sound(person.bank_frame(number, gain=0.8 if number > 50 else 1.0)) for number in (*range(8), *range(100, 107))]
     bank = build_bank(frames)
     assert bank.speech is not None
@@ -98,7 +101,7 @@ def test_footage_without_sound_gives_a_bank_without_speech(person: DrawnPerson) 
 def test_all_frames_have_speech_and_expression_or_none(person: DrawnPerson, name: str) -> None:
     frames = [with_sound(person.bank_frame(number)) for number in range(7)]
     frames[3] = replace(frames[3], **{name: None})
-    with pytest.raises(InvalidRequest, match="6 of 7 frames") as caught:
+    with pytest.raises(InvalidRequestError, match="6 of 7 frames") as caught:
         build_bank(frames)
     assert caught.value.field == f"frame.{name}"
 
@@ -106,7 +109,7 @@ def test_all_frames_have_speech_and_expression_or_none(person: DrawnPerson, name
 def test_expressions_of_different_models_are_refused(person: DrawnPerson) -> None:
     frames = [with_sound(person.bank_frame(number)) for number in range(7)]
     frames[3] = replace(frames[3], expression=np.zeros(4, np.float32))
-    with pytest.raises(InvalidRequest, match="must have the same shape") as caught:
+    with pytest.raises(InvalidRequestError, match="must have the same shape") as caught:
         build_bank(frames)
     assert caught.value.field == "frame.expression"
 
@@ -166,9 +169,10 @@ def test_without_a_wish_there_is_no_detail(bank: MouthBank, person: DrawnPerson,
     assert answered.detail is None
 
 
-def test_pictures_are_those_of_all_frames_and_of_one_size(person: DrawnPerson) -> None:
+def test_pictures_of_all_frames(person: DrawnPerson) -> None:
+    """Pictures are those of all frames and of one size."""
     frames = [person.bank_frame(number) for number in range(6)]
-    with pytest.raises(InvalidRequest, match=r"frame\.native: 1 of 6 frames have it"):
+    with pytest.raises(InvalidRequestError, match=r"frame\.native: 1 of 6 frames have it"):
         build_bank([large(frames[0]), *frames[1:]])
-    with pytest.raises(InvalidRequest, match="not 320 and 480 pixels a side"):
+    with pytest.raises(InvalidRequestError, match="not 320 and 480 pixels a side"):
         build_bank([large(frames[0], 3), *map(large, frames[1:])])

@@ -9,7 +9,7 @@ from dubstage.client import to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.motion.v1alpha1 import motion_pb2
 from dubstage.texture.v1alpha1 import texture_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.messages import pose_to_proto
 from services.texture.convert import MAX_UV_SIDE, texture_config_from_proto, texture_frame_from_proto
 from services.texture.types import TargetFrame, UvFrame
@@ -33,7 +33,8 @@ def of(value: float, shape: tuple[int, ...] = (6, 8, 2)) -> np.ndarray:
     return np.full(shape, value, np.float32)
 
 
-def test_a_uv_map_and_a_target_are_told_apart() -> None:
+def test_uv_map_and_target_differ() -> None:
+    """A UV map and a target are told apart."""
     uv = texture_frame_from_proto(uv_request(of(1.0)))
     assert isinstance(uv, UvFrame)
     assert (uv.frame_index, uv.uv.shape) == (4, (6, 8, 2))
@@ -42,14 +43,15 @@ def test_a_uv_map_and_a_target_are_told_apart() -> None:
     assert (target.frame_index, target.context_only) == (5, True)
 
 
-def test_the_identity_is_optional_and_the_texture_is_not() -> None:
+def test_identity_optional_texture_required() -> None:
+    """The identity is optional and the texture is not."""
     config = texture_config_from_proto(pb.SampleNeuralTextureRequest(config=pb.SampleNeuralTextureConfig(texture=REF)))
     assert config.identity is None
     assert config.texture.sha256 == REF.sha256
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         texture_config_from_proto(pb.SampleNeuralTextureRequest(config=pb.SampleNeuralTextureConfig(identity=REF)))
     assert caught.value.field == "config.texture"
-    with pytest.raises(InvalidRequest, match="first message"):
+    with pytest.raises(InvalidRequestError, match="first message"):
         texture_config_from_proto(uv_request(of(0.0)))
 
 
@@ -71,7 +73,7 @@ def test_the_identity_is_optional_and_the_texture_is_not() -> None:
     ids=["nan", "inf", "above 1", "below -1", "flat", "three", "float64", "too high", "too wide", "no rows", "no columns"],
 )
 def test_a_wrong_uv_map_is_named(uv: np.ndarray) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         texture_frame_from_proto(uv_request(uv))
     assert caught.value.field == "uv.uv"
 
@@ -93,6 +95,6 @@ def test_the_largest_uv_map_is_taken() -> None:
     ids=["no mouth", "forty points", "nan", "pose", "empty", "a second config"],
 )
 def test_a_wrong_frame_is_named(request_message: pb.SampleNeuralTextureRequest, field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         texture_frame_from_proto(request_message)
     assert (caught.value.field or "").startswith(field)

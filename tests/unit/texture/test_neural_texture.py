@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.neural_texture import TEXTURE_SHAPE, NeuralSurface, sample
@@ -32,7 +32,8 @@ def features(frame: UvFrame | TargetFrame) -> np.ndarray:
     return found.features
 
 
-def test_a_target_is_answered_with_its_own_uv_map() -> None:
+def test_target_answered_with_uv_map() -> None:
+    """A target is answered with its own UV map."""
     frame = target(2)
     uv = SURFACE.uv_of(SURFACE.expression_of(frame.mouth), frame.pose)
     np.testing.assert_array_equal(features(frame), sample(TEXTURE, uv))
@@ -40,7 +41,8 @@ def test_a_target_is_answered_with_its_own_uv_map() -> None:
     assert features(frame).any(-1).mean() > 0.4
 
 
-def test_a_frame_does_not_depend_on_the_frames_around() -> None:
+def test_frame_independent_of_neighbours() -> None:
+    """A frame does not depend on the frames around."""
     stream = TextureStream(TEXTURE, SURFACE)
     for number in (0, 1, 5):
         found = stream.push(target(number))
@@ -61,15 +63,16 @@ def test_a_context_frame_has_no_answer() -> None:
 def test_frames_come_in_order_of_either_kind(last: UvFrame | TargetFrame, field: str) -> None:
     stream = TextureStream(TEXTURE, SURFACE)
     stream.push(target(3))
-    with pytest.raises(InvalidRequest, match="frame_index must increase") as caught:
+    with pytest.raises(InvalidRequestError, match="frame_index must increase") as caught:
         stream.push(last)
     assert caught.value.field == field
 
 
-def test_a_stream_without_an_identity_takes_uv_maps_only() -> None:
+def test_no_identity_only_uv_maps() -> None:
+    """A stream without an identity takes UV maps only."""
     stream = TextureStream(TEXTURE, None)
     found = stream.push(UvFrame(0, np.full((3, 5, 2), 0.5, np.float32)))
     assert isinstance(found, SampledFrame)
     assert found.features.shape == (3, 5, 16)
-    with pytest.raises(InvalidRequest, match=r"config\.identity is missing"):
+    with pytest.raises(InvalidRequestError, match=r"config\.identity is missing"):
         stream.push(target(1))

@@ -95,13 +95,15 @@ def test_the_landmarks_stand_in_the_wanted_pose(pose: HeadPose) -> None:
     assert found.scale == pytest.approx(pose.scale, rel=1e-3)
 
 
-def test_tilt_place_and_size_take_the_face_along_exactly() -> None:
+def test_similarity_moves_face_exactly() -> None:
+    """Tilt place and size take the face along exactly."""
     answer = rotation().turn(moved(roll=6.0, shift=(5.0, 3.0), scale=1.05))
     for point in (NOSE, CHEEK, FOREHEAD, CHIN, 13, 33, 263):
         np.testing.assert_allclose(shown(answer.picture, answer.landmarks[point]), LANDMARKS[point, :2], atol=1.6)
 
 
-def test_a_turn_moves_the_nose_further_than_the_cheeks() -> None:
+def test_turn_moves_nose_most() -> None:
+    """A turn moves the nose further than the cheeks."""
     answer = rotation().turn(moved(yaw=10.0))
     nose = LANDMARKS[NOSE, 0] - shown(answer.picture, LANDMARKS[NOSE])[0]
     cheek = LANDMARKS[CHEEK, 0] - shown(answer.picture, LANDMARKS[CHEEK])[0]
@@ -168,7 +170,8 @@ def test_the_lids_of_shut_eyes_meet() -> None:
     np.testing.assert_allclose(shut[brows], opened[brows], atol=1e-3)
 
 
-def test_a_face_outside_the_picture_leaves_it_as_it_is() -> None:
+def test_outside_face_changes_nothing() -> None:
+    """A face outside the picture leaves it as it is."""
     away = HeadPose(POSE.scale, POSE.rotation, POSE.translation + np.array([4.0 * SIZE, 0.0, 0.0]))
     rotation = PortraitRotation(PORTRAIT, LANDMARKS + np.float32([4 * SIZE, 0, 0]), away, a_person(), MODEL)
     answer = rotation.turn(HeadPose(away.scale, turned(yaw=9.0), away.translation), 1.0)

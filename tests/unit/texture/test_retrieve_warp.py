@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.unit.texture.conftest import DrawnPerson
 import dataclasses
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_to_box
 from services.common.face.drawing import IdentityDrawing
 from services.common.face.landmarks import MOUTH_AREA
@@ -50,9 +50,8 @@ def between_the_lips(frame: WarpedFrame) -> UInt8:
     return frame.texture[y - 1 : y + 2, x - 2 : x + 3]
 
 
-def test_an_open_mouth_of_a_person_who_is_never_seen_with_one_is_dark_inside(
-    person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel
-) -> None:
+def test_unseen_open_mouth_is_dark(person: DrawnPerson, shut: MouthBank, model: TemporalWarpModel) -> None:
+    """An open mouth of a person who is never seen with one is dark inside."""
     frame = warped(shut, model, person, max(range(90), key=person.opening))
     lips = shut.boxes[shut.medoid].astype(np.float32).mean()
     assert between_the_lips(frame).max() < 0.5 * lips
@@ -78,7 +77,8 @@ def test_shut_lips_have_no_dark_line(shut: MouthBank) -> None:
     assert np.array_equal(UnseenInside(shut).drawn(texture, wanted), texture)
 
 
-def test_nothing_is_drawn_for_a_person_whose_open_mouth_is_known(person: DrawnPerson) -> None:
+def test_known_open_mouth_not_drawn(person: DrawnPerson) -> None:
+    """Nothing is drawn for a person whose open mouth is known."""
     bank = build_bank([person.bank_frame(frame) for frame in range(90)])
     inside = UnseenInside(bank)
     assert not inside.needed
@@ -117,14 +117,14 @@ def test_context_is_not_answered() -> None:
 def test_frames_must_come_in_order() -> None:
     stream = IdentityStream(DRAWING, WarpMode.LOW_FREQUENCY_ALBEDO)
     stream.push(target(2))
-    with pytest.raises(InvalidRequest, match="must increase"):
+    with pytest.raises(InvalidRequestError, match="must increase"):
         stream.push(target(2))
 
 
 def test_no_detail_is_refused_at_once() -> None:
     plain = IdentityDrawing(a_person(texture=np.zeros((0, 0, 3), np.uint8), seen=np.zeros((0, 0), np.uint8)), MODEL)
     IdentityStream(plain, WarpMode.LOW_FREQUENCY_ALBEDO)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         IdentityStream(plain, WarpMode.DETAILED_ALBEDO)
     assert caught.value.field == "config.identity"
 
@@ -152,9 +152,8 @@ def same(first: WarpedFrame, second: WarpedFrame) -> bool:
 
 
 @pytest.mark.parametrize("mode", RETRIEVING)
-def test_five_frames_of_context_give_the_bytes_of_the_whole_stream(
-    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, mode: WarpMode
-) -> None:
+def test_five_context_frames_suffice(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel, mode: WarpMode) -> None:
+    """Five frames of context give the bytes of the whole stream."""
     insides = np.random.default_rng(3).choice(bank.frame_index, 14)
 
     def target(number: int, *, context_only: bool = False) -> TargetFrame:
@@ -189,9 +188,8 @@ def test_the_texture_shows_the_wanted_mouth(person: DrawnPerson, bank: MouthBank
     assert np.mean(errors) < 0.35 * np.mean(still_errors)
 
 
-def test_the_still_mouth_follows_the_head_but_not_the_speech(
-    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel
-) -> None:
+def test_still_mouth_follows_head(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    """The still mouth follows the head but not the speech."""
     frames = [TargetFrame(step, person.mouth(step), person.pose(0)) for step in range(5)]
     made = answers(WarpStream(bank, WarpMode.MEAN_MOUTH, model), frames)
     assert all(np.array_equal(frame.texture, made[0].texture) for frame in made)
@@ -200,9 +198,8 @@ def test_the_still_mouth_follows_the_head_but_not_the_speech(
     assert not np.array_equal(turned[0].texture, made[0].texture)
 
 
-def test_retrieval_only_puts_the_mouths_centre_where_it_is_wanted(
-    person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel
-) -> None:
+def test_retrieval_centres_mouth(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
+    """Retrieval alone puts the mouth's centre at the target place."""
     (warped,) = answers(WarpStream(bank, WarpMode.RETRIEVAL_ONLY, model), [person.target(250)])
     dark = np.argwhere(warped.texture[..., 0] < 170)[:, ::-1]
     lips = warped.box_landmarks[:20]
@@ -229,5 +226,5 @@ def test_a_bank_of_one_frame_is_enough(person: DrawnPerson, model: TemporalWarpM
 def test_indices_must_increase(person: DrawnPerson, bank: MouthBank, model: TemporalWarpModel) -> None:
     stream = WarpStream(bank, NETWORK, model)
     stream.push(person.target(5))
-    with pytest.raises(InvalidRequest, match="5 came after 5"):
+    with pytest.raises(InvalidRequestError, match="5 came after 5"):
         stream.push(person.target(5))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import Cancelled, InvalidRequest
+from services.common.errors import InvalidRequestError, WorkCancelledError
 from services.common.server.call_context import Call, set_current_call
 from services.texture.select_frames import BLINK_WEIGHT, REPEAT_COST, select_frames, without_speckles
 
@@ -58,29 +58,32 @@ def test_a_head_that_moves_is_put_under_speech() -> None:
     assert np.mean(motion[chosen][silent]) < 0.1
 
 
-def test_speech_may_be_nearly_twice_as_long_as_the_footage() -> None:
+def test_speech_twice_as_long() -> None:
+    """Speech may be nearly twice as long as the footage."""
     chosen = select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(100, bool))
     np.testing.assert_array_equal(chosen, np.repeat(np.arange(50), 2))
 
 
 def test_too_little_footage_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="need 51 frames of footage, there are 50"):
+    with pytest.raises(InvalidRequestError, match="need 51 frames of footage, there are 50"):
         select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(101, bool))
 
 
-def test_single_frames_of_sound_or_silence_do_not_count() -> None:
+def test_single_frames_ignored() -> None:
+    """Single frames of sound or silence do not count."""
     flags = np.zeros(40, bool)
     flags[10:13] = True
     assert not without_speckles(flags).any()
     assert without_speckles(~flags).all()
 
 
-def test_retiming_ends_with_the_call_that_it_is_done_for() -> None:
+def test_retiming_ends_with_call() -> None:
+    """Retiming ends with the call that it is done for."""
     call = Call(stage="texture", rpc="SelectFrames")
     call.ended.set()
     set_current_call(call)
     try:
-        with pytest.raises(Cancelled):
+        with pytest.raises(WorkCancelledError):
             select_frames(np.zeros(50), np.zeros(50, bool), np.zeros(50, bool))
     finally:
         set_current_call(None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from research.texture.temporal_warp import EnergyWeights, TemporalWarp, TemporalWarpConfig, spline_energies
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import (
     BORDER_POINTS,
     SMOOTHING,
@@ -53,7 +53,8 @@ def test_the_untrained_network_is_the_plain_spline() -> None:
     assert not network(points, points + torch.randn_like(points)).any()
 
 
-def test_the_training_loss_is_the_energies_of_the_serving_splines(chain: tuple[np.ndarray, np.ndarray]) -> None:
+def test_loss_equals_spline_energies(chain: tuple[np.ndarray, np.ndarray]) -> None:
+    """The training loss is the energies of the serving splines."""
     wanted, source = chain
     energies = spline_energies(*(torch.from_numpy(points).double()[None] for points in (wanted, source, source)))
     spline = fit_spline(wanted, source, SMOOTHING)
@@ -75,9 +76,8 @@ def test_the_committed_network_calms_the_warp(chain: tuple[np.ndarray, np.ndarra
     assert temporal_energy(np.stack(corrected)) < 0.92 * temporal_energy(np.stack(plain))
 
 
-def test_a_window_gets_the_same_bits_alone_and_beside_others(
-    chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel
-) -> None:
+def test_window_bits_independent_of_batch(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
+    """A window gets the same bits alone and beside others."""
     wanted, source = chain
     windows = np.stack([source[start : start + 6] for start in (0, 4, 9)])
     together = model.residual(wanted[:6], windows)
@@ -85,7 +85,8 @@ def test_a_window_gets_the_same_bits_alone_and_beside_others(
         np.testing.assert_array_equal(model.residual(wanted[:6], windows[:count]), together[:count])
 
 
-def test_the_border_of_the_box_stays_where_it_is(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
+def test_box_border_stays(chain: tuple[np.ndarray, np.ndarray], model: TemporalWarpModel) -> None:
+    """The border of the box stays where it is."""
     wanted, source = chain
     moved = model.residual(wanted[:6], source[None, 8:14])
     assert not moved[:, -len(BORDER_POINTS) :].any()
@@ -106,5 +107,5 @@ def test_the_residual_reaches_the_spline(person: DrawnPerson, model: TemporalWar
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"nowhere\.onnx"):
+    with pytest.raises(ModelNotFoundError, match=r"nowhere\.onnx"):
         TemporalWarpModel(tmp_path / "nowhere.onnx")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders.files import FIELD
 from services.common.geometry.morphable_model import MorphableModel
 
@@ -25,16 +25,16 @@ def load_model(path: Path, landmarks: Path | None = None, texture: Path | None =
         texture: FLAME's texture file. Other formats hold their textures themselves.
 
     Raises:
-        InvalidRequest: the file is missing, of an unknown kind, or damaged.
+        InvalidRequestError: the file is missing, of an unknown kind, or damaged.
     """
     if not path.exists():
-        raise InvalidRequest(f"there is no face model at {path}", field=FIELD)
+        raise InvalidRequestError(f"there is no face model at {path}", field=FIELD)
     if path.is_dir():
         if (path / "01_MorphableModel.mat").exists():
             return _bfm2009(path, landmarks)
         if (path / "generic_neutral_mesh.obj").exists():
             return _ict(path)
-        raise InvalidRequest(f"{path} holds neither 01_MorphableModel.mat nor generic_neutral_mesh.obj", field=FIELD)
+        raise InvalidRequestError(f"{path} holds neither 01_MorphableModel.mat nor generic_neutral_mesh.obj", field=FIELD)
     match path.suffix.lower():
         case ".safetensors":
             return MorphableModel.load(path)
@@ -51,7 +51,7 @@ def load_model(path: Path, landmarks: Path | None = None, texture: Path | None =
 
             return load_flame(path, landmarks=landmarks, texture=texture)
     kinds = ".safetensors (dubstage), .pkl or .npz (FLAME), .mat (Basel 2009), .h5 (Basel 2017), a folder (Basel 2009, ICT-FaceKit)"
-    raise InvalidRequest(f"{path.name} is no face model by its ending; known are {kinds}", field=FIELD)
+    raise InvalidRequestError(f"{path.name} is no face model by its ending; known are {kinds}", field=FIELD)
 
 
 def _bfm2009(path: Path, landmarks: Path | None) -> MorphableModel:

@@ -37,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders.files import (
     FIELD,
     align_to_head_space,
@@ -49,8 +49,8 @@ from services.common.face.loaders.files import (
     turned,
     vertices_of,
 )
+from services.common.geometry.lighting import outwards
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import outwards
 
 LICENCE_2009: Final = (
     "Basel Face Model 2009, (c) University of Basel; the user's own copy, non-commercial research (faces.dmi.unibas.ch)"
@@ -72,7 +72,7 @@ def load_bfm2009(
         albedo: number of albedo coefficients to keep.
 
     Raises:
-        InvalidRequest: a file is missing, of another kind, or damaged.
+        InvalidRequestError: a file is missing, of another kind, or damaged.
     """
     file = path / "01_MorphableModel.mat" if path.is_dir() else path
     content = _read_matlab(file)
@@ -154,7 +154,7 @@ def _read_matlab(file: Path) -> dict[str, Any]:
         try:
             from scipy.io import loadmat
         except ImportError as error:
-            raise InvalidRequest("Basel models need scipy: install dubstage-suite[models3d]", field=FIELD) from error
+            raise InvalidRequestError("Basel models need scipy: install dubstage-suite[models3d]", field=FIELD) from error
         return dict(loadmat(file))
 
 
@@ -184,7 +184,7 @@ def _read_expressions(folder: Path, count: int) -> Float32:
 
 def _sixty_eight(vertices: npt.NDArray[np.int64], count: int, file: Path) -> LandmarkSet:
     if len(vertices) != 68 or vertices.min() < 0 or vertices.max() >= count:
-        raise InvalidRequest(f"the keypoints of {file} are not 68 of the model's {count} vertices", field=FIELD)
+        raise InvalidRequestError(f"the keypoints of {file} are not 68 of the model's {count} vertices", field=FIELD)
     return LandmarkSet.of_vertices(vertices)
 
 
@@ -223,13 +223,15 @@ def load_bfm2017(
         albedo: number of albedo coefficients to keep, at most 199.
 
     Raises:
-        InvalidRequest: the file is missing, of another kind, or damaged, or h5py is not installed.
+        InvalidRequestError: the file is missing, of another kind, or damaged, or h5py is not installed.
     """
     with reading(path, "Basel Face Model 2017", REMEDY_2017):
         try:
             import h5py
         except ImportError as error:
-            raise InvalidRequest("the Basel Face Model 2017 needs h5py: install dubstage-suite[models3d]", field=FIELD) from error
+            raise InvalidRequestError(
+                "the Basel Face Model 2017 needs h5py: install dubstage-suite[models3d]", field=FIELD
+            ) from error
         with h5py.File(path, "r") as file:
             mean, shape_basis = _linear(file, "shape", identity)
             moved, expression_basis = _linear(file, "expression", expression)

@@ -1,21 +1,32 @@
-"""Shared steps of the loaders: errors with file and remedy, axes, triangles, Wavefront OBJ meshes, and landmark correspondences."""
+"""Shared steps of the loaders: errors with file and remedy, axes, triangles, Wavefront OBJ meshes, and landmark correspondences.
+
+Reader for pickles of arrays that runs no code of the pickle.
+
+A pickle names functions, and the standard reader calls the functions. This reader allows a few names (containers of numpy and
+Python) and refuses all others, so a malicious model file can only fail. Chumpy arrays (in FLAME's files) and scipy's sparse
+matrices are read as inert stand-ins that hold the state of the object. This module unpacks the stand-ins, so chumpy and scipy are
+not needed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import pickle
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Float32, Int32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import head_template
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.geometry.alignment import similarity
@@ -54,12 +65,12 @@ def align_to_head_space(model: MorphableModel) -> MorphableModel:
     The coefficients keep their meaning. Tracked head poses (HeadPose) fit the shapes of the returned model.
 
     Raises:
-        InvalidRequest: fewer than four landmarks are known in MediaPipe's mesh.
+        InvalidRequestError: fewer than four landmarks are known in MediaPipe's mesh.
     """
     landmarks = model.landmark_set("mediapipe")
     known = (landmarks.mediapipe >= 0) & (landmarks.mediapipe < len(head_template()))
     if known.sum() < 4:
-        raise InvalidRequest(f"only {known.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks")
+        raise InvalidRequestError(f"only {known.sum()} landmarks of {model.name!r} are known; 4 are needed", field="landmarks")
     chosen = landmarks.select(known)
     found = similarity(chosen.of(model.mean_shape), head_template()[chosen.mediapipe])
     turn = float(found.scale) * found.rotation
@@ -84,26 +95,26 @@ Y_UP: Final = np.array([1.0, -1.0, -1.0])
 
 @contextmanager
 def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Turn every failure of a block that reads a foreign file into an InvalidRequest.
+    """Turn every failure of a block that reads a foreign file into an InvalidRequestError.
 
     The error names the file, the expected kind and the remedy.
 
     Raises:
-        InvalidRequest: the file is missing, or the block raised. An InvalidRequest that already names the file or has the field
-            FIELD passes unchanged.
+        InvalidRequestError: the file is missing, or the block raised. An InvalidRequestError that already names the file or has the
+            field FIELD passes unchanged.
     """
     if not path.exists():
-        raise InvalidRequest(f"there is no {what} at {path}; {remedy}", field=FIELD)
+        raise InvalidRequestError(f"there is no {what} at {path}; {remedy}", field=FIELD)
     try:
         yield
-    except InvalidRequest as error:
+    except InvalidRequestError as error:
         if str(path) in error.message or error.field == FIELD:
             raise
-        raise InvalidRequest(f"{path} is no {what}: {error.message}; {remedy}", field=FIELD) from error
+        raise InvalidRequestError(f"{path} is no {what}: {error.message}; {remedy}", field=FIELD) from error
     except KeyError as error:
-        raise InvalidRequest(f"{path} is no {what}: it has no {error.args[0]!r}; {remedy}", field=FIELD) from error
+        raise InvalidRequestError(f"{path} is no {what}: it has no {error.args[0]!r}; {remedy}", field=FIELD) from error
     except Exception as error:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"{path} is no {what}, or is damaged ({type(error).__name__}: {error}); {remedy}", field=FIELD
         ) from error
 
@@ -140,14 +151,14 @@ def read_sixty_eight(path: Path, num_vertices: int) -> LandmarkSet:
     """Return the vertex numbers (from 0) of the 68 points of iBUG 300-W, from a JSON list or a text file with one number per line.
 
     Raises:
-        InvalidRequest: the file does not hold 68 numbers of the model's vertices.
+        InvalidRequestError: the file does not hold 68 numbers of the model's vertices.
     """
     with reading(path, "list of 68 vertex numbers", "give a JSON list or a text file with one number a line, counted from 0"):
         text = path.read_text(encoding="utf-8")
         numbers = json.loads(text) if text.lstrip().startswith("[") else text.split()
         indices = np.array([int(number) for number in numbers], np.int32)
         if len(indices) != 68 or indices.min() < 0 or indices.max() >= num_vertices:
-            raise InvalidRequest(f"{path} names {len(indices)} vertices, not 68 of the model's {num_vertices}", field=FIELD)
+            raise InvalidRequestError(f"{path} names {len(indices)} vertices, not 68 of the model's {num_vertices}", field=FIELD)
         return LandmarkSet.of_vertices(indices)
 
 
@@ -222,3 +233,121 @@ def _place(number: str, count: int) -> int:
     """Return an index in the file (from 1, or negative from the end) as an index from 0."""
     value = int(number)
     return value - 1 if value > 0 else count + value
+
+
+class PickleRefusedError(ValueError):
+    """Error of a pickle that asks for a type or function that is not allowed."""
+
+
+class StandIn:
+    """Object of a foreign class: the state without the behaviour."""
+
+    state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class ChumpyArray(StandIn):
+    """Stand-in for any class of chumpy."""
+
+
+class SparseMatrix(StandIn):
+    """Stand-in for scipy's compressed sparse columns and rows."""
+
+
+def _codecs_encode(text: str, encoding: str = "latin1") -> bytes:
+    """Return bytes as Python 2 wrote them in protocol 2: `_codecs.encode(text, "latin1")`. No other codec is allowed."""
+    if encoding != "latin1":
+        raise PickleRefusedError(f"the pickle decodes bytes by {encoding!r}")
+    return text.encode("latin1")
+
+
+def _reconstructor(cls: type, base: type, state: Any) -> Any:
+    """Do the work of `copyreg._reconstructor`, only for stand-ins."""
+    if not issubclass(cls, StandIn) or base is not object:
+        raise PickleRefusedError(f"the pickle rebuilds {cls.__name__} from {base.__name__}")
+    return cls()
+
+
+_ARRAY: Final = np.zeros(0).__reduce__()[0]
+_SCALAR: Final = np.float64(0).__reduce__()[0]
+_BUFFER: Final = np.zeros(1).__reduce_ex__(5)[0]
+_ALLOWED: Final[dict[tuple[str, str], Any]] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _codecs_encode,
+    ("copy_reg", "_reconstructor"): _reconstructor,
+    ("copyreg", "_reconstructor"): _reconstructor,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+    ("__builtin__", "set"): set,
+    ("builtins", "set"): set,
+    ("collections", "OrderedDict"): OrderedDict,
+}
+for _module in ("numpy.core.numeric", "numpy._core.numeric"):
+    _ALLOWED[_module, "_frombuffer"] = _BUFFER
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _ALLOWED[_module, "_reconstruct"] = _ARRAY
+    _ALLOWED[_module, "scalar"] = _SCALAR
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module.split(".", maxsplit=1)[0] == "chumpy":
+            return ChumpyArray
+        if module.startswith("scipy.sparse") and name in {"csc_matrix", "csr_matrix", "csc_array", "csr_array"}:
+            return type(name, (SparseMatrix,), {})
+        raise PickleRefusedError(f"the pickle asks for {module}.{name}, which no array needs")
+
+
+def load(file: BinaryIO) -> Any:
+    """Return the content of a pickle, with numpy arrays. Strings of Python 2 are read as latin1.
+
+    Raises:
+        PickleRefusedError: the pickle asks for anything other than arrays.
+        pickle.UnpicklingError: the bytes are not a pickle, or are cut off.
+    """
+    return _plain(_Unpickler(file, encoding="latin1").load())
+
+
+def load_npy_object(path: Path) -> Any:
+    """Return the object in a .npy file of dtype object (`numpy.save` of a dictionary), through the restricted reader."""
+    data = path.read_bytes()
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, _, dtype = read(stream)
+    if dtype.kind != "O":
+        raise ValueError(f"it holds an array of {dtype}, not a dictionary")
+    content = load(stream)
+    return content.item() if isinstance(content, np.ndarray) else content
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with every stand-in replaced by an array, also inside dictionaries, lists and tuples."""
+    if isinstance(value, ChumpyArray):
+        state = value.state
+        if not isinstance(state, dict) or "x" not in state:
+            raise PickleRefusedError("a chumpy expression instead of a plain array: save its value (.r) as numpy and load that")
+        return np.asarray(_plain(state["x"]))
+    if isinstance(value, SparseMatrix):
+        return _dense(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
+def _dense(matrix: SparseMatrix) -> np.ndarray[Any, Any]:
+    state = matrix.state
+    rows, columns = (int(size) for size in state.get("_shape", state.get("shape")))
+    compressed_rows = type(matrix).__name__.startswith("csr")
+    pointers, indices, data = (np.asarray(state[key]) for key in ("indptr", "indices", "data"))
+    outer = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+    dense = np.zeros((rows, columns), data.dtype)
+    dense[(outer, indices) if compressed_rows else (indices, outer)] = data
+    return dense

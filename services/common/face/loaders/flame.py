@@ -23,8 +23,8 @@ from typing import Any, Final
 import numpy as np
 
 from services.common.array_types import Float32, Int32
-from services.common.errors import InvalidRequest
-from services.common.face.loaders import restricted_pickle
+from services.common.errors import InvalidRequestError
+from services.common.face.loaders import files
 from services.common.face.loaders.files import (
     FIELD,
     IBUG_68,
@@ -36,8 +36,8 @@ from services.common.face.loaders.files import (
     require,
     turned,
 )
+from services.common.geometry.lighting import outwards
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import outwards
 from services.common.geometry.rasterise import sample_texture
 from services.common.geometry.rotations import cross_matrix
 
@@ -67,7 +67,7 @@ def load_flame(
         expression: number of expression coefficients to keep, at most 100. Three coefficients of the jaw follow.
 
     Raises:
-        InvalidRequest: a file is missing, of another kind, or damaged.
+        InvalidRequestError: a file is missing, of another kind, or damaged.
     """
     with reading(path, "FLAME model", REMEDY):
         arrays = _read_arrays(path)
@@ -122,7 +122,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in KEYS}
     with path.open("rb") as file:
-        content = restricted_pickle.load(file)
+        content = files.load(file)
     if not isinstance(content, dict):
         raise TypeError("the pickle holds no dictionary")
     return content
@@ -136,10 +136,10 @@ def _read_embedding(path: Path, triangles: np.ndarray[Any, Any]) -> dict[str, La
             with np.load(path, allow_pickle=False) as stored:
                 content = {key: stored[key] for key in stored.files}
         elif path.suffix == ".npy":
-            content = restricted_pickle.load_npy_object(path)
+            content = files.load_npy_object(path)
         else:
             with path.open("rb") as file:
-                content = restricted_pickle.load(file)
+                content = files.load(file)
         if "full_lmk_faces_idx" in content:
             faces, weights = content["full_lmk_faces_idx"], content["full_lmk_bary_coords"]
         else:
@@ -151,7 +151,7 @@ def _read_embedding(path: Path, triangles: np.ndarray[Any, Any]) -> dict[str, La
             mouth = mouth_area_of(points)
             return {"mediapipe": points} | ({"mouth_area": mouth} if mouth else {})
         if len(chosen) not in (51, 68):
-            raise InvalidRequest(f"{path} has {len(chosen)} landmarks, not 51 or 68 of the iBUG layout", field=FIELD)
+            raise InvalidRequestError(f"{path} has {len(chosen)} landmarks, not 51 or 68 of the iBUG layout", field=FIELD)
         numbers = np.array(IBUG_68, np.int32)[-len(chosen) :]
         points = LandmarkSet(chosen, share, numbers)
         inner = points if len(chosen) == 51 else points.select(IBUG_INNER_51)
@@ -170,7 +170,7 @@ def _with_texture(model: MorphableModel, triangles: np.ndarray[Any, Any], path: 
                 uv, corners = np.asarray(stored["vt"], np.float32), np.asarray(stored["ft"], np.int32)
                 arrays = {key: np.asarray(stored[key]) for key in ("mean", "tex_dir") if key in stored.files}
         if len(corners) != len(triangles):
-            raise InvalidRequest(f"{path} has {len(corners)} texture triangles, the model has {len(triangles)}", field=FIELD)
+            raise InvalidRequestError(f"{path} has {len(corners)} texture triangles, the model has {len(triangles)}", field=FIELD)
         flipped: Int32 = corners if np.array_equal(model.triangles, triangles) else np.ascontiguousarray(corners[:, [0, 2, 1]])
         upright = np.stack([uv[:, 0], 1.0 - uv[:, 1]], -1).astype(np.float32)
         model = dataclasses.replace(model, uv=upright, uv_triangles=np.asarray(flipped, np.int32))

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32, Int32
-from services.common.face.loaders import restricted_pickle
+from services.common.face.loaders import files
 from services.common.face.loaders.files import (
     align_to_head_space,
     cropped,
@@ -31,8 +31,8 @@ from services.common.face.loaders.files import (
     reading,
     turned,
 )
+from services.common.geometry.lighting import outwards
 from services.common.geometry.morphable_model import LandmarkSet, MorphableModel
-from services.common.geometry.normals import outwards
 
 LICENCE: Final = "ICT-FaceKit, (c) USC Institute for Creative Technologies, MIT; the user's own copy"
 REMEDY: Final = "give the folder FaceXModel of ICT-FaceKit (github.com/USC-ICT/ICT-FaceKit)"
@@ -51,7 +51,7 @@ def load_ict(path: Path, *, face_only: bool = True, identity: int = 100) -> Morp
         identity: number of identity coefficients to keep, at most 100.
 
     Raises:
-        InvalidRequest: a file is missing, of another kind, or damaged.
+        InvalidRequestError: a file is missing, of another kind, or damaged.
     """
     read = _from_folder if path.is_dir() else _from_npy
     neutral, triangles, uv, uv_triangles, identities, expressions = read(path, identity)
@@ -120,7 +120,7 @@ def _from_npy(file: Path, identity: int) -> _Parts:
     Modes are [K, V, 3] offsets from the neutral mesh. Faces have three or four corners.
     """
     with reading(file, "ICT-FaceKit's arrays (ict_facekit_torch.npy)", REMEDY):
-        content = restricted_pickle.load_npy_object(file)
+        content = files.load_npy_object(file)
         neutral = np.asarray(content["neutral_mesh"], np.float32).reshape(-1, 3)
         faces, uv_faces = (np.asarray(content[key], np.int32) for key in ("faces", "uv_faces"))
         uv = np.asarray(content["uv_neutral_mesh"], np.float32).reshape(-1, 2)

@@ -36,7 +36,7 @@ from typing import Final
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.motion.constraints import ConstraintConfig
 from services.motion.correction import choose_ridge, fit_correction
@@ -44,8 +44,14 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import BANDS, ContentStream, content_before, content_rows, silence
 from services.motion.grid import MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import NUM_STATES, beside_states, neighbours, silent_states, states_of
@@ -70,11 +76,11 @@ def identity_removed(features: SpeechFeatures) -> Float32:
     """Return the ID-removed cepstra, float32 [T, 4, 20].
 
     Raises:
-        InvalidRequest: the features have no ID-removed cepstra.
+        InvalidRequestError: the features have no ID-removed cepstra.
     """
     found = features.extra.get(FEATURE)
     if found is None:
-        raise InvalidRequest(f"features.{FEATURE}: missing; `everybody` needs this tensor", field=f"features.{FEATURE}")
+        raise InvalidRequestError(f"features.{FEATURE}: missing; `everybody` needs this tensor", field=f"features.{FEATURE}")
     return found
 
 
@@ -104,7 +110,7 @@ def network_input(features: SpeechFeatures, row: Float32) -> Float32:
     """Return network inputs of a whole clip of T frames with the silence around the clip: float32 [20 + T + 4, 4, 24].
 
     Raises:
-        InvalidRequest: the features have no ID-removed cepstra.
+        InvalidRequestError: the features have no ID-removed cepstra.
     """
     rows = SpeechFeatures.joined([features, silent_speech(WINDOW_AHEAD, row)])
     return np.concatenate([silent_input(WINDOW_PAST, row), input_rows(identity_removed(rows), content_rows(rows))])
@@ -193,14 +199,13 @@ def personalized(
     Args:
         hearing: which speech map to correct. The correction of one map serves the other too.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        footage: the footage.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
         (correction.choose_ridge).
 
     Raises:
-        InvalidRequest: the features have no ID-removed cepstra, or no states of the speech encoder.
+        InvalidRequestError: the features have no ID-removed cepstra, or no states of the speech encoder.
     """
     frames = frames_to_learn_from(footage.usable)
     model, speech_map = EverybodyModel.of(models), SpeechMapModel.of(models)

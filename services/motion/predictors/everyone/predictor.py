@@ -46,8 +46,14 @@ from services.motion.expression import ExpressionGrid, ExpressionModel, expressi
 from services.motion.features import NUM_CONTENT, content_before, content_rows
 from services.motion.grid import motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.runtime import run
 from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (
@@ -88,7 +94,7 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [25 + T + 10, H].
 
     Raises:
-        InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
+        InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
     """
     rows = SpeechFeatures.joined([features, silence_with_states(WINDOW_AHEAD)])
     content = np.concatenate([content_before(WINDOW_PAST), content_rows(rows)])

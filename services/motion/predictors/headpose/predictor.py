@@ -45,7 +45,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.common.array_types import Bool, Float32, Float64
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.crops import MAX_SCALE, MIN_SCALE, POSE_SIZE
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.methods import PREDICTORS
@@ -57,8 +57,15 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.expression import ExpressionGrid, ExpressionModel
 from services.motion.features import ENERGY_PAST, NUM_CONTENT, ContentStream, content_before, content_rows, silence
 from services.motion.models import MotionModels
-from services.motion.personalization import NUM_BLOCKS, StyleStep, frames_to_learn_from, true_coefficients
-from services.motion.predictor import Predictor, Shape, encode_mouths
+from services.motion.predictor import (
+    NUM_BLOCKS,
+    Predictor,
+    Shape,
+    StyleStep,
+    encode_mouths,
+    frames_to_learn_from,
+    true_coefficients,
+)
 from services.motion.predictors.headpose.head_motion import (
     NUM_KNOTS,
     NUM_SIGNALS,
@@ -309,17 +316,17 @@ def head_style_of(style: Style) -> HeadStyle:
     """Return how the person of a style holds and moves the head.
 
     Raises:
-        InvalidRequest: the style was encoded without head poses, or is damaged.
+        InvalidRequestError: the style was encoded without head poses, or is damaged.
     """
     if any(name not in style.added for name in _HEAD_ARRAYS):
-        raise InvalidRequest(
+        raise InvalidRequestError(
             "style: the style does not tell how the head moves: encode the style with method `headpose` and head_poses",
             field="style",
         )
     reference, quantiles, mixing, steps = (np.asarray(style.added[name], np.float64) for name in _HEAD_ARRAYS)
     sound = MIN_SCALE / 2.0 <= reference[5] <= MAX_SCALE * 2.0 and np.abs(quantiles[5]).max() <= _MAX_LOG
     if not sound or np.linalg.cond(mixing) > _MAX_CONDITION or (np.diff(quantiles, axis=1) < 0.0).any():
-        raise InvalidRequest("style: the arrays of the head's movement are damaged: encode the style anew", field="style")
+        raise InvalidRequestError("style: the arrays of the head's movement are damaged: encode the style anew", field="style")
     return HeadStyle(reference, quantiles, mixing, steps)
 
 
@@ -327,7 +334,7 @@ def rhythm_of(style: Style, models: MotionModels) -> Rhythm:
     """Return how the person's head scores follow the speech.
 
     Raises:
-        InvalidRequest: see head_style_of.
+        InvalidRequestError: see head_style_of.
     """
     weights = style.added.get(WEIGHTS_ARRAY)
     used = general_weights() if weights is None else np.asarray(weights, np.float64)
@@ -341,7 +348,7 @@ def encode_head_style(footage: Footage, models: MotionModels) -> Style:
         footage: T frames with head poses. T = 1: the mean speaker's style about this mouth and pose.
 
     Raises:
-        NoUsableFootage: more than one frame, but fewer than 25 usable frames; or the only frame is not usable.
+        NoUsableFootageError: more than one frame, but fewer than 25 usable frames; or the only frame is not usable.
     """
     assert footage.head_poses is not None, "a predictor that moves the head gets head poses"
     general = HeadposeModel.of(models).general
@@ -349,7 +356,7 @@ def encode_head_style(footage: Footage, models: MotionModels) -> Style:
         style = encode_mouths(footage, models)
         return style.adding(**head_style_arrays(measure_head(footage.head_poses, footage.usable, general)))
     if not footage.usable[0]:
-        raise NoUsableFootage("the footage is one frame, and this frame cannot be used", subject="mouth_landmarks")
+        raise NoUsableFootageError("the footage is one frame, and this frame cannot be used", subject="mouth_landmarks")
     still = _still_style(footage.mouth_landmarks[0], models)
     return still.adding(**head_style_arrays(still_head(footage.head_poses[0], general)))
 
@@ -376,7 +383,7 @@ def mean_head_speaker(style: Style, models: MotionModels) -> Style:
     """Return the style for the ablation: mouth and head of the mean training speaker about the person's rest mouth and pose.
 
     Raises:
-        InvalidRequest: see head_style_of.
+        InvalidRequestError: see head_style_of.
     """
     own = head_style_of(style)
     general = still_head(own.reference, HeadposeModel.of(models).general)
@@ -390,7 +397,7 @@ class HeadStream:
         """Start at the first frame.
 
         Raises:
-            InvalidRequest: the style does not tell how the head moves.
+            InvalidRequestError: the style does not tell how the head moves.
         """
         self._poses = PoseMap(head_style_of(style))
         self._signals = SignalStream(HeadposeModel.of(models).rhythm)
@@ -414,7 +421,7 @@ class HeadposeGrid(ExpressionGrid):
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
 
         Raises:
-            InvalidRequest: the style does not tell how the head moves.
+            InvalidRequestError: the style does not tell how the head moves.
         """
         self._model = HeadposeModel.of(models)
         past = max(self._model.past, MOUTH.past)
@@ -594,7 +601,7 @@ def personalize(style: Style, features: SpeechFeatures, footage: Footage, models
         (correction.choose_ridge).
 
     Raises:
-        InvalidRequest: the style does not tell how the head moves.
+        InvalidRequestError: the style does not tell how the head moves.
     """
     assert footage.head_poses is not None, "a predictor that moves the head gets head poses"
     head = head_style_of(style)

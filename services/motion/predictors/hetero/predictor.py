@@ -34,7 +34,7 @@ from typing import Final, Literal
 import numpy as np
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import PREDICTORS
 from services.common.store.network_session import open_network
 from services.motion.constraints import ConstraintConfig
@@ -42,8 +42,15 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import relative_energy, silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels, PredictorModel
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor, encode_mouths
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    encode_mouths,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.runtime import read_constants, run
 from services.motion.speech_map import FILES, SpeechMapModel
 from services.motion.speech_states import (
@@ -84,7 +91,7 @@ def network_input(features: SpeechFeatures, heard: SpeechInput = SERVED) -> Floa
     """Return the input for a whole clip of T frames with the silence around the clip: float32 [13 + T + 5, *input_shape].
 
     Raises:
-        InvalidRequest: the features have no states of the speech encoder, and `heard` asks for them.
+        InvalidRequestError: the features have no states of the speech encoder, and `heard` asks for them.
     """
     if heard == "paper":
         whole = SpeechFeatures.joined([features, silence(WINDOW_AHEAD)])
@@ -161,7 +168,7 @@ def encode_hetero_style(footage: Footage, models: MotionModels) -> Style:
         footage: T frames. Without pose landmarks, the pose landmarks are those of the mean face.
 
     Raises:
-        NoUsableFootage: fewer than 25 usable frames.
+        NoUsableFootageError: fewer than 25 usable frames.
     """
     return with_person(encode_mouths(footage, models), footage, models)
 
@@ -184,10 +191,12 @@ def person_of(style: Style) -> tuple[Float32, Float32]:
     """Return the vectors of the person's reference mouths and pose landmarks, float32 [C] each.
 
     Raises:
-        InvalidRequest: the style was encoded for another method.
+        InvalidRequestError: the style was encoded for another method.
     """
     if not knows_person(style):
-        raise InvalidRequest("style: the style has no reference landmarks: encode the style with method `hetero`", field="style")
+        raise InvalidRequestError(
+            "style: the style has no reference landmarks: encode the style with method `hetero`", field="style"
+        )
     return style.added[REFERENCE], style.added[POSE]
 
 
@@ -208,7 +217,7 @@ class HeteroGrid(Grid):
         """Start at the first frame. Arguments: see services.motion.predictor.Predictor.open.
 
         Raises:
-            InvalidRequest: the style was encoded for another method.
+            InvalidRequestError: the style was encoded for another method.
         """
         super().__init__(style, constraints, silent_states(WINDOW_PAST), WINDOW_AHEAD)
         self._model, self._basis = HeteroModel.of(models), models.basis

@@ -43,8 +43,14 @@ from services.motion.constraints import WHOLE, ConstraintConfig, closed_lips_wei
 from services.motion.correction import choose_ridge, fit_correction, held_out_corrections
 from services.motion.grid import Grid, MotionGrid, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep, WindowPrediction, frames_to_learn_from, predict_in_blocks, true_coefficients
-from services.motion.predictor import Predictor
+from services.motion.predictor import (
+    Predictor,
+    StyleStep,
+    WindowPrediction,
+    frames_to_learn_from,
+    predict_in_blocks,
+    true_coefficients,
+)
 from services.motion.speech_map import FILES, LIVE, Hearing, MapMouth, SpeechMapModel, correction_inputs, correction_shape
 from services.motion.speech_states import neighbours, silence_with_states, silent_states, states_of
 from services.motion.style import Style
@@ -89,6 +95,8 @@ class SpeechMapGrid(Grid):
 
 MAX_FRAMES: Final = 7500
 """Frames that a correction is learned from: five minutes of usable frames."""
+MIN_FRAMES: Final = 25
+"""Fewest usable frames that a correction is learned from: one second (docs/models/speech_map.md, *Short footage*)."""
 LARGEST_GAIN: Final = 1.5
 """Largest gain of the opening and of the lip width."""
 _PRIOR_FRAMES: Final = 50.0
@@ -103,13 +111,12 @@ def personalized(
     Args:
         hearing: which map to use.
         style: as services.motion.predictor.Predictor.personalize takes it, as are the other arguments.
-        footage: the footage.
 
     Yields:
         One step per block of frames, then the refined style. The loss of the last step is the loss on held-out blocks
         (correction.choose_ridge).
     """
-    frames = frames_to_learn_from(footage.usable, MAX_FRAMES)
+    frames = frames_to_learn_from(footage.usable, MAX_FRAMES, MIN_FRAMES)
     each = model.maps[hearing.feature]
     windows = neighbours(states_of(features, hearing.feature), hearing.past, hearing.ahead)
     spread = model.spread(style.spread, models)

@@ -44,15 +44,15 @@ from services.motion.correction import choose_ridge, fit_correction
 from services.motion.features import NUM_POOLED, ContentStream, content_before, content_rows, pooled_speech, silence
 from services.motion.grid import Grid, amplified, motion_of_windows
 from services.motion.models import MotionModels
-from services.motion.personalization import (
+from services.motion.predictor import (
     Missed,
+    Predictor,
     StyleStep,
     WindowPrediction,
     frames_to_learn_from,
     predict_in_blocks,
     true_coefficients,
 )
-from services.motion.predictor import Predictor
 from services.motion.runtime import run
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
@@ -90,8 +90,8 @@ class UgcModel:
             threads: threads inside one inference.
 
         Raises:
-            ModelNotFound: the file is missing.
-            ArtefactCorrupt: the file is damaged.
+            ModelNotFoundError: the file is missing.
+            ArtefactCorruptError: the file is damaged.
         """
         self._network = open_network(folder / MODEL_FILE, threads)
 

@@ -72,6 +72,6 @@ def load(path: Path) -> EverybodyNetwork:
     """Return the network of a weights file, in evaluation mode and without gradients.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: EverybodyNetwork(EverybodyConfig.from_metadata(config)))

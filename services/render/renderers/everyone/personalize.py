@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from services.common.array_types import Float32, Int64, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.drawing import lip_pictures
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import FACE_ROWS, NUM_CHANNELS, TEXTURE_SIZE, NeuralSurface, sample
 from services.common.server.call_context import check_not_cancelled
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.losses import (
     ComposedPictures,
     Features,
@@ -257,7 +257,7 @@ def actor_windows(bank: MouthBank, surface: NeuralSurface, count: int, seed: int
         seed: random seed of noise, references and silence.
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     rng = np.random.default_rng((seed, 0))
     own, silence = reference_row(bank), np.zeros(SPEECH_SHAPE, np.float32)
@@ -285,7 +285,7 @@ _LIP_SPREAD_PX: Final = 13
 
 
 class Colours(NamedTuple):
-    """Colours of a batch of examples (research.render.batches), B examples.
+    """Colours of a batch of examples (research.render.people), B examples.
 
     Attributes:
         tables: float32 [B, 256], new level for each level, 0..1.
@@ -540,7 +540,7 @@ class TextureSearch:
         weights: folder with the perceptual network and the discriminator of frames.
 
     Raises:
-        ModelNotFound: a weights file is missing.
+        ModelNotFoundError: a weights file is missing.
     """
 
     def __init__(self, network: EveryoneNetwork, texture: UInt8, recipe: TextureRecipe, num_steps: int, weights: Path) -> None:
@@ -567,7 +567,7 @@ class TextureSearch:
         """Run all steps, each on a batch of the windows in random order; yield progress.
 
         Raises:
-            Cancelled: the call that this is done for is over. The search looks before every step.
+            WorkCancelledError: the call that this is done for is over. The search looks before every step.
         """
         # The search has a random generator of its own: searches of other calls take turns with this one.
         self._noise.manual_seed(seed)
@@ -618,9 +618,9 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
         recipe: settings of the search.
 
     Raises:
-        Cancelled: the call that this is done for is over.
-        InvalidRequest: the expressions of the bank are of another model than the identity.
-        ModelNotFound: a weights file is missing.
+        WorkCancelledError: the call that this is done for is over.
+        InvalidRequestError: the expressions of the bank are of another model than the identity.
+        ModelNotFoundError: a weights file is missing.
     """
     torch.set_num_threads(job.num_threads)
     assert job.drawing is not None  # the renderer declares needs_identity
@@ -628,7 +628,7 @@ def personalize_everyone(job: PersonalizeJob, recipe: TextureRecipe = TextureRec
     network = load(job.weights / WEIGHTS)
     model = job.drawing.mesh.model
     if bank.expression is not None and bank.expression.shape[1] != model.num_expression:
-        raise InvalidRequest(
+        raise InvalidRequestError(
             f"the bank has {bank.expression.shape[1]} expression coefficients a frame, and the identity's model has "
             f"{model.num_expression}: build the bank with coefficients of the identity's model",
             field="bank",

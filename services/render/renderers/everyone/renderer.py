@@ -10,7 +10,7 @@ texture (16 channels), and the mask. Outside the mask, the first three channels 
 0. A reference picture of the person, the target lips of frame t, and the speech around frame t stand beside them. All are bytes.
 Readings and departures:
 
-* The first three features resemble RGB. They are brought to the light of the frame (services.render.colour_match), and the network
+* The first three features resemble RGB. They are brought to the light of the frame (services.render.key_pictures), and the network
   adds a residual to them. Where the mesh covers nothing, as below the jaw, the reference picture in the light of the frame stands.
 * Speech is 20 rows of a posteriorgram, t-2 to t+2, where the paper has a mel spectrogram: one person's mel spectrogram says much
   about the voice, and a prior of few people would learn the voices. The rows are one channel, enlarged to the box, because the int8
@@ -40,14 +40,14 @@ import cv2
 import numpy as np
 
 from services.common.array_types import Array, Bool, Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_SIZE
 from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import SPEECH_SHAPE, MouthBank
 from services.common.face.neural_texture import NUM_CHANNELS
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.renderer import NetworkInputs, StreamSetup, Window, drawn_face, with_face, without_dots
 from services.render.types import RenderFrame
 
@@ -139,12 +139,14 @@ def require_forms(features: Float32, speech: Float32, mask: UInt8) -> None:
         mask: uint8 [H, W].
 
     Raises:
-        InvalidRequest: one of them has another shape.
+        InvalidRequestError: one of them has another shape.
     """
     expected = (*mask.shape, NUM_CHANNELS)
     for name, values, shape in (("neural_features", features, expected), ("speech_features", speech, SPEECH_SHAPE)):
         if values.shape != shape:
-            raise InvalidRequest(f"frame.{name}: expected shape {list(shape)}, got {list(values.shape)}", field=f"frame.{name}")
+            raise InvalidRequestError(
+                f"frame.{name}: expected shape {list(shape)}, got {list(values.shape)}", field=f"frame.{name}"
+            )
 
 
 def feature_bytes(features: Float32) -> UInt8:
@@ -274,7 +276,8 @@ class EveryoneRenderer:
         """See FrameRenderer.prepare.
 
         Raises:
-            InvalidRequest: the features have another shape than the box and a texture's channels, or the speech has another shape.
+            InvalidRequestError: the features have another shape than the box and a texture's channels, or the speech has another
+                shape.
         """
         assert frame.neural_features is not None  # the renderer declares these inputs
         assert frame.speech_features is not None

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from services.common.array_types import Float32, UInt8
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.render.backends.model_files import file_sha256
 from services.render.networks.weights import StoredConfig, load_network, metadata_of, to_tensor
 
@@ -68,7 +68,7 @@ def load(path: Path) -> IdentityEmbedding:
     """Return the identity embedding of a weights file, in evaluation mode and without gradients.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: IdentityEmbedding(IdentityEmbeddingConfig.from_metadata(config)))
 
@@ -104,7 +104,7 @@ def read_identity_features(path: Path, device: torch.device | None = None) -> Id
         device: device that computes the features; None: the CPU. ArcFace is always computed on the CPU.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     if path.suffix == ".onnx":
         return _arcface(path)
@@ -125,16 +125,16 @@ def embedding_of(weights: Path) -> IdentityFeatures:
             identity_embedding.onnx or identity_embedding.safetensors. If both are there, the digest says which one is meant.
 
     Raises:
-        ModelNotFound: the weights file is missing, or the embedding beside this file is missing or another one.
+        ModelNotFoundError: the weights file is missing, or the embedding beside this file is missing or another one.
     """
     folder, sha256 = weights.parent, metadata_of(weights).get(EMBEDDING, "")
     paths = [path for suffix in (".onnx", ".safetensors") if (path := folder / f"{EMBEDDING}{suffix}").is_file()]
     if not paths:
-        raise ModelNotFound(f"no {EMBEDDING}.safetensors in {folder}", resource=EMBEDDING)
+        raise ModelNotFoundError(f"no {EMBEDDING}.safetensors in {folder}", resource=EMBEDDING)
     digests = {file_sha256(path): path for path in paths}
     if sha256 not in digests:
         found = ", ".join(f"{path} is {digest[:12]}" for digest, path in digests.items())
-        raise ModelNotFound(
+        raise ModelNotFoundError(
             f"model 'headpose' was trained with the identity embedding {sha256[:12]}, but {found}: put the right embedding there, "
             "or train the model with this one",
             resource=EMBEDDING,
@@ -146,11 +146,11 @@ def _arcface(path: Path) -> IdentityFeatures:
     try:
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types are not exported
-        raise ModelNotFound(f"no ArcFace network at {path}: {error}", resource=str(path)) from error
+        raise ModelNotFoundError(f"no ArcFace network at {path}: {error}", resource=str(path)) from error
     given, shape = session.get_inputs()[0], session.get_inputs()[0].shape
     size = session.get_outputs()[0].shape[-1]
     if list(shape[1:]) != [3, _ARCFACE_SIZE, _ARCFACE_SIZE] or not isinstance(size, int):
-        raise ModelNotFound(f"{path} takes {shape}, ArcFace takes [N, 3, 112, 112]", resource=str(path))
+        raise ModelNotFoundError(f"{path} takes {shape}, ArcFace takes [N, 3, 112, 112]", resource=str(path))
 
     def of(boxes: UInt8) -> Float32:
         small = np.stack([cv2.resize(box, (_ARCFACE_SIZE, _ARCFACE_SIZE), interpolation=cv2.INTER_AREA) for box in boxes])

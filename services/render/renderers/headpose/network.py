@@ -327,6 +327,6 @@ def load(path: Path) -> HeadposeNetwork:
     """Return the network of a weights file, in evaluation mode and without gradients.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: HeadposeNetwork(HeadposeConfig.from_metadata(config)))

@@ -147,7 +147,7 @@ def actor_items(footage: ActorFootage, network: HeadposeNetwork, identity: Ident
         identity: the identity embedding.
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     rows = np.unique(np.linspace(0, footage.bank.num_frames - 1, _ITEM_FRAMES).round().astype(int))
     memory = IdentityMemory(replace(network.memory.config, items=network.config.actor_items))
@@ -181,8 +181,8 @@ def personalize_headpose(job: PersonalizeJob, recipe: PersonalizeRecipe | None =
         recipe: settings of the search; None: RECIPE.
 
     Raises:
-        Cancelled: the call that this is done for is over.
-        ModelNotFound: a weights file is missing, or the identity embedding is not the one that the model was trained with.
+        WorkCancelledError: the call that this is done for is over.
+        ModelNotFoundError: a weights file is missing, or the identity embedding is not the one that the model was trained with.
     """
     torch.set_num_threads(job.num_threads)
     bank, drawing = job.bank, job.drawing

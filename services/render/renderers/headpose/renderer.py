@@ -47,8 +47,7 @@ from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import LIPS_OUTER, NUM_LIPS
 from services.common.store.tensor_bytes import decode_arrays
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.colour_match import match_colour
-from services.render.key_pictures import KeyPictures, moved_keys, nearest_keys, unpacked
+from services.render.key_pictures import KeyPictures, match_colour, moved_keys, nearest_keys, unpacked
 from services.render.renderer import NetworkInputs, StreamSetup, Window, drawn_face, with_face, without_dots
 from services.render.types import RenderFrame
 

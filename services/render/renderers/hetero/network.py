@@ -249,6 +249,6 @@ def load(path: Path) -> HeteroNetwork:
     """Return the networks of a weights file, in evaluation mode and without gradients.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: HeteroNetwork(HeteroConfig.from_metadata(config)))

@@ -88,7 +88,7 @@ def actor_pairs(bank: MouthBank, references: npt.NDArray[np.intp], count: int, s
         seed: random seed of the noise.
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     rng = np.random.default_rng((seed, 0))
     far = np.abs(bank.frame_index[:, None] - bank.frame_index[references]) > NEAREST_FRAMES

@@ -9,7 +9,7 @@ as lines. Outer lips are red, inner lips are green, the jaw is blue, so that no 
 window (p = 2).
 
 Departures from the paper: the network also sees the mask of frame t, and the target lips of frame t, filled. The reference
-picture is brought to the light of frame t's cheeks (services/render/colour_match.py), so that the network does not have to learn
+picture is brought to the light of frame t's cheeks (services/render/key_pictures.py), so that the network does not have to learn
 to do so.
 
 **Reference picture.** The reference picture is part of the actor's state, and shows the person's lower face.
@@ -37,7 +37,7 @@ from services.common.face.drawing import lip_pictures
 from services.common.face.landmarks import JAW, LIPS_OUTER, NUM_LIPS, mouth_opening
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.pairs import spread_rows
 from services.render.renderer import NetworkInputs, StreamSetup, Window, drawn_face, with_face, without_dots
 from services.render.types import RenderFrame

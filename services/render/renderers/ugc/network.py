@@ -63,6 +63,6 @@ def load(path: Path) -> UgcNetwork:
     """Return the network of a weights file, in evaluation mode and without gradients.
 
     Raises:
-        ModelNotFound: the file is missing or holds another network.
+        ModelNotFoundError: the file is missing or holds another network.
     """
     return load_network(path, lambda config: UgcNetwork(UgcConfig.from_metadata(config)))

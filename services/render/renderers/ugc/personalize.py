@@ -20,7 +20,7 @@ from services.common.face.landmarks import NUM_LIPS
 from services.common.face.mouth_bank import WINDOW, MouthBank, Retrieved, fit_retrieved, target_points, warp_retrieved
 from services.common.face.thin_plate_spline import evaluate_grid
 from services.common.server.call_context import check_not_cancelled
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.pairs import NEAREST_FRAMES, LandmarkNoise, Pair, perturbed, spread_rows
 from services.render.personalization import PersonalizeRecipe, personalized
 from services.render.renderer import PersonalizeJob
@@ -107,7 +107,7 @@ def actor_pairs(bank: MouthBank, recipe: PersonalizeRecipe, seed: int) -> list[P
         seed: random seed of the noise.
 
     Raises:
-        Cancelled: the call that this is done for is over.
+        WorkCancelledError: the call that this is done for is over.
     """
     rng = np.random.default_rng((seed, 0))
     index = bank.frame_index

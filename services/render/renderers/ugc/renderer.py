@@ -14,7 +14,7 @@ import numpy as np
 from services.common.array_types import Array, Float32, UInt8
 from services.common.face.drawing import lip_pictures
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.renderer import NetworkInputs, StreamSetup, Window, with_residual
 from services.render.types import RenderFrame
 
@@ -29,7 +29,7 @@ def network_picture(background: UInt8, matched_texture: UInt8, mask: UInt8, box_
 
     Args:
         background: uint8 [H, W, 3], the render box.
-        matched_texture: uint8 [H, W, 3], in the light of the background (services.render.colour_match).
+        matched_texture: uint8 [H, W, 3], in the light of the background (services.render.key_pictures).
         mask: uint8 [H, W], lower-face mask.
         box_landmarks: float32 [59, 2], target landmarks, box pixels.
     """

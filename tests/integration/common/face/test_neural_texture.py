@@ -88,7 +88,8 @@ def colours_of(frames: list[Frame], surface: NeuralSurface) -> UInt8:
     return np.asarray(cv2.inpaint(mean, (total[..., 3] == 0).astype(np.uint8), 3, cv2.INPAINT_TELEA), np.uint8)
 
 
-def test_a_texture_of_seen_frames_draws_the_mouths_of_others(frames: list[Frame], surface: NeuralSurface) -> None:
+def test_texture_draws_other_mouths(frames: list[Frame], surface: NeuralSurface) -> None:
+    """A texture of seen frames draws the mouths of others."""
     seen, others = frames[:SEEN], frames[SEEN:]
     texture = colours_of(seen[::2], surface)
     geometry = measure_geometry(np.stack([frame.mouth for frame in seen]), np.stack([frame.anchors for frame in seen]))

@@ -25,7 +25,8 @@ def _kernels_beside_the_sources() -> set[Path]:
     return set((ROOT / "services/common/geometry/__pycache__").glob("*.nb*"))
 
 
-def test_a_second_process_loads_what_the_first_has_compiled_from_the_users_cache_folder(tmp_path: Path) -> None:
+def test_second_process_loads_kernel_cache(tmp_path: Path) -> None:
+    """A second process loads what the first has compiled from the user's cache folder."""
     before = _kernels_beside_the_sources()
     assert _loaded_kernels(tmp_path) == 0
     assert list((tmp_path / ".cache/dubstage/kernels").rglob("kernels.rasterise_rows-*.nbc"))

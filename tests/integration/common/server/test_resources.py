@@ -19,7 +19,8 @@ print(hashlib.sha256(np.linalg.solve(a, b).tobytes()).hexdigest())
 
 
 @pytest.mark.skipif("avx2" not in cpu_flags(), reason="needs a processor with avx2")
-def test_a_linear_system_has_the_same_last_bits_whatever_kernel_the_machine_asks_for() -> None:
+def test_linear_system_bits_per_kernel() -> None:
+    """A linear system has the same last bits whatever kernel the machine asks for."""
     digests = set()
     for kernel in (None, "Haswell", "Sandybridge", "SkylakeX"):
         environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}

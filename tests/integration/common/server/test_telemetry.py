@@ -34,7 +34,8 @@ def logged(log_format: str) -> str:
     return result.stderr
 
 
-def test_json_lines_hold_context_stage_and_traceback_of_all_loggers() -> None:
+def test_json_log_has_context_and_traceback() -> None:
+    """JSON lines hold context stage and traceback of all loggers."""
     lines = [json.loads(line) for line in logged("json").splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [
         ("rpc_finished", "info"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import ArtefactNotFound
+from services.common.errors import ArtefactNotFoundError
 from services.common.store.artefacts import ArtefactStore
 
 
@@ -43,7 +43,7 @@ def test_a_reader_never_sees_half_a_blob(folder: Path) -> None:
     try:
         end = time.monotonic() + 60
         while seen < 5 and time.monotonic() < end:
-            with contextlib.suppress(ArtefactNotFound):
+            with contextlib.suppress(ArtefactNotFoundError):
                 assert store.get_bytes(ref) == data
                 seen += 1
     finally:

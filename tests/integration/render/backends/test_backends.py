@@ -76,7 +76,8 @@ def test_every_backend_draws_the_picture_of_float32(models: RenderModels, name: 
 
 
 @pytest.mark.parametrize("choice", sorted(set(CHOICE_OF_PROCESSOR.values()), key=str), ids=str)
-def test_two_processes_compute_the_same_bytes_on_the_backends_of_the_table(choice: BackendChoice) -> None:
+def test_backends_same_bytes_across_processes(choice: BackendChoice) -> None:
+    """Two processes compute the same bytes on the backends of the table."""
     code = f"""
 from tests.integration.render.backends.test_backends import digest_of
 from services.render.streams import make_backend
@@ -96,7 +97,8 @@ print(digest_of(backend, "ugc"))
     assert there.stdout.split() == [digest_of(here, "ugc")]
 
 
-def test_signals_are_heard_after_backends_with_overlapping_lives_have_ended() -> None:
+def test_signals_after_overlapping_backends() -> None:
+    """Signals are heard after backends with overlapping lives have ended."""
     code = """
 import gc, os, signal, time
 from services.render.backends.openvino import OpenVinoBackend

@@ -47,9 +47,8 @@ def test_words_are_recognised_where_there_is_no_transcript(sphinx: Sphinx, hello
     assert (found.labels == told.labels)[known].mean() > 0.7
 
 
-def test_a_transcript_with_an_unknown_word_is_left_out_with_the_reason(
-    sphinx: Sphinx, hello: Float32, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_word_skipped_with_reason(sphinx: Sphinx, hello: Float32, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transcript with an unknown word is left out with the reason."""
     monkeypatch.setattr(sphinx_module, "flite_pronunciation", lambda _word: "")
     found = label(sphinx, hello, "Hello, and welkommen.", ())
     assert found.origin == "recognised"
@@ -57,7 +56,8 @@ def test_a_transcript_with_an_unknown_word_is_left_out_with_the_reason(
     assert "English word" in label(sphinx, hello, "здравствуйте", ()).reason
 
 
-def test_given_times_that_do_not_fit_are_left_out_with_the_reason(sphinx: Sphinx, hello: Float32) -> None:
+def test_wrong_times_skipped_with_reason(sphinx: Sphinx, hello: Float32) -> None:
+    """Given times that do not fit are left out with the reason."""
     late = tuple(WordSpan(word, 1.3 + 0.05 * index, 1.35 + 0.05 * index) for index, word in enumerate(words_of(SAID)))
     found = label(sphinx, hello, SAID, late)
     assert found.origin == "recognised"

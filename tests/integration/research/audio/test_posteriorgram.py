@@ -25,7 +25,7 @@ from research.training.networks import Opening
 from research.training.trainset import TrainSet
 from services.audio.models import WEIGHTS
 from services.audio.posteriorgram import PosteriorgramModel
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.research.audio.runs import trained
 from tests.unit.research.audio.speech_sets import speech_set, write_rows
 
@@ -51,7 +51,8 @@ def opened(folder: Path, config: PosteriorgramConfig = TINY) -> PosteriorgramTra
     return PosteriorgramTraining(Opening(config, TrainSet(folder), CPU, {}))
 
 
-def test_a_run_becomes_the_file_that_the_stage_serves(data: Path, tmp_path: Path) -> None:
+def test_run_exports_served_file(data: Path, tmp_path: Path) -> None:
+    """A run becomes the file that the stage serves."""
     progress = trained(NETWORK, TINY, data, tmp_path / "run")
     assert progress.step == 4
     assert 0.0 <= (progress.figures or {})["accuracy_new"] <= 1.0
@@ -62,7 +63,9 @@ def test_a_run_becomes_the_file_that_the_stage_serves(data: Path, tmp_path: Path
     np.testing.assert_allclose(rows.sum(axis=-1), 1.0, rtol=1e-5)
 
 
-def test_a_run_that_was_interrupted_comes_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_interrupted_run_same_bytes(data: Path, tmp_path: Path) -> None:
+    """A run that was interrupted comes to the same bytes."""
     trained(NETWORK, TINY, data, tmp_path / "whole")
     trained(NETWORK, TINY, data, tmp_path / "cut", stop_after=3)
     trained(NETWORK, TINY, data, tmp_path / "cut", resume=True)
@@ -83,7 +86,8 @@ def test_the_network_learns_to_tell_chords_apart(tmp_path: Path) -> None:
     assert progress.best_score > 0.3  # six classes
 
 
-def test_fine_tuning_begins_with_the_network_that_comes_with_dubstage(data: Path, tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_committed(data: Path, tmp_path: Path) -> None:
+    """Fine tuning begins with the network that comes with dubstage."""
     training = opened(data, replace(TINY, network=PpgConfig(), fine_tune=True))
     windows = random_windows(np.random.default_rng(3), 4)
     probabilities = ServedPpg(training.average)(torch.from_numpy(windows)).numpy()  # type: ignore[arg-type]
@@ -92,13 +96,15 @@ def test_fine_tuning_begins_with_the_network_that_comes_with_dubstage(data: Path
     assert np.isfinite(training.check(1, tmp_path).score or np.nan)
 
 
-def test_fine_tuning_at_other_sizes_is_refused_with_the_remedy(data: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false") as refused:
+def test_fine_tuning_other_size_refused(data: Path) -> None:
+    """Fine tuning at other sizes is refused with the remedy."""
+    with pytest.raises(InvalidRequestError, match=r"ppg\.onnx cannot be trained further: .*set fine_tune = false") as refused:
         opened(data, replace(TINY, fine_tune=True))
     assert refused.value.field == "config"
 
 
-def test_a_batch_depends_on_seed_step_and_index_alone(data: Path) -> None:
+def test_batch_from_seed_step_index(data: Path) -> None:
+    """A batch depends on seed step and index alone."""
     config = replace(TINY, windows_of_a_recording=95)
     first, again = opened(data, config), opened(data, config)
     first.batch(9, 9)
@@ -108,21 +114,24 @@ def test_a_batch_depends_on_seed_step_and_index_alone(data: Path) -> None:
     assert one.cepstra.tobytes() != other.cepstra.tobytes()
 
 
-def test_a_set_without_held_out_labels_is_refused_with_a_reason(tmp_path: Path) -> None:
+def test_set_without_held_out_refused(tmp_path: Path) -> None:
+    """A set without held out labels is refused with a reason."""
     rows = speech_set(tmp_path)
     write_rows(tmp_path, [replace(row, phones="" if row.split == "val" else row.phones) for row in rows])
-    with pytest.raises(InvalidRequest, match="no clip of split 'val' with phones") as refused:
+    with pytest.raises(InvalidRequestError, match="no clip of split 'val' with phones") as refused:
         opened(tmp_path)
     assert refused.value.field == "data"
 
 
-def test_clips_without_half_a_second_of_sound_are_refused(tmp_path: Path) -> None:
+def test_clips_without_sound_refused(tmp_path: Path) -> None:
+    """Clips without half a second of sound are refused."""
     write_rows(tmp_path, [replace(row, seconds=0.3) for row in speech_set(tmp_path)])
-    with pytest.raises(InvalidRequest, match=r"0\.5 s of sound"):
+    with pytest.raises(InvalidRequestError, match=r"0\.5 s of sound"):
         opened(tmp_path)
 
 
-def test_an_export_of_a_folder_without_a_run_names_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="holds no training run"):
+def test_export_without_run(tmp_path: Path) -> None:
+    """An export of a folder without a run names the folder."""
+    with pytest.raises(InvalidRequestError, match="holds no training run"):
         export(tmp_path, tmp_path / "weights")
     assert not (tmp_path / "weights").exists()

@@ -69,9 +69,10 @@ def origins(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_every_clip_with_sound_gets_labels_that_say_where_they_come_from(
+def test_labels_name_their_origin(
     labelled: tuple[Path, dict[str, str], list[tuple[int, int]]],
 ) -> None:
+    """Every clip with sound gets labels that say where they come from."""
     folder, reasons, seen = labelled
     assert origins(folder) == {"told": "aligned", "timed": "aligned", "heard": "recognised"}
     assert reasons == {"silent": "no phones: the clip has no sound"}
@@ -94,6 +95,7 @@ def test_done_clips_stay_until_their_transcript_changes(spoken: Path) -> None:
     assert path.stat().st_mtime_ns != before
 
 
+@pytest.mark.long
 def test_processes_write_the_same_bytes(spoken: Path, labelled: tuple[Path, dict[str, str], list[tuple[int, int]]]) -> None:
     prepared(spoken, processes=2)
     for name in ("told", "timed", "heard"):
@@ -101,7 +103,8 @@ def test_processes_write_the_same_bytes(spoken: Path, labelled: tuple[Path, dict
         assert made == alone
 
 
-def test_a_damaged_sound_file_is_named_and_the_others_are_done(spoken: Path) -> None:
+def test_damaged_sound_named_others_labelled(spoken: Path) -> None:
+    """A damaged sound file is named and the others are done."""
     write_rows(spoken, list(read_manifest(spoken))[:2])
     damaged = part_path(spoken, "00000", "timed", "sound")
     damaged.write_bytes(b"no sound")
@@ -111,7 +114,9 @@ def test_a_damaged_sound_file_is_named_and_the_others_are_done(spoken: Path) -> 
     assert origins(spoken) == {"told": "aligned"}
 
 
-def test_a_network_labels_the_clips_whose_words_nobody_knows(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_network_labels_unknown_words(tmp_path: Path) -> None:
+    """A network labels the clips whose words are unknown."""
     rows = speech_set(tmp_path, speakers=2, clips=1)
     write_rows(tmp_path, [rows[0], replace(rows[1], phones="allphone")])
     assert relabel(TrainSet(tmp_path), WEIGHTS) == 1

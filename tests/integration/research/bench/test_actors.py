@@ -10,7 +10,8 @@ from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.streams import load_models, make_backend
 
 
-def test_a_frame_of_an_actor_is_the_same_among_other_actors() -> None:
+def test_actor_frame_same_among_others() -> None:
+    """A frame of an actor is the same among other actors."""
     backend = make_backend(device="cpu", backend=None, precision=None, num_threads=1)
     models = load_models(WEIGHTS_FOLDER, backend).files
     tried = 0
@@ -27,7 +28,8 @@ def test_a_frame_of_an_actor_is_the_same_among_other_actors() -> None:
     assert tried >= 1
 
 
-def test_every_model_that_can_batch_actors_has_a_row() -> None:
+def test_every_batching_model_has_row() -> None:
+    """Every model that can batch actors has a row."""
     rows = actors.measure_actors(actors=2, runs=1)
     assert rows
     for row in rows:

@@ -9,7 +9,8 @@ from gateway.database.session import Database
 from research.bench.audit_log import measure
 
 
-def test_the_measured_log_is_sound_and_an_entry_takes_more_than_its_line(tmp_path: Path) -> None:
+def test_audit_log_row_is_sound(tmp_path: Path) -> None:
+    """The measured log is sound and an entry takes more than its line."""
     database = Database("", tmp_path)
     try:
         cost = measure(database, 40)

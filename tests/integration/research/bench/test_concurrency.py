@@ -11,7 +11,8 @@ from services.render.__main__ import compose
 from services.render.settings import RenderSettings
 
 
-async def test_streams_and_health_checks_are_timed_on_a_real_stage(tmp_path: Path) -> None:
+async def test_streams_timed_on_real_stage(tmp_path: Path) -> None:
+    """Streams and health checks are timed on a real stage."""
     settings = RenderSettings(port=0, artefacts_url=str(tmp_path), compute_threads=1, drain_grace_s=0.0)
     async with server_of("render", settings, compose(settings)) as server:
         row = await under_load("in the process", server.address, streams=2, seconds=1.0)
@@ -21,6 +22,7 @@ async def test_streams_and_health_checks_are_timed_on_a_real_stage(tmp_path: Pat
     assert "in the process" in lines_of_concurrency([row])[1]
 
 
-async def test_a_stage_that_is_not_there_is_an_error_and_no_time() -> None:
+async def test_missing_stage_gives_no_time() -> None:
+    """A stage that is not there is an error and no time."""
     with pytest.raises(RuntimeError, match="UNAVAILABLE"):
         await health_while("127.0.0.1:1", 0.1)

@@ -9,8 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from research.bench.footage import make_footage, read_sound
-from research.bench.process import CommandFailedError, measure
+from research.bench.runs import CommandFailedError, make_footage, measure, read_sound
 
 HOLD = "x = bytearray(80 << 20); import time; time.sleep(1.0)"
 """Holds 80 MiB for twenty samples of its memory."""
@@ -31,7 +30,8 @@ def test_processor_time_is_that_of_the_command_alone(tmp_path: Path) -> None:
     assert busy.cpu_s > idle.cpu_s > 0.0
 
 
-def test_a_failing_command_is_named_with_the_end_of_its_output(tmp_path: Path) -> None:
+def test_failing_command_shows_output_end(tmp_path: Path) -> None:
+    """A failing command is named with the end of its output."""
     with pytest.raises(CommandFailedError, match="code 3"):
         measure([sys.executable, "-c", "print('bad luck'); raise SystemExit(3)"], tmp_path / "log")
     assert "bad luck" in (tmp_path / "log").read_text()
@@ -47,7 +47,8 @@ def test_footage_is_looped_to_720p_with_sound(carphone: Path, tmp_path: Path) ->
     assert len(read_sound(tmp_path / "film.mp4")) == pytest.approx(24_000, abs=2048)
 
 
-def test_footage_that_is_longer_than_the_clip_begins_the_clip_again(carphone: Path, tmp_path: Path) -> None:
+def test_longer_footage_repeats_clip(carphone: Path, tmp_path: Path) -> None:
+    """Footage that is longer than the clip begins the clip again."""
     speech = Path(__file__).parents[4] / "gateway" / "cli" / "demo_speech.wav"
     with av.open(str(carphone)) as container:
         of_clip, rate = sum(1 for _ in container.decode(video=0)), container.streams.video[0].average_rate

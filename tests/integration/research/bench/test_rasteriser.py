@@ -10,14 +10,16 @@ from research.bench.rasteriser import VERTICES, face_relief, measure
 
 
 @pytest.mark.parametrize("count", list(VERTICES))
-def test_the_relief_has_the_named_number_of_vertices_and_uses_all_but_a_corner(count: int) -> None:
+def test_relief_vertex_count(count: int) -> None:
+    """The relief has the named number of vertices and uses all but a corner."""
     relief = face_relief(count)
     assert relief.vertices.shape == (count, 3)
     assert relief.triangles.max() == count - 1
     assert len(relief.triangles) > 1.8 * count
 
 
-def test_a_row_measures_all_three_by_the_processors_time() -> None:
+def test_row_measures_processor_time() -> None:
+    """A row measures all three by the time of the processor."""
     row = measure(face_relief(468), 48, 2)
     assert (row.vertices, row.size, row.batch) == (468, 48, 2)
     assert min(row.rasterise_ms, row.forward_ms, row.forward_backward_ms) > 0.0

@@ -43,7 +43,8 @@ def test_a_perfect_method_reaches_the_ceiling(result: ClipResult) -> None:
     assert result.variants["full"].paper["ssiou"] == pytest.approx(1.0)
 
 
-def test_a_perfect_method_is_on_time_and_at_rest(result: ClipResult) -> None:
+def test_perfect_method_scores(result: ClipResult) -> None:
+    """A perfect method is on time and at rest."""
     full = result.variants["full"].metrics
     assert full["vowel_shift_ms"] == full["closure_shift_ms"] == pytest.approx(0.0, abs=1e-6)
     assert full["silence_opening"] == 0.0
@@ -52,14 +53,17 @@ def test_a_perfect_method_is_on_time_and_at_rest(result: ClipResult) -> None:
     assert np.isnan(result.variants["wrong_audio"].metrics["vowel_shift_ms"])
 
 
-def test_a_mouth_that_shuts_late_shows_in_the_silence() -> None:
+def test_late_closing_mouth_shows() -> None:
+    """A mouth that shuts late shows in the silence."""
     opened = [evaluate_clip(DrawnClip(late=late), read_mouths, settings=FULL) for late in (4, 5)]
     measured = [each.variants["full"].metrics["silence_opening"] for each in opened]
     # One of two silences, half of the range.
     assert measured == pytest.approx([0.0, 0.25])
 
 
-def test_a_dub_that_follows_the_film_by_a_frame_is_late_by_a_frame() -> None:
+def test_one_frame_lag_is_measured() -> None:
+    """A dub that follows the video by a frame is late by a frame."""
+
     class Late(DrawnClip):
         def render(self, actor: Actor, frames: FrameRange, variant: Variant, speech: EvaluatedSpeech | None) -> Rendered:
             rendered = super().render(actor, frames, variant, speech)
@@ -79,14 +83,16 @@ def test_the_mean_mouth_knows_nothing_of_the_speech(result: ClipResult) -> None:
     assert mean["mouth_lmd_px"] > 0.3
 
 
-def test_wrong_audio_obeys_its_command_but_not_the_truth(result: ClipResult) -> None:
+def test_wrong_audio_follows_command(result: ClipResult) -> None:
+    """Wrong audio obeys its command but not the truth."""
     wrong = result.variants["wrong_audio"]
     assert abs(wrong.metrics["mouth_opening_correlation"]) < 0.35
     assert wrong.paper["commanded_opening_correlation"] > 0.98
     assert wrong.frames == 75
 
 
-def test_both_variants_of_foreign_speech_are_means_over_all_foreign_speeches() -> None:
+def test_foreign_speech_variants_are_means() -> None:
+    """Both variants of foreign speech are means over all foreign speeches."""
     clip = DrawnClip(num_frames=50)
     settings = replace(QUICK, variants=("full", "wrong_audio_kept"))
     wrong = evaluate_clip(clip, read_mouths, settings=settings).variants["wrong_audio_kept"]
@@ -96,7 +102,8 @@ def test_both_variants_of_foreign_speech_are_means_over_all_foreign_speeches() -
     assert asked.count("wrong_audio_kept") == 10 * asked.count("full")
 
 
-def test_every_frame_is_tested_once_in_pieces_that_do_not_cross_folds() -> None:
+def test_folds_test_every_frame_once() -> None:
+    """Every frame is tested once in pieces that do not cross folds."""
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), piece_frames=40, bootstrap=BootstrapSettings(replicates=2))
     found = evaluate_clip(clip, read_mouths, settings=settings)
@@ -110,7 +117,8 @@ def test_every_frame_is_tested_once_in_pieces_that_do_not_cross_folds() -> None:
     assert found.variants["full"].paper["fitting_error"] == pytest.approx((40 * 40 + 10 * 10 + 40 * 40 + 35 * 35) / 125)
 
 
-def test_given_seconds_of_enrolment_are_tested_on_the_last_fifth() -> None:
+def test_enrolment_seconds_test_last_fifth() -> None:
+    """Given seconds of enrolment are tested on the last fifth."""
     clip = DrawnClip()
     settings = EvaluationSettings(variants=("full",), bootstrap=BootstrapSettings(replicates=2), enrol_seconds=2.0)
     found = evaluate_clip(clip, read_mouths, settings=settings)
@@ -134,7 +142,8 @@ def test_the_cut_into_pieces_changes_no_mean() -> None:
         assert a[name] == pytest.approx(b[name]), name
 
 
-def test_half_the_motion_shows_in_the_spread_and_lies_inside_its_interval() -> None:
+def test_half_motion_inside_interval() -> None:
+    """Half the motion shows in the spread and lies inside its interval."""
     found = evaluate_clip(DrawnClip(gain=0.5), read_mouths, settings=FULL).variants["full"]
     assert found.metrics["opening_spread_ratio"] == pytest.approx(0.5, abs=0.05)
     assert found.metrics["mouth_opening_correlation"] > 0.98
@@ -143,14 +152,17 @@ def test_half_the_motion_shows_in_the_spread_and_lies_inside_its_interval() -> N
     assert interval.high - interval.low < 0.2
 
 
-def test_passed_through_frames_are_not_measured_and_lost_faces_are_counted() -> None:
+def test_passed_through_frames_not_measured() -> None:
+    """Passed through frames are not measured and lost faces are counted."""
     clip = DrawnClip(gain=0.5, passed=(10, 11, 80), lost=(20, 90))
     found = evaluate_clip(clip, read_mouths, settings=FULL).variants["full"]
     assert (found.frames, found.passed_through, found.lost_faces) == (122, 3, 2)
     assert np.isfinite(found.metrics["mouth_lmd_px"])
 
 
-def test_bilabials_are_sought_on_the_frames_that_were_shown_at_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bilabials_at_shown_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bilabials are sought on the frames that were shown at their time."""
+
     class Halting(DrawnClip):
         """The second half is shown ten times as slowly as the first."""
 
@@ -173,7 +185,8 @@ def test_bilabials_are_sought_on_the_frames_that_were_shown_at_their_time(monkey
         np.testing.assert_allclose(times, shown + 0.04 * of.lag_frames)
 
 
-def test_lag_of_the_longer_enrolment_part_stands_for_the_clip(result: ClipResult) -> None:
+def test_lag_of_longer_part_counts(result: ClipResult) -> None:
+    """Lag of the longer enrolment part stands for the clip."""
     assert result.lag_frames == 1
     assert [fold.lag_frames for fold in result.folds] == [1, -1]
     assert [fold.lag_doubt for fold in result.folds] == ["", "made up"]

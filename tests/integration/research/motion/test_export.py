@@ -13,7 +13,7 @@ import pytest
 from research.methods.ugc.motion import NETWORK as UGC
 from research.motion.networks import SYNC
 from research.training.networks import TrainableNetwork
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays
 from services.motion.models import WEIGHTS, MotionModels
 from services.motion.predictors.ugc.predictor import UgcGrid
@@ -57,7 +57,8 @@ def constants(folder: Path) -> NamedArrays:
     return decode_arrays((folder / CONSTANTS).read_bytes())
 
 
-def test_each_export_replaces_its_own_part_and_the_folder_can_be_served(runs: Path, weights: Path) -> None:
+def test_exports_share_served_folder(runs: Path, weights: Path) -> None:
+    """Each export replaces its own part and the folder can be served."""
     before, old = contents(weights), constants(weights)
     written = exported(SYNC, runs, weights)
     assert written == changed(before, contents(weights))
@@ -80,12 +81,13 @@ def test_each_export_replaces_its_own_part_and_the_folder_can_be_served(runs: Pa
     assert {each["name"] for each in sheet["specs"]} == set(sheet["parity"])
 
 
-def test_a_run_of_another_network_and_a_folder_that_lacks_weights_are_refused(runs: Path, weights: Path) -> None:
+def test_wrong_run_or_folder_refused(runs: Path, weights: Path) -> None:
+    """A run of another network and a folder that lacks weights are refused."""
     assert SYNC.export is not None
-    with pytest.raises(InvalidRequest, match="not of 'sync'"):
+    with pytest.raises(InvalidRequestError, match="not of 'sync'"):
         SYNC.export(runs / "ugc_motion", weights)
     (weights / "motion.onnx").unlink()
     before = contents(weights)
-    with pytest.raises(InvalidRequest, match="not a whole folder of weights"):
+    with pytest.raises(InvalidRequestError, match="not a whole folder of weights"):
         SYNC.export(runs / "sync", weights)
     assert contents(weights) == before

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from research.motion.networks import SYNC
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from tests.unit.motion.brief_training import train_briefly
 from tests.unit.motion.made_clips import small_set
 from tests.unit.research.motion.tiny import TINY_SYNC
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_bytes(tmp_path: Path) -> None:
+    """A run that was killed ends with the same bytes."""
     data = small_set(tmp_path / "set")
     train_briefly(SYNC, data, TINY_SYNC, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from research.methods.everybody.render import NETWORK, EverybodyRecipe, WindowDiscriminatorConfig, WindowSource
+from research.methods.everybody.render import NETWORK, EverybodyRecipe, EverybodyWindowSource, WindowDiscriminatorConfig
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
 from services.render.renderers.everybody.network import EverybodyConfig, load
@@ -24,7 +25,9 @@ RECIPE = EverybodyRecipe(
 )
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert load(whole / "everybody.safetensors").config == RECIPE.network
@@ -32,7 +35,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str
 
 
 def test_batches_are_those_of_their_step_and_index(data: TrainSet) -> None:
-    source = WindowSource(people_of(data), seed=3)
+    source = EverybodyWindowSource(people_of(data), seed=3)
     one, again, other, index = (source.batch(*place, 2) for place in ((4, 0), (4, 0), (5, 0), (4, 1)))
     assert one.pictures.shape == (2, 160, 160, WINDOW_CHANNELS)
     assert one.past.shape == (2, 160, 160, 18)

@@ -12,7 +12,7 @@ from research.render.held_out import Clip
 from research.render.people import ClipSpan
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet, identity_path, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.renderers.everyone.renderer import PICTURE_CHANNELS, SPEECH
@@ -57,15 +57,16 @@ def training(data: TrainSet, runs: dict[str, Path]) -> EveryoneTrainer:
     return made
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)
     assert (whole / "calibration.npy").read_bytes() == (broken / "calibration.npy").read_bytes()
 
 
-def test_network_and_textures_learn_together_and_the_served_file_holds_no_texture(
-    training: EveryoneTrainer, tmp_path: Path
-) -> None:
+def test_served_file_holds_no_texture(training: EveryoneTrainer, tmp_path: Path) -> None:
+    """Network and textures learn together and the served file holds no texture."""
     before = [texture.detach().clone() for texture in training.textures.people]
     reports = [training.learn(step, [training.batch(step, 0)]) for step in range(4)]
     assert {"reconstruction", "texture", "perceptual"} <= reports[0].keys()
@@ -102,11 +103,12 @@ def test_people_without_an_identity_are_left_out(runs: dict[str, Path], bank: Mo
     some = spoken_set(tmp_path / "some", bank, identities=("anna", "cleo"))
     assert {row.speaker for row in opened(NETWORK, RECIPE, some, runs).clips} == {"anna"}
     nobody = spoken_set(tmp_path / "nobody", bank, identities=())
-    with pytest.raises(InvalidRequest, match="nobody has an identity: `dubstage trainset`"):
+    with pytest.raises(InvalidRequestError, match="nobody has an identity: `dubstage trainset`"):
         opened(NETWORK, RECIPE, nobody, runs)
 
 
-def test_speech_lies_around_its_frame_without_the_clips_lag(data: TrainSet) -> None:
+def test_speech_window_ignores_lag(data: TrainSet) -> None:
+    """Speech lies around its frame without the clip's lag."""
     row = data.of("train")[0]
     rows = data.arrays(row, "speech", ("posteriorgram",))["posteriorgram"]
     speech = read_speech(data, [ClipSpan(row, 0, row.usable_frames)])
@@ -117,7 +119,8 @@ def test_speech_lies_around_its_frame_without_the_clips_lag(data: TrainSet) -> N
     assert np.array_equal(read_speech(data, [lagging])[10], rows[10:15].reshape(20, 40))
 
 
-def test_a_held_out_clip_is_shown_with_the_looks_of_its_first_part(data: TrainSet) -> None:
+def test_held_out_clip_uses_first_part(data: TrainSet) -> None:
+    """A held out clip is shown with the looks of its first part."""
     held = TRAINING.held_out(Clip(data, data.of("val")[0]), 3)
     assert held.pairs[0].picture.shape == (160, 160, PICTURE_CHANNELS)
     assert held.pairs[0].picture[..., SPEECH].any()

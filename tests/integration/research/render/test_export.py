@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from research.render.export import ExportJob, RendererExportSpec, export_network
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.render.backends.model_files import OUTPUT_RESIDUAL, TensorForm, read_models
 from services.render.types import Precision
 
@@ -65,7 +65,8 @@ def job(tmp_path: Path) -> ExportJob:
     return ExportJob(weights=weights, folder=tmp_path / "out", training={"network": "toy_renderer", "config": {}})
 
 
-def test_inputs_of_a_network_s_own_are_exported_by_name(job: ExportJob) -> None:
+def test_own_inputs_exported_by_name(job: ExportJob) -> None:
+    """Inputs of a network's own are exported by name."""
     path = export_network(SPEC, job)
     facts = json.loads((job.folder / "toy.export.json").read_text())
     assert facts["inputs"] == {
@@ -92,14 +93,15 @@ def test_inputs_of_a_network_s_own_are_exported_by_name(job: ExportJob) -> None:
     assert session.run([OUTPUT_RESIDUAL], given)[0].shape == (5, 320, 320, 3)
 
 
-def test_an_export_that_computes_something_else_fails_and_writes_nothing(job: ExportJob) -> None:
-    with pytest.raises(ContractBroken, match="grey levels"):
+def test_export_mismatch_writes_nothing(job: ExportJob) -> None:
+    """An export that computes something else fails and writes nothing."""
+    with pytest.raises(ContractBrokenError, match="grey levels"):
         export_network(replace(SPEC, tolerance_levels=-1.0), job)
     assert not job.folder.exists()
 
 
 def test_calibration_pictures_must_fit(job: ExportJob) -> None:
     pictures = np.zeros((1, 160, 160, 9), np.uint8)
-    with pytest.raises(InvalidRequest, match="calibration pictures"):
+    with pytest.raises(InvalidRequestError, match="calibration pictures"):
         export_network(SPEC, ExportJob(weights=job.weights, folder=job.folder, calibration=pictures))
     assert not job.folder.exists()

@@ -9,7 +9,7 @@ import pytest
 from research.methods.headpose.render import NETWORK, Drawings, DrawnSource, HeadposeRecipe, read_drawings
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet, identity_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.common.store.tensor_bytes import encode_arrays
 from services.render.key_pictures import choose_keys
@@ -52,7 +52,9 @@ def source(bank: MouthBank, data: TrainSet) -> DrawnSource:
     return DrawnSource(people_of(data), lambda _: Drawings(drawing(), drawing()), seed=3)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=2)
     assert weights_of(whole) == weights_of(broken)
     assert load(whole / "headpose.safetensors").config.spatial_widths == (4, 4, 4, 4)
@@ -71,7 +73,7 @@ def test_memory_and_discriminators_take_turns_with_the_generator(
 
 def test_people_without_an_identity_are_left_out(data: TrainSet, runs: dict[str, Path], bank: MouthBank, tmp_path: Path) -> None:
     assert {row.speaker for row in opened(NETWORK, RECIPE, data, runs).clips} == {"anna"}
-    with pytest.raises(InvalidRequest, match="nobody has an identity: `dubstage trainset`"):
+    with pytest.raises(InvalidRequestError, match="nobody has an identity: `dubstage trainset`"):
         opened(NETWORK, RECIPE, small_set(tmp_path, bank), runs)
 
 
@@ -96,5 +98,5 @@ def test_nothing_of_the_answer_is_shown(bank: MouthBank) -> None:
 
 def test_drawings_are_read_from_the_set(data: TrainSet) -> None:
     assert read_drawings(data, "anna").still.has_detail
-    with pytest.raises(InvalidRequest, match=r"ben\.safetensors is missing"):
+    with pytest.raises(InvalidRequestError, match=r"ben\.safetensors is missing"):
         read_drawings(data, "ben")

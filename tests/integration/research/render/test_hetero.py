@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from research.methods.hetero.render import NETWORK, CompositeSource, HeteroRecipe, HeteroWeights, made_up, random_lips, random_row
 from research.training.training import LoopSettings
@@ -25,7 +26,9 @@ RECIPE = HeteroRecipe(
 )
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert load(whole / "hetero.safetensors").config == RECIPE.network
@@ -77,7 +80,8 @@ def test_wide_mouths_are_drawn_more_often(bank: MouthBank) -> None:
     assert 0.55 < np.isin(rows, wide).mean() < 0.75
 
 
-def test_lips_are_coloured_and_the_skin_and_the_inside_of_the_mouth_are_not(bank: MouthBank) -> None:
+def test_only_lips_are_coloured(bank: MouthBank) -> None:
+    """Lips are coloured and the skin and the inside of the mouth are not."""
     coloured = made_up(bank.boxes[6], bank.box_landmarks[6], np.array([1.0, 0.5, 0.5], np.float32)).astype(int)
     changed = np.abs(coloured - bank.boxes[6]).max(axis=2)
     column, row = bank.box_landmarks[6, [5, 25]].mean(axis=0).round().astype(int)
@@ -87,7 +91,8 @@ def test_lips_are_coloured_and_the_skin_and_the_inside_of_the_mouth_are_not(bank
         assert changed[row, column] == 0
 
 
-def test_half_of_the_examples_keep_the_colour_of_their_lips(bank: MouthBank) -> None:
+def test_half_examples_keep_lip_colour(bank: MouthBank) -> None:
+    """Half of the examples keep the colour of their lips."""
     gains = [random_lips(np.random.default_rng(seed)) for seed in range(200)]
     kept = [gain for gain in gains if (gain == 1.0).all()]
     assert 80 < len(kept) < 120

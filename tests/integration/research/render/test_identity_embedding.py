@@ -23,7 +23,7 @@ from research.methods.headpose.identity_embedding import (
 from research.render.people import TrainingPerson
 from research.training.training import LoopSettings, OptimiserSettings
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.renderers.headpose.identity_features import EMBEDDING, IdentityEmbeddingConfig, read_identity_features
@@ -95,14 +95,17 @@ def test_two_people_are_told_apart_after_some_steps(bank: MouthBank, data: Train
     assert found.same > found.different
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert read_identity_features(whole / f"{EMBEDDING}.safetensors").size == 4
     assert "area_recoloured" in (whole / "CARD.md").read_text(), "one held-out person is told from a known one"
 
 
-def test_a_batch_has_the_same_number_of_pictures_of_each_person(data: TrainSet) -> None:
+def test_batch_balances_people(data: TrainSet) -> None:
+    """A batch has the same number of pictures of each person."""
     training = opened(NETWORK, RECIPE, data, {})
     assert training.batch(0, 0).labels.tolist() == [0, 0, 0, 1, 1, 1]
     (one,) = set(opened(NETWORK, replace(RECIPE, batch_people=1), data, {}).batch(0, 0).labels.tolist())
@@ -112,7 +115,7 @@ def test_a_batch_has_the_same_number_of_pictures_of_each_person(data: TrainSet) 
 def test_a_single_person_is_not_enough(bank: MouthBank, tmp_path: Path) -> None:
     add_clip(tmp_path, bank, "plain", speaker="plain")
     add_clip(tmp_path, bank, "other", speaker="other", split="val")
-    with pytest.raises(InvalidRequest, match="two people or more"):
+    with pytest.raises(InvalidRequestError, match="two people or more"):
         opened(NETWORK, RECIPE, TrainSet(tmp_path), {})
 
 
@@ -123,7 +126,8 @@ def test_a_varied_picture_depends_on_its_draw_alone(bank: MouthBank) -> None:
     assert not np.array_equal(one, other)
 
 
-def test_the_embedding_that_comes_with_dubstage_knows_a_face_again(bank: MouthBank) -> None:
+def test_committed_embedding_recognises_face(bank: MouthBank) -> None:
+    """The embedding that comes with dubstage knows a face again."""
     features = read_identity_features(WEIGHTS_FOLDER / f"{EMBEDDING}.safetensors")
     other = bank.boxes[0, :, :, ::-1].copy()
     made = features.of(np.stack([bank.boxes[0], bank.boxes[3], other]))
@@ -142,7 +146,7 @@ def test_arcface_weights_of_the_user(bank: MouthBank, tmp_path: Path) -> None:
     ratio = made[0].reshape(3, 4)[:, 0] / left_top
     assert np.allclose(ratio, ratio[0], rtol=0.05)
     arcface(tmp_path / "small.onnx", 64)
-    with pytest.raises(ModelNotFound, match="ArcFace takes"):
+    with pytest.raises(ModelNotFoundError, match="ArcFace takes"):
         read_identity_features(tmp_path / "small.onnx")
-    with pytest.raises(ModelNotFound, match="no ArcFace network"):
+    with pytest.raises(ModelNotFoundError, match="no ArcFace network"):
         read_identity_features(tmp_path / "absent.onnx")

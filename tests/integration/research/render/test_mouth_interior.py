@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from research.methods.headpose.mouth_interior import NETWORK, MouthInteriorRecipe
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.renderers.headpose.renderer import mean_mouth
 from tests.unit.research.render.tiny_training import opened, run, small_set
 
 
-def test_a_run_without_steps_makes_the_mean_of_the_set_and_the_stage_shows_it(bank: MouthBank, tmp_path: Path) -> None:
+def test_run_without_steps_is_mean(bank: MouthBank, tmp_path: Path) -> None:
+    """A run without steps makes the mean of the set and the stage shows it."""
     recipe = MouthInteriorRecipe()
     training = opened(NETWORK, recipe, small_set(tmp_path / "set", bank), {})
     folder = run(training, NETWORK, recipe, tmp_path / "run")
@@ -24,5 +25,5 @@ def test_a_run_without_steps_makes_the_mean_of_the_set_and_the_stage_shows_it(ba
     assert path.read_bytes() == (folder / "mouth_interior.safetensors").read_bytes()
     assert not np.array_equal(mean_mouth(tmp_path / "render").picture, mean_mouth().picture)
     assert np.array_equal(mean_mouth(tmp_path / "set").picture, mean_mouth().picture)
-    with pytest.raises(InvalidRequest, match="--resume"):
+    with pytest.raises(InvalidRequestError, match="--resume"):
         NETWORK.export(tmp_path, tmp_path / "render")

@@ -25,7 +25,9 @@ def data(bank: MouthBank, tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return small_set(tmp_path_factory.mktemp("set"), bank)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_weights(data: TrainSet, tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, {}, tmp_path, killed_at=1)
     assert weights_of(whole) == weights_of(broken)
     assert "held_out_landmark_error_px" in (whole / "CARD.md").read_text()
@@ -34,7 +36,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, tmp_path: Path
     assert load_perceptual(path).config.num_speakers == 2
 
 
-def test_features_are_of_size_one_on_the_training_people(data: TrainSet, tmp_path: Path) -> None:
+def test_features_have_unit_size(data: TrainSet, tmp_path: Path) -> None:
+    """Features are of size one on the training people."""
     config = replace(RECIPE, loop=replace(RECIPE.loop, steps=1))
     network = load_perceptual(run(opened(NETWORK, config, data, {}), NETWORK, config, tmp_path) / "perceptual.safetensors")
     scale = landmark_scale(data, person_clips(data.of("train")))

@@ -9,7 +9,7 @@ import pytest
 from research.methods.ugc.render import NETWORK, UgcRecipe, UgcSource, UgcTrainer
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.networks.unet import FilmConv
 from services.render.renderers.ugc.network import UgcConfig
@@ -26,7 +26,8 @@ RECIPE = UgcRecipe(
 )
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_killed_run_same_weights(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A killed run goes on to the same weights."""
     whole, broken = run_whole_and_killed(NETWORK, RECIPE, data, runs, tmp_path, killed_at=1)
     assert weights_of(broken) == weights_of(whole)
     assert set(weights_of(whole)) == {"ugc.safetensors", "frame_discriminator.safetensors"}
@@ -65,13 +66,15 @@ def test_batches_are_those_of_their_step_and_index(data: TrainSet) -> None:
     assert not np.array_equal(one.pictures, index.pictures)
 
 
-def test_a_person_with_one_short_clip_can_be_learned_from(bank: MouthBank, tmp_path: Path) -> None:
+def test_one_short_clip_is_enough(bank: MouthBank, tmp_path: Path) -> None:
+    """A person with one short clip can be learned from."""
     add_clip(tmp_path, first_frames(bank, 30), "one", speaker="anna")
     source = UgcSource(people_of(TrainSet(tmp_path)), seed=3)
     for step in range(8):
         assert len(source.batch_with_sequence(step, 0, 1, 6).pictures) == 7
 
 
-def test_a_vgg_file_takes_the_place_of_the_perceptual_network(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no VGG weights file"):
+def test_vgg_replaces_perceptual_network(data: TrainSet, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A VGG file takes the place of the perceptual network."""
+    with pytest.raises(InvalidRequestError, match="no VGG weights file"):
         opened(NETWORK, replace(RECIPE, vgg=str(tmp_path / "vgg.pth")), data, runs)

@@ -20,7 +20,7 @@ from research.training.loop import train
 from research.training.networks import Opening
 from research.training.run_folder import RunFolder
 from research.training.trainset import TrainSet
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.texture.temporal_warp import TemporalWarpModel
 from tests.unit.research.training.tiny import QuickFolder
 from tests.unit.texture.train_sets import drawn_set
@@ -59,7 +59,8 @@ def run(data: TrainSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_first_check_is_the_plain_spline_and_training_lowers_the_energies(run: Path) -> None:
+def test_training_lowers_spline_energies(run: Path) -> None:
+    """The first check is the plain spline and training lowers the energies."""
     rows = [line.split(",") for line in (run / "curves.csv").read_text().splitlines()[1:]]
     total = {int(step): float(value) for step, name, value in rows if name == "held_out_total"}
     assert sorted(total) == [0, 6, 12]
@@ -89,8 +90,9 @@ def test_a_network_of_any_size_is_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are using the legacy:DeprecationWarning")
-def test_a_refused_export_leaves_the_folder_as_it_was(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ContractBroken, match=r"temporal_warp\.onnx was not written"):
+def test_refused_export_keeps_folder(run: Path, tmp_path: Path) -> None:
+    """A refused export leaves the folder as it was."""
+    with pytest.raises(ContractBrokenError, match=r"temporal_warp\.onnx was not written"):
         export(run, tmp_path, WarpExportSpec(parity_runs=1, tolerance_px=-1.0))
     assert list(tmp_path.iterdir()) == []
 
@@ -115,5 +117,5 @@ def test_a_damaged_run_is_named(run: Path, tmp_path: Path, damage: Callable[[Pat
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     damage(copy)
-    with pytest.raises(InvalidRequest, match=r"run/temporal_warp\.safetensors"):
+    with pytest.raises(InvalidRequestError, match=r"run/temporal_warp\.safetensors"):
         export(copy, tmp_path / "weights")

@@ -23,7 +23,8 @@ def test_worker_processes_make_the_same_batches(tmp_path: Path) -> None:
     assert (tmp_path / "two" / RESULT).read_bytes() == (tmp_path / "none" / RESULT).read_bytes()
 
 
-def test_two_processes_compute_what_one_computes_with_two_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_equal_two_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes compute what one computes with two batches."""
     config = with_loop(batches=2)
     run(tmp_path / "one", config)
     (port,) = free_ports(1)

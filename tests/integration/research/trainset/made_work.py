@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def worker(factor: int) -> Iterator[Callable[[int], int]]:
         if number < 0:
             os.kill(os.getpid(), signal.SIGKILL)
         if number == 100:
-            raise StorageFull("no space", subject="disk")
+            raise StorageFullError("no space", subject="disk")
         return factor * number
 
     yield work

@@ -13,7 +13,7 @@ import pytest
 from research.training.trainset import ClipRow, Part, TrainSet, part_path
 from research.trainset.build import BuildOrder, build
 from research.trainset.output_folder import record_path
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from tests.integration.research.trainset.footage import write_film, write_recording
 
@@ -78,7 +78,8 @@ def label_phones(order: BuildOrder, name: str) -> Path:
     return path
 
 
-def test_films_and_recordings_become_clips_with_all_their_facts(first: BuildOrder) -> None:
+def test_videos_and_recordings_become_clips(first: BuildOrder) -> None:
+    """Videos and recordings become clips with all their facts."""
     data = TrainSet(first.output)
     rows = {row.file: row for row in data.rows}
     assert sorted(rows) == ["ann/one.mkv", "bob/fast.mkv", "cat/speech.wav", "dan/speech.flac", "eve/speech.ogg"]
@@ -120,7 +121,8 @@ def test_films_and_recordings_become_clips_with_all_their_facts(first: BuildOrde
     assert speech.metadata["audio_networks"]
 
 
-def test_a_clip_that_cannot_be_used_is_left_out_with_the_reason(first: BuildOrder) -> None:
+def test_unusable_clip_skipped_with_reason(first: BuildOrder) -> None:
+    """A clip that cannot be used is left out with the reason."""
     refused = [json.loads(line) for line in (first.output / "refused.jsonl").read_text().splitlines()]
     assert {line["file"] for line in refused} == set(LEFT_OUT)
     assert all(LEFT_OUT[line["file"]] in line["reason"] for line in refused)
@@ -133,7 +135,8 @@ def test_what_is_finished_is_not_made_again(copy: BuildOrder) -> None:
     assert times(copy, "track", "sound", "speech") == made
 
 
-def test_a_changed_film_is_made_again_and_nothing_else(copy: BuildOrder) -> None:
+def test_only_changed_video_rebuilt(copy: BuildOrder) -> None:
+    """A changed video is made again and nothing else."""
     phones, made = label_phones(copy, "ann__one.mkv"), times(copy, "speech")
     write_film(copy.folder / "ann" / "one.mkv", frames=15)
     rows, _, _ = make(copy)
@@ -142,9 +145,8 @@ def test_a_changed_film_is_made_again_and_nothing_else(copy: BuildOrder) -> None
     assert {name for name, time in times(copy, "speech").items() if made[name] != time} == {"ann__one.mkv.speech.safetensors"}
 
 
-def test_other_networks_make_the_features_again_from_the_sound_in_the_set(
-    copy: BuildOrder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_networks_rebuild_features(copy: BuildOrder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other networks make the features again from the sound in the set."""
     phones, made, heard = label_phones(copy, "ann__one.mkv"), times(copy, "track", "sound"), times(copy, "speech")
     monkeypatch.setattr("research.trainset.build.networks_digest", lambda stage: f"other {stage}")
     rows, _, _ = make(copy)
@@ -155,7 +157,8 @@ def test_other_networks_make_the_features_again_from_the_sound_in_the_set(
     assert rows["ann__one.mkv"].phones == "aligned"
 
 
-def test_a_set_without_lags_keeps_what_was_measured_for_the_next_set_with_lags(copy: BuildOrder) -> None:
+def test_set_without_lags_keeps_measurements(copy: BuildOrder) -> None:
+    """A set without lags keeps what was measured for the next set with lags."""
     path = record_path(copy.output, "00000", "ann__one.mkv")
     record = json.loads(path.read_text())
     record["pieces"][0].update(lag_frames=3, lag_confidence=0.5)
@@ -172,7 +175,8 @@ def test_a_set_without_lags_keeps_what_was_measured_for_the_next_set_with_lags(c
     assert times(copy, "track", "sound", "speech") == made
 
 
-def test_another_transcript_is_noted_and_old_phone_labels_go(copy: BuildOrder) -> None:
+def test_new_transcript_drops_phone_labels(copy: BuildOrder) -> None:
+    """Another transcript is noted and old phone labels go."""
     phones, made = label_phones(copy, "cat__speech.wav"), times(copy, "speech")
     (copy.folder / "cat" / "speech.txt").write_text("three")
     rows, _, _ = make(copy)
@@ -182,7 +186,8 @@ def test_another_transcript_is_noted_and_old_phone_labels_go(copy: BuildOrder) -
     assert times(copy, "speech") == made
 
 
-def test_a_file_that_was_deleted_from_the_set_is_made_again(copy: BuildOrder) -> None:
+def test_deleted_file_is_rebuilt(copy: BuildOrder) -> None:
+    """A file that was deleted from the set is made again."""
     part_path(copy.output, "00000", "dan__speech.flac", "speech").unlink()
     rows, _, _ = make(copy)
     assert len(read(copy, rows["dan__speech.flac"], "speech")["mel"]) == 25
@@ -200,7 +205,8 @@ def interrupted(order: BuildOrder) -> list[str]:
     return [row.file for row in TrainSet(order.output).rows]
 
 
-def test_an_interrupted_set_can_be_used_and_is_completed_later(copy: BuildOrder, tmp_path: Path) -> None:
+def test_interrupted_set_completed_later(copy: BuildOrder, tmp_path: Path) -> None:
+    """An interrupted set can be used and is completed later."""
     for film in ("ann", "bob"):
         shutil.rmtree(copy.folder / film)
     order = replace(copy, output=tmp_path / "new")
@@ -209,13 +215,15 @@ def test_an_interrupted_set_can_be_used_and_is_completed_later(copy: BuildOrder,
     assert list(rows) == ["cat__speech.wav", "dan__speech.flac", "eve__speech.ogg"]
 
 
-def test_an_interruption_takes_no_finished_clip_from_the_manifest(copy: BuildOrder) -> None:
+def test_interruption_keeps_finished_clips(copy: BuildOrder) -> None:
+    """An interruption takes no finished clip from the manifest."""
     label_phones(copy, "cat__speech.wav")
     assert len(interrupted(copy)) == 5
     assert [row.phones for row in TrainSet(copy.output).rows] == ["", "", "aligned", "", ""]
 
 
-def test_long_recordings_are_cut_into_pieces_with_their_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_recordings_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long recordings are cut into pieces with their own words."""
     monkeypatch.setattr("research.trainset.clip.PIECE_FRAMES", 50)
     write_recording(tmp_path / "clips" / "talk.wav", 4.4)
     (tmp_path / "clips" / "talk.words").write_text("0 10 sil\n10 15 early\n19 21 between\n30 35 late\n")
@@ -252,7 +260,7 @@ def test_worker_processes_make_the_same_set(first: BuildOrder, tmp_path: Path) -
 def test_a_folder_of_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(NoUsableFootage, match=r"none of the 1 clips can be used; broken\.mp4: .*not a media file"):
+    with pytest.raises(NoUsableFootageError, match=r"none of the 1 clips can be used; broken\.mp4: .*not a media file"):
         make(BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set", processes=0))
 
 
@@ -260,11 +268,12 @@ def test_two_processes_never_make_one_set(copy: BuildOrder) -> None:
     def again(_step: str, _done: int, _total: int) -> None:
         build(copy, lambda *_: None, lambda _: None)
 
-    with pytest.raises(InvalidRequest, match="another process makes this training set"):
+    with pytest.raises(InvalidRequestError, match="another process makes this training set"):
         build(copy, again, lambda _: None)
 
 
-def test_side_files_that_are_wrong_or_missing_are_told(tmp_path: Path) -> None:
+def test_wrong_side_files_reported(tmp_path: Path) -> None:
+    """Side files that are wrong or missing are reported."""
     for name in ("a", "b", "c"):
         write_recording(tmp_path / "clips" / f"{name}.wav")
     (tmp_path / "clips" / "a.words").write_text("0 1 one\n1 two\n")

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from research.trainset.workers import WorkerDiedError, in_processes
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from tests.integration.research.trainset.made_work import worker
 
 
@@ -25,7 +25,7 @@ def test_the_death_of_a_process_costs_one_task() -> None:
 
 
 def test_an_error_ends_all_work() -> None:
-    with pytest.raises(StorageFull, match="no space"):
+    with pytest.raises(StorageFullError, match="no space"):
         list(in_processes([1, 100, 2], 1, partial(worker, 10)))
     assert not multiprocessing.active_children()
 

@@ -9,7 +9,7 @@ import pytest
 from gateway.batch.kubernetes.engine import check_reach
 from gateway.batch.kubernetes.settings import JobSettings
 from gateway.batch.types import ShotSpec
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 STORE = "s3://films/batches"
 
@@ -28,25 +28,30 @@ def test_urls_can_be_opened_anywhere() -> None:
     check_reach([shot(speech="https://example.com/de.wav")], settings(), "cpu", STORE + "/")
 
 
-def test_a_file_of_this_machine_is_told_by_row_and_field() -> None:
-    with pytest.raises(InvalidRequest, match=r"row 2 \(sh010\): speech: /home/me/de.wav is a file that pods cannot open.*\(1 more"):
+def test_local_file_named_by_row() -> None:
+    """A file of this machine is reported by row and field."""
+    with pytest.raises(
+        InvalidRequestError, match=r"row 2 \(sh010\): speech: /home/me/de.wav is a file that pods cannot open.*\(1 more"
+    ):
         check_reach([shot(), shot(speech="/home/me/de.wav", output="/home/me/a.mov")], settings(), "cpu", STORE)
 
 
-def test_a_file_on_a_volume_of_the_pods_is_good() -> None:
+def test_pod_volume_file_accepted() -> None:
+    """A file on a volume of the pods is good."""
     mounted = settings(volume_mounts=[{"name": "plates", "mountPath": "/plates"}])
     check_reach([shot(footage="/plates/sc010/a.mov")], mounted, "cpu", STORE)
-    with pytest.raises(InvalidRequest, match="or a file below /plates"):
+    with pytest.raises(InvalidRequestError, match="or a file below /plates"):
         check_reach([shot(footage="/plates2/a.mov")], mounted, "cpu", STORE)
 
 
 def test_actors_need_the_database() -> None:
     database = {"name": "DUBSTAGE_DATABASE_URL", "value": "postgresql://db"}
-    with pytest.raises(InvalidRequest, match="the workers have no database of actors"):
+    with pytest.raises(InvalidRequestError, match="the workers have no database of actors"):
         check_reach([shot(actor="ana")], settings(), "cpu", STORE)
     check_reach([shot(actor="ana")], settings(env=[database]), "cpu", STORE)
     check_reach([shot(actor="ana")], settings(profiles={"cpu": {"env": [database]}}), "cpu", STORE)
 
 
-def test_a_folder_is_the_same_with_and_without_its_protocol() -> None:
+def test_folder_with_and_without_protocol() -> None:
+    """A folder is the same with and without its protocol."""
     check_reach([shot()], settings(batches_url="/data/batches"), "cpu", "file:///data/batches")

@@ -37,7 +37,8 @@ from services.common import errors
 from tests.kubernetes_objects import RESTRICTED, schemas_read_once
 
 
-def test_rows_are_cut_into_jobs_of_at_most_ten_thousand() -> None:
+def test_jobs_have_bounded_rows() -> None:
+    """Rows are cut into jobs of at most ten thousand."""
     shards = shards_of(range(25_000))
     assert [len(rows) for rows in shards] == [10_000, 10_000, 5_000]
     assert [row for rows in shards for row in rows] == list(range(25_000))
@@ -49,7 +50,8 @@ def test_the_jobs_share_the_workers(rows: int, workers: int, shares: list[int]) 
     assert [job.parallelism for job in jobs_of("b", "d", 0, shards_of(range(rows)), workers)] == shares
 
 
-def test_the_longest_name_leaves_room_for_the_index_in_a_host_name() -> None:
+def test_longest_name_fits_host_name() -> None:
+    """The longest name leaves room for the index in a host name."""
     name = JobPlan("b" * 40, "d", 999, 9999, (0,), 1).name
     assert len(f"{name}-{MOST_COMPLETIONS - 1}") <= 63
     assert re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name)
@@ -60,13 +62,15 @@ def test_two_batches_never_share_a_name() -> None:
     assert JobPlan("a-1", "d", 0, 1, (0,), 1).name != JobPlan("a", "d", 1, 0, (0,), 1).name
 
 
-def test_the_plan_of_a_batch_is_kept_as_json() -> None:
+def test_plan_is_stored_as_json() -> None:
+    """The plan of a batch is kept as JSON."""
     plan = BatchPlan("dubbing", "studio", "dubstage-batch", "gpu", 3, (((0, 1, 2), (3, 9)), ((1,),)))
     assert BatchPlan.of(plan.details()) == plan
     assert plan.details()["rounds"] == [["0-2", "3,9"], ["1"]]
 
 
-def test_the_newest_job_of_a_row_is_that_of_the_last_round() -> None:
+def test_newest_job_of_last_round() -> None:
+    """The newest job of a row is that of the last round."""
     plan = BatchPlan("n", "", "c", "cpu", 0, (((0, 1), (2, 3)), ((3,),)))
     assert plan.newest_job() == {0: (0, 0), 1: (0, 0), 2: (0, 1), 3: (1, 0)}
 
@@ -154,12 +158,14 @@ def action_of(exit_code: int, *, disrupted: bool = False) -> str:
 
 
 @pytest.mark.parametrize("leaf", errors.leaves())
-def test_every_exit_code_of_the_error_table_has_its_action(leaf: type[errors.DubstageError]) -> None:
-    wanted = "Count" if leaf.retryable else "Ignore" if leaf is errors.Cancelled else "FailIndex"
+def test_exit_codes_have_actions(leaf: type[errors.DubstageError]) -> None:
+    """Every exit code of the error table has its action."""
+    wanted = "Count" if leaf.retryable else "Ignore" if leaf is errors.WorkCancelledError else "FailIndex"
     assert action_of(leaf.exit_code) == wanted
 
 
-def test_a_row_is_given_up_alone_after_as_many_attempts_as_on_one_machine() -> None:
+def test_attempts_equal_local_attempts() -> None:
+    """A row is given up alone after as many attempts as on one machine."""
     spec = job()["spec"]
     assert spec["backoffLimitPerIndex"] == MAX_ATTEMPTS - 1
     assert "maxFailedIndexes" not in spec
@@ -186,7 +192,8 @@ def limited(seconds: int) -> subprocess.Popen[str]:
     return subprocess.Popen([*found[:-1], sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True)
 
 
-def test_a_worker_that_is_told_to_end_keeps_its_exit_code_and_one_that_takes_too_long_counts_as_an_attempt() -> None:
+def test_terminated_worker_exit_code() -> None:
+    """A worker that is told to end keeps its exit code, and a worker that takes too long counts as an attempt."""
     with limited(600) as told:
         assert told.stdout is not None
         assert told.stdout.readline() == "ready\n"
@@ -199,7 +206,8 @@ def test_a_worker_that_is_told_to_end_keeps_its_exit_code_and_one_that_takes_too
         assert slow.returncode == 124
 
 
-def test_a_worker_that_failed_or_was_killed_keeps_its_exit_code() -> None:
+def test_failed_worker_keeps_exit_code() -> None:
+    """A worker that failed or was killed keeps its exit code."""
     prefix = pod(job())["containers"][0]["command"][:-1]
     assert subprocess.run([*prefix, sys.executable, "-c", "raise SystemExit(10)"], check=False).returncode == 10
     killed = "import os; os.kill(os.getpid(), 9)"
@@ -207,7 +215,8 @@ def test_a_worker_that_failed_or_was_killed_keeps_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize("exit_code", [10, 12, 130, 137])
-def test_a_pod_that_the_cluster_moved_away_did_nothing_wrong(exit_code: int) -> None:
+def test_evicted_pod_costs_no_attempt(exit_code: int) -> None:
+    """A pod that the cluster moved away did nothing wrong."""
     assert action_of(exit_code, disrupted=True) == "Ignore"
 
 
@@ -219,7 +228,8 @@ def test_only_a_queue_suspends_a_job() -> None:
     assert "kueue.x-k8s.io/queue-name" not in queued["spec"]["template"]["metadata"]["labels"]
 
 
-def test_pods_meet_the_restricted_standard_and_have_no_token() -> None:
+def test_pods_meet_restricted_standard() -> None:
+    """Pods meet the restricted standard and have no token."""
     found = pod(job(FULL, "gpu"))
     assert found["automountServiceAccountToken"] is False
     assert found["securityContext"]["runAsNonRoot"] is True
@@ -232,10 +242,10 @@ def test_pods_meet_the_restricted_standard_and_have_no_token() -> None:
 
 def test_settings_cannot_loosen_the_security() -> None:
     for field in ("security_context", "host_network", "automount_token"):
-        with pytest.raises(errors.InvalidRequest, match=field):
+        with pytest.raises(errors.InvalidRequestError, match=field):
             read_settings({"settings.json": json.dumps({**PLAIN, field: True})}, "dubstage-batch")
     placed = {**PLAIN, "profiles": {"cpu": {"placement": {"hostNetwork": True}}}}
-    with pytest.raises(errors.InvalidRequest, match="placement"):
+    with pytest.raises(errors.InvalidRequestError, match="placement"):
         read_settings({"settings.json": json.dumps(placed)}, "dubstage-batch")
 
 
@@ -248,7 +258,8 @@ def test_the_gpu_profile_chooses_its_nodes() -> None:
     assert "nodeSelector" not in pod(job(FULL, "cpu"))
 
 
-def test_a_film_without_a_dubbed_frame_is_not_tried_again() -> None:
+def test_undubbed_video_not_retried() -> None:
+    """A video without a dubbed frame is not tried again."""
     assert action_of(errors.UNDUBBED_EXIT_CODE) == "FailIndex"
 
 
@@ -306,13 +317,15 @@ def record(shot: str, state: ShotState = ShotState.WAITING) -> ShotRecord:
     return ShotRecord(id=shot, state=state)
 
 
-def test_the_record_of_a_shot_that_ended_is_the_truth() -> None:
+def test_ended_record_wins() -> None:
+    """The record of a shot that ended is the truth."""
     records = [record("a", ShotState.DONE), record("b", ShotState.CANCELLED)]
     newest = {0: (0, 0), 1: (0, 0)}
     assert states(records, job_in_cluster("0-1", failedIndexes="0-1"), newest=newest) == ["done", "cancelled"]
 
 
-def test_a_row_that_the_cluster_gave_up_has_failed_with_the_reason() -> None:
+def test_cluster_failure_shows_reason() -> None:
+    """A row that the cluster gave up has failed with the reason."""
     records = [record("a", ShotState.RUNNING), record("b")]
     found = merged(
         records,
@@ -327,7 +340,8 @@ def test_a_row_that_the_cluster_gave_up_has_failed_with_the_reason() -> None:
     assert found[1] is records[1]
 
 
-def test_a_job_that_failed_as_a_whole_takes_its_open_rows_along() -> None:
+def test_failed_job_fails_open_rows() -> None:
+    """A job that failed as a whole takes its open rows along."""
     failed = job_in_cluster("0-1", completedIndexes="0", conditions=ended("Failed", "DeadlineExceeded"))
     assert states([record("a"), record("b")], failed, newest={0: (0, 0), 1: (0, 0)}) == ["waiting", "failed"]
 
@@ -342,7 +356,8 @@ def test_only_the_newest_job_of_a_row_counts() -> None:
     assert states([record("a"), record("b")], old, newest={0: (0, 0), 1: (1, 0)}) == ["failed", "waiting"]
 
 
-def test_a_cancelled_row_ends_when_nothing_works_on_it() -> None:
+def test_idle_cancelled_row_ends() -> None:
+    """A cancelled row ends when nothing works on it."""
     records = [record("a", ShotState.RUNNING)]
     newest = {0: (0, 0)}
     assert states(records, job_in_cluster("0"), newest=newest, marked=("a",)) == ["running"]
@@ -391,7 +406,8 @@ def test_how_a_pod_ended(status: dict[str, Any], reason: str) -> None:
     assert pod_ends([failed(**status)])["job", 0].reason == reason
 
 
-def test_the_youngest_pod_of_an_index_counts_and_strangers_do_not() -> None:
+def test_youngest_own_pod_counts() -> None:
+    """The youngest pod of an index counts, and foreign pods do not."""
     older = failed(created="2026-01-01T00:00:00Z", reason="Evicted")
     younger = failed(created="2026-01-01T00:01:00Z", reason="NodeLost")
     stranger = {"metadata": {"name": "x"}, "status": {"phase": "Failed"}}
@@ -400,6 +416,7 @@ def test_the_youngest_pod_of_an_index_counts_and_strangers_do_not() -> None:
     assert found["job", 0].reason == "NodeLost"
 
 
-def test_pods_that_are_about_to_start_are_not_worth_a_word() -> None:
+def test_starting_pods_are_not_reported() -> None:
+    """Pods that are about to start are not worth a word."""
     starting = {"status": {"containerStatuses": container(waiting={"reason": "ContainerCreating"})}}
     assert waiting_notes([starting, {"status": {}}]) == ()

@@ -18,7 +18,8 @@ from services.common.server.settings import load_settings
 from tests.unit.cli.batch.records import Printed, done, failed
 
 
-def test_a_farm_gets_one_run_for_each_row_that_is_left(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_farm_runs_remaining_rows(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A farm gets one run for each row that is left."""
     assert run(["batch", "submit", shots, "--engine", "farm", "--name", "reel-7"]) == 0
     shown = capsys.readouterr()
     assert shown.out == "sbatch --array=0-3 --wrap 'dubstage batch run reel-7 --index $SLURM_ARRAY_TASK_ID'\n"
@@ -36,9 +37,8 @@ def test_a_farm_gets_one_run_for_each_row_that_is_left(shots: str, tmp_path: Pat
     assert capsys.readouterr().out == "batch reel-7: 4 shots, 4 done\n"
 
 
-def test_all_mistakes_of_a_manifest_are_printed_and_nothing_starts(
-    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_manifest_mistakes_printed_before_start(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All mistakes of a manifest are printed and nothing starts."""
     rows = [{"id": f"s{number}", "footage": f"{number}.mp4", "output": f"out/{number}.mp4"} for number in range(60)]
     Path(shots).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert run(["batch", "submit", shots]) == 10
@@ -52,9 +52,8 @@ def test_all_mistakes_of_a_manifest_are_printed_and_nothing_starts(
     assert not (tmp_path / "data" / "batches").exists()
 
 
-def test_actors_and_consent_are_looked_up_before_anything_starts(
-    shots: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_actors_and_consent_checked_first(shots: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Actors and consent are looked up before anything starts."""
     rows = [json.loads(line) for line in Path(shots).read_text().splitlines()]
     Path(shots).write_text("".join(f"{json.dumps({**row, 'actor': 'nobody'})}\n" for row in rows[:2]))
     assert run(["batch", "submit", shots]) == 10
@@ -84,7 +83,8 @@ def test_options_that_do_not_go_together_are_refused(
     assert said in capsys.readouterr().err
 
 
-def test_another_manifest_or_engine_under_the_name_is_refused(store: BatchStore, shots: str, printed: Printed) -> None:
+def test_other_manifest_or_engine_refused(store: BatchStore, shots: str, printed: Printed) -> None:
+    """Another manifest or engine under the name is refused."""
     assert run(["batch", "submit", shots]) == 10
     assert "batch night belongs to the engine farm: give --engine farm, or choose another --name NAME" in printed()[1]
     Path(shots).write_text(Path(shots).read_text().replace("out/0", "out/9"))
@@ -93,9 +93,8 @@ def test_another_manifest_or_engine_under_the_name_is_refused(store: BatchStore,
     assert store.manifest("night")[0].output.endswith("out/0.mp4")
 
 
-def test_a_cluster_that_cannot_be_asked_is_a_warning_of_status_and_an_error_of_submit(
-    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreachable_cluster_status_and_submit(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cluster that cannot be asked is a warning of status and an error of submit."""
     assert run(["batch", "submit", shots, "--engine", "kubernetes", "--context", "studio"]) in (10, 11, 20)
     assert "error: " in capsys.readouterr().err
     store = BatchStore(str(tmp_path / "data" / "batches"))
@@ -125,7 +124,8 @@ def test_shots_are_cancelled_and_retried(store: BatchStore, printed: Printed) ->
     assert "batch night has no shot 's9'" in printed()[1]
 
 
-def test_a_retry_takes_the_options_of_its_engine_only(store: BatchStore, printed: Printed) -> None:
+def test_retry_takes_engine_options(store: BatchStore, printed: Printed) -> None:
+    """A retry takes the options of its engine only."""
     store.put("night", failed(3))
     assert run(["batch", "retry", "night", "--workers", "2"]) == 10
     assert run(["batch", "retry", "night", "--stages", "localhost"]) == 10
@@ -135,7 +135,8 @@ def test_a_retry_takes_the_options_of_its_engine_only(store: BatchStore, printed
     assert store.record("night", "s3").state is ShotState.FAILED
 
 
-def test_a_running_shot_is_not_retried_before_it_is_cancelled(store: BatchStore, printed: Printed) -> None:
+def test_running_shot_needs_cancel_first(store: BatchStore, printed: Printed) -> None:
+    """A running shot is not retried before it is cancelled."""
     store.put("night", ShotRecord(id="s1", state=ShotState.RUNNING, worker="node7:99"))
     assert run(["batch", "retry", "night", "s1"]) == 10
     assert "shot s1 is running by node7:99: wait, or cancel it first" in printed()[1]
@@ -144,7 +145,8 @@ def test_a_running_shot_is_not_retried_before_it_is_cancelled(store: BatchStore,
     assert store.record("night", "s1").state is ShotState.WAITING
 
 
-def test_a_batch_that_has_ended_is_removed_and_its_films_stay(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+def test_ended_batch_removed_videos_stay(store: BatchStore, printed: Printed, tmp_path: Path) -> None:
+    """A batch that has ended is removed and its videos stay."""
     (tmp_path / "out").mkdir(exist_ok=True)
     film = tmp_path / "out" / "0.mp4"
     film.write_bytes(b"film")
@@ -167,7 +169,9 @@ def test_a_batch_of_this_machine_leaves_no_folder(store: BatchStore, printed: Pr
     assert [path.name for path in (tmp_path / "data" / "batches").iterdir()] == ["night"]
 
 
-def test_the_audit_log_says_what_was_retried_and_not_what_was_refused(store: BatchStore, tmp_path: Path) -> None:
+def test_audit_log_records_retries(store: BatchStore, tmp_path: Path) -> None:
+    """The audit log says what was retried and not what was refused."""
+
     def recorded() -> list[dict[str, object]]:
         with ActorStore(load_settings(GatewaySettings)) as actors:
             return [entry["details"] for entry in actors.audit.newest(100) if entry["event"] == "batch.retried"]
@@ -186,7 +190,8 @@ def test_the_audit_log_says_what_was_retried_and_not_what_was_refused(store: Bat
     assert recorded() == [{"shots": "all"}, {"shots": 1}]
 
 
-def test_a_batch_whose_worker_was_killed_is_removed_by_force_when_it_is_cancelled(store: BatchStore, printed: Printed) -> None:
+def test_cancelled_batch_removed_by_force(store: BatchStore, printed: Printed) -> None:
+    """A batch whose worker was killed is removed by force when it is cancelled."""
     store.put("night", ShotRecord(id="s0", state=ShotState.RUNNING, attempts=1, worker="node7:99"))
     for number in (1, 2, 3):
         store.put("night", done(number))
@@ -201,16 +206,16 @@ def test_a_batch_whose_worker_was_killed_is_removed_by_force_when_it_is_cancelle
     assert store.names() == []
 
 
-def test_a_batch_of_the_gateways_is_retried_by_a_gateway(store: BatchStore, printed: Printed) -> None:
+def test_gateway_batch_retried_by_gateway(store: BatchStore, printed: Printed) -> None:
+    """A batch of the gateways is retried by a gateway."""
     store.create(manifest_of("theirs", [ShotSpec(id="a", footage="/a.mp4", output="/b.mp4")]), "gateway")
     assert run(["batch", "cancel", "theirs"]) == 0
     assert run(["batch", "retry", "theirs"]) == 10
     assert "RetryBatch" in printed()[1]
 
 
-def test_a_worker_takes_its_row_from_the_index_of_its_farm(
-    store: BatchStore, shots: str, printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_worker_row_from_farm_index(store: BatchStore, shots: str, printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker takes its row from the index of its farm."""
     ended = {0: ["night", "--index", "0"], 2: ["night", "--index", "1", "--rows", "0,2-3"], 3: [shots, "--index-from", "CUE_FRAME"]}
     for number in (0, 2, 3):
         store.put("night", ShotRecord(id=f"s{number}", state=ShotState.FAILED, exit_code=11, error=f"error of {number}"))
@@ -245,14 +250,14 @@ def test_a_worker_takes_its_row_from_the_index_of_its_farm(
         (["none.jsonl", "--index", "0"], "none.jsonl: cannot be read: No such file"),
     ],
 )
-def test_a_worker_without_a_row_says_what_is_wrong(arguments: list[str], said: str, printed: Printed) -> None:
+def test_worker_without_row(arguments: list[str], said: str, printed: Printed) -> None:
+    """A worker without a row says what is wrong."""
     assert run(["batch", "run", *arguments]) == 10
     assert said in printed()[1]
 
 
-def test_a_worker_with_a_manifest_creates_the_batch_and_ends_with_the_code_of_its_shot(
-    shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_worker_creates_batch_from_manifest(shots: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker with a manifest creates the batch and ends with the code of its shot."""
     assert run(["batch", "run", shots, "--index", "1"]) == 10
     assert "error: s1: " in capsys.readouterr().err
     store = BatchStore(str(tmp_path / "data" / "batches"))

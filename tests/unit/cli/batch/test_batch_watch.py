@@ -16,7 +16,7 @@ from gateway.batch.types import ShotRecord, ShotState
 from gateway.cli import batch_watch
 from gateway.cli.app import run
 from gateway.cli.batch_watch import BatchProgress
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from tests.unit.cli.batch.records import Printed, done, failed
 
 
@@ -41,7 +41,8 @@ def test_status_shows_every_shot_and_the_counts(store: BatchStore, printed: Prin
     assert "--only 'lost' is no state; there are: waiting, running, done, undubbed, failed, cancelled, look" in printed()[1]
 
 
-def test_status_as_json_has_the_batch_its_progress_and_its_records(store: BatchStore, printed: Printed) -> None:
+def test_status_as_json(store: BatchStore, printed: Printed) -> None:
+    """Status as JSON has the batch its progress and its records."""
     store.put("night", done(2))
     assert run(["batch", "status", "night", "--json"]) == 0
     document = json.loads(printed()[0])
@@ -87,9 +88,8 @@ def test_a_report_is_written(store: BatchStore, printed: Printed, tmp_path: Path
     assert {"index.html", "shots.csv", "shots.json"} <= {path.name for path in (tmp_path / "report").iterdir()}
 
 
-def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
-    store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watch_exit_code(store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watch ends with the batch and its exit code tells of failures."""
     left = [failed(3), done(2), done(1), done(0)]
     # Only this command's sleep counts: threads of other tests sleep too.
     monkeypatch.setattr(
@@ -125,12 +125,11 @@ def test_watch_ends_with_the_batch_and_its_exit_code_tells_of_failures(
     assert run(["batch", "watch", "night"]) == 12
 
 
-def test_a_watch_outlives_a_store_that_does_not_answer_for_a_while(
-    store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_watch_outlives_store_outage(store: BatchStore, printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch outlives a store that does not answer for a while."""
     for number in range(4):
         store.put("night", done(number))
-    answers = [BackendUnavailable("the store of batches does not answer")] * 2
+    answers = [BackendUnavailableError("the store of batches does not answer")] * 2
     read, pauses = BatchStore.records, list[float]()
 
     def records(asked: BatchStore, name: str) -> list[ShotRecord]:
@@ -143,7 +142,7 @@ def test_a_watch_outlives_a_store_that_does_not_answer_for_a_while(
     assert run(["batch", "watch", "night"]) == 0
     assert len(pauses) == 2
 
-    answers.append(BackendUnavailable("the store of batches does not answer"))
+    answers.append(BackendUnavailableError("the store of batches does not answer"))
     monkeypatch.setattr(batch_watch, "PATIENCE_S", -1.0)
     assert run(["batch", "watch", "night"]) == 20
     assert "the store of batches does not answer" in printed()[1]

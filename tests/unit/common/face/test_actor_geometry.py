@@ -42,7 +42,8 @@ def tracked(place: HeadPose) -> list[HeadPose]:
 
 
 @pytest.mark.parametrize("place", POSES)
-def test_the_box_is_the_same_for_a_shut_and_a_wide_open_mouth(place: HeadPose) -> None:
+def test_box_independent_of_opening(place: HeadPose) -> None:
+    """The box is the same for a shut and a wide open mouth."""
     corners = np.array([[0.0, 0.0], [400.0, 0.0], [0.0, 400.0]])
     boxes = [apply_affine(box_from_frame(found), corners) for found in tracked(place)]
     # The expressions of the model move the rigid points by a few hundredths of a pixel.
@@ -52,7 +53,8 @@ def test_the_box_is_the_same_for_a_shut_and_a_wide_open_mouth(place: HeadPose) -
 
 
 @pytest.mark.parametrize("place", POSES)
-def test_the_mask_is_the_same_for_a_shut_and_a_wide_open_mouth(place: HeadPose) -> None:
+def test_mask_independent_of_opening(place: HeadPose) -> None:
+    """The mask is the same for a shut and a wide open mouth."""
     found = tracked(place)
     heads = [to_head_space(to_frame(face, place), one) for face, one in zip(FACES, found, strict=True)]
     geometry = measure_geometry(np.stack([head[MOUTH] for head in heads]), np.stack([head[list(ANCHORS)] for head in heads]))
@@ -63,7 +65,8 @@ def test_the_mask_is_the_same_for_a_shut_and_a_wide_open_mouth(place: HeadPose) 
 
 
 @pytest.mark.parametrize("place", POSES)
-def test_the_mask_holds_the_chin_of_the_widest_mouth(place: HeadPose) -> None:
+def test_mask_holds_widest_chin(place: HeadPose) -> None:
+    """The mask holds the chin of the widest mouth."""
     geometry = measure_geometry(np.stack([face[MOUTH] for face in FACES]), np.stack([face[list(ANCHORS)] for face in FACES]))
     lowest = lower_face_polygon(geometry, place)[:, 1].max()
     chins = [head_to_box(face[list(JAW)], place)[:, 1].max() for face in FACES]
@@ -74,7 +77,8 @@ def test_the_mask_holds_the_chin_of_the_widest_mouth(place: HeadPose) -> None:
 RANDOM = np.random.default_rng(3)
 
 
-def test_the_neutral_shape_is_that_of_closed_lips_and_open_eyes():
+def test_neutral_shape_closed_lips_open_eyes():
+    """The neutral shape is that of closed lips and open eyes."""
     shapes = np.repeat(head_template()[None], 40, 0)
     shapes[:20, INNER_LOWER_MIDDLE, 1] += 15.0  # open mouth
     shapes[20:24, 159] = shapes[20:24, 145]  # blinks with a closed mouth

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, crop_from_frame, head_template, head_to_box
 from services.common.face.drawing import (
     FaceMesh,
@@ -34,7 +34,8 @@ CAMERA = WeakPerspective(np.float64(1.0), np.eye(3), np.array([128.0, 160.0, 0.0
 SIZE = (256, 256)
 
 
-def test_under_ambient_light_a_face_has_the_colour_of_its_albedo():
+def test_ambient_light_shows_albedo():
+    """Under ambient light, a face has the colour of its albedo."""
     albedo = np.broadcast_to([0.8, 0.6, 0.4], SHAPE.shape)
     face = draw_face(MESH, SHAPE, CAMERA, albedo, ambient((0.5, 0.5, 0.5)), SIZE)
     assert np.abs(face.picture[face.covered] - [102.0, 76.5, 51.0]).max() < 0.01
@@ -50,7 +51,8 @@ def test_light_from_the_right_brightens_the_right():
     assert np.nanmean(right) > np.nanmean(left) + 20.0
 
 
-def test_a_texture_of_one_colour_draws_as_that_albedo():
+def test_uniform_texture_equals_albedo():
+    """A texture of one colour draws as that albedo."""
     texture = np.full((64, 64, 3), 128, np.uint8)
     detailed = draw_detailed_face(MESH, SHAPE, CAMERA, texture, ambient(), SIZE)
     plain = draw_face(MESH, SHAPE, CAMERA, np.full(SHAPE.shape, 128.0 / 255.0), ambient(), SIZE)
@@ -84,14 +86,16 @@ def test_the_layout_is_made_once():
 POSE = HeadPose(1.7, matrix_from_euler(np.radians([5.0, -12.0, 20.0])), np.array([300.0, 280.0, 0.0]))
 
 
-def test_the_camera_in_the_crop_sees_what_the_crop_shows():
+def test_crop_camera_matches_crop():
+    """The camera in the crop sees what the crop shows."""
     affine = crop_from_frame(POSE)
     in_frame = POSE.scale * MODEL.mean_shape @ POSE.rotation.T + POSE.translation
     in_crop = camera_in_crop(POSE, affine).project(MODEL.mean_shape.astype(np.float64))
     assert in_crop[:, :2] == pytest.approx(in_frame[:, :2] @ affine[:, :2].T + affine[:, 2], abs=1e-3)
 
 
-def test_a_row_shows_the_face_the_mesh_and_both_albedos():
+def test_row_shows_mesh_and_albedos():
+    """A row shows the face the mesh and both albedos."""
     identity = FaceIdentity(
         model="mediapipe_468",
         model_digest=MODEL.digest,
@@ -165,7 +169,8 @@ def test_the_drawn_mouth_is_where_it_was_wanted(amount: float) -> None:
 
 
 @pytest.mark.parametrize("detailed", [False, True])
-def test_what_is_covered_is_never_black_and_the_open_mouth_always_is(detailed: bool) -> None:
+def test_covered_never_black_mouth_always(detailed: bool) -> None:
+    """Covered parts are never black, and the open mouth always is."""
     dark = IdentityDrawing(identity(light=ambient((1e-4, 1e-4, 1e-4))), MODEL)
     mouth = DRAWING.shape_of(opened(4.0))[MOUTH]
     assert mouth_opening(mouth) > 12.0
@@ -178,7 +183,8 @@ def test_what_is_covered_is_never_black_and_the_open_mouth_always_is(detailed: b
     assert 0.3 < picture.any(-1).mean() < 0.9
 
 
-def test_a_shut_mouth_hides_nearly_all_of_its_inside() -> None:
+def test_shut_mouth_hides_inside() -> None:
+    """A shut mouth hides nearly all of its inside."""
     mouth = DRAWING.shape_of(opened(4.0))[MOUTH]
     drawn = [DRAWING.draw(each, pose(), detailed=False).any(-1) for each in (mouth, shut_lips(mouth.astype(np.float32)))]
     lips = np.rint(head_to_box(DRAWING.shape_of(opened(4.0))[list(LIPS_INNER)], pose())).astype(int)
@@ -187,7 +193,8 @@ def test_a_shut_mouth_hides_nearly_all_of_its_inside() -> None:
     assert holes[0] > 5 * holes[1]
 
 
-def test_scale_roll_and_place_do_not_show_in_the_box() -> None:
+def test_box_removes_similarity() -> None:
+    """Scale roll and place do not show in the box."""
     mouth = DRAWING.shape_of(opened(1.0))[MOUTH]
     still = DRAWING.draw(mouth, pose(yaw=8.0), detailed=True).astype(int)
     moved = DRAWING.draw(mouth, pose(yaw=8.0, roll=20.0, scale=2.3), detailed=True).astype(int)
@@ -217,7 +224,7 @@ def test_pytorch3d_draws_the_same_picture(detailed: bool) -> None:
 
 def test_a_model_without_albedo_is_refused() -> None:
     bare = dataclasses.replace(MODEL, albedo_mean=None)
-    with pytest.raises(InvalidRequest, match="no albedo"):
+    with pytest.raises(InvalidRequestError, match="no albedo"):
         IdentityDrawing(identity(), bare)
 
 
@@ -226,13 +233,13 @@ def test_no_detail_is_drawn_where_there_is_none() -> None:
     assert not plain.has_detail
     mouth = plain.shape_of(opened(0.0))[MOUTH]
     assert plain.draw(mouth, pose(), detailed=False).any()
-    with pytest.raises(InvalidRequest, match="detailed albedo"):
+    with pytest.raises(InvalidRequestError, match="detailed albedo"):
         plain.draw(mouth, pose(), detailed=True)
 
 
 @pytest.mark.parametrize("mouth", [np.zeros((40, 3)), np.full((59, 3), np.nan)])
 def test_landmarks_that_cannot_be_used_are_refused(mouth: np.ndarray) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         DRAWING.expression_of(mouth)
     assert caught.value.field == "mouth_landmarks"
 
@@ -243,18 +250,21 @@ def box_landmarks(further_px: float) -> Float32:
     return head_to_box(part_lips(head_template()[list(MOUTH_AREA)], gaps), HeadPose(1.0, np.eye(3), np.zeros(3)))
 
 
-def test_the_inside_of_the_mouth_grows_with_the_opening() -> None:
+def test_inside_grows_with_opening() -> None:
+    """The inside of the mouth grows with the opening."""
     shut, wide = (lip_pictures(box_landmarks(further_px)) for further_px in (0.0, 16.0))
     assert wide[..., 1].sum() > shut[..., 1].sum() + 255 * 200
     assert (wide[..., 1] <= wide[..., 0]).mean() > 0.99
 
 
-def test_landmarks_far_outside_the_box_are_drawn_without_fault() -> None:
+def test_far_landmarks_are_drawn() -> None:
+    """Landmarks far outside the box are drawn without fault."""
     points = np.full((59, 2), 1e9, np.float32)
     assert not lip_pictures(points).any()
 
 
-def test_in_a_larger_box_the_lips_are_as_much_larger() -> None:
+def test_larger_box_scales_lips() -> None:
+    """In a larger box, the lips are larger by the same factor."""
     points = box_landmarks(16.0)
     small, large = lip_pictures(points), lip_pictures(2.0 * points, 320)
     assert large.shape == (320, 320, 2)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.identity import FaceIdentity, identity_from_arrays, model_of_identity
 from services.common.store.tensor_bytes import NamedArrays, decode_arrays, encode_arrays
 from tests.unit.common.geometry.small_models import small_model
@@ -43,7 +43,8 @@ def test_it_comes_back_unchanged():
         assert np.array_equal(getattr(found, field.name), getattr(given, field.name)), field.name
 
 
-def test_the_neutral_face_is_that_of_the_personal_model():
+def test_neutral_face_of_personal_model():
+    """The neutral face is that of the personal model."""
     given = identity()
     neutral = MODEL.shape(given.identity, np.zeros(4, np.float32)) + given.offset
     assert given.neutral(MODEL) == pytest.approx(neutral, abs=1e-4)
@@ -59,15 +60,16 @@ def test_the_neutral_face_is_that_of_the_personal_model():
     [{"identity": np.zeros(7, np.float32)}, {"offset": None}, {"light": np.full((9, 3), np.nan, np.float32)}, {"texture": None}],
 )
 def test_a_damaged_one_is_refused(changes):
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         identity_from_arrays(stored(identity(), **changes), MODEL)
     assert caught.value.field == "identity"
 
 
-def test_one_of_another_model_or_another_kind_is_refused():
-    with pytest.raises(InvalidRequest, match="another"):
+def test_foreign_identity_refused():
+    """An identity of another model or of another kind is refused."""
+    with pytest.raises(InvalidRequestError, match="another"):
         identity_from_arrays(stored(identity()), small_model(identity=5))
     other = decode_arrays(encode_arrays({"boxes": np.zeros(3, np.float32)}, {"format": "dubstage.mouth_bank/1"}))
     assert isinstance(other, NamedArrays)
-    with pytest.raises(InvalidRequest, match="no face identity"):
+    with pytest.raises(InvalidRequestError, match="no face identity"):
         model_of_identity(other)

@@ -42,7 +42,8 @@ from services.common.face.landmarks import (
 SHUT: Float32 = shut_lips(head_template()[list(MOUTH_AREA)])
 
 
-def test_shut_lips_touch_and_parted_lips_are_as_far_apart_as_told() -> None:
+def test_lip_distance_is_exact() -> None:
+    """Shut lips touch, and parted lips are as far apart as requested."""
     assert mouth_opening(SHUT) < 1e-3
     gaps = np.random.default_rng(0).normal(0.0, 1.0, (9, 3)).astype(np.float32) + np.float32([0.0, 9.0, 0.0])
     parted = part_lips(SHUT, gaps)
@@ -50,14 +51,16 @@ def test_shut_lips_touch_and_parted_lips_are_as_far_apart_as_told() -> None:
     np.testing.assert_allclose(lip_width(parted), lip_width(SHUT))
 
 
-def test_the_chin_follows_the_lower_lip_and_the_ears_stay() -> None:
+def test_chin_follows_lip_ears_stay() -> None:
+    """The chin follows the lower lip and the ears stay."""
     moved = part_lips(SHUT, np.tile(np.float32([0.0, 10.0, 0.0]), (9, 1)))[NUM_LIPS:] - SHUT[NUM_LIPS:]
     chin = int(np.argmax(SHUT[NUM_LIPS:, 1]))
     assert moved[chin, 1] == moved[:, 1].max() == np.float32(7.0)
     assert moved[:, 1].min() == 0.0
 
 
-def test_a_person_is_never_seen_with_an_open_mouth_if_hardly_any_frame_shows_one() -> None:
+def test_rare_opening_is_no_open_mouth() -> None:
+    """A person is never seen with an open mouth if hardly any frame shows one."""
     still = np.tile(SHUT, (100, 1, 1))
     opened = part_lips(SHUT, np.tile(np.float32([0.0, 10.0, 0.0]), (9, 1)))
     assert never_open(still)
@@ -78,13 +81,15 @@ def test_the_layout_has_the_papers_number_of_points() -> None:
     assert layout_points(head()).shape == (216, 3)
 
 
-def test_upper_points_are_different_vertices_outside_of_the_mouth_area() -> None:
+def test_upper_points_outside_mouth() -> None:
+    """Upper points are different vertices outside of the mouth area."""
     assert len(set(UPPER)) == NUM_UPPER
     assert not set(UPPER) & set(MOUTH_AREA)
     assert max(UPPER) < 468
 
 
-def test_both_contours_together_are_the_oval_of_the_face() -> None:
+def test_contours_form_face_oval() -> None:
+    """Both contours together are the oval of the face."""
     assert set(UPPER_CONTOUR) | set(JAW) == set(FACE_OVAL)
     assert not set(UPPER_CONTOUR) & set(JAW)
 
@@ -102,14 +107,16 @@ def test_parts_are_balanced_between_right_and_left() -> None:
         assert abs(float(points[list(part), 0].mean())) < 1.0
 
 
-def test_the_wire_landmarks_are_in_the_lower_part_unchanged() -> None:
+def test_wire_landmarks_unchanged_in_lower() -> None:
+    """The wire landmarks are in the lower part unchanged."""
     mouths = np.random.default_rng(0).normal(size=(4, 59, 3)).astype(np.float32)
     lower = lower_face(mouths)
     assert lower.shape == (4, NUM_LOWER, 3)
     np.testing.assert_array_equal(mouth_of_lower(lower), mouths)
 
 
-def test_added_points_lie_in_the_middle_between_two_neighbours() -> None:
+def test_added_points_are_midpoints() -> None:
+    """Added points lie in the middle between two neighbours."""
     assert set(np.unique(LOWER_OF_MOUTH)) == {0.0, 0.5, 1.0}
     np.testing.assert_array_equal(LOWER_OF_MOUTH.sum(axis=1), 1.0)
     lower = lower_face(head()[list(MOUTH_AREA)])
@@ -117,6 +124,7 @@ def test_added_points_lie_in_the_middle_between_two_neighbours() -> None:
     np.testing.assert_allclose(contour[1::2], (contour[::2] + np.roll(contour[::2], -1, axis=0)) / 2.0, atol=1e-5)
 
 
-def test_pose_landmarks_of_many_frames_are_taken_frame_by_frame() -> None:
+def test_pose_landmarks_per_frame() -> None:
+    """Pose landmarks of many frames are taken frame by frame."""
     frames = np.random.default_rng(1).normal(size=(3, NUM_LANDMARKS, 3)).astype(np.float32)
     np.testing.assert_array_equal(pose_landmarks(frames)[2], frames[2, list(UPPER)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.morphable_models import DEFAULT_MODEL, MorphableModels
 from tests.unit.common.geometry.small_models import small_model
 
@@ -15,14 +15,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_the_default_model_is_always_there_and_read_once():
+def test_default_model_read_once():
+    """The default model is always there and read once."""
     models = MorphableModels()
     assert models.names() == [DEFAULT_MODEL]
     assert models.get(DEFAULT_MODEL) is models.get(DEFAULT_MODEL)
     assert models.get(DEFAULT_MODEL).num_vertices == 468
 
 
-def test_models_of_the_users_folder_are_known_by_their_file_names(folder):
+def test_folder_models_by_file_name(folder):
+    """Models of the user's folder are known by their file names."""
     models = MorphableModels(folder)
     assert models.names() == [DEFAULT_MODEL, "broken", "mine"]
     assert models.get("mine").num_vertices == 60
@@ -31,14 +33,15 @@ def test_models_of_the_users_folder_are_known_by_their_file_names(folder):
 
 
 @pytest.mark.parametrize("name", ["flame", "../mine", "/etc/passwd", "", ".", "notes.landmarks"])
-def test_another_name_is_not_found_and_the_error_lists_those_that_are(folder, name):
-    with pytest.raises(ModelNotFound, match="mediapipe_468, broken, mine"):
+def test_unknown_model_lists_models(folder, name):
+    """Another name is not found and the error lists those that are."""
+    with pytest.raises(ModelNotFoundError, match="mediapipe_468, broken, mine"):
         MorphableModels(folder).get(name)
-    with pytest.raises(ModelNotFound, match="DUBSTAGE_MORPHABLE_MODELS"):
+    with pytest.raises(ModelNotFoundError, match="DUBSTAGE_MORPHABLE_MODELS"):
         MorphableModels().get(name)
 
 
 def test_a_damaged_file_is_named(folder):
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         MorphableModels(folder).get("broken")
     assert caught.value.message

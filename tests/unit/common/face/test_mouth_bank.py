@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, measure_geometry
 from services.common.face.crops import HeadPose, head_template, head_to_box
 from services.common.face.landmarks import MOUTH_AREA, mouth_opening, part_lips, shut_lips
@@ -83,7 +83,8 @@ def test_a_bank_without_six_neighbours_still_has_windows() -> None:
     assert rows.tolist() == [[0] * 6, [1] * 6, [2] * 6]
 
 
-def test_the_best_window_for_the_banks_own_motion_is_itself() -> None:
+def test_best_window_of_own_motion() -> None:
+    """The best window for the bank's own motion is itself."""
     bank = bank_of(opened(AMOUNTS))
     windows = causal_windows(bank.mouth)
     found = [int(best(bank, windows[row], np.eye(3)).rows[0, -1]) for row in range(5, 60)]
@@ -107,14 +108,16 @@ def test_retrieved_windows_come_from_different_places_best_first() -> None:
     assert (np.diff(found.weights) <= 0).all()
 
 
-def test_a_small_bank_gives_as_many_as_it_has() -> None:
+def test_small_bank_gives_all() -> None:
+    """A small bank gives as many windows as it has."""
     bank = bank_of(opened(AMOUNTS[:7]))
     found = best(bank, causal_windows(bank.mouth)[6], count=3)
     assert len(found.rows) == 1
     assert found.weights.tolist() == [1.0]
 
 
-def test_of_equal_mouths_the_one_in_the_same_orientation_is_taken() -> None:
+def test_equal_mouths_prefer_orientation() -> None:
+    """Among equal mouths, the mouth in the same orientation is taken."""
     turns = np.repeat([turned(-20), turned(0), turned(15)], 8, axis=0)
     bank = bank_of(opened(np.zeros(24)), rotation=turns)
     window = causal_windows(opened(np.zeros(6)))[-1]
@@ -122,7 +125,8 @@ def test_of_equal_mouths_the_one_in_the_same_orientation_is_taken() -> None:
         assert best(bank, window, turned(yaw)).rows[0, -1] // 8 == block
 
 
-def test_a_mouth_of_the_same_opening_aside_is_nearer_than_a_wider_one_in_place() -> None:
+def test_opening_outweighs_position() -> None:
+    """A mouth of the same opening at another place is nearer than a wider mouth in place."""
     aside = opened(np.zeros(6)) + np.array([1.5, 0, 0], np.float32)
     wider = opened(np.full(6, 3.0))
     same = opened(np.zeros(6))
@@ -131,7 +135,8 @@ def test_a_mouth_of_the_same_opening_aside_is_nearer_than_a_wider_one_in_place()
     assert costs[0] < 0.9 * costs[1]
 
 
-def test_parted_lips_are_not_made_from_shut_lips_although_these_are_nearer() -> None:
+def test_parted_lips_not_from_shut() -> None:
+    """Parted lips are not made from shut lips although these are nearer."""
     shut = np.repeat(shut_lips(MOUTH)[None], 6, axis=0)
     parted = np.repeat(part_lips(shut[0], np.repeat([[0.0, 7.0, 0.0]], 9, axis=0).astype(np.float32))[None], 6, axis=0)
     aside = parted + np.array([4.0, 2.0, 0.0], np.float32)
@@ -148,7 +153,8 @@ def gaping(gap_px: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("half", "taken"), [(12.0, "wide"), (18.0, "nearest")])
-def test_a_wide_mouth_is_not_made_from_one_of_half_its_height_although_this_is_nearer(half: float, taken: str) -> None:
+def test_wide_mouth_not_from_half(half: float, taken: str) -> None:
+    """A wide mouth is not made from one of half its height although this is nearer."""
     wide = gaping(24.0)
     aside = wide + np.array([5.0, 3.0, 0.0], np.float32)
     assert np.abs(gaping(12.0) - wide).mean() < 0.7 * np.abs(aside - wide).mean()
@@ -159,7 +165,8 @@ def test_a_wide_mouth_is_not_made_from_one_of_half_its_height_although_this_is_n
     assert best(small, gaping(6.0), np.eye(3)).rows[0, -1] == 5
 
 
-def test_costs_are_zero_for_the_same_window_and_grow_with_the_difference() -> None:
+def test_costs_grow_with_difference() -> None:
+    """Costs are zero for the same window and grow with the difference."""
     bank = bank_of(opened(AMOUNTS))
     windows = causal_windows(bank.mouth)
     own = window_costs(bank, windows[20], np.eye(3))
@@ -167,14 +174,16 @@ def test_costs_are_zero_for_the_same_window_and_grow_with_the_difference() -> No
     assert window_costs(bank, windows[20] + 1, np.eye(3))[15] == pytest.approx(1.0, rel=1e-3)
 
 
-def test_the_first_frame_stands_in_for_what_lies_before_it() -> None:
+def test_first_frame_stands_in_before() -> None:
+    """The first frame stands in for what lies before it."""
     windows = causal_windows(opened(np.arange(8.0)))
     np.testing.assert_array_equal(windows[0], np.repeat(opened(np.zeros(1)), 6, axis=0))
     np.testing.assert_array_equal(windows[7], opened(np.arange(2.0, 8.0)))
     np.testing.assert_array_equal(causal_windows(opened(np.arange(8.0)), context=5), windows[5:])
 
 
-def test_control_points_are_the_projections_of_the_frames_own_pose() -> None:
+def test_control_points_of_own_pose() -> None:
+    """Control points are the projections of the frame's own pose."""
     bank = bank_of(opened(AMOUNTS[:8]), rotation=np.stack([turned(3.0 * step) for step in range(8)]))
     for row in range(8):
         pose = HeadPose(2.5, bank.rotation[row], np.array([400.0, 300.0, 0.0]))
@@ -200,7 +209,8 @@ def heard(bank: MouthBank) -> MouthBank:
     return replace(bank, speech=speech, expression=speech[:, 0, :12])
 
 
-def test_speech_and_expression_survive_the_artefact_and_may_be_missing() -> None:
+def test_speech_and_expression_in_artefact() -> None:
+    """Speech and expression survive the artefact and may be missing."""
     bank = heard(bank_of(opened(AMOUNTS[:8])))
     again = bank_from_arrays(decode_arrays(encode_arrays(bank_arrays(bank), {"format": FORMAT})))
     np.testing.assert_array_equal(again.speech, bank.speech)
@@ -223,7 +233,7 @@ def test_damaged_speech_and_expression_are_refused(name: str, damage: str) -> No
         "frames": arrays[name][:5],
     }
     arrays[name] = damaged[damage]
-    with pytest.raises(InvalidRequest, match=f"array '{name}' is damaged"):
+    with pytest.raises(InvalidRequestError, match=f"array '{name}' is damaged"):
         bank_from_arrays(decode_arrays(encode_arrays(arrays, {"format": FORMAT})))
 
 
@@ -235,17 +245,19 @@ def test_what_is_no_bank_is_refused(damage: str) -> None:
         arrays["mouth"] = arrays["mouth"][:, :-1]
     if damage == "missing":
         del arrays["boxes"]
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         bank_from_arrays(decode_arrays(encode_arrays(arrays, metadata)))
 
 
-def test_a_blend_of_flat_pictures_is_their_weighted_mean() -> None:
+def test_blend_of_flat_is_mean() -> None:
+    """A blend of flat pictures is their weighted mean."""
     pictures = np.stack([np.full((160, 160, 3), value, np.uint8) for value in (100, 140, 200)])
     mixed = blend(pictures, np.array([0.5, 0.25, 0.25], np.float32))
     assert np.unique(mixed).tolist() == [135]
 
 
-def test_a_blend_keeps_the_detail_of_the_best_picture() -> None:
+def test_blend_keeps_best_detail() -> None:
+    """A blend keeps the detail of the best picture."""
     stripes = (np.arange(160) % 2 * 80 + 80).astype(np.uint8)
     best = np.broadcast_to(stripes[None, :, None], (160, 160, 3)).copy()
     flat = np.full_like(best, 120)
@@ -255,7 +267,8 @@ def test_a_blend_keeps_the_detail_of_the_best_picture() -> None:
     assert plain.std() < 0.7 * best.std()
 
 
-def test_a_frame_wanted_as_it_is_in_the_bank_comes_back_unchanged() -> None:
+def test_frame_in_bank_unchanged() -> None:
+    """A target frame that equals a frame in the bank comes back unchanged."""
     bank = bank_of(opened(AMOUNTS))
     found = best(bank, causal_windows(bank.mouth)[30], np.eye(3), count=1)
     pose = HeadPose(1.0, np.eye(3), np.zeros(3))
@@ -293,7 +306,8 @@ def runs(kept: np.ndarray) -> list[np.ndarray]:
     return np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
 
 
-def test_a_long_clip_is_thinned_to_windows_that_keep_the_rare_mouth() -> None:
+def test_thinning_keeps_rare_mouth() -> None:
+    """A long clip is thinned to windows that keep the rare mouth."""
     mouth = talking(400)
     mouth[200, :, 1] += np.where(mouth[200, :, 1] > 0, 25.0, 0.0)
     kept = choose_frames(mouth, np.arange(400), 60)
@@ -306,7 +320,8 @@ def test_a_long_clip_is_thinned_to_windows_that_keep_the_rare_mouth() -> None:
     assert np.delete(opening[kept], np.flatnonzero(kept == 200)).max() > usual.max() - 0.5
 
 
-def test_a_rare_mouth_is_kept_with_the_second_before_it() -> None:
+def test_rare_mouth_keeps_preceding_second() -> None:
+    """A rare mouth is kept with the second before it."""
     mouth = talking(400)
     mouth[200, :, 1] += np.where(mouth[200, :, 1] > 0, 25.0, 0.0)
     kept = choose_frames(mouth, np.arange(400), 100, length=25)
@@ -325,7 +340,8 @@ def test_footage_without_neighbours_is_thinned_frame_by_frame() -> None:
     assert (np.diff(kept) > 0).all()
 
 
-def test_no_frame_is_chosen_twice_where_all_mouths_are_the_same() -> None:
+def test_equal_mouths_chosen_once() -> None:
+    """No frame is chosen twice where all mouths are the same."""
     same = np.repeat(talking(1), 50, axis=0)
     assert len(choose_frames(same, np.arange(50) * 2, 12)) == 1
     assert len(choose_frames(same, np.arange(50), 3)) == 1

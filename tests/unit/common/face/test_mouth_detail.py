@@ -104,14 +104,16 @@ def open_mouth() -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_between_the_lips_a_detail_that_fits_the_box_stays(scale: int) -> None:
+def test_lip_detail_that_fits_stays(scale: int) -> None:
+    """Between the lips, a detail that fits the box stays."""
     detail = warped_detail(bank(2, 6.0), 0, REST, scale)
     box = np.repeat(cv2.resize(stripes(2, 6.0), (160, 160), interpolation=cv2.INTER_AREA)[..., None], 3, axis=-1)
     np.testing.assert_allclose(with_fitting_interior(detail, box, open_mouth()).astype(int), detail, atol=1)
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_between_the_lips_other_structures_than_the_boxs_give_way_to_its_middle_band(scale: int) -> None:
+def test_lip_detail_that_differs_fades(scale: int) -> None:
+    """Between the lips, other structures than the box's give way to its middle band."""
     detail = warped_detail(bank(2, 6.0), 0, REST, scale)
     other = np.ascontiguousarray(stripes(1, 6.0).T)  # the stripes of the box lie flat
     found = with_fitting_interior(detail, np.repeat(other[..., None], 3, axis=-1), open_mouth())
@@ -122,7 +124,8 @@ def test_between_the_lips_other_structures_than_the_boxs_give_way_to_its_middle_
     assert (found[:, : 40 * scale] == detail[:, : 40 * scale]).all()
 
 
-def test_between_the_lips_of_a_flat_box_nothing_is_scratched() -> None:
+def test_flat_box_between_lips_stays_flat() -> None:
+    """Between the lips of a flat box, nothing is scratched."""
     flat = np.full((160, 160, 3), 40, np.uint8)
     found = with_fitting_interior(warped_detail(bank(2, 3.0), 0, REST, 2), flat, open_mouth())
     assert np.abs(found[130:150, 140:180].astype(int) - NO_DETAIL).max() <= 1
@@ -137,7 +140,8 @@ def opened(share: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_behind_shut_lips_no_detail_of_the_inside_is_left(scale: int) -> None:
+def test_shut_lips_hide_inside_detail(scale: int) -> None:
+    """Behind shut lips, no detail of the inside is left."""
     detail = warped_detail(bank(2, 3.0), 0, REST, scale)
     found = without_hidden_inside(detail, open_mouth(), opened(0.1), REST)
     inside = (slice(60 * scale, 80 * scale), slice(60 * scale, 100 * scale))
@@ -146,7 +150,8 @@ def test_behind_shut_lips_no_detail_of_the_inside_is_left(scale: int) -> None:
     assert (found[100 * scale :] == detail[100 * scale :]).all()
 
 
-def test_a_mouth_as_open_as_the_frames_keeps_its_detail() -> None:
+def test_equal_opening_keeps_detail() -> None:
+    """A mouth as open as the frames keeps its detail."""
     detail = warped_detail(bank(2, 3.0), 0, REST, 2)
     assert without_hidden_inside(detail, open_mouth(), opened(0.9), REST) is detail
     half = without_hidden_inside(detail, open_mouth(), opened(0.65), REST)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, apply_affine, box_from_frame
 from services.common.face.native_pictures import (
     MAX_SCALE,
@@ -77,7 +77,7 @@ def test_an_artefact_holds_the_pictures() -> None:
 )
 def test_damaged_arrays_are_refused(damage: dict[str, np.ndarray | None]) -> None:
     arrays = {**native_arrays(packed([encoded(each) for each in pictures(2)])), **damage}
-    with pytest.raises(InvalidRequest, match="damaged"):
+    with pytest.raises(InvalidRequestError, match="damaged"):
         native_from_arrays(NamedArrays({name: array for name, array in arrays.items() if array is not None}), 3)
 
 
@@ -86,6 +86,6 @@ def test_a_damaged_file_is_refused() -> None:
     broken = kept.files.copy()
     broken[: int(kept.ends[0])] = 7
     damaged: NativePictures = replace(kept, files=broken)
-    with pytest.raises(InvalidRequest, match="native picture 0 is damaged"):
+    with pytest.raises(InvalidRequestError, match="native picture 0 is damaged"):
         damaged.luma(0)
     damaged.luma(1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import grid_sample
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.actor_geometry import ANCHORS, lower_face_mask, measure_geometry
 from services.common.face.crops import BOX_SIZE, HeadPose, head_to_box
 from services.common.face.drawing import IdentityDrawing
@@ -66,7 +66,8 @@ def test_a_sample_is_what_pytorch_samples() -> None:
     np.testing.assert_allclose(sample(TEXTURE, uv), expected, atol=1e-4)
 
 
-def test_the_centre_of_a_texel_has_the_texels_own_value() -> None:
+def test_texel_centre_has_own_value() -> None:
+    """The centre of a texel has the texel's own value."""
     rows, columns = np.mgrid[:TEXTURE_SIZE, :TEXTURE_SIZE]
     uv = (np.stack([columns, rows], -1).astype(np.float32) + 0.5) / TEXTURE_SIZE
     found = sample(TEXTURE, uv)
@@ -74,7 +75,8 @@ def test_the_centre_of_a_texel_has_the_texels_own_value() -> None:
     np.testing.assert_array_equal(np.rint(found * 255.0), TEXTURE)
 
 
-def test_the_box_shows_the_lower_face_and_nothing_of_the_forehead() -> None:
+def test_box_shows_lower_face() -> None:
+    """The box shows the lower face and nothing of the forehead."""
     uv = SURFACE.uv_of(opened(1.0), pose())
     assert uv.shape == (BOX_SIZE, BOX_SIZE, 2)
     assert uv.dtype == np.float32
@@ -87,7 +89,8 @@ def test_the_box_shows_the_lower_face_and_nothing_of_the_forehead() -> None:
 
 
 @pytest.mark.parametrize("place", POSES)
-def test_the_mask_of_the_lower_face_above_the_mouth_is_covered(place: HeadPose) -> None:
+def test_mask_above_mouth_covered(place: HeadPose) -> None:
+    """The mask of the lower face above the mouth is covered."""
     still = DRAWING.shape_of(opened(0.0)).astype(np.float32)
     geometry = measure_geometry(still[None, MOUTH], still[None, list(ANCHORS)])
     mask = lower_face_mask(geometry, place) > 0
@@ -96,7 +99,8 @@ def test_the_mask_of_the_lower_face_above_the_mouth_is_covered(place: HeadPose) 
     assert covered(uv)[:upper_lip][mask[:upper_lip]].mean() > 0.97
 
 
-def test_a_point_of_the_face_keeps_its_texel_in_any_pose_and_expression() -> None:
+def test_texel_independent_of_pose() -> None:
+    """A point of the face keeps its texel in any pose and expression."""
     points = [205, 425, 50, 280, 199, 200, 43, 273]
     found = []
     for place in (pose(), pose(yaw=10.0), pose(pitch=8.0)):
@@ -116,7 +120,8 @@ def test_scale_roll_and_place_of_the_head_cancel() -> None:
     assert np.median(np.abs(upright - other)[both]) < 1e-5
 
 
-def test_each_texel_of_the_face_belongs_to_one_triangle() -> None:
+def test_texel_belongs_to_one_triangle() -> None:
+    """Each texel of the face belongs to one triangle."""
     texels = TEXTURE_SIZE * SURFACE.layout[SURFACE.textured_corners].astype(np.float64)
     one, two = texels[:, 1] - texels[:, 0], texels[:, 2] - texels[:, 0]
     areas = 0.5 * (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0])
@@ -136,7 +141,8 @@ def test_skin_and_inside_of_the_mouth_never_mix(place: HeadPose) -> None:
         np.testing.assert_allclose(np.sort(features, axis=-1), np.broadcast_to([0.0, 0.0, 1.0], features.shape), atol=1e-6)
 
 
-def test_the_inside_appears_as_the_mouth_opens_and_fills_the_hole() -> None:
+def test_inside_fills_opening_hole() -> None:
+    """The inside appears as the mouth opens and fills the hole."""
     shown = [int(inside(SURFACE.uv_of(opened(amount), pose())).sum()) for amount in (0.0, 1.0, 2.0, 4.0)]
     assert shown == sorted(shown)
     assert shown[0] < 80
@@ -150,7 +156,8 @@ def test_the_inside_appears_as_the_mouth_opens_and_fills_the_hole() -> None:
     assert inside(uv)[rows, 50:110][hole].mean() > 0.99
 
 
-def test_upper_teeth_stay_with_the_skull_and_lower_teeth_go_with_the_chin() -> None:
+def test_upper_and_lower_teeth_move() -> None:
+    """Upper teeth stay with the skull and lower teeth go with the chin."""
     half, wide = (SURFACE.uv_of(opened(amount), pose()) for amount in (2.0, 4.0))
     both = teeth(half, upper=True) & teeth(wide, upper=True)
     assert both.sum() > 100
@@ -166,7 +173,8 @@ def test_upper_teeth_stay_with_the_skull_and_lower_teeth_go_with_the_chin() -> N
     assert np.abs(before - after)[lower].max() * TEXTURE_SIZE < 1.0
 
 
-def test_a_texel_is_about_a_box_pixel_at_the_lips_or_finer() -> None:
+def test_texel_size_at_lips() -> None:
+    """A texel is about a box pixel at the lips or finer."""
     uv = SURFACE.uv_of(opened(0.0), pose()) * TEXTURE_SIZE
     lips = head_to_box(DRAWING.shape_of(opened(0.0))[list(LIPS_OUTER)], pose())
     (left, top), (right, bottom) = np.floor(lips.min(0)).astype(int), np.ceil(lips.max(0)).astype(int)
@@ -182,7 +190,7 @@ def test_the_expression_is_that_of_the_drawn_face() -> None:
     mouth = DRAWING.shape_of(opened(2.5))[MOUTH]
     assert mouth_opening(mouth) > 4.0
     np.testing.assert_array_equal(SURFACE.expression_of(mouth), DRAWING.expression_of(mouth))
-    with pytest.raises(InvalidRequest, match=r"mouth landmarks must be \[59, 3\] and finite"):
+    with pytest.raises(InvalidRequestError, match=r"mouth landmarks must be \[59, 3\] and finite"):
         SURFACE.expression_of(np.full((59, 3), np.nan))
 
 
@@ -210,21 +218,22 @@ def test_a_stored_texture_comes_back() -> None:
     ids=["another artefact", "an actor without texture", "another size", "another type"],
 )
 def test_an_artefact_without_a_texture_is_refused(named: NamedArrays, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         neural_texture_from_arrays(named, "config.texture")
     assert caught.value.field == "config.texture"
 
 
 def test_a_model_without_texture_coordinates_is_refused() -> None:
     plain = dataclasses.replace(MODEL, uv=np.zeros((0, 2), np.float32), uv_triangles=np.zeros((0, 3), np.int32))
-    with pytest.raises(InvalidRequest, match="has no texture coordinates"):
+    with pytest.raises(InvalidRequestError, match="has no texture coordinates"):
         NeuralSurface(identity(), plain)
 
 
-def test_a_model_whose_inner_lips_are_not_known_is_refused() -> None:
+def test_unknown_inner_lips_refused() -> None:
+    """A model whose inner lips are not known is refused."""
     lacking = [index for index in range(MODEL.num_vertices) if index != 13]
     points = LandmarkSet.of_vertices(lacking, lacking)
-    with pytest.raises(InvalidRequest, match=r"no points for MediaPipe's landmarks \[13\]"):
+    with pytest.raises(InvalidRequestError, match=r"no points for MediaPipe's landmarks \[13\]"):
         NeuralSurface(identity(), dataclasses.replace(MODEL, landmarks={"mediapipe": points}))
 
 
@@ -237,7 +246,8 @@ def test_a_texture_has_sixteen_channels() -> None:
     assert features.max() <= 1.0
 
 
-def test_the_person_that_is_sampled_is_the_person_that_is_drawn() -> None:
+def test_sampled_person_is_drawn_person() -> None:
+    """The person that is sampled is the person that is drawn."""
     mouth = DRAWING.shape_of(opened(3.0))[list(MOUTH_AREA)]
     drawing = IdentityDrawing(identity(), MODEL)
     uv = SURFACE.uv_of(SURFACE.expression_of(mouth), pose(yaw=12.0))

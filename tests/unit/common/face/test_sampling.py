@@ -20,7 +20,8 @@ def ramp(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1.7, 1.0, 0.8, 0.5, 0.3, 0.12])
-def test_the_middle_of_the_patch_is_the_place_asked_for(scale: float) -> None:
+def test_patch_centre_is_requested_point(scale: float) -> None:
+    """The middle of the patch is the place asked for."""
     patch = sample_patch(ramp(900, 1000), similarity(scale, 501.3, 403.7, 65), (65, 65))
     assert patch[32, 32, 0] == pytest.approx(501.3 / 4, abs=1.0)
     assert patch[32, 32, 1] == pytest.approx(403.7 / 4, abs=1.0)

@@ -34,7 +34,8 @@ def test_without_smoothing_the_spline_meets_every_point() -> None:
     np.testing.assert_allclose(evaluate(fit_spline(WANTED, SOURCE, 0.0), WANTED), SOURCE, atol=1e-8)
 
 
-def test_an_affine_map_is_reproduced_everywhere_whatever_the_smoothing() -> None:
+def test_affine_map_reproduced_exactly() -> None:
+    """An affine map is reproduced everywhere whatever the smoothing."""
     spline = fit_spline(WANTED, AFFINE, 300.0)
     np.testing.assert_allclose(spline.weights, 0.0, atol=1e-10)
     assert fitting_error(spline, AFFINE) < 1e-8
@@ -56,13 +57,15 @@ def test_smoothing_may_differ_from_point_to_point() -> None:
     assert fitting_error(spline, SOURCE) > 0.1
 
 
-def test_side_conditions_hold_so_that_the_map_is_tame_far_away() -> None:
+def test_side_conditions_bound_the_map() -> None:
+    """Side conditions hold so that the map is tame far away."""
     spline = fit_spline(WANTED, SOURCE, 10.0)
     np.testing.assert_allclose(spline.weights.sum(axis=0), 0.0, atol=1e-10)
     np.testing.assert_allclose(WANTED.T @ spline.weights, 0.0, atol=1e-7)
 
 
-def test_the_grid_holds_the_spline_at_its_nodes_and_the_dense_map_between_them() -> None:
+def test_grid_nodes_and_dense_map() -> None:
+    """The grid holds the spline at its nodes and the dense map between them."""
     spline = fit_spline(WANTED, SOURCE, 300.0)
     grid = evaluate_grid(spline)
     assert grid.shape == (GRID_SIZE, GRID_SIZE, 2)
@@ -79,7 +82,8 @@ def test_maps_side_by_side_are_the_maps_alone() -> None:
         np.testing.assert_allclose(evaluate_grid(together)[..., place : place + 2], evaluate_grid(alone), atol=5e-3)
 
 
-def test_a_batch_of_frames_is_the_frames_one_by_one() -> None:
+def test_batch_equals_single_frames() -> None:
+    """A batch of frames is the frames one by one."""
     wanted = np.stack([WANTED, WANTED + 1, SOURCE])
     source = np.stack([SOURCE, AFFINE, WANTED])
     grids = evaluate_grid(fit_spline(wanted, source, 20.0))

@@ -38,7 +38,8 @@ def test_a_mirrored_head_gets_a_proper_rotation():
     assert np.linalg.det(similarity(HEAD, HEAD * [-1.0, 1.0, 1.0]).rotation) == pytest.approx(1.0)
 
 
-def test_the_camera_on_stable_points_is_the_head_pose():
+def test_stable_points_give_head_pose():
+    """The camera on stable points is the head pose."""
     noisy = cameras(1).project(HEAD)[0] + RANDOM.normal(size=(468, 3))
     pose = fit_head_pose(noisy)
     found = fit_weak_perspective(HEAD[list(STABLE)], noisy[None, list(STABLE)])

@@ -19,7 +19,8 @@ POSES = [
 ]
 
 
-def test_weak_perspective_projects_and_unprojects_as_head_poses_do():
+def test_weak_perspective_equals_head_pose():
+    """Weak perspective projects and unprojects as head poses do."""
     camera = weak_perspective_of(POSES)
     image = camera.project(head_template().astype(np.float64))
     for t, pose in enumerate(POSES):
@@ -33,7 +34,8 @@ def test_head_poses_come_back_from_the_camera():
     assert all(np.array_equal(a.rotation, b.rotation) for a, b in zip(back, POSES, strict=True))
 
 
-def test_a_pinhole_puts_the_optical_axis_on_its_centre_and_keeps_depth():
+def test_pinhole_centre_and_depth():
+    """A pinhole puts the optical axis on its centre and keeps depth."""
     camera = Perspective(np.array(800.0), np.array([319.5, 239.5]), np.eye(3), np.array([0.0, 0.0, 1000.0]))
     image = camera.project(np.array([[0.0, 0.0, 0.0], [100.0, -50.0, 0.0], [100.0, -50.0, -200.0]]))
     assert image == pytest.approx(np.array([[319.5, 239.5, 1000.0], [399.5, 199.5, 1000.0], [419.5, 189.5, 800.0]]))
@@ -46,7 +48,8 @@ def test_a_pinhole_unprojects_what_it_projects():
     assert camera.unproject(camera.project(points)) == pytest.approx(np.broadcast_to(points, (4, 468, 3)), abs=1e-6)
 
 
-def test_both_cameras_agree_at_the_origin_and_weakly_around_it():
+def test_cameras_agree_near_origin():
+    """Both cameras agree at the origin and weakly around it."""
     weak = weak_perspective_of(POSES)
     pinhole = perspective_from_weak(weak, 5000.0, (320.0, 240.0))
     near = np.array([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0], [0.0, 10.0, 0.0], [0.0, 0.0, 10.0]])
@@ -54,7 +57,8 @@ def test_both_cameras_agree_at_the_origin_and_weakly_around_it():
     assert pinhole.project(near)[..., :2] == pytest.approx(weak.project(near)[..., :2], abs=0.1)
 
 
-def test_a_head_beside_the_optical_axis_shows_the_same_side_through_a_pinhole():
+def test_pinhole_compensates_viewing_direction():
+    """A head beside the optical axis shows the same side through a pinhole."""
     # Far to the image's right, a short lens: without the slant the nose would swing by more than a tenth of the face.
     weak = WeakPerspective(np.array([1.0]), np.eye(3)[None], np.array([[700.0, 0.0, 0.0]]))
     pinhole = perspective_from_weak(weak, 900.0, (0.0, 0.0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.geometry.camera import WeakPerspective
 from services.common.geometry.coefficients import coefficients_from_landmarks
 from services.common.geometry.morphable_model import default_model
@@ -27,7 +27,8 @@ def test_known_expressions_are_found_again(axes):
     assert fitted.error.max() < 0.05
 
 
-def test_a_shared_identity_and_the_expressions_are_found_together():
+def test_identity_and_expressions_found_together():
+    """A shared identity and the expressions are found together."""
     fitted = coefficients_from_landmarks(MODEL, IMAGE, CAMERA, ridge=1e-3)
     assert fitted.error.max() < 0.05
     neutral = MODEL.shape(fitted.identity, np.zeros(MODEL.num_expression))
@@ -38,7 +39,8 @@ def test_a_shared_identity_and_the_expressions_are_found_together():
     assert np.linalg.norm(shapes - MODEL.shape(IDENTITY, EXPRESSION), axis=-1).mean() < 0.1
 
 
-def test_the_joint_solution_is_that_of_the_whole_system():
+def test_joint_solution_equals_full_system():
+    """The joint solution is that of the whole system."""
     model = MODEL.truncated(identity=4, expression=5)
     few = IMAGE[:3] + RANDOM.normal(size=(3, 468, 3))
     camera = WeakPerspective(CAMERA.scale[:3], CAMERA.rotation[:3], CAMERA.translation[:3])
@@ -79,7 +81,8 @@ def test_hidden_landmarks_do_not_count():
     assert by_frame.error[0] > 1.0
 
 
-def test_an_actors_own_shape_explains_what_the_basis_cannot():
+def test_own_shape_explains_residual():
+    """An actor's own shape explains what the basis cannot."""
     offset = 2.0 * RANDOM.normal(size=(468, 3))
     image = CAMERA.project(MODEL.shape(IDENTITY, EXPRESSION, offset))
     with_offset = coefficients_from_landmarks(MODEL, image, CAMERA, identity=IDENTITY, offset=offset, ridge=1e-4)
@@ -93,12 +96,13 @@ def test_a_strong_prior_keeps_coefficients_small():
     assert np.abs(strong.expression).max() < 0.1 * np.abs(weak.expression).max()
 
 
-def test_landmarks_that_do_not_fit_the_model_are_refused():
-    with pytest.raises(InvalidRequest, match="468"):
+def test_wrong_landmarks_refused():
+    """Landmarks that do not fit the model are refused."""
+    with pytest.raises(InvalidRequestError, match="468"):
         coefficients_from_landmarks(MODEL, IMAGE[:, :400], CAMERA)
-    with pytest.raises(InvalidRequest, match="cameras"):
+    with pytest.raises(InvalidRequestError, match="cameras"):
         coefficients_from_landmarks(MODEL, IMAGE[:3], CAMERA)
     broken = IMAGE.copy()
     broken[2, 5] = np.nan
-    with pytest.raises(InvalidRequest, match="finite"):
+    with pytest.raises(InvalidRequestError, match="finite"):
         coefficients_from_landmarks(MODEL, broken, CAMERA)

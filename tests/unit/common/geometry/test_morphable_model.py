@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import fit_head_pose, head_template
 from services.common.face.landmarks import MOUTH_AREA, NUM_MOUTH_AREA, mouth_opening
 from services.common.face.loaders.files import IBUG_68
+from services.common.geometry.lighting import face_normals, vertex_normals
 from services.common.geometry.morphable_model import WEIGHTS, LandmarkSet, MorphableModel, default_model
-from services.common.geometry.normals import face_normals, vertex_normals
 from tests.unit.common.geometry.small_models import small_model
 
 LANDMARK_RANDOM = np.random.default_rng(1)
@@ -30,31 +30,35 @@ def test_vertices_are_picked_in_their_order():
     assert landmarks.mediapipe.tolist() == [-1, -1, -1]
 
 
-def test_points_of_triangles_are_weighted_means_of_the_corners():
+def test_triangle_points_are_weighted_means():
+    """Points of triangles are weighted means of the corners."""
     expected = np.stack([VERTICES[:, 1] / 2 + VERTICES[:, 2] / 4 + VERTICES[:, 3] / 4, VERTICES[:, 6]], 1)
     assert INSIDE.of(VERTICES) == pytest.approx(expected)
     assert INSIDE.of(torch.from_numpy(VERTICES)).numpy() == pytest.approx(expected)
 
 
-def test_a_landmarks_basis_moves_it_as_the_vertices_bases_do():
+def test_landmark_basis_equals_vertex_basis():
+    """A landmark's basis moves it as the vertices' bases do."""
     basis, coefficients = LANDMARK_RANDOM.normal(size=(10, 3, 4)), LANDMARK_RANDOM.normal(size=4)
     assert INSIDE.of_basis(basis) @ coefficients == pytest.approx(INSIDE.of(basis @ coefficients), abs=1e-5)
 
 
-def test_a_selection_keeps_the_numbers_in_the_face_mesh():
+def test_selection_keeps_mesh_numbers():
+    """A selection keeps the numbers in the face mesh."""
     assert INSIDE.select([0]).mediapipe.tolist() == [7]
     assert len(INSIDE.select(np.array([True, False]))) == 1
 
 
 def test_arrays_that_do_not_go_together_are_refused():
-    with pytest.raises(InvalidRequest, match="must be"):
+    with pytest.raises(InvalidRequestError, match="must be"):
         LandmarkSet(INSIDE.vertices, INSIDE.weights[:1], INSIDE.mediapipe)
 
 
 RANDOM = np.random.default_rng(4)
 
 
-def test_a_shape_is_the_mean_and_its_bases_times_the_coefficients():
+def test_shape_is_mean_plus_bases():
+    """A shape is the mean and its bases times the coefficients."""
     model = small_model()
     identity, expression = RANDOM.normal(size=3), RANDOM.normal(size=4)
     vertex = 17
@@ -62,7 +66,8 @@ def test_a_shape_is_the_mean_and_its_bases_times_the_coefficients():
     assert model.shape(identity, expression)[vertex] == pytest.approx(expected, abs=1e-5)
 
 
-def test_one_identity_serves_a_whole_clip_and_an_offset_is_added():
+def test_identity_and_offset_per_clip():
+    """One identity serves a whole clip and an offset is added."""
     model = small_model()
     identity, expressions, offset = RANDOM.normal(size=3), RANDOM.normal(size=(5, 4)), RANDOM.normal(size=(60, 3))
     shapes = model.shape(identity, expressions, offset)
@@ -78,7 +83,8 @@ def test_the_papers_sizes_are_only_data(identity, expression, albedo):
     assert model.albedo(np.zeros(albedo)) == pytest.approx(model.albedo_mean)
 
 
-def test_torch_gives_the_same_shape_and_its_gradient_is_the_basis():
+def test_torch_shape_and_gradient():
+    """Torch gives the same shape and its gradient is the basis."""
     model = small_model()
     identity, expression = RANDOM.normal(size=3), RANDOM.normal(size=4)
     tensor = torch.from_numpy(expression).requires_grad_()
@@ -125,12 +131,13 @@ def test_the_digest_changes_with_any_number():
     assert dataclasses.replace(model, mean_shape=changed).digest != model.digest
 
 
-def test_a_model_without_albedo_is_a_model_and_says_so():
+def test_model_without_albedo():
+    """A model without albedo is valid and says so."""
     model = dataclasses.replace(
         small_model(), albedo_mean=None, albedo_basis=np.zeros((0, 3, 0), np.float32), albedo_deviation=np.zeros(0, np.float32)
     )
     assert MorphableModel.from_bytes(model.to_bytes()).albedo_mean is None
-    with pytest.raises(InvalidRequest, match="no albedo"):
+    with pytest.raises(InvalidRequestError, match="no albedo"):
         model.albedo(np.zeros(0))
 
 
@@ -153,22 +160,22 @@ def test_a_model_without_albedo_is_a_model_and_says_so():
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(change, field):
-    with pytest.raises(InvalidRequest) as error:
+    with pytest.raises(InvalidRequestError) as error:
         dataclasses.replace(small_model(), **change)
     assert error.value.field == field
 
 
 def test_other_files_are_refused_by_name(tmp_path):
-    with pytest.raises(InvalidRequest, match=r"missing\.safetensors"):
+    with pytest.raises(InvalidRequestError, match=r"missing\.safetensors"):
         MorphableModel.load(tmp_path / "missing.safetensors")
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         MorphableModel.from_bytes(b"nothing of the kind")
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         MorphableModel.from_bytes(small_model().to_bytes()[:500])
 
 
 def test_unknown_landmarks_name_those_that_are_known():
-    with pytest.raises(InvalidRequest, match=r"\['mediapipe'\]"):
+    with pytest.raises(InvalidRequestError, match=r"\['mediapipe'\]"):
         small_model().landmark_set("ibug_68")
 
 
@@ -205,7 +212,8 @@ def test_triangles_face_outwards_and_close_the_mesh_once():
     assert len(open_sides) == 36  # only the face oval
 
 
-def test_the_texture_layout_has_no_folds_and_keeps_up_and_left():
+def test_texture_layout_without_folds():
+    """The texture layout has no folds and keeps up and left."""
     corners = MODEL.uv[MODEL.uv_triangles]
     u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     signed = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
@@ -225,7 +233,8 @@ def test_bases_are_orthogonal_under_their_metric():
         assert (np.diff(lengths) < 1e-4).all()  # the strongest first
 
 
-def test_the_first_expression_opens_the_mouth_and_leaves_the_forehead():
+def test_first_expression_opens_mouth():
+    """The first expression opens the mouth and leaves the forehead."""
     expression = np.zeros(MODEL.num_expression)
     expression[0] = 2.0
     shape = MODEL.shape(np.zeros(MODEL.num_identity), expression)

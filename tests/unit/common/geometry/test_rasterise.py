@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.geometry.fragments import Fragments, facing, on_grid, visible_vertices
 from services.common.geometry.rasterise import draw_surface, interpolate, rasterise, sample_texture, uv_map
 from services.common.geometry.rasterise_pytorch3d import is_installed
@@ -71,7 +71,8 @@ def test_equals_the_definition_on_any_mesh(mesh, perspective, cull) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(meshes(st.integers(-1, 2 * SIZE).map(lambda value: value / 2)), st.booleans())
-def test_equals_the_definition_where_edges_and_vertices_lie_on_centres(mesh, perspective) -> None:
+def test_exact_on_edges_and_vertices(mesh, perspective) -> None:
+    """The result equals the definition where edges and vertices lie on pixel centres."""
     assert_equals_definition(rasterise(*mesh, SIZE, SIZE, perspective=perspective), *mesh, perspective=perspective)
 
 
@@ -79,12 +80,14 @@ def test_equals_the_definition_where_edges_and_vertices_lie_on_centres(mesh, per
 @given(
     meshes(st.sampled_from([0.0, 1e-30, 3.0, np.float32(3.0000002), np.float32(2.9999998), 6.0, -1e5, 1e6, 4e8, np.inf, np.nan]))
 )
-def test_equals_the_definition_for_slivers_and_values_out_of_range(mesh) -> None:
+def test_exact_for_slivers_and_extremes(mesh) -> None:
+    """The result equals the definition for slivers and values out of range."""
     assert_equals_definition(rasterise(*mesh, SIZE, SIZE), *mesh)
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.4])
-def test_a_triangulated_square_covers_each_centre_inside_exactly_once(jitter: float) -> None:
+def test_square_covers_centres_once(jitter: float) -> None:
+    """A triangulated square covers each centre inside exactly once."""
     vertices, triangles = grid_mesh(13, 2.0, 26.0, jitter, seed=1)
     times = np.zeros((32, 32), int)
     for triangle in triangles:
@@ -97,7 +100,8 @@ def test_a_triangulated_square_covers_each_centre_inside_exactly_once(jitter: fl
         np.testing.assert_array_equal(times, expected)
 
 
-def test_interpolation_is_right_for_the_point_in_space_and_not_linear_on_the_screen() -> None:
+def test_interpolation_is_perspective_correct() -> None:
+    """Interpolation is right for the point in space and not linear on the screen."""
     focal, centre = 40.0, 15.5
     space = np.array([[-1.0, -1.0, 2.0], [-1.0, 1.0, 2.0], [2.0, 0.0, 6.0]])
     pixels = (focal * space[None, :, :2] / space[None, :, 2:] + centre).astype(np.float32)
@@ -112,7 +116,8 @@ def test_interpolation_is_right_for_the_point_in_space_and_not_linear_on_the_scr
     assert np.abs(linear.depth[linear.covered] - fragments.depth[fragments.covered]).max() > 0.2
 
 
-def test_corners_of_their_own_keep_both_sides_of_a_texture_seam() -> None:
+def test_seam_corners_keep_both_sides() -> None:
+    """Corners of their own keep both sides of a texture seam."""
     vertices, triangles = grid_mesh(2, 0.0, 8.0, 0.0, seed=0)
     texture = np.array([[[0.0], [0.0], [0.0], [1.0], [1.0], [1.0]]], np.float32)
     fragments = rasterise(vertices, np.ones((1, 4)), triangles, 8, 8)
@@ -120,7 +125,8 @@ def test_corners_of_their_own_keep_both_sides_of_a_texture_seam() -> None:
     np.testing.assert_array_equal(values[..., 0], fragments.triangle_index.astype(np.float32))
 
 
-def test_a_triangle_that_reaches_the_near_plane_is_left_out_only_in_perspective() -> None:
+def test_near_plane_only_in_perspective() -> None:
+    """A triangle that reaches the near plane is left out only in perspective."""
     vertices = np.array([[[0, 0], [0, 8], [8, 0]]], np.float32)
     for depth in ([1.0, 1.0, 0.0], [1.0, -2.0, 1.0], [1.0, 0.5, 1.0]):
         row = np.array([depth], np.float32)
@@ -170,7 +176,8 @@ def test_an_empty_mesh_is_all_background() -> None:
         (np.zeros((1, 3, 2)), np.ones((1, 3)), ONE, 0),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_kernel_sees_it(vertices, depth, triangles, height) -> None:
+def test_invalid_input_refused_before_kernel(vertices, depth, triangles, height) -> None:
+    """Input that does not fit is refused before the kernel sees it."""
     with pytest.raises(ValueError, match=r"vertices|triangles|picture"):
         rasterise(vertices, depth, triangles, height, 4)
 
@@ -204,7 +211,8 @@ def sphere(rings: int, segments: int, radius: float, centre: float) -> tuple[np.
     return normal * radius + centre, triangles, normal
 
 
-def test_a_texel_shows_the_point_of_the_surface_with_its_texture_coordinates() -> None:
+def test_texel_shows_its_surface_point() -> None:
+    """A texel shows the point of the surface with its texture coordinates."""
     uv, triangles = grid_mesh(6, 0.1, 0.9, 0.03, seed=2)
     surface = np.stack([3.0 * uv[..., 0], uv[..., 1] - 2.0, uv.sum(-1)], -1)
     unwrapped = uv_map(uv[0], triangles, triangles, 20, 32)
@@ -217,7 +225,8 @@ def test_a_texel_shows_the_point_of_the_surface_with_its_texture_coordinates() -
     assert not found[~covered].any()
 
 
-def test_a_texture_on_a_mesh_is_drawn_where_its_coordinates_say() -> None:
+def test_texture_drawn_at_coordinates() -> None:
+    """A texture on a mesh is drawn where its coordinates say."""
     uv, triangles = grid_mesh(5, 0.0, 1.0, 0.0, seed=0)
     texture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     fragments = rasterise(uv * 16 - 0.5, np.ones(uv.shape[:2]), triangles, 16, 16)
@@ -225,7 +234,8 @@ def test_a_texture_on_a_mesh_is_drawn_where_its_coordinates_say() -> None:
     np.testing.assert_allclose(drawn, texture, atol=1e-3)
 
 
-def test_sampling_is_bilinear_inside_and_constant_beyond_the_outermost_centres() -> None:
+def test_bilinear_inside_constant_outside() -> None:
+    """Sampling is bilinear inside and constant beyond the outermost centres."""
     texture = np.array([[[0.0], [10.0]], [[20.0], [30.0]]], np.float32)
     uv = np.array([[0.5, 0.5], [0.25, 0.25], [0.75, 0.5], [-3.0, 0.0], [2.0, 2.0]])
     np.testing.assert_allclose(sample_texture(texture, uv)[:, 0], [15.0, 0.0, 20.0, 0.0, 30.0])
@@ -236,7 +246,8 @@ def test_tables_of_different_length_are_refused() -> None:
         uv_map(np.zeros((3, 2)), np.zeros((1, 3), np.int32), np.zeros((2, 3), np.int32), 4, 4)
 
 
-def test_the_half_of_a_sphere_that_faces_the_camera_is_visible() -> None:
+def test_facing_half_sphere_visible() -> None:
+    """The half of a sphere that faces the camera is visible."""
     vertices, triangles, normal = sphere(24, 40, 20.0, 31.5)
     points, depth = vertices[None, :, :2], vertices[None, :, 2]
     fragments = rasterise(points, depth, triangles, 64, 64, perspective=False)
@@ -246,7 +257,8 @@ def test_the_half_of_a_sphere_that_faces_the_camera_is_visible() -> None:
     np.testing.assert_array_equal(facing(points[0], triangles)[clear], normal[clear, 2] < 0)
 
 
-def test_what_lies_behind_another_part_or_outside_the_picture_is_not_visible() -> None:
+def test_occluded_and_outside_invisible() -> None:
+    """Parts behind another part or outside the picture are not visible."""
     front, triangles = grid_mesh(5, 10.0, 20.0, 0.0, seed=0)
     back, _ = grid_mesh(5, 2.0, 40.0, 0.0, seed=0)
     points = np.concatenate([front, back], 1)
@@ -331,7 +343,7 @@ def test_pytorch3d_draws_nothing_where_nothing_faces_the_camera():
 
 def test_a_missing_pytorch3d_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendUnavailable, match=r"install a wheel of pytorch3d.*numba"):
+    with pytest.raises(BackendUnavailableError, match=r"install a wheel of pytorch3d.*numba"):
         draw_surface(*bowl(), SURFACE_SIZE, backend="pytorch3d")
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.common.geometry.rasterise import rasterise
 from services.common.geometry.rasterise_pytorch3d import is_installed, to_device_coordinates, usable
 
@@ -30,7 +30,7 @@ def test_equals_the_numba_backend_away_from_edges(perspective: bool, height: int
 
 @pytest.mark.skipif(is_installed(), reason="pytorch3d is installed")
 def test_its_absence_is_told_with_the_remedy() -> None:
-    with pytest.raises(BackendUnavailable, match="numba"):
+    with pytest.raises(BackendUnavailableError, match="numba"):
         rasterise(np.zeros((1, 3, 2)), np.ones((1, 3)), ONE, 4, 4, backend="pytorch3d")
 
 
@@ -43,7 +43,8 @@ def test_pixel_centres_map_onto_its_device_coordinates() -> None:
 
 @pytest.mark.parametrize("cull", ["none", "back"])
 @pytest.mark.parametrize("perspective", [True, False])
-def test_leaves_out_the_triangles_that_the_numba_backend_leaves_out(cull, perspective: bool) -> None:
+def test_backends_omit_same_triangles(cull, perspective: bool) -> None:
+    """Both backends leave out the same triangles."""
     values = np.array([-1.0, 3.0, 9.0, np.nan, np.inf, 4e8])
     rng = np.random.default_rng(0)
     for _ in range(60):

@@ -24,7 +24,8 @@ def test_axis_angle_gives_scipys_matrices():
     assert rotations.matrix_from_axis_angle(VECTORS) == pytest.approx(MATRICES, abs=1e-12)
 
 
-def test_euler_angles_are_the_composition_that_the_docstring_gives():
+def test_euler_angles_match_docstring():
+    """Euler angles are the composition that the docstring gives."""
     pitch, yaw, roll = 0.3, -0.5, 0.2
     x, y, z = (Rotation.from_euler(axis, angle).as_matrix() for axis, angle in zip("xyz", (pitch, -yaw, roll), strict=True))
     matrix = rotations.matrix_from_euler(np.array([pitch, yaw, roll]))
@@ -40,13 +41,15 @@ def test_euler_angles_have_the_signs_of_head_poses():
     assert np.radians(tilted.roll_degrees) == pytest.approx(0.5)
 
 
-def test_the_nearest_rotation_is_scipys_and_proper_even_for_a_reflection():
+def test_nearest_rotation_equals_scipy():
+    """The nearest rotation is SciPy's and proper even for a reflection."""
     noisy = MATRICES + 0.1 * RANDOM.normal(size=MATRICES.shape)
     assert rotations.nearest_rotation(noisy) == pytest.approx(Rotation.from_matrix(noisy).as_matrix(), abs=1e-6)
     assert np.linalg.det(rotations.nearest_rotation(-MATRICES)) == pytest.approx(np.ones(len(MATRICES)))
 
 
-def test_the_geodesic_angle_is_exact_for_tiny_and_for_half_turns():
+def test_geodesic_angle_extremes():
+    """The geodesic angle is exact for tiny and for half turns."""
     angles = np.array([0.0, 1e-9, 1e-4, 1.0, np.pi / 2, np.pi])
     turned = Rotation.from_rotvec(angles[:, None] * np.array([0.6, 0.0, 0.8])).as_matrix() @ MATRICES[0]
     assert rotations.geodesic_angle(turned, np.broadcast_to(MATRICES[0], turned.shape)) == pytest.approx(
@@ -60,7 +63,8 @@ def test_gradients_are_those_of_finite_differences(function):
     assert torch.autograd.gradcheck(getattr(rotations, function), (values,))
 
 
-def test_the_gradient_of_axis_angles_is_finite_and_right_at_zero():
+def test_axis_angle_gradient_at_zero():
+    """The gradient of axis angles is finite and right at zero."""
     vector = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     jacobian = torch.autograd.functional.jacobian(rotations.matrix_from_axis_angle, vector)
     assert jacobian.numpy() == pytest.approx(np.moveaxis(rotations.cross_matrix(np.eye(3)), 0, -1))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import InvalidRequest, Unauthenticated
+from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.auth import TokenCheck, read_tokens
 from services.common.server.call_context import (
     Caller,
@@ -23,7 +23,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "tokens"
 
 
-def test_a_line_gives_a_token_to_a_tenant_and_a_token_alone_belongs_to_the_default_tenant(file: Path) -> None:
+def test_token_lines_and_default_tenant(file: Path) -> None:
+    """A line gives a token to a tenant and a token alone belongs to the default tenant."""
     file.write_text("# studio\n\nplain-token\nacme  token-one\n acme token-two \nbeta-2 token-three\n")
     assert read_tokens(file) == {
         "plain-token": "default",
@@ -40,12 +41,13 @@ def test_a_check_says_who_calls(file: Path) -> None:
     assert check.check("Bearer plain-token") == Caller("default", fingerprint_of("plain-token", key))
     assert check.check("bearer token-one") == Caller("acme", fingerprint_of("token-one", key))
     for wrong in ("", "Bearer acme token-one", "Bearer acme", "token-one"):
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(UnauthenticatedError):
             check.check(wrong)
     assert TokenCheck(None).check("Bearer anything") == Caller("default", "")
 
 
-def test_a_fingerprint_tells_tokens_apart_and_shows_no_guess_to_be_right(file: Path) -> None:
+def test_fingerprint_hides_the_token(file: Path) -> None:
+    """A fingerprint tells tokens apart and shows no guess to be right."""
     file.write_text("token-one\ntoken-two\n")
     one, other = TokenCheck(file, b"one key"), TokenCheck(file, b"another key")
     found = [check.check(f"Bearer {token}").fingerprint for check in (one, other) for token in ("token-one", "token-two")]
@@ -68,14 +70,16 @@ def test_a_fingerprint_tells_tokens_apart_and_shows_no_guess_to_be_right(file: P
         ("acme\ttoken", "not plain ASCII"),
     ],
 )
-def test_a_file_that_names_no_tenants_is_refused_and_shows_no_token(lines: str, says: str, file: Path) -> None:
+def test_file_without_tenants_refused(lines: str, says: str, file: Path) -> None:
+    """A file that names no tenants is refused and shows no token."""
     file.write_text(lines)
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         read_tokens(file)
     assert "token\n" not in caught.value.message.replace("the token file", "")
 
 
-def test_the_first_token_of_a_file_is_the_one_that_a_client_sends(file: Path) -> None:
+def test_client_sends_first_token(file: Path) -> None:
+    """The first token of a file is the one that a client sends."""
     file.write_text("acme token-one\nplain-token\n")
     assert next(iter(read_tokens(file))) == "token-one"
 
@@ -88,7 +92,8 @@ def test_names_of_tenants_are_short_and_plain(name: str, is_one: bool) -> None:
     assert is_tenant(name) is is_one
 
 
-def test_work_acts_for_a_tenant_and_names_it_to_stages() -> None:
+def test_acting_for_names_tenant() -> None:
+    """Work acts for a tenant and names it to stages."""
     assert tenant_metadata() == ()
     with acting_for("acme"):
         assert current_caller() == Caller("acme")
@@ -99,9 +104,10 @@ def test_work_acts_for_a_tenant_and_names_it_to_stages() -> None:
     assert current_caller() == Caller()
 
 
-def test_only_a_caller_of_the_default_tenant_speaks_for_another() -> None:
+def test_only_default_tenant_acts_for() -> None:
+    """Only a caller of the default tenant speaks for another."""
     assert named_by(Caller("default", "f"), "acme") == Caller("acme", "f")
     assert named_by(Caller("acme", "f"), "") == named_by(Caller("acme", "f"), "acme") == Caller("acme", "f")
     for caller, tenant in ((Caller("beta"), "acme"), (Caller("beta"), "default"), (Caller("default"), "../acme")):
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(UnauthenticatedError):
             named_by(caller, tenant)

@@ -98,7 +98,8 @@ async def test_a_watcher_hears_each_change_once(servicer: health.HealthServicer,
     assert caller.told == [NOT_SERVING, SERVING, NOT_SERVING]
 
 
-async def test_a_watcher_of_an_unknown_service_hears_when_there_is_a_status(servicer: health.HealthServicer, watch: Watch) -> None:
+async def test_unknown_service_watcher_waits(servicer: health.HealthServicer, watch: Watch) -> None:
+    """A watcher of an unknown service hears when there is a status."""
     caller = Caller()
     watch(caller, "later")
     await settle()
@@ -110,9 +111,8 @@ async def test_a_watcher_of_an_unknown_service_hears_when_there_is_a_status(serv
     assert caller.told == [SERVICE_UNKNOWN, SERVING]
 
 
-async def test_the_end_of_a_watch_leaves_the_others_and_later_ones_their_news(
-    servicer: health.HealthServicer, watch: Watch
-) -> None:
+async def test_ended_watch_leaves_others(servicer: health.HealthServicer, watch: Watch) -> None:
+    """The end of a watch leaves the others and later ones their news."""
     stays, comes = Caller(), Caller()
     servicer.set("", NOT_SERVING)
     watch(stays)
@@ -127,7 +127,8 @@ async def test_the_end_of_a_watch_leaves_the_others_and_later_ones_their_news(
     assert stays.told == comes.told == [NOT_SERVING, SERVING]
 
 
-async def test_a_slow_watcher_gets_the_newest_status_and_holds_up_nobody(servicer: health.HealthServicer, watch: Watch) -> None:
+async def test_slow_watcher_gets_newest_status(servicer: health.HealthServicer, watch: Watch) -> None:
+    """A slow watcher gets the newest status and holds up no other watcher."""
     slow, quick = Caller(), Caller()
     slow.reads.clear()
     servicer.set("", NOT_SERVING)
@@ -220,7 +221,8 @@ async def test_all_hosts_together_have_a_limit(servicer: health.HealthServicer, 
     assert await check(servicer, "") == SERVING
 
 
-async def test_nothing_is_kept_of_a_watch_that_has_ended(servicer: health.HealthServicer, watch: Watch) -> None:
+async def test_ended_watch_leaves_nothing(servicer: health.HealthServicer, watch: Watch) -> None:
+    """Nothing is kept of a watch that has ended."""
     before = {name: len(value) for name, value in vars(servicer).items() if hasattr(value, "__len__")}
     task = watch(Caller(), "a service that nobody knows")
     await settle()

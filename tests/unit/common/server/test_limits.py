@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from services.common.errors import BackendUnavailable, ModelNotReady, Overloaded
+from services.common.errors import BackendUnavailableError, ModelNotReadyError, OverloadedError
 from services.common.server.call_context import acting_for
-from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, Load, WorkerPool
+from services.common.server.limits import LEAST_COMPUTED_SECONDS, WINDOW_SECONDS, Admission, FirstMessages, Load, WorkerPool
 from services.common.server.resources import resident_bytes
 
 
@@ -41,7 +42,8 @@ def test_an_idle_queue_has_a_ratio_of_zero(load: Load, clock: Clock) -> None:
     assert load.lately().ratio == 0.0
 
 
-def test_work_that_never_waits_has_a_ratio_of_zero_however_busy_the_workers_are(load: Load, clock: Clock) -> None:
+def test_unqueued_work_has_ratio_zero(load: Load, clock: Clock) -> None:
+    """Work that never waits has a ratio of zero however busy the workers are."""
     load.arrive()
     load.start()
     clock.now += 30
@@ -50,7 +52,8 @@ def test_work_that_never_waits_has_a_ratio_of_zero_however_busy_the_workers_are(
     assert (load.queued, load.running) == (0, 1)
 
 
-def test_seconds_are_summed_over_everything_that_waits_while_it_waits(load: Load, clock: Clock) -> None:
+def test_waiting_seconds_are_summed(load: Load, clock: Clock) -> None:
+    """Seconds are summed over everything that waits while it waits."""
     for _ in range(4):
         load.arrive()
     load.start()
@@ -79,7 +82,8 @@ def test_only_the_window_counts(load: Load, clock: Clock) -> None:
     assert load.lately() == pytest.approx((0.0, 0.0))
 
 
-def test_a_window_of_many_short_computations_is_right_to_a_second(load: Load, clock: Clock) -> None:
+def test_many_short_computations_in_window(load: Load, clock: Clock) -> None:
+    """A window of many short computations is right to a second."""
     for _ in range(20_000):
         load.arrive()
         clock.now += 0.004
@@ -91,7 +95,8 @@ def test_a_window_of_many_short_computations_is_right_to_a_second(load: Load, cl
     assert computed == pytest.approx(0.6 * WINDOW_SECONDS, abs=1.0)
 
 
-def test_a_queue_that_does_not_move_at_all_shows(load: Load, clock: Clock) -> None:
+def test_stuck_queue_shows(load: Load, clock: Clock) -> None:
+    """A queue that does not move at all shows."""
     load.arrive()
     clock.now += 45
     assert load.lately().ratio == 45 / LEAST_COMPUTED_SECONDS
@@ -110,15 +115,16 @@ def test_memory_that_is_written_to_is_resident() -> None:
     assert int(done.stdout) > 12 << 20
 
 
-async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -> None:
+async def test_admission_opens_and_closes() -> None:
+    """Admission is closed until it is opened and after it is closed."""
     admission = Admission(max_active=1, max_queued=0)
-    with pytest.raises(ModelNotReady):
+    with pytest.raises(ModelNotReadyError):
         async with admission.slot():
             pass
     admission.open()
     async with admission.slot():
         admission.close()
-        with pytest.raises(BackendUnavailable):
+        with pytest.raises(BackendUnavailableError):
             async with admission.slot():
                 pass
         idle = asyncio.create_task(admission.idle())
@@ -127,7 +133,8 @@ async def test_admission_is_closed_until_it_is_opened_and_after_it_is_closed() -
     await asyncio.wait_for(idle, 60)
 
 
-async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
+async def test_waiting_calls_keep_order() -> None:
+    """Waiting calls run in the order of their arrival."""
     admission = Admission(max_active=1, max_queued=3)
     admission.open()
     order: list[int] = []
@@ -141,7 +148,8 @@ async def test_waiting_calls_run_in_the_order_of_their_arrival() -> None:
     assert order == [0, 1, 2, 3]
 
 
-async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others_are_admitted() -> None:
+async def test_tenant_call_limit() -> None:
+    """A tenant with as many calls as one may have is refused and others are admitted."""
     admission = Admission(max_active=4, max_queued=4, most_of_tenant=2)
     admission.open()
 
@@ -153,7 +161,7 @@ async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others
         async with admission.slot():
             await call()
             async with admission.slot():
-                with pytest.raises(Overloaded, match="tenant acme already has 2 calls") as caught:
+                with pytest.raises(OverloadedError, match="tenant acme already has 2 calls") as caught:
                     await call()
                 assert caught.value.retry_after_s > 0
                 with acting_for("bolt"):
@@ -161,13 +169,55 @@ async def test_a_tenant_with_as_many_calls_as_one_may_have_is_refused_and_others
             await call()
 
 
-async def test_the_pool_refuses_what_is_over_its_queue_and_takes_more_when_there_is_room() -> None:
+async def begun(messages: FirstMessages, host: str, tenant: str = "acme") -> asyncio.Task[Callable[[], None]]:
+    """Ask for a place for a first message. The task is done where the message may arrive."""
+    with acting_for(tenant):
+        task = asyncio.create_task(messages.acquire(host))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    return task
+
+
+async def test_address_shares_budget() -> None:
+    """First messages of one address leave places to another and never exceed the budget."""
+    messages = FirstMessages(budget_bytes=100, message_bytes=24)
+    assert messages.num_places == 4
+    own = [await begun(messages, "a") for _ in range(3)]
+    assert [task.done() for task in own] == [True, True, False]
+    others = [await begun(messages, host) for host in ("b", "c", "d")]
+    assert [task.done() for task in others] == [True, True, False]
+    # A caller that leaves while it waits keeps no place.
+    own[2].cancel()
+    own[0].result()()
+    await asyncio.sleep(0.01)
+    assert others[2].done()
+    assert not (await begun(messages, "e")).done()
+
+
+async def test_tenant_shares_budget() -> None:
+    """First messages of one tenant leave places to another."""
+    messages = FirstMessages(budget_bytes=100, message_bytes=24, shared_by_tenant=True)
+    acme = [await begun(messages, host) for host in ("a", "b", "c")]
+    assert [task.done() for task in acme] == [True, True, False]
+    assert (await begun(messages, "a", "studio")).done()
+    acme[0].result()()
+    await asyncio.sleep(0.01)
+    assert acme[2].done()
+
+
+def test_two_large_messages_may_arrive() -> None:
+    """Two first messages may arrive however large a message is."""
+    assert FirstMessages(budget_bytes=100, message_bytes=1000).num_places == 2
+
+
+async def test_pool_queue_limit() -> None:
+    """The pool refuses what is over its queue and takes more when there is room."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
     waiting = [asyncio.create_task(pool.run(may_end.wait, 60)) for _ in range(2)]
     await asyncio.sleep(0)
     assert pool.pending == 2
-    with pytest.raises(Overloaded):
+    with pytest.raises(OverloadedError):
         await pool.run(may_end.wait)
     may_end.set()
     assert await asyncio.gather(*waiting) == [True, True]
@@ -199,7 +249,8 @@ async def test_a_cancelled_wait_leaves_the_queue() -> None:
     pool.shutdown()
 
 
-async def test_a_cancelled_wait_lets_go_of_its_arguments_while_every_thread_is_busy() -> None:
+async def test_cancelled_wait_frees_arguments() -> None:
+    """A cancelled wait lets go of its arguments while every thread is busy."""
     pool = WorkerPool(num_threads=1, max_queued=1)
     may_end = threading.Event()
     running = asyncio.create_task(pool.run(may_end.wait, 60))
@@ -218,7 +269,8 @@ async def test_a_cancelled_wait_lets_go_of_its_arguments_while_every_thread_is_b
     pool.shutdown()
 
 
-async def test_a_worker_sees_the_context_of_its_call_and_its_error_comes_back() -> None:
+async def test_worker_context_and_error() -> None:
+    """A worker sees the context of its call and its error comes back."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     variable.set("mine")
     pool = WorkerPool(num_threads=1, max_queued=1)

@@ -27,7 +27,8 @@ def test_every_x86_64_processor_has_sse2() -> None:
 
 
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
-def test_a_processor_with_instructions_for_bfloat16_computes_in_bfloat16(flag: str) -> None:
+def test_bfloat16_where_supported(flag: str) -> None:
+    """A processor with instructions for bfloat16 computes in bfloat16."""
     assert computes_bfloat16(frozenset({"avx2", "fma", flag}))
 
 
@@ -36,7 +37,8 @@ def test_all_other_processors_would_emulate_bfloat16(flags: set[str]) -> None:
     assert not computes_bfloat16(frozenset(flags))
 
 
-def test_the_tests_compute_in_one_thread_with_the_kernel_that_is_named() -> None:
+def test_tests_use_one_thread() -> None:
+    """The tests compute in one thread with the kernel that is named."""
     libraries = [found for found in threadpoolctl.threadpool_info() if found["internal_api"] == "openblas"]
     assert libraries
     assert {found["num_threads"] for found in libraries} == {1}
@@ -44,7 +46,8 @@ def test_the_tests_compute_in_one_thread_with_the_kernel_that_is_named() -> None
         assert {found["architecture"] for found in libraries} == {"Haswell"}
 
 
-def test_a_program_that_loaded_numpy_before_dubstage_computes_in_one_thread_too() -> None:
+def test_numpy_loaded_first_one_thread() -> None:
+    """A program that loaded NumPy before dubstage computes in one thread too."""
     late = "import numpy, services, threadpoolctl; print({found['num_threads'] for found in threadpoolctl.threadpool_info()})"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS", "OMP"))}
     run = subprocess.run([sys.executable, "-c", late], env=environment, capture_output=True, text=True, timeout=300, check=True)
@@ -125,13 +128,15 @@ def test_the_user_may_choose_another_number_of_arenas() -> None:
 
 
 @pytest.mark.parametrize(("how", "printed"), [("skipped", ""), ("searched", "searched\n")])
-def test_a_process_that_ends_need_not_search_for_unused_objects(how: str, printed: str) -> None:
+def test_exit_skips_garbage_search(how: str, printed: str) -> None:
+    """A process that ends need not search for unused objects."""
     result = subprocess.run([sys.executable, "-c", UNUSED, how], check=True, capture_output=True, text=True)
     assert result.stdout == printed
 
 
 @needs_glibc
 @pytest.mark.parametrize(("how", "given_back"), [("given back", True), ("kept", False)])
-def test_memory_between_pieces_that_are_in_use_is_given_back(how: str, given_back: bool) -> None:
+def test_fragmented_memory_is_returned(how: str, given_back: bool) -> None:
+    """Memory between pieces that are in use is given back."""
     answer = subprocess.run([sys.executable, "-c", FREED, how], check=True, capture_output=True, text=True).stdout
     assert (int(answer) > 150_000_000) is given_back

@@ -13,12 +13,12 @@ from services.common.server.retries import LONGEST_RETRY_AFTER_S, RetryPolicy, r
 QUICK = RetryPolicy(max_attempts=3, initial_backoff_s=0.001, max_backoff_s=0.002)
 
 
-def lost(text: str = "gone") -> errors.BackendUnavailable:
-    return errors.BackendUnavailable(text, retry_after_s=0.0)
+def lost(text: str = "gone") -> errors.BackendUnavailableError:
+    return errors.BackendUnavailableError(text, retry_after_s=0.0)
 
 
-def full(retry_after_s: float = 0.0) -> errors.Overloaded:
-    return errors.Overloaded("full", retry_after_s=retry_after_s)
+def full(retry_after_s: float = 0.0) -> errors.OverloadedError:
+    return errors.OverloadedError("full", retry_after_s=retry_after_s)
 
 
 class Work:
@@ -35,20 +35,22 @@ class Work:
         return "done"
 
 
-async def test_what_may_succeed_later_is_tried_again_until_it_does() -> None:
+async def test_retryable_error_is_retried() -> None:
+    """A call that may succeed later is tried again until it does."""
     work = Work([lost(), full()])
     assert await retry(work, QUICK) == "done"
     assert work.attempts == 3
 
 
-async def test_attempts_are_bounded_and_the_last_error_comes_out() -> None:
+async def test_attempts_are_bounded() -> None:
+    """Attempts are bounded and the last error comes out."""
     work = Work([lost("first"), lost("second"), lost("third"), lost("fourth")])
-    with pytest.raises(errors.BackendUnavailable, match="third"):
+    with pytest.raises(errors.BackendUnavailableError, match="third"):
         await retry(work, QUICK)
     assert work.attempts == 3
 
 
-@pytest.mark.parametrize("error", [errors.InvalidRequest("wrong"), errors.StorageFull("full"), ValueError("bug")])
+@pytest.mark.parametrize("error", [errors.InvalidRequestError("wrong"), errors.StorageFullError("full"), ValueError("bug")])
 async def test_what_cannot_succeed_later_is_not_tried_again(error: Exception) -> None:
     work = Work([error])
     with pytest.raises(type(error)):
@@ -64,7 +66,8 @@ def test_the_wait_grows_up_to_its_bound() -> None:
 
 
 @pytest.mark.parametrize(("asked", "granted"), [(7.0, 7.0), (10_000.0, LONGEST_RETRY_AFTER_S)])
-def test_the_servers_time_to_come_back_is_kept_beyond_the_policys_own_bound(asked: float, granted: float) -> None:
+def test_servers_retry_time_is_kept(asked: float, granted: float) -> None:
+    """The server's time to come back is kept beyond the policy's own bound."""
     wait = RetryPolicy(max_backoff_s=1.0).backoff_s(1, full(asked))
     assert granted <= wait <= 1.1 * granted
 
@@ -91,19 +94,20 @@ async def test_work_that_never_gets_beyond_one_point_ends() -> None:
         done = 5
         raise lost()
 
-    with pytest.raises(errors.BackendUnavailable):
+    with pytest.raises(errors.BackendUnavailableError):
         await retry(work, QUICK, progress=lambda: done)
     # The first one came further than all before it, and counts as the first of three.
     assert attempts == 3
 
 
-async def test_a_full_server_is_waited_for_longer_than_one_that_is_gone() -> None:
+async def test_full_server_awaited_longer() -> None:
+    """A full server is waited for longer than one that is gone."""
     patient = RetryPolicy(max_attempts=3, initial_backoff_s=0.001, max_backoff_s=0.002, overload_patience_s=30.0)
     work = Work([full() for _ in range(20)])
     assert await retry(work, patient) == "done"
     assert work.attempts == 21
     hurried = Work([full() for _ in range(20)])
-    with pytest.raises(errors.Overloaded):
+    with pytest.raises(errors.OverloadedError):
         await retry(hurried, QUICK)
     assert hurried.attempts == 3
 
@@ -111,25 +115,27 @@ async def test_a_full_server_is_waited_for_longer_than_one_that_is_gone() -> Non
 async def test_patience_with_a_full_server_has_an_end() -> None:
     policy = RetryPolicy(max_attempts=3, initial_backoff_s=0.01, max_backoff_s=0.02, overload_patience_s=0.1)
     begin, work = time.monotonic(), Work([full() for _ in range(1000)])
-    with pytest.raises(errors.Overloaded):
+    with pytest.raises(errors.OverloadedError):
         await retry(work, policy)
     assert time.monotonic() - begin >= 0.1
     assert work.attempts < 1000
 
 
-async def test_an_attempt_that_took_all_its_time_is_repeated_once_only() -> None:
-    work = Work([errors.StageDeadlineExceeded("late") for _ in range(5)])
-    with pytest.raises(errors.StageDeadlineExceeded):
+async def test_exhausted_attempt_repeated_once() -> None:
+    """An attempt that took all its time is repeated once only."""
+    work = Work([errors.StageDeadlineExceededError("late") for _ in range(5)])
+    with pytest.raises(errors.StageDeadlineExceededError):
         await retry(work, RetryPolicy(max_attempts=5, initial_backoff_s=0.001))
     assert work.attempts == 2
 
 
-async def test_no_wait_goes_beyond_the_deadline_of_the_call_that_is_served() -> None:
+async def test_wait_within_served_deadline() -> None:
+    """No wait goes beyond the deadline of the call that is served."""
     call: Any = call_context.Call(stage="gateway", rpc="test", deadline=time.monotonic() + 20.0)
     call_context.set_current_call(call)
     try:
         begin = time.monotonic()
-        with pytest.raises(errors.Overloaded):
+        with pytest.raises(errors.OverloadedError):
             await retry(Work([full(30.0)]), QUICK)
         assert time.monotonic() - begin < 20.0
     finally:

@@ -27,7 +27,8 @@ def test_grpc_knows_every_option_of_a_client(library: bytes, name: str) -> None:
     assert name.encode() + b"\0" in library
 
 
-def test_a_server_bears_the_keepalive_pings_of_the_client() -> None:
+def test_server_tolerates_client_keepalive() -> None:
+    """A server bears the keepalive pings of the client."""
     server = dict(server_options(StageSettings()))
     client = dict(_options(ClientConfig(stage="face", target="localhost:1")))
     assert server["grpc.http2.min_ping_interval_without_data_ms"] < int(client["grpc.keepalive_time_ms"])

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.audio.settings import AudioSettings
-from services.common.errors import InvalidRequest, Unauthenticated
+from services.common.errors import InvalidRequestError, UnauthenticatedError
 from services.common.server.auth import TokenCheck, read_tokens
 from services.common.server.settings import StageSettings, load_settings
 from services.face.settings import FaceSettings
@@ -17,7 +17,8 @@ from services.render.settings import RenderSettings
 from services.texture.settings import TextureSettings
 
 
-def test_the_environment_is_read_and_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is read and the command line wins."""
     monkeypatch.setenv("DUBSTAGE_PORT", "50055")
     monkeypatch.setenv("DUBSTAGE_MAX_CONCURRENT_RPCS", "3")
     monkeypatch.setenv("DUBSTAGE_AUTH_TOKEN_FILE", "")
@@ -45,45 +46,47 @@ def test_settings_cannot_be_changed() -> None:
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InvalidRequest, match=named) as caught:
+    with pytest.raises(InvalidRequestError, match=named) as caught:
         load_settings(StageSettings)
     assert all(name in str(caught.value) for name in variables) or "DUBSTAGE" not in named
 
 
 @pytest.mark.parametrize("kind", [FaceSettings, TextureSettings, RenderSettings])
 @pytest.mark.parametrize(("name", "said"), [("nope", "is missing"), ("a-file", "is no folder")])
-def test_a_folder_of_face_models_that_is_not_there_ends_the_start(
+def test_missing_face_models_end_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[StageSettings], name: str, said: str
 ) -> None:
+    """A folder of face models that is not there ends the start."""
     (tmp_path / "a-file").touch()
     monkeypatch.setenv("DUBSTAGE_MORPHABLE_MODELS", str(tmp_path / name))
-    with pytest.raises(InvalidRequest, match=f"DUBSTAGE_MORPHABLE_MODELS: {tmp_path / name} {said}: give an existing folder"):
+    with pytest.raises(InvalidRequestError, match=f"DUBSTAGE_MORPHABLE_MODELS: {tmp_path / name} {said}: give an existing folder"):
         load_settings(kind)
 
 
 @pytest.mark.parametrize("text", ["", "\n# only a comment\n", "three plain words\n", "ünicode\n"])
-def test_a_token_file_without_a_usable_token_is_refused(tmp_path: Path, text: str) -> None:
+def test_unusable_token_file_refused(tmp_path: Path, text: str) -> None:
+    """A token file without a usable token is refused."""
     (tmp_path / "tokens").write_text(text)
-    with pytest.raises(InvalidRequest, match="tokens"):
+    with pytest.raises(InvalidRequestError, match="tokens"):
         read_tokens(tmp_path / "tokens")
 
 
-def test_the_scheme_is_read_in_any_case_and_the_token_in_its_own(tmp_path: Path) -> None:
+def test_scheme_ignores_case(tmp_path: Path) -> None:
+    """The scheme is read in any case and the token in its own."""
     (tmp_path / "tokens").write_text("Abc\n")
     check = TokenCheck(tmp_path / "tokens")
     check.check("Bearer Abc")
     check.check("bearer Abc")
     for wrong in ("", "Abc", "Basic Abc", "Bearer abc", "Bearer ", "Bearer Abc ", "Bearer ü"):
-        with pytest.raises(Unauthenticated):
+        with pytest.raises(UnauthenticatedError):
             check.check(wrong)
 
 
 @pytest.mark.parametrize(
     "spoil", [lambda file: file.unlink(), lambda file: file.write_text(""), lambda file: file.write_bytes(b"\xff")]
 )
-def test_while_the_token_file_is_away_or_empty_every_call_is_refused_and_one_line_says_so(
-    tmp_path: Path, spoil: Callable[[Path], object]
-) -> None:
+def test_lost_token_file_refuses_calls(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    """While the token file is away or empty, every call is refused, and one line says so."""
     file = tmp_path / "tokens"
     file.write_text("Abc\n")
     check = TokenCheck(file)
@@ -91,7 +94,7 @@ def test_while_the_token_file_is_away_or_empty_every_call_is_refused_and_one_lin
     spoil(file)
     with capture_logs() as lines:
         for _ in range(3):
-            with pytest.raises(Unauthenticated, match="no token now"):
+            with pytest.raises(UnauthenticatedError, match="no token now"):
                 check.check("Bearer Abc")
         file.write_text("Abc\n")
         check.check("Bearer Abc")
@@ -104,7 +107,8 @@ def test_while_the_token_file_is_away_or_empty_every_call_is_refused_and_one_lin
 
 
 @pytest.mark.parametrize("kind", [StageSettings, AudioSettings, FaceSettings, MotionSettings, TextureSettings, RenderSettings])
-def test_every_number_among_the_settings_has_a_largest_value(kind: type[StageSettings]) -> None:
+def test_every_number_has_maximum(kind: type[StageSettings]) -> None:
+    """Every number among the settings has a largest value."""
     schema = kind.model_json_schema()["properties"]
     numbers = {name for name, rule in schema.items() if rule.get("type") in ("integer", "number")}
     assert numbers > {"port", "compute_threads", "max_idle_s"}
@@ -115,7 +119,8 @@ def test_every_number_among_the_settings_has_a_largest_value(kind: type[StageSet
 @pytest.mark.parametrize(
     ("name", "value"), [("COMPUTE_THREADS", "100000"), ("WORKER_THREADS", "65"), ("MAX_CALL_MEMORY_BYTES", "0")]
 )
-def test_a_setting_beyond_its_range_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_range_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting beyond its range is refused by its name."""
     monkeypatch.setenv(f"DUBSTAGE_{name}", value)
-    with pytest.raises(InvalidRequest, match=f"DUBSTAGE_{name}: Input should be"):
+    with pytest.raises(InvalidRequestError, match=f"DUBSTAGE_{name}: Input should be"):
         load_settings(StageSettings)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.common.errors import CallTooLarge, StageDeadlineExceeded
+from services.common.errors import CallTooLargeError, OverloadedError, StageDeadlineExceededError
 from services.common.server import watchdog
 from services.common.server.call_context import Call, set_current_call
 from services.common.server.limits import WorkerPool
@@ -59,7 +59,8 @@ async def server() -> AsyncIterator[Server]:
         yield server
 
 
-async def test_only_a_call_that_waits_for_its_caller_and_computes_nothing_is_idle(server: Server) -> None:
+async def test_only_waiting_call_is_idle(server: Server) -> None:
+    """Only a call that waits for its caller and computes nothing is idle."""
     waiting = await server.call("waiting", awaits=True)
     working = await server.call("working")
     computing = await server.call("computing", awaits=True)
@@ -69,7 +70,7 @@ async def test_only_a_call_that_waits_for_its_caller_and_computes_nothing_is_idl
         call.active_at -= 1100.0
     recent.active_at -= 900.0
     server.watchdog.look()
-    assert isinstance(waiting.failure, StageDeadlineExceeded)
+    assert isinstance(waiting.failure, StageDeadlineExceededError)
     assert [call.failure for call in (working, computing, recent)] == [None, None, None]
     assert server.ended == ["STAGE_DEADLINE_EXCEEDED"]
     # The time of the computation is none of waiting.
@@ -78,7 +79,8 @@ async def test_only_a_call_that_waits_for_its_caller_and_computes_nothing_is_idl
     assert computing.failure is None
 
 
-async def test_the_time_in_which_this_process_did_not_run_is_not_the_callers(server: Server) -> None:
+async def test_suspended_time_does_not_count(server: Server) -> None:
+    """The time in which this process did not run is not the caller's."""
     silent, heard, new = [await server.call(name, awaits=True) for name in ("silent", "heard", "new")]
     untaken = await server.call("untaken", awaits=True)
     silent.active_at -= 3200.0
@@ -87,17 +89,18 @@ async def test_the_time_in_which_this_process_did_not_run_is_not_the_callers(ser
         assert untaken.offered_at is not None
         untaken.offered_at -= 2900.0
         server.watchdog.look(paused_s=2000.0)
-        assert isinstance(silent.failure, StageDeadlineExceeded)
+        assert isinstance(silent.failure, StageDeadlineExceededError)
         assert [call.failure for call in (heard, new, untaken)] == [None, None, None]
         # Nothing is excused twice, nor in advance.
         for call in (heard, new):
             call.active_at -= 1001.0 if call is new else 200.0
         untaken.offered_at -= 200.0
         server.watchdog.look()
-    assert all(isinstance(call.failure, StageDeadlineExceeded) for call in (heard, new, untaken))
+    assert all(isinstance(call.failure, StageDeadlineExceededError) for call in (heard, new, untaken))
 
 
-async def test_a_caller_that_sends_on_and_takes_no_answer_is_idle(server: Server) -> None:
+async def test_sender_without_reading_is_idle(server: Server) -> None:
+    """A caller that sends on and takes no answer is idle."""
     call = await server.call("writing")
     with call.offered():
         assert call.offered_at is not None
@@ -115,10 +118,11 @@ async def test_a_caller_that_sends_on_and_takes_no_answer_is_idle(server: Server
         assert call.failure is None
         call.offered_at = before
         server.watchdog.look()
-    assert isinstance(call.failure, StageDeadlineExceeded)
+    assert isinstance(call.failure, StageDeadlineExceededError)
 
 
-async def test_without_a_computation_the_call_that_holds_most_is_ended(server: Server) -> None:
+async def test_largest_idle_call_ends(server: Server) -> None:
+    """Without a computation, the call that holds most is ended."""
     small, large = await server.call("small", charged=10), await server.call("large", charged=20)
     server.resident = 1000
     server.watchdog.look()
@@ -126,11 +130,12 @@ async def test_without_a_computation_the_call_that_holds_most_is_ended(server: S
     server.resident = 1001
     server.watchdog.look()
     assert small.failure is None
-    assert isinstance(large.failure, CallTooLarge)
+    assert isinstance(large.failure, CallTooLargeError)
     assert large.ended.is_set()
 
 
-async def test_memory_that_no_call_takes_is_logged_once_and_ends_no_call(server: Server) -> None:
+async def test_foreign_memory_logged_once(server: Server) -> None:
+    """Memory that no call takes is logged once and ends no call."""
     call = await server.call("innocent")
     server.resident = 2000
     with capture_logs() as lines:
@@ -140,9 +145,27 @@ async def test_memory_that_no_call_takes_is_logged_once_and_ends_no_call(server:
     assert [line["event"] for line in lines] == ["memory_over_limit"]
 
 
-async def test_no_second_call_is_ended_before_the_first_one_s_computation_had_time_to_stop(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unfinished_messages_end(server: Server) -> None:
+    """Memory that no call takes ends the calls whose messages do not arrive."""
+    unfinished = [await server.call(name, awaits=True) for name in ("unfinished", "another")]
+    recent, working = await server.call("recent", awaits=True), await server.call("working")
+    taking = await server.call("taking", awaits=True)
+    for call in (*unfinished, working, taking):
+        call.active_at -= 2 * watchdog.UNFINISHED_S
+    taking.offered_at = taking.active_at
+    server.resident = 2000
+    server.watchdog.look()
+    assert [type(call.failure) for call in unfinished] == [OverloadedError, OverloadedError]
+    assert [call.failure for call in (recent, working, taking)] == [None, None, None]
+    assert "DUBSTAGE_MAX_MEMORY_BYTES" in str(unfinished[0].failure)
+    # Further calls have the time in which the freed memory is given back.
+    recent.active_at -= 2 * watchdog.UNFINISHED_S
+    server.watchdog.look()
+    assert recent.failure is None
+
+
+async def test_second_call_ends_later(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second call is ended before the first one's computation had time to stop."""
     monkeypatch.setattr(watchdog, "RELIEF_S", 1000.0)
     monkeypatch.setattr(watchdog, "SETTLE_S", 0.0)
     first, second = await server.call("first", charged=20), await server.call("second", charged=10)
@@ -165,7 +188,8 @@ async def test_no_second_call_is_ended_before_the_first_one_s_computation_had_ti
     assert second.failure is not None
 
 
-async def test_of_computations_that_ran_side_by_side_the_one_that_began_last_is_ended(server: Server) -> None:
+async def test_newest_computation_ends_first(server: Server) -> None:
+    """Among computations that ran side by side, the one that began last is ended."""
     older, newer = await server.call("older"), await server.call("newer")
     free = threading.Event()
     for count, (call, resident) in enumerate([(older, 100), (newer, 150)], start=1):
@@ -182,10 +206,11 @@ async def test_of_computations_that_ran_side_by_side_the_one_that_began_last_is_
     server.watchdog.look()
     free.set()
     assert older.failure is None
-    assert isinstance(newer.failure, CallTooLarge)
+    assert isinstance(newer.failure, CallTooLargeError)
 
 
-async def test_where_the_platform_does_not_say_how_much_memory_is_taken_no_call_is_ended(server: Server) -> None:
+async def test_unknown_memory_ends_no_call(server: Server) -> None:
+    """No call is ended if the platform does not say how much memory is taken."""
     call = await server.call("any", charged=10)
     server.resident = None
     server.watchdog.look()

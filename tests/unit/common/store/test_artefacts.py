@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest, StorageFull
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError, StorageFullError
 from services.common.store.artefacts import ArrayCache, ArtefactRef, ArtefactStore
 
 
@@ -25,7 +25,8 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_bytes_come_back_and_equal_bytes_have_equal_references(store: ArtefactStore) -> None:
+def test_equal_bytes_equal_references(store: ArtefactStore) -> None:
+    """Bytes come back and equal bytes have equal references."""
     ref = store.put_bytes(b"mouth")
     assert store.get_bytes(ref) == b"mouth"
     assert ref.size_bytes == 5
@@ -40,14 +41,13 @@ def test_a_file_has_the_reference_of_its_bytes(store: ArtefactStore, tmp_path: P
     ref = store.put_file(tmp_path / "clip")
     assert store.get_bytes(ref) == data
     assert ref == store.put_bytes(data)
-    with pytest.raises(InvalidRequest, match="no such file"):
+    with pytest.raises(InvalidRequestError, match="no such file"):
         store.put_file(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("change", ["appended", "overwritten"])
-def test_a_file_that_changes_while_it_is_stored_leaves_no_blob(
-    store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
+def test_changing_file_leaves_no_blob(store: ArtefactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """A file that changes while it is stored leaves no blob."""
     clip = tmp_path / "clip"
     clip.write_bytes(b"x" * (3 << 20))
     intact = ArtefactStore._intact
@@ -61,7 +61,7 @@ def test_a_file_that_changes_while_it_is_stored_leaves_no_blob(
     with monkeypatch.context() as patched:
         # The digest of the file is known, and its bytes are not copied yet.
         patched.setattr(ArtefactStore, "_intact", changing)
-        with pytest.raises(InvalidRequest, match=r"/clip changed while it was stored"):
+        with pytest.raises(InvalidRequestError, match=r"/clip changed while it was stored"):
             store.put_file(clip)
     assert list(store.stored()) == []
     assert store.get_bytes(store.put_file(clip)) == clip.read_bytes()
@@ -73,16 +73,17 @@ def test_exists_and_delete(store: ArtefactStore) -> None:
     assert store.delete(ref)
     assert not store.exists(ref)
     assert not store.delete(ref)
-    with pytest.raises(ArtefactNotFound, match=ref.sha256) as caught:
+    with pytest.raises(ArtefactNotFoundError, match=ref.sha256) as caught:
         store.get_bytes(ref)
     assert caught.value.resource == ref.uri
 
 
-def test_a_changed_blob_is_refused_and_putting_it_again_repairs_it(folder: Path) -> None:
+def test_changed_blob_refused_and_repaired(folder: Path) -> None:
+    """A changed blob is refused and putting it again repairs it."""
     store = ArtefactStore(folder)
     ref = store.put_bytes(b"mouth")
     files(folder)[0].write_bytes(b"moutH")
-    with pytest.raises(ArtefactCorrupt) as caught:
+    with pytest.raises(ArtefactCorruptError) as caught:
         store.get_bytes(ref)
     assert ref.uri in str(caught.value)
     assert ref.sha256 in str(caught.value)
@@ -91,16 +92,17 @@ def test_a_changed_blob_is_refused_and_putting_it_again_repairs_it(folder: Path)
     assert store.get_bytes(ref) == b"mouth"
 
 
-def test_a_reference_to_other_bytes_than_lie_there_is_refused(store: ArtefactStore) -> None:
+def test_mismatching_reference_refused(store: ArtefactStore) -> None:
+    """A reference to other bytes than lie there is refused."""
     ref, other = store.put_bytes(b"mouth"), store.put_bytes(b"nose")
-    with pytest.raises(ArtefactCorrupt, match=other.sha256):
+    with pytest.raises(ArtefactCorruptError, match=other.sha256):
         store.get_bytes(ArtefactRef(ref.uri, other.sha256, ref.size_bytes))
 
 
 @pytest.mark.parametrize("sha256", ["", "0" * 63, "G" * 64, "A" * 64])
 def test_a_malformed_digest_is_named(store: ArtefactStore, sha256: str) -> None:
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         store.get_bytes(ArtefactRef(ref.uri, sha256, 5))
     assert caught.value.field == "sha256"
 
@@ -131,13 +133,14 @@ def test_nothing_outside_of_the_root_can_be_named(folder: Path, uri: str) -> Non
     uri = uri.format(root=store.url, blob=ref.sha256, blob2=ref.sha256[:2])
     outside = ArtefactRef(uri, ref.sha256, ref.size_bytes)
     for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
-        with pytest.raises(InvalidRequest, match="does not belong"):
+        with pytest.raises(InvalidRequestError, match="does not belong"):
             use(outside)
     assert (folder.parent / "secret").exists()
 
 
 @pytest.mark.parametrize("by", ["bytes", "file"])
-def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path: Path, by: str) -> None:
+def test_full_disk_leaves_nothing(folder: Path, tmp_path: Path, by: str) -> None:
+    """No space left is named and leaves nothing behind."""
     store = ArtefactStore(folder)
     data = bytes(1 << 20)
     (tmp_path / "clip").write_bytes(data)
@@ -145,7 +148,7 @@ def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
     try:
-        with pytest.raises(StorageFull, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+        with pytest.raises(StorageFullError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
             store.put_bytes(data) if by == "bytes" else store.put_file(tmp_path / "clip")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -154,7 +157,8 @@ def test_no_space_left_is_named_and_leaves_nothing_behind(folder: Path, tmp_path
     assert files(folder) == []
 
 
-def test_arrays_come_back_whatever_the_order_they_were_given_in(store: ArtefactStore) -> None:
+def test_arrays_independent_of_order(store: ArtefactStore) -> None:
+    """Arrays come back whatever the order they were given in."""
     arrays = {"landmarks": np.arange(12, dtype=np.float32).reshape(2, 3, 2), "seen": np.array([True, False])}
     ref = store.put_arrays(arrays, {"model": "ugc", "clip": "a"})
     assert store.put_arrays(dict(reversed(arrays.items())), {"clip": "a", "model": "ugc"}) == ref
@@ -163,16 +167,17 @@ def test_arrays_come_back_whatever_the_order_they_were_given_in(store: ArtefactS
     np.testing.assert_array_equal(read["landmarks"], arrays["landmarks"])
     assert read["landmarks"].dtype == np.float32
     assert not read["landmarks"].flags.writeable
-    with pytest.raises(InvalidRequest, match="no array 'mask'"):
+    with pytest.raises(InvalidRequestError, match="no array 'mask'"):
         read["mask"]
 
 
 def test_a_blob_that_holds_no_arrays_is_refused(store: ArtefactStore) -> None:
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         store.get_arrays(store.put_bytes(b"just some text, long enough"))
 
 
-def test_the_cache_stays_within_its_bytes_and_keeps_what_was_used_last(folder: Path) -> None:
+def test_cache_is_bounded_lru(folder: Path) -> None:
+    """The cache stays within its bytes and keeps what was used last."""
     store = ArtefactStore(folder)
     cache = ArrayCache(store, max_bytes=2000)
     refs = [store.put_arrays({"a": np.full(800, n, np.uint8)}) for n in range(3)]
@@ -193,7 +198,7 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
     ref = store.put_arrays({"a": np.zeros(10, np.uint8)})
     cache.get_arrays(ref)
     store.delete(ref)
-    with pytest.raises(ArtefactNotFound):
+    with pytest.raises(ArtefactNotFoundError):
         cache.get_arrays(ref)
     assert cache.held_bytes == 0
 
@@ -202,44 +207,49 @@ def test_the_cache_does_not_serve_what_was_erased(folder: Path) -> None:
     "uri",
     ["file://[x", "file:///x\0y/aa/{blob}", "{root}/%2e%2e/{blob}", "x" * 5000, "{root}/" + "é" * 4000, "memory://[", "\ud83d"],
 )
-def test_a_uri_that_is_none_is_refused_whatever_it_holds(folder: Path, uri: str) -> None:
+def test_invalid_uri_refused(folder: Path, uri: str) -> None:
+    """An invalid URI is refused whatever it holds."""
     store = ArtefactStore(folder)
     ref = store.put_bytes(b"mouth")
     wrong = ArtefactRef(uri.replace("{root}", store.url).replace("{blob}", ref.sha256), ref.sha256, ref.size_bytes)
     for use in (store.get_bytes, store.exists, store.delete, store.get_arrays):
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             use(wrong)
         assert len(caught.value.message) < 1000
 
 
-def test_a_store_that_moved_is_told_by_its_setting_and_without_its_place(folder: Path) -> None:
+def test_moved_store_names_setting(folder: Path) -> None:
+    """A store that moved is reported by its setting and without its place."""
     here, elsewhere = ArtefactStore(folder / "here"), ArtefactStore(folder / "elsewhere")
     ref = here.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest, match="DUBSTAGE_ARTEFACTS_URL") as caught:
+    with pytest.raises(InvalidRequestError, match="DUBSTAGE_ARTEFACTS_URL") as caught:
         elsewhere.get_bytes(ref)
     assert "file://…/elsewhere" in caught.value.message
     assert str(folder / "elsewhere") not in caught.value.message
     assert "make the artefact anew" in caught.value.message
 
 
-def test_the_credentials_of_a_store_are_in_no_message() -> None:
+def test_store_credentials_never_shown() -> None:
+    """The credentials of a store are in no message."""
     store = ArtefactStore("memory://user:secret@films")
-    with pytest.raises(InvalidRequest, match="films") as caught:
+    with pytest.raises(InvalidRequestError, match="films") as caught:
         store.exists(ArtefactRef("file:///x", "0" * 64, 1))
     assert "secret" not in caught.value.message
 
 
 @pytest.mark.parametrize("size", [-1, -(2**63), 4, 2**62])
-def test_a_size_that_is_not_the_blob_s_is_refused(store: ArtefactStore, size: int) -> None:
+def test_wrong_blob_size_refused(store: ArtefactStore, size: int) -> None:
+    """A size that is not the blob's is refused."""
     ref = store.put_bytes(b"mouth")
-    with pytest.raises(InvalidRequest, match=r"size_bytes|5 bytes, not") as caught:
+    with pytest.raises(InvalidRequestError, match=r"size_bytes|5 bytes, not") as caught:
         store.get_bytes(ArtefactRef(ref.uri, ref.sha256, size))
     assert caught.value.field == "size_bytes"
     assert store.get_bytes(ArtefactRef(ref.uri, ref.sha256, 0)) == b"mouth"
 
 
-def test_a_huge_blob_is_not_read_where_a_small_artefact_is_expected(store: ArtefactStore) -> None:
+def test_huge_blob_is_not_read(store: ArtefactStore) -> None:
+    """A huge blob is not read where a small artefact is expected."""
     ref = store.put_bytes(bytes(1000))
     assert len(store.get_bytes(ref, max_bytes=1000)) == 1000
-    with pytest.raises(InvalidRequest, match="1000 bytes, and at most 999 are read"):
+    with pytest.raises(InvalidRequestError, match="1000 bytes, and at most 999 are read"):
         store.get_arrays(ref, max_bytes=999)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from services.common.errors import ArtefactCorrupt, DubstageError, ModelNotFound
+from services.common.errors import ArtefactCorruptError, DubstageError, ModelNotFoundError
 from services.common.store.exported_networks import (
     cards_in,
     copy_card,
@@ -59,7 +59,8 @@ def weights(tmp_path: Path, run: Path) -> Path:
     return path.parent
 
 
-def test_an_export_is_the_network_its_description_and_its_card(weights: Path) -> None:
+def test_export_has_description_and_card(weights: Path) -> None:
+    """An export is the network its description and its card."""
     assert sorted(path.name for path in weights.iterdir()) == ["same.card.md", "same.json", "same.onnx"]
     sheet = json.loads((weights / "same.json").read_text())
     assert sheet["sha256"] == hashlib.sha256((weights / "same.onnx").read_bytes()).hexdigest()
@@ -76,21 +77,24 @@ def test_a_network_is_loaded_and_computes(weights: Path) -> None:
     np.testing.assert_array_equal(session.run(None, {"x": np.array([1, 2], np.float32)})[0], [1, 2])
 
 
-def test_the_card_of_an_earlier_export_does_not_stay(weights: Path, run: Path) -> None:
+def test_earlier_card_is_removed(weights: Path, run: Path) -> None:
+    """The card of an earlier export does not stay."""
     (run / "CARD.md").unlink()
     assert copy_card(run, weights / "same.onnx") is None
     assert networks_in(weights)[0].card is None
 
 
-def test_a_network_may_be_described_by_several_files_of_which_one_is_right(weights: Path) -> None:
+def test_one_matching_description_suffices(weights: Path) -> None:
+    """A network may be described by several files of which one is right."""
     (weights / "both.json").write_text(json.dumps({"files": {"same.onnx": {"sha256": "0" * 64}}}))
     read_network(weights / "same.onnx")
     (weights / "same.json").unlink()
-    with pytest.raises(ArtefactCorrupt, match=r"same\.onnx is damaged.*not with 000000000000 in both\.json"):
+    with pytest.raises(ArtefactCorruptError, match=r"same\.onnx is damaged.*not with 000000000000 in both\.json"):
         read_network(weights / "same.onnx")
 
 
-def test_a_network_without_a_description_is_taken_as_it_is(weights: Path) -> None:
+def test_network_without_description_accepted(weights: Path) -> None:
+    """A network without a description is taken as it is."""
     (weights / "same.json").unlink()
     assert networks_in(weights / "same.onnx") == networks_in(weights)
 
@@ -119,11 +123,11 @@ def _with_a_list(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "error", "name"),
     [
-        (_without_network, ModelNotFound, "same.onnx"),
-        (_with_half_a_network, ArtefactCorrupt, "same.onnx"),
-        (_with_text_and_no_description, ArtefactCorrupt, "same.onnx"),
-        (_with_half_a_description, ArtefactCorrupt, "same.json"),
-        (_with_a_list, ArtefactCorrupt, "same.json"),
+        (_without_network, ModelNotFoundError, "same.onnx"),
+        (_with_half_a_network, ArtefactCorruptError, "same.onnx"),
+        (_with_text_and_no_description, ArtefactCorruptError, "same.onnx"),
+        (_with_half_a_description, ArtefactCorruptError, "same.json"),
+        (_with_a_list, ArtefactCorruptError, "same.json"),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(

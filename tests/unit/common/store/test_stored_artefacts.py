@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import ArtefactCorrupt, ArtefactNotFound, InvalidRequest
+from services.common.errors import ArtefactCorruptError, ArtefactNotFoundError, InvalidRequestError
 from services.common.store.artefacts import ArtefactStore
 
 
@@ -28,7 +28,8 @@ def test_all_blobs_are_listed_with_their_references(store: ArtefactStore) -> Non
 
 
 @pytest.mark.parametrize("by", ["bytes", "file"])
-def test_a_blob_of_a_folder_that_is_put_again_is_as_young_as_a_new_one(tmp_path: Path, by: str) -> None:
+def test_repeated_put_renews_age(tmp_path: Path, by: str) -> None:
+    """A blob of a folder that is put again is as young as a new one."""
     store, file = ArtefactStore(tmp_path / "store"), tmp_path / "clip"
     file.write_bytes(b"one")
     ref = store.put_bytes(b"one")
@@ -55,18 +56,18 @@ def test_a_whole_blob_passes_the_check(store: ArtefactStore) -> None:
 def test_what_is_wrong_with_a_blob_is_told(tmp_path: Path) -> None:
     store = ArtefactStore(tmp_path)
     ref = store.put_bytes(b"one")
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         ArtefactStore(tmp_path / "other").check(ref)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         store.check(replace(ref, sha256="x"))
     blob = Path(ref.uri.removeprefix("file://"))
     blob.chmod(0o600)
     for content in (b"two", b"one and more", b""):
         blob.write_bytes(content)
-        with pytest.raises(ArtefactCorrupt):
+        with pytest.raises(ArtefactCorruptError):
             store.check(ref)
     blob.unlink()
-    with pytest.raises(ArtefactNotFound):
+    with pytest.raises(ArtefactNotFoundError):
         store.check(ref)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 
 DTYPES = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"]
@@ -42,7 +42,8 @@ def test_what_other_writers_wrote_is_read() -> None:
     np.testing.assert_array_equal(ours["of f4"], example()["of f4"])
 
 
-def test_views_and_big_endian_arrays_are_stored_by_value() -> None:
+def test_views_and_big_endian_stored() -> None:
+    """Views and big endian arrays are stored by value."""
     array = np.arange(12, dtype=">i4").reshape(3, 4)
     assert encode_arrays({"a": array.T[::-1]}) == encode_arrays({"a": array.T[::-1].astype("<i4").copy()})
 
@@ -83,7 +84,7 @@ def header(**entry: Any) -> bytes:
 )
 def test_damaged_bytes_are_refused(data: bytes) -> None:
     assert decode_arrays(header())["a"].shape == (2,)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         decode_arrays(data)
 
 
@@ -102,5 +103,5 @@ def test_damaged_bytes_are_refused(data: bytes) -> None:
 )
 def test_a_hostile_header_is_refused(header: str) -> None:
     text = header.encode()
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         decode_arrays(len(text).to_bytes(8, "little") + text)

@@ -10,7 +10,7 @@ import pytest
 from dubstage.client import to_image, to_tensor
 from dubstage.common.v1alpha1 import common_pb2
 from dubstage.common.v1alpha1 import common_pb2 as pb
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import MAX_FRAME_PX, HeadPose, check_pose_vectors, face_shape_problem, head_template, pose_vectors
 from services.common.geometry.rotations import matrix_from_euler
 from services.common.wire.messages import (
@@ -29,7 +29,7 @@ POINTS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def refused(message: pb.Tensor, says: str, **wanted: object) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         from_tensor(message, "points", **{"dtype": np.float32, "shape": (None, 3), **wanted})  # type: ignore[arg-type]
     assert caught.value.field == "points"
 
@@ -38,14 +38,16 @@ def test_a_tensor_makes_a_round_trip() -> None:
     np.testing.assert_array_equal(from_tensor(to_tensor(POINTS), "points", dtype=np.float32, shape=(None, 3), limit=5.0), POINTS)
 
 
-def test_a_shape_whose_size_wraps_round_in_64_bits_is_refused() -> None:
+def test_overflowing_shape_refused() -> None:
+    """A shape whose size wraps round in 64 bits is refused."""
     refused(pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=[1 << 62, 3]), "needs 55340232221128654848 bytes")
     rows = (1 << 64) // 4 // 4
     refused(pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=[rows, 4]), "needs", shape=(None, 4))
 
 
 @pytest.mark.parametrize("shape", [[0, 3], [0, 1 << 40], [1 << 62, 0]])
-def test_no_elements_at_all_are_an_array_or_a_named_error(shape: list[int]) -> None:
+def test_empty_array_or_named_error(shape: list[int]) -> None:
+    """No elements at all are an array or a named error."""
     message = pb.Tensor(data_type=pb.DATA_TYPE_FLOAT32, shape=shape)
     if shape == [0, 3]:
         assert from_tensor(message, "points", dtype=np.float32, shape=(None, None)).shape == (0, 3)
@@ -57,13 +59,15 @@ def test_no_elements_at_all_are_an_array_or_a_named_error(shape: list[int]) -> N
     ("value", "says"),
     [(np.nan, r"\[1, 2\] is not a finite number \(nan\)"), (np.inf, "inf"), (-7.5, r"is -7.5; numbers from -6 to 6")],
 )
-def test_a_number_out_of_range_is_named_with_its_place(value: float, says: str) -> None:
+def test_number_out_of_range_names_place(value: float, says: str) -> None:
+    """A number out of range is named with its place."""
     points = POINTS.copy()
     points[1, 2] = value
     refused(to_tensor(points), says, limit=6.0)
 
 
-def test_a_bool_that_is_neither_0_nor_1_is_refused() -> None:
+def test_invalid_bool_refused() -> None:
+    """A bool that is neither 0 nor 1 is refused."""
     message = pb.Tensor(data_type=pb.DATA_TYPE_BOOL, shape=[3], data=b"\0\1\2")
     refused(message, "a byte 0 or 1", dtype=np.bool_, shape=(3,))
 
@@ -72,7 +76,7 @@ def test_a_bool_that_is_neither_0_nor_1_is_refused() -> None:
 def test_an_unknown_encoding_is_named(encoding: int) -> None:
     image = to_image(np.zeros((4, 4), np.uint8))
     image.encoding = encoding  # type: ignore[assignment]
-    with pytest.raises(InvalidRequest, match=r"expected IMAGE_ENCODING_GRAY8, got \w+") as caught:
+    with pytest.raises(InvalidRequestError, match=r"expected IMAGE_ENCODING_GRAY8, got \w+") as caught:
         from_image(image, "mask", channels=1)
     assert caught.value.field == "mask"
 
@@ -110,8 +114,9 @@ def test_a_pose_makes_a_round_trip() -> None:
     + [(changed(rotation=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0]), "pose.rotation")]
     + [(changed(rotation=[1.0]), "pose"), (changed(translation=[]), "pose"), (common_pb2.HeadPose(), "pose")],
 )
-def test_a_pose_that_no_head_has_is_refused_with_its_field(message: common_pb2.HeadPose, field: str) -> None:
-    with np.errstate(all="raise"), pytest.raises(InvalidRequest) as caught:
+def test_impossible_pose_names_field(message: common_pb2.HeadPose, field: str) -> None:
+    """A pose that no head has is refused with its field."""
+    with np.errstate(all="raise"), pytest.raises(InvalidRequestError) as caught:
         pose_from_proto(message, "pose")
     assert caught.value.field == field
 
@@ -123,7 +128,7 @@ def test_a_pose_vector_out_of_range_is_named(column: int, value: float) -> None:
     vectors = pose_vectors([POSE] * 3)
     check_pose_vectors(vectors, "head_poses")
     vectors[1, column] = value
-    with pytest.raises(InvalidRequest, match=r"head_poses: .* of frame 1 is"):
+    with pytest.raises(InvalidRequestError, match=r"head_poses: .* of frame 1 is"):
         check_pose_vectors(vectors, "head_poses")
 
 
@@ -176,8 +181,9 @@ def test_rates_of_real_footage_are_taken_exactly(num: int, den: int) -> None:
         (1001, 1),
     ],
 )
-def test_a_rate_that_no_footage_has_is_refused_with_its_field_and_value(num: int, den: int) -> None:
-    with pytest.raises(InvalidRequest, match=f"{num}/{den}") as caught:
+def test_impossible_rate_names_field(num: int, den: int) -> None:
+    """A rate that no footage has is refused with its field and value."""
+    with pytest.raises(InvalidRequestError, match=f"{num}/{den}") as caught:
         rate_from_proto(rational(num, den), "frame_rate")
     assert caught.value.field == "frame_rate"
 
@@ -199,7 +205,7 @@ def test_a_rate_that_no_footage_has_is_refused_with_its_field_and_value(num: int
     ],
 )
 def test_times_that_no_footage_has_are_refused(times: common_pb2.Timeline, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         timeline_from_proto(times, "config.timeline")
     assert caught.value.field.startswith("config.timeline")
 
@@ -232,12 +238,14 @@ def test_times_of_real_footage_make_a_round_trip(pts: list[int], den: int) -> No
         (4, Timeline(pts=np.arange(3)), "more than the timeline's 3 frames"),
     ],
 )
-def test_more_frames_than_a_stream_may_have_are_refused(num_frames: int, timeline: Timeline, says: str) -> None:
-    with pytest.raises(InvalidRequest, match=says) as caught:
+def test_too_many_frames_refused(num_frames: int, timeline: Timeline, says: str) -> None:
+    """More frames than a stream may have are refused."""
+    with pytest.raises(InvalidRequestError, match=says) as caught:
         num_frames_from_proto(num_frames, timeline, "config.num_frames")
     assert caught.value.field == "config.num_frames"
 
 
-def test_as_many_frames_as_a_stream_may_have_are_taken() -> None:
+def test_maximum_frames_accepted() -> None:
+    """As many frames as a stream may have are taken."""
     assert num_frames_from_proto(MAX_FRAMES, Timeline(rate=Fraction(25)), "n") == MAX_FRAMES
     assert num_frames_from_proto(0, Timeline(rate=Fraction(1, 3600)), "n") == 0

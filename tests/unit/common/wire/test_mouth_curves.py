@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire import mouth_curves as curves
 from services.common.wire.phones import NUM_PHONES, PHONE_INDEX
 
@@ -26,7 +26,8 @@ def test_stretches_leave_out_the_settling_and_the_attack() -> None:
     assert curves.silent_spans(spoken((30, 60)), FRAME_S) == [slice(0, 25), slice(64, 100)]
 
 
-def test_short_pauses_do_not_count_and_long_ones_do() -> None:
+def test_only_long_pauses_count() -> None:
+    """Short pauses do not count and long ones do."""
     assert curves.silent_spans(spoken((0, 40), (64, 100)), FRAME_S) == []
     assert curves.silent_spans(spoken((0, 40), (65, 100)), FRAME_S) == [slice(44, 60)]
 
@@ -40,12 +41,14 @@ def test_speech_without_silence_and_silence_without_speech() -> None:
     assert curves.silent_spans(~ALL, FRAME_S) == [slice(0, 100)]
 
 
-def test_a_mouth_at_rest_from_the_fourth_frame_on_is_at_rest() -> None:
+def test_rest_from_fourth_frame() -> None:
+    """A mouth at rest from the fourth frame on is at rest."""
     opening = np.where(spoken((25, 64)), 12.0, 2.0)
     assert curves.silence_opening(opening, spoken((30, 60)), FRAME_S, rest=2.0, extent=20.0) == 0.0
 
 
-def test_one_late_frame_tells_and_the_length_of_the_silence_does_not() -> None:
+def test_one_late_frame_shows() -> None:
+    """One late frame tells and the length of the silence does not."""
     opening = np.where(spoken((30, 65)), 12.0, 2.0)
     heard = spoken((30, 60))
     of_100 = curves.silence_opening(opening, heard, FRAME_S, rest=2.0, extent=20.0)
@@ -54,7 +57,8 @@ def test_one_late_frame_tells_and_the_length_of_the_silence_does_not() -> None:
     assert curves.silence_opening(longer, np.concatenate([heard, ~ALL]), FRAME_S, rest=2.0, extent=20.0) == of_100
 
 
-def test_silence_is_free_of_scale_and_counts_no_pressed_lips() -> None:
+def test_silence_score_ignores_scale() -> None:
+    """The figures of silence do not depend on scale and count no pressed lips."""
     opening, heard = np.where(spoken((30, 70)), 12.0, 1.0), spoken((30, 60))
     share = curves.silence_opening(opening, heard, FRAME_S, rest=2.0, extent=20.0)
     assert share == pytest.approx(0.25)
@@ -101,7 +105,7 @@ def test_phones_have_their_centres_and_groups() -> None:
     flash = posteriorgram("M", [])
     flash[10, 2, PHONE_INDEX["M"]] = 1.0
     assert len(curves.phone_times(flash, curves.CLOSURES)) == 0
-    with pytest.raises(InvalidRequest, match="'Q' is no phone"):
+    with pytest.raises(InvalidRequestError, match="'Q' is no phone"):
         curves.phone_times(flash, ["Q"])
 
 
@@ -137,7 +141,8 @@ def test_shift_needs_enough_phones_and_an_extreme() -> None:
     assert math.isnan(curves.shift_ms(around, unknown, "vowel"))
 
 
-def test_a_phone_at_the_edge_of_the_curve_is_unknown() -> None:
+def test_edge_phone_is_unknown() -> None:
+    """A phone at the edge of the curve is unknown."""
     truth, seconds = bumps(0.0)
     assert np.isnan(curves.around_phones(truth, seconds, np.array([0.1]))).any()
 
@@ -157,13 +162,15 @@ def test_speaking_motion_of_a_known_person() -> None:
     assert math.isnan(person.vowel_ms)
 
 
-def test_too_little_footage_and_a_still_mouth_have_no_speaking_motion() -> None:
+def test_short_or_still_has_no_motion() -> None:
+    """Too little footage and a still mouth have no speaking motion."""
     opening, width, speaks = own_curves()
     assert curves.speaking_motion(np.where(np.arange(200) < 24, opening, np.nan), width, speaks) is None
     assert curves.speaking_motion(np.full(200, 3.0), width, speaks) is None
 
 
-def test_a_dub_like_its_person_has_the_figures_of_its_person() -> None:
+def test_dub_like_person_same_metrics() -> None:
+    """A dub like its person has the figures of its person."""
     opening, width, speaks = own_curves()
     person = curves.speaking_motion(opening, width, speaks)
     assert person is not None

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import fit_head_pose
 from services.common.geometry.morphable_model import default_model
 from services.common.geometry.rotations import geodesic_angle
@@ -44,7 +44,8 @@ def plain_stream():
     return stream()
 
 
-def test_expression_pose_and_light_of_a_known_person_are_found():
+def test_coloured_fit_finds_known_person():
+    """Expression pose and light of a known person are found."""
     expression = np.stack([each.expression for each in plain_stream()])
     assert relative_expression_error(expression, SCENE.expression[:FRAMES]) < 0.12
     rotation = np.stack([each.pose.rotation for each in plain_stream()])
@@ -97,5 +98,5 @@ def test_the_roll_of_the_head_is_kept():
 def test_a_model_without_albedo_is_refused():
     empty = np.zeros((0, 3, 0), np.float32)
     bare = dataclasses.replace(default_model(), albedo_mean=None, albedo_basis=empty, albedo_deviation=np.zeros(0, np.float32))
-    with pytest.raises(InvalidRequest, match="no albedo"):
+    with pytest.raises(InvalidRequestError, match="no albedo"):
         ColouredFrames(model_landmarks(bare), known())

@@ -51,7 +51,8 @@ def test_the_true_face_has_the_least_loss():
     assert own.loss(target(), away(), albedo).land > 0.1
 
 
-def test_the_loss_is_the_weighted_sum_of_its_three_parts():
+def test_loss_is_weighted_sum():
+    """The loss is the weighted sum of its three parts."""
     weights = FittingWeights(photo=2.0, land=3.0, reg=0.5)
     found = energy(weights).loss(target(), away(), energy().albedo(SCENE.albedo))
     expected = 2.0 * found.photo + 3.0 * found.land + 0.5 * (away().expression ** 2).mean()
@@ -71,7 +72,8 @@ def test_the_gradient_is_the_slope_of_the_loss(name):
     assert (getattr(own.loss(target(), state, albedo).frame, name) * way).sum() == pytest.approx(slope, rel=0.01)
 
 
-def test_the_gradient_by_the_albedo_is_the_slope_of_the_colours():
+def test_albedo_gradient_equals_slope():
+    """The gradient by the albedo is the slope of the colours."""
     own, state = energy(ONLY_PHOTO), away()
     way, step = np.random.default_rng(4).normal(size=SCENE.albedo.shape), 1e-5
     up, down = (own.loss(target(), state, own.albedo(SCENE.albedo + sign * step * way)).total for sign in (1, -1))

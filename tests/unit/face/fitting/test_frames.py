@@ -40,7 +40,8 @@ def test_a_clip_of_an_unknown_person_is_recovered():
     assert np.linalg.norm(neutral - true, axis=1).mean() < 0.8
 
 
-def test_a_pinhole_camera_is_recovered_where_weak_perspective_is_not_enough():
+def test_pinhole_is_recovered():
+    """A pinhole camera is recovered where weak perspective is not enough."""
     tracked = SCENE.landmarks(camera=SCENE.pinhole(LENS.focal, LENS.centre))
     clip = fit_clip(FACE, tracked, pinhole=LENS)
     assert degrees(clip.frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) < 0.2
@@ -48,7 +49,8 @@ def test_a_pinhole_camera_is_recovered_where_weak_perspective_is_not_enough():
     assert degrees(fit_clip(FACE, tracked).frames.camera, SCENE.pinhole(LENS.focal, LENS.centre)) > 1.0
 
 
-def test_frames_of_a_known_person_are_fitted_one_by_one_as_all_at_once():
+def test_single_frames_equal_batch():
+    """Frames of a known person are fitted one by one as all at once."""
     base = FACE.base(SCENE.identity)
     image = FACE.measured(SCENE.landmarks())
     start = start_cameras(FACE, base, image)
@@ -59,7 +61,8 @@ def test_frames_of_a_known_person_are_fitted_one_by_one_as_all_at_once():
     assert alone.expression[0] == pytest.approx(together.expression[7], abs=2e-3)
 
 
-def test_a_few_wild_landmarks_pull_no_pose_and_no_expression():
+def test_wild_landmarks_pull_nothing():
+    """A few wild landmarks pull no pose and no expression."""
     tracked = SCENE.landmarks()
     base = FACE.base(SCENE.identity)
     clean = FACE.measured(tracked)
@@ -76,7 +79,8 @@ def test_the_neutral_frames_are_those_with_closed_lips():
     assert set(np.flatnonzero(chosen)) <= set(range(0, 40, 4))
 
 
-def test_a_still_picture_leaves_identity_and_expression_to_the_prior():
+def test_still_falls_back_to_prior():
+    """A still picture leaves identity and expression to the prior."""
     clip = fit_clip(FACE, SCENE.landmarks()[:1])
     assert not clip.is_measured
     assert clip.frames.error[0] < 0.3
@@ -85,7 +89,8 @@ def test_a_still_picture_leaves_identity_and_expression_to_the_prior():
     assert MIN_FRAMES_TO_MEASURE > 1
 
 
-def test_an_own_shape_that_no_basis_holds_becomes_the_offset():
+def test_unexplained_shape_becomes_offset():
+    """An own shape that no basis holds becomes the offset."""
     lump = np.zeros((468, 3))
     lump[[205, 50, 425, 280], 0] = 6.0  # both cheeks to one side
     shifted = dataclasses.replace(SCENE, shapes=SCENE.shapes + lump)
@@ -94,7 +99,8 @@ def test_an_own_shape_that_no_basis_holds_becomes_the_offset():
     assert (clip.person.offset - plain_clip().person.offset)[[205, 50, 425, 280], 0].mean() > 3.0
 
 
-def test_a_model_with_few_landmarks_and_other_deviations_is_fitted_without_an_offset():
+def test_sparse_model_without_offset():
+    """A model with few landmarks and other deviations is fitted without an offset."""
     model = small_model()
     face = model_landmarks(model, "mine")
     assert face.name == "mine"

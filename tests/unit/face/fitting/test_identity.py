@@ -1,22 +1,26 @@
 """FitIdentity's algorithm: which frames are used, how many are held, and what comes out."""
 
+from __future__ import annotations
+
 import dataclasses
 from functools import cache
 
+import av
 import numpy as np
 import pytest
 
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.crops import HeadPose, fit_head_pose
 from services.common.face.identity import identity_from_arrays
 from services.common.geometry.morphable_model import default_model
+from services.common.geometry.rasterise import uv_map
 from services.common.geometry.rasterise_pytorch3d import is_installed
 from services.common.store.tensor_bytes import decode_arrays, encode_arrays
 from services.face.fitting import frames as fitting_frames
-from services.face.fitting.identity import IdentityFitter
+from services.face.fitting.identity import IdentityFitter, Texture, best_frames, draw, fill, merge, unwrap
 from services.face.fitting.model import model_landmarks
-from services.face.fitting.texture import best_frames
-from services.face.types import Reason, TrackedFace
+from services.face.tracking import FaceTracker, Networks
+from services.face.types import Reason, TrackedFace, TrackOptions
 from tests.unit.face.fitting.synthetic_face import scene
 
 FACE = model_landmarks(default_model())
@@ -56,7 +60,8 @@ def of_five_frames():
     return fitted(range(0, 40, 8))
 
 
-def test_a_person_is_fitted_with_shape_colours_and_texture():
+def test_fit_shape_colours_texture():
+    """A person is fitted with shape colours and texture."""
     found = of_five_frames()
     assert (found.model, found.model_digest, found.num_frames) == ("mediapipe_468", default_model().digest, 5)
     assert found.landmark_error < 0.3
@@ -70,7 +75,8 @@ def test_a_person_is_fitted_with_shape_colours_and_texture():
     assert ratio.std(0) / ratio.mean(0) == pytest.approx(0.0, abs=0.08)  # the factor between light and albedo is free
 
 
-def test_the_three_stage_fit_finds_the_same_shape_and_its_own_colours():
+def test_three_stage_same_shape():
+    """The three stage fit finds the same shape and its own colours."""
     plain, found = of_five_frames(), fitted(range(0, 40, 8), three_stage=True)
     assert np.array_equal(found.offset, plain.offset)
     # From few frames the other fit lets the colours move the identity a little.
@@ -80,7 +86,8 @@ def test_the_three_stage_fit_finds_the_same_shape_and_its_own_colours():
     assert found.texture.shape == (256, 256, 3)
 
 
-def test_the_three_stage_fit_gives_the_same_bytes_again():
+def test_three_stage_same_bytes():
+    """The three stage fit gives the same bytes again."""
     once, again = fitted([0], three_stage=True), fitted([0], three_stage=True)
     assert np.array_equal(once.texture, again.texture)
 
@@ -94,22 +101,26 @@ def test_pytorch3d_finds_the_same_person():
     assert np.abs(found.texture.astype(float) - plain.texture)[seen].mean() < 1.0
 
 
-def test_a_single_still_is_enough_and_gives_the_same_bytes_again():
+def test_single_still_same_bytes():
+    """A single still is enough and gives the same bytes again."""
     once, again = fitted([0]), fitted([0])
     assert once.num_frames == 1
     for field in dataclasses.fields(once):
         assert np.array_equal(getattr(once, field.name), getattr(again, field.name)), field.name
 
 
-def test_frames_that_cannot_be_used_are_passed_over_and_none_at_all_is_an_error():
+def test_unusable_frames_skipped():
+    """Frames that cannot be used are passed over and none at all is an error."""
     fitter = IdentityFitter(FACE)
     fitter.push(pictures()[0], face(0, Reason.OCCLUDED_MOUTH))
     fitter.push(pictures()[0], face(0, Reason.LOW_CONFIDENCE))
-    with pytest.raises(NoUsableFootage, match="none of 2 frames"):
+    with pytest.raises(NoUsableFootageError, match="none of 2 frames"):
         fitter.finish()
 
 
-def test_a_portrait_in_three_quarter_view_serves_and_a_full_profile_does_not():
+def test_three_quarter_yes_profile_no():
+    """A portrait in three quarter view serves and a full profile does not."""
+
     def turned(degrees):
         angle = np.radians(degrees)
         rotation = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
@@ -117,13 +128,14 @@ def test_a_portrait_in_three_quarter_view_serves_and_a_full_profile_does_not():
 
     fitter = IdentityFitter(FACE)
     fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(70.0)))
-    with pytest.raises(NoUsableFootage):
+    with pytest.raises(NoUsableFootageError):
         fitter.finish()
     fitter.push(pictures()[0], face(0, Reason.PROFILE_VIEW, turned(36.0)))
     assert fitter.finish().num_frames == 1
 
 
-def test_memory_is_bounded_and_the_frames_held_are_spread_over_the_footage(monkeypatch):
+def test_kept_frames_bounded_and_spread(monkeypatch):
+    """Memory is bounded and the frames held are spread over the footage."""
     monkeypatch.setattr(fitting_frames, "MAX_FRAMES", 6)
     held = fitting_frames.HeldFrames()
     for frame in range(40):
@@ -132,7 +144,8 @@ def test_memory_is_bounded_and_the_frames_held_are_spread_over_the_footage(monke
     assert [_which(placed.landmarks) for placed in held.frames] == [0, 8, 16, 24, 32]
 
 
-def test_the_best_frames_are_the_most_neutral_and_least_turned():
+def test_neutral_frontal_frames_first():
+    """The best frames are the most neutral and least turned."""
     angle = np.radians([0.0, 0.0, 20.0])
     rotation = np.stack([[[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]] for a in angle])
     assert best_frames(np.array([3.0, 0.5, 0.0]), rotation).tolist() == [1, 0, 2]
@@ -151,7 +164,8 @@ def _which(landmarks):
 
 
 @pytest.mark.parametrize("without", ["albedo", "texture coordinates"])
-def test_a_model_without_colours_or_texture_coordinates_gives_what_it_can(without):
+def test_model_without_colours(without):
+    """A model without colours or texture coordinates gives what it can."""
     model = default_model()
     if without == "albedo":
         empty = np.zeros((0, 3, 0), np.float32)
@@ -167,3 +181,122 @@ def test_a_model_without_colours_or_texture_coordinates_gives_what_it_can(withou
     assert (found.photometric_error > 0.0) == (without != "albedo")
     again = identity_from_arrays(decode_arrays(encode_arrays(found.arrays(), found.metadata())), model)
     assert np.array_equal(again.offset, found.offset)
+
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def layout():
+    model = default_model()
+    return uv_map(model.uv, model.uv_triangles, model.triangles, SIDE, SIDE)
+
+
+@pytest.fixture(scope="module")
+def painted() -> np.ndarray:
+    """A smooth pattern of three waves."""
+    v, u = np.meshgrid(*[(np.arange(SIDE) + 0.5) / SIDE] * 2, indexing="ij")
+    return np.stack([127 + 100 * np.sin(9 * u), 127 + 100 * np.cos(8 * v), 127 + 100 * np.sin(6 * (u + v))], -1).astype(np.float32)
+
+
+def seen_from(degrees: float, perspective: bool, size: int = 280) -> np.ndarray:
+    """The mean face turned by so much: pixels and depth."""
+    turn = np.radians(degrees)
+    rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+    head = default_model().mean_shape @ rotation.T
+    middle = np.array([0.5 * size, 0.6 * size])
+    if not perspective:
+        return np.concatenate([0.85 * head[:, :2] + middle, head[:, 2:]], 1)
+    depth = head[:, 2:] + 400.0
+    return np.concatenate([0.85 * 400.0 * head[:, :2] / depth + middle, depth], 1)
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_texture_from_three_views(layout, painted, perspective) -> None:
+    """A painted face is recovered from three views and drawn in a fourth."""
+    views = [seen_from(degrees, perspective) for degrees in (-35.0, 0.0, 35.0)]
+    frames = [draw(painted, view, layout, 280, 280, perspective=perspective).picture.astype(np.uint8) for view in views]
+    parts = [unwrap(frame, view, layout, perspective=perspective) for frame, view in zip(frames, views, strict=True)]
+    merged = merge(parts)
+    surface = layout.fragments.covered[0]
+    assert (merged.weight[surface] > 0).mean() > 0.97
+    well_seen = merged.weight > 0.3
+    assert well_seen[surface].mean() > 0.9
+    assert np.percentile(np.abs(merged.colours - painted)[well_seen], 95) < 8.0
+    new = seen_from(18.0, perspective)
+    wanted = draw(painted, new, layout, 280, 280, perspective=perspective)
+    again = draw(fill(merged), new, layout, 280, 280, perspective=perspective)
+    np.testing.assert_array_equal(again.covered, wanted.covered)
+    assert np.percentile(np.abs(again.picture - wanted.picture)[wanted.covered], 95) < 8.0
+
+
+def test_hidden_side_has_no_weight(layout, painted) -> None:
+    """The side that a frame does not show has no weight."""
+    view = seen_from(50.0, False)
+    texture = unwrap(
+        draw(painted, view, layout, 280, 280, perspective=False).picture.astype(np.uint8), view, layout, perspective=False
+    )
+    left, right = texture.weight[30:60, : SIDE // 3], texture.weight[30:60, -SIDE // 3 :]
+    surface = layout.fragments.covered[0]
+    shares = sorted([(left[surface[30:60, : SIDE // 3]] > 0).mean(), (right[surface[30:60, -SIDE // 3 :]] > 0).mean()])
+    assert shares[0] < 0.35
+    assert shares[1] > 0.95
+    assert not texture.colours[texture.weight == 0].any()
+
+
+def test_what_lies_beyond_the_frame_is_not_seen(layout) -> None:
+    view = seen_from(0.0, False)
+    view[:, 0] -= 140.0  # half the face to the left of the frame
+    texture = unwrap(np.full((280, 280, 3), 90, np.uint8), view, layout, perspective=False)
+    share = (texture.weight > 0)[layout.fragments.covered[0]].mean()
+    assert 0.4 < share < 0.6
+    assert (texture.colours[texture.weight > 0] == 90).all()
+
+
+def test_merge_is_weighted_median() -> None:
+    """The merge is a weighted median and ignores pixels that were not seen."""
+
+    def texture(colour: float, weight: float) -> Texture:
+        return Texture(np.full((1, 1, 3), colour, np.float32), np.full((1, 1), weight, np.float32))
+
+    assert merge([texture(10, 1), texture(20, 1), texture(250, 1)]).colours[0, 0, 0] == 20
+    assert merge([texture(10, 1), texture(20, 1), texture(250, 3)]).colours[0, 0, 0] == 250
+    assert merge([texture(0, 0), texture(30, 0.1), texture(0, 0)]).colours[0, 0, 0] == 30
+    unseen = merge([texture(0, 0), texture(0, 0)])
+    assert (unseen.colours[0, 0, 0], unseen.weight[0, 0]) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="no texture"):
+        merge([])
+
+
+def test_filling_keeps_seen_texels(painted) -> None:
+    """Filling keeps the texels that were seen and takes the rest from around them."""
+    weight = np.ones((SIDE, SIDE), np.float32)
+    weight[40:47, 20:31] = 0
+    weight[:, 90:] = 0
+    filled = fill(Texture(np.where(weight[..., None] > 0, painted, np.float32(0)), weight))
+    np.testing.assert_array_equal(filled[weight > 0], painted[weight > 0])
+    assert np.abs(filled - painted)[40:47, 20:31].max() < 45
+    assert filled[:, 90:].min() > 10
+    assert not fill(Texture(np.zeros((3, 5, 3), np.float32), np.zeros((3, 5), np.float32))).any()
+
+
+def test_real_face_unwraps_consistently(clips) -> None:
+    """A real face unwrapped over a second looks like itself in another frame."""
+    model = default_model()
+    skin = np.ones(len(model.triangles), bool)
+    skin[np.concatenate([model.regions["eyes"], model.regions["mouth_interior"]])] = False
+    layout = uv_map(model.uv, model.uv_triangles[skin], model.triangles[skin], 256, 256)
+    networks = Networks()
+    try:
+        tracker = FaceTracker(networks, TrackOptions(half_width=0))
+        with av.open(str(clips.path("video/vr_face5.mp4"))) as container:
+            frames = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(25), container.decode(video=0), strict=False)]
+        points = [found.faces[0].landmarks[:468] for frame in frames for found in tracker.push(frame)]
+    finally:
+        networks.close()
+    parts = [unwrap(frames[place], points[place], layout, perspective=False) for place in range(0, 20, 4)]
+    merged = merge(parts)
+    drawn = draw(fill(merged), points[24], layout, *frames[24].shape[:2], perspective=False)
+    error = (drawn.picture - frames[24])[drawn.covered]
+    assert drawn.covered.mean() > 0.05
+    assert 10 * np.log10(255**2 / np.square(error).mean()) > 27.0

@@ -52,7 +52,8 @@ def test_frames_of_a_known_person_are_recovered():
     assert np.array_equal(found[0].light, SCENE.light.astype(np.float32))
 
 
-def test_without_an_identity_the_first_frames_say_it_and_it_stays():
+def test_first_frames_give_identity():
+    """Without an identity, the first frames give one, and it stays."""
     found = run(StreamFitter(FACE))
     assert all(np.array_equal(each.identity, found[0].identity) for each in found)
     assert np.abs(found[0].identity).max() > 0.1
@@ -64,7 +65,8 @@ def test_without_an_identity_the_first_frames_say_it_and_it_stays():
     assert not np.array_equal(later[0].identity, found[0].identity)
 
 
-def test_faces_do_not_share_an_identity_that_was_not_given():
+def test_faces_do_not_share_identity():
+    """Faces do not share an identity that was not given."""
     fitter = StreamFitter(FACE)
     first = run(fitter, READINGS[:8], face_id=0)
     second = run(fitter, [raw_face(p.astype(np.float32)) for p in scene(seed=1).landmarks()][:8], face_id=1)
@@ -94,7 +96,8 @@ def test_without_look_ahead_every_frame_stands_for_itself():
     assert np.array_equal(found[4].pose.rotation, alone.pose.rotation)
 
 
-def test_the_pose_of_the_fit_is_near_the_heads_own():
+def test_fit_pose_near_head_pose():
+    """The pose of the fit is near the head's own."""
     for each, points in zip(run(StreamFitter(FACE))[:10], SCENE.landmarks()[:10], strict=True):
         own = fit_head_pose(points)
         assert np.degrees(geodesic_angle(each.pose.rotation, own.rotation)) < 4.0

@@ -63,7 +63,8 @@ def shared_stage():
     return fit().fit_shared(fitted()[1])
 
 
-def test_adam_takes_first_steps_of_the_given_sizes_against_the_gradient():
+def test_adam_first_steps():
+    """Adam takes first steps of the given sizes against the gradient."""
     change = Adam({"a": 0.5, "b": 0.01}, 10).step({"a": np.array([3.0, -0.2]), "b": np.array([7.0])})
     assert change["a"] == pytest.approx([-0.5, 0.5], rel=1e-4)
     assert change["b"] == pytest.approx([-0.01], rel=1e-4)
@@ -76,7 +77,8 @@ def test_adam_finds_the_bottom_of_a_bowl():
     assert np.abs(place).max() < 0.02
 
 
-def test_the_shared_stage_finds_the_colours_of_the_face():
+def test_shared_stage_finds_colours():
+    """The shared stage finds the colours of the face."""
     shared = shared_stage()
     assert shared.rows.tolist() == sorted(shared.rows.tolist())
     assert np.mean([frame.photo for frame in shared.frames]) < 4.0
@@ -110,7 +112,8 @@ def test_a_heavier_prior_gives_smaller_expressions():
     assert np.linalg.norm(other) < np.linalg.norm(one)
 
 
-def test_a_users_flame_is_fitted_with_its_own_albedo_and_jaw(tmp_path):
+def test_flame_albedo_and_jaw(tmp_path):
+    """A user's FLAME is fitted with its own albedo and jaw."""
     arrays = content(scale=1e-5)  # small random bases on the mean head
     (tmp_path / "flame.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
     embedding(tmp_path / "flame.landmarks.npz")
@@ -130,7 +133,8 @@ def test_a_users_flame_is_fitted_with_its_own_albedo_and_jaw(tmp_path):
     assert np.isfinite(found.land)
 
 
-def test_a_model_of_few_landmarks_is_held_by_its_colours():
+def test_colours_hold_sparse_model():
+    """A model of few landmarks is held by its colours."""
     known = default_model().landmark_set("mediapipe")
     few = dataclasses.replace(default_model(), landmarks={"mediapipe": known.select(range(0, 468, 9))})
     face = model_landmarks(few)

@@ -8,15 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
 from services.common.methods import PREDICTORS
 from services.common.wire.phones import PHONES
 from services.motion.constraints import WHOLE
 from services.motion.grid import LARGEST_OPENING
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor
+from services.motion.predictor import Predictor, StyleStep
 from services.motion.predictors.registry import added_style_shapes, all_predictors, predictor_named
 from services.motion.speech_map import SpeechMapModel
 from services.motion.style import FASTEST_STEP, WIDEST_OPENING, Style
@@ -63,8 +62,9 @@ def test_a_predictor_is_found_by_its_own_name(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "x" * 1000])
-def test_a_name_that_is_not_there_is_refused_with_the_names_that_are(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="has no predictor") as caught:
+def test_unknown_predictor_lists_names(name: str) -> None:
+    """A name that is not there is refused with the names that are."""
+    with pytest.raises(InvalidRequestError, match="has no predictor") as caught:
         predictor_named(name, "config.method")
     assert caught.value.field == "config.method"
     assert all(known in caught.value.message for known in PREDICTORS)
@@ -75,7 +75,8 @@ def test_a_predictor_hears_tensors_that_there_are(predictor: Predictor) -> None:
     assert {"mel", "posteriorgram"} <= set(predictor.spec.tensors) <= {"mel", "posteriorgram", *EXTRA_FEATURES}
 
 
-def test_a_frame_waits_for_as_many_frames_as_declared(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+def test_frame_waits_declared_look_ahead(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    """A frame waits for as many frames as declared."""
     grid = predictor.open(models, predictor.encode_style(footage, models), None)
     num_frames = predictor.spec.frames_ahead + 4
     features = heard(predictor, num_frames)
@@ -100,7 +101,7 @@ def test_a_style_gets_arrays_that_are_declared(predictor: Predictor, footage: Fo
     assert {array.dtype for array in style.arrays().values()} == {np.dtype(np.float32)}
 
 
-def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, models: MotionModels) -> None:
+def test_style_works_for_all_predictors(footage: Footage, models: MotionModels) -> None:
     """Live speech takes the correction that was learned from files, under the same name."""
     own = {each.spec.name: each for each in all_predictors() if not each.spec.live}
     alone = {name: refined(each, footage, models) for name, each in own.items()}
@@ -116,15 +117,15 @@ def test_a_style_that_all_predictors_refined_works_for_each(footage: Footage, mo
         assert found == expected
 
 
-def test_predictors_with_networks_of_their_own_share_no_array() -> None:
+def test_predictors_share_no_array() -> None:
+    """Predictors with networks of their own share no array."""
     own = [predictor for predictor in all_predictors() if not predictor.spec.live]
     names = [name for predictor in own for name in predictor.style_arrays]
     assert len(names) == len(set(names))
 
 
-def test_a_long_silence_is_predicted_without_the_correction_of_the_person(
-    predictor: Predictor, footage: Footage, models: MotionModels
-) -> None:
+def test_long_silence_without_correction(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    """A long silence is predicted without the correction of the person."""
     spoken = heard(predictor, FRAMES)
     plain = predictor.encode_style(footage, models)
 
@@ -161,9 +162,8 @@ def expressed(
     return np.concatenate([*parts, grid.push_silence(60).mouth_landmarks])[: len(features) + 40]
 
 
-def test_the_spread_of_the_opening_grows_with_the_expressiveness_and_closures_stay(
-    predictor: Predictor, footage: Footage, models: MotionModels
-) -> None:
+def test_expressiveness_grows_spread(predictor: Predictor, footage: Footage, models: MotionModels) -> None:
+    """The spread of the opening grows with the expressiveness and closures stay."""
     style = refined(predictor, footage, models)
     features = with_closed_lips(heard(predictor, FRAMES), slice(30, 36), models)
     assert expressed(predictor, style, models, features, None).tobytes() == (

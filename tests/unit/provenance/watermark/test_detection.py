@@ -49,7 +49,8 @@ def man(carphone: Path) -> UInt8:
 
 
 @pytest.mark.parametrize(("rate", "begin"), [(25.0, 0.0), (30.0, 0.0), (23.976, 0.0), (25.0, 3.33)])
-def test_all_bits_are_read_at_any_frame_rate_and_start(portrait: UInt8, rate: float, begin: float) -> None:
+def test_bits_at_any_rate_and_start(portrait: UInt8, rate: float, begin: float) -> None:
+    """All bits are read at any frame rate and start."""
     film = begin + np.arange(int(5.0 * rate)) / rate
     found = Detector(KEY).find(seen_face(portrait, film, marked_by(MARK)).parts(begin=begin))
     assert found is not None
@@ -64,7 +65,8 @@ def test_a_mark_of_an_earlier_version_is_found(portrait: UInt8) -> None:
     assert (found.found, found.version, found.payload) == (True, 1, EARLY)
 
 
-def test_a_mark_that_was_copied_to_another_face_is_not_found(portrait: UInt8, man: UInt8) -> None:
+def test_copied_mark_other_face(portrait: UInt8, man: UInt8) -> None:
+    """A mark that was copied to another face is not found."""
     for one, other in ((portrait, man), (man, portrait)):
         marked = seen_face(one, FIVE_S, marked_by(MARK))
         own = Detector(KEY).find(marked.parts())
@@ -76,7 +78,8 @@ def test_a_mark_that_was_copied_to_another_face_is_not_found(portrait: UInt8, ma
         assert forged.log10_chance > FALSE_ALARM_LOG10 / 2
 
 
-def test_the_copy_is_good_enough_to_be_found_where_the_picture_does_not_decide(portrait: UInt8, man: UInt8) -> None:
+def test_copy_found_without_picture_signs(portrait: UInt8, man: UInt8) -> None:
+    """The copy is good enough to be found where the picture does not decide."""
     early = with_signs(Spreading.of_key(KEY).chips(EARLY.word))
     forged = Detector(KEY).find(seen_face(man, FIVE_S, copied(seen_face(portrait, FIVE_S, early)), seed=1).parts())
     assert forged is not None
@@ -89,7 +92,8 @@ def test_a_face_without_the_mark_shows_none(portrait: UInt8) -> None:
     assert not found.found
 
 
-def test_squared_bits_of_wrong_keys_follow_the_stated_distribution(portrait: UInt8) -> None:
+def test_wrong_key_distribution(portrait: UInt8) -> None:
+    """Squared bits of wrong keys follow the stated distribution."""
     parts = seen_face(portrait, FIVE_S, marked_by(MARK)).parts()
     for searches in (
         [Search(Spreading.of_key(watermark_key(bytes([number])))) for number in range(12)],
@@ -116,7 +120,8 @@ def test_spans_say_where_the_mark_is(portrait: UInt8) -> None:
     assert abs(found.spans[0][1] - 6.0) < 1.0
 
 
-def test_a_part_that_was_moved_in_the_film_is_found_alone(portrait: UInt8) -> None:
+def test_moved_part_found_alone(portrait: UInt8) -> None:
+    """A part that was moved in the video is found alone."""
     here = seen_face(portrait, FIVE_S).parts()
     there = seen_face(portrait, FIVE_S + 7.7, marked_by(MARK)).parts(begin=7.7)
     found = Detector(KEY).find([*here, *(replace(part, first=part.first + 200) for part in there)])
@@ -129,6 +134,7 @@ def test_no_parts_have_no_mark() -> None:
     assert Detector(KEY).find(nothing) is None
 
 
-def test_stretches_end_at_gaps_and_cuts_and_last_a_second() -> None:
+def test_spans_end_at_gaps_and_cuts() -> None:
+    """Spans end at gaps and cuts and last a second."""
     seconds = np.concatenate([np.arange(50) / 25.0, 4.0 + np.arange(20) / 25.0, 9.0 + np.arange(100) / 25.0])
     assert seen_spans(seconds, [100]) == [slice(0, 50), slice(70, 100), slice(100, 170)]

@@ -36,7 +36,8 @@ def lumas(box: UInt8, times: Float64) -> list[Float32]:
     return [mark.luma(BOX_SIZE) for mark in marks(box, times)]
 
 
-def test_the_mark_is_weak_and_equal_in_every_run(box: UInt8) -> None:
+def test_mark_is_weak_and_deterministic(box: UInt8) -> None:
+    """The mark is weak and equal in every run."""
     times = np.arange(40) / 25.0
     for light, again in zip(lumas(box, times), lumas(box, times), strict=True):
         assert np.array_equal(light, again)
@@ -44,20 +45,23 @@ def test_the_mark_is_weak_and_equal_in_every_run(box: UInt8) -> None:
         assert 10 * np.log10(255**2 * CROP_SIZE**2 / (light**2).sum()) > 45
 
 
-def test_the_mark_of_a_large_face_that_rests_has_half_the_strength(box: UInt8) -> None:
+def test_large_resting_face_half_strength(box: UInt8) -> None:
+    """The mark of a large face that rests has half the strength."""
     times = np.arange(10) / 25.0
     for full, half in zip(marks(box, times), marks(box, times, LARGE), strict=True):
         assert half.luma(BOX_SIZE) == pytest.approx(0.5 * full.luma(BOX_SIZE), abs=1e-5)
 
 
-def test_the_mark_of_a_face_that_rests_repeats_and_changes_little_from_frame_to_frame(box: UInt8) -> None:
+def test_resting_mark_repeats(box: UInt8) -> None:
+    """The mark of a face that rests repeats and changes little from frame to frame."""
     period = lumas(box, np.array([0.0, 1.3, PERIOD * CHIP_S, 1.3 + PERIOD * CHIP_S]))
     assert period[1] == pytest.approx(period[3], abs=1e-3)
     film = lumas(box, 0.02 * np.arange(50))
     assert max(np.abs(later - earlier).max() for earlier, later in zip(film, film[1:], strict=False)) < 0.35 * AMPLITUDE
 
 
-def test_another_picture_has_another_mark_and_a_chip_never_changes_its_sign(box: UInt8) -> None:
+def test_picture_changes_mark_chip_keeps_sign(box: UInt8) -> None:
+    """Another picture has another mark and a chip never changes its sign."""
     times = 0.02 * np.arange(50)
     other = np.ascontiguousarray(box.transpose(1, 0, 2))
     here, there = lumas(box, times), lumas(other, times)
@@ -67,38 +71,44 @@ def test_another_picture_has_another_mark_and_a_chip_never_changes_its_sign(box:
     assert max(np.abs(later - earlier).max() for earlier, later in zip(film, film[1:], strict=False)) < 0.35 * AMPLITUDE
 
 
-def test_native_boxes_have_the_same_mark_in_more_pixels(box: UInt8) -> None:
+def test_native_boxes_same_mark(box: UInt8) -> None:
+    """Native boxes have the same mark in more pixels."""
     (mark,) = marks(box, np.array([0.7]))
     for side in (320, 640):
         small = cv2.resize(mark.luma(side), (160, 160), interpolation=cv2.INTER_AREA)
         assert small == pytest.approx(mark.luma(160), abs=0.1)
 
 
-def test_every_bit_has_as_many_chips_and_keys_have_signs_of_their_own() -> None:
+def test_bits_share_chips_equally() -> None:
+    """Every bit has as many chips and keys have signs of their own."""
     spreading, other = Spreading.of_key(KEY), Spreading.of_key(OTHER_KEY)
     assert set(np.bincount(spreading.bit.ravel()).tolist()) == {96}
     assert abs(float((spreading.sign * other.sign).mean())) < 0.05
     assert abs(float(spreading.sign.mean())) < 0.05
 
 
-def test_a_payload_names_key_and_film_in_nine_digits() -> None:
+def test_payload_is_nine_digits() -> None:
+    """A payload names key and video in nine digits."""
     assert str(PAYLOAD) == f"{installation_of(KEY):03x}{PAYLOAD.film:06x}"
     assert Payload.of_message(int(str(PAYLOAD), 16)) == PAYLOAD
     assert installation_of(KEY) != installation_of(OTHER_KEY)
 
 
-def test_the_film_in_a_payload_follows_from_the_manifest_and_from_the_key() -> None:
+def test_payload_from_manifest_and_key() -> None:
+    """The video in a payload follows from the manifest and from the key."""
     assert Payload.of_film(KEY, b"what the manifest says") == PAYLOAD
     assert Payload.of_film(KEY, b"what another manifest says").film != PAYLOAD.film
     assert Payload.of_film(OTHER_KEY, b"what the manifest says").film != PAYLOAD.film
 
 
-def test_a_payload_tells_its_version_to_the_key_that_it_names() -> None:
+def test_payload_tells_version() -> None:
+    """A payload tells its version to the key that it names."""
     assert PAYLOAD.version(KEY) == 2
     assert Payload(installation_of(KEY, 1), 0xC0FFEE).version(KEY) == 1
     assert PAYLOAD.version(OTHER_KEY) == 0
 
 
 @pytest.mark.parametrize(("total", "log10"), [(64.0, -0.32195), (100.0, -2.57085), (200.0, -15.18603), (1500.0, -270.49068)])
-def test_the_tail_is_that_of_the_chi_squared_distribution(total: float, log10: float) -> None:
+def test_chi_squared_tail(total: float, log10: float) -> None:
+    """The tail is that of the chi squared distribution."""
     assert log10_tail(total, 64) == pytest.approx(log10, abs=1e-4)

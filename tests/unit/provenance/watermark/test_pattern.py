@@ -42,7 +42,8 @@ def agreement(one: UInt8, other: UInt8) -> float:
     return float((signs(one) * signs(other)).mean())
 
 
-def test_most_signs_outlast_noise_blur_gamma_and_less_pixels(woman: UInt8) -> None:
+def test_signs_survive_degradation(woman: UInt8) -> None:
+    """Most signs outlast noise blur gamma and less pixels."""
     noisy = np.clip(woman + np.random.default_rng(0).normal(0.0, 4.0, woman.shape), 0, 255).astype(np.uint8)
     blurred = np.asarray(cv2.GaussianBlur(woman, (0, 0), 2.0), np.uint8)
     darker = (255.0 * (woman / 255.0) ** 1.25).astype(np.uint8)
@@ -52,7 +53,8 @@ def test_most_signs_outlast_noise_blur_gamma_and_less_pixels(woman: UInt8) -> No
         assert agreement(woman, changed) > 0.75
 
 
-def test_a_dubbed_mouth_changes_no_sign_that_the_mouth_does_not_reach(woman: UInt8) -> None:
+def test_dubbed_mouth_changes_no_signs(woman: UInt8) -> None:
+    """A dubbed mouth changes no sign that the mouth does not reach."""
     dubbed = woman.copy()
     dubbed[55:85, 60:100] //= 2
     assert agreement(woman, dubbed) > 0.9
@@ -70,7 +72,8 @@ def test_brightness_and_contrast_decide_nothing(woman: UInt8) -> None:
     assert agreement(woman, flat) > 0.9
 
 
-def test_what_the_search_multiplies_with_has_the_signs_of_the_chips(woman: UInt8) -> None:
+def test_search_factors_match_signs(woman: UInt8) -> None:
+    """The factors of the search have the signs of the chips."""
     soft = CONTENT.soft(reduced(woman)[None])
     steps: Int64 = np.arange(64)
     weights = CONTENT.weights(np.repeat(soft, 64, 0), steps)
@@ -78,7 +81,8 @@ def test_what_the_search_multiplies_with_has_the_signs_of_the_chips(woman: UInt8
     assert np.abs(weights).max() <= 1.0
 
 
-def test_the_last_moments_follow_the_picture_at_any_frame_rate() -> None:
+def test_last_moments_at_any_rate() -> None:
+    """The last moments follow the picture at any frame rate."""
     black, white = np.zeros(PIXELS, np.uint8), np.full(PIXELS, 200, np.uint8)
     after = []
     for rate in (25.0, 50.0):
@@ -91,7 +95,8 @@ def test_the_last_moments_follow_the_picture_at_any_frame_rate() -> None:
     assert after[0] > 160
 
 
-def test_the_first_frame_of_a_chip_decides_about_its_sign() -> None:
+def test_first_frame_decides_sign() -> None:
+    """The first frame of a chip decides about its sign."""
     seconds = np.arange(20) / 25.0
     pictures = np.repeat(np.arange(20, dtype=np.uint8)[:, None], PIXELS, 1)
     # The bump of a chip whose middle is at 0.4 s begins at 0.2 s, which is frame 5.

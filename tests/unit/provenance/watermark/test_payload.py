@@ -7,7 +7,8 @@ import numpy as np
 from gateway.provenance.watermark.payload import MESSAGE_BITS, WORD_BITS, decoded, encoded
 
 
-def test_words_of_single_bits_and_of_their_sums_differ_in_twelve_bits_or_more() -> None:
+def test_minimum_distance_twelve() -> None:
+    """Words of single bits and of their sums differ in twelve bits or more."""
     words = np.array([encoded(1 << place) for place in range(MESSAGE_BITS)])
     sums = words[:, None] ^ words[None]
     weights = sums[~np.eye(MESSAGE_BITS, dtype=bool)].sum(1)
@@ -15,13 +16,15 @@ def test_words_of_single_bits_and_of_their_sums_differ_in_twelve_bits_or_more() 
     assert weights.min() >= 12
 
 
-def test_the_code_is_linear_and_the_word_begins_with_the_message() -> None:
+def test_code_is_linear_systematic() -> None:
+    """The code is linear and the word begins with the message."""
     one, other = 0x123456789, 0xABCDEF012
     assert np.array_equal(encoded(one) ^ encoded(other), encoded(one ^ other))
     assert int("".join(map(str, encoded(one)[:MESSAGE_BITS])), 2) == one
 
 
-def test_two_wrong_bits_are_corrected_however_sure_they_seem() -> None:
+def test_two_bit_errors_corrected() -> None:
+    """Two wrong bits are corrected however sure they seem."""
     random = np.random.default_rng(1)
     for message in random.integers(0, 1 << MESSAGE_BITS, 20).tolist():
         soft = 2.0 * encoded(message) - 1.0

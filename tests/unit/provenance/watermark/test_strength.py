@@ -33,17 +33,20 @@ def swaying(box: UInt8, px: float, seconds: float, rate: float = 25.0) -> list[U
     return [np.asarray(cv2.warpAffine(box, move, (160, 160), borderMode=cv2.BORDER_REPLICATE), np.uint8) for move in moves]
 
 
-def test_a_large_face_that_rests_has_the_least_strength(box: UInt8) -> None:
+def test_large_resting_face_least_strength(box: UInt8) -> None:
+    """A large face that rests has the least strength."""
     noise = np.random.default_rng(0).normal(0.0, 3.0, (50, *box.shape))
     assert set(strengths([np.rint(box + more).clip(0, 255).astype(np.uint8) for more in noise])) == {LEAST}
 
 
-def test_a_small_face_has_the_full_strength_even_if_it_rests(box: UInt8) -> None:
+def test_small_face_full_strength(box: UInt8) -> None:
+    """A small face has the full strength even if it rests."""
     assert set(strengths([box] * 10, scale=0.9)) == {1.0}
     assert strengths([box] * 10, scale=1.2)[-1] == pytest.approx(1.2**-2, abs=0.01)
 
 
-def test_the_strength_grows_with_the_motion_of_the_face_and_falls_when_the_face_rests(box: UInt8) -> None:
+def test_strength_follows_motion(box: UInt8) -> None:
+    """The strength grows with the motion of the face and falls when the face rests."""
     slight, strong = (strengths(swaying(box, px, 2.0))[-1] for px in (4.0, 12.0))
     assert LEAST < slight < strong <= 1.0
     after = strengths([*swaying(box, 12.0, 2.0), *([box] * 100)])
@@ -55,7 +58,8 @@ def test_the_frame_rate_hardly_matters(box: UInt8) -> None:
     assert slow == pytest.approx(fast, abs=0.1)
 
 
-def test_a_cut_raises_the_strength_for_a_moment_only(box: UInt8) -> None:
+def test_cut_raises_strength_briefly(box: UInt8) -> None:
+    """A cut raises the strength for a moment only."""
     cut = strengths([*([box] * 50), *([255 - box] * 75)])
     assert cut[49] == LEAST
     assert cut[-1] == LEAST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.server.settings import load_settings
 from services.render.backends.base import BackendName
 from services.render.settings import RenderSettings
@@ -28,18 +28,20 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
-def test_a_backend_refuses_a_precision_that_it_does_not_compute_in(backend: BackendName, precision: Precision, text: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
+def test_unsupported_precision_refused(backend: BackendName, precision: Precision, text: str) -> None:
+    """A backend refuses a precision that it does not compute in."""
+    with pytest.raises(InvalidRequestError) as caught:
         make_backend(device="cpu", backend=backend, precision=precision, num_threads=1)
     assert caught.value.message == text
 
 
 @pytest.mark.parametrize(("backend", "precision", "text"), REFUSED)
-def test_the_settings_refuse_it_before_a_network_is_read(
+def test_settings_refuse_before_reading(
     monkeypatch: pytest.MonkeyPatch, backend: BackendName, precision: Precision, text: str
 ) -> None:
+    """The settings refuse the precision before a network is read."""
     monkeypatch.setenv("DUBSTAGE_BACKEND", backend)
     monkeypatch.setenv("DUBSTAGE_PRECISION", str(precision))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         load_settings(RenderSettings)
     assert caught.value.message == f"wrong settings: {text}"

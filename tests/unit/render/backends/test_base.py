@@ -19,7 +19,8 @@ from services.render.types import Precision
 BOTH = {"onnxruntime", "openvino"}
 
 
-def test_the_table_has_a_choice_for_every_kind_of_processor() -> None:
+def test_table_covers_processors() -> None:
+    """The table has a choice for every kind of processor."""
     assert set(CHOICE_OF_PROCESSOR) == set(Processor)
     assert set(CHOICE_OF_PROCESSOR.values()) <= set(BACKEND_CHOICES)
 
@@ -34,11 +35,13 @@ def test_other_processors_compute_in_int8_on_onnx_runtime(processor: Processor) 
 
 
 @pytest.mark.parametrize("processor", list(Processor))
-def test_without_the_backend_of_the_table_the_plain_choice_is_taken(processor: Processor) -> None:
+def test_missing_backend_falls_back(processor: Processor) -> None:
+    """Without the backend of the table, the plain choice is taken."""
     assert choice_for(processor, {"onnxruntime"}) == PLAIN_CHOICE["cpu"]
 
 
-def test_the_choice_of_this_machine_is_one_of_the_table() -> None:
+def test_own_choice_is_in_table() -> None:
+    """The choice of this machine is one of the table."""
     assert default_choice("cpu") in {*CHOICE_OF_PROCESSOR.values()}
 
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from services.common.errors import ArtefactCorrupt, ModelNotFound
+from services.common.errors import ArtefactCorruptError, ModelNotFoundError
 from services.render.backends.model_files import WEIGHTS_DIGEST, WEIGHTS_FOLDER, TensorForm, read_models, tensor_forms
 from services.render.types import Precision
 
@@ -17,21 +17,23 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     (folder / "ugc.onnx").write_bytes(b"something else")
-    with pytest.raises(ArtefactCorrupt, match="is damaged"):
+    with pytest.raises(ArtefactCorruptError, match="is damaged"):
         read_models(folder, Precision.FLOAT32)
 
 
-def test_a_damaged_weights_file_is_refused_in_float32_only(tmp_path: Path) -> None:
+def test_damaged_weights_refused_in_float32(tmp_path: Path) -> None:
+    """A damaged weights file is refused in float32 only."""
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     (folder / "ugc.safetensors").write_bytes(b"something else")
-    with pytest.raises(ArtefactCorrupt, match=r"ugc\.safetensors is damaged"):
+    with pytest.raises(ArtefactCorruptError, match=r"ugc\.safetensors is damaged"):
         read_models(folder, Precision.FLOAT32)
     assert read_models(folder, Precision.INT8)["ugc"].weights is None
 
 
 @pytest.mark.parametrize("name", ["everybody", "everyone", "headpose", "hetero", "ugc"])
-def test_large_tensors_lie_in_the_weights_file_that_the_network_states(name: str) -> None:
+def test_large_tensors_in_weights_file(name: str) -> None:
+    """Large tensors lie in the weights file that the network states."""
     file = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)[name]
     model = onnx.load(file.path, load_external_data=False)
     held = [tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
@@ -40,17 +42,18 @@ def test_large_tensors_lie_in_the_weights_file_that_the_network_states(name: str
 
 
 def test_missing_models_and_variants_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="no exported model"):
+    with pytest.raises(ModelNotFoundError, match="no exported model"):
         read_models(tmp_path, Precision.FLOAT32)
     sheet = {"name": "ugc", "files": {"float": {"path": "ugc.onnx", "sha256": "0"}}, "state_size": 1, "prior_sha256": ""}
     (tmp_path / "ugc.export.json").write_text(json.dumps(sheet))
-    with pytest.raises(ModelNotFound, match="no file"):
+    with pytest.raises(ModelNotFoundError, match="no file"):
         read_models(tmp_path, Precision.BFLOAT16)
-    with pytest.raises(ModelNotFound, match="not exported in int8"):
+    with pytest.raises(ModelNotFoundError, match="not exported in int8"):
         read_models(tmp_path, Precision.INT8)
 
 
-def test_a_model_has_the_inputs_and_outputs_of_its_sheet() -> None:
+def test_inputs_and_outputs_match_sheet() -> None:
+    """A model has the inputs and outputs of its sheet."""
     model = read_models(WEIGHTS_FOLDER, Precision.FLOAT32)["ugc"]
     assert model.inputs == (
         TensorForm("pictures", "uint8", (160, 160, 9), batched=True),
@@ -62,7 +65,8 @@ def test_a_model_has_the_inputs_and_outputs_of_its_sheet() -> None:
     assert model.input_shape("speech_features") is None
 
 
-def test_an_input_without_the_batch_axis_is_the_actors() -> None:
+def test_unbatched_input_is_actors() -> None:
+    """An input without the batch axis is the actors."""
     assert tensor_forms({"texture": ["float32", [256, 256, 16]]}) == (
         TensorForm("texture", "float32", (256, 256, 16), batched=False),
     )
@@ -79,11 +83,12 @@ def test_an_input_without_the_batch_axis_is_the_actors() -> None:
         {"numbers": ["float32", ["batch", 160]]},
     ],
 )
-def test_a_sheet_without_a_picture_of_a_render_box_is_refused(tmp_path: Path, outputs: dict[str, object]) -> None:
+def test_sheet_without_picture_refused(tmp_path: Path, outputs: dict[str, object]) -> None:
+    """A sheet without a picture of a render box is refused."""
     folder = tmp_path / "weights"
     shutil.copytree(WEIGHTS_FOLDER, folder)
     sheet = folder / "ugc.export.json"
     facts = json.loads(sheet.read_text(encoding="utf-8"))
     sheet.write_text(json.dumps({**facts, "outputs": outputs}), encoding="utf-8")
-    with pytest.raises(ArtefactCorrupt, match="square picture of 160 pixels"):
+    with pytest.raises(ArtefactCorruptError, match="square picture of 160 pixels"):
         read_models(folder, Precision.FLOAT32)

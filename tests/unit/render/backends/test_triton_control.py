@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from services.render.backends import triton_control
 from services.render.backends.triton_control import PREFIX, SharedRegion, aligned, is_present, remove_abandoned
 
@@ -37,16 +37,17 @@ def test_arrays_begin_at_multiples_of_64() -> None:
     assert [aligned(size) for size in (1, 64, 65)] == [64, 64, 128]
 
 
-def test_memory_that_is_not_there_is_said_at_once_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_shared_memory_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that is not there is said at once and leaves nothing."""
     # Other processes make and remove regions meanwhile, so this one is looked for by its name.
     name = secrets.token_hex(8)
     monkeypatch.setattr(triton_control, "secrets", SimpleNamespace(token_hex=lambda _: name))
-    with pytest.raises(StorageFull, match="no room for"):
+    with pytest.raises(StorageFullError, match="no room for"):
         SharedRegion(1 << 50)
     assert not is_present(f"{PREFIX}{name}")
 
 
-def test_a_region_that_was_taken_for_an_abandoned_one_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abandoned_region_is_remade(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process may look between the moment at which the file is there and that at which it is locked."""
     lock, seen = fcntl.flock, list[int]()
 
@@ -64,7 +65,8 @@ def test_a_region_that_was_taken_for_an_abandoned_one_is_made_again(monkeypatch:
     region.close()
 
 
-def test_regions_of_a_killed_process_are_removed_and_those_of_a_living_one_stay() -> None:
+def test_only_dead_process_regions_removed() -> None:
+    """Regions of a killed process are removed and those of a living one stay."""
     ours = SharedRegion(64)
     with subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.common.errors import BackendUnavailable
+from services.common.errors import BackendUnavailableError
 from services.render.backends import triton_healing
 from services.render.backends.base import TritonOptions
 from services.render.backends.model_files import ModelFile
@@ -21,7 +21,8 @@ LOST = CurableError("the process of the model died", Cure.RELOAD)
 
 
 @pytest.mark.parametrize("outcome", ["healed", "failed"])
-def test_heals_are_counted_from_0_so_that_the_first_is_an_increase(outcome: str) -> None:
+def test_heals_counted_from_zero(outcome: str) -> None:
+    """Heals are counted from 0 so that the first is an increase."""
     registry, monitor = CollectorRegistry(), TritonMonitor()
     for collector in monitor.collectors:
         registry.register(collector)
@@ -126,11 +127,10 @@ def healer(control: Control, monitor: TritonMonitor) -> Iterator[TritonHealer]:
     watchdogs_end()
 
 
-def test_a_model_that_cannot_be_healed_is_not_hidden_by_one_that_computes(
-    control: Control, monitor: TritonMonitor, healer: TritonHealer
-) -> None:
+def test_unhealable_model_is_not_hidden(control: Control, monitor: TritonMonitor, healer: TritonHealer) -> None:
+    """A model that cannot be healed is not hidden by one that computes."""
     control.broken.add("dead")
-    with pytest.raises(BackendUnavailable):
+    with pytest.raises(BackendUnavailableError):
         healer.heal("dead", healer.reloads("dead"), LOST)
     for _ in range(3):
         control.wait_for_probes("sound", 1)
@@ -138,9 +138,8 @@ def test_a_model_that_cannot_be_healed_is_not_hidden_by_one_that_computes(
     assert control.reloads["sound"] == 0
 
 
-def test_the_stage_serves_again_when_the_last_model_that_was_lost_computes(
-    control: Control, monitor: TritonMonitor, healer: TritonHealer
-) -> None:
+def test_last_healed_model_restores_serving(control: Control, monitor: TritonMonitor, healer: TritonHealer) -> None:
+    """The stage serves again when the last model that was lost computes."""
     control.broken.update(("dead", "sound"))
     while monitor.lost != control.broken:
         control.wait_for_probes("sound", 1)

@@ -11,7 +11,8 @@ def test_the_default_state_changes_nothing() -> None:
     assert torch.equal(layer(picture, torch.zeros(1, 8)), layer.conv(picture))
 
 
-def test_every_number_of_the_state_belongs_to_one_layer() -> None:
+def test_state_number_belongs_to_layer() -> None:
+    """Every number of the state belongs to one layer."""
     network = UNetTrunk((8, 12, 16), (1, 2, 1), in_channels=5, out_channels=7)
     slots = [module for module in network.modules() if isinstance(module, FilmConv)]
     ends = sorted((slot.state_offset, slot.state_offset + slot.state_size) for slot in slots)
@@ -20,7 +21,8 @@ def test_every_number_of_the_state_belongs_to_one_layer() -> None:
     assert all(before[1] == after[0] for before, after in zip(ends, ends[1:], strict=False))
 
 
-def test_the_trunk_has_half_the_pictures_size_and_begins_at_zero() -> None:
+def test_trunk_half_size_starts_zero() -> None:
+    """The trunk has half the picture's size and begins at zero."""
     network = UNetTrunk((8, 12), (1, 1), in_channels=5, out_channels=7, normalised_levels=1)
     made = network.trunk(torch.rand(2, 5, 32, 16), network.default_state().expand(2, -1))
     assert made.shape == (2, 7, 16, 8)

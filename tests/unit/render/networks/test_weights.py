@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.render.losses import PatchDiscriminator, load_discriminator
 from services.render.networks.perceptual import PerceptualConfig, PerceptualNetwork, load_perceptual
 from services.render.networks.weights import metadata_of, save_weights
@@ -35,15 +35,15 @@ def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_another_network_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="no network weights at"):
+    with pytest.raises(ModelNotFoundError, match="no network weights at"):
         load_perceptual(tmp_path / "none.safetensors")
-    with pytest.raises(ModelNotFound, match="no network weights at"):
+    with pytest.raises(ModelNotFoundError, match="no network weights at"):
         metadata_of(tmp_path / "none.safetensors")
     path = tmp_path / "other.safetensors"
     save_weights(path, PatchDiscriminator(3), {"in_channels": 3})
-    with pytest.raises(ModelNotFound, match="holds another network"):
+    with pytest.raises(ModelNotFoundError, match="holds another network"):
         load_perceptual(path)
     perceptual = PerceptualNetwork(PerceptualConfig(widths=(4, 4, 4, 4)))
     save_weights(path, perceptual, {"in_channels": 3})
-    with pytest.raises(ModelNotFound, match="holds another network"):
+    with pytest.raises(ModelNotFoundError, match="holds another network"):
         load_discriminator(path)

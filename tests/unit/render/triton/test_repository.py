@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from pydantic import ValidationError
 from tritonclient.grpc import model_config_pb2
 
-from services.common.errors import BackendUnavailable, InvalidRequest
+from services.common.errors import BackendUnavailableError, InvalidRequestError
 from services.render.backends.model_files import WEIGHTS_FOLDER, file_sha256, read_models
 from services.render.settings import RenderSettings
 from services.render.triton.installation import find
@@ -64,7 +64,8 @@ def test_the_same_network_again_is_the_same_version(tmp_path: Path) -> None:
     assert config_of(tmp_path).parameters["num_threads"].string_value == "4"
 
 
-def test_another_network_is_a_new_version_and_the_one_before_stays(tmp_path: Path) -> None:
+def test_other_network_new_version(tmp_path: Path) -> None:
+    """Another network is a new version and the one before stays."""
     write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec())
     write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(precision=Precision.FLOAT32))
     config = config_of(tmp_path)
@@ -79,7 +80,8 @@ def test_another_network_is_a_new_version_and_the_one_before_stays(tmp_path: Pat
     assert not (tmp_path / "ugc" / "1").exists()
 
 
-def test_a_write_that_fails_leaves_the_repository_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails leaves the repository as it was."""
     write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec())
     before = files_of(tmp_path), config_of(tmp_path)
 
@@ -102,17 +104,18 @@ def test_a_write_that_fails_leaves_the_repository_as_it_was(tmp_path: Path, monk
     ],
 )
 def test_what_triton_cannot_do_is_refused(spec: dict[str, Any], text: str) -> None:
-    with pytest.raises(InvalidRequest, match=text):
+    with pytest.raises(InvalidRequestError, match=text):
         RepositorySpec(**spec)
 
 
 def test_a_batch_beyond_the_exports_is_refused(tmp_path: Path) -> None:
     most = read_models(WEIGHTS_FOLDER, Precision.INT8)["ugc"].max_batch_size
-    with pytest.raises(InvalidRequest, match=f"batches up to {most}"):
+    with pytest.raises(InvalidRequestError, match=f"batches up to {most}"):
         write_repository(tmp_path, WEIGHTS_FOLDER, RepositorySpec(max_batch_size=most + 1))
 
 
-def test_settings_take_triton_alone_and_others_with_their_precision() -> None:
+def test_settings_per_backend_precision() -> None:
+    """Settings take Triton alone and others with their precision."""
     options = RenderSettings(backend="triton", triton_url="model-server:8001", batch_size=6).triton_options()
     assert options is not None
     assert (options.url, options.max_frames) == ("model-server:8001", 6)
@@ -121,6 +124,9 @@ def test_settings_take_triton_alone_and_others_with_their_precision() -> None:
         RenderSettings(backend="openvino")
 
 
-def test_a_missing_server_is_said_with_the_command_that_installs_it(tmp_path: Path) -> None:
-    with pytest.raises(BackendUnavailable, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"):
+def test_missing_server_tells_remedy(tmp_path: Path) -> None:
+    """A missing server is reported with the command that installs it."""
+    with pytest.raises(
+        BackendUnavailableError, match=r"no tritonserver in .*: python -m services\.render\.triton\.installation --home"
+    ):
         find(tmp_path)

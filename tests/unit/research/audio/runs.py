@@ -12,7 +12,7 @@ from rich.console import Console
 from research.training.device import CPU
 from research.training.loop import train
 from research.training.networks import Opening, TrainableNetwork
-from research.training.run_folder import Progress, RunFolder
+from research.training.run_folder import RunFolder, TrainingProgress
 from research.training.trainset import TrainSet
 
 
@@ -22,7 +22,7 @@ class _StopError(Exception):
 
 def trained(
     network: TrainableNetwork, config: Any, data: Path, run: Path, *, resume: bool = False, stop_after: int | None = None
-) -> Progress:
+) -> TrainingProgress:
     """Train on the CPU. With `stop_after`, the run is interrupted in the step after so many steps."""
     training = network.open(Opening(config, TrainSet(data), CPU, {}))
     learn = training.learn
@@ -39,4 +39,4 @@ def trained(
     try:
         return train(training, folder, resume=resume, title=network.name, console=Console(file=io.StringIO()))
     except _StopError:
-        return Progress()
+        return TrainingProgress()

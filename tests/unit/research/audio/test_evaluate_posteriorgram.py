@@ -12,7 +12,7 @@ from research.audio.evaluate_posteriorgram import BILABIALS, VISEME_OF_PHONE, VI
 from research.audio.recordings import IGNORED, WordSpan
 from research.training.trainset import TrainSet
 from services.audio.models import WEIGHTS
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.wire.phones import NUM_PHONES, PHONE_INDEX, PHONES, SILENCE
 from tests.unit.research.audio.speech_sets import speech_set, write_rows
 
@@ -47,11 +47,12 @@ def test_silence_is_compared_with_the_given_times() -> None:
     assert silence_agreement(guess, (WordSpan("sil", 0.0, 0.01), WordSpan("go", 0.01, 0.04))) == 0.75
 
 
-def test_sources_are_measured_apart_and_guessed_labels_are_left_out(tmp_path: Path) -> None:
+def test_sources_apart_guesses_left_out(tmp_path: Path) -> None:
+    """Sources are measured apart and guessed labels are left out."""
     rows = [replace(row, split="val") for row in speech_set(tmp_path, speakers=2, clips=2)]
     write_rows(tmp_path, [*rows[:3], replace(rows[3], phones="allphone")])
     report = evaluate(TrainSet(tmp_path), WEIGHTS, baseline=False)
     assert {source: figures["network"]["rows"] for source, figures in report.items()} == {"readers": 300, "singers": 600}
     write_rows(tmp_path, [replace(row, phones="network") for row in rows])
-    with pytest.raises(InvalidRequest, match="give transcripts"):
+    with pytest.raises(InvalidRequestError, match="give transcripts"):
         evaluate(TrainSet(tmp_path), WEIGHTS, baseline=False)

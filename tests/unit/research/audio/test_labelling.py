@@ -13,7 +13,8 @@ def test_words_lose_their_punctuation_and_keep_apostrophes() -> None:
     assert words_of('The "forty-two line Bible", don\'t!') == ("the", "forty", "two", "line", "bible", "don't")
 
 
-def test_rows_count_only_where_the_given_times_name_the_same_word() -> None:
+def test_rows_where_words_agree() -> None:
+    """Rows count only where the given times name the same word."""
     spans = (WordSpan("sil", 0.0, 0.05), WordSpan("Bin", 0.05, 0.1))
     word = WordRows("bin", 3, 9, np.full(6, PHONE_INDEX["B"], np.uint8))
     assert mask_by_given_times((word,), spans, 10).tolist() == [0, 0, 0, IGNORED, IGNORED, 7, 7, 7, 7, IGNORED]

@@ -26,7 +26,8 @@ from services.common.array_types import Float32
 from services.common.wire.phones import SILENCE
 
 
-def test_targets_share_with_their_neighbours_and_skip_the_unknown() -> None:
+def test_targets_shared_unknown_skipped() -> None:
+    """Targets share with their neighbours and skip the unknown."""
     targets = soft_targets(torch.tensor([[3, 3, 5, IGNORED]]), neighbour=0.1, smoothing=0.0)[0].numpy()
     assert np.allclose(targets[:3].sum(axis=1), 1.0)
     assert np.isclose(targets[1, 3], 0.9)
@@ -44,7 +45,8 @@ def test_a_window_answers_the_rows_after_its_past(speech: Float32) -> None:
     assert row_weights(0.5)[-LOOK_AHEAD_ROWS:].sum() == 0.0
 
 
-def test_augmentation_is_repeatable_and_moves_labels_with_the_speed(speech: Float32) -> None:
+def test_augmentation_repeatable_with_speed(speech: Float32) -> None:
+    """Augmentation is repeatable and moves labels with the speed."""
     signal = LabelledSignal(speech, np.repeat(np.arange(30, dtype=np.uint8), 10))
     config = AugmentConfig(speed=(0.8, 0.8), clean_chance=0.0)
     first = augment(signal, config, np.random.default_rng(4))
@@ -63,7 +65,8 @@ def test_sounds_without_speech_are_labelled_silence() -> None:
         assert (signal.labels == SILENCE).all()
 
 
-def test_the_served_network_gives_the_answered_rows_of_the_trained_one() -> None:
+def test_served_network_equals_trained() -> None:
+    """The served network gives the answered rows of the trained one."""
     torch.manual_seed(1)
     network = PpgNetwork(PpgConfig(hidden=8, projection=8)).eval()
     cepstra = torch.randn(3, WINDOW_ROWS, 20)
@@ -73,7 +76,8 @@ def test_the_served_network_gives_the_answered_rows_of_the_trained_one() -> None
     assert torch.equal(served, network(cepstra)[:, PAST_ROWS : PAST_ROWS + 4].exp())
 
 
-def test_a_longer_vocal_tract_lowers_the_formants_and_keeps_the_rows() -> None:
+def test_longer_tract_lowers_formants() -> None:
+    """A longer vocal tract lowers the formants and keeps the rows."""
     time_s = np.arange(16_000) / 16_000
     labels, starts = np.full(100, 3, np.uint8), np.array([60])
     tone, lower = (LabelledSignal(np.sin(2 * np.pi * hz * time_s).astype(np.float32), labels) for hz in (1250.0, 1000.0))
@@ -84,14 +88,16 @@ def test_a_longer_vocal_tract_lowers_the_formants_and_keeps_the_rows() -> None:
     assert moved < 0.25 * np.abs(plain.cepstra - wanted.cepstra)[0, 20:, 1:].mean()
 
 
-def test_windows_of_the_training_are_those_of_the_stage_up_to_rounding(speech: Float32) -> None:
+def test_training_windows_equal_stage(speech: Float32) -> None:
+    """Windows of the training are those of the stage up to rounding."""
     rows = np.concatenate([silent_rows(MEAN_CONTEXT_ROWS), cepstra(spectral_rows(speech))])
     windows = windows_of(LabelledSignal(speech, np.zeros(300, np.uint8)), np.array([150]))
     end = MEAN_CONTEXT_ROWS + 150 + 4 + LOOK_AHEAD_ROWS
     np.testing.assert_allclose(windows.cepstra[0], normalise(rows[end - MEAN_CONTEXT_ROWS : end]), atol=1e-4)
 
 
-def test_a_hidden_span_shows_the_mean_of_its_window() -> None:
+def test_hidden_span_shows_mean() -> None:
+    """A hidden span shows the mean of its window."""
     windows = np.random.default_rng(1).standard_normal((8, WINDOW_ROWS, 20)).astype(np.float32)
     hidden = with_hidden_spans(windows, 1.0, np.random.default_rng(2))
     changed = (hidden != windows).any(axis=2)

@@ -21,7 +21,8 @@ def shares(rows: list[ClipRow], speaker_exponent: float) -> list[float]:
     return np.diff(chances(rows, speaker_exponent=speaker_exponent, guessed_weight=0.5), prepend=0.0).tolist()
 
 
-def test_an_exponent_of_zero_draws_all_speakers_alike_and_one_draws_every_second_alike() -> None:
+def test_sampling_exponent_extremes() -> None:
+    """An exponent of zero draws all speakers alike and one draws every second alike."""
     rows = [clip("a", "much", 9.0), clip("b", "much", 9.0), clip("c", "little", 2.0)]
     assert shares(rows, 0.0) == pytest.approx([0.25, 0.25, 0.5])
     assert shares(rows, 1.0) == pytest.approx([0.45, 0.45, 0.1])
@@ -38,7 +39,8 @@ def test_clips_are_drawn_by_their_chances() -> None:
     assert np.mean([drawn(cumulative, rng) for _ in range(2000)]) == pytest.approx(0.75, abs=0.03)
 
 
-def test_clips_of_a_check_are_spread_over_the_speakers() -> None:
+def test_check_clips_spread_over_speakers() -> None:
+    """Clips of a check are spread over the speakers."""
     rows = [clip(f"{speaker}{number}", speaker, 1.0) for speaker in "abcd" for number in range(10)]
     assert [row.speaker for row in evenly(rows, 8)] == [*"aabbccdd"]
     assert len(evenly(rows, 100)) == 40

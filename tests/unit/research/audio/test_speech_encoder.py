@@ -25,7 +25,7 @@ from research.audio.speech_encoder import (
 from research.training.trainset import TrainSet
 from services.audio.speech_encoder import MODEL_FILE, EncoderNetwork
 from services.common.array_types import Array, Float32
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.exported_networks import checked_sha256
 from tests.unit.research.audio.speech_sets import speech_set
 
@@ -102,7 +102,8 @@ def test_the_reader_returns_what_was_written(file: Path, source: SpeechEncoder) 
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_wheel_is_read_like_the_file_in_it(file: Path, tmp_path: Path) -> None:
+def test_wheel_read_like_file(file: Path, tmp_path: Path) -> None:
+    """A wheel is read like the file in it."""
     wheel = tmp_path / "models.whl"
     with ZipFile(wheel, "w") as archive:
         archive.write(file, "package/model/model.bin")
@@ -138,7 +139,7 @@ def test_projected_states_are_principal_components(file: Path, data: TrainSet, t
 
 
 def test_another_file_is_refused(file: Path, data: TrainSet, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"model\.bin: the SHA-256 of model\.bin is [0-9a-f]{64}, expected 1a5afae0"):
+    with pytest.raises(InvalidRequestError, match=r"model\.bin: the SHA-256 of model\.bin is [0-9a-f]{64}, expected 1a5afae0"):
         convert(file, data, tmp_path, config=CONFIG)
     assert not (tmp_path / MODEL_FILE).exists()
 
@@ -146,13 +147,13 @@ def test_another_file_is_refused(file: Path, data: TrainSet, tmp_path: Path) -> 
 def test_a_cut_file_and_other_sizes_are_refused(file: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.bin"
     cut.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(InvalidRequest, match=r"cut\.bin: model\.bin is no model of CTranslate2"):
+    with pytest.raises(InvalidRequestError, match=r"cut\.bin: model\.bin is no model of CTranslate2"):
         read_variables(cut, digest(cut))
-    with pytest.raises(InvalidRequest, match=r"encoder/conv1/weight is of shape \[32, 80, 3\], expected \[384, 80, 3\]"):
+    with pytest.raises(InvalidRequestError, match=r"encoder/conv1/weight is of shape \[32, 80, 3\], expected \[384, 80, 3\]"):
         encoder_of(read_variables(file, digest(file)), EncoderConfig())
-    with pytest.raises(InvalidRequest, match=r"encoder/layer_3/self_attention/layer_norm/gamma is missing"):
+    with pytest.raises(InvalidRequestError, match=r"encoder/layer_3/self_attention/layer_norm/gamma is missing"):
         encoder_of(read_variables(file, digest(file)), EncoderConfig(width=32, heads=2, blocks=4, tapped=(4,)))
-    with pytest.raises(InvalidRequest, match=r"nowhere\.bin: cannot be read"):
+    with pytest.raises(InvalidRequestError, match=r"nowhere\.bin: cannot be read"):
         read_variables(tmp_path / "nowhere.bin")
 
 
@@ -163,7 +164,8 @@ def test_positions_are_whispers() -> None:
     np.testing.assert_allclose(found[3], np.concatenate([np.sin(3 * rates), np.cos(3 * rates)]), atol=1e-6)
 
 
-def test_a_quiet_band_is_cut_at_eight_decades_below_the_loudest(source: SpeechEncoder) -> None:
+def test_quiet_band_floor(source: SpeechEncoder) -> None:
+    """A quiet band is cut at eight decades below the loudest."""
     quiet = torch.from_numpy(window(40))[None]
     quiet[0, 5, 5] = 4.0
     lower = quiet.clone()

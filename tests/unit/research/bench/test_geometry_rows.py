@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from research.bench.methods import MethodTime, lines_of_methods
 from research.bench.paths import head_motion, head_poses, lines_of_paths, measure_paths, pauses
+from research.bench.runs import MethodTime, lines_of_methods
 
 
 def test_frames_are_chosen_for_all_of_the_speech() -> None:
@@ -19,7 +19,8 @@ def test_frames_are_chosen_for_all_of_the_speech() -> None:
     assert lines_of_paths(rows)[0].startswith("retiming, 0 min of speech on 0 min of footage: ")
 
 
-def test_what_frames_are_chosen_by_looks_like_a_person() -> None:
+def test_chosen_frames_look_human() -> None:
+    """The drawing that frames are chosen by looks like a person."""
     motion, silent, poses = head_motion(500, 0), pauses(500, 1), head_poses(500, 2)
     assert motion.shape == silent.shape == (500,)
     assert 0.0 <= motion.min() < 0.1 < motion.max() <= 1.0
@@ -28,6 +29,7 @@ def test_what_frames_are_chosen_by_looks_like_a_person() -> None:
     assert np.abs(np.diff(np.degrees(poses[:, 1]))).max() < 3.0
 
 
-def test_a_methods_line_says_frames_a_second_and_memory() -> None:
+def test_line_shows_speed_and_memory() -> None:
+    """A method's line says frames a second and memory."""
     (line,) = lines_of_methods((MethodTime("ugc", 250, 10.0, 20.0, 30.0, 900.0),))
     assert line == "method ugc: 25.0 frames a second end to end (80.0 ms CPU a frame, at most 900 MiB), personalised in 30.0 s"

@@ -5,16 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gateway.stages.timing import StageTime
+from research.bench.__main__ import BenchResult, lines_of, to_json, write_json
 from research.bench.actors import ActorTimes
 from research.bench.concurrency import ConcurrentTimes
 from research.bench.fitting import FittingTimes
 from research.bench.inside import Inside, read_inside
 from research.bench.live import LiveTimes
-from research.bench.methods import MethodTime
 from research.bench.paths import PathTime
 from research.bench.rasteriser import RasteriserTime
 from research.bench.renderer import ModelTime, NetworkTime
-from research.bench.result import BenchResult, lines_of, to_json, write_json
+from research.bench.runs import MethodTime
 
 
 def test_the_result_has_the_agreed_keys(tmp_path: Path) -> None:

@@ -12,22 +12,21 @@ import pytest
 from gateway.provenance.watermark.detection import ResponseSpan
 from gateway.provenance.watermark.pattern import PIXELS
 from gateway.provenance.watermark.payload import watermark_key
-from research.bench.watermark.copies import Copy, sum_of_copies, write_copies
+from research.bench.watermark.__main__ import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
 from research.bench.watermark.cost import blend_time
-from research.bench.watermark.drawing import markdown_of_dubs, plot_dubs, plot_undubbed, sum_of_dubs
-from research.bench.watermark.dubs import AS_WRITTEN, Row, append_row, read_rows
-from research.bench.watermark.recodings import RECODINGS, recoded
-from research.bench.watermark.undubbed import films_below, readings_of, write_readings
+from research.bench.watermark.dubs import AS_WRITTEN, RECODINGS, RecodingRow, append_row, read_rows, recoded
+from research.bench.watermark.genuine import Copy, films_below, readings_of, sum_of_copies, write_copies, write_readings
 from tests.unit.provenance.conftest import carphone
 
 __all__ = ["carphone"]
 
-ROW = Row("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
+ROW = RecodingRow("clip", "ugc", 200, 6.0, AS_WRITTEN, 64, 3.1, -90.5, True)
 LOST = replace(ROW, recoding="H.264 crf 28", bits_right=40, mean_bit=0.9, log10_false_alarm=-0.3, read=False)
 
 
 @pytest.mark.parametrize("name", list(RECODINGS))
-def test_a_recoding_keeps_the_film_and_changes_what_it_says(carphone: Path, tmp_path: Path, name: str) -> None:
+def test_recoding_keeps_video(carphone: Path, tmp_path: Path, name: str) -> None:
+    """A recoding keeps the video and changes what it says."""
     how = RECODINGS[name]
     again = recoded(carphone, tmp_path / f"again.{how.ending}", how)
     with av.open(str(carphone)) as before, av.open(str(again)) as after:
@@ -59,7 +58,8 @@ def test_the_table_names_what_was_not_read(tmp_path: Path) -> None:
     assert (tmp_path / "dubs.png").stat().st_size > 1000
 
 
-def test_copies_to_other_people_and_to_the_same_person_are_counted_apart(tmp_path: Path) -> None:
+def test_copies_counted_by_person(tmp_path: Path) -> None:
+    """Copies to other people and to the same person are counted apart."""
     copies = [Copy("a", "b", -0.4, False, 0), Copy("b", "a", -7.2, True, 60), Copy("a", "a", -31.0, True, 64)]
     others, same = sum_of_copies(copies)
     assert others == "copied to footage of another person: 1 of 2 marks found, least probability 10^-7.2: b to a 10^-7.2"
@@ -68,7 +68,8 @@ def test_copies_to_other_people_and_to_the_same_person_are_counted_apart(tmp_pat
     assert (tmp_path / "copies.csv").read_text().splitlines()[2] == "b,a,-7.2,True,60"
 
 
-def test_noise_has_no_false_alarm_and_keeps_the_stated_probability(tmp_path: Path) -> None:
+def test_noise_false_alarm_rate(tmp_path: Path) -> None:
+    """Noise has no false alarm and keeps the stated probability."""
     random = np.random.default_rng(0)
     films = [
         [[ResponseSpan(0, random.normal(size=(100, 96)), random.integers(0, 256, (100, PIXELS)).astype(np.uint8))]]
@@ -84,7 +85,8 @@ def test_noise_has_no_false_alarm_and_keeps_the_stated_probability(tmp_path: Pat
     assert (tmp_path / "undubbed.png").stat().st_size > 1000
 
 
-def test_films_are_found_below_folders_and_taken_as_they_are_named(tmp_path: Path) -> None:
+def test_videos_found_below_folders(tmp_path: Path) -> None:
+    """Videos are found below folders and taken as they are named."""
     (tmp_path / "more").mkdir()
     for name in ("a.MOV", "notes.txt", "more/b.mp4"):
         (tmp_path / name).touch()

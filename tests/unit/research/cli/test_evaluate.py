@@ -41,7 +41,8 @@ def test_splits_without_a_catalogue_are_refused(tmp_path: Path, capsys: pytest.C
     assert "catalogue.csv" in capsys.readouterr().err
 
 
-def test_a_ready_made_table_of_another_kind_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_table_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A ready made table of another kind is not replaced."""
     (tmp_path / "notes.md").write_text("mine")
     assert run(["evaluate", "film.mp4", "--table", str(tmp_path / "notes.md")]) == 10
     assert "no table wrote it" in capsys.readouterr().err

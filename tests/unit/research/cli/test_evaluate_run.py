@@ -99,7 +99,8 @@ def test_what_is_known_is_not_evaluated_again(evaluations: Evaluations) -> None:
     assert [evaluations.write(), evaluations.write()] == [2, 0]
 
 
-def test_other_words_or_other_supplied_networks_are_evaluated_again(evaluations: Evaluations) -> None:
+def test_changed_request_evaluated_again(evaluations: Evaluations) -> None:
+    """Other words or other supplied networks are evaluated again."""
     evaluations.write()
     evaluations.transcript = "lay green"
     assert evaluations.write() == 2

@@ -38,7 +38,8 @@ def test_a_set_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Capture
     assert "nothing is not a training set: it has no manifest.jsonl" in told(capsys)
 
 
-def test_without_a_set_or_a_folder_nothing_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_set_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a set or a folder, nothing is trained."""
     assert run(["train", "temporal_warp"]) == 10
     assert "--data FOLDER" in told(capsys)
 
@@ -59,15 +60,15 @@ def test_wrong_options_are_named(
     assert says in told(capsys)
 
 
-def test_a_folder_that_holds_no_run_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_run_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that holds no run is not exported."""
     assert run(["export", "temporal_warp", "--run", str(tmp_path), "--output", str(tmp_path / "weights")]) == 10
     assert "holds no training run: it has no config.json" in told(capsys)
     assert not (tmp_path / "weights").exists()
 
 
-def test_a_folder_in_which_another_process_trains_is_refused(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_busy_training_folder_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder in which another process trains is refused."""
     with RunFolder(tmp_path, "temporal_warp", {}).held():
         assert train(data, tmp_path, "--resume") == 10
         assert "another process trains in this folder" in told(capsys)
@@ -81,7 +82,8 @@ def export_of_a_run(folder: Path, output: Path) -> int:
 
 
 @pytest.mark.parametrize("place", ["weights", "weights/texture"])
-def test_a_file_in_place_of_a_folder_of_weights_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+def test_file_instead_of_weights_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str) -> None:
+    """A file in place of a folder of weights is named."""
     file = tmp_path / place
     file.parent.mkdir(exist_ok=True)
     file.write_text("no folder")
@@ -90,16 +92,16 @@ def test_a_file_in_place_of_a_folder_of_weights_is_named(tmp_path: Path, capsys:
     assert file.read_text() == "no folder"
 
 
-def test_an_export_to_a_full_disk_says_so_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_to_full_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An export to a full disk says so and leaves nothing."""
     with files_of_at_most(8192):
         assert export_of_a_run(tmp_path / "run", tmp_path / "weights") == 11
     assert "weights: free some, or choose another folder" in told(capsys)
     assert list((tmp_path / "weights").iterdir()) == []
 
 
-def test_a_training_on_a_full_disk_says_so_and_leaves_no_part(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_on_full_disk(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training on a full disk says so and leaves no part."""
     with files_of_at_most(4096):
         assert train(data, tmp_path, "--steps", "1") == 11
     assert "no space left in" in capsys.readouterr().err

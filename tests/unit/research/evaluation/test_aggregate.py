@@ -43,7 +43,8 @@ def run(seed: int = 0, lost_faces: int = 0) -> RunMeasures:
     )
 
 
-def test_more_speeches_over_the_same_frames_make_no_narrower_intervals() -> None:
+def test_repeated_frames_narrow_nothing() -> None:
+    """More speeches over the same frames make no narrower intervals."""
     of_one, of_ten = (score([run()] * speeches, speeches, SETTINGS) for speeches in (1, 10))
     for name in ("face_psnr_db", "mouth_opening_correlation", "closure"):
         one, ten = of_one.intervals[name], of_ten.intervals[name]
@@ -55,12 +56,14 @@ def test_further_folds_make_narrower_intervals() -> None:
     assert four.high - four.low < one.high - one.low
 
 
-def test_a_speech_without_measured_frames_leaves_the_draws_of_its_fold() -> None:
+def test_unmeasured_speech_leaves_draws() -> None:
+    """A speech without measured frames leaves the draws of its fold."""
     unmeasured = replace(run(), measured=np.zeros(FRAMES, np.bool_))
     assert score([run(), unmeasured], 2, SETTINGS).intervals == score([run()], 1, SETTINGS).intervals
 
 
-def test_the_flicker_of_the_skin_is_measured_where_the_real_skin_is_quiet() -> None:
+def test_skin_flicker_where_quiet() -> None:
+    """The flicker of the skin is measured where the real skin is quiet."""
     truth = np.concatenate([np.tile([1.0, 5.0, 5.0, 5.0], FRAMES // 4), [np.nan, np.nan]])
     steps = {"truth_skin_step": truth, "result_skin_step": np.where(truth == 1.0, 1.5, 10.0 * truth)}
     of = replace(run(), columns={**run().columns, **steps})

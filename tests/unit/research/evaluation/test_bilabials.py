@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.evaluation.bilabials import bilabial_times, find_transcript, words_of
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 def read_16k(path: Path) -> np.ndarray:
@@ -23,7 +23,8 @@ def test_words_lose_punctuation_and_case() -> None:
     assert words_of("Six spoons, of fresh-snow; it’s PEAS!") == ("six", "spoons", "of", "fresh", "snow", "it's", "peas")
 
 
-def test_each_bilabial_of_a_real_sentence_is_found_in_order(clips: Any) -> None:
+def test_bilabials_found_in_order(clips: Any) -> None:
+    """Each bilabial of a real sentence is found in order."""
     row = next(row for row in clips.rows(use="val", under="speech/vctk") if row.transcript)
     speech = read_16k(row.path)
     times = bilabial_times(speech, row.transcript)
@@ -37,11 +38,12 @@ def test_each_bilabial_of_a_real_sentence_is_found_in_order(clips: Any) -> None:
 
 
 def test_a_transcript_without_a_known_word_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="dictionary"):
+    with pytest.raises(InvalidRequestError, match="dictionary"):
         bilabial_times(np.zeros(16_000, np.float32), "xqzt wvvk")
 
 
-def test_transcripts_are_found_beside_the_clip_and_in_a_catalogue(tmp_path: Path) -> None:
+def test_transcripts_beside_and_catalogue(tmp_path: Path) -> None:
+    """Transcripts are found beside the clip and in a catalogue."""
     folder = tmp_path / "video"
     folder.mkdir()
     (folder / "a.txt").write_text(" plain words \n")

@@ -10,11 +10,12 @@ import pytest
 from gateway.stages.opening import weights_of
 from research.evaluation.clip import chosen_clips
 from research.evaluation.table import overlaid
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.conftest import Clips
 
 
-def test_a_folder_stands_for_its_films_with_sound_of_the_splits(clips: Clips, carphone: Path, tmp_path: Path) -> None:
+def test_folder_stands_for_its_videos(clips: Clips, carphone: Path, tmp_path: Path) -> None:
+    """A folder stands for its videos with sound of the splits."""
     single = tmp_path / "carphone.mp4"
     (tmp_path / "vr_face5.mp4").symlink_to(clips.path("video/vr_face5.mp4"))
     single.symlink_to(carphone)
@@ -23,18 +24,20 @@ def test_a_folder_stands_for_its_films_with_sound_of_the_splits(clips: Clips, ca
     (tmp_path / "catalogue.csv").write_text("\n".join(("file,use", *rows)))
     assert chosen_clips([tmp_path, single], ["dev"]) == [tmp_path / "vr_face5.mp4", single]
     assert chosen_clips([single], []) == [single]
-    with pytest.raises(InvalidRequest, match="elsewhere"):
+    with pytest.raises(InvalidRequestError, match="elsewhere"):
         chosen_clips([tmp_path], ["train"])
-    with pytest.raises(InvalidRequest, match="no film with sound of use test"):
+    with pytest.raises(InvalidRequestError, match="no film with sound of use test"):
         chosen_clips([tmp_path], ["dev", "test"])
 
 
-def test_a_folder_without_a_catalogue_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="columns file and use"):
+def test_folder_without_catalogue(tmp_path: Path) -> None:
+    """A folder without a catalogue says what is missing."""
+    with pytest.raises(InvalidRequestError, match="columns file and use"):
         chosen_clips([tmp_path], ["dev"])
 
 
-def test_stages_that_start_meanwhile_serve_the_files_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_start_serves_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages that start meanwhile serve the files of a folder."""
     own, other = tmp_path / "own", tmp_path / "other"
     for folder, content in ((own, "own"), (other / "render", "other")):
         folder.mkdir(parents=True)
@@ -54,5 +57,5 @@ def test_stages_that_start_meanwhile_serve_the_files_of_a_folder(tmp_path: Path,
 
 
 def test_a_folder_without_networks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="dubstage export"), overlaid(tmp_path):
+    with pytest.raises(InvalidRequestError, match="dubstage export"), overlaid(tmp_path):
         pass

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.evaluation.clip import LAG_FRAME_SAMPLES, check_clip, own_speech, shifted
-from research.evaluation.native import insert_box
-from services.common.errors import InvalidRequest
+from research.evaluation.clip import LAG_FRAME_SAMPLES, check_clip, insert_box, own_speech, shifted
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import BOX_ORIGIN
 from tests.unit.media.made_footage import Clip, make_clip
 
 
 def test_a_clip_without_sound_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no sound"):
+    with pytest.raises(InvalidRequestError, match="no sound"):
         check_clip(make_clip(tmp_path / "clip.mp4", Clip()))
 
 

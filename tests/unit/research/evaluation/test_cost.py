@@ -89,7 +89,8 @@ def test_the_peak_is_that_of_what_was_measured() -> None:
         assert after > before + 48.0
 
 
-def test_a_peak_that_cannot_begin_anew_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unresettable_peak_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A peak that cannot begin anew is not measured."""
     monkeypatch.setattr(protocol, "_CLEAR", tmp_path / "no such folder" / "clear_refs")
     meter = CostMeter()
     with meter.enrolling():

@@ -48,14 +48,15 @@ def test_the_same_face_has_no_error(person: PersonFace) -> None:
     np.testing.assert_array_equal(errors.landmark_px, 0.0)
 
 
-def test_the_expression_error_is_the_mean_over_coefficients_in_standard_deviations(person: PersonFace) -> None:
+def test_expression_error_in_deviations(person: PersonFace) -> None:
+    """The expression error is the mean over coefficients in standard deviations."""
     moved = speaking()
     moved[:, 1] += 2.0
     errors = person.errors(person.fit(meshes(speaking())), person.fit(meshes(moved)))
     assert errors.expression == pytest.approx(np.full(30, 2.0 / NUM_EXPRESSION), rel=0.1)
 
 
-def test_the_landmark_error_is_the_mean_distance_of_projected_mouth_landmarks(person: PersonFace) -> None:
+def test_landmark_error_is_mean_distance(person: PersonFace) -> None:
     """By the definition: both expressions on the mean face, seen from the front, 59 points."""
     moved = speaking()
     moved[:, 0] += 1.5
@@ -89,7 +90,8 @@ def test_the_neutral_face_is_the_persons_own() -> None:
     assert np.abs(as_if_mean.expression).max() > 0.3
 
 
-def test_frames_without_a_face_on_either_side_are_not_measured(person: PersonFace) -> None:
+def test_faceless_frames_not_measured(person: PersonFace) -> None:
+    """Frames without a face on either side are not measured."""
     truth, result = meshes(speaking()), meshes(speaking())
     truth[3], result[7] = np.nan, np.nan
     errors = person.errors(person.fit(truth), person.fit(result))

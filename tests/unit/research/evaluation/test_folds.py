@@ -7,10 +7,11 @@ import pytest
 
 from research.evaluation.protocol import folds_of, wrong_speeches
 from research.evaluation.types import EvaluatedSpeech, FrameRange
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
-def test_a_short_clip_has_two_folds_that_test_every_frame_once() -> None:
+def test_short_clip_two_folds() -> None:
+    """A short clip has two folds that test every frame once."""
     folds = folds_of(125, Fraction(25))
     assert [(f.enrol, f.test) for f in folds] == [
         (FrameRange(0, 75), FrameRange(75, 125)),
@@ -18,7 +19,8 @@ def test_a_short_clip_has_two_folds_that_test_every_frame_once() -> None:
     ]
 
 
-def test_a_long_clip_enrols_on_its_first_ten_seconds() -> None:
+def test_long_clip_enrols_ten_seconds() -> None:
+    """A long clip enrols on its first ten seconds."""
     (fold,) = folds_of(607, Fraction(25))
     assert (fold.enrol, fold.test) == (FrameRange(0, 250), FrameRange(250, 607))
 
@@ -33,29 +35,32 @@ def test_ntsc_ten_seconds_are_299_whole_frames() -> None:
 
 
 def test_too_few_frames_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="too few"):
+    with pytest.raises(InvalidRequestError, match="too few"):
         folds_of(20, Fraction(25))
 
 
-def test_every_length_of_enrolment_ends_where_the_same_test_part_begins() -> None:
+def test_enrolment_ends_at_test_part() -> None:
+    """Every length of enrolment ends where the same test part begins."""
     folds = [fold for seconds in (5.0, 10.0, 48.0) for fold in folds_of(1500, Fraction(25), seconds)]
     assert {fold.test for fold in folds} == {FrameRange(1200, 1500)}
     assert [fold.enrol for fold in folds] == [FrameRange(1075, 1200), FrameRange(950, 1200), FrameRange(0, 1200)]
 
 
-def test_more_enrolment_than_the_clip_has_before_its_test_part_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"60 s of enrolment are more than the 48\.0 s"):
+def test_too_long_enrolment_refused() -> None:
+    """More enrolment than the clip has before its test part is refused."""
+    with pytest.raises(InvalidRequestError, match=r"60 s of enrolment are more than the 48\.0 s"):
         folds_of(1500, Fraction(25), 60.0)
 
 
 def test_one_fold_can_be_chosen_by_its_number() -> None:
     both = folds_of(125, Fraction(25))
     assert [folds_of(125, Fraction(25), only=number) for number in (0, 1)] == [(both[0],), (both[1],)]
-    with pytest.raises(InvalidRequest, match="fold 1: this clip has 1, numbered from 0"):
+    with pytest.raises(InvalidRequestError, match="fold 1: this clip has 1, numbered from 0"):
         folds_of(607, Fraction(25), only=1)
 
 
-def test_circular_shifts_keep_every_sample_and_never_the_own_alignment() -> None:
+def test_circular_shifts_keep_samples() -> None:
+    """Circular shifts keep every sample and never the own alignment."""
     own = np.arange(16_000, dtype=np.float32)
     speeches = wrong_speeches(own)
     assert len(speeches) == 10
@@ -65,7 +70,8 @@ def test_circular_shifts_keep_every_sample_and_never_the_own_alignment() -> None
         assert np.array_equal(np.sort(speech.samples), own)
 
 
-def test_shifts_stay_beyond_the_reach_of_a_lag_search() -> None:
+def test_shifts_exceed_lag_search() -> None:
+    """Shifts stay beyond the reach of a lag search."""
     own = np.zeros(5 * 16_000, np.float32)
     own[0] = 1.0
     moved = [int(speech.samples.argmax()) for speech in wrong_speeches(own)]
@@ -74,7 +80,8 @@ def test_shifts_stay_beyond_the_reach_of_a_lag_search() -> None:
     assert len(set(moved)) == 10
 
 
-def test_other_speeches_come_first_and_are_looped_to_length() -> None:
+def test_other_speeches_looped_to_length() -> None:
+    """Other speeches come first and are looped to length."""
     other = EvaluatedSpeech("other", np.array([1.0, 2.0, 3.0], np.float32))
     speeches = wrong_speeches(np.zeros(7, np.float32), [other], count=10)
     assert speeches[0].samples.tolist() == [1, 2, 3, 1, 2, 3, 1]
@@ -82,5 +89,5 @@ def test_other_speeches_come_first_and_are_looped_to_length() -> None:
 
 
 def test_the_control_needs_ten_speeches() -> None:
-    with pytest.raises(InvalidRequest, match="at least 10"):
+    with pytest.raises(InvalidRequestError, match="at least 10"):
         wrong_speeches(np.zeros(7, np.float32), count=9)

@@ -22,7 +22,7 @@ from research.evaluation.head_motion import (
     still_head,
 )
 from services.common.array_types import Float64
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import encode_arrays
 
 FOUR = Binning(0.0, 4.0, 4)
@@ -43,12 +43,14 @@ def swaying(frames: int = 250) -> Float64:
     return vectors
 
 
-def test_values_fall_into_their_bins_and_outside_ones_into_the_last() -> None:
+def test_values_fall_into_bins() -> None:
+    """Values fall into their bins and outside ones into the last."""
     shares = histogram(np.array([0.5, 1.0, 1.99, 9.0, -3.0]), FOUR)
     np.testing.assert_allclose(shares, [0.4, 0.4, 0.0, 0.2])
 
 
-def test_the_distance_of_two_single_bins_is_how_far_they_lie_apart() -> None:
+def test_single_bin_distance() -> None:
+    """The distance of two single bins is how far they lie apart."""
     first, second = histogram(np.array([0.5]), FOUR), histogram(np.array([3.5]), FOUR)
     assert histogram_distance(first, second, FOUR) == pytest.approx(3.0)
 
@@ -66,7 +68,8 @@ def test_the_ends_of_the_range_score_zero() -> None:
     assert found.own_range == 0.0
 
 
-def test_a_head_that_is_held_otherwise_loses_the_angle_over_the_range() -> None:
+def test_other_posture_loses_range() -> None:
+    """A head that is held otherwise loses the angle over the range."""
     real, turned = poses([0.5, 1.5] * 20), poses([9.5, 10.5] * 20)
     score = head_motion_score(turned, real)
     assert score.pose.axes[0] == pytest.approx(1.0 - 9.0 / 90.0)
@@ -77,7 +80,8 @@ def test_a_head_that_is_held_otherwise_loses_the_angle_over_the_range() -> None:
     assert score.velocity.score == pytest.approx(1.0)
 
 
-def test_own_range_is_stricter_by_the_ratio_of_the_ranges() -> None:
+def test_own_range_is_stricter() -> None:
+    """Own range is stricter by the ratio of the ranges."""
     real = poses(np.linspace(-9.5, 9.5, 20))
     shifted = poses(np.linspace(-7.5, 11.5, 20))
     score = head_motion_score(shifted, real).pose
@@ -93,7 +97,8 @@ def test_velocity_is_in_degrees_a_second() -> None:
     np.testing.assert_allclose(twice, 2.0 * found)
 
 
-def test_frames_without_a_face_tell_neither_angle_nor_velocity() -> None:
+def test_faceless_frames_tell_nothing() -> None:
+    """Frames without a face tell neither angle nor velocity."""
     usable = np.array([True, True, False, True, True])
     spoilt = poses([0.5, 0.5, 40.0, 0.5, 0.5])
     score = head_motion_score(spoilt, poses([0.5] * 5), generated_usable=usable)
@@ -116,7 +121,8 @@ def test_the_controls_fail_where_they_should() -> None:
     assert VELOCITIES.span == 200.0
 
 
-def test_controls_are_the_mean_pose_and_the_same_poses_in_a_seeded_order() -> None:
+def test_controls_mean_and_shuffled() -> None:
+    """Controls are the mean pose and the same poses in a seeded order."""
     real = swaying()
     np.testing.assert_allclose(still_head(real)[7], real.mean(axis=0))
     shuffled = shuffled_head(real)
@@ -127,8 +133,9 @@ def test_controls_are_the_mean_pose_and_the_same_poses_in_a_seeded_order() -> No
 
 
 @pytest.mark.parametrize("broken", [np.zeros((5, 5)), np.full((5, 6), np.nan), np.zeros((1, 6))])
-def test_what_is_not_a_head_in_motion_is_refused(broken: Float64) -> None:
-    with pytest.raises(InvalidRequest, match="generated"):
+def test_no_head_motion_refused(broken: Float64) -> None:
+    """An input that is not a head in motion is refused."""
+    with pytest.raises(InvalidRequestError, match="generated"):
         head_motion_score(broken, swaying())
 
 

@@ -26,7 +26,8 @@ def motion(output: np.ndarray, real: np.ndarray | None = None) -> HeadMotion:
     return HeadMotion(truth, turning(len(truth), 5.0), output, turning(200, 10.0), np.arange(len(truth)))
 
 
-def test_the_footages_own_motion_scores_one_and_both_controls_less() -> None:
+def test_own_motion_scores_one() -> None:
+    """The footage's own motion scores one and both controls less."""
     scores = score_heads([motion(turning(100, 10.0))], 25.0, 0).scores
     assert set(scores) == set(HEAD_ROWS)
     assert all(scores["output"][name] == pytest.approx(1.0) for name in HEAD_FIGURES)
@@ -37,7 +38,8 @@ def test_the_footages_own_motion_scores_one_and_both_controls_less() -> None:
     assert scores["still"]["hs_own_range"] < scores["predicted"]["hs_own_range"] < 1.0
 
 
-def test_frames_in_which_the_footage_shows_no_face_do_not_count() -> None:
+def test_faceless_frames_do_not_count() -> None:
+    """Frames in which the footage shows no face do not count."""
     real = turning(100, 10.0)
     real[40:60] = np.nan
     with_gap = score_heads([motion(turning(100, 10.0), real)], 25.0, 0).scores["output"]
@@ -59,7 +61,8 @@ def moved() -> ClipResult:
     return evaluate_clip(DrawnClip(num_frames=125, moves_head=True), read_mouths, settings=settings)
 
 
-def test_an_evaluation_has_them_for_methods_that_move_the_head(moved: ClipResult) -> None:
+def test_evaluation_scores_head_methods(moved: ClipResult) -> None:
+    """An evaluation has head scores for methods that move the head."""
     assert moved.head_motion is not None
     assert moved.head_motion.first_frame == 75
     assert len(moved.head_motion.motion.real) == 50
@@ -77,7 +80,8 @@ def test_and_none_for_the_others() -> None:
     assert all(check.target.metric != "hs" for check in check_targets([found]))
 
 
-def test_json_has_every_row_for_the_clip_and_the_mean(moved: ClipResult, tmp_path: Path) -> None:
+def test_json_has_clip_and_mean(moved: ClipResult, tmp_path: Path) -> None:
+    """JSON has every row for the clip and the mean."""
     write_json(tmp_path / "result.json", [moved, moved], "headpose")
     document = json.loads((tmp_path / "result.json").read_text())
     for rows in (document["head_motion"], document["clips"][1]["head_motion"]):

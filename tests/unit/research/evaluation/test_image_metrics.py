@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from research.evaluation import image_metrics as metrics
+from research.evaluation import measures as metrics
 
 
 def picture(height: int = 256, width: int = 256, seed: int = 1) -> np.ndarray:
@@ -20,7 +20,8 @@ def noisy(of: np.ndarray, sigma: float) -> np.ndarray:
     return np.clip(of.astype(np.float32) + noise, 0, 255).astype(np.uint8)
 
 
-def test_psnr_of_a_constant_error_of_one_level_is_48_13_db() -> None:
+def test_psnr_of_one_level() -> None:
+    """PSNR of a constant error of one level is 48 13 dB."""
     grey = np.full((20, 20, 3), 100, np.uint8)
     assert metrics.psnr_db(grey, grey + 1) == pytest.approx(48.1308, abs=1e-3)
 
@@ -58,7 +59,8 @@ def test_ms_ssim_agrees_with_torchmetrics() -> None:
     assert metrics.similarities(face, other).ssim == pytest.approx(metrics.ssim(face, other))
 
 
-def test_mouth_box_is_80_by_104_about_the_anchor_of_the_crop() -> None:
+def test_mouth_box_size_and_anchor() -> None:
+    """Mouth box is 80 by 104 about the anchor of the crop."""
     crops = np.zeros((2, 256, 256, 3), np.uint8)
     crops[:, 160, 128] = 255
     box = metrics.mouth_box(crops)
@@ -67,7 +69,8 @@ def test_mouth_box_is_80_by_104_about_the_anchor_of_the_crop() -> None:
     assert int((box > 0).sum()) == 2 * 3
 
 
-def test_blur_lowers_gradient_energy_and_a_ramp_has_a_known_one() -> None:
+def test_blur_lowers_gradient_energy() -> None:
+    """Blur lowers gradient energy and a ramp has a known one."""
     face = picture()
     blurred = np.asarray(cv2.GaussianBlur(face, (0, 0), 3), np.uint8)
     assert metrics.gradient_energy(blurred) < 0.5 * metrics.gradient_energy(face)
@@ -89,7 +92,8 @@ def test_mean_absolute_difference_counts_both_directions() -> None:
     assert metrics.mean_absolute_difference(before, after) == pytest.approx(7.0)
 
 
-def test_the_difference_of_the_skin_leaves_out_the_mouth_and_all_beyond_the_render_box() -> None:
+def test_skin_difference_region() -> None:
+    """The difference of the skin leaves out the mouth and all beyond the render box."""
     before = picture(256, 256)
     after = before.copy()
     metrics.mouth_box(after)[:] = 0
@@ -101,7 +105,8 @@ def test_the_difference_of_the_skin_leaves_out_the_mouth_and_all_beyond_the_rend
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (40, 60), (62, 96)])
-def test_ssim_of_a_local_change_agrees_with_scikit_image(corner: tuple[int, int]) -> None:
+def test_ssim_of_local_change(corner: tuple[int, int]) -> None:
+    """SSIM of a local change agrees with scikit image."""
     face = picture(80, 104)
     other = face.copy()
     other[corner[0] : corner[0] + 18, corner[1] : corner[1] + 8] //= 2

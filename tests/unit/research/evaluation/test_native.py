@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.dub.native_boxes import native_luma
-from research.evaluation.native import FootagePatch, finished_box, footage_patch
+from research.evaluation.clip import FootagePatch, finished_box, footage_patch
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_detail import NO_DETAIL, detail_of
 
@@ -34,7 +34,7 @@ def real(footage_scale: float, scale: int) -> tuple[FootagePatch, np.ndarray]:
 
 
 @pytest.mark.parametrize(("footage_scale", "scale"), [(0.9, 1), (1.1, 1), (1.7, 2), (2.1, 2), (2.5, 3)])
-def test_a_box_that_shows_the_film_itself_keeps_its_finest_structures(footage_scale: float, scale: int) -> None:
+def test_own_box_keeps_finest_detail(footage_scale: float, scale: int) -> None:
     """The box is resampled twice: from the film, and into the film. Linear interpolation would leave .5 to .8 of the energy."""
     patch, luma = real(footage_scale, scale)
     assert patch.energy_of(luma.astype(np.float32), ALL) == pytest.approx(patch.energy(), rel=0.2)
@@ -42,7 +42,8 @@ def test_a_box_that_shows_the_film_itself_keeps_its_finest_structures(footage_sc
     assert patch.energy_of(soft, ALL) < 0.2 * patch.energy()
 
 
-def test_the_patch_is_of_the_film_s_own_pixels() -> None:
+def test_patch_has_own_pixels() -> None:
+    """The patch is of the video's own pixels."""
     patch, luma = real(1.7, 2)
     assert patch.mouth.sum() == pytest.approx(104 * 80 * 1.7**2, rel=0.02)
     assert cv2.matchTemplate(film(), patch.luma, cv2.TM_SQDIFF).min() == 0.0
@@ -57,18 +58,21 @@ def test_detail_outside_the_mouth_does_not_count() -> None:
     assert patch.energy_of(other.astype(np.float32), ALL) == patch.energy_of(luma.astype(np.float32), ALL)
 
 
-def test_without_a_mask_the_film_is_as_it_was() -> None:
+def test_no_mask_keeps_video() -> None:
+    """Without a mask, the video is unchanged."""
     patch, luma = real(1.7, 2)
     assert patch.energy_of(np.zeros(luma.shape, np.float32), NOWHERE) == patch.energy()
 
 
-def test_a_mouth_outside_of_the_frame_has_no_energy() -> None:
+def test_mouth_outside_frame_no_energy() -> None:
+    """A mouth outside of the frame has no energy."""
     patch = footage_patch(film(), head(1.7, x=-900.0), 2)
     assert np.isnan(patch.energy())
     assert np.isnan(patch.energy_of(np.zeros((320, 320), np.float32), ALL))
 
 
-def test_a_box_with_detail_is_finer_at_both_sizes() -> None:
+def test_detailed_box_finer_at_sizes() -> None:
+    """A box with detail is finer at both sizes."""
     patch, own = real(1.7, 2)
     box = cv2.resize(np.repeat(own[..., None], 3, -1), (160, 160), interpolation=cv2.INTER_AREA)
     box = cv2.GaussianBlur(box, (0, 0), 1.0)

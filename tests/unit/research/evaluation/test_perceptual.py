@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from research.evaluation.perceptual import SuppliedNetworks, frechet_distance
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 class Means(torch.nn.Module):
@@ -46,7 +46,8 @@ def saved(module: torch.nn.Module, file: Path) -> Path:
     return file
 
 
-def test_frechet_distance_of_shifted_gaussians_is_the_squared_shift() -> None:
+def test_frechet_distance_of_gaussians() -> None:
+    """Fréchet distance of shifted Gaussians is the squared shift."""
     rows = np.random.default_rng(0).normal(size=(500, 4))
     assert frechet_distance(rows, rows) == pytest.approx(0.0, abs=1e-9)
     assert frechet_distance(rows, rows + np.array([3.0, 4.0, 0.0, 0.0])) == pytest.approx(25.0)
@@ -69,22 +70,23 @@ def test_supplied_networks_measure_pictures(tmp_path: Path) -> None:
 
 
 def test_missing_or_wrong_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"nowhere\.pt do not exist"):
+    with pytest.raises(InvalidRequestError, match=r"nowhere\.pt do not exist"):
         SuppliedNetworks(tmp_path / "nowhere.pt", None)
     wrong = tmp_path / "wrong.pt"
     wrong.write_bytes(b"not a network")
-    with pytest.raises(InvalidRequest, match="not a TorchScript file"):
+    with pytest.raises(InvalidRequestError, match="not a TorchScript file"):
         SuppliedNetworks(None, wrong)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_networks_under_the_wrong_option_are_refused_when_they_are_loaded(tmp_path: Path) -> None:
+def test_networks_under_wrong_option_refused(tmp_path: Path) -> None:
+    """Networks under the wrong option are refused when they are loaded."""
     lpips, fid = saved(Distances(), tmp_path / "lpips.pt"), saved(Features(), tmp_path / "fid.pt")
-    with pytest.raises(InvalidRequest, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
+    with pytest.raises(InvalidRequestError, match=r"--lpips-weights .*fid\.pt: this network gives no LPIPS features"):
         SuppliedNetworks(fid, lpips)
-    with pytest.raises(InvalidRequest, match=r"--fid-weights .*lpips\.pt: this network gives no FID features") as caught:
+    with pytest.raises(InvalidRequestError, match=r"--fid-weights .*lpips\.pt: this network gives no FID features") as caught:
         SuppliedNetworks(None, lpips)
     assert caught.value.field == "fid_weights"
-    with pytest.raises(InvalidRequest, match=r"no FID features \(.*299 pixels"):
+    with pytest.raises(InvalidRequestError, match=r"no FID features \(.*299 pixels"):
         SuppliedNetworks(None, saved(OfOneSize(), tmp_path / "large.pt"))
     assert set(SuppliedNetworks(lpips, fid).sha256) == {"lpips", "fid"}

@@ -97,7 +97,8 @@ def test_pass_and_fail_are_shown_as_they_are(tmp_path: Path) -> None:
     assert text.count("not measured") == len(TARGETS) - 12
 
 
-def test_a_moved_head_has_its_table_with_controls_and_a_plot(tmp_path: Path) -> None:
+def test_head_table_with_controls(tmp_path: Path) -> None:
+    """A moved head has its table with controls and a plot."""
     poses = np.cumsum(np.full((50, 6), 0.01), axis=0)
     scores_of = {row: dict.fromkeys(HEAD_FIGURES, value) for row, value in zip(HEAD_ROWS, (0.9125, 0.95, 0.75, 0.625), strict=True)}
     head = HeadMotionResult(scores_of, HeadMotion(poses, poses, poses, poses, np.arange(50)), 75)

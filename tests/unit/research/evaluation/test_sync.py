@@ -15,7 +15,8 @@ def meshes(openings: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_mouths_at_25_frames_a_second_stay_where_they_are() -> None:
+def test_25_fps_mouths_stay() -> None:
+    """Mouths at 25 frames a second stay where they are."""
     tracked = meshes(np.arange(6.0))
     first, mouths, usable = mouths_on_grid(tracked, np.arange(10, 16) / 25.0)
     assert first == 10
@@ -33,7 +34,8 @@ def test_other_rates_are_interpolated_in_time() -> None:
     assert steps[5:] == pytest.approx(np.full(20, 0.4), abs=0.02)
 
 
-def test_a_long_gap_is_not_usable_and_a_lost_clip_is_empty() -> None:
+def test_long_gap_unusable() -> None:
+    """A long gap is not usable and a lost clip is empty."""
     tracked = meshes(np.zeros(20))
     tracked[5:12] = np.nan
     _, mouths, usable = mouths_on_grid(tracked, np.arange(20) / 25.0)

@@ -8,12 +8,22 @@ from pathlib import Path
 import pytest
 
 from research.evaluation.aggregate import BootstrapSettings
-from research.evaluation.cases import Configuration, TableRow, ablation_rows, check_weights, method_rows, reported, seconds_rows
 from research.evaluation.protocol import EvaluationSettings, evaluate_clip
-from research.evaluation.results import KeptResults, clip_document, evaluation_key
+from research.evaluation.results import (
+    Configuration,
+    KeptResults,
+    TableRow,
+    ablation_rows,
+    check_weights,
+    clip_document,
+    evaluation_key,
+    method_rows,
+    reported,
+    seconds_rows,
+)
 from research.evaluation.table import TableRun, better_of, check_table_place, labels_of, metrics_of
 from research.evaluation.types import COSTS, TABLE_VARIANTS
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.methods import METHODS
 from tests.unit.research.evaluation.drawn_clip import DrawnClip, read_mouths
 
@@ -42,7 +52,8 @@ def test_every_method_has_a_row_and_reported_figures() -> None:
     assert set(reported()) == set(METHODS)
 
 
-def test_an_ablation_shows_variants_other_networks_and_fewer_frames() -> None:
+def test_ablation_rows() -> None:
+    """An ablation shows variants other networks and fewer frames."""
     rows = ablation_rows("everyone", enrol_frames=40)
     assert {row.of.method for row in rows} == {"everyone"}
     assert rows[0].of == Configuration(method="everyone", enrol_frames=40)
@@ -50,20 +61,21 @@ def test_an_ablation_shows_variants_other_networks_and_fewer_frames() -> None:
     assert {0, 14} <= {row.of.steps for row in rows}
     assert {"no_prior", "channels_4"} <= {row.of.weights for row in rows}
     assert "retrieval" in {row.variant for row in ablation_rows("ugc")}
-    with pytest.raises(InvalidRequest, match="no ablation of 'nobody'; there are ugc, hetero"):
+    with pytest.raises(InvalidRequestError, match="no ablation of 'nobody'; there are ugc, hetero"):
         ablation_rows("nobody")
 
 
 def test_weights_that_no_row_has_are_refused(tmp_path: Path) -> None:
     rows = (TableRow("a", A), TableRow("b", B))
     check_weights(rows, {"other": tmp_path})
-    with pytest.raises(InvalidRequest, match="no row of this table has them; rows have other"):
+    with pytest.raises(InvalidRequestError, match="no row of this table has them; rows have other"):
         check_weights(rows, {"mine": tmp_path})
-    with pytest.raises(InvalidRequest, match="no such folder"):
+    with pytest.raises(InvalidRequestError, match="no such folder"):
         check_weights(rows, {"other": tmp_path / "missing"})
 
 
-def test_each_row_is_repeated_for_each_length_of_enrolment() -> None:
+def test_row_per_enrolment_length() -> None:
+    """Each row is repeated for each length of enrolment."""
     rows = (TableRow("a", A), TableRow("b", B, "oracle_full"))
     assert seconds_rows(rows, ()) == rows
     short, long, *others = seconds_rows(rows, (5.0, 30.0))
@@ -72,7 +84,8 @@ def test_each_row_is_repeated_for_each_length_of_enrolment() -> None:
     assert {row.variant for row in others} == {"oracle_full"}
 
 
-def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, object]) -> None:
+def test_clip_compared_with_mean_mouth(near: dict[str, object]) -> None:
+    """Figures of a clip are compared with its mean mouth."""
     full, still = (metrics_of(near, name) for name in ("full", "mean_mouth"))
     assert full["mouth_psnr_minus_m"] == pytest.approx(full["mouth_psnr_db"] - still["mouth_psnr_db"], abs=1e-4)
     assert full["mouth_lmd_over_m"] == pytest.approx(full["mouth_lmd_px"] / still["mouth_lmd_px"], abs=1e-4)
@@ -83,7 +96,8 @@ def test_figures_of_a_clip_are_compared_with_its_mean_mouth(near: dict[str, obje
     assert full["ms_per_frame"] > 0.0
 
 
-def test_a_row_has_the_mean_and_the_worst_clip(near: dict[str, object], far: dict[str, object], tmp_path: Path) -> None:
+def test_row_mean_and_worst(near: dict[str, object], far: dict[str, object], tmp_path: Path) -> None:
+    """A row has the mean and the worst clip."""
     run = TableRun("Title", (TableRow("a", A),), TABLE_VARIANTS, tmp_path / "t.md", KeptResults(tmp_path / "t.json"))
     run.add(A, "near.mp4", near)
     run.add(A, "far.mp4", far)
@@ -95,7 +109,8 @@ def test_a_row_has_the_mean_and_the_worst_clip(near: dict[str, object], far: dic
     assert [better_of(name) for name in ("mouth_psnr_db", "nme", "sharpness_ratio")] == ["higher", "lower", "one"]
 
 
-def test_the_files_name_what_was_measured_refused_and_lacking(near: dict[str, object], tmp_path: Path) -> None:
+def test_files_name_measured_and_missing(near: dict[str, object], tmp_path: Path) -> None:
+    """The files name what was measured refused and lacking."""
     path, results = tmp_path / "t.md", tmp_path / "t.json"
     kept = KeptResults(results)
     run = TableRun("Title", (TableRow("first", A), TableRow("second", B)), TABLE_VARIANTS, path, kept)
@@ -120,7 +135,8 @@ def test_the_files_name_what_was_measured_refused_and_lacking(near: dict[str, ob
     check_table_place(path, results)
 
 
-def test_what_is_in_the_file_is_known_in_the_next_run(near: dict[str, object], tmp_path: Path) -> None:
+def test_next_run_knows_the_file(near: dict[str, object], tmp_path: Path) -> None:
+    """The next run knows the results in the file."""
     results = tmp_path / "t.json"
     first = KeptResults(results)
     first.add("key", A, near)
@@ -130,7 +146,8 @@ def test_what_is_in_the_file_is_known_in_the_next_run(near: dict[str, object], t
     assert again.get("another") is None
 
 
-def test_a_key_depends_on_clip_configuration_request_and_networks(tmp_path: Path) -> None:
+def test_key_depends_on_inputs(tmp_path: Path) -> None:
+    """A key depends on clip configuration request and networks."""
     clips = [tmp_path / name for name in ("a.mp4", "b.mp4")]
     for number, clip in enumerate(clips):
         clip.write_bytes(bytes([number]))
@@ -146,7 +163,8 @@ def test_a_key_depends_on_clip_configuration_request_and_networks(tmp_path: Path
     assert len(others | {key}) == 5
 
 
-def test_clips_of_one_file_name_are_told_apart_by_their_folders() -> None:
+def test_equal_file_names_by_folder() -> None:
+    """Clips of one file name are told apart by their folders."""
     clips = [Path(name) for name in ("s1/bbaf2n.mp4", "s2/bbaf2n.mp4", "s2/lgbf8n.mp4", "old/s2/bbaf2n.mp4", "/a.mp4", "a.mp4")]
     labels = labels_of([*clips, clips[0]])
     here = Path.cwd().name
@@ -165,25 +183,27 @@ def test_a_table_and_its_figures_are_two_files(near: dict[str, object], tmp_path
     page = tmp_path / "t.md"
     (tmp_path / "link.json").symlink_to(page)
     for results in (page, tmp_path / "link.json", tmp_path / "." / "t.md"):
-        with pytest.raises(InvalidRequest, match="two names"):
+        with pytest.raises(InvalidRequestError, match="two names"):
             check_table_place(page, results)
 
 
-def test_a_foreign_page_beside_results_of_a_table_is_replaced_on_request_only(near: dict[str, object], tmp_path: Path) -> None:
+def test_foreign_page_replaced_on_request(near: dict[str, object], tmp_path: Path) -> None:
+    """A foreign page beside results of a table is replaced on request only."""
     page, results = tmp_path / "notes.md", tmp_path / "t.json"
     kept = KeptResults(results)
     kept.add("key", A, near)
     kept.write([])
     page.write_text("mine")
-    with pytest.raises(InvalidRequest, match="no table wrote it"):
+    with pytest.raises(InvalidRequestError, match="no table wrote it"):
         check_table_place(page, results)
     check_table_place(page, results, overwrite=True)
 
 
 @pytest.mark.parametrize("where", ["file/t.md", f"new/{'x' * 300}.md", "/proc/new/t.md"])
-def test_a_table_that_cannot_be_written_is_refused_before_the_work(where: str, tmp_path: Path) -> None:
+def test_unwritable_table_refused_before_work(where: str, tmp_path: Path) -> None:
+    """A table that cannot be written is refused before the work."""
     (tmp_path / "file").write_text("a file")
-    with pytest.raises(InvalidRequest, match="cannot be written") as caught:
+    with pytest.raises(InvalidRequestError, match="cannot be written") as caught:
         check_table_place(tmp_path / where, tmp_path / "t.json")
     assert caught.value.field == "table"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -199,11 +219,11 @@ def test_a_table_makes_the_folders_above_it(near: dict[str, object], tmp_path: P
 def test_files_of_other_content_are_not_replaced(tmp_path: Path) -> None:
     page, results = tmp_path / "notes.md", tmp_path / "notes.json"
     page.write_text("mine")
-    with pytest.raises(InvalidRequest, match="no table wrote it"):
+    with pytest.raises(InvalidRequestError, match="no table wrote it"):
         check_table_place(page, results)
-    with pytest.raises(InvalidRequest, match=r"does not end with \.md"):
+    with pytest.raises(InvalidRequestError, match=r"does not end with \.md"):
         check_table_place(tmp_path / "notes.txt", results)
     results.write_text('{"mine": 1}')
-    with pytest.raises(InvalidRequest, match="holds no results"):
+    with pytest.raises(InvalidRequestError, match="holds no results"):
         KeptResults(results)
     assert KeptResults(results, overwrite=True).get("key") is None

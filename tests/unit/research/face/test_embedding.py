@@ -13,7 +13,7 @@ import torch
 
 from research.face import embedding
 from research.face.embedding import BLOCKS, FILES, FaceEmbeddingNetwork, convert, pictures, read_package
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 
 MANIFEST, BIN = FILES
 
@@ -81,23 +81,23 @@ def test_the_onnx_file_computes_what_pytorch_computes(package: Path, tmp_path: P
     assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_another_package_is_refused_by_the_name_of_the_file(tmp_path: Path, package: Path) -> None:
+def test_other_package_names_file(tmp_path: Path, package: Path) -> None:
+    """Another package is refused by the name of the file."""
     (package / BIN).write_bytes((package / BIN).read_bytes()[:-1] + b"\0")
-    with pytest.raises(InvalidRequest, match=r"face_recognition_model\.bin is not the file of @vladmandic/face-api 1\.7\.15"):
+    with pytest.raises(InvalidRequestError, match=r"face_recognition_model\.bin is not the file of @vladmandic/face-api 1\.7\.15"):
         convert(package, tmp_path / "out.onnx")
-    with pytest.raises(InvalidRequest, match=r"npm pack @vladmandic/face-api@1\.7\.15"):
+    with pytest.raises(InvalidRequestError, match=r"npm pack @vladmandic/face-api@1\.7\.15"):
         convert(tmp_path / "nothing", tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
 
 
-def test_a_network_that_differs_from_its_source_is_not_written(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_differing_network_not_written(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that differs from its source is not written."""
     monkeypatch.setattr(embedding, "MEAN_RGB", (0.0, 0.0, 0.0))
     graph = embedding._Graph(read_package(package)).model()
     monkeypatch.undo()
     monkeypatch.setattr(embedding, "FILES", {name: hashlib.sha256((package / name).read_bytes()).hexdigest() for name in FILES})
     monkeypatch.setattr(embedding._Graph, "model", lambda _: graph)
-    with pytest.raises(ContractBroken, match="ONNX Runtime and PyTorch differ by"):
+    with pytest.raises(ContractBrokenError, match="ONNX Runtime and PyTorch differ by"):
         convert(package, tmp_path / "out.onnx")
     assert list(tmp_path.glob("out*")) == []

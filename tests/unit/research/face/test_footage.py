@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.face.footage import read_frames
-from services.common.errors import MediaUnsupported
+from services.common.errors import MediaUnsupportedError
 from tests.unit.research.face.footage_files import write_film
 
 
@@ -14,7 +14,8 @@ def grey(levels, height=16, width=24):
     return [np.full((height, width, 3), level, np.uint8) for level in levels]
 
 
-def test_frames_are_counted_in_steps_of_a_25th_of_a_second_at_any_frame_rate(tmp_path):
+def test_steps_of_a_25th_second(tmp_path):
+    """Frames are counted in steps of a 25th of a second at any frame rate."""
     write_film(tmp_path / "slow.mkv", grey(range(0, 60, 10)))
     write_film(tmp_path / "fast.mkv", grey(range(0, 60, 5)), Fraction(50))
     for name in ("slow", "fast"):
@@ -51,8 +52,9 @@ def test_pictures_are_upright(tmp_path):
     assert not picture[12:].any()
 
 
-def test_a_missing_film_and_a_file_that_is_no_film_are_named(tmp_path):
+def test_missing_or_foreign_file_named(tmp_path):
+    """A missing video and a file that is no video are named."""
     (tmp_path / "text.mkv").write_text("no film")
     for name in ("missing.mkv", "text.mkv"):
-        with pytest.raises(MediaUnsupported, match=name):
+        with pytest.raises(MediaUnsupportedError, match=name):
             read_frames(tmp_path / name, {0})

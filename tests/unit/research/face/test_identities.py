@@ -45,7 +45,8 @@ def footage(tmp_path_factory):
     return folder
 
 
-def test_everybody_with_pixels_gets_two_identities_once_and_the_others_a_reason(footage):
+def test_people_get_identities_or_reason(footage):
+    """Every person with pixels gets two identities once, and the others get a reason."""
     rows = [row_of("ann", "Ann/1"), row_of("bob", "Bob"), row_of("eve", "Eve", has_pixels=False)]
     (footage / MANIFEST).write_text("".join(map(manifest_line, rows)))
     steps = []
@@ -80,7 +81,8 @@ def fitted(folder, *rows):
     return new, sorted(path.name for path in now)
 
 
-def test_identities_follow_the_footage_that_may_be_learned_from(footage, tmp_path):
+def test_identities_follow_usable_footage(footage, tmp_path):
+    """Identities follow the footage that may be learned from."""
     folder = shutil.copytree(footage, tmp_path / "set", ignore=shutil.ignore_patterns("identities"))
     films_of(folder, "ann2", "bob")
     first, second, bob = row_of("ann", "ann", sha256="1"), row_of("ann2", "ann", sha256="2"), row_of("bob", "bob", sha256="3")
@@ -95,7 +97,8 @@ def test_identities_follow_the_footage_that_may_be_learned_from(footage, tmp_pat
     assert fitted(folder, replace(bob, has_pixels=False)) == (set(), [])
 
 
-def test_an_identity_of_other_footage_goes_even_if_no_new_one_can_be_fitted(footage, tmp_path):
+def test_stale_identity_is_removed(footage, tmp_path):
+    """An identity of other footage goes even if no new one can be fitted."""
     folder = shutil.copytree(footage, tmp_path / "set", ignore=shutil.ignore_patterns("identities"))
     fitted(folder, row_of("ann", "ann"))
     (folder / MANIFEST).write_text(manifest_line(row_of("gone", "ann", sha256="1")))
@@ -108,7 +111,8 @@ def test_a_film_that_is_gone_is_a_reason(footage, tmp_path):
     assert "ann.mkv" in prepare(footage, tmp_path, 1, lambda *_: None)["Ann"]
 
 
-def test_held_out_people_are_fitted_to_the_beginning_of_their_clips():
+def test_held_out_fitted_to_beginning():
+    """Held out people are fitted to the beginning of their clips."""
     held_out = row_of("b", "Bob", "val")
     people = people_of(
         [row_of("a", "Ann"), replace(row_of("a2", "Ann"), split="val"), held_out, row_of("c", "Eve", usable_frames=0)]

@@ -11,7 +11,8 @@ from services.common.geometry.morphable_model import default_model
 HEAD = head_template().astype(np.float64)
 
 
-def test_the_packages_edges_give_the_triangles_of_the_committed_model():
+def test_edges_give_committed_triangles():
+    """The package's edges give the triangles of the committed model."""
     pytest.importorskip("mediapipe")
     triangles = directed_triangles()
     assert triangles.shape == (852, 3)
@@ -26,7 +27,8 @@ def test_the_mirror_pairs_left_with_right():
 
 
 @pytest.mark.parametrize("ring", [*EYE_RINGS, LIPS_INNER])
-def test_a_hole_is_closed_by_triangles_that_all_turn_the_same_way(ring):
+def test_hole_closed_consistently(ring):
+    """A hole is closed by triangles that all turn the same way."""
     triangles = strip(ring)
     assert len(triangles) == len(ring) - 2
     sides = [tuple(int(t[i]) for i in (a, b)) for t in triangles for a, b in ((0, 1), (1, 2), (2, 0))]
@@ -36,7 +38,8 @@ def test_a_hole_is_closed_by_triangles_that_all_turn_the_same_way(ring):
     assert open_sides in (around, {s[::-1] for s in around})
 
 
-def test_the_texture_layout_is_symmetric_and_without_folds_for_another_head_too():
+def test_texture_layout_of_other_head():
+    """The texture layout is symmetric and without folds for another head too."""
     model = default_model()
     mirror = mirror_map(HEAD)
     shape = model.mean_shape.astype(np.float64) * [0.8, 1.1, 1.2]

@@ -12,12 +12,11 @@ from research.face import morphable_model as training
 from research.face.mesh_topology import mirror_map
 from research.face.morphable_model import explained
 from research.training.trainset import MANIFEST, ClipRow, TrainSet, manifest_line, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose, head_template, to_frame
 from services.common.face.landmarks import FACE_OVAL
-from services.common.geometry.lighting import ambient, shading
+from services.common.geometry.lighting import ambient, shading, vertex_normals
 from services.common.geometry.morphable_model import default_model
-from services.common.geometry.normals import vertex_normals
 from services.common.store.tensor_bytes import encode_arrays
 
 MODEL = default_model()
@@ -48,7 +47,8 @@ def test_hidden_vertices_continue_their_neighbours():
     assert np.array_equal(filled[:, kept], colours[:, kept])
 
 
-def test_light_from_the_side_is_taken_out_of_symmetric_faces():
+def test_side_light_taken_out():
+    """Light from the side is taken out of symmetric faces."""
     mirror = mirror_map(SHAPE)
     skin = ALBEDO_RANDOM.uniform(0.3, 0.6, (6, 1, 3)) * np.ones((6, 468, 1)) + 0.02 * ALBEDO_RANDOM.normal(size=(1, 468, 3))
     skin = (skin + skin[:, mirror]) / 2
@@ -79,7 +79,8 @@ def test_a_mirrored_face_mirrored_again_is_the_face():
     assert training.mirrored(training.mirrored(shape, MIRROR), MIRROR) == pytest.approx(shape)
 
 
-def test_modes_that_shapes_were_made_of_are_found_each_symmetric_or_antisymmetric():
+def test_known_modes_are_found():
+    """Modes that shapes were made of are found each symmetric or antisymmetric."""
     modes = [10.0 * symmetric(RANDOM.normal(size=(468, 3)), 1), 5.0 * symmetric(RANDOM.normal(size=(468, 3)), -1)]
     offsets = RANDOM.normal(size=(100, 1, 1)) * modes[0] + RANDOM.normal(size=(100, 1, 1)) * modes[1]
     basis = training.principal_components(training.weighted_rows([(1.0, offsets)], MIRROR), 2)
@@ -92,7 +93,8 @@ def test_modes_that_shapes_were_made_of_are_found_each_symmetric_or_antisymmetri
     assert explained(offsets, basis, [0, 1, 2])[0] == 0.0
 
 
-def test_explained_variance_of_what_the_basis_does_not_know_is_small():
+def test_unknown_variance_explained_little():
+    """Explained variance of what the basis does not know is small."""
     offsets = RANDOM.normal(size=(50, 468, 3))
     basis = training.principal_components(training.weighted_rows([(1.0, offsets[:5])], MIRROR), 3)
     assert explained(RANDOM.normal(size=(50, 468, 3)), basis, [3])[0] < 0.05
@@ -132,7 +134,8 @@ def data(tmp_path):
     return write_set(tmp_path, [*rows, training_clip(tmp_path, "held_out", "stranger", "val")])
 
 
-def test_a_training_set_becomes_a_model_of_limited_rank(data):
+def test_set_becomes_low_rank_model(data):
+    """A training set becomes a model of limited rank."""
     learned = training.learn(data, None, num_identity=20, num_expression=16, num_albedo=0)
     assert learned.model.num_identity == 7  # four speakers and their mirror images around their mean
     assert learned.model.num_expression == 16
@@ -142,7 +145,8 @@ def test_a_training_set_becomes_a_model_of_limited_rank(data):
     assert learned.report["expression_explained"]["val stranger"][4] > 0.5
 
 
-def test_unusable_frames_are_left_out_and_only_clips_with_pixels_give_colours(data):
+def test_unusable_frames_give_no_colours(data):
+    """Unusable frames are left out and only clips with pixels give colours."""
     silhouette, later = replace(data.rows[0], has_pixels=False), replace(data.rows[1], first_frame=100)
     people = list(morphable_model.read_people(write_set(data.folder, [silhouette, later, *data.rows[2:]]), Path("films")))
     assert [(one.split, one.speaker) for one in people][:2] == [("train", "speaker0"), ("train", "speaker1")]
@@ -162,7 +166,7 @@ def test_a_large_set_is_read_in_part(data, monkeypatch):
 
 def test_a_set_of_one_speaker_is_too_small(data):
     small = write_set(data.folder, data.rows[:1])
-    with pytest.raises(InvalidRequest, match="needs 2 speakers"):
+    with pytest.raises(InvalidRequestError, match="needs 2 speakers"):
         training.learn(small, None, num_identity=2, num_expression=2, num_albedo=0)
 
 

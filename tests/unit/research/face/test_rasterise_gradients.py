@@ -69,7 +69,9 @@ def test_gradients_at_silhouettes_equal_finite_differences() -> None:
     assert ((render(vertices, depth, attributes) - sharp).abs().amax(-1) > 1e-6).sum() > 20
 
 
-def test_same_input_gives_the_same_gradient_bytes_on_any_number_of_threads() -> None:
+def test_gradient_bytes_on_any_threads() -> None:
+    """Same input gives the same gradient bytes on any number of threads."""
+
     def gradient(threads: int) -> bytes:
         vertices, depth, attributes, triangles, fragments = scene(8)
         picture = interpolate(fragments, vertices, depth, triangles, attributes, num_threads=threads)
@@ -94,7 +96,8 @@ def white(vertices: torch.Tensor, triangles: np.ndarray, size: int = 24) -> torc
 
 
 @pytest.mark.parametrize("side", [2, 40])
-def test_the_sum_of_a_white_square_is_its_area_however_fine_its_triangles(side: int) -> None:
+def test_square_area_any_tessellation(side: int) -> None:
+    """The sum of a white square is its area however fine its triangles."""
     for shift in (0.05, 0.3, 0.5, 0.77):
         vertices, triangles = square(side, 4.0 + shift, 5.0 + 0.6 * shift, 12.4)
         rows = white(vertices, triangles)[0, 8:14, :, 0].sum(1)
@@ -107,7 +110,8 @@ def test_the_sum_of_a_white_square_is_its_area_however_fine_its_triangles(side: 
         np.testing.assert_allclose([moved_left.item(), moved_right.item()], [-1.0, 1.0], atol=1e-9)
 
 
-def test_a_fold_in_front_of_its_own_mesh_is_a_silhouette() -> None:
+def test_fold_is_a_silhouette() -> None:
+    """A fold in front of its own mesh is a silhouette."""
     # One strip: it runs to the right, turns round at x = 9.3 and comes back behind itself.
     vertices = torch.tensor([[[2.2, 1.0], [2.2, 9.0], [9.3, 1.0], [9.3, 9.0], [0.4, 1.0], [0.4, 9.0]]], dtype=torch.float64)
     triangles = np.array([[0, 1, 2], [2, 1, 3], [2, 3, 4], [4, 3, 5]], np.int32)
@@ -121,7 +125,8 @@ def test_a_fold_in_front_of_its_own_mesh_is_a_silhouette() -> None:
     np.testing.assert_allclose(blended[2], 0.25 + 0.75 * 0.3, atol=1e-9)  # the border, against the strip behind
 
 
-def test_a_square_finds_its_place_from_its_picture_alone() -> None:
+def test_square_found_from_picture() -> None:
+    """A square finds its place from its picture alone."""
     goal, triangles = square(12, 7.3, 6.4, 9.0)
     wanted = white(goal, triangles)
     start, _ = square(12, 5.9, 7.2, 9.0)
@@ -135,7 +140,8 @@ def test_a_square_finds_its_place_from_its_picture_alone() -> None:
     np.testing.assert_allclose(move.detach().numpy(), [1.4, -0.8], atol=0.02)
 
 
-def test_neighbours_lie_across_the_edge_opposite_to_each_corner() -> None:
+def test_neighbours_across_opposite_edge() -> None:
+    """Neighbours lie across the edge opposite to each corner."""
     triangles = np.array([[0, 1, 2], [2, 1, 3], [3, 1, 4], [1, 3, 5]], np.int32)
     expected = [[1, -1, -1], [-1, -1, 0], [-1, -1, -1], [-1, -1, -1]]  # three triangles meet at 1-3
     np.testing.assert_array_equal(neighbours_of(triangles), expected)

@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.clips import Clips, TrainingClip, array_bytes, clips_of, length_of, shifted
 from research.training.trainset import BoundedCache, ClipRow, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.motion.made_clips import in_memory, made_clip, row_of, write_set
 
 
@@ -27,22 +27,24 @@ def test_a_lag_is_taken_out_of_a_clip() -> None:
     np.testing.assert_array_equal(early.content[0], clip.content[0])
 
 
-def test_clips_are_read_by_split_and_without_their_lags(tmp_path: Path) -> None:
+def test_clips_by_split_without_lags(tmp_path: Path) -> None:
+    """Clips are read by split and without their lags."""
     made = [made_clip(0), made_clip(1, "val")]
     data = write_set(tmp_path / "set", made, {"clip0": 4})
     (found,) = clips_of(data, "train", ("identity_removed",))
     assert (found.name, found.speaker, len(found)) == ("clip0", "anna", 86)
     np.testing.assert_array_equal(found.features.extra["identity_removed"], made[0].features.extra["identity_removed"][4:])
     np.testing.assert_allclose(found.poses, made[0].poses[:86], atol=1e-9)
-    with pytest.raises(InvalidRequest, match="split 'dev'"):
+    with pytest.raises(InvalidRequestError, match="split 'dev'"):
         clips_of(data, "dev")
 
 
-def test_clips_that_hardly_show_the_mouth_are_left_out(tmp_path: Path) -> None:
+def test_rarely_seen_mouths_left_out(tmp_path: Path) -> None:
+    """Clips that hardly show the mouth are left out."""
     hidden = made_clip(0)
     hidden.usable[:40] = False
     data = write_set(tmp_path / "set", [hidden, made_clip(1, num_frames=30)])
-    with pytest.raises(InvalidRequest, match="shows the mouth in 36 frames"):
+    with pytest.raises(InvalidRequestError, match="shows the mouth in 36 frames"):
         clips_of(data, "train")
 
 
@@ -53,11 +55,12 @@ def test_track_and_sound_of_another_length_are_refused(tmp_path: Path) -> None:
     part_path(data.folder, row.shard, row.name, "speech").write_bytes(
         part_path(other.folder, row.shard, row.name, "speech").read_bytes()
     )
-    with pytest.raises(InvalidRequest, match="clip clip0 has 90 frames of track and 80 of sound"):
+    with pytest.raises(InvalidRequestError, match="clip clip0 has 90 frames of track and 80 of sound"):
         clips_of(data, "train")[0]
 
 
-def test_few_clips_of_many_are_spread_over_the_speakers() -> None:
+def test_few_clips_spread_over_speakers() -> None:
+    """Few clips of many are spread over the speakers."""
     many = in_memory([made_clip(index, num_frames=40, speaker="anna" if index < 9 else f"s{index}") for index in range(12)])
     few = many.chosen(5, seed=3)
     assert few.rows == many.chosen(5, seed=3).rows

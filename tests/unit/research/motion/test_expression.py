@@ -31,7 +31,8 @@ def test_expression_belongs_to_the_frames_of_the_picture(tmp_path: Path) -> None
     np.testing.assert_allclose(np.linalg.norm(shape[:, 0]), moved, rtol=1e-5)
 
 
-def test_what_is_done_is_not_done_again_and_what_cannot_be_done_is_explained(tmp_path: Path) -> None:
+def test_done_is_skipped_impossible_explained(tmp_path: Path) -> None:
+    """Finished clips are not fitted again, and clips that cannot be fitted are explained."""
     hidden = made_clip(1)
     hidden.usable[10:] = False
     data = write_set(tmp_path / "set", [made_clip(0), hidden])

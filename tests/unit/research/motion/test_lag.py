@@ -11,11 +11,11 @@ import pytest
 
 from research.motion.clips import Clips, TrainingClip, shifted, with_lag_fraction
 from research.motion.lag import fit_lag, left_out, planted, voices, write_model
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening
+from services.common.wire.timeline import sampled
 from services.motion.lag import LAG_STATES, LagModel, estimate_lag
 from services.motion.models import MotionModels
-from services.motion.stream import sampled
 from tests.unit.motion.made_clips import in_memory, made_clip
 
 FRAMES = 160
@@ -40,7 +40,8 @@ def model(clips: Clips, models: MotionModels) -> LagModel:
 
 
 @pytest.mark.parametrize("lag", [-8, 0, 5])
-def test_a_lag_that_was_put_into_a_strangers_clip_is_found(model: LagModel, lag: int) -> None:
+def test_known_lag_found_for_stranger(model: LagModel, lag: int) -> None:
+    """A lag that was put into a stranger's clip is found."""
     late = shifted(talking(9, "dan"), -lag)
     found = estimate_lag(late.features, late.mouth_landmarks, late.usable, model)
     assert found.lag_frames == lag
@@ -49,7 +50,8 @@ def test_a_lag_that_was_put_into_a_strangers_clip_is_found(model: LagModel, lag:
 
 
 @pytest.mark.parametrize("late", [-0.25, 0.0, 0.5])
-def test_the_rest_of_a_lag_below_a_frame_is_measured(model: LagModel, late: float) -> None:
+def test_subframe_lag_is_measured(model: LagModel, late: float) -> None:
+    """The rest of a lag below a frame is measured."""
     clip = talking(9, "dan")
     # The picture of frame n shows the mouth of the sound at n + late.
     moved = replace(clip, mouth_landmarks=sampled(clip.mouth_landmarks, late))
@@ -63,7 +65,8 @@ def test_a_foreign_voice_is_less_confident(model: LagModel) -> None:
     assert foreign < 0.5 * own
 
 
-def test_filters_without_a_speaker_are_those_of_the_other_clips(clips: Clips, models: MotionModels) -> None:
+def test_filters_of_other_clips(clips: Clips, models: MotionModels) -> None:
+    """Filters without a speaker are those of the other clips."""
     judged = left_out(clips, models.basis)
     assert [clip.speaker for _, clip in judged] == ["anna", "anna", "ben", "carl"]
     others = fit_lag(clips.only(row for row in clips.rows if row.speaker != "carl"), models.basis)
@@ -90,7 +93,7 @@ def test_the_judge_counts_lags_and_voices(clips: Clips, model: LagModel) -> None
 
 
 def test_one_speaker_cannot_be_left_out(clips: Clips, models: MotionModels) -> None:
-    with pytest.raises(InvalidRequest, match="1 speakers of free speech"):
+    with pytest.raises(InvalidRequestError, match="1 speakers of free speech"):
         left_out(clips.only(clips.rows[:2]), models.basis)
 
 

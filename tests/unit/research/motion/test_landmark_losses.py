@@ -11,7 +11,8 @@ from research.motion.clips import Clips
 from research.motion.losses import LandmarkLoss, LandmarkLossWeights
 
 
-def test_loss_is_small_for_the_truth_and_grows_with_the_error(clips: Clips) -> None:
+def test_loss_grows_with_error(clips: Clips) -> None:
+    """Loss is small for the truth and grows with the error."""
     space = ExpressionSpace.of(committed_basis())
     sampler = EveryoneBatchSampler(
         clips, space, fit_filter(clips, space, FilterConfig(), "states"), EveryoneBatchConfig(batch_size=4), "states"

@@ -11,13 +11,14 @@ from research.methods.everyone.motion import NETWORK
 from research.motion.left_out import left_out_scores, left_out_sets, mean_over_speakers
 from research.motion.protocol import Scores
 from research.motion.sync import SyncTraining
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.motion.made_clips import made_clip, write_set
 from tests.unit.research.methods.everyone.tiny import TINY
 from tests.unit.research.motion.tiny import TINY_SYNC
 
 
-def test_each_speaker_of_free_speech_is_left_out_once_and_dev_is_not_read(tmp_path: Path) -> None:
+def test_speakers_left_out_once(tmp_path: Path) -> None:
+    """Each speaker of free speech is left out once and dev is not read."""
     clips = [made_clip(index, speaker=name) for index, name in enumerate(("anna", "anna", "ben", "carl"))]
     data = write_set(tmp_path / "set", [*clips, made_clip(4, "dev", speaker="dora")])
     data.rows = tuple(replace(row, narrow=row.speaker == "carl") for row in data.rows)
@@ -27,11 +28,12 @@ def test_each_speaker_of_free_speech_is_left_out_once_and_dev_is_not_read(tmp_pa
     ]
     assert found == [(["anna"], {"anna"}, {"ben", "carl"}), (["ben"], {"ben"}, {"anna", "carl"})]
     data.rows = tuple(row for row in data.rows if row.speaker != "ben")
-    with pytest.raises(InvalidRequest, match="at least two are needed"):
+    with pytest.raises(InvalidRequestError, match="at least two are needed"):
         next(left_out_sets(data, 9))
 
 
-def test_a_speaker_is_scored_by_a_network_that_has_not_seen_the_speaker(tmp_path: Path) -> None:
+def test_left_out_speaker_is_unseen(tmp_path: Path) -> None:
+    """A speaker is scored by a network that has not seen the speaker."""
     data = write_set(tmp_path / "set", [made_clip(index, num_frames=120, speaker=("anna", "ben")[index % 2]) for index in range(4)])
     config = replace(TINY, loop=replace(TINY.loop, steps=1))
     own: Scores = {}
@@ -44,7 +46,7 @@ def test_a_speaker_is_scored_by_a_network_that_has_not_seen_the_speaker(tmp_path
     assert own != closed_form
     mean = mean_over_speakers(own)
     assert mean["r_opening"] == pytest.approx((own["anna"]["r_opening"] + own["ben"]["r_opening"]) / 2)
-    with pytest.raises(InvalidRequest, match="--folds 1: at least 2") as caught:
+    with pytest.raises(InvalidRequestError, match="--folds 1: at least 2") as caught:
         next(left_out_scores(NETWORK, config, data, 1))
     assert caught.value.field == "folds"
 
@@ -52,5 +54,5 @@ def test_a_speaker_is_scored_by_a_network_that_has_not_seen_the_speaker(tmp_path
 def test_a_network_that_predicts_no_mouths_is_refused(tmp_path: Path) -> None:
     data = write_set(tmp_path / "set", [made_clip(index, speaker=("anna", "ben")[index % 2]) for index in range(4)])
     sync = replace(NETWORK, name="sync", open=SyncTraining)
-    with pytest.raises(InvalidRequest, match="sync predicts no mouths"):
+    with pytest.raises(InvalidRequestError, match="sync predicts no mouths"):
         next(left_out_scores(sync, TINY_SYNC, data, 2))

@@ -23,7 +23,8 @@ def test_scores_tell_right_from_wrong_motion() -> None:
     assert wrong.spread_ratio == pytest.approx(0.5, abs=0.05)
 
 
-def test_width_and_fastest_step_are_measured_against_the_truth() -> None:
+def test_width_and_fastest_step() -> None:
+    """Width and fastest step are measured against the truth."""
     opening = (5.0 + 4.0 * np.sin(np.arange(80) * 0.6)).astype(np.float32)
     truth, predicted = mouths(opening), mouths(0.5 * opening)
     # The corners move by a word's rhythm, and by a slow drift in the prediction alone.

@@ -12,7 +12,8 @@ from research.training.networks import TrainableNetwork
 from services.common.methods import PREDICTORS
 
 
-def test_there_is_the_sync_network_and_one_network_a_predictor_that_is_trained_in_steps() -> None:
+def test_one_network_per_predictor() -> None:
+    """There is the sync network, and one network for each predictor that is trained in steps."""
     rooms = [name for name in PREDICTORS if not name.startswith("speech_map") and not name.endswith("_live")]
     assert [network.name for network in NETWORKS] == ["sync", *(f"{name}_motion" for name in rooms)]
     assert [step.name for step in PREPARATIONS] == ["expression"]

@@ -15,7 +15,8 @@ from tests.unit.motion.made_clips import made_clip
 from tests.unit.motion.synthesised import mouths
 
 
-def test_folds_never_test_on_what_was_enrolled_but_for_very_short_clips() -> None:
+def test_folds_exclude_enrolled_frames() -> None:
+    """Folds never test on what was enrolled but for very short clips."""
     for length in (125, 300, 600):
         for fold in folds(length):
             enrolled, tested = set(range(length)[fold.enrolment]), set(range(length)[fold.test])
@@ -24,7 +25,7 @@ def test_folds_never_test_on_what_was_enrolled_but_for_very_short_clips() -> Non
             assert not enrolled & tested
 
 
-def test_mouths_are_compared_at_the_sound_that_belongs_to_each_frame(models: MotionModels) -> None:
+def test_mouths_compared_at_own_sound(models: MotionModels) -> None:
     """The sound comes half a frame after the picture, so frame n shows the mouth of the sound at n + 1/2."""
 
     def opening(times: Float32) -> Float32:

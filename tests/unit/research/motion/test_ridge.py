@@ -19,7 +19,8 @@ def test_a_linear_relation_is_found_with_its_bias() -> None:
     np.testing.assert_allclose(found.bias, [4.0, -1.0], atol=1e-4)
 
 
-def test_what_holds_in_a_narrow_corpus_alone_stays_apart() -> None:
+def test_narrow_corpus_stays_apart() -> None:
+    """Facts that hold in a narrow corpus alone stay apart."""
     rng = np.random.default_rng(1)
     everywhere, in_corpus = np.array([[1.0, 0.0, -2.0]]), np.array([[0.0, 5.0, 0.0]])
     sums = RidgeSums(3, 1)
@@ -33,7 +34,8 @@ def test_what_holds_in_a_narrow_corpus_alone_stays_apart() -> None:
     np.testing.assert_allclose(found.apart["commands"](np.array([[0.0, 2.0, 0.0]])), [[12.0]], atol=1e-2)
 
 
-def test_a_narrow_corpus_teaches_the_shared_filter_what_holds_elsewhere_too() -> None:
+def test_narrow_corpus_teaches_shared_filter() -> None:
+    """A narrow corpus teaches the shared filter what holds elsewhere too."""
     rng = np.random.default_rng(2)
     weight = rng.standard_normal((1, 40))
 

@@ -17,7 +17,8 @@ def test_the_exponent_balances_speakers() -> None:
     np.testing.assert_allclose(clip_chances(ROWS, 0.0), [0.5, 0.5, 1.0])
 
 
-def test_long_clips_are_drawn_more_often_than_short_clips_of_the_same_speaker() -> None:
+def test_long_clips_drawn_more_often() -> None:
+    """Long clips are drawn more often than short clips of the same speaker."""
     longer = [ROWS[0], replace(ROWS[1], usable_frames=120), ROWS[2]]
     np.testing.assert_allclose(clip_chances(longer, 0.0), [0.25, 0.75, 1.0])
 

@@ -10,13 +10,14 @@ import pytest
 from research.motion.clips import Clips, TrainingClip, array_bytes
 from research.motion.protocol import Groups, checked_groups, groups_of, may_choose, named_scores, selected_on, selection_score
 from research.training.trainset import BoundedCache, ClipRow
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.motion.made_clips import made_clip, write_set
 
 SCORES = {"r_opening": 0.8, "r_width": 0.4, "lmd_ratio": 1.0}
 
 
-def test_held_out_clips_are_grouped_by_whether_their_speaker_was_trained_on(tmp_path: Path) -> None:
+def test_held_out_grouped_by_training(tmp_path: Path) -> None:
+    """Held out clips are grouped by whether their speaker was trained on."""
     clips = [
         made_clip(0), made_clip(1, "val"), made_clip(2, "val", speaker="carl"),
         made_clip(3, "dev", speaker="dora"), made_clip(4, "people", speaker="emil"),
@@ -27,7 +28,8 @@ def test_held_out_clips_are_grouped_by_whether_their_speaker_was_trained_on(tmp_
     }  # fmt: skip
 
 
-def test_one_held_out_speaker_chooses_the_step_and_without_one_the_last_is_kept(tmp_path: Path) -> None:
+def test_held_out_speaker_chooses_step(tmp_path: Path) -> None:
+    """One held out speaker chooses the step and without one the last is kept."""
     one = write_set(tmp_path / "one", [made_clip(0), made_clip(2, "val", speaker="carl")])
     assert list(checked_groups(one)) == ["new"]
     none = checked_groups(write_set(tmp_path / "none", [made_clip(0), made_clip(2, "dev", speaker="dora")]))
@@ -36,14 +38,17 @@ def test_one_held_out_speaker_chooses_the_step_and_without_one_the_last_is_kept(
     assert checked_groups(write_set(tmp_path / "train", [made_clip(0)])) == {}
 
 
-def test_a_clip_whose_first_part_shows_no_mouth_is_not_scored(tmp_path: Path) -> None:
+def test_clip_without_mouth_not_scored(tmp_path: Path) -> None:
+    """A clip whose first part shows no mouth is not scored."""
     blank = made_clip(3, "val", 1300, "carl")
     blank.usable[:250] = False
-    with pytest.raises(InvalidRequest, match="long enough to be scored"):
+    with pytest.raises(InvalidRequestError, match="long enough to be scored"):
         checked_groups(write_set(tmp_path / "blank", [made_clip(0), blank]))
 
 
-def test_clips_of_narrow_corpora_alone_do_not_choose_the_step(tmp_path: Path) -> None:
+def test_narrow_corpora_choose_no_step(tmp_path: Path) -> None:
+    """Clips of narrow corpora alone do not choose the step."""
+
     def groups(**narrow: bool) -> Groups:
         clips = [made_clip(0), made_clip(1, "val"), made_clip(2, "val", speaker="carl"), made_clip(3, "dev", speaker="dora")]
         found = groups_of(write_set(tmp_path / str(sorted(narrow)), clips))

@@ -11,7 +11,7 @@ import torch
 from research.motion.networks import SYNC
 from research.motion.sync import SyncTrainingConfig, contrastive_loss
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.motion.brief_training import opened
 from tests.unit.motion.made_clips import made_clip, small_set, write_set
 from tests.unit.research.motion.tiny import TINY_SYNC
@@ -31,9 +31,10 @@ def test_a_batch_depends_on_step_and_index_alone(data: TrainSet) -> None:
     assert training.batch(0, 0).content.shape == (2, 40, 4, 25)
 
 
-def test_clips_that_are_shorter_than_a_stretch_are_refused(tmp_path: Path) -> None:
+def test_too_short_clips_refused(tmp_path: Path) -> None:
+    """Clips that are shorter than a span are refused."""
     data = write_set(tmp_path / "set", [made_clip(0, num_frames=60), made_clip(1, "val")])
-    with pytest.raises(InvalidRequest, match=r"70 frames \(2.8 s\)"):
+    with pytest.raises(InvalidRequestError, match=r"70 frames \(2.8 s\)"):
         opened(SYNC, data, SyncTrainingConfig())
 
 

@@ -11,7 +11,8 @@ from services.motion.features import NUM_SYNC
 from services.motion.types import MAX_LAG
 
 
-def test_sync_embeddings_are_unit_vectors_and_ignore_the_recording_level() -> None:
+def test_embeddings_ignore_level() -> None:
+    """Sync embeddings are unit vectors and ignore the recording level."""
     torch.manual_seed(2)
     network = SyncNetwork(SyncConfig()).eval()
     heard = torch.rand(1, 40, 4, NUM_SYNC)
@@ -24,7 +25,8 @@ def test_sync_embeddings_are_unit_vectors_and_ignore_the_recording_level() -> No
 
 
 @pytest.mark.parametrize("lag", [-6, 0, 5])
-def test_scores_of_training_and_serving_agree_on_the_sign_of_the_lag(lag: int) -> None:
+def test_lag_sign_in_training_and_serving(lag: int) -> None:
+    """Scores of training and serving agree on the sign of the lag."""
     base = torch.nn.functional.normalize(torch.randn(1, 120, 8, generator=torch.Generator().manual_seed(3)), dim=-1)
     scores = lag_scores(base[:, 20 - lag : 100 - lag], base[:, 20:100], torch.ones(1, 80), MAX_LAG)
     assert int(scores.argmax()) - MAX_LAG == lag

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from research.render.batches import random_colours
+from research.render.people import random_colours
 from services.render.key_pictures import KeyPictures, grey_keys
 
 

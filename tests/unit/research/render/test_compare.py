@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from research.render.compare import opened
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.backends.base import PLAIN_CHOICE, BackendChoice
 from services.render.backends.model_files import WEIGHTS_FOLDER
 from services.render.pairs import MASK, Pair
 from services.render.types import Precision
 
 
-def test_two_backends_draw_the_same_picture_and_their_times_have_a_ratio() -> None:
+def test_backends_draw_same_picture() -> None:
+    """Two backends draw the same picture and their times have a ratio."""
     picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (160, 160, 9), np.uint8), (0, 0), 3.0)
     picture[..., MASK] = 0
     picture[40:150, 30:130, MASK] = 255
@@ -30,6 +31,7 @@ def test_two_backends_draw_the_same_picture_and_their_times_have_a_ratio() -> No
     assert all(run.load_s > 0.0 for run in runs)
 
 
-def test_a_backend_that_cannot_compute_in_a_precision_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="set DUBSTAGE_BACKEND=openvino"):
+def test_unsupported_precision_refused() -> None:
+    """A backend that cannot compute in a precision is refused."""
+    with pytest.raises(InvalidRequestError, match="set DUBSTAGE_BACKEND=openvino"):
         opened("ugc", WEIGHTS_FOLDER, BackendChoice(PLAIN_CHOICE["cpu"].backend, Precision.BFLOAT16), 1)

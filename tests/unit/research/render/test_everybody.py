@@ -78,7 +78,8 @@ DECODER_INPUTS = [512, 1024, 1024, 1024, 512, 256, 128]
 """Channels that D7 to D1 see, skips included."""
 
 
-def test_the_full_network_has_the_shapes_of_table_7() -> None:
+def test_full_network_shapes() -> None:
+    """The full network has the shapes of table 7."""
     # On the meta device shapes are computed and nothing else.
     with torch.device("meta"):
         network = EverybodyFullNetwork(EverybodyFullConfig())
@@ -87,7 +88,8 @@ def test_the_full_network_has_the_shapes_of_table_7() -> None:
     assert [layer.in_channels for layer in network.decoders] == DECODER_INPUTS  # type: ignore[union-attr]
 
 
-def test_the_full_discriminator_has_the_shapes_of_table_8() -> None:
+def test_full_discriminator_shapes() -> None:
+    """The full discriminator has the shapes of table 8."""
     with torch.device("meta"):
         judge = WindowDiscriminator(WindowDiscriminatorConfig())
         assert judge(torch.zeros(2, 21, 384, 384)).shape == (2, 7)
@@ -147,7 +149,8 @@ def test_lost_detail_comes_back_inside_the_lips_only(bank: MouthBank) -> None:
     assert error[1] < 0.6 * error[0]
 
 
-def test_a_shut_mouth_and_an_empty_database_change_nothing(bank: MouthBank) -> None:
+def test_shut_mouth_empty_database(bank: MouthBank) -> None:
+    """A shut mouth and an empty database change nothing."""
     database = collect_teeth(bank.boxes, bank.box_landmarks)
     face = bank.boxes[0]
     assert with_teeth(face, shut_points(bank), database) is face

@@ -10,7 +10,7 @@ from torch import nn
 from research.render import export as render_export
 from research.render.export import ExportJob, RendererExportSpec, export_renderer, write_calibration
 from research.training.run_folder import RunFolder
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 
 SPEC = RendererExportSpec(name="toy", weights="toy.safetensors", load=lambda _path: nn.Identity(), inputs=lambda _network: ())
 
@@ -43,9 +43,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[ExportJob]:
     return jobs
 
 
-def test_a_run_is_exported_with_its_card_and_all_weights_that_the_stage_needs(
-    finished: Path, jobs: list[ExportJob], tmp_path: Path
-) -> None:
+def test_export_has_card_and_weights(finished: Path, jobs: list[ExportJob], tmp_path: Path) -> None:
+    """A run is exported with its card and all weights that the stage needs."""
     folder = tmp_path / "render"
     paths = export_renderer(SPEC, lambda _run: ("judge.safetensors",), finished, folder)
     assert set(paths) == set(folder.iterdir())
@@ -61,7 +60,7 @@ def test_a_run_is_exported_with_its_card_and_all_weights_that_the_stage_needs(
 
 def test_a_run_that_is_not_complete_is_refused(finished: Path, jobs: list[ExportJob], tmp_path: Path) -> None:
     (finished / "calibration.npy").unlink()
-    with pytest.raises(InvalidRequest, match="--resume") as refusal:
+    with pytest.raises(InvalidRequestError, match="--resume") as refusal:
         export_renderer(SPEC, lambda _run: (), finished, tmp_path / "render")
     assert refusal.value.field == "run"
     assert not jobs
@@ -69,9 +68,9 @@ def test_a_run_that_is_not_complete_is_refused(finished: Path, jobs: list[Export
 
 def test_an_export_that_is_refused_writes_nothing(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_spec: RendererExportSpec, _job: ExportJob) -> Path:
-        raise ContractBroken("differs")
+        raise ContractBrokenError("differs")
 
     monkeypatch.setattr(render_export, "export_network", refuse)
-    with pytest.raises(ContractBroken):
+    with pytest.raises(ContractBrokenError):
         export_renderer(SPEC, lambda _run: ("judge.safetensors",), finished, tmp_path / "render")
     assert not (tmp_path / "render").exists()

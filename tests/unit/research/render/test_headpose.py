@@ -10,7 +10,8 @@ from services.render.renderers.headpose.renderer import LEVEL
 from tests.unit.render.renderers.headpose.test_renderer import inside_of
 
 
-def test_the_mean_of_people_is_relative_to_their_lips(bank: MouthBank) -> None:
+def test_mean_relative_to_lips(bank: MouthBank) -> None:
+    """The mean of people is relative to their lips."""
     found = widest(TrainingPerson("drawn", bank))
     assert len(found.pictures) >= 2
     bright = KeyPictures(np.clip(found.pictures.astype(int) * 3 // 2, 0, 255).astype(np.uint8), found.landmarks)

@@ -29,7 +29,7 @@ from research.render.held_out import (
     still_mouth,
 )
 from research.render.training import Reenactment
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.backends.model_files import INPUT_PICTURES, OUTPUT_RESIDUAL, ModelFile
 from services.render.pairs import NEAREST_FRAMES
@@ -69,14 +69,16 @@ def clip(bank: MouthBank, tmp_path: Path) -> Clip:
     return clips_named(tmp_path, ["anna-1"])[0]
 
 
-def test_a_clip_is_cut_in_two_with_a_gap(clip: Clip) -> None:
+def test_clip_split_with_gap(clip: Clip) -> None:
+    """A clip is cut in two with a gap."""
     parts = cut_in_two(clip, 0)
     assert parts.bank.num_frames == 28
     assert parts.rows.tolist() == list(range(28 + NEAREST_FRAMES, 48))
     assert cut_in_two(clip, 3).rows.tolist() == [38, 42, 47]
 
 
-def test_rooms_draw_the_same_frames_from_their_own_inputs(clip: Clip) -> None:
+def test_methods_draw_same_frames(clip: Clip) -> None:
+    """Methods draw the same frames from their own inputs."""
     one, other = read_textured(clip, 3), read_windows(clip, 3)
     for textured, window in zip(one.pairs, other.pairs, strict=True):
         assert np.array_equal(textured.target, window.target)
@@ -92,7 +94,7 @@ def test_the_truth_itself_measures_best(clip: Clip) -> None:
 
 
 def test_a_clip_that_is_not_there_is_refused(clip: Clip) -> None:
-    with pytest.raises(InvalidRequest, match="no clip 'ben-1' with a face"):
+    with pytest.raises(InvalidRequestError, match="no clip 'ben-1' with a face"):
         clips_named(clip.data.folder, ["anna-1", "ben-1"])
 
 

@@ -6,7 +6,8 @@ from research.methods.hetero.render import discriminator_outputs, feature_matchi
 from services.render.losses import PatchDiscriminator
 
 
-def test_the_scores_are_the_discriminators_and_features_come_from_each_layer() -> None:
+def test_scores_and_layer_features() -> None:
+    """The scores are the discriminator's and features come from each layer."""
     torch.manual_seed(0)
     judge, pictures = PatchDiscriminator(3), torch.rand(2, 3, 48, 48)
     found = discriminator_outputs(judge, pictures)

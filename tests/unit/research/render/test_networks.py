@@ -8,7 +8,7 @@ import pytest
 from research.render.networks import NETWORKS, PREPARATIONS
 from research.render.training import model_names, training_named
 from research.training.training import LoopSettings
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.methods import RENDERERS
 
 
@@ -19,7 +19,8 @@ def test_every_renderer_can_be_trained() -> None:
     assert PREPARATIONS == ()
 
 
-def test_networks_have_a_small_and_a_large_configuration_that_a_file_can_hold() -> None:
+def test_small_and_large_configurations() -> None:
+    """Networks have a small and a large configuration that a file can hold."""
     for network in NETWORKS:
         assert {"default", "large"} == set(network.configs)
         for config in network.configs.values():
@@ -43,6 +44,7 @@ def test_every_renderer_has_a_training_part() -> None:
         assert training_named(name).networks[-1].name == f"{name}_renderer"
 
 
-def test_a_name_that_is_not_there_is_refused_with_the_names_there_are() -> None:
-    with pytest.raises(ModelNotFound, match="everybody, everyone, headpose, hetero, ugc"):
+def test_unknown_network_lists_names() -> None:
+    """A name that is not there is refused with the names there are."""
+    with pytest.raises(ModelNotFoundError, match="everybody, everyone, headpose, hetero, ugc"):
         training_named("nobody")

@@ -9,7 +9,7 @@ import pytest
 
 from research.render.people import People, PeopleSettings, frame_spans, person_clips, person_shares, read_bank
 from research.training.trainset import ClipRow, TrainSet, part_path
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from tests.unit.research.render.tiny_training import SHARP, SOFT, add_clip, people_of
 
@@ -22,20 +22,23 @@ def rows(count: int, **fields: object) -> list[ClipRow]:
     return [replace(ROW, name=f"clip-{number:03d}", **fields) for number in range(count)]
 
 
-def test_sharp_and_soft_footage_of_a_person_stand_apart() -> None:
+def test_sharp_and_soft_apart() -> None:
+    """Sharp and soft footage of a person stand apart."""
     clips = [replace(ROW, name="b", face_px=SOFT), replace(ROW, name="a", face_px=SHARP), replace(ROW, speaker="ben")]
     assert [(person.name, person.sharp) for person in person_clips(clips)] == [("anna", False), ("anna", True), ("ben", False)]
     (anna, _) = person_clips(clips, apart=False)
     assert [row.name for row in anna.rows] == ["a", "b"]
 
 
-def test_clips_that_are_too_short_or_of_no_weight_are_left_out() -> None:
-    with pytest.raises(InvalidRequest, match="at least 30 frames") as refusal:
+def test_short_or_weightless_clips_out() -> None:
+    """Clips that are too short or of no weight are left out."""
+    with pytest.raises(InvalidRequestError, match="at least 30 frames") as refusal:
         person_clips([replace(ROW, usable_frames=29), replace(ROW, weight=0.0)])
     assert refusal.value.field == "data"
 
 
-def test_sharp_footage_gets_its_share_and_the_rest_is_shared_by_the_root_of_the_frames() -> None:
+def test_shares_by_sharpness_and_root() -> None:
+    """Sharp footage gets its share and the rest is shared by the root of the frames."""
     people = person_clips([
         *rows(1, speaker="anna", face_px=SHARP),
         *rows(1, speaker="ben"),
@@ -48,13 +51,15 @@ def test_sharp_footage_gets_its_share_and_the_rest_is_shared_by_the_root_of_the_
     assert most.tolist() == pytest.approx([0.5, 1 / 6, 1 / 6, 1 / 6]), "no person counts more than the largest number of frames"
 
 
-def test_a_person_with_few_clips_is_in_memory_whole() -> None:
+def test_few_clips_held_whole() -> None:
+    """A person with few clips is in memory whole."""
     (anna,) = person_clips(rows(3))
     parts = frame_spans(anna, PeopleSettings(), np.random.default_rng(0))
     assert [(part.row.name, part.first, part.last) for part in parts] == [(f"clip-{number:03d}", 0, 75) for number in range(3)]
 
 
-def test_of_a_person_with_many_or_long_clips_some_parts_are_in_memory() -> None:
+def test_many_clips_held_in_part() -> None:
+    """Some parts of a person with many or long clips are in memory."""
     (anna,) = person_clips(rows(40))
     settings = PeopleSettings(max_clips=5, max_frames=200)
     one, other = (frame_spans(anna, settings, np.random.default_rng(seed)) for seed in (1, 2))
@@ -63,7 +68,8 @@ def test_of_a_person_with_many_or_long_clips_some_parts_are_in_memory() -> None:
     assert one != other
 
 
-def test_the_people_in_memory_follow_from_seed_and_step(bank: MouthBank, tmp_path: Path) -> None:
+def test_pool_follows_seed_and_step(bank: MouthBank, tmp_path: Path) -> None:
+    """The people in memory follow from seed and step."""
     for number in range(6):
         add_clip(tmp_path, bank, f"clip-{number}", speaker=f"person-{number}")
     data, settings = TrainSet(tmp_path), PeopleSettings(pool_people=2, pool_steps=10)
@@ -77,14 +83,16 @@ def test_the_people_in_memory_follow_from_seed_and_step(bank: MouthBank, tmp_pat
     assert people_of(data).pool(0) is None, "all six have room"
 
 
-def test_over_many_pools_each_person_is_drawn_by_its_share() -> None:
+def test_people_drawn_by_share() -> None:
+    """Over many pools, each person is drawn by its share."""
     people = person_clips([*rows(1, speaker="anna", face_px=SHARP), *(replace(ROW, speaker=f"p{n}") for n in range(4))])
     made = People(TrainSet.__new__(TrainSet), people, PeopleSettings(pool_people=2, pool_steps=1, sharp_share=0.6), seed=1)
     drawn = Counter(number for step in range(2000) for number in made.pool(step) or ())
     assert drawn[0] / drawn.total() == pytest.approx(0.6, abs=0.04)
 
 
-def test_parts_of_clips_make_a_bank_without_windows_across_cuts(bank: MouthBank, tmp_path: Path) -> None:
+def test_bank_windows_avoid_cuts(bank: MouthBank, tmp_path: Path) -> None:
+    """Parts of clips make a bank without windows across cuts."""
     for name in ("one", "two"):
         add_clip(tmp_path, bank, name, speaker="anna")
     data = TrainSet(tmp_path)
@@ -97,12 +105,13 @@ def test_parts_of_clips_make_a_bank_without_windows_across_cuts(bank: MouthBank,
     assert np.diff(made.frame_index).tolist() == [1] * 39 + [100_000 - 39] + [1] * 39
 
 
-def test_a_missing_file_and_a_wrong_manifest_are_named(bank: MouthBank, tmp_path: Path) -> None:
+def test_missing_file_and_wrong_manifest(bank: MouthBank, tmp_path: Path) -> None:
+    """A missing file and a wrong manifest are named."""
     row = add_clip(tmp_path, bank, "one", speaker="anna")
     data = TrainSet(tmp_path)
     parts = frame_spans(person_clips([replace(row, usable_frames=60)])[0], PeopleSettings(), np.random.default_rng(0))
-    with pytest.raises(InvalidRequest, match="clip one has fewer usable frames"):
+    with pytest.raises(InvalidRequestError, match="clip one has fewer usable frames"):
         read_bank(data, parts)
     part_path(tmp_path, row.shard, row.name, "track").unlink()
-    with pytest.raises(InvalidRequest, match=r"one\.track\.safetensors"):
+    with pytest.raises(InvalidRequestError, match=r"one\.track\.safetensors"):
         people_of(data).person(0, 0)

@@ -9,7 +9,7 @@ from research.methods.ugc.render import read_textured
 from research.render.held_out import base_pictures
 from research.render.trainer import HeldOutClips, check_rows
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from tests.unit.research.render.tiny_training import add_clip
 
@@ -25,7 +25,7 @@ def test_clips_are_spread_over_the_people(data: TrainSet) -> None:
     assert [row.name for row in check_rows(data, 4)] == ["a1", "b1", "c1", "a2"]
     assert [row.name for row in check_rows(data, 2)] == ["a1", "c1"]
     assert [row.name for row in check_rows(data, 9, without=["anna"])] == ["b1", "c1"]
-    with pytest.raises(InvalidRequest, match="no clip of split 'val' can be drawn"):
+    with pytest.raises(InvalidRequestError, match="no clip of split 'val' can be drawn"):
         check_rows(data, 9, without=["anna", "ben", "cleo"])
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from research.render.training import VggFeatures, load_vgg
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
 def test_features_come_at_four_scales() -> None:
@@ -16,24 +16,26 @@ def test_features_come_at_four_scales() -> None:
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"no VGG weights file at .*nowhere.pth"):
+    with pytest.raises(InvalidRequestError, match=r"no VGG weights file at .*nowhere.pth"):
         load_vgg(tmp_path / "nowhere.pth")
 
 
 @pytest.mark.parametrize("name", ["other.pth", "other.safetensors"])
-def test_a_file_that_is_no_state_dict_is_refused(tmp_path: Path, name: str) -> None:
+def test_non_state_dict_refused(tmp_path: Path, name: str) -> None:
+    """A file that is no state dict is refused."""
     (tmp_path / name).write_bytes(b"not weights at all")
-    with pytest.raises(InvalidRequest, match="state dict"):
+    with pytest.raises(InvalidRequestError, match="state dict"):
         load_vgg(tmp_path / name)
 
 
-def test_another_network_is_refused_with_the_layer_that_differs(tmp_path: Path) -> None:
+def test_other_network_names_layer(tmp_path: Path) -> None:
+    """Another network is refused with the layer that differs."""
     state = {name: torch.zeros(value.shape) for name, value in VggFeatures().state_dict().items() if "34" not in name}
     state["features.0.weight"] = torch.zeros(3)
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(InvalidRequest, match=r"features.0.weight has shape \[3\]"):
+    with pytest.raises(InvalidRequestError, match=r"features.0.weight has shape \[3\]"):
         load_vgg(tmp_path / "other.safetensors")
     del state["features.2.bias"]
     save_file(state, tmp_path / "other.safetensors")
-    with pytest.raises(InvalidRequest, match=r"no features\.2\.bias"):
+    with pytest.raises(InvalidRequestError, match=r"no features\.2\.bias"):
         load_vgg(tmp_path / "other.safetensors")

@@ -11,7 +11,7 @@ import pytest
 
 from research.texture.pairs import BANK_FRAMES, CHAIN, PairConfig, PairSource, plan_banks, read_bank
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.texture.train_sets import drawn_set
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def data(person: DrawnPerson, tmp_path_factory: pytest.TempPathFactory) -> Train
     return drawn_set(tmp_path_factory.mktemp("set"), person, clips)
 
 
-def test_pairs_are_real_sequences_from_elsewhere_in_the_footage(data: TrainSet) -> None:
+def test_pairs_from_elsewhere_in_footage(data: TrainSet) -> None:
+    """Pairs are real sequences from elsewhere in the footage."""
     rows = [row for row in data.of("train", face=True) if row.speaker == "drawn"]
     pairs = PairSource(data, rows, STILL, seed=1).pairs(10, 0, 0)
     assert pairs.target.shape == pairs.source.shape == (10, CHAIN, 86, 2)
@@ -52,7 +53,8 @@ def test_a_batch_follows_from_its_place_alone(data: TrainSet) -> None:
     assert not np.array_equal(first.target, one.pairs(3, 7, 0).target)
 
 
-def test_long_clips_are_divided_and_short_clips_share_a_bank(data: TrainSet) -> None:
+def test_long_divided_short_share(data: TrainSet) -> None:
+    """Long clips are divided and short clips share a bank."""
     row = data.rows[0]
     clips = [replace(row, name=name, frames=frames, usable_frames=frames) for name, frames in (("a", 75), ("b", 75), ("c", 1000))]
     banks = plan_banks(clips, least_frames=18)["drawn"]
@@ -63,6 +65,6 @@ def test_long_clips_are_divided_and_short_clips_share_a_bank(data: TrainSet) -> 
 
 def test_footage_that_is_too_short_is_named(person: DrawnPerson, tmp_path: Path) -> None:
     data = drawn_set(tmp_path, person, {"a": ("drawn", "train", 20)})
-    with pytest.raises(InvalidRequest, match="clips of two seconds or more") as caught:
+    with pytest.raises(InvalidRequestError, match="clips of two seconds or more") as caught:
         PairSource(data, data.of("train"), PairConfig(), seed=0)
     assert caught.value.field == "data"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from research.training.command import configuration
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.research.training.tiny import CONFIG, with_loop
 
 PRESETS = {"default": CONFIG, "large": replace(CONFIG, width=64)}
@@ -30,7 +30,8 @@ def test_a_file_changes_single_settings_of_a_preset(tmp_path: Path) -> None:
     assert configuration(PRESETS, toml(tmp_path, 'preset = "large"\n')) == PRESETS["large"]
 
 
-def test_a_file_for_all_networks_has_a_table_for_each(tmp_path: Path) -> None:
+def test_shared_file_has_tables(tmp_path: Path) -> None:
+    """A file for all networks has a table for each."""
     file = toml(tmp_path, "[tiny]\nwidth = 8\n[tiny.loop]\nsteps = 2\n[other]\nwidth = 9\n")
     assert configuration(PRESETS, file, table="tiny") == replace(with_loop(steps=2), width=8)
     assert configuration(PRESETS, file, table="third") == CONFIG
@@ -53,18 +54,20 @@ def test_a_file_for_all_networks_has_a_table_for_each(tmp_path: Path) -> None:
 )
 def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, text: str, says: str) -> None:
     file = toml(tmp_path, text)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         configuration(PRESETS, file)
     assert caught.value.message.startswith(f"{file}: ")
     assert says in caught.value.message
     assert caught.value.field == "config"
 
 
-def test_what_is_neither_preset_nor_file_is_told_the_presets() -> None:
-    with pytest.raises(InvalidRequest, match=r"huge: neither a preset \(default, large\) nor a TOML file"):
+def test_unknown_preset_lists_presets() -> None:
+    """A name that is neither a preset nor a file gets an error that lists the presets."""
+    with pytest.raises(InvalidRequestError, match=r"huge: neither a preset \(default, large\) nor a TOML file"):
         configuration(PRESETS, "huge")
 
 
-def test_a_file_for_all_networks_without_tables_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="tiny: a table was expected, not 3"):
+def test_shared_file_without_tables(tmp_path: Path) -> None:
+    """A file for all networks without tables is refused."""
+    with pytest.raises(InvalidRequestError, match="tiny: a table was expected, not 3"):
         configuration(PRESETS, toml(tmp_path, "tiny = 3"), table="tiny")

@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from research.training.device import CPU, open_device
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 
-def test_a_gpu_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that is not there is a clear error."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InvalidRequest, match="--device cuda: PyTorch finds no CUDA GPU here") as caught, open_device("cuda"):
+    with pytest.raises(InvalidRequestError, match="--device cuda: PyTorch finds no CUDA GPU here") as caught, open_device("cuda"):
         pass
     assert caught.value.field == "device"
 
 
 def test_an_unknown_device_is_told_the_devices() -> None:
-    with pytest.raises(InvalidRequest, match="--device tpu: the devices are cpu and cuda"), open_device("tpu"):
+    with pytest.raises(InvalidRequestError, match="--device tpu: the devices are cpu and cuda"), open_device("tpu"):
         pass
 
 
@@ -30,9 +31,8 @@ def test_one_process_on_the_cpu_needs_no_others(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("flags", "dtype"), [({"avx512_bf16"}, torch.bfloat16), ({"avx2"}, torch.float32)])
-def test_the_cpu_computes_in_bfloat16_where_it_has_instructions_for_bfloat16(
-    flags: set[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cpu_bfloat16_where_supported(flags: set[str], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU computes in bfloat16 where it has instructions for bfloat16."""
     monkeypatch.setattr("research.training.device.cpu_flags", lambda: frozenset(flags))
     with CPU.autocast(bfloat16=True):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

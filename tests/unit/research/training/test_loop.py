@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from research.training.device import Device
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.unit.research.training.tiny import CONFIG, RESULT, KilledError, Tiny, run, with_loop
 
 
@@ -19,7 +19,8 @@ def curves(folder: Path) -> list[list[str]]:
         return list(csv.reader(stream))
 
 
-def test_a_resumed_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Path) -> None:
+def test_resumed_run_same_bytes(tmp_path: Path) -> None:
+    """A resumed run ends with the bytes of an unbroken one."""
     run(tmp_path / "unbroken")
     with pytest.raises(KilledError):
         run(tmp_path / "resumed", training=Tiny(CONFIG, killed_at=6))
@@ -45,7 +46,8 @@ def test_a_complete_run_is_not_changed_by_resuming(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"} == before
 
 
-def test_training_ends_early_when_the_score_stays_worse_and_the_best_step_is_kept(tmp_path: Path) -> None:
+def test_early_stop_keeps_best_step(tmp_path: Path) -> None:
+    """Training ends early when the score stays worse and the best step is kept."""
     config = replace(with_loop(steps=100, patience=2), scores=(0.1, 0.7, 0.5, 0.6, *[0.0] * 30))
     progress = run(tmp_path, config)
     assert (progress.step, progress.best_step, progress.best_score) == (12, 4, 0.7)
@@ -54,7 +56,8 @@ def test_training_ends_early_when_the_score_stays_worse_and_the_best_step_is_kep
     assert (tmp_path / RESULT).read_bytes() == (tmp_path / "short" / RESULT).read_bytes()
 
 
-def test_a_run_that_ended_early_is_not_changed_by_resuming(tmp_path: Path) -> None:
+def test_resume_keeps_early_stopped_run(tmp_path: Path) -> None:
+    """A run that ended early is not changed by resuming."""
     config = replace(with_loop(steps=100, patience=2), scores=(0.1, 0.7, 0.5, 0.6, 0.9, *[0.0] * 30))
     ended = run(tmp_path, config)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"}
@@ -62,7 +65,8 @@ def test_a_run_that_ended_early_is_not_changed_by_resuming(tmp_path: Path) -> No
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".png"} == before
 
 
-def test_a_run_that_was_killed_before_its_second_check_is_checked_once_at_each_step(tmp_path: Path) -> None:
+def test_killed_before_second_check(tmp_path: Path) -> None:
+    """A run that was killed before its second check is checked once at each step."""
     config = replace(with_loop(steps=24, patience=2), scores=(0.5, 0.4, 0.6, 0.7, *[0.0] * 30))
     unbroken = run(tmp_path / "unbroken", config)
     with pytest.raises(KilledError):
@@ -89,11 +93,12 @@ def test_several_batches_are_one_step_of_their_mean(tmp_path: Path) -> None:
 def test_processes_that_cannot_share_the_batches_are_refused(tmp_path: Path) -> None:
     training = Tiny(with_loop(batches=3))
     training.device = Device(torch.device("cpu"), rank=0, num_processes=2)
-    with pytest.raises(InvalidRequest, match=r"loop\.batches is 3: 2 processes"):
+    with pytest.raises(InvalidRequestError, match=r"loop\.batches is 3: 2 processes"):
         run(tmp_path, training=training)
 
 
-def test_a_training_that_diverges_ends_with_the_step_and_the_figure(tmp_path: Path) -> None:
+def test_divergence_names_step(tmp_path: Path) -> None:
+    """A training that diverges ends with the step and the figure."""
     config = replace(CONFIG, optimiser=replace(CONFIG.optimiser, learning_rate=1e18, warm_up_steps=0))
-    with pytest.raises(InvalidRequest, match=r"step \d+: total is (nan|inf): the training has diverged"):
+    with pytest.raises(InvalidRequestError, match=r"step \d+: total is (nan|inf): the training has diverged"):
         run(tmp_path, config)

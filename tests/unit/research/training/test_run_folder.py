@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from research.training.run_folder import Progress, RunFolder, card, licence_table, read_config
+from research.training.run_folder import RunFolder, TrainingProgress, card, licence_table, read_config
 from research.training.trainset import ClipRow
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from tests.file_limit import files_of_at_most
 from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, with_loop
 
@@ -17,26 +17,28 @@ from tests.unit.research.training.tiny import CONFIG, KilledError, Tiny, run, wi
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InvalidRequest, match="holds a run already: go on with it by --resume") as caught:
+    with pytest.raises(InvalidRequestError, match="holds a run already: go on with it by --resume") as caught:
         run(tmp_path)
     assert caught.value.field == "output"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
+def test_run_resumes_with_own_settings(tmp_path: Path) -> None:
+    """A run goes on with its own settings only."""
     run(tmp_path)
-    with pytest.raises(InvalidRequest, match=r"loop\.seed: 0, now 7") as caught:
+    with pytest.raises(InvalidRequestError, match=r"loop\.seed: 0, now 7") as caught:
         run(tmp_path, with_loop(seed=7), resume=True)
     assert caught.value.field == "config"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(InvalidRequest, match="file/run cannot be written"):
+    with pytest.raises(InvalidRequestError, match="file/run cannot be written"):
         run(tmp_path / "file" / "run")
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+def test_killed_before_first_checkpoint(tmp_path: Path) -> None:
+    """A run that was killed before its first checkpoint begins again."""
     folder = RunFolder(tmp_path, "tiny", {"width": 3})
     folder.begin(resume=False)
     folder.log(1, {"total": 2.0})
@@ -44,7 +46,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     assert not (tmp_path / "curves.csv").exists()
 
 
-def test_figures_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
+def test_figures_after_checkpoint_dropped(tmp_path: Path) -> None:
+    """Figures after the checkpoint are dropped when a run goes on."""
     with pytest.raises(KilledError):
         run(tmp_path, training=Tiny(CONFIG, killed_at=6))
     curves = tmp_path / "curves.csv"
@@ -56,7 +59,8 @@ def test_figures_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path: P
     assert curves.read_text() == kept
 
 
-def test_an_unfinished_line_does_not_stop_the_drawing_of_curves(tmp_path: Path) -> None:
+def test_partial_line_still_draws(tmp_path: Path) -> None:
+    """An unfinished line does not stop the drawing of curves."""
     folder = RunFolder(tmp_path, "tiny", {})
     folder.log(1, {"total": 2.0, "score": -2.0})
     folder.log(2, {"total": 1.0})
@@ -75,18 +79,21 @@ def test_an_interrupted_checkpoint_leaves_the_one_before(tmp_path: Path) -> None
     assert RunFolder(tmp_path, "tiny", {}).begin(resume=True) == state
 
 
-def test_a_second_training_is_kept_out_of_the_folder_while_the_first_runs(tmp_path: Path) -> None:
+def test_second_training_kept_out(tmp_path: Path) -> None:
+    """A second training is kept out of the folder while the first runs."""
+
     def folder() -> RunFolder:
         return RunFolder(tmp_path / "run", "tiny", {})
 
-    refused = pytest.raises(InvalidRequest, match="run: another process trains in this folder; wait")
+    refused = pytest.raises(InvalidRequestError, match="run: another process trains in this folder; wait")
     with folder().held(), refused, folder().held():
         pytest.fail("two trainings are in the folder")
     with folder().held():
         assert folder().begin(resume=True) is None
 
 
-def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_one_before(tmp_path: Path) -> None:
+def test_oversized_checkpoint_keeps_previous(tmp_path: Path) -> None:
+    """A checkpoint that does not fit on the disk leaves the one before."""
     folder = RunFolder(tmp_path, "tiny", {})
     folder.begin(resume=False)
     state = {"progress": {"step": 4}}
@@ -105,19 +112,20 @@ def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path, kept: float) -> None
     checkpoint = tmp_path / "checkpoint.pt"
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(InvalidRequest, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
+    with pytest.raises(InvalidRequestError, match=r"checkpoint\.pt is damaged or cannot be read: a checkpoint"):
         folder.begin(resume=True)
 
 
-def test_a_folder_without_a_run_and_a_run_of_another_network_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="holds no training run: it has no config"):
+def test_missing_and_other_run_differ(tmp_path: Path) -> None:
+    """A folder without a run and a run of another network are told apart."""
+    with pytest.raises(InvalidRequestError, match="holds no training run: it has no config"):
         read_config(tmp_path, "tiny")
     RunFolder(tmp_path, "tiny", {"width": 3}).begin(resume=False)
     assert read_config(tmp_path, "tiny") == {"width": 3}
-    with pytest.raises(InvalidRequest, match="holds a run of 'tiny', not of 'sync'"):
+    with pytest.raises(InvalidRequestError, match="holds a run of 'tiny', not of 'sync'"):
         read_config(tmp_path, "sync")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InvalidRequest, match=r"config\.json is damaged"):
+    with pytest.raises(InvalidRequestError, match=r"config\.json is damaged"):
         read_config(tmp_path, "tiny")
 
 
@@ -140,9 +148,10 @@ def test_clips_are_counted_by_source_and_licence() -> None:
     assert licence_table(CLIPS)[2:4] == ["| films | CC BY 4.0 | 3 | 2 | 2.0 |", "| talks | unknown | 1 | 1 | 1.5 |"]
 
 
-def test_the_card_tells_what_was_learned_from_and_what_was_kept() -> None:
+def test_card_tells_training_facts() -> None:
+    """The card tells what was learned from and what was kept."""
     config = {"network": "tiny", "config": {"loop": {"seed": 5}, "width": 3}}
-    text = card("tiny", config, CLIPS, Progress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
+    text = card("tiny", config, CLIPS, TrainingProgress(step=40, best_step=30, best_score=0.5, figures={"error": 0.25}))
     for line in (
         "# tiny",
         "| clips learned from | 4, 3.5 minutes |",
@@ -158,6 +167,6 @@ def test_the_card_tells_what_was_learned_from_and_what_was_kept() -> None:
 
 
 def test_a_run_without_scores_keeps_the_last_step() -> None:
-    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], Progress(step=4, best_step=4))
+    text = card("tiny", {"network": "tiny", "config": {"loop": {"seed": 0}}}, [], TrainingProgress(step=4, best_step=4))
     assert "| kept step | the last step |" in text
     assert "phone labels" not in text

@@ -27,7 +27,8 @@ def test_the_least_recently_used_values_are_dropped() -> None:
     assert made == ["a", "b", "c", "b"]
 
 
-def test_a_value_that_is_too_large_is_given_and_forgotten_with_the_next() -> None:
+def test_oversized_value_not_cached() -> None:
+    """A value that is too large is given and forgotten with the next."""
     made: list[int] = []
 
     def make(key: int) -> bytes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from research.training.device import CPU, Device, open_device
 from research.training.loop import train
-from research.training.run_folder import Progress, RunFolder
+from research.training.run_folder import RunFolder, TrainingProgress
 from research.training.training import Check, LoopSettings, OptimiserSettings, Supervised
 from research.training.trainset import ClipRow
 
@@ -84,7 +84,7 @@ class Tiny(Supervised[Tensor]):
         save_file(self.average.state_dict(), folder / RESULT)
 
 
-def run(folder: Path, config: TinyConfig = CONFIG, *, resume: bool = False, training: Tiny | None = None) -> Progress:
+def run(folder: Path, config: TinyConfig = CONFIG, *, resume: bool = False, training: Tiny | None = None) -> TrainingProgress:
     """Train in a folder."""
     opened = QuickFolder(folder, "tiny", asdict(config))
     return train(training or Tiny(config), opened, resume=resume, title="tiny", console=Console(quiet=True))

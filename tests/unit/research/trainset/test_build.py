@@ -17,7 +17,7 @@ from research.trainset import build as build_module
 from research.trainset.build import BuildOrder, Rows, build, held_out, prepare, rows_of, split_by_speaker
 from research.trainset.catalogue import ClipEntry
 from research.trainset.output_folder import ClipRecord, PieceFacts, in_output
-from services.common.errors import InvalidRequest, StorageFull
+from services.common.errors import InvalidRequestError, StorageFullError
 from services.common.store.tensor_bytes import encode_arrays
 from tests.file_limit import files_of_at_most
 
@@ -60,7 +60,8 @@ def test_whole_speakers_are_held_out_always_the_same() -> None:
     assert not held_out(speakers, spared=held_out(speakers)) & held_out(speakers)
 
 
-def test_speakers_with_a_face_are_held_out_apart_from_the_others() -> None:
+def test_held_out_speakers_with_face() -> None:
+    """Speakers with a face are held out apart from the others."""
     entries = [entry(f"film{number}/a.mp4") for number in range(6)] + [entry(f"voice{number}/a.wav") for number in range(60)]
     splits = split_by_speaker(entries)
     val = [file for file, split in splits.items() if split == "val"]
@@ -68,7 +69,8 @@ def test_speakers_with_a_face_are_held_out_apart_from_the_others() -> None:
     assert sum(file.endswith("wav") for file in val) == 9
 
 
-def test_what_is_stated_stays_and_a_training_speaker_is_not_held_out() -> None:
+def test_stated_splits_stay() -> None:
+    """Stated splits stay, and a training speaker is not held out."""
     stated = [entry(f"{name}/1.mp4", "train") for name in "abcd"] + [entry("e/1.mp4", "val"), entry("a/2.mp4", "dev")]
     free = [entry(f"{name}/9.mp4") for name in "abcdf"]
     splits = split_by_speaker([*stated, *free])
@@ -76,7 +78,8 @@ def test_what_is_stated_stays_and_a_training_speaker_is_not_held_out() -> None:
     assert [splits[each.file] for each in free] == ["train"] * 4 + ["val"]
 
 
-def test_the_speaker_of_most_clips_is_not_held_out() -> None:
+def test_largest_speaker_not_held_out() -> None:
+    """The speaker of most clips is not held out."""
     for name in "abc":
         entries = [entry(f"{name}/{number}.mp4") for number in range(8)] + [entry(f"{other}/1.mp4") for other in "abc"]
         splits = split_by_speaker(entries)
@@ -85,13 +88,15 @@ def test_the_speaker_of_most_clips_is_not_held_out() -> None:
 
 
 @pytest.mark.parametrize("speakers", [("a",) * 10, ("a",) * 6 + ("b",) * 4])
-def test_of_few_speakers_the_last_clip_of_the_largest_is_held_out_and_that_is_told(speakers: tuple[str, ...]) -> None:
+def test_few_speakers_last_clip(speakers: tuple[str, ...]) -> None:
+    """The last clip of the largest of few speakers is held out, and the report says so."""
     found = rows([entry(f"{speaker}/{number}.mp4") for number, speaker in enumerate(speakers)])
     assert held(found) == [f"a/{speakers.count('a') - 1}.mp4"]
     assert ["is held out: there are too few speakers" in note for note in found.notes] == [True]
 
 
-def test_each_kind_of_clip_has_a_held_out_one() -> None:
+def test_clip_kinds_have_held_out() -> None:
+    """Each kind of clip has a held out one."""
     voices = [entry(f"voice{number}/a.wav") for number in range(6)]
     motion = [entry(f"m/{number}.mp4", pixels=False) for number in range(3)]
     films = [entry(f"f/{number}.mp4") for number in range(2)]
@@ -100,7 +105,8 @@ def test_each_kind_of_clip_has_a_held_out_one() -> None:
     assert sum(name.endswith(".wav") for name in held(found)) == 1
 
 
-def test_clips_that_are_stated_to_be_train_stay_so_and_the_lack_is_told() -> None:
+def test_stated_train_clips_stay() -> None:
+    """Clips that are stated to be train stay so, and the lack is reported."""
     found = rows([entry(f"a/{number}.wav", "train") for number in range(3)])
     assert held(found) == []
     assert found.notes == [
@@ -111,7 +117,8 @@ def test_clips_that_are_stated_to_be_train_stay_so_and_the_lack_is_told() -> Non
     assert "there is only one" in note
 
 
-def test_the_lag_of_short_clips_is_the_median_of_the_speakers_confident_clips() -> None:
+def test_short_lag_is_speaker_median() -> None:
+    """The lag of short clips is the median of the speaker's confident clips."""
     entries = [entry(f"{speaker}/{number}.mp4", "train") for speaker in "abc" for number in range(4)]
     measured = [(1, 0.5), (-9, 0.5), (1, 0.5), (7, 0.1), (3, 0.1), (3, 0.05), (0, -1.0), (2, 0.3), *[(4, 0.1)] * 4]
     records = {
@@ -125,7 +132,8 @@ def test_the_lag_of_short_clips_is_the_median_of_the_speakers_confident_clips() 
     assert {row.weight for row in found} == {0.5}
 
 
-def test_a_long_confident_clip_keeps_its_own_lag_unless_the_set_has_no_lags() -> None:
+def test_long_clip_keeps_own_lag() -> None:
+    """A long confident clip keeps its own lag unless the set has no lags."""
     entries = [entry(f"anna/{number}.mp4", "train") for number in range(4)]
     measured = [(2, 0.5, 90), (2, 0.5, 90), (6, 0.4, 500), (9, 0.1, 500)]
     records = {
@@ -155,16 +163,17 @@ def _clip_on_a_full_disk(tasks: Iterator[Any], *_: Any) -> Iterator[NoReturn]:
 
 
 @pytest.mark.parametrize("has_room_for_the_manifest", [True, False])
-def test_a_full_disk_is_told_whether_the_manifest_can_be_written_or_not(
+def test_full_disk_while_writing_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_room_for_the_manifest: bool
 ) -> None:
+    """A full disk is reported whether the manifest can be written or not."""
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "one.wav").touch()
     monkeypatch.setattr(build_module, "in_processes", _clip_on_a_full_disk)
     monkeypatch.setattr(build_module, "networks_digest", lambda _: "0")
     if not has_room_for_the_manifest:
         monkeypatch.setattr(build_module, "write_refused", _full)
-    with pytest.raises(StorageFull, match=r"no space left in .*: free some, and run the same command again"):
+    with pytest.raises(StorageFullError, match=r"no space left in .*: free some, and run the same command again"):
         build(BuildOrder(folder=tmp_path / "clips", output=tmp_path / "set"), lambda *_: None, lambda _: None)
 
 
@@ -193,7 +202,7 @@ def label(folder: Path, clips: Path, processes: int, progress: Callable[[int, in
 
 
 def fail(*_: object) -> Mapping[str, str]:
-    raise InvalidRequest("a network is missing", field="data")
+    raise InvalidRequestError("a network is missing", field="data")
 
 
 def test_preparations_show_progress_and_note_phones_and_reasons(order: BuildOrder) -> None:
@@ -208,12 +217,16 @@ def test_preparations_show_progress_and_note_phones_and_reasons(order: BuildOrde
     assert missing == [{"clip": "b", "step": "phones", "reason": "no speech"}]
 
 
-def test_a_preparation_that_fails_does_not_keep_the_others_from_their_work(order: BuildOrder) -> None:
-    with pytest.raises(InvalidRequest, match="a network is missing"):
+def test_failed_preparation_spares_others(order: BuildOrder) -> None:
+    """A preparation that fails does not keep the others from their work."""
+    with pytest.raises(InvalidRequestError, match="a network is missing"):
         prepare(order, [Step("identities", fail), Step("phones", label)], lambda *_: None, lambda _: None)
     assert [row.phones for row in TrainSet(order.output).rows] == ["recognised", ""]
 
 
 def test_a_full_disk_ends_the_preparations(order: BuildOrder) -> None:
-    with files_of_at_most(40), pytest.raises(StorageFull, match=r"no space left in .*/set: free some, and run the same command"):
+    with (
+        files_of_at_most(40),
+        pytest.raises(StorageFullError, match=r"no space left in .*/set: free some, and run the same command"),
+    ):
         prepare(order, [Step("phones", label)], lambda *_: None, lambda _: None)

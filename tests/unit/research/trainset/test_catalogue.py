@@ -8,7 +8,7 @@ import pytest
 
 from research.trainset import catalogue as corpus_module
 from research.trainset.catalogue import ClipEntry, Corpus, CorpusSource, Listing, TranscriptTable, list_clips, matches, read_corpus
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 EXAMPLES = Path(str(corpus_module.__file__)).with_name("corpora")
 GOOD = '[[source]]\nname = "a"\nfiles = ["*"]\n'
@@ -50,12 +50,12 @@ def read_example(name: str, folder: Path) -> CorpusSource:
 def test_a_mistake_is_told_with_file_and_field(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "corpus.toml"
     path.write_text(text)
-    with pytest.raises(InvalidRequest, match=rf"corpus\.toml: {said}"):
+    with pytest.raises(InvalidRequestError, match=rf"corpus\.toml: {said}"):
         read_corpus(path, tmp_path)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"gone\.toml: not a TOML file"):
+    with pytest.raises(InvalidRequestError, match=r"gone\.toml: not a TOML file"):
         read_corpus(tmp_path / "gone.toml", tmp_path)
 
 
@@ -98,7 +98,8 @@ def test_the_examples_fit_the_corpora(example: str, file: str, speaker: str, sid
     assert pattern.format_map(source.places(file)) == side_file
 
 
-def test_the_examples_hold_out_what_the_corpora_hold_out(tmp_path: Path) -> None:
+def test_examples_match_corpus_splits(tmp_path: Path) -> None:
+    """The examples hold out what the corpora hold out."""
     books, one = read_example("librispeech.toml", tmp_path), read_example("ljspeech.toml", tmp_path)
     assert [books.split_of(f"{part}/1/2/1-2-0.flac") for part in ("train-clean-100", "dev-clean", "test-other")] == [
         "train",
@@ -147,7 +148,8 @@ def test_a_catalogue_says_whose_the_clips_are(tmp_path: Path) -> None:
     assert entries(list_clips(tmp_path, SPLITS | {"test"}))["a/2.mp4"].split == "test"
 
 
-def test_the_language_is_the_catalogues_or_the_corpus_files(tmp_path: Path) -> None:
+def test_language_from_catalogue_or_corpus(tmp_path: Path) -> None:
+    """The language is the catalogue's or the corpus files."""
     touch(tmp_path, "a/1.mp4", "a/2.mp4", "b/3.mp4")
     corpus = Corpus(source=(CorpusSource(name="a", files=("a/*",), language="en"),))
     head = HEAD.replace("other", "language")
@@ -158,7 +160,8 @@ def test_the_language_is_the_catalogues_or_the_corpus_files(tmp_path: Path) -> N
     assert entries(list_clips(tmp_path, SPLITS, corpus))["a/2.mp4"].language == "en"
 
 
-def test_one_file_is_listed_once_however_its_path_is_written(tmp_path: Path) -> None:
+def test_one_file_listed_once(tmp_path: Path) -> None:
+    """One file is listed once however its path is written."""
     touch(tmp_path, "eve/a.mkv", "eve/b.mkv")
     (tmp_path / "catalogue.csv").write_text(f"{HEAD}eve/a.mkv,train,eve,,,\n./eve/a.mkv,val,ann,,,\n.//eve/./b.mkv,train,eve,,,\n")
     listing = list_clips(tmp_path, SPLITS)
@@ -166,7 +169,8 @@ def test_one_file_is_listed_once_however_its_path_is_written(tmp_path: Path) -> 
     assert listing.refused == {"eve/a.mkv": "the catalogue lists the file twice"}
 
 
-def test_a_row_without_a_speaker_is_a_person_of_its_own_unless_a_corpus_table_takes_it(tmp_path: Path) -> None:
+def test_row_without_speaker(tmp_path: Path) -> None:
+    """A row without a speaker is a person of its own unless a corpus table takes it."""
     touch(tmp_path, "ann/1.mkv", "ann/2.mkv", "video/1.mkv", "video/2.mkv", "3.mkv")
     rows = [f"{file},train,,,,\n" for file in ("ann/1.mkv", "ann/2.mkv", "video/1.mkv", "video/2.mkv", "3.mkv")]
     (tmp_path / "catalogue.csv").write_text(HEAD + "".join(rows))
@@ -181,7 +185,8 @@ def test_a_row_without_a_speaker_is_a_person_of_its_own_unless_a_corpus_table_ta
     }
 
 
-def test_without_a_catalogue_the_sub_folder_is_the_speaker(tmp_path: Path) -> None:
+def test_folder_is_speaker_without_catalogue(tmp_path: Path) -> None:
+    """Without a catalogue, the subfolder is the speaker."""
     touch(tmp_path, "ann/1.mp4", "ann/more/2.MOV", "ann/._1.mp4", ".cache/3.mp4", "film.mkv", "notes.txt", "bob/1.wav", "bob/2.m4a")
     found = entries(list_clips(tmp_path, SPLITS))
     assert {file: (entry.speaker, entry.split, entry.is_film) for file, entry in found.items()} == {
@@ -193,7 +198,8 @@ def test_without_a_catalogue_the_sub_folder_is_the_speaker(tmp_path: Path) -> No
     }
 
 
-def test_a_corpus_file_takes_files_and_fills_what_the_catalogue_leaves_open(tmp_path: Path) -> None:
+def test_corpus_fills_catalogue_gaps(tmp_path: Path) -> None:
+    """A corpus file takes files and fills what the catalogue leaves open."""
     touch(tmp_path, "x/s1_a.wav", "x/s2_b.wav", "x/odd.wav", "y/c.wav")
     source = CorpusSource(
         name="x",
@@ -222,7 +228,8 @@ def test_a_corpus_file_takes_files_and_fills_what_the_catalogue_leaves_open(tmp_
     assert (third.source, third.weight, third.has_pixels, third.narrow) == (tmp_path.name, 1.0, True, False)
 
 
-def test_names_of_clips_fit_a_file_system_and_differ() -> None:
+def test_clip_names_safe_and_distinct() -> None:
+    """Names of clips fit a file system and differ."""
     long = "/".join(["folder"] * 60)
     files = ["a/b.wav", "a__b.wav", "a_/_b.wav", f"{long}/1.wav", f"{long}/2.wav"]
     names = [ClipEntry(file=file, source="", speaker="").name for file in files]
@@ -239,13 +246,13 @@ def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="no such folder"):
+    with pytest.raises(InvalidRequestError, match="no such folder"):
         list_clips(tmp_path / "missing", SPLITS)
-    with pytest.raises(InvalidRequest, match="no film or recording of the splits train, val"):
+    with pytest.raises(InvalidRequestError, match="no film or recording of the splits train, val"):
         list_clips(tmp_path, SPLITS)
     (tmp_path / "catalogue.csv").write_text(f"{HEAD}gone.mp4,train,,,,\n")
-    with pytest.raises(InvalidRequest, match=r"gone\.mp4: no such file"):
+    with pytest.raises(InvalidRequestError, match=r"gone\.mp4: no such file"):
         list_clips(tmp_path, SPLITS)
     (tmp_path / "catalogue.csv").write_text("file,use\n")
-    with pytest.raises(InvalidRequest, match="licence, speaker, transcript"):
+    with pytest.raises(InvalidRequestError, match="licence, speaker, transcript"):
         list_clips(tmp_path, SPLITS)

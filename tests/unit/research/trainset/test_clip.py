@@ -14,7 +14,7 @@ from dubstage.common.v1alpha1 import common_pb2
 from gateway.dub.records import FACE_RECORD, RecordFile
 from research.trainset import clip as film_module
 from research.trainset.clip import LargestFace, face_width, on_grid, tracked
-from services.common.errors import StorageFull
+from services.common.errors import StorageFullError
 from tests.file_limit import files_of_at_most
 
 
@@ -62,7 +62,8 @@ def test_gaps_are_not_filled() -> None:
     np.testing.assert_array_equal(track.rotation[absent], np.broadcast_to(np.eye(3), (absent.sum(), 3, 3)))
 
 
-def test_frames_with_a_reason_are_kept_but_not_usable() -> None:
+def test_flagged_frames_kept_unusable() -> None:
+    """Frames with a reason are kept but not usable."""
     seconds = np.arange(10) / 25
     rows = records(list(range(10)), seconds)
     rows["reason"][4] = common_pb2.FRAME_REASON_OCCLUDED_MOUTH
@@ -71,7 +72,8 @@ def test_frames_with_a_reason_are_kept_but_not_usable() -> None:
     assert track.boxes[4].any()
 
 
-def test_the_width_of_a_face_is_that_of_the_mean_head_in_pixels_of_the_footage() -> None:
+def test_face_width_in_footage_pixels() -> None:
+    """The width of a face is that of the mean head in pixels of the footage."""
     seconds = np.arange(3) / 25
     track = on_grid(records([0, 1, 2], seconds), seconds, 3)
     assert face_width(track) == pytest.approx(185.0 * 1.04, abs=0.1)
@@ -111,7 +113,9 @@ def test_a_piece_without_a_face_has_no_track(faces: RecordFile) -> None:
     assert film_of(faces).track(60, 30) is None
 
 
-def test_films_are_cut_into_minutes_without_a_short_rest(faces: RecordFile) -> None:
+def test_videos_cut_into_minutes(faces: RecordFile) -> None:
+    """Videos are cut into minutes without a short rest."""
+
     def pieces(num_frames: int) -> list[tuple[int, int]]:
         return list(LargestFace(faces, np.zeros(0, np.int64), np.zeros(0), num_frames).pieces())
 
@@ -121,7 +125,9 @@ def test_films_are_cut_into_minutes_without_a_short_rest(faces: RecordFile) -> N
     assert pieces(3100) == [(0, 1500), (1500, 1500), (3000, 100)]
 
 
-def test_a_full_disk_under_the_records_of_a_film_names_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_names_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk under the records of a video names the set."""
+
     async def analyse(_stages: object, _info: object, faces: RecordFile, **_: object) -> list[int]:
         faces.append(np.zeros(1, FACE_RECORD))
         faces.sync()
@@ -133,6 +139,9 @@ def test_a_full_disk_under_the_records_of_a_film_names_the_set(tmp_path: Path, m
 
     monkeypatch.setattr(film_module, "analyse_footage", analyse)
     (tmp_path / "set").mkdir()
-    with files_of_at_most(1000), pytest.raises(StorageFull, match=r"no space left in .*/set: free some, and run the same command"):
+    with (
+        files_of_at_most(1000),
+        pytest.raises(StorageFullError, match=r"no space left in .*/set: free some, and run the same command"),
+    ):
         asyncio.run(track())
     assert list((tmp_path / "set").iterdir()) == []

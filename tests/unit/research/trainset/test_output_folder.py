@@ -12,7 +12,8 @@ from services.common.files import FULL_DISK
 from tests.file_limit import files_of_at_most
 
 
-def test_a_file_for_which_the_disk_has_no_room_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    """A file for which the disk has no room leaves nothing."""
     files = ClipFiles(tmp_path, "00000", "one.wav")
     files.path("sound").parent.mkdir(parents=True)
     with files_of_at_most(1000), pytest.raises(OSError, match=r"\.partial|File too large") as caught:
@@ -21,7 +22,8 @@ def test_a_file_for_which_the_disk_has_no_room_leaves_nothing(tmp_path: Path) ->
     assert list(files.path("sound").parent.iterdir()) == []
 
 
-def test_a_file_that_is_written_again_replaces_the_earlier_one(tmp_path: Path) -> None:
+def test_rewritten_file_replaces_earlier(tmp_path: Path) -> None:
+    """A file that is written again replaces the earlier one."""
     files = ClipFiles(tmp_path, "00000", "one.wav")
     files.path("sound").parent.mkdir(parents=True)
     for level in (1, 2):

@@ -11,7 +11,7 @@ import pytest
 
 from research.trainset.catalogue import ClipEntry, CorpusSource, TranscriptTable, WordTimes
 from research.trainset.texts import ClipText, Texts
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 
 ALIGNED = "0 10000 sil\n10000 25000 two\n25000 30000 words\n30000 31000 sp\n"
 TIMED = (("two", 0.4, 1.0), ("words", 1.0, 1.2))
@@ -84,17 +84,18 @@ def test_word_times_may_lie_in_an_archive(kind: str, tmp_path: Path) -> None:
 )
 def test_a_wrong_side_file_is_named(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "a.align").write_bytes(content)
-    with pytest.raises(InvalidRequest, match=rf"a\.align.*{said}"):
+    with pytest.raises(InvalidRequestError, match=rf"a\.align.*{said}"):
         Texts(tmp_path).of(entry(source(words=times("{stem}.align"))))
 
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     (tmp_path / "times.tar").write_bytes(b"no archive")
-    with pytest.raises(InvalidRequest, match=r"times\.tar: not a tar or zip archive"):
+    with pytest.raises(InvalidRequestError, match=r"times\.tar: not a tar or zip archive"):
         Texts(tmp_path).of(entry(source(words=times("{stem}.align", "times.tar"))))
 
 
-def test_a_part_of_a_clip_has_the_words_inside() -> None:
+def test_clip_part_has_own_words() -> None:
+    """A part of a clip has the words inside."""
     spoken = ClipText("one two three", (("one", 0.0, 0.5), ("two", 0.9, 1.1), ("three", 1.5, 1.75)))
     assert spoken.part(1.0, 2.0) == ClipText("three", (("three", 0.5, 0.75),))
     assert ClipText("one two three").part(1.0, 2.0) == ClipText()

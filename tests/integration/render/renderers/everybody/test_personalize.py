@@ -56,7 +56,8 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
     assert again != other
 
 
-def test_without_other_moments_or_training_a_bank_gives_its_key_pictures(bank: MouthBank, weights: Path) -> None:
+def test_untrained_bank_gives_key_pictures(bank: MouthBank, weights: Path) -> None:
+    """Without other moments or training, a bank gives its key pictures."""
     few = make_bank(bank.boxes[:5], bank.mouth[:5], bank.rotation[:5], bank.frame_index[:5], bank.geometry)
     for given, train in ((few, True), (bank, False)):
         (report,) = personalize_everybody(job(given, weights, train=train), RECIPE)
@@ -66,7 +67,8 @@ def test_without_other_moments_or_training_a_bank_gives_its_key_pictures(bank: M
         assert keys.landmarks.any()
 
 
-def test_no_example_is_shown_key_pictures_of_its_own_moment(bank: MouthBank) -> None:
+def test_examples_skip_own_key_pictures(bank: MouthBank) -> None:
+    """No example is shown key pictures of its own moment."""
     # A pixel that no mask covers says which frame a picture is.
     boxes = bank.boxes.copy()
     boxes[:, 0, 0, 0] = np.arange(bank.num_frames)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
 from services.render.streams import RenderModels, default_state, open_stream
@@ -27,9 +27,8 @@ def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole
     assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
 
 
-def test_a_stream_with_its_past_gives_the_bytes_of_the_whole(
-    actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]
-) -> None:
+def test_stream_part_same_bytes(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """A part of a stream with its past gives the bytes of the whole stream."""
     past = [replace(frame, context_only=True) for frame in film[2:8]]
     assert bytes_of(whole)[8:] == bytes_of(actor.drawn([*past, *film[8:]]))
     assert bytes_of(whole)[8:] != bytes_of(actor.drawn(film[8:]))
@@ -71,10 +70,10 @@ def test_the_other_model_needs_a_texture(models: RenderModels, frames: list[Rend
     file = models.files["ugc"]
     stream = open_stream(models.backend, file, default_state(file))
     assert stream.render([replace(frames[0], context_only=True)]) == []
-    with pytest.raises(InvalidRequest, match="texture is missing"):
+    with pytest.raises(InvalidRequestError, match="texture is missing"):
         stream.render(film[:1])
 
 
 def test_a_state_of_another_length_is_refused(models: RenderModels) -> None:
-    with pytest.raises(InvalidRequest, match="has 3 numbers"):
+    with pytest.raises(InvalidRequestError, match="has 3 numbers"):
         open_stream(models.backend, models.files["everybody"], np.zeros(3, np.float32))

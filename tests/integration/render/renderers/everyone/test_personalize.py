@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.renderer import PersonalizeJob
 from services.render.renderers.everyone.network import load
@@ -41,9 +41,8 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
     return list(personalize_everyone(job(bank, weights), RECIPE))
 
 
-def test_texture_and_state_are_all_that_holds_the_person(
-    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
-) -> None:
+def test_person_is_texture_and_state(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """Texture and state are all that holds the person."""
     before = (weights / "everyone.safetensors").read_bytes()
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     texture = reports[-1].texture
@@ -69,9 +68,8 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
     assert again.texture.tobytes() != other.texture.tobytes()
 
 
-def test_two_searches_that_take_turns_give_the_bytes_of_each_alone(
-    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
-) -> None:
+def test_interleaved_searches_same_bytes(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """Two searches that take turns give the bytes of each alone."""
     alone = reports[-1]
     turns = zip(*(personalize_everyone(job(bank, weights, seed=seed), RECIPE) for seed in (0, 2)), strict=True)
     *_, (beside, _) = turns
@@ -81,9 +79,10 @@ def test_two_searches_that_take_turns_give_the_bytes_of_each_alone(
     assert beside.state.tobytes() == alone.state.tobytes()
 
 
-def test_expressions_of_another_model_than_the_identity_are_refused(bank: MouthBank, weights: Path) -> None:
+def test_other_expression_model_refused(bank: MouthBank, weights: Path) -> None:
+    """Expressions of another model than the identity are refused."""
     other = replace(bank, expression=np.zeros((bank.num_frames, 500), np.float32))
-    with pytest.raises(InvalidRequest, match="the bank has 500 expression coefficients a frame"):
+    with pytest.raises(InvalidRequestError, match="the bank has 500 expression coefficients a frame"):
         next(personalize_everyone(job(other, weights), RECIPE))
 
 
@@ -93,7 +92,8 @@ def test_the_search_lowers_the_error(bank: MouthBank, weights: Path) -> None:
     assert losses[-1] < losses[0]
 
 
-def test_without_training_and_from_one_picture_the_first_texture_comes_at_once(bank: MouthBank, weights: Path) -> None:
+def test_one_picture_gives_first_texture(bank: MouthBank, weights: Path) -> None:
+    """Without training and from one picture, the first texture comes at once."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
     for given, train in ((bank, False), (one, True)):
         (report,) = personalize_everyone(job(given, weights, train=train), RECIPE)
@@ -103,7 +103,8 @@ def test_without_training_and_from_one_picture_the_first_texture_comes_at_once(b
         assert not unpacked(report.state)[0].any()
 
 
-def test_speech_and_fitted_expressions_of_the_bank_are_used(bank: MouthBank) -> None:
+def test_bank_speech_and_expressions_used(bank: MouthBank) -> None:
+    """Speech and fitted expressions of the bank are used."""
     spoken = speaking(bank)
     windows = actor_windows(spoken, surface(), 12, 0)
     assert any(window.speech.any() for window in windows)
@@ -113,7 +114,8 @@ def test_speech_and_fitted_expressions_of_the_bank_are_used(bank: MouthBank) -> 
     assert not np.array_equal(bank_texture(fitted, surface(), 0), bank_texture(bank, surface(), 0))
 
 
-def test_the_reference_picture_of_a_window_shows_another_moment(bank: MouthBank) -> None:
+def test_reference_picture_from_other_moment(bank: MouthBank) -> None:
+    """The reference picture of a window shows another moment."""
     # A pixel that no mask covers says which frame a picture is.
     boxes = bank.boxes.copy()
     boxes[:, 0, 0, 0] = np.arange(bank.num_frames)
@@ -130,12 +132,13 @@ def test_an_all_zero_state_shows_nobody() -> None:
 
 
 def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"everyone\.safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"everyone\.safetensors"):
         next(personalize_everyone(job(bank, tmp_path)))
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-3])
-def test_the_network_learns_only_where_a_measurement_asks_for_it(bank: MouthBank, weights: Path, rate: float) -> None:
+def test_network_learns_only_on_request(bank: MouthBank, weights: Path, rate: float) -> None:
+    """The network learns only where a measurement asks for it."""
     network = load(weights / "everyone.safetensors")
     before = {name: values.clone() for name, values in network.state_dict().items()}
     recipe = replace(RECIPE, network_learning_rate=rate)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from research.methods.everyone.render import SPEC
 from research.render.export import ExportJob, export_network
 from services.common.array_types import Float32, UInt8
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.mouth_bank import MouthBank
 from services.common.face.neural_texture import TEXTURE_SHAPE
 from services.render.backends.model_files import INPUT_PICTURES, INPUT_STATE, OUTPUT_RESIDUAL, WEIGHTS_FOLDER, ModelFile
@@ -68,9 +68,10 @@ def test_a_stream_in_pieces_has_the_same_bytes(
         assert [one.box.tobytes() for one in made] == [one.box.tobytes() for one in whole]
 
 
-def test_training_and_serving_show_the_network_the_same_picture(
+def test_training_and_serving_inputs_equal(
     model: tuple[OnnxRuntimeBackend, ModelFile], bank: MouthBank, frames: list[RenderFrame], texture: UInt8, state: Float32
 ) -> None:
+    """Training and serving show the network the same picture."""
     backend, file = model
     served = render(backend, file, frames[2:5], state)[1]
     speech = frames[3].speech_features
@@ -90,10 +91,10 @@ def test_training_and_serving_show_the_network_the_same_picture(
 def test_missing_or_misshapen_features_are_named(
     model: tuple[OnnxRuntimeBackend, ModelFile], frames: list[RenderFrame], state: Float32, name: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=rf"frame\.{name} is missing") as caught:
+    with pytest.raises(InvalidRequestError, match=rf"frame\.{name} is missing") as caught:
         render(*model, [replace(frames[0], **{name: None})], state)
     assert caught.value.field == f"frame.{name}"
-    with pytest.raises(InvalidRequest, match=rf"frame\.{name}: expected shape \[.*\], got \[2, 3\]"):
+    with pytest.raises(InvalidRequestError, match=rf"frame\.{name}: expected shape \[.*\], got \[2, 3\]"):
         render(*model, [replace(frames[0], **{name: np.zeros((2, 3), np.float32)})], state)
 
 
@@ -141,12 +142,14 @@ def test_a_grey_texture_draws_no_face(models: RenderModels, film: list[RenderFra
         assert np.array_equal(made.box[mask == 0], film[made.frame_index].background[mask == 0])
 
 
-def test_neither_chunks_nor_where_a_stream_begins_change_a_byte(models: RenderModels, film: list[RenderFrame]) -> None:
+def test_chunks_and_start_same_bytes(models: RenderModels, film: list[RenderFrame]) -> None:
+    """Neither the chunks nor the start of a stream change a byte."""
     whole = [made.box.tobytes() for made in drawn(models, film)]
     assert whole == [made.box.tobytes() for made in drawn(models, film[:1], film[1:3], film[3:])]
     assert whole[2:5] == [made.box.tobytes() for made in drawn(models, film[1:])][1:4]
 
 
-def test_no_array_of_the_weights_is_as_large_as_a_texture() -> None:
+def test_weights_hold_no_texture() -> None:
+    """No array of the weights is as large as a texture."""
     arrays = load_file(WEIGHTS_FOLDER / WEIGHTS)
     assert max(array.size for array in arrays.values()) < np.prod(TEXTURE_SHAPE) / 8

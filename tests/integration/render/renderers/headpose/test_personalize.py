@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.common.errors import ModelNotFound
+from services.common.errors import ModelNotFoundError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.render.backends.model_files import file_sha256
 from services.render.key_pictures import choose_keys, unpacked
@@ -52,9 +52,8 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
     return list(personalize_headpose(job(bank, weights), RECIPE))
 
 
-def test_the_state_learns_and_holds_items_and_key_pictures(
-    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
-) -> None:
+def test_state_holds_items_and_pictures(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """The state learns and holds items and key pictures."""
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     actor, keys = unpacked(reports[-1].state)
     network = load(weights / "headpose.safetensors")
@@ -72,7 +71,8 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
     assert again != other
 
 
-def test_a_still_picture_gives_its_key_picture_and_item(bank: MouthBank, weights: Path) -> None:
+def test_still_gives_key_picture(bank: MouthBank, weights: Path) -> None:
+    """A still picture gives its key picture and item."""
     one = make_bank(bank.boxes[:1], bank.mouth[:1], bank.rotation[:1], bank.frame_index[:1], bank.geometry)
     (report,) = personalize_headpose(job(one, weights))
     assert (report.step, report.num_steps) == (0, 0)
@@ -82,7 +82,8 @@ def test_a_still_picture_gives_its_key_picture_and_item(bank: MouthBank, weights
     assert np.array_equal(keys.pictures, np.repeat(bank.boxes[:1], len(keys.pictures), axis=0))
 
 
-def test_few_frames_are_not_tuned_on_unless_asked_for(bank: MouthBank, weights: Path) -> None:
+def test_few_frames_tuned_on_request(bank: MouthBank, weights: Path) -> None:
+    """Few frames are not tuned on unless asked for."""
     assert bank.num_frames < FEWEST_FRAMES
     (report,) = personalize_headpose(job(bank, weights))
     assert (report.step, report.num_steps) == (0, 0)
@@ -95,8 +96,8 @@ def test_another_embedding_is_refused(bank: MouthBank, weights: Path, tmp_path: 
     shutil.copytree(weights, other)
     embedding = IdentityEmbedding(IdentityEmbeddingConfig(widths=(8, 8), size=6))
     save_weights(other / f"{EMBEDDING}.safetensors", embedding, embedding.config.to_metadata())
-    with pytest.raises(ModelNotFound, match="was trained with the identity embedding"):
+    with pytest.raises(ModelNotFoundError, match="was trained with the identity embedding"):
         next(personalize_headpose(job(bank, other)))
     (other / f"{EMBEDDING}.safetensors").unlink()
-    with pytest.raises(ModelNotFound, match="no identity_embedding"):
+    with pytest.raises(ModelNotFoundError, match="no identity_embedding"):
         embedding_of(other / "headpose.safetensors")

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.crops import HeadPose
 from services.common.face.mouth_bank import MouthBank
 from services.render.key_pictures import STATE_SIZE, choose_keys, packed
@@ -42,7 +42,8 @@ def person(models: RenderModels, bank: MouthBank) -> DrawnActor:
     return DrawnActor(models, "headpose", packed(film, choose_keys(bank, np.arange(bank.num_frames))))
 
 
-def test_neither_chunks_nor_where_a_stream_begins_change_a_byte(actor: DrawnActor, film: list[RenderFrame]) -> None:
+def test_chunks_and_start_same_bytes(actor: DrawnActor, film: list[RenderFrame]) -> None:
+    """Neither the chunks nor the start of a stream change a byte."""
     whole = bytes_of(actor.drawn(film))
     assert [index for index, _ in whole] == list(range(20, 26))
     assert whole == bytes_of(actor.drawn(film[:1], film[1:3], film[3:]))
@@ -55,7 +56,8 @@ def test_after_a_gap_the_window_begins_anew(actor: DrawnActor, film: list[Render
     assert bytes_of(actor.drawn([*film[:2], *film[4:]]))[2:] == bytes_of(actor.drawn(film[4:]))
 
 
-def test_the_footage_stays_outside_the_mask_and_is_not_seen_inside(actor: DrawnActor, film: list[RenderFrame]) -> None:
+def test_footage_hidden_inside_mask(actor: DrawnActor, film: list[RenderFrame]) -> None:
+    """The footage stays outside the mask and is not seen inside."""
     (made,) = actor.drawn(film[:1])
     assert is_background_outside(film[0], made)
     assert bytes_of(actor.drawn([repainted(film[0])])) == bytes_of([made])
@@ -77,7 +79,7 @@ def test_it_draws_the_wanted_mouth(models: RenderModels, bank: MouthBank, film: 
 def test_without_an_actor_and_without_a_drawn_face(models: RenderModels, film: list[RenderFrame]) -> None:
     nobody = DrawnActor(models, "headpose", default_state(models.files["headpose"]))
     assert len(nobody.drawn(film[:1])) == 1
-    with pytest.raises(InvalidRequest, match="texture is missing"):
+    with pytest.raises(InvalidRequestError, match="texture is missing"):
         nobody.drawn([replace(film[0], texture=None, context_only=True)])
 
 

@@ -46,9 +46,8 @@ def reports(bank: MouthBank, weights: Path) -> list[PersonalizeProgress]:
     return list(personalize_hetero(job(bank, weights), RECIPE))
 
 
-def test_the_layers_learn_and_the_state_holds_the_reference_picture(
-    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
-) -> None:
+def test_layers_learn_state_holds_reference(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """The layers learn and the state holds the reference picture."""
     assert [(report.step, report.num_steps) for report in reports] == [(1, 2), (2, 2)]
     numbers, reference = unpacked(reports[-1].state)
     assert len(numbers) == load(weights / FILE).state_size
@@ -56,9 +55,8 @@ def test_the_layers_learn_and_the_state_holds_the_reference_picture(
     assert np.array_equal(reference, bank.boxes[choose_references(bank)[0]])
 
 
-def test_fine_tuning_leaves_the_embedder_and_the_vector_as_they_are(
-    bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]
-) -> None:
+def test_fine_tuning_keeps_embedder(bank: MouthBank, weights: Path, reports: list[PersonalizeProgress]) -> None:
+    """Fine tuning leaves the embedder and the vector as they are."""
     network, rows = load(weights / FILE), choose_references(bank)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     generator = FixedEmbedder(network, bank, rows)
@@ -70,7 +68,8 @@ def test_fine_tuning_leaves_the_embedder_and_the_vector_as_they_are(
     assert vectors[0].any()
 
 
-def test_the_served_vector_is_the_mean_over_the_reference_pictures(bank: MouthBank, weights: Path) -> None:
+def test_vector_is_mean_over_references(bank: MouthBank, weights: Path) -> None:
+    """The served vector is the mean over the reference pictures."""
     network, rows = load(weights / FILE), choose_references(bank)
     (report,) = personalize_hetero(job(bank, weights, train=False), RECIPE)
     numbers, reference = unpacked(report.state)
@@ -79,7 +78,8 @@ def test_the_served_vector_is_the_mean_over_the_reference_pictures(bank: MouthBa
     np.testing.assert_allclose(own + numbers[-EMBEDDING_SIZE:], mean, atol=1e-5)
 
 
-def test_what_fine_tuning_draws_is_what_the_network_draws(bank: MouthBank, weights: Path) -> None:
+def test_fine_tuning_draws_as_network(bank: MouthBank, weights: Path) -> None:
+    """Fine-tuning draws the same picture as the network."""
     network, rows = load(weights / FILE), choose_references(bank)
     generator = FixedEmbedder(network, bank, rows)
     pictures = to_tensor(np.zeros((1, 160, 160, NUM_CHANNELS), np.uint8))
@@ -94,7 +94,8 @@ def test_the_same_seed_gives_the_same_bytes(bank: MouthBank, weights: Path, repo
     assert again != other
 
 
-def test_without_other_moments_or_training_a_bank_gives_its_reference_picture(bank: MouthBank, weights: Path) -> None:
+def test_untrained_bank_gives_reference(bank: MouthBank, weights: Path) -> None:
+    """Without other moments or training, a bank gives its reference picture."""
     few = make_bank(bank.boxes[:5], bank.mouth[:5], bank.rotation[:5], bank.frame_index[:5], bank.geometry)
     for given, train in ((few, True), (bank, False)):
         (report,) = personalize_hetero(job(given, weights, train=train), RECIPE)
@@ -104,7 +105,8 @@ def test_without_other_moments_or_training_a_bank_gives_its_reference_picture(ba
         assert np.array_equal(reference, given.boxes[choose_references(given)[0]])
 
 
-def test_no_example_is_shown_a_reference_picture_of_its_own_moment(bank: MouthBank) -> None:
+def test_examples_skip_own_reference(bank: MouthBank) -> None:
+    """No example is shown a reference picture of its own moment."""
     # Pixels that no mask covers say which frame a picture is.
     boxes = bank.boxes.copy()
     boxes[:, 0, 0, 0] = np.arange(bank.num_frames)

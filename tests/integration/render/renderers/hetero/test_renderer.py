@@ -26,9 +26,8 @@ def test_chunks_change_no_byte(actor: DrawnActor, film: list[RenderFrame], whole
     assert bytes_of(whole) == bytes_of(actor.drawn(film[:1], film[1:4], film[4:9], film[9:]))
 
 
-def test_a_part_with_frames_before_and_after_gives_the_bytes_of_the_whole(
-    actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]
-) -> None:
+def test_stream_part_same_bytes(actor: DrawnActor, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """A part of a stream with the frames before and after gives the bytes of the whole stream."""
     part = [replace(frame, context_only=place not in (4, 5)) for place, frame in enumerate(film)][2:8]
     assert bytes_of(whole)[4:6] == bytes_of(actor.drawn(part))
     for alone in (part[:4], part[2:]):
@@ -50,9 +49,8 @@ def opened_by(shut: RenderedFrame, wide: RenderedFrame, bank: MouthBank) -> npt.
     return np.asarray(wide.box[part].astype(np.float64) - shut.box[part]).ravel()
 
 
-def test_another_reference_changes_the_skin_and_not_the_lips_that_are_wanted(
-    actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]
-) -> None:
+def test_reference_changes_skin_not_lips(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame]) -> None:
+    """Another reference changes the skin, and not the target lips."""
     untrained = replace(actor, state=packed(np.zeros(len(actor.state) - STATE_SIZE, np.float32), bank.boxes[0]))
     # A moustache and a beard.
     bearded = bank.boxes[0].copy()
@@ -67,9 +65,8 @@ def test_another_reference_changes_the_skin_and_not_the_lips_that_are_wanted(
     assert np.corrcoef(*changes)[0, 1] > 0.6
 
 
-def test_the_actors_own_reference_is_used_unless_another_is_given(
-    actor: DrawnActor, bank: MouthBank, film: list[RenderFrame], whole: list[RenderedFrame]
-) -> None:
+def test_own_reference_is_default(actor: DrawnActor, bank: MouthBank, film: list[RenderFrame], whole: list[RenderedFrame]) -> None:
+    """The actor's own reference is used unless another is given."""
     other = replace(actor, state=packed(actor.state[:-STATE_SIZE], bank.boxes[0]))
     assert bytes_of(other.drawn(film)) != bytes_of(whole)
     given = [bytes_of(each.drawn(film, reference=bank.boxes[30])) for each in (actor, other)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.common.errors import Cancelled, ModelNotFound
+from services.common.errors import ModelNotFoundError, WorkCancelledError
 from services.common.face.mouth_bank import MouthBank, make_bank
 from services.common.server.call_context import Call, set_current_call
 from services.render.personalization import PersonalizeRecipe
@@ -21,7 +21,8 @@ def job(bank: MouthBank, weights: Path, seed: int = 0) -> PersonalizeJob:
     return PersonalizeJob(bank=bank, drawing=None, weights=weights, seed=seed)
 
 
-def test_it_reports_progress_and_draws_nearer_to_the_person(bank: MouthBank, small_weights: Path) -> None:
+def test_personalisation_improves_with_progress(bank: MouthBank, small_weights: Path) -> None:
+    """Personalisation reports progress and draws nearer to the person."""
     reports = list(personalize_ugc(job(bank, small_weights), RECIPE))
     assert [(report.step, report.num_steps) for report in reports] == [(2, 6), (4, 6), (6, 6)]
     assert reports[-1].loss < 0.9 * reports[0].loss
@@ -35,7 +36,8 @@ def test_the_same_seed_gives_the_same_state(bank: MouthBank, small_weights: Path
     assert not np.array_equal(states[0], states[2])
 
 
-def test_a_bank_of_a_moment_gets_the_state_of_the_prior(bank: MouthBank, small_weights: Path) -> None:
+def test_short_bank_gets_prior_state(bank: MouthBank, small_weights: Path) -> None:
+    """A bank of a moment gets the state of the prior."""
     short = make_bank(bank.boxes[:6], bank.mouth[:6], bank.rotation[:6], bank.frame_index[:6], bank.geometry)
     reports = list(personalize_ugc(job(short, small_weights)))
     assert len(reports) == 1
@@ -44,11 +46,12 @@ def test_a_bank_of_a_moment_gets_the_state_of_the_prior(bank: MouthBank, small_w
 
 
 def test_missing_weights_are_named(bank: MouthBank, tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"ugc.safetensors"):
+    with pytest.raises(ModelNotFoundError, match=r"ugc.safetensors"):
         next(personalize_ugc(job(bank, tmp_path)))
 
 
-def test_it_stops_before_the_next_step_when_nobody_waits_any_more(bank: MouthBank, small_weights: Path) -> None:
+def test_personalisation_stops_when_cancelled(bank: MouthBank, small_weights: Path) -> None:
+    """Personalisation stops before the next step when no caller waits any more."""
     call = Call("render", "Personalize")
 
     def run() -> None:
@@ -56,7 +59,7 @@ def test_it_stops_before_the_next_step_when_nobody_waits_any_more(bank: MouthBan
         reports = personalize_ugc(job(bank, small_weights), replace(RECIPE, report_every=1))
         assert next(reports).step == 1
         call.ended.set()
-        with pytest.raises(Cancelled):
+        with pytest.raises(WorkCancelledError):
             next(reports)
 
     contextvars.copy_context().run(run)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.render.streams import RenderModels, default_state
 from services.render.types import RenderFrame
 from tests.unit.render.rendering import RUNTIMES, committed_models, render
@@ -47,5 +47,5 @@ def test_runtimes_agree(frames: list[RenderFrame]) -> None:
 
 
 def test_a_state_of_another_length_is_refused(models: RenderModels, frames: list[RenderFrame]) -> None:
-    with pytest.raises(InvalidRequest, match="has 3 numbers"):
+    with pytest.raises(InvalidRequestError, match="has 3 numbers"):
         render(models.backend, models.files["ugc"], frames, np.zeros(3, np.float32))

@@ -27,7 +27,9 @@ def test_confusion_is_zero_where_all_speakers_are_alike() -> None:
 
 
 @pytest.mark.parametrize(("name", "steps"), [("row linear", 30), ("segment linear", 200)])
-def test_a_fresh_classifier_tells_speakers_that_differ_and_not_those_that_do_not(name: str, steps: int) -> None:
+def test_classifier_separates_real_speakers(name: str, steps: int) -> None:
+    """A fresh classifier tells speakers that differ and not those that do not."""
+
     def accuracy(size: float) -> float:
         rng = np.random.default_rng(1)
         voices = size * np.eye(4, 6)
@@ -52,7 +54,8 @@ def test_a_fresh_row_classifier_learns_phones() -> None:
     assert row_accuracy(fit("row linear", examples[:1], 40, steps=40, rows=60), examples[1:]) > 0.5
 
 
-def test_a_set_is_measured_by_source_with_its_held_out_speakers_apart(tmp_path: Path) -> None:
+def test_evaluation_by_source_and_speaker(tmp_path: Path) -> None:
+    """A set is measured by source with its held out speakers apart."""
     rows = [replace(row, source="readers") for row in speech_set(tmp_path, speakers=4)]
     write_rows(tmp_path, [replace(row, split="val" if row.speaker in {"s2", "s3"} else "train") for row in rows])
     data = TrainSet(tmp_path)

@@ -14,7 +14,7 @@ from research.training.device import CPU
 from research.training.networks import Opening
 from research.training.trainset import ClipRow, TrainSet
 from services.audio.identity_removal import IdentityRemovalModel
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.store.tensor_bytes import encode_arrays
 from tests.unit.research.audio.runs import trained
 from tests.unit.research.audio.speech_sets import speech_set, write_part, write_rows
@@ -64,7 +64,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_a_run_becomes_the_file_that_the_stage_serves(tmp_path: Path) -> None:
+def test_run_exports_served_file(tmp_path: Path) -> None:
+    """A run becomes the file that the stage serves."""
     speech_set(tmp_path / "set")
     progress = trained(NETWORK, TINY, tmp_path / "set", tmp_path / "run")
     assert (progress.figures or {}).keys() == {"phone_accuracy", "speaker_told", "speaker_chance"}
@@ -74,10 +75,10 @@ def test_a_run_becomes_the_file_that_the_stage_serves(tmp_path: Path) -> None:
     assert IdentityRemovalModel(tmp_path / "weights").silence.shape == (4, 20)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_after", [4, 5])
-def test_a_run_that_was_interrupted_comes_to_the_same_bytes_though_critics_are_renewed(
-    data: Path, whole: Path, tmp_path: Path, stop_after: int
-) -> None:
+def test_interrupted_run_same_bytes(data: Path, whole: Path, tmp_path: Path, stop_after: int) -> None:
+    """A run that was interrupted comes to the same bytes though critics are renewed."""
     trained(NETWORK, TINY, data, tmp_path, stop_after=stop_after)
     trained(NETWORK, TINY, data, tmp_path, resume=True)
     for name in ("network.safetensors", "curves.csv"):
@@ -86,7 +87,8 @@ def test_a_run_that_was_interrupted_comes_to_the_same_bytes_though_critics_are_r
     assert ",norm," in (whole / "curves.csv").read_text()
 
 
-def test_sound_and_picture_of_a_clip_meet_though_one_lags(tmp_path: Path) -> None:
+def test_lagging_clip_is_aligned(tmp_path: Path) -> None:
+    """Sound and picture of a clip meet though one lags."""
     rows = with_expression(tmp_path, speech_set(tmp_path, speakers=2, clips=1), lag=2)
     training = IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))
     moving = training.batch(0, 0).moving
@@ -98,8 +100,9 @@ def test_sound_and_picture_of_a_clip_meet_though_one_lags(tmp_path: Path) -> Non
         np.testing.assert_array_equal(segment, heard[first : first + len(segment)])
 
 
-def test_clips_shorter_than_a_segment_are_refused_with_a_reason(tmp_path: Path) -> None:
+def test_short_clips_refused(tmp_path: Path) -> None:
+    """Clips shorter than a segment are refused with a reason."""
     speech_set(tmp_path, seconds=0.5)
-    with pytest.raises(InvalidRequest, match="no speaker has so much") as refused:
+    with pytest.raises(InvalidRequestError, match="no speaker has so much") as refused:
         IdRemovalTraining(Opening(TINY, TrainSet(tmp_path), CPU, {}))
     assert refused.value.field == "data"

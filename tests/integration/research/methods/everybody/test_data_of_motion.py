@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from research.methods.everybody.motion import fit_filter, prepare, windows_of, without_its_corpus
 from tests.unit.motion.made_clips import in_memory, made_clip
 from tests.unit.research.methods.everybody.test_motion import CONFIG, SILENCE, SPACE
 
 
-def test_the_expression_of_a_narrow_corpus_lacks_what_holds_in_the_corpus_alone() -> None:
+@pytest.mark.long
+def test_narrow_corpus_expression() -> None:
+    """The expression of a narrow corpus lacks what holds in the corpus alone."""
     narrow = replace(made_clip(0), apart="commands")
     fitted_to = fit_filter(in_memory([narrow, made_clip(2)]), SPACE, SILENCE, CONFIG)
     with_corpus, elsewhere = prepare(narrow, SPACE, SILENCE), prepare(made_clip(2), SPACE, SILENCE)

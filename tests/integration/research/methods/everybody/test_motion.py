@@ -12,7 +12,7 @@ import pytest
 from research.methods.everybody.motion import NETWORK, EverybodyTrainingConfig
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everybody.network import EverybodyConfig
 from services.motion.predictors.everybody.predictor import EverybodyModel
@@ -24,7 +24,8 @@ TINY = EverybodyTrainingConfig(
 )
 
 
-def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(data: TrainSet, tmp_path: Path) -> None:
+def test_export_includes_training_basis(data: TrainSet, tmp_path: Path) -> None:
+    """Trained weights are exported beside the basis that they were trained on."""
     run, out = tmp_path / "run", tmp_path / "motion"
     train_briefly(NETWORK, data, TINY, run)
     assert figures_of(run) >= {"velocity", "baseline new r_opening"}
@@ -42,5 +43,5 @@ def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(da
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
     change_landmark_basis(out)
-    with pytest.raises(InvalidRequest, match="another landmark basis"):
+    with pytest.raises(InvalidRequestError, match="another landmark basis"):
         NETWORK.export(run, out)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.methods.everyone.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.everyone.predictor import EveryoneModel
 from tests.integration.motion.predictors.runs import change_landmark_basis, figures_of, killed_and_resumed
@@ -21,13 +21,16 @@ from tests.unit.motion.brief_training import train_briefly
 from tests.unit.research.methods.everyone.tiny import TINY
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "closure", "score", "new r_opening", "baseline new r_opening"}
 
 
-def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(whole: Path, tmp_path: Path) -> None:
+def test_export_includes_training_basis(whole: Path, tmp_path: Path) -> None:
+    """Trained weights are exported beside the basis that they were trained on."""
     out = tmp_path / "motion"
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, out)
@@ -41,13 +44,14 @@ def test_what_was_trained_is_exported_beside_the_basis_that_it_was_trained_on(wh
     assert sheet["training"]["config"]["network"]["channels"] == 8
 
     change_landmark_basis(out)
-    with pytest.raises(InvalidRequest, match="another landmark basis"):
+    with pytest.raises(InvalidRequestError, match="another landmark basis"):
         NETWORK.export(whole, out)
 
 
-def test_a_run_on_the_papers_input_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    """A run on the paper's input is judged and not exported."""
     config = replace(TINY, network=replace(TINY.network, heard="paper"))
     train_briefly(NETWORK, data, config, tmp_path / "run")
     assert NETWORK.export is not None
-    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'paper'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

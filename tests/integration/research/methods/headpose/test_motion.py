@@ -11,7 +11,7 @@ import pytest
 from research.methods.headpose.motion import NETWORK, HeadposeTraining, HeadposeTrainingConfig, export, spec_of
 from research.training.training import LoopSettings
 from research.training.trainset import TrainSet
-from services.common.errors import ContractBroken, InvalidRequest
+from services.common.errors import ContractBrokenError, InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.headpose.predictor import HeadposeModel
 from tests.unit.motion.brief_training import opened, train_briefly
@@ -21,12 +21,13 @@ SERVED = replace(SMALL, past=1, ahead=2)
 TINY = HeadposeTrainingConfig(network=SERVED, loop=LoopSettings(steps=2, check_every=2), batch_size=2, length=40)
 
 
-def test_what_was_trained_is_exported_with_how_heads_move(data: TrainSet, tmp_path: Path) -> None:
+def test_export_includes_head_motion(data: TrainSet, tmp_path: Path) -> None:
+    """Trained weights are exported with the statistics of head motion."""
     run, out = tmp_path / "run", tmp_path / "motion"
     train_briefly(NETWORK, data, TINY, run)
     shutil.copytree(WEIGHTS, out)
     before = (out / "audio_to_head_motion.onnx").read_bytes()
-    with pytest.raises(ContractBroken, match="refused"):
+    with pytest.raises(ContractBrokenError, match="refused"):
         export(run, out, replace(spec_of(SERVED), parity_runs=2, tolerance=-1.0))
     assert (out / "audio_to_head_motion.onnx").read_bytes() == before
     paths = export(run, out, replace(spec_of(SERVED), parity_runs=5))
@@ -36,20 +37,22 @@ def test_what_was_trained_is_exported_with_how_heads_move(data: TrainSet, tmp_pa
     assert (model.general.quantiles[:, -1] > 0.0).all()
 
 
-def test_an_ablation_and_an_unfinished_run_are_not_exported(data: TrainSet, tmp_path: Path) -> None:
+def test_ablation_and_unfinished_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    """An ablation and an unfinished run are not exported."""
     out = tmp_path / "motion"
     shutil.copytree(WEIGHTS, out)
     with pytest.raises(KeyboardInterrupt):
         train_briefly(NETWORK, data, replace(TINY, heard="phones"), tmp_path / "ablation", killed_at=0)
-    with pytest.raises(InvalidRequest, match="ablation"):
+    with pytest.raises(InvalidRequestError, match="ablation"):
         export(tmp_path / "ablation", out)
     with pytest.raises(KeyboardInterrupt):
         train_briefly(NETWORK, data, TINY, tmp_path / "killed", killed_at=1)
-    with pytest.raises(InvalidRequest, match="not finished"):
+    with pytest.raises(InvalidRequestError, match="not finished"):
         export(tmp_path / "killed", out)
 
 
-def test_channels_that_are_not_heard_are_zero_for_the_network(data: TrainSet) -> None:
+def test_masked_channels_are_zero(data: TrainSet) -> None:
+    """Channels that are not heard are zero for the network."""
     training = opened(NETWORK, data, replace(TINY, heard="mfcc", loop=LoopSettings(steps=1, seed=1)))
     assert isinstance(training, HeadposeTraining)
     batch = training.batch(0, 0)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.methods.hetero.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.motion.models import WEIGHTS
 from services.motion.predictors.hetero.predictor import HeteroModel
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
@@ -27,7 +27,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
     return heterogeneous_set(tmp_path_factory.mktemp("hetero") / "set")
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "phones", "taught", "score", "new r_opening"}
@@ -55,9 +57,10 @@ def test_the_card_counts_speech_without_a_face(data: TrainSet) -> None:
     assert {row.speaker for row in opened(NETWORK, data, alone).clips} == {"anna", "ben"}
 
 
-def test_a_run_on_the_papers_spectrogram_is_judged_and_not_exported(data: TrainSet, tmp_path: Path) -> None:
+def test_paper_input_run_not_exported(data: TrainSet, tmp_path: Path) -> None:
+    """A run on the paper's spectrogram is judged and not exported."""
     train_briefly(NETWORK, data, PAPER, tmp_path / "run")
     assert NETWORK.export is not None
     shutil.copytree(WEIGHTS, tmp_path / "motion")
-    with pytest.raises(InvalidRequest, match=r"network\.heard is 'paper'"):
+    with pytest.raises(InvalidRequestError, match=r"network\.heard is 'paper'"):
         NETWORK.export(tmp_path / "run", tmp_path / "motion")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from research.methods.ugc.motion import NETWORK
-from research.motion.run_files import BEST
+from research.motion.training import BEST
 from research.training.trainset import TrainSet
 from tests.integration.motion.predictors.runs import figures_of, killed_and_resumed
 from tests.unit.research.methods.ugc.tiny import TINY
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+def test_killed_run_same_bytes(data: TrainSet, whole: Path, tmp_path: Path) -> None:
+    """A run that was killed ends with the same bytes."""
     resumed = killed_and_resumed(NETWORK, data, TINY, tmp_path)
     assert (resumed / BEST).read_bytes() == (whole / BEST).read_bytes()
     assert figures_of(whole) >= {"total", "closure", "score", "new r_opening"}

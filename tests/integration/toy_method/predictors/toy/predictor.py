@@ -14,8 +14,7 @@ from services.motion.constraints import CONTEXT_AHEAD, CONTEXT_PAST, ConstraintC
 from services.motion.features import silence
 from services.motion.grid import Grid
 from services.motion.models import MotionModels
-from services.motion.personalization import StyleStep
-from services.motion.predictor import Predictor
+from services.motion.predictor import Predictor, StyleStep
 from services.motion.style import Style
 from services.motion.types import Footage, Motion, SpeechFeatures
 

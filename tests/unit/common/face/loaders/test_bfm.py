@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders import load_model
 from services.common.face.loaders.bfm import NAMED_LANDMARKS, load_bfm2009, load_bfm2017
 from services.common.geometry.morphable_model import default_model
@@ -49,7 +49,8 @@ def add_expressions(folder):
     return components
 
 
-def test_the_face_with_expressions_is_cropped_and_comes_to_head_space(folder):
+def test_2009_face_cropped_to_head_space(folder):
+    """The face with expressions is cropped and brought to head space."""
     add_expressions(folder)
     model = load_bfm2009(folder)
     assert in_head_space(model)
@@ -59,7 +60,8 @@ def test_the_face_with_expressions_is_cropped_and_comes_to_head_space(folder):
     assert len(model.landmark_set("ibug_68")) == 68
 
 
-def test_bases_are_in_standard_deviations_and_follow_the_crop(folder):
+def test_2009_bases_follow_crop(folder):
+    """Bases are in standard deviations and follow the crop."""
     components = add_expressions(folder)
     model = load_bfm2009(folder)
     whole = load_bfm2009(folder / "01_MorphableModel.mat")
@@ -69,25 +71,28 @@ def test_bases_are_in_standard_deviations_and_follow_the_crop(folder):
     assert np.linalg.norm(model.expression_basis[40, :, 2]) == pytest.approx(scale * expected, rel=1e-4)
 
 
-def test_headposes_sizes_are_kept_by_default_and_others_on_request(folder):
+def test_2009_sizes_by_request(folder):
+    """Headpose's sizes are kept by default and others on request."""
     add_expressions(folder)
     model = load_bfm2009(folder, identity=4, expression=2, albedo=0)
     assert (model.num_identity, model.num_expression, model.num_albedo) == (4, 2, 0)
 
 
-def test_without_expressions_and_landmarks_the_model_stays_in_its_unit(folder):
+def test_2009_without_landmarks_keeps_unit(folder):
+    """Without expressions and landmarks, the model stays in its unit."""
     model = load_bfm2009(folder)
     assert (model.unit, model.num_expression, model.num_vertices) == ("micrometre", 0, 480)
     assert model.mean_shape[12:] == pytest.approx(head(1000.0) * Y_UP, rel=1e-4)
     assert model.albedo_mean.max() <= 1.0
 
 
-def test_landmarks_of_the_users_own_align_the_whole_mesh(folder, tmp_path):
+def test_2009_own_landmarks_align_mesh(folder, tmp_path):
+    """Landmarks of the user's own align the whole mesh."""
     (tmp_path / "points.json").write_text(json.dumps((SIXTY_EIGHT + 12).tolist()))
     model = load_bfm2009(folder, landmarks=tmp_path / "points.json")
     assert np.abs(model.mean_shape[12:] - default_model().mean_shape).max() < 4.0
     (tmp_path / "few.txt").write_text("1 2 3")
-    with pytest.raises(InvalidRequest, match="3 vertices, not 68"):
+    with pytest.raises(InvalidRequestError, match="3 vertices, not 68"):
         load_bfm2009(folder, landmarks=tmp_path / "few.txt")
 
 
@@ -105,26 +110,27 @@ def test_the_merged_file_of_the_face_is_read(tmp_path):
     assert (model.num_identity, model.num_expression, model.num_albedo) == (80, 64, 80)
 
 
-def test_wrong_and_damaged_files_of_2009_are_named_with_the_remedy(folder):
+def test_2009_wrong_files_tell_remedy(folder):
+    """Wrong and damaged files of 2009 are named with the remedy."""
     add_expressions(folder)
     basis_file = folder / "Exp_Pca.bin"
     basis_file.write_bytes(basis_file.read_bytes()[:-10])
-    with pytest.raises(InvalidRequest, match=r"Exp_Pca\.bin.*damaged.*github\.com/Juyong"):
+    with pytest.raises(InvalidRequestError, match=r"Exp_Pca\.bin.*damaged.*github\.com/Juyong"):
         load_bfm2009(folder)
     (folder / "01_MorphableModel.mat").write_bytes((folder / "01_MorphableModel.mat").read_bytes()[:2000])
-    with pytest.raises(InvalidRequest, match=r"01_MorphableModel\.mat is no Basel"):
+    with pytest.raises(InvalidRequestError, match=r"01_MorphableModel\.mat is no Basel"):
         load_bfm2009(folder)
     savemat(folder / "01_MorphableModel.mat", {"something": np.zeros(3)})
-    with pytest.raises(InvalidRequest, match="it has no 'shapeMU'"):
+    with pytest.raises(InvalidRequestError, match="it has no 'shapeMU'"):
         load_bfm2009(folder)
 
 
 def test_missing_companions_are_named(folder):
     add_expressions(folder)
     (folder / "BFM_exp_idx.mat").unlink()
-    with pytest.raises(InvalidRequest, match=r"BFM_exp_idx\.mat"):
+    with pytest.raises(InvalidRequestError, match=r"BFM_exp_idx\.mat"):
         load_bfm2009(folder)
-    with pytest.raises(InvalidRequest, match=r"01_MorphableModel\.mat"):
+    with pytest.raises(InvalidRequestError, match=r"01_MorphableModel\.mat"):
         load_bfm2009(folder / "nowhere")
 
 
@@ -149,7 +155,8 @@ def bfm(tmp_path):
     return path
 
 
-def test_the_file_becomes_a_model_in_head_space_by_its_own_landmarks(bfm):
+def test_2017_model_in_head_space(bfm):
+    """The file becomes a model in head space by its own landmarks."""
     model = load_bfm2017(bfm)
     assert in_head_space(model)
     assert (model.num_identity, model.num_expression, model.num_albedo) == (12, 6, 5)
@@ -159,7 +166,8 @@ def test_the_file_becomes_a_model_in_head_space_by_its_own_landmarks(bfm):
     }
 
 
-def test_the_mean_expression_is_part_of_the_mean_and_bases_are_in_standard_deviations(bfm):
+def test_2017_mean_and_bases(bfm):
+    """The mean expression is part of the mean and bases are in standard deviations."""
     model = load_bfm2017(bfm, landmarks=None, identity=3)
     with h5py.File(bfm) as file:
         raw = np.asarray(file["shape/model/pcaBasis"])[:, 1].reshape(-1, 3) * np.sqrt(
@@ -179,23 +187,25 @@ def test_without_landmarks_the_model_stays_in_millimetres(bfm):
     assert model.mean_shape == pytest.approx((head() + SHIFT) * Y_UP, abs=1e-3)
 
 
-def test_landmarks_of_the_users_own_take_the_place_of_the_files(bfm, tmp_path):
+def test_2017_own_landmarks_replace_files(bfm, tmp_path):
+    """Landmarks of the user's own take the place of the files."""
     (tmp_path / "points.txt").write_text("\n".join(str(v) for v in SIXTY_EIGHT))
     model = load_model(bfm, landmarks=tmp_path / "points.txt")
     assert in_head_space(model)
     assert len(model.landmark_set("ibug_68")) == 68
 
 
-def test_wrong_and_damaged_files_of_2017_are_named_with_the_remedy(bfm):
+def test_2017_wrong_files_tell_remedy(bfm):
+    """Wrong and damaged files of 2017 are named with the remedy."""
     with h5py.File(bfm, "a") as file:
         del file["expression"]
-    with pytest.raises(InvalidRequest, match=r"model2017.*expression/model/mean.*give model2017"):
+    with pytest.raises(InvalidRequestError, match=r"model2017.*expression/model/mean.*give model2017"):
         load_bfm2017(bfm)
     bfm.write_bytes(bfm.read_bytes()[:5000])
-    with pytest.raises(InvalidRequest, match="damaged"):
+    with pytest.raises(InvalidRequestError, match="damaged"):
         load_bfm2017(bfm)
     bfm.write_text("no HDF5 at all")
-    with pytest.raises(InvalidRequest, match="no Basel Face Model 2017"):
+    with pytest.raises(InvalidRequestError, match="no Basel Face Model 2017"):
         load_bfm2017(bfm)
-    with pytest.raises(InvalidRequest, match="there is no"):
+    with pytest.raises(InvalidRequestError, match="there is no"):
         load_bfm2017(bfm.with_name("other.h5"))

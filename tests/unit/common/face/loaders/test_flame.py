@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import csc_matrix
 from scipy.spatial.transform import Rotation
 
-from services.common.errors import InvalidRequest, ModelNotFound
+from services.common.errors import InvalidRequestError, ModelNotFoundError
 from services.common.face.landmarks import MOUTH_AREA
 from services.common.face.loaders.flame import JAW, jaw_basis, load_flame
 from services.common.face.morphable_models import MorphableModels
@@ -62,7 +62,8 @@ def test_a_pickle_becomes_a_model_in_head_space(flame, tmp_path):
     assert "Max-Planck" in model.licence
 
 
-def test_the_same_arrays_as_npz_give_the_same_model(tmp_path):
+def test_npz_equals_pickle(tmp_path):
+    """The same arrays as npz give the same model."""
     arrays = content()
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
     np.savez(tmp_path / "a.npz", **{**arrays, "J_regressor": arrays["J_regressor"].toarray()})
@@ -127,14 +128,15 @@ def test_a_texture_gives_the_albedo_at_the_vertices(flame, tmp_path):
     assert model.albedo_basis[..., 1] == pytest.approx(sample_texture(directions[..., 1], places)[:, ::-1] / 255, abs=1e-5)
 
 
-def test_a_texture_beside_the_file_is_found_by_its_name(tmp_path):
+def test_texture_beside_file(tmp_path):
+    """A texture beside the file is found by its name."""
     (tmp_path / "flame.pkl").write_bytes(pickle.dumps(content(), protocol=2))
     embedding(tmp_path / "flame.landmarks.npz")
     texture_file(tmp_path / "flame.texture.npz")
     models = MorphableModels(tmp_path)
     assert models.names() == ["mediapipe_468", "flame"]
     assert (models.get("flame").num_albedo, len(models.get("flame").uv)) == (2, 468)
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFoundError):
         models.get("flame.texture")
 
 
@@ -159,17 +161,19 @@ def test_inverted_triangles_are_turned_together_with_their_texture(tmp_path):
         (lambda data: b"\x89HDF\r\n\x1a\n" + data, "is no FLAME model"),
     ],
 )
-def test_wrong_and_damaged_files_are_named_with_the_remedy(flame, damage, message):
+def test_wrong_files_tell_remedy(flame, damage, message):
+    """Wrong and damaged files are named with the remedy."""
     flame.write_bytes(damage(flame.read_bytes()))
-    with pytest.raises(InvalidRequest, match=message) as error:
+    with pytest.raises(InvalidRequestError, match=message) as error:
         load_flame(flame)
     assert error.value.field == "morphable_model"
     assert str(flame) in error.value.message
     assert "flame.is.tue.mpg.de" in error.value.message
 
 
-def test_a_missing_file_and_a_wrong_embedding_are_named(flame, tmp_path):
-    with pytest.raises(InvalidRequest, match="there is no FLAME model"):
+def test_missing_file_and_wrong_embedding(flame, tmp_path):
+    """A missing file and a wrong embedding are named."""
+    with pytest.raises(InvalidRequestError, match="there is no FLAME model"):
         load_flame(tmp_path / "none.pkl")
-    with pytest.raises(InvalidRequest, match="embedding"):
+    with pytest.raises(InvalidRequestError, match="embedding"):
         load_flame(flame, landmarks=flame)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders import ict, load_model
 from services.common.face.loaders.ict import load_ict
 from services.common.geometry.morphable_model import default_model
@@ -53,7 +53,8 @@ def test_a_folder_becomes_a_model_in_head_space(folder, monkeypatch):
     )
 
 
-def test_the_rest_of_the_head_is_kept_on_request(folder):
+def test_rest_of_head_on_request(folder):
+    """The rest of the head is kept on request."""
     assert load_ict(folder[0], face_only=False, identity=2).num_vertices == 473
     assert load_ict(folder[0], face_only=False, identity=2).num_identity == 2
 
@@ -72,14 +73,15 @@ def test_the_arrays_give_the_same_model(folder, monkeypatch):
     assert ours.expression_basis == pytest.approx(theirs.expression_basis, abs=0.01)
 
 
-def test_missing_and_damaged_parts_are_named_with_the_remedy(folder):
+def test_damaged_parts_tell_remedy(folder):
+    """Missing and damaged parts are named with the remedy."""
     path = folder[0]
     (path / "jawOpen.obj").write_text("v 1 2 3\n")
-    with pytest.raises(InvalidRequest, match=r"jawOpen\.obj.*1 vertices instead of 473.*ICT-FaceKit"):
+    with pytest.raises(InvalidRequestError, match=r"jawOpen\.obj.*1 vertices instead of 473.*ICT-FaceKit"):
         load_ict(path, face_only=False)
     (path / "jawOpen.obj").unlink()
-    with pytest.raises(InvalidRequest, match=r"jawOpen\.obj"):
+    with pytest.raises(InvalidRequestError, match=r"jawOpen\.obj"):
         load_ict(path, face_only=False)
     (path / "vertex_indices.json").write_text("{")
-    with pytest.raises(InvalidRequest, match=r"vertex_indices\.json"):
+    with pytest.raises(InvalidRequestError, match=r"vertex_indices\.json"):
         load_ict(path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.loaders import load_model
 from services.common.geometry.morphable_model import WEIGHTS, default_model
 
@@ -11,14 +11,15 @@ def test_our_own_file_is_read():
     assert load_model(WEIGHTS).digest == default_model().digest
 
 
-def test_what_is_no_model_is_refused_with_what_is_known(tmp_path):
+def test_unknown_file_refused(tmp_path):
+    """A file that is no model is refused, and the error lists the known formats."""
     (tmp_path / "face.txt").write_text("")
-    with pytest.raises(InvalidRequest, match=r"\.safetensors.*FLAME.*Basel"):
+    with pytest.raises(InvalidRequestError, match=r"\.safetensors.*FLAME.*Basel"):
         load_model(tmp_path / "face.txt")
-    with pytest.raises(InvalidRequest, match="there is no face model"):
+    with pytest.raises(InvalidRequestError, match="there is no face model"):
         load_model(tmp_path / "none.pkl")
-    with pytest.raises(InvalidRequest, match="holds neither"):
+    with pytest.raises(InvalidRequestError, match="holds neither"):
         load_model(tmp_path)
     (tmp_path / "film.safetensors").write_bytes(b"12345678")
-    with pytest.raises(InvalidRequest, match="named arrays"):
+    with pytest.raises(InvalidRequestError, match="named arrays"):
         load_model(tmp_path / "film.safetensors")

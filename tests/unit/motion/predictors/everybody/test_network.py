@@ -11,7 +11,8 @@ from services.motion.predictors.everybody.network import WINDOW_SIZE, EverybodyC
 from tests.unit.motion.predictors.everybody.made import clip, predicted
 
 
-def test_the_network_is_trained_without_its_filter_and_served_with_half_of_it() -> None:
+def test_served_with_half_filter() -> None:
+    """The network is trained without its filter and served with half of it."""
     network = EverybodyNetwork(EverybodyConfig(num_expression=2, dropout=0.0))
     rng = np.random.default_rng(5)
     linear = Filter(rng.normal(0.0, 0.02, (2, WINDOW_SIZE)).astype(np.float32), np.array([0.1, -0.2], np.float32))

@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.protocol import served_mouths
 from services.common.array_types import Float32
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
@@ -68,7 +68,8 @@ def test_nothing_outside_its_second_moves_a_frame(models: MotionModels, style: S
 
 
 @pytest.mark.parametrize("hearing", HEARINGS, ids=lambda hearing: hearing.feature)
-def test_a_mouth_is_the_mean_of_the_networks_and_of_the_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
+def test_mean_of_networks_and_maps(models: MotionModels, style: Style, hearing: Hearing) -> None:
+    """A mouth is the mean of the networks and of the maps."""
     correction = (
         np.random.default_rng(5)
         .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
@@ -114,7 +115,7 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, style: Styl
 def test_features_without_a_tensor_are_refused(models: MotionModels, style: Style, missing: str) -> None:
     features = heard(3)
     some = replace(features, extra={name: values for name, values in features.extra.items() if name != missing})
-    with pytest.raises(InvalidRequest, match=missing):
+    with pytest.raises(InvalidRequestError, match=missing):
         opened(models, style, PAL).push(0, some)
 
 
@@ -124,12 +125,14 @@ def test_without_style_is_another_motion(models: MotionModels, style: Style) -> 
     assert not np.array_equal(full, plain)
 
 
-def test_joined_features_lose_the_cepstra_where_a_part_has_none() -> None:
+def test_joined_features_lose_cepstra() -> None:
+    """Joined features lose the cepstra where a part has none."""
     assert not SpeechFeatures.joined([heard(3), silence(2)]).extra
     assert SpeechFeatures.joined([heard(3), heard(2)]).extra[FEATURE].shape == (5, 4, 20)
 
 
-def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
+def test_committed_network_matches_face_model(models: MotionModels) -> None:
+    """The committed network speaks of the committed face model."""
     face = default_model()
     assert EverybodyModel.of(models).face_model == face.digest
     assert EverybodyModel.of(models).num_expression == face.num_expression
@@ -154,7 +157,8 @@ def refined_by(models: MotionModels, style: Style, features: SpeechFeatures, shi
     return refined
 
 
-def test_what_the_person_does_otherwise_is_learned_for_files_and_live_speech(models: MotionModels, style: Style) -> None:
+def test_personal_residual_files_and_live(models: MotionModels, style: Style) -> None:
+    """The difference of the person from the mean is learned for files and for live speech."""
     features = heard(200)
     refined, shown = refined_by(models, style, features, 0.8), shown_by(models, style, features, 0.8)
     for hearing in HEARINGS:
@@ -183,12 +187,12 @@ def test_a_personalised_style_makes_a_round_trip(models: MotionModels, style: St
     )
     np.testing.assert_array_equal(read(refined).added[CORRECTION], refined.added[CORRECTION])
     assert CORRECTION not in read(style).added
-    with pytest.raises(InvalidRequest, match=CORRECTION):
+    with pytest.raises(InvalidRequestError, match=CORRECTION):
         read(refined.adding(**{CORRECTION: np.ones((3, 5), np.float32)}))
-    with pytest.raises(InvalidRequest, match=CORRECTION):
+    with pytest.raises(InvalidRequestError, match=CORRECTION):
         read(refined.adding(**{CORRECTION: np.full((16, num_correction_inputs(16)), np.nan, np.float32)}))
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
-    with pytest.raises(NoUsableFootage):
+    with pytest.raises(NoUsableFootageError):
         list(personalized(FILES, style, heard(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

@@ -42,7 +42,8 @@ def test_what_is_trained_is_what_is_served(heard: SpeechInput) -> None:
     assert [branch.shape for branch in branches] == [(2, WINDOW, 3)] * 2
 
 
-def test_the_network_begins_near_its_filter_and_leaves_the_filter_as_it_is() -> None:
+def test_starts_near_fixed_filter() -> None:
+    """The network begins near its filter and leaves the filter as it is."""
     network, speech = made(), stretch()
     with torch.inference_mode():
         assert max(float(branch.abs().mean()) for branch in network.branches_of(speech)) < 0.2
@@ -60,7 +61,8 @@ def test_each_branch_hears_the_frames_before_and_after() -> None:
     assert heard.all()  # attention hears the whole window
 
 
-def test_noise_on_the_states_is_heard_in_training_only() -> None:
+def test_state_noise_only_in_training() -> None:
+    """Noise on the states is heard in training only."""
     network, speech = made(), stretch()
     torch.manual_seed(3)
     assert torch.equal(network(speech[:, :WINDOW]), network(speech[:, :WINDOW]))

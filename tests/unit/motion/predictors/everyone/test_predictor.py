@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
@@ -72,9 +72,8 @@ def test_an_answer_comes_ten_frames_behind_the_features(models: MotionModels, st
 
 
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE])
-def test_no_speech_after_ten_frames_and_none_before_a_second_moves_a_frame(
-    models: MotionModels, personal: Style, constraints: ConstraintConfig
-) -> None:
+def test_look_ahead_and_memory_bounds(models: MotionModels, personal: Style, constraints: ConstraintConfig) -> None:
+    """No speech after ten frames and none before a second moves a frame."""
     features, other = heard(90), heard(90, seed=1)
     states = features.extra[STATES].copy()
     states[40:45] = other.extra[STATES][40:45]
@@ -108,9 +107,8 @@ def test_silence_is_the_closed_mouth(models: MotionModels, personal: Style) -> N
 
 
 @pytest.mark.parametrize("constraints", [LIVE, WHOLE])
-def test_open_vowels_open_the_mouth_and_bilabials_close_it(
-    models: MotionModels, style: Style, constraints: ConstraintConfig
-) -> None:
+def test_vowels_open_bilabials_close(models: MotionModels, style: Style, constraints: ConstraintConfig) -> None:
+    """Open vowels open the mouth and bilabials close it."""
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
     closing = [5 * place + 2 for place, phone in enumerate(phones) if phone in {"B", "M", "P"}]
     features = with_closed_lips(spoken(models, phones, 5), SpeechMapModel.of(models).maps[STATES], closing)
@@ -141,7 +139,8 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, personal: S
     assert np.abs(again - found).mean() < 0.6
 
 
-def test_the_layer_scales_and_shifts_each_coefficient_by_itself(models: MotionModels, style: Style) -> None:
+def test_layer_scales_each_coefficient(models: MotionModels, style: Style) -> None:
+    """The layer scales and shifts each coefficient by itself."""
     features, basis = heard(20), EveryoneModel.of(models).basis
     spread = person_spread(models, style)
     layer = np.stack([np.linspace(0.5, 1.5, len(spread)), np.linspace(-0.5, 0.5, len(spread))]).astype(np.float32)
@@ -155,7 +154,8 @@ def test_the_layer_scales_and_shifts_each_coefficient_by_itself(models: MotionMo
     np.testing.assert_allclose(found.mouth_landmarks[:18], amplified(wanted, style)[:18], atol=1e-3)
 
 
-def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, style: Style) -> None:
+def test_correction_in_spread_units(models: MotionModels, style: Style) -> None:
+    """A correction is added in units of the spread."""
     features, basis = heard(20), EveryoneModel.of(models).basis
     size = len(basis.typical_spread)
     correction = np.zeros((size, NUM_POOLED_STATES), np.float32)
@@ -166,7 +166,8 @@ def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, styl
     np.testing.assert_allclose(found, plain + moved, atol=1e-4)
 
 
-def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
+def test_committed_network_matches_face_model(models: MotionModels) -> None:
+    """The committed network speaks of the committed face model."""
     face, model = default_model(), EveryoneModel.of(models)
     assert model.face_model == face.digest
     assert model.num_expression == face.num_expression
@@ -180,7 +181,8 @@ PREDICTED = RNG.standard_normal((250, 3))
 WEIGHT = np.ones(3)
 
 
-def test_the_layer_finds_the_range_and_the_level_of_a_person() -> None:
+def test_layer_finds_range_and_level() -> None:
+    """The layer finds the range and the level of a person."""
     truth = PREDICTED * [0.5, 1.0, 1.5] + [0.3, 0.0, -0.4] + 0.1 * RNG.standard_normal((250, 3))
     layer = fit_layer(PREDICTED, truth, WEIGHT)
     np.testing.assert_allclose(layer, [[0.5, 1.0, 1.5], [0.3, 0.0, -0.4]], atol=0.1)
@@ -233,7 +235,8 @@ def refined(models: MotionModels, style: Style, features: SpeechFeatures, shown:
     return steps[-1].style
 
 
-def test_the_range_and_the_level_of_a_person_are_learned(models: MotionModels, style: Style) -> None:
+def test_range_and_level_are_learned(models: MotionModels, style: Style) -> None:
+    """The range and the level of a person are learned."""
     features = heard_of_personalize(220)
     shown = shown_by(models, style, features, lambda predicted: 0.5 * predicted + 0.4)
     personal = refined(models, style, features[:160], shown[:160])
@@ -244,14 +247,16 @@ def test_the_range_and_the_level_of_a_person_are_learned(models: MotionModels, s
     assert after < 0.6 * before
 
 
-def test_footage_that_confirms_the_style_leaves_it_as_it_is(models: MotionModels, style: Style) -> None:
+def test_confirming_footage_keeps_style(models: MotionModels, style: Style) -> None:
+    """Footage that confirms the style leaves it as it is."""
     features = heard_of_personalize(100)
     personal = refined(models, style, features, shown_by(models, style, features, lambda predicted: predicted))
     plain, own = (joined(run(opened(models, each, PAL), features))[0] for each in (style, personal))
     assert np.abs(plain - own).mean() < 0.3
 
 
-def test_personalising_leaves_other_methods_alone_and_twice_is_once(models: MotionModels, style: Style) -> None:
+def test_personalising_is_separate_and_idempotent(models: MotionModels, style: Style) -> None:
+    """Personalising leaves other methods alone and twice is once."""
     features, shown = heard_of_personalize(80), mouths(np.abs(np.sin(np.arange(80) * 0.7)).astype(np.float32) * 9.0)
     other = style.adding(somebody_elses=np.ones((3, 5), np.float32))
     once = refined(models, other, features, shown)
@@ -264,5 +269,5 @@ def test_personalising_leaves_other_methods_alone_and_twice_is_once(models: Moti
 
 
 def test_too_little_footage_is_refused(models: MotionModels, style: Style) -> None:
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         list(personalize(style, heard_of_personalize(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

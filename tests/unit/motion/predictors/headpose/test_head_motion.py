@@ -72,7 +72,8 @@ def test_relative_poses_and_back() -> None:
     np.testing.assert_allclose(absolute_poses(relative_poses(poses, poses[3]), poses[3]), poses, rtol=1e-12)
 
 
-def test_an_angle_across_the_half_turn_is_a_small_one() -> None:
+def test_angle_across_half_turn() -> None:
+    """An angle across the half turn is a small one."""
     poses = head_poses(2)
     poses[:, 2] = np.pi - 0.01, -np.pi + 0.01
     assert relative_poses(poses, poses[0])[1, 2] == pytest.approx(0.02)

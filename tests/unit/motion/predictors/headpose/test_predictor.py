@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.evaluate import OFF
 from services.common.array_types import Float64
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.geometry.morphable_model import default_model
 from services.common.wire.timeline import Timeline
@@ -96,7 +96,8 @@ def test_what_comes_later_moves_no_earlier_frame(models: MotionModels, person: S
     assert not np.array_equal(poses_of(first)[35:], poses_of(second)[35:])
 
 
-def test_states_move_the_mouth_alone_and_the_voice_moves_the_head(models: MotionModels, person: Style) -> None:
+def test_states_mouth_voice_head(models: MotionModels, person: Style) -> None:
+    """States move the mouth alone and the voice moves the head."""
     correction = (
         np.random.default_rng(5)
         .normal(0.0, 0.2, (models.num_coefficients, num_correction_inputs(models.num_coefficients)))
@@ -127,7 +128,8 @@ def test_expression_and_landmarks_are_one_face(models: MotionModels, person: Sty
     assert np.abs(again - motion.mouth_landmarks).mean() < 0.6
 
 
-def test_silence_is_the_closed_mouth_and_a_head_at_rest(models: MotionModels, person: Style) -> None:
+def test_silence_closed_and_resting(models: MotionModels, person: Style) -> None:
+    """Silence is the closed mouth and a head at rest."""
     motion = predict(models, person, silence_with_states(60))
     np.testing.assert_allclose(motion.mouth_landmarks, np.broadcast_to(person.closed_mouth, (60, 59, 3)), atol=1e-5)
     assert np.ptp(poses_of(motion), axis=0).max() < 1e-9
@@ -145,7 +147,8 @@ def minute(models: MotionModels, person: Style) -> Float64:
     return poses_of(predict(models, person, talk(1500)))
 
 
-def test_a_minute_of_speech_never_leaves_the_persons_range_and_does_not_drift(person: Style, minute: Float64) -> None:
+def test_minute_stays_within_range(person: Style, minute: Float64) -> None:
+    """A minute of speech never leaves the person's range and does not drift."""
     poses = minute
     own, head = head_poses(FRAMES), head_style_of(person)
     spread = own.std(axis=0)
@@ -176,7 +179,8 @@ def test_other_speech_moves_the_head_otherwise(models: MotionModels, person: Sty
     assert np.abs(first - second)[50:].max(axis=0).min() > 0.0
 
 
-def test_poses_between_grid_frames_lie_on_the_curve_through_them(models: MotionModels, person: Style) -> None:
+def test_poses_interpolate_on_curve(models: MotionModels, person: Style) -> None:
+    """Poses between grid frames lie on the curve through them."""
     features = heard(40)
     grid, finer = (poses_of(predict(models, person, features, Timeline(rate=Fraction(rate)))) for rate in (25, 50))
     np.testing.assert_array_equal(finer[::2], grid)
@@ -185,11 +189,12 @@ def test_poses_between_grid_frames_lie_on_the_curve_through_them(models: MotionM
 
 
 def test_a_style_of_another_method_is_refused(models: MotionModels, style: Style) -> None:
-    with pytest.raises(InvalidRequest, match="head_poses"):
+    with pytest.raises(InvalidRequestError, match="head_poses"):
         opened(models, style, PAL)
 
 
-def test_cepstra_are_the_cosine_transform_of_the_mel_rows() -> None:
+def test_cepstra_are_cosine_transform() -> None:
+    """Cepstra are the cosine transform of the mel rows."""
     mel = np.zeros((1, 4, 80), np.float32)
     mel[..., :] = np.cos(np.pi / 80 * 3 * (np.arange(80) + 0.5))
     found = cepstra(mel)[0, 0]
@@ -198,14 +203,16 @@ def test_cepstra_are_the_cosine_transform_of_the_mel_rows() -> None:
     np.testing.assert_allclose(np.delete(found, 2), 0.0, atol=1e-5)
 
 
-def test_what_is_heard_in_pieces_is_what_is_heard_at_once() -> None:
+def test_pieces_equal_whole() -> None:
+    """Speech in pieces gives the same motion as speech at once."""
     features = SpeechFeatures.joined([random_features(130), silence(10)])
     stream = SpeechInputStream()
     pieces = np.concatenate([stream.push(features[begin : begin + 7]) for begin in range(0, 140, 7)])
     assert pieces.tobytes() == input_rows(features).tobytes()
 
 
-def test_the_committed_network_speaks_of_the_committed_face_model(models: MotionModels) -> None:
+def test_committed_network_matches_face_model(models: MotionModels) -> None:
+    """The committed network speaks of the committed face model."""
     face = default_model()
     assert HeadposeModel.of(models).face_model == face.digest
     assert HeadposeModel.of(models).num_expression == face.num_expression
@@ -213,7 +220,8 @@ def test_the_committed_network_speaks_of_the_committed_face_model(models: Motion
     np.testing.assert_allclose(HeadposeModel.of(models).basis.dual, expected.dual, atol=1e-6)
 
 
-def test_the_lstm_is_no_larger_than_serving_can_bear(models: MotionModels) -> None:
+def test_lstm_size_limit(models: MotionModels) -> None:
+    """The LSTM is no larger than serving can bear."""
     assert HeadposeModel.of(models).hidden <= 256
 
 
@@ -241,7 +249,7 @@ def test_a_style_makes_a_round_trip(models: MotionModels, person: Style) -> None
         assert {name: array.tobytes() for name, array in read.arrays().items()} == {
             name: array.tobytes() for name, array in each.arrays().items()
         }
-    with pytest.raises(InvalidRequest, match="pose_mixing"):
+    with pytest.raises(InvalidRequestError, match="pose_mixing"):
         Style.from_arrays(
             person.adding(pose_mixing=np.eye(3, dtype=np.float32)).arrays(),
             metadata,
@@ -260,7 +268,7 @@ def personalised(models: MotionModels, person: Style, poses: Float64) -> Style:
     return refined
 
 
-def test_personalising_finds_what_the_speech_tells_of_the_head(models: MotionModels) -> None:
+def test_personalising_finds_speech_to_head(models: MotionModels) -> None:
     """Poses that follow a signal of the speech are learned, and nodded on the same speech again."""
     frames = 250
     features, usable = heard(frames), np.ones(frames, np.bool_)
@@ -294,11 +302,12 @@ def test_footage_with_digital_silence_leaves_the_general_head(models: MotionMode
     np.testing.assert_array_equal(refined.added["pose_weights"] != 0.0, general_weights() != 0.0)
 
 
-def test_personalising_needs_a_style_of_the_head_and_two_seconds(models: MotionModels, style: Style, person: Style) -> None:
+def test_personalising_needs_head_style(models: MotionModels, style: Style, person: Style) -> None:
+    """Personalising needs a style of the head and two seconds."""
     usable = np.ones(40, np.bool_)
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         list(personalize(person, heard(40), Footage(talking(40), usable, head_poses(40)), models))
-    with pytest.raises(InvalidRequest, match="how the head moves"):
+    with pytest.raises(InvalidRequestError, match="how the head moves"):
         list(personalize(style, heard(FRAMES), Footage(talking(), usable, head_poses(FRAMES)), models))
 
 
@@ -316,7 +325,7 @@ def test_twelve_seconds_are_learned_from_at_most(models: MotionModels, person: S
     assert found[0].arrays()["pose_weights"].tobytes() == found[1].arrays()["pose_weights"].tobytes()
 
 
-def test_the_mouth_of_the_person_is_learned_from_the_states(models: MotionModels, person: Style) -> None:
+def test_mouth_learned_from_states(models: MotionModels, person: Style) -> None:
     """A mouth that opens with a component that the map does not know is predicted on other speech of the person."""
     frames, features = 300, heard(360)
     component = np.convolve(features.extra[STATES][:, 100], np.ones(3) / 1.7, mode="same")
@@ -333,7 +342,8 @@ def test_the_mouth_of_the_person_is_learned_from_the_states(models: MotionModels
     assert after > before + 0.4
 
 
-def test_one_frame_is_a_style_of_modest_movement_about_it(models: MotionModels, portrait: Style) -> None:
+def test_one_frame_style_moves_modestly(models: MotionModels, portrait: Style) -> None:
+    """One frame is a style of modest movement about it."""
     poses = poses_of(predict(models, portrait, talk(750)))
     degrees = np.degrees(poses[:, :3] - head_poses(1)[0, :3])
     assert 2.0 < np.abs(degrees).max() < 8.0
@@ -363,19 +373,22 @@ def test_translation_is_in_units_of_the_heads_size(models: MotionModels) -> None
     np.testing.assert_allclose(moved[1], 0.5 * moved[0], atol=1e-3)
 
 
-def test_without_style_the_head_moves_as_the_mean_speakers(models: MotionModels, person: Style) -> None:
+def test_no_style_moves_as_mean(models: MotionModels, person: Style) -> None:
+    """Without style the head moves as the mean speakers."""
     plain = mean_head_speaker(person, models)
     np.testing.assert_array_equal(plain.added["pose_reference"], person.added["pose_reference"])
     assert not np.array_equal(plain.added["pose_quantiles"], person.added["pose_quantiles"])
 
 
-def test_the_other_arrays_of_a_style_are_those_of_every_method(models: MotionModels, style: Style, person: Style) -> None:
+def test_style_shares_common_arrays(models: MotionModels, style: Style, person: Style) -> None:
+    """The other arrays of a style are those of every method."""
     for name, array in style.arrays().items():
         np.testing.assert_array_equal(array, person.arrays()[name])
 
 
-def test_too_few_frames_and_an_unusable_one_are_refused(models: MotionModels) -> None:
-    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+def test_too_few_or_unusable_refused(models: MotionModels) -> None:
+    """Too few frames and an unusable one are refused."""
+    with pytest.raises(NoUsableFootageError, match="25 usable frames"):
         encode_head_style(Footage(talking(20), np.ones(20, np.bool_), head_poses(20)), models)
-    with pytest.raises(NoUsableFootage, match="one frame"):
+    with pytest.raises(NoUsableFootageError, match="one frame"):
         encode_head_style(Footage(talking(1), np.zeros(1, np.bool_), head_poses(1)), models)

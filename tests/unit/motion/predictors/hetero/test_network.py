@@ -47,16 +47,16 @@ def test_every_frame_of_the_window_is_heard(network: HeteroNetwork, person: tupl
 
 
 @torch.no_grad()
-def test_phones_are_named_for_the_frames_around_the_answer(
-    network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_phones_around_the_answer(network: HeteroNetwork, person: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Phones are named for the frames around the answer."""
     generated = network.generate(torch.randn(1, WINDOW + 3, *input_shape(network.config.heard)), *person)
     assert generated.coefficients.shape == (1, 4, 16)
     assert generated.phones.shape == (1, PHONES_BEFORE + 4 + PHONES_AFTER, 4, 40)
 
 
 @torch.no_grad()
-def test_the_reference_is_a_mean_over_any_number_of_mouths(network: HeteroNetwork) -> None:
+def test_reference_is_mean(network: HeteroNetwork) -> None:
+    """The reference is a mean over any number of mouths."""
     mouths, pose = torch.randn(1, 6, 59, 3), torch.zeros(1, 99, 3)
     whole, _ = network.person(mouths, pose)
     parts = [network.person(mouths[:, n : n + 1], pose)[0] for n in range(6)]
@@ -64,7 +64,8 @@ def test_the_reference_is_a_mean_over_any_number_of_mouths(network: HeteroNetwor
     torch.testing.assert_close(network.person(mouths.flip(1), pose)[0], whole)
 
 
-def test_the_shares_of_the_three_vectors_sum_to_one(network: HeteroNetwork) -> None:
+def test_vector_shares_sum_to_one(network: HeteroNetwork) -> None:
+    """The shares of the three vectors sum to one."""
     shares = network.shares()
     assert shares.shape == (3,)
     assert float(shares.detach().sum()) == pytest.approx(1.0)
@@ -72,7 +73,8 @@ def test_the_shares_of_the_three_vectors_sum_to_one(network: HeteroNetwork) -> N
 
 
 @torch.no_grad()
-def test_the_generator_adds_its_share_to_the_filter_of_the_states_about_the_frame() -> None:
+def test_generator_adds_to_filter() -> None:
+    """The generator adds its share to the filter of the states about the frame."""
     torch.manual_seed(1)
     networks = [HeteroNetwork(replace(TINY.network, share=share)).eval() for share in (0.0, 0.5, 1.0)]
     weight, bias, projection = torch.randn(16, 7 * 192), torch.randn(16), torch.randn(16, 59, 3)

@@ -10,7 +10,7 @@ import pytest
 
 from research.motion.evaluate import OFF
 from research.motion.protocol import served_mouths
-from services.common.errors import InvalidRequest, NoUsableFootage
+from services.common.errors import InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.grid import AMPLITUDE
@@ -70,7 +70,8 @@ def test_an_answer_comes_five_frames_behind_the_features(models: MotionModels, p
     assert counts == [0] * WINDOW_AHEAD + [1] * 4
 
 
-def test_nothing_later_than_the_look_ahead_moves_a_frame(models: MotionModels, person: Style) -> None:
+def test_look_ahead_bound(models: MotionModels, person: Style) -> None:
+    """Nothing later than the look ahead moves a frame."""
     features, other = heard(50), heard(50, seed=1)
     mixed = SpeechFeatures.joined([features[:35], other[35:]])
     first, second = (moved(models, person, each) for each in (features, mixed))
@@ -96,7 +97,8 @@ def test_lips_close_where_the_encoder_hears_closed_lips(models: MotionModels, pe
     assert found.max() > found[9] + 1.0
 
 
-def test_a_correction_is_added_in_units_of_the_spread(models: MotionModels, person: Style) -> None:
+def test_correction_in_spread_units(models: MotionModels, person: Style) -> None:
+    """A correction is added in units of the spread."""
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(person.spread)).astype(np.float32)
     correction = np.zeros((len(shift), NUM_POOLED_STATES), np.float32)
@@ -123,7 +125,8 @@ def test_a_louder_microphone_is_heard_the_same() -> None:
     np.testing.assert_allclose(relative_mel(louder), relative_mel(features), atol=1e-4)
 
 
-def test_a_window_has_the_papers_look_ahead_of_200_ms() -> None:
+def test_window_look_ahead_200_ms() -> None:
+    """A window has the paper's look ahead of 200 ms."""
     assert 40 * WINDOW_AHEAD == 200
     assert WINDOW == WINDOW_PAST + 1 + WINDOW_AHEAD
 
@@ -152,32 +155,34 @@ def test_the_vectors_of_an_encoded_style_stay(models: MotionModels, person: Styl
     assert CORRECTION in found.added
 
 
-def test_a_style_of_another_method_gets_its_reference_from_the_footage(
-    models: MotionModels, style: Style, person: Style, footage: Footage
-) -> None:
+def test_foreign_style_gets_reference(models: MotionModels, style: Style, person: Style, footage: Footage) -> None:
+    """A style of another method gets its reference from the footage."""
     found = refined(style, footage, models)
     np.testing.assert_array_equal(found.added[REFERENCE], person.added[REFERENCE])
 
 
 def test_two_seconds_are_needed(models: MotionModels, person: Style, footage: Footage) -> None:
     few = Footage(footage.mouth_landmarks, np.arange(100) < 49)
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         refined(person, few, models)
 
 
-def test_a_style_has_the_vectors_of_reference_and_pose(models: MotionModels, person: Style) -> None:
+def test_style_has_reference_and_pose(models: MotionModels, person: Style) -> None:
+    """A style has the vectors of reference and pose."""
     size = HeteroModel.of(models).mean_reference.shape
     assert person.added[REFERENCE].shape == person.added[POSE].shape == size
 
 
-def test_another_mouth_is_another_reference_and_the_same_pose(models: MotionModels, footage: Footage, person: Style) -> None:
+def test_other_mouth_same_pose(models: MotionModels, footage: Footage, person: Style) -> None:
+    """Another mouth is another reference and the same pose."""
     wider = replace(footage, mouth_landmarks=footage.mouth_landmarks * np.float32(1.2))
     other = PREDICTOR.encode_style(wider, models)
     assert not np.array_equal(other.added[REFERENCE], person.added[REFERENCE])
     np.testing.assert_array_equal(other.added[POSE], person.added[POSE])
 
 
-def test_missing_pose_landmarks_are_those_of_the_mean_face(models: MotionModels, footage: Footage, person: Style) -> None:
+def test_missing_pose_landmarks_mean_face(models: MotionModels, footage: Footage, person: Style) -> None:
+    """Missing pose landmarks are those of the mean face."""
     mean = np.repeat(HeteroModel.of(models).mean_face[None], len(footage.usable), axis=0)
     missing, given = (PREDICTOR.encode_style(replace(footage, pose_landmarks=each), models) for each in (None, mean))
     np.testing.assert_allclose(missing.added[POSE], given.added[POSE], atol=1e-5)
@@ -199,17 +204,19 @@ def test_unusable_frames_are_not_looked_at(models: MotionModels, footage: Footag
 
 
 def test_too_few_frames_are_refused(models: MotionModels, footage: Footage) -> None:
-    with pytest.raises(NoUsableFootage, match="25 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="25 usable frames"):
         PREDICTOR.encode_style(replace(footage, usable=np.arange(100) < 10), models)
 
 
-def test_a_style_of_another_method_is_refused_with_what_to_do(models: MotionModels, style: Style) -> None:
-    with pytest.raises(InvalidRequest, match="encode the style with method `hetero`") as caught:
+def test_foreign_style_tells_remedy(models: MotionModels, style: Style) -> None:
+    """A style of another method is refused with what to do."""
+    with pytest.raises(InvalidRequestError, match="encode the style with method `hetero`") as caught:
         HeteroGrid(models, style)
     assert caught.value.field == "style"
 
 
-def test_the_mean_speaker_replaces_the_vectors_and_keeps_the_face(models: MotionModels, person: Style) -> None:
+def test_mean_speaker_keeps_face(models: MotionModels, person: Style) -> None:
+    """The mean speaker replaces the vectors and keeps the face."""
     mean, model = PREDICTOR.mean_style(person, models), HeteroModel.of(models)
     np.testing.assert_array_equal(mean.mean_mouth, person.mean_mouth)
     np.testing.assert_array_equal(mean.added[REFERENCE], model.mean_reference)

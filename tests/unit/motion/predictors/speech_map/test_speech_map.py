@@ -12,7 +12,7 @@ import pytest
 from research.methods.speech_map.motion import fit_map
 from research.motion.clips import TrainingClip
 from research.motion.evaluate import OFF
-from services.common.errors import ArtefactCorrupt, InvalidRequest
+from services.common.errors import ArtefactCorruptError, InvalidRequestError, NoUsableFootageError
 from services.common.face.landmarks import NUM_LIPS, lip_gaps, lip_width, mouth_opening
 from services.common.store.tensor_bytes import encode_arrays
 from services.common.wire.timeline import Timeline
@@ -26,6 +26,7 @@ from services.motion.predictors.speech_map.predictor import (
     CORRECTION,
     GAINS,
     LARGEST_GAIN,
+    MIN_FRAMES,
     SpeechMapGrid,
     personalized,
     spread_gain,
@@ -95,9 +96,8 @@ def test_other_pieces_give_the_same_bytes(
 
 
 @CASES
-def test_nothing_later_than_the_look_ahead_moves_a_frame(
-    models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing
-) -> None:
+def test_look_ahead_bound(models: MotionModels, model: SpeechMapModel, personal: Style, hearing: Hearing) -> None:
+    """Nothing later than the look ahead moves a frame."""
     features, other = heard(50), heard(50, seed=1)
     mixed = SpeechFeatures.joined([features[:35], other[35:]])
     first, second = (moved(models, model, hearing, personal, each) for each in (features, mixed))
@@ -120,9 +120,8 @@ def test_a_frame_is_the_map_of_its_neighbours(models: MotionModels, model: Speec
 
 
 @CASES
-def test_a_correction_is_added_in_units_of_the_spread(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
-) -> None:
+def test_correction_in_spread_units(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+    """A correction is added in units of the spread."""
     features = heard(20)
     shift = np.linspace(-0.5, 0.5, len(style.spread)).astype(np.float32)
     correction = np.zeros((len(shift), num_correction_inputs(len(shift))), np.float32)
@@ -141,9 +140,7 @@ def test_silence_is_the_closed_mouth(models: MotionModels, model: SpeechMapModel
 
 
 @CASES
-def test_lips_close_where_the_map_of_closed_lips_is_sure(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
-) -> None:
+def test_sure_closed_lips_close(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
     """The states of one frame lie along the weights of the map of closed lips at that frame."""
     features = with_states(speech(["AA"], 20), *BOTH)
     own = model.maps[hearing.feature].closed_weight.reshape(hearing.width, -1)[hearing.past]
@@ -156,9 +153,8 @@ def test_lips_close_where_the_map_of_closed_lips_is_sure(
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
-def test_sound_that_begins_within_speech_does_not_begin_with_a_shut_mouth(
-    models: MotionModels, model: SpeechMapModel, style: Style, cut: int
-) -> None:
+def test_speech_start_is_not_shut(models: MotionModels, model: SpeechMapModel, style: Style, cut: int) -> None:
+    """Sound that begins within speech does not begin with a shut mouth."""
     features = heard(60)
     speaking = np.ones(60, np.float32)
     speaking[:6] = 0.0  # voice activity has not noticed the speech yet
@@ -179,7 +175,7 @@ def test_sound_that_begins_within_speech_does_not_begin_with_a_shut_mouth(
 
 def test_features_without_states_are_refused_by_name(models: MotionModels, model: SpeechMapModel, style: Style) -> None:
     grid = SpeechMapGrid(model, FILES, models, style, None)
-    with pytest.raises(InvalidRequest, match=r"features\.speech_states: missing") as caught:
+    with pytest.raises(InvalidRequestError, match=r"features\.speech_states: missing") as caught:
         grid.push(random_features(5))
     assert caught.value.field == "features.speech_states"
 
@@ -194,7 +190,8 @@ def talking(num_frames: int, seed: int) -> tuple[SpeechFeatures, Footage]:
     return heard_too, Footage(mouths(opening), np.ones(num_frames, np.bool_))
 
 
-def test_a_correction_holds_on_other_speech_of_the_person_also_live(models: MotionModels, model: SpeechMapModel) -> None:
+def test_correction_generalises_also_live(models: MotionModels, model: SpeechMapModel) -> None:
+    """A correction holds on other speech of the person, also live."""
     features, footage = talking(400, 1)
     style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
     steps = list(personalized(model, FILES, style, features, footage, models))
@@ -213,10 +210,21 @@ def test_a_correction_holds_on_other_speech_of_the_person_also_live(models: Moti
         assert after > 0.6
 
 
+def test_one_second_is_enough(models: MotionModels, model: SpeechMapModel) -> None:
+    """A correction is learned from a second of footage; less is refused."""
+    features, footage = talking(MIN_FRAMES, 1)
+    style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
+    *_, last = personalized(model, FILES, style, features, footage, models)
+    assert last.style is not None
+    assert {CORRECTION, GAINS} <= set(last.style.added)
+    footage.usable[0] = False
+    with pytest.raises(NoUsableFootageError, match=r"needs 25 usable frames \(1 s\), the footage has 24"):
+        list(personalized(model, FILES, style, features, footage, models))
+
+
 @CASES
-def test_a_gain_scales_the_opening_about_the_mean_mouth_and_never_presses_lips_together(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing
-) -> None:
+def test_gain_scales_opening(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing) -> None:
+    """A gain scales the opening about the mean mouth and never presses lips together."""
     features = heard(60)
     one, more, most = (
         moved(models, model, hearing, style.adding(**{GAINS: np.array([gain, 1.0], np.float32)}), features, constraints=OFF)
@@ -236,7 +244,8 @@ def test_a_gain_scales_the_opening_about_the_mean_mouth_and_never_presses_lips_t
     assert mouth_opening(more).std() > 1.1 * mouth_opening(plain).std()
 
 
-def test_the_gain_gives_held_out_speech_the_spread_of_the_person(models: MotionModels, model: SpeechMapModel) -> None:
+def test_gain_matches_held_out_spread(models: MotionModels, model: SpeechMapModel) -> None:
+    """The gain gives held out speech the spread of the person."""
     features, footage = talking(400, 1)
     style = encode_style(footage.mouth_landmarks, footage.usable, models.basis, models)
     *_, last = personalized(model, FILES, style, features, footage, models)
@@ -252,7 +261,8 @@ def test_the_gain_gives_held_out_speech_the_spread_of_the_person(models: MotionM
     assert abs(after - 1.0) < abs(before - 1.0)
 
 
-def test_a_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_of_footage() -> None:
+def test_gain_is_bounded_ratio() -> None:
+    """A gain is a ratio of spreads within its range and small for seconds of footage."""
     wave = np.sin(np.arange(5000) * 0.7).astype(np.float32)
     never = np.zeros(5000, np.float32)
     seen, narrow = 10.0 + 4.0 * wave, 10.0 + 4.0 / 1.2 * wave
@@ -265,9 +275,8 @@ def test_a_gain_is_a_ratio_of_spreads_within_its_range_and_small_for_seconds_of_
 
 @CASES
 @pytest.mark.parametrize("gain", [1.0, 1.2, 1.5])
-def test_a_width_gain_spreads_the_lip_width_about_the_mean_mouth(
-    models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing, gain: float
-) -> None:
+def test_width_gain_scales_lips(models: MotionModels, model: SpeechMapModel, style: Style, hearing: Hearing, gain: float) -> None:
+    """A width gain spreads the lip width about the mean mouth."""
     plain, wide = (
         moved(models, model, hearing, each, heard(60), constraints=OFF)
         for each in (style.adding(**{GAINS: np.array([1.0, width], np.float32)}) for width in (1.0, gain))
@@ -313,7 +322,8 @@ def with_clip_states(clip: TrainingClip) -> TrainingClip:
 
 
 @CASES
-def test_a_map_learns_what_moves_the_mouth_and_predicts_a_speaker_it_has_not_seen(models: MotionModels, hearing: Hearing) -> None:
+def test_map_generalises_to_new_speaker(models: MotionModels, hearing: Hearing) -> None:
+    """A map learns what moves the mouth and predicts a speaker it has not seen."""
     train = in_memory([with_clip_states(made_clip(index, num_frames=300)) for index in range(6)])
     fitted = fit_map(train, models.basis, hearing)
     stranger = with_clip_states(made_clip(9, num_frames=100, speaker="carl"))
@@ -330,11 +340,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, model: SpeechMapModel) -> None:
     arrays = model.arrays()
     arrays["speech_states.weight"] = arrays["speech_states.weight"][:, :-1]
     (folder / MODEL_FILE).write_bytes(encode_arrays(arrays))
-    with pytest.raises(ArtefactCorrupt, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
+    with pytest.raises(ArtefactCorruptError, match=r"speech_map\.safetensors is damaged: speech_states\.weight .* \[16, 1344\]"):
         SpeechMapModel(folder)
 
 
-def test_a_style_in_another_basis_has_the_same_spread(model: SpeechMapModel, models: MotionModels, style: Style) -> None:
+def test_other_basis_same_spread(model: SpeechMapModel, models: MotionModels, style: Style) -> None:
     """The components of the other basis are the same ones in another order: the maps go on working beside another basis."""
     basis = models.basis
     other = LandmarkBasis(basis.components[::-1], basis.dual[::-1], basis.typical_spread[::-1])

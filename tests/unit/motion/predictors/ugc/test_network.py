@@ -16,7 +16,8 @@ def network() -> UgcNetwork:
     return UgcNetwork(UgcConfig()).eval()
 
 
-def test_instance_norm_follows_equation_1_and_has_nothing_to_learn() -> None:
+def test_instance_norm_equation() -> None:
+    """Instance norm follows equation 1 and has nothing to learn."""
     norm = InstanceNorm(floor=0.0)
     x = 3.0 * torch.randn(2, 4, 50, generator=torch.Generator().manual_seed(1)) + 7.0
     expected = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
@@ -39,14 +40,16 @@ def test_adain_scales_and_shifts_by_the_style(network: UgcNetwork) -> None:
     assert difference.abs().max() > 0.1
 
 
-def test_style_code_does_not_depend_on_the_order_of_long_stretches(network: UgcNetwork) -> None:
+def test_style_code_ignores_order(network: UgcNetwork) -> None:
+    """Style code does not depend on the order of long spans."""
     footage = torch.randn(1, 400, network.config.num_coefficients)
     swapped = torch.cat([footage[:, 200:], footage[:, :200]], dim=1)
     with torch.no_grad():
         torch.testing.assert_close(network.style.encode(footage), network.style.encode(swapped), atol=0.05, rtol=0.0)
 
 
-def test_a_frame_sees_two_frames_ahead_and_no_more_but_for_the_window_statistics() -> None:
+def test_receptive_field_ahead() -> None:
+    """A frame sees two frames ahead and no more but for the window statistics."""
     network = UgcNetwork(UgcConfig(content_norm=False)).eval()
     modulation = torch.zeros(1, network.config.num_modulated, 2, network.config.channels)
     content = torch.randn(1, WINDOW, 4, NUM_CONTENT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.common.array_types import Float32
-from services.common.errors import NoUsableFootage
+from services.common.errors import NoUsableFootageError
 from services.common.face.landmarks import mouth_opening
 from services.common.wire.timeline import Timeline
 from services.motion.features import NUM_POOLED, silence
@@ -52,7 +52,8 @@ def joined(parts: list[Motion]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cut", [1, 7])
-def test_other_chunks_give_a_personalised_style_the_same_bytes(models: MotionModels, personal: Style, cut: int) -> None:
+def test_chunks_same_bytes_with_style(models: MotionModels, personal: Style, cut: int) -> None:
+    """Other chunks give a personalised style the same bytes."""
     features = random_features(45)
     whole, pieces = (joined(run(models, personal, features, NTSC, cut=size)) for size in (1000, cut))
     assert whole.tobytes() == pieces.tobytes()
@@ -90,7 +91,8 @@ def test_silent_sound_keeps_the_mouth_shut(models: MotionModels, style: Style) -
     np.testing.assert_allclose(opening, mouth_opening(style.closed_mouth), atol=1e-3)
 
 
-def test_open_vowels_open_the_mouth_and_bilabials_close_it(models: MotionModels, style: Style) -> None:
+def test_vowels_open_bilabials_close(models: MotionModels, style: Style) -> None:
+    """Open vowels open the mouth and bilabials close it."""
     phones = ["SIL", "B", "AA", "M", "AA", "P", "AA", "T", "AA", "SIL"]
     opening = mouth_opening(joined(run(models, style, speech(phones, frames_each=5), PAL))).reshape(-1, 5)
     of = {phone: [opening[i, 2] for i, p in enumerate(phones) if p == phone] for phone in phones}
@@ -99,7 +101,8 @@ def test_open_vowels_open_the_mouth_and_bilabials_close_it(models: MotionModels,
     assert max(of["B"] + of["M"] + of["P"]) - closed < 0.03 * (min(of["AA"]) - closed)
 
 
-def test_the_ablation_forgets_the_style_and_keeps_the_face(models: MotionModels, style: Style, personal: Style) -> None:
+def test_ablation_keeps_the_face(models: MotionModels, style: Style, personal: Style) -> None:
+    """The ablation forgets the style and keeps the face."""
     plain = models.mean_speaker(style)
     np.testing.assert_array_equal(plain.mean_mouth, style.mean_mouth)
     features = random_features(12)
@@ -147,7 +150,7 @@ def with_habits(style: Style, features: SpeechFeatures) -> Style:
     )
 
 
-def test_minutes_of_a_person_teach_what_the_person_does_at_some_moments(models: MotionModels, style: Style) -> None:
+def test_minutes_teach_moments(models: MotionModels, style: Style) -> None:
     """Sentences come again. Each of their moments has a mouth of its own, more moments than the linear correction has numbers."""
     features = SpeechFeatures.joined([sentence(FRAMES // 2)] * 2)
     truth = spoken_by(with_habits(style, features), features, models)
@@ -157,7 +160,8 @@ def test_minutes_of_a_person_teach_what_the_person_does_at_some_moments(models: 
     assert after < 0.7 * before
 
 
-def test_seconds_of_a_person_have_no_memory_and_forget_an_older_one(models: MotionModels, style: Style) -> None:
+def test_seconds_forget_moments(models: MotionModels, style: Style) -> None:
+    """Seconds of a person have no memory and forget an older one."""
     features = sentence(MIN_FRAMES - 1)
     older = with_habits(style, features)
     opening = 5.0 + 4.0 * np.sin(np.arange(len(features)) * 0.7)
@@ -167,7 +171,8 @@ def test_seconds_of_a_person_have_no_memory_and_forget_an_older_one(models: Moti
     assert remembered(pooled_content(windows(features)[0]), refined) is None
 
 
-def test_a_moment_far_from_all_moments_reminds_of_nothing(models: MotionModels, style: Style) -> None:
+def test_far_moment_reminds_nothing(models: MotionModels, style: Style) -> None:
+    """A moment far from all moments reminds of nothing."""
     habits = with_habits(style, sentence(300))
     near = remembered(np.append(habits.added[MOMENTS][0], 1.0).astype(np.float32), habits)
     far = remembered(np.full(126, 100.0, np.float32), habits)
@@ -198,7 +203,8 @@ def test_a_consistent_habit_of_the_person_is_learned(models: MotionModels, style
     assert after < 0.75 * before
 
 
-def test_what_the_person_does_with_a_sound_is_learned(models: MotionModels, style: Style) -> None:
+def test_personal_sound_is_learned(models: MotionModels, style: Style) -> None:
+    """The motion of the person for a sound is learned."""
     own = np.random.default_rng(1).normal(0.0, 0.5, (len(style.spread), NUM_POOLED)).astype(np.float32)
     features = random_features(230)
     truth = _spoken_by(style.adding(**{CORRECTION: own}), features, models)
@@ -207,7 +213,8 @@ def test_what_the_person_does_with_a_sound_is_learned(models: MotionModels, styl
     assert after < 0.55 * before
 
 
-def test_mouths_that_have_nothing_to_do_with_the_sound_teach_little(models: MotionModels, style: Style) -> None:
+def test_unrelated_mouths_teach_little(models: MotionModels, style: Style) -> None:
+    """Mouths that have nothing to do with the sound teach little."""
     features = random_features(230)
     truth = _spoken_by(style, features, models)
     strange = truth[:180] + np.random.default_rng(2).permutation(truth[:180] - truth[:180].mean(axis=0))
@@ -216,7 +223,8 @@ def test_mouths_that_have_nothing_to_do_with_the_sound_teach_little(models: Moti
     assert np.linalg.norm(taught - told) < 0.25 * np.linalg.norm(told)
 
 
-def test_footage_that_confirms_the_style_leaves_it_as_it_is(models: MotionModels, style: Style) -> None:
+def test_confirming_footage_keeps_style(models: MotionModels, style: Style) -> None:
+    """Footage that confirms the style leaves it as it is."""
     features = random_features(80)
     truth = _spoken_by(style, features, models)
     refined = _last(style, features, truth, models)
@@ -238,5 +246,5 @@ def test_personalising_leaves_other_methods_alone(models: MotionModels, style: S
 
 
 def test_too_little_footage_is_named(models: MotionModels, style: Style) -> None:
-    with pytest.raises(NoUsableFootage, match="50 usable frames"):
+    with pytest.raises(NoUsableFootageError, match="50 usable frames"):
         list(personalize(style, random_features(30), Footage(mouths(np.ones(30, np.float32)), np.ones(30, np.bool_)), models))

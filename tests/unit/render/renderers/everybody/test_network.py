@@ -6,13 +6,15 @@ from services.render.renderers.everybody.network import EverybodyConfig, Everybo
 from services.render.renderers.everybody.renderer import KEYS_AFTER, KEYS_BEFORE, WINDOW_CHANNELS
 
 
-def test_the_served_network_has_one_to_two_million_parameters() -> None:
+def test_served_parameter_count() -> None:
+    """The served network has one to two million parameters."""
     with torch.device("meta"):
         network = EverybodyNetwork(EverybodyConfig())
     assert 1e6 < sum(parameter.numel() for parameter in network.parameters()) < 2e6
 
 
-def test_it_begins_as_the_mean_of_the_key_pictures() -> None:
+def test_starts_as_key_mean() -> None:
+    """The network begins as the mean of the key pictures."""
     torch.manual_seed(0)
     network = EverybodyNetwork(EverybodyConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1)))
     pictures = torch.rand(2, WINDOW_CHANNELS, 32, 32)
@@ -21,7 +23,8 @@ def test_it_begins_as_the_mean_of_the_key_pictures() -> None:
     torch.testing.assert_close(made, keys.mean(dim=0))
 
 
-def test_the_state_changes_the_picture_of_its_own_actor_only() -> None:
+def test_state_changes_own_actor() -> None:
+    """The state changes the picture of its own actor only."""
     torch.manual_seed(0)
     network = EverybodyNetwork(EverybodyConfig(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1)))
     torch.nn.init.normal_(network.head.conv.weight, std=0.1)

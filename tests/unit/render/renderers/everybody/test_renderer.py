@@ -51,7 +51,8 @@ def test_nothing_under_the_mask_is_shown(frames: list[RenderFrame], mask: npt.ND
     assert np.array_equal(pictures[0][outside][:, :3], frames[0].background[outside])
 
 
-def test_a_window_is_laid_out_with_the_newest_frame_first(mask: npt.NDArray[np.uint8]) -> None:
+def test_window_newest_frame_first(mask: npt.NDArray[np.uint8]) -> None:
+    """A window is laid out with the newest frame first."""
     window = [np.full((160, 160, 4), 10 * place, np.uint8) for place in range(WINDOW_FRAMES)]
     keys = np.stack([np.full((160, 160, 3), 100 + place, np.uint8) for place in range(NUM_KEYS)])
     picture = window_picture(window, mask, keys)
@@ -66,7 +67,8 @@ def test_a_window_is_laid_out_with_the_newest_frame_first(mask: npt.NDArray[np.u
         window_picture(window[1:], mask, keys)
 
 
-def test_in_a_larger_box_the_heatmap_is_as_much_larger() -> None:
+def test_larger_box_scales_heatmap() -> None:
+    """In a larger box, the heatmap is larger by the same factor."""
     points = np.array([[80.0, 40.0], [20.5, 100.25]], np.float32)
     small, large = landmark_heatmap(points), landmark_heatmap(2.0 * points + np.float32(0.5), 320)
     halved = large.reshape(160, 2, 160, 2).astype(float).mean(axis=(1, 3))

@@ -18,7 +18,8 @@ def layer(*, demodulate: bool = True) -> ModulatedConv:
     return ModulatedConv(5, 7, 6, demodulate=demodulate).requires_grad_(False)
 
 
-def test_the_layer_computes_with_the_modulated_and_demodulated_weights_of_the_paper() -> None:
+def test_modulated_convolution_matches_paper() -> None:
+    """The layer computes with the modulated and demodulated weights of the paper."""
     own, x, style = layer(), torch.randn(2, 5, 9, 8), torch.randn(2, 6)
     made = own(x, style)
     for place in range(2):
@@ -35,7 +36,8 @@ def test_without_demodulation_the_scale_of_the_style_stays() -> None:
     assert torch.allclose(own(x, style), 2.0 * plain, atol=1e-4)
 
 
-def test_each_picture_of_a_batch_has_its_own_style() -> None:
+def test_batch_items_have_own_style() -> None:
+    """Each picture of a batch has its own style."""
     own, x, styles = layer(), torch.randn(3, 5, 9, 8), torch.randn(3, 6)
     together = own(x, styles)
     for place in range(3):
@@ -47,7 +49,8 @@ def pictures(count: int = 2) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def test_a_fresh_network_adds_its_fixed_mixture_of_the_further_features() -> None:
+def test_fresh_network_adds_fixed_mixture() -> None:
+    """A fresh network adds its fixed mixture of the further features."""
     torch.manual_seed(2)
     network, shown = EveryoneNetwork(CONFIG).requires_grad_(False), pictures()
     made = network(shown, network.default_state().expand(2, -1))
@@ -57,7 +60,8 @@ def test_a_fresh_network_adds_its_fixed_mixture_of_the_further_features() -> Non
     assert not network(shown, network.default_state().expand(2, -1)).any()
 
 
-def test_the_middle_frame_of_the_window_is_the_served_frame() -> None:
+def test_middle_frame_is_served() -> None:
+    """The middle frame of the window is the served frame."""
     network, shown = small_network(), pictures()
     state = network.default_state().expand(2, -1)
     window = network.window(shown, state)
@@ -65,7 +69,8 @@ def test_the_middle_frame_of_the_window_is_the_served_frame() -> None:
     assert torch.equal(window[:, 1], network(shown, state))
 
 
-def test_features_speech_and_the_actors_offset_change_the_picture() -> None:
+def test_inputs_change_the_picture() -> None:
+    """Features speech and the actor's offset change the picture."""
     network, shown = small_network(), pictures(1)
     state = network.default_state()[None]
     plain = network(shown, state)
@@ -78,7 +83,8 @@ def test_features_speech_and_the_actors_offset_change_the_picture() -> None:
     assert not torch.allclose(network(shown, state + 1.0), plain)
 
 
-def test_frames_of_several_actors_in_a_batch_equal_single_ones() -> None:
+def test_actor_batch_equals_single() -> None:
+    """Frames of several actors in a batch equal single ones."""
     network, shown = small_network(), pictures(3)
     states = torch.randn(3, network.state_size)
     together = network(shown, states)
@@ -87,7 +93,8 @@ def test_frames_of_several_actors_in_a_batch_equal_single_ones() -> None:
         assert torch.allclose(together[place], alone, atol=1e-5)
 
 
-def test_the_large_network_has_the_channels_of_the_paper() -> None:
+def test_large_network_channels() -> None:
+    """The large network has the channels of the paper."""
     with torch.device("meta"):
         network = EveryoneNetwork(EveryoneConfig(widths=(256, 512, 512, 512), face_size=512, audio_size=512))
     assert network.lowest.conv.weight.shape == (512, 512, 3, 3)
@@ -102,7 +109,8 @@ def test_the_large_network_has_the_channels_of_the_paper() -> None:
         ({"audio_style": False}, [SPEECH]),
     ],
 )
-def test_an_ablated_network_does_not_see_what_was_left_out(change: dict[str, Any], unseen: list[int]) -> None:
+def test_ablated_network_ignores_input(change: dict[str, Any], unseen: list[int]) -> None:
+    """An ablated network does not see what was left out."""
     ablated, whole = small_network(replace(CONFIG, **change)), small_network()
     state, shown = whole.default_state()[None], pictures(1)
     other = shown.clone()
@@ -115,7 +123,8 @@ def test_an_ablated_network_does_not_see_what_was_left_out(change: dict[str, Any
     assert not torch.equal(ablated(seen, state), ablated(shown, state))
 
 
-def test_with_one_frame_a_window_holds_the_served_frame_alone() -> None:
+def test_one_frame_window() -> None:
+    """With one frame, a window holds the served frame alone."""
     network, shown = small_network(replace(CONFIG, frames=1)), pictures()
     state = network.default_state().expand(2, -1)
     assert torch.equal(network.window(shown, state), network(shown, state)[:, None])

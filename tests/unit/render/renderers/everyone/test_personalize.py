@@ -9,7 +9,8 @@ from services.render.renderers.everyone.personalize import first_texture
 from tests.unit.render.renderers.everyone.person import surface
 
 
-def test_the_first_texture_shows_the_frames_and_no_texel_is_zero(bank: MouthBank) -> None:
+def test_first_texture_has_no_zero(bank: MouthBank) -> None:
+    """The first texture shows the frames and no texel is zero."""
     drawn = surface()
     uv = drawn.uv_of(drawn.expression_of(bank.mouth[0]), HeadPose(1.0, np.eye(3), np.zeros(3)))
     texture = first_texture([(bank.boxes[0], uv)], 0)
@@ -21,7 +22,8 @@ def test_the_first_texture_shows_the_frames_and_no_texel_is_zero(bank: MouthBank
     assert np.median(difference) < 4.0
 
 
-def test_channels_that_do_not_resemble_rgb_are_small_noise_of_the_seed(bank: MouthBank) -> None:
+def test_other_channels_are_seeded_noise(bank: MouthBank) -> None:
+    """Channels that do not resemble RGB are small noise of the seed."""
     drawn = surface()
     uv = drawn.uv_of(drawn.expression_of(bank.mouth[0]), HeadPose(1.0, np.eye(3), np.zeros(3)))
     one, again, other = (first_texture([(bank.boxes[0], uv)], seed) for seed in (0, 0, 1))
@@ -32,7 +34,8 @@ def test_channels_that_do_not_resemble_rgb_are_small_noise_of_the_seed(bank: Mou
     assert float(one[..., 3:].std()) < 4.0
 
 
-def test_texels_that_no_frame_shows_get_the_colours_around_them() -> None:
+def test_unseen_texels_take_surroundings() -> None:
+    """Texels that no frame shows get the colours around them."""
     uv = np.full((160, 160, 2), -1.0, np.float32)
     rows, columns = np.mgrid[40:120, 40:120]
     uv[40:120, 40:120] = np.dstack([columns, rows]).astype(np.float32) / 320.0 + 0.1

@@ -26,7 +26,8 @@ COVERED = np.zeros((160, 160), np.bool_)
 COVERED[:100] = True
 
 
-def test_where_both_pictures_show_background_the_filmed_pixel_stays() -> None:
+def test_shared_background_keeps_pixel() -> None:
+    """Where both pictures show background, the filmed pixel stays."""
     rng = np.random.default_rng(0)
     background = rng.integers(90, 110, (160, 160, 3), dtype=np.uint8)
     drawn = np.full_like(background, 100)
@@ -35,7 +36,8 @@ def test_where_both_pictures_show_background_the_filmed_pixel_stays() -> None:
     assert np.array_equal(made[115:], background[115:])
 
 
-def test_a_filmed_chin_below_the_drawn_jaw_is_replaced() -> None:
+def test_chin_below_jaw_replaced() -> None:
+    """A filmed chin below the drawn jaw is replaced."""
     background, drawn = np.full((160, 160, 3), 200, np.uint8), np.full((160, 160, 3), 90, np.uint8)
     assert np.array_equal(with_filmed_border(drawn, background, COVERED), drawn)
 
@@ -54,7 +56,8 @@ def test_the_luma_stays() -> None:
     assert np.allclose(_luma(with_smooth_chroma(face)), _luma(face), atol=0.01)
 
 
-def test_a_green_line_three_pixels_wide_on_grey_fades() -> None:
+def test_thin_green_line_fades() -> None:
+    """A green line three pixels wide on grey fades."""
     face = np.full((160, 160, 3), 100.0, np.float32)
     face[80:83] += np.array([-20.0, 20.0, -20.0], np.float32)
     cast = np.ptp(with_smooth_chroma(face), axis=-1).max(axis=1)
@@ -80,7 +83,8 @@ def frame_of(bank: MouthBank, mask: UInt8, features: UInt8, row: int = 0) -> Fil
     return filled_frame(ground, mask, features, np.ones_like(mask, np.bool_))
 
 
-def test_features_fill_the_masked_area_and_the_footage_stays_outside(bank: MouthBank, mask: UInt8, features: UInt8) -> None:
+def test_features_inside_footage_outside(bank: MouthBank, mask: UInt8, features: UInt8) -> None:
+    """Features fill the masked area and the footage stays outside."""
     frame = frame_of(bank, mask, features)
     inside = mask > 0
     assert np.array_equal(frame.base[~inside], bank.boxes[0][~inside])
@@ -88,7 +92,8 @@ def test_features_fill_the_masked_area_and_the_footage_stays_outside(bank: Mouth
     assert not frame.more[~inside].any()
 
 
-def test_where_there_is_no_face_the_reference_picture_stands(bank: MouthBank, mask: UInt8, features: UInt8) -> None:
+def test_reference_where_no_face(bank: MouthBank, mask: UInt8, features: UInt8) -> None:
+    """Where there is no face, the reference picture stands."""
     ground = ground_picture(bank.boxes[0], mask, bank.boxes[20])
     covered = np.zeros_like(mask, np.bool_)
     covered[:100] = True

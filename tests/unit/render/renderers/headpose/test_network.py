@@ -46,7 +46,8 @@ def test_the_nearest_spatial_feature_gives_its_identity() -> None:
     assert torch.equal(recalled(memory, near_right, UP), torch.stack([ANNA, BEN]))
 
 
-def test_empty_items_are_never_found_even_if_all_others_are_opposite() -> None:
+def test_empty_items_never_found() -> None:
+    """Empty items are never found even if all others are opposite."""
     memory = filled((RIGHT, ANNA))
     assert memory.num_present() == 1
     assert torch.equal(recalled(memory, LEFT)[0], ANNA)
@@ -75,7 +76,8 @@ def test_another_person_replaces_the_item_left_alone_longest() -> None:
     assert torch.equal(memory.age, torch.tensor([1.0, 0.0, 2.0])[torch.argsort(torch.tensor([first, second, third]))])
 
 
-def test_an_actors_items_stand_beside_those_of_the_memory() -> None:
+def test_actor_items_extend_memory() -> None:
+    """An actor's items stand beside those of the memory."""
     memory = filled((RIGHT, ANNA))
     query = torch.stack([UP, UP])[:, None]
     own = torch.stack([UP, torch.zeros(2)])[:, None]
@@ -95,14 +97,16 @@ def test_the_triplet_loss_is_that_of_the_definition() -> None:
     assert torch.allclose(query.grad, (UP - RIGHT)[None])
 
 
-def test_without_a_positive_or_a_negative_item_there_is_no_loss() -> None:
+def test_no_pair_no_loss() -> None:
+    """Without a positive or a negative item, there is no loss."""
     query = RIGHT[None].clone().requires_grad_(True)
     assert float(IdentityMemory(MEMORY_CONFIG).triplet_loss(query, ANNA[None]).detach()) == 0.0
     assert float(filled((UP, BEN)).triplet_loss(query, ANNA[None]).detach()) == 0.0
     assert float(filled((UP, ANNA)).triplet_loss(query, ANNA[None]).detach()) == 0.0
 
 
-def test_spatial_features_are_unit_vectors_whose_base_is_the_perceptual_network() -> None:
+def test_spatial_features_are_unit_vectors() -> None:
+    """Spatial features are unit vectors whose base is the perceptual network."""
     torch.manual_seed(1)
     perceptual = PerceptualNetwork(PerceptualConfig(widths=(4, 4, 6, 8)))
     spatial = SpatialFeatures(perceptual.config, 5)
@@ -142,7 +146,8 @@ def pictures(count: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).random((count, PICTURE_CHANNELS, 160, 160), np.float32))
 
 
-def test_eq_3_holds_and_what_leaves_is_the_difference(network: HeadposeNetwork) -> None:
+def test_equation_3_and_difference(network: HeadposeNetwork) -> None:
+    """Equation 3 holds, and the difference leaves the network."""
     given, state = pictures(2), network.default_state().expand(2, -1)
     masks = network.masks(given, state[:, : network.film_size], network.identity_of(given, state))
     assert masks.colour.shape == (2, 3, 160, 160)
@@ -154,7 +159,8 @@ def test_eq_3_holds_and_what_leaves_is_the_difference(network: HeadposeNetwork) 
     assert torch.allclose(network(given, state), expected - rendered, atol=1e-6)
 
 
-def test_the_state_is_scales_and_shifts_then_the_actors_items(network: HeadposeNetwork) -> None:
+def test_state_layout(network: HeadposeNetwork) -> None:
+    """The state is scales and shifts then the actor's items."""
     assert network.state_size == network.film_size + 2 * (5 + 3)
     assert network.default_state().shape == (network.state_size,)
     given = pictures(1)

@@ -33,7 +33,8 @@ def inside_of(picture: npt.NDArray[np.uint8], points: npt.NDArray[np.float32]) -
     return np.asarray(picture[y - 2 : y + 3, x - 6 : x + 7].reshape(-1, 3).mean(axis=0), np.float64)
 
 
-def test_a_shut_mouth_that_is_opened_shows_the_mean_inside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_opened_mouth_shows_mean_inside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A shut mouth that is opened shows the mean inside."""
     # A shut mouth moved to an open one is all lip.
     lips = np.full((160, 160, 3), (150, 60, 70), np.uint8)
     shut, wide = bank.box_landmarks[0], bank.box_landmarks[6]
@@ -45,7 +46,8 @@ def test_a_shut_mouth_that_is_opened_shows_the_mean_inside(bank: MouthBank, mask
     assert np.allclose(inside_of(dim, wide) * 2, inside_of(made, wide), atol=4)
 
 
-def test_open_mouths_and_shut_ones_that_stay_shut_are_left_alone(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_unchanged_mouths_left_alone(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """Open mouths and shut ones that stay shut are left alone."""
     shut, wide = bank.box_landmarks[0], bank.box_landmarks[6]
     for own, wanted in ((wide, wide), (wide, shut), (shut, shut)):
         assert np.array_equal(with_interior(bank.boxes[3], own, mask, wanted), bank.boxes[3])
@@ -66,7 +68,8 @@ def test_the_area_is_that_between_the_inner_lips() -> None:
     assert inner_area(points) == pytest.approx(36.0)
 
 
-def test_the_mean_that_comes_with_dubstage_is_an_open_mouth() -> None:
+def test_committed_mean_is_open_mouth() -> None:
+    """The mean that comes with dubstage is an open mouth."""
     mean = mean_mouth()
     assert mean.picture.shape == (160, 160, 3)
     assert inner_area(mean.landmarks) > 250
@@ -79,7 +82,8 @@ def strength(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8]) -> flo
     return float(np.square(cv2.Laplacian(grey, cv2.CV_32F)[inside]).mean())
 
 
-def test_a_soft_face_comes_to_the_strength_of_the_key_pictures(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_soft_face_reaches_key_sharpness(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A soft face comes to the strength of the key pictures."""
     keys = bank.boxes[[2, 4, 8]]
     soft = cv2.GaussianBlur(bank.boxes[6], (0, 0), 0.6)
     wanted = 0.9 * float(np.mean([strength(key, mask) for key in keys]))
@@ -110,7 +114,8 @@ def drawn(box: UInt8) -> UInt8:
     return face
 
 
-def test_drawn_face_where_it_covers_fill_where_not_footage_outside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_drawn_face_fill_footage_regions(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """The picture shows the drawn face where it covers, the fill where it does not, and the footage outside."""
     box = bank.boxes[0]
     fill = np.full_like(box, 77)
     made = rendered_frame(box, mask, drawn(box), fill)
@@ -153,7 +158,8 @@ def test_a_still_shows_no_teeth_through_shut_lips(bank: MouthBank, mask: npt.NDA
     assert np.abs(made[row, column - 3 : column + 4] - beside).max() <= 1
 
 
-def test_a_still_shows_its_own_teeth_between_open_lips(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_still_shows_own_teeth(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A still shows its own teeth between open lips."""
     box, teeth = bank.boxes[0], np.full_like(bank.boxes[0], 250)
     lips = lips_of(bank.box_landmarks[0], 12.0)
     face = np.where(lips[..., 1:] > 0, np.uint8(0), np.full_like(box, 90))
@@ -165,7 +171,8 @@ def test_a_still_shows_its_own_teeth_between_open_lips(bank: MouthBank, mask: np
     assert np.array_equal(made[mask == 0], box[mask == 0])
 
 
-def test_a_still_does_not_look_at_what_the_mask_hides(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_still_ignores_masked_area(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A still does not look at what the mask hides."""
     box, face = bank.boxes[0], drawn(bank.boxes[0])
     other = np.where(mask[..., None] > 0, np.uint8(3), box)
     fill, lips = np.full_like(box, 77), lip_pictures(bank.box_landmarks[6])
@@ -185,7 +192,8 @@ def test_channels_of_the_input() -> None:
         drawn_picture(window[:2], mask, lips, keys)
 
 
-def test_key_pictures_are_moved_matched_and_given_an_inside(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_key_pictures_warped_and_matched(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """Key pictures are moved matched and given an inside."""
     shut = KeyPictures(np.repeat(bank.boxes[:1], 3, axis=0), np.repeat(bank.box_landmarks[:1], 3, axis=0))
     wide = KeyPictures(np.repeat(bank.boxes[6:7], 3, axis=0), np.repeat(bank.box_landmarks[6:7], 3, axis=0))
     wanted = bank.box_landmarks[6]
@@ -198,7 +206,8 @@ def test_key_pictures_are_moved_matched_and_given_an_inside(bank: MouthBank, mas
     assert np.abs(from_shut[:, inside].astype(int) - expected[:, inside]).mean() > 5
 
 
-def test_a_larger_box_gives_a_larger_picture_of_the_same_face(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+def test_larger_box_same_face(bank: MouthBank, mask: npt.NDArray[np.uint8]) -> None:
+    """A larger box gives a larger picture of the same face."""
     keys = choose_keys(bank, np.arange(2))  # all but shut, so the mean inside of a mouth is shown too
     pictures = []
     for multiple in (1, 2):

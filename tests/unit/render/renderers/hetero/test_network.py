@@ -12,7 +12,8 @@ from services.render.renderers.hetero.renderer import EMBEDDING_SIZE, NUM_CHANNE
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_state_of_zeros_leaves_the_priors_gated_convolution(stride: int) -> None:
+def test_zero_state_is_prior(stride: int) -> None:
+    """A state of zeros leaves the prior's gated convolution."""
     torch.manual_seed(0)
     layer = GatedConv(3, 5, stride=stride, rank=2)
     picture = torch.rand(2, 3, 8, 8)
@@ -20,7 +21,8 @@ def test_a_state_of_zeros_leaves_the_priors_gated_convolution(stride: int) -> No
     torch.testing.assert_close(made, F.silu(layer.conv(picture)) * torch.sigmoid(layer.gate(picture)))
 
 
-def test_low_rank_weights_are_those_of_a_1x1_convolution() -> None:
+def test_low_rank_equals_1x1() -> None:
+    """Low rank weights are those of a 1x1 convolution."""
     torch.manual_seed(0)
     layer = GatedConv(3, 5, rank=2)
     layer.state_offset = 4
@@ -31,7 +33,8 @@ def test_low_rank_weights_are_those_of_a_1x1_convolution() -> None:
     torch.testing.assert_close(layer(picture, state), F.silu(expected) * torch.sigmoid(layer.gate(picture)))
 
 
-def test_every_part_of_the_state_can_begin_to_learn() -> None:
+def test_every_state_part_learns() -> None:
+    """Every part of the state can begin to learn."""
     torch.manual_seed(0)
     layer = GatedConv(3, 5, rank=2)
     state = torch.zeros(1, layer.state_size, requires_grad=True)
@@ -61,13 +64,15 @@ def pictures(count: int = 1) -> torch.Tensor:
     return torch.rand(count, NUM_CHANNELS, 160, 160)
 
 
-def test_the_served_network_has_one_to_two_million_parameters() -> None:
+def test_served_parameter_count() -> None:
+    """The served network has one to two million parameters."""
     with torch.device("meta"):
         served = HeteroNetwork(HeteroConfig())
     assert 1e6 < sum(parameter.numel() for parameter in served.parameters()) < 2e6
 
 
-def test_it_begins_as_the_smoothed_reference_picture_without_detail() -> None:
+def test_starts_as_smoothed_reference() -> None:
+    """The network begins as the smoothed reference picture without detail."""
     torch.manual_seed(0)
     fresh, given = HeteroNetwork(replace(SMALL, details=False)), pictures()
     made = given[:, REFERENCE] + fresh(given, fresh.default_state()[None])
@@ -75,7 +80,8 @@ def test_it_begins_as_the_smoothed_reference_picture_without_detail() -> None:
     assert made.std() < 0.2 * given[:, REFERENCE].std()
 
 
-def test_every_number_of_the_state_belongs_to_one_layer_or_to_the_vector() -> None:
+def test_state_number_belongs_to_layer() -> None:
+    """Every number of the state belongs to one layer or to the vector."""
     made = network()
     slots = [module for module in made.modules() if isinstance(module, FilmConv | GatedConv)]
     ends = sorted((slot.state_offset, slot.state_offset + slot.state_size) for slot in slots)
@@ -86,7 +92,8 @@ def test_every_number_of_the_state_belongs_to_one_layer_or_to_the_vector() -> No
     assert max(slot.state_offset + slot.state_size for slot in adain) == made.adain_size
 
 
-def test_the_state_changes_the_picture_of_its_own_actor_only() -> None:
+def test_state_changes_own_actor() -> None:
+    """The state changes the picture of its own actor only."""
     made, given = network(), pictures().expand(2, -1, -1, -1)
     torch.manual_seed(2)
     states = torch.stack([made.default_state(), torch.randn(made.state_size) * 0.1])
@@ -95,7 +102,8 @@ def test_the_state_changes_the_picture_of_its_own_actor_only() -> None:
     assert (plain - other).abs().max() > 1e-3
 
 
-def test_the_vector_of_the_state_is_added_to_the_references_own() -> None:
+def test_state_vector_added_to_reference() -> None:
+    """The vector of the state is added to the reference's own."""
     made, given = network(), pictures()
     state = made.default_state()[None].clone()
     state[:, made.layers_size :] = 3.0
@@ -107,7 +115,8 @@ def test_the_vector_of_the_state_is_added_to_the_references_own() -> None:
     assert torch.equal(without(given, moved), without(given, plain))
 
 
-def test_without_skips_and_detail_only_the_vector_and_the_smoothed_colour_come_from_the_reference() -> None:
+def test_reference_only_vector_and_colour() -> None:
+    """Without skips and detail, only the vector and the smoothed colour come from the reference."""
     made, given = network(replace(SMALL, skips=False, details=False, adain_levels=0)), pictures()
     state, other = made.default_state()[None], given.clone()
     # Noise that the smoothing removes: each cell of 8 x 8 px keeps its mean.
@@ -118,7 +127,8 @@ def test_without_skips_and_detail_only_the_vector_and_the_smoothed_colour_come_f
 
 
 @pytest.mark.parametrize("neighbours", [True, False])
-def test_the_neighbours_are_seen_unless_they_are_left_out(neighbours: bool) -> None:
+def test_neighbours_used_unless_ablated(neighbours: bool) -> None:
+    """The neighbours are seen unless they are left out."""
     made, given = network(replace(SMALL, neighbours=neighbours)), pictures()
     other = given.clone()
     other[:, 8:] = 0.0

@@ -7,7 +7,8 @@ from services.render.pairs import NO_NOISE, LandmarkNoise
 from services.render.renderers.hetero.personalize import CompositeView, composite_pair, rows_around
 
 
-def test_the_nearest_frame_stands_in_at_ends_and_gaps() -> None:
+def test_nearest_frame_stands_in() -> None:
+    """The nearest frame stands in at ends and gaps."""
     index = np.array([0, 1, 2, 3, 7, 8], np.int64)
     expected = {0: (0, 0, 0, 1, 2), 1: (0, 0, 1, 2, 3), 3: (1, 2, 3, 3, 3), 4: (4, 4, 4, 5, 5), 5: (4, 4, 5, 5, 5)}
     assert {row: rows_around(index, row) for row in expected} == expected

@@ -7,7 +7,7 @@ import pytest
 from services.common.array_types import Float64, UInt8
 from services.common.face.landmarks import mouth_opening
 from services.common.face.mouth_bank import MouthBank, make_bank
-from services.render.colour_match import match_colour
+from services.render.key_pictures import match_colour
 from services.render.pairs import LIPS, MASK
 from services.render.renderers.hetero.renderer import (
     EMBEDDING_SIZE,
@@ -29,7 +29,8 @@ from services.render.renderers.hetero.renderer import (
 Mask = npt.NDArray[np.uint8]
 
 
-def test_each_kind_of_line_has_a_channel_of_its_own(bank: MouthBank) -> None:
+def test_line_kinds_have_channels(bank: MouthBank) -> None:
+    """Each kind of line has a channel of its own."""
     points = bank.box_landmarks[6]
     lines = landmark_lines(points)
     for channel, index in enumerate((0, 20, 48)):
@@ -58,7 +59,8 @@ def test_no_pixel_under_the_mask_is_read(bank: MouthBank, mask: Mask) -> None:
     assert np.array_equal(made[0], made[1])
 
 
-def test_the_window_is_laid_out_as_the_losses_expect(bank: MouthBank, mask: Mask) -> None:
+def test_window_layout_matches_losses(bank: MouthBank, mask: Mask) -> None:
+    """The window is laid out as the losses expect."""
     window = [np.full((160, 160, 3), level, np.uint8) for level in range(WINDOW_FRAMES)]
     picture = window_picture(window, bank.boxes[0], mask, bank.box_landmarks[6], bank.boxes[9])
     assert picture.shape == (160, 160, NUM_CHANNELS)
@@ -80,9 +82,8 @@ def lips_over_cheeks(picture: UInt8, bank: MouthBank) -> Float64:
 
 
 @pytest.mark.parametrize("light", [(0.6, 0.6, 0.6), (0.8, 0.6, 0.5)])
-def test_under_less_light_lips_keep_their_colour_beside_the_cheeks(
-    light: tuple[float, float, float], bank: MouthBank, mask: UInt8
-) -> None:
+def test_dim_light_keeps_lip_colour(light: tuple[float, float, float], bank: MouthBank, mask: UInt8) -> None:
+    """Under less light, lips keep their colour beside the cheeks."""
     picture = bank.boxes[0]
     dark = np.rint(picture * np.array(light)).astype(np.uint8)
     lit = in_light_of(picture, dark, mask)
@@ -101,7 +102,8 @@ def test_under_more_light_differences_do_not_grow(bank: MouthBank, mask: UInt8) 
     np.testing.assert_allclose(gleam, skin, atol=2)
 
 
-def test_a_picture_in_the_light_of_the_frame_stays(bank: MouthBank, mask: UInt8) -> None:
+def test_frame_light_keeps_picture(bank: MouthBank, mask: UInt8) -> None:
+    """A picture in the light of the frame stays."""
     assert np.array_equal(in_light_of(bank.boxes[0], bank.boxes[0], mask), bank.boxes[0])
 
 
@@ -131,12 +133,14 @@ def test_a_state_of_zeros_has_a_grey_picture() -> None:
     assert (picture == 128).all()
 
 
-def test_another_reference_drops_the_vector_of_the_own_one() -> None:
+def test_other_reference_drops_own_vector() -> None:
+    """Another reference drops the vector of the own one."""
     numbers = np.ones(EMBEDDING_SIZE + 3, np.float32)
     assert np.flatnonzero(with_other_reference(numbers)).tolist() == [0, 1, 2]
 
 
-def test_the_references_stand_for_all_openings_and_the_served_one_is_open(bank: MouthBank) -> None:
+def test_references_cover_openings(bank: MouthBank) -> None:
+    """The references stand for all openings and the served one is open."""
     rows = choose_references(bank)
     openings = mouth_opening(bank.mouth)
     assert len(set(rows.tolist())) == NUM_REFERENCES

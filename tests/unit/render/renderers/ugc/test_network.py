@@ -22,7 +22,8 @@ def test_an_untrained_network_adds_nothing_to_the_texture() -> None:
     assert not fresh(torch.rand(1, 9, 160, 160), fresh.default_state()[None]).any()
 
 
-def test_the_state_changes_the_picture_of_its_own_batch_item_only(network: UgcNetwork) -> None:
+def test_state_changes_own_batch_item(network: UgcNetwork) -> None:
+    """The state changes the picture of its own batch item only."""
     pictures = torch.rand(2, 9, 160, 160)
     states = network.default_state().repeat(2, 1)
     plain = network(pictures, states)

@@ -15,7 +15,8 @@ def test_the_moment_itself_never_serves_as_texture(bank: MouthBank) -> None:
         assert (np.abs(bank.frame_index[rows] - bank.frame_index[target]) > NEAREST_FRAMES).all()
 
 
-def test_the_frame_that_looks_most_alike_is_chosen_first(bank: MouthBank) -> None:
+def test_most_similar_frame_first(bank: MouthBank) -> None:
+    """The frame that looks most alike is chosen first."""
     chosen = choose_sources(bank, 6, np.arange(bank.num_frames), 3)
     best = bank.mouth[chosen.rows[0, -1]]
     assert np.abs(best - bank.mouth[6]).max() < 1e-4
@@ -23,7 +24,8 @@ def test_the_frame_that_looks_most_alike_is_chosen_first(bank: MouthBank) -> Non
     assert (np.diff(chosen.weights) <= 0).all()
 
 
-def test_a_bank_without_a_distant_frame_has_no_pair(bank: MouthBank) -> None:
+def test_bank_without_distant_frame(bank: MouthBank) -> None:
+    """A bank without a distant frame has no pair."""
     with pytest.raises(ValueError, match="no frame lies more than 10"):
         choose_sources(bank, 0, np.arange(8), 3)
 

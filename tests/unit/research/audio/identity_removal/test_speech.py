@@ -22,7 +22,8 @@ from services.common.array_types import Float32
 from tests.unit.research.audio.speech_sets import speech_set
 
 
-def test_every_third_recording_is_held_out_and_copies_count_as_other_speakers(tmp_path: Path) -> None:
+def test_third_recording_held_out(tmp_path: Path) -> None:
+    """Every third recording is held out and copies count as other speakers."""
     rows = [row for row in speech_set(tmp_path, speakers=3, clips=4) if row.split == "train"]
     parts = divided(rows, (1.0, 0.9))
     assert len(parts) == 2 * len(rows)
@@ -40,7 +41,8 @@ def test_a_lone_recording_is_cut_with_a_gap(tmp_path: Path) -> None:
     assert (first.num_rows, rest.num_rows) == (180, 120 - GAP_ROWS)
 
 
-def test_a_faster_copy_has_fewer_rows_and_the_same_phones(tmp_path: Path) -> None:
+def test_faster_copy_same_phones(tmp_path: Path) -> None:
+    """A faster copy has fewer rows and the same phones."""
     (row, _) = speech_set(tmp_path, speakers=2, clips=1)
     data = TrainSet(tmp_path)
     whole, faster = read_speech_rows(data, row), read_speech_rows(data, row, 1.2)

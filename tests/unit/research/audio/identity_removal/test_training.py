@@ -7,7 +7,8 @@ import torch
 from research.audio.identity_removal.training import IdRemovalConfig, IdRemovalNetwork
 
 
-def test_soft_weights_are_the_sum_of_matrices_that_equation_one_says() -> None:
+def test_soft_weights_equation_one() -> None:
+    """Soft weights are the sum of matrices that equation one says."""
     network = IdRemovalNetwork(IdRemovalConfig(components=5, hidden=8, projection=8, hard=False)).eval()
     x, weights = torch.randn(2, 8, 20), torch.randn(2, 8, 5)
     matrices = torch.cat([network.linear, network.column[..., None]], dim=-1)
@@ -25,7 +26,8 @@ def test_a_choice_leaves_the_column_of_one_component() -> None:
     assert all(tuple(row) in columns for row in removed[0].tolist())
 
 
-def test_the_choice_of_a_row_hears_one_step_ahead_and_no_more() -> None:
+def test_row_choice_one_step_ahead() -> None:
+    """The choice of a row hears one step ahead and no more."""
     network = IdRemovalNetwork(IdRemovalConfig(hidden=8, projection=8)).eval()
     rows = torch.randn(1, 32, 20)
     changed = rows.clone()

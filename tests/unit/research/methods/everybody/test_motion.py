@@ -40,7 +40,8 @@ def test_the_filter_finds_what_the_expression_follows(linear: Filter) -> None:
     assert np.unravel_index(weight.argmax(), weight.shape) == (WINDOW_PAST, 1, 3)
 
 
-def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips, linear: Filter) -> None:
+def test_seeded_neighbouring_pairs(clips: Clips, linear: Filter) -> None:
+    """Pairs are neighbouring frames of a clip and seeded."""
     # No clip is of a narrow corpus, so no filter of a corpus is needed.
     sampler = EverybodySampler(clips, SPACE, SILENCE, RidgeFit(linear, {}), CONFIG)
     drawn = sampler.draw(np.random.default_rng(3))
@@ -58,7 +59,8 @@ def test_pairs_are_neighbouring_frames_of_a_clip_and_seeded(clips: Clips, linear
         np.testing.assert_array_equal(expression, whole.expression[frame : frame + 2])
 
 
-def test_silence_is_heard_where_nobody_speaks_or_else_where_speech_is_least_likely(clips: Clips) -> None:
+def test_silence_where_nobody_speaks(clips: Clips) -> None:
+    """Silence is heard where no one speaks, or else where speech is least likely."""
     assert np.isfinite(silent_row(clips)).all()
     quiet = clips[0]
     speaking = quiet.features.speech_probability
@@ -70,7 +72,8 @@ def test_silence_is_heard_where_nobody_speaks_or_else_where_speech_is_least_like
         speaking[:] = before
 
 
-def test_the_loss_is_zero_for_the_truth_and_grows_with_the_mouth_that_moves(models: MotionModels) -> None:
+def test_loss_zero_for_truth(models: MotionModels) -> None:
+    """The loss is zero for the truth and grows with the mouth that moves."""
     basis = EverybodyModel.of(models).basis
     size = len(basis.typical_spread)
     loss = EverybodyLoss(basis, EverybodyLossWeights())

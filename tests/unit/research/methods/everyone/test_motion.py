@@ -77,13 +77,15 @@ def test_stretches_reach_beyond_both_ends_of_a_clip(clips: Clips) -> None:
     assert (drawn.valid.sum(axis=1) >= WINDOW // 2 - 2).all()
 
 
-def test_what_holds_in_a_narrow_corpus_alone_comes_with_its_stretches() -> None:
+def test_narrow_corpus_with_spans() -> None:
+    """Facts that hold in a narrow corpus alone come with its spans."""
     narrow: list[TrainingClip] = [replace(made_clip(index), apart="commands") for index in range(2)]
     drawn = sampler(in_memory([*narrow, made_clip(2)]), EveryoneBatchConfig(batch_size=12)).draw(np.random.default_rng(1))
     assert {bool(each.any()) for each in drawn.alone} == {True, False}
 
 
-def test_the_filter_hears_the_vowel_that_opens_the_mouth(clips: Clips) -> None:
+def test_filter_hears_opening_vowel(clips: Clips) -> None:
+    """The filter hears the vowel that opens the mouth."""
     fitted = fit_filter(clips, SPACE, FilterConfig(), "paper")
     other = made_clip(9)
     truth = SPACE.target(other.mouth_landmarks, other.usable).coefficients
@@ -103,7 +105,8 @@ def test_a_narrow_corpus_keeps_what_holds_there_alone() -> None:
     assert not alone(made_clip(2), fitted, "paper").any()
 
 
-def test_the_filter_of_states_hears_the_component_that_opens_the_mouth() -> None:
+def test_state_filter_hears_component() -> None:
+    """The filter of states hears the component that opens the mouth."""
     made = [made_clip(index) for index in range(4)]
     for clip in made:
         opening = clip.mouth_landmarks[:, 35, 1] - clip.mouth_landmarks[:, 5, 1]

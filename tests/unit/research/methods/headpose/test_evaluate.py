@@ -24,9 +24,10 @@ def test_angles_are_compared_over_usable_frames() -> None:
     assert found == pytest.approx({"r_pitch": 1.0, "r_yaw": -1.0, "r_roll": 1.0})
 
 
-def test_poses_are_written_and_clips_that_are_too_short_are_named(
+def test_poses_written_short_clips_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Poses are written and clips that are too short are named."""
     data = write_set(tmp_path / "set", [made_clip(0, "dev", 130), made_clip(1, "dev", 60)])
     out = tmp_path / "poses.safetensors"
     monkeypatch.setattr(sys, "argv", ["evaluate", "--data", str(data.folder), "--out", str(out)])

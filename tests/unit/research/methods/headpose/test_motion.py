@@ -50,7 +50,8 @@ def test_channels_that_are_not_heard_have_no_weight() -> None:
     assert weight[..., channels].any()
 
 
-def test_sequences_are_seeded_and_as_long_as_asked_for(space: ExpressionSpace) -> None:
+def test_sequences_seeded_with_length(space: ExpressionSpace) -> None:
+    """Sequences are seeded and as long as asked for."""
     clips = in_memory([tracked(0), tracked(1)])
     config = HeadposeTrainingConfig(network=SMALL, batch_size=3, length=150)
     linear = fit_filter(clips, space, config, heard_channels("phones"))
@@ -66,7 +67,8 @@ def test_sequences_are_seeded_and_as_long_as_asked_for(space: ExpressionSpace) -
     np.testing.assert_array_equal(drawn.expression[0, 10], expression[place])
 
 
-def test_targets_are_about_the_clips_mean_in_units_of_the_speakers_spread(space: ExpressionSpace) -> None:
+def test_targets_in_speaker_spread(space: ExpressionSpace) -> None:
+    """Targets are about the clip's mean in units of the speaker's spread."""
     clip = tracked(0)
     each = prepare(clip, space, pose_spread(in_memory([clip])))
     np.testing.assert_allclose(each.pose.mean(axis=0), 0.0, atol=1e-4)
@@ -74,7 +76,8 @@ def test_targets_are_about_the_clips_mean_in_units_of_the_speakers_spread(space:
     assert np.corrcoef(each.pose[:, 1], clip_poses(clip)[:, 1])[0, 1] == pytest.approx(1.0)
 
 
-def test_a_head_that_never_moves_has_a_spread_to_divide_by() -> None:
+def test_still_head_has_spread() -> None:
+    """A head that never moves has a spread to divide by."""
     still = tracked(0)
     still.poses[:] = still.poses[0]
     assert (pose_spread(in_memory([still])) > 0.0).all()
@@ -85,7 +88,8 @@ def truth(frames: int = 6) -> HeadposeBatch[Tensor]:
     return HeadposeBatch(torch.zeros(2, frames, 4, NUM_HEARD), expression, pose, torch.ones(2, frames))
 
 
-def test_the_losses_are_those_of_equation_2_with_its_weights() -> None:
+def test_losses_match_equation_2() -> None:
+    """The losses are those of equation 2 with its weights."""
     batch = truth()
     losses = headpose_loss(batch.expression + 1.0, batch.pose + 2.0, batch, HeadposeLossWeights())
     assert float(losses.expression) == pytest.approx(1.0, rel=1e-5)

@@ -65,25 +65,29 @@ def test_the_right_answer_costs_nothing(loss: GeneratorLoss) -> None:
     assert {name: float(value) for name, value in parts.items()} == pytest.approx(none, abs=2e-2)
 
 
-def test_wrong_phones_cost_even_where_the_mouth_is_right(loss: GeneratorLoss) -> None:
+def test_wrong_phones_cost(loss: GeneratorLoss) -> None:
+    """Wrong phones cost even where the mouth is right."""
     parts = loss(Generated(truth(), named(3)), batch())
     assert float(parts["phones"]) > 10.0
     assert float(parts["landmarks"]) < 1e-4
 
 
-def test_speech_without_a_face_teaches_through_the_teacher_alone(loss: GeneratorLoss) -> None:
+def test_faceless_speech_teaches_teacher(loss: GeneratorLoss) -> None:
+    """Speech without a face teaches through the teacher alone."""
     parts = loss(Generated(truth() + 0.5, named(0)), batch(valid=0.0))
     assert float(parts["taught"]) > 0.1
     assert float(parts["landmarks"]) == float(parts["velocity"]) == 0.0
 
 
-def test_what_holds_in_a_narrow_corpus_alone_is_not_asked_of_the_network(loss: GeneratorLoss) -> None:
+def test_narrow_corpus_not_asked(loss: GeneratorLoss) -> None:
+    """Facts that hold in a narrow corpus alone are not asked of the network."""
     alone = 0.3 * torch.ones(1, FRAMES, 16)
     parts = loss(Generated(truth() - alone, named(0)), batch(alone=alone))
     assert float(parts["landmarks"]) < 1e-4
 
 
-def test_a_small_mouth_counts_as_much_as_a_large_mouth(loss: GeneratorLoss) -> None:
+def test_small_mouth_weighs_as_large(loss: GeneratorLoss) -> None:
+    """A small mouth counts as much as a large mouth."""
     given = batch()
     half = given._replace(spread=given.spread / 2.0, offsets=given.offsets / 2.0)
     large, small = (float(loss(Generated(truth() + 0.2, named(0)), each)["landmarks"]) for each in (given, half))

@@ -43,7 +43,8 @@ def test_the_same_random_numbers_give_the_same_batch(data: TrainSet, sampler: He
         assert one.tobytes() == other.tobytes()
 
 
-def test_a_batch_has_stretches_with_a_face_and_stretches_of_speech_alone(sampler: HeteroBatchSampler) -> None:
+def test_batch_mixes_face_and_speech(sampler: HeteroBatchSampler) -> None:
+    """A batch has spans with a face and spans of speech alone."""
     batches = [sampler.draw(np.random.default_rng(seed)) for seed in range(5)]
     assert all(not batch.valid[2:].any() and not batch.offsets[2:].any() for batch in batches)
     assert any(batch.valid[:2].any() for batch in batches)
@@ -63,7 +64,8 @@ def test_without_speech_alone_only_faces_are_drawn(data: TrainSet) -> None:
     assert len(sampler_of(data, heard=0).draw(np.random.default_rng(0)).speech) == TINY.batches.seen
 
 
-def test_clips_without_phone_labels_are_taught_by_the_posteriorgram_alone(sampler: HeteroBatchSampler) -> None:
+def test_unlabelled_clips_taught_by_posteriorgram(sampler: HeteroBatchSampler) -> None:
+    """Clips without phone labels are taught by the posteriorgram alone."""
     batches = [sampler.draw(np.random.default_rng(seed)) for seed in range(5)]
     assert any(batch.phones[..., 1].max() > 0.5 for batch in batches)
 
@@ -115,7 +117,8 @@ def test_the_teacher_expects_what_the_sound_tells(clips: Clips) -> None:
 
 
 @pytest.mark.parametrize("heard", get_args(SpeechInput))
-def test_what_holds_in_a_narrow_corpus_is_kept_apart(clips: Clips, heard: SpeechInput) -> None:
+def test_narrow_corpus_kept_apart(clips: Clips, heard: SpeechInput) -> None:
+    """Facts that hold in a narrow corpus are kept apart."""
     teacher = fit_teacher(clips, committed_basis(), SHORT, heard)
     assert not teacher.alone(clips[0]).any()
     assert teacher.alone(replace(clips[0], apart="elsewhere")).shape == (len(clips[0]), 16)

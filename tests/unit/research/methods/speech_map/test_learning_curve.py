@@ -21,7 +21,8 @@ def test_parts_of_one_seed_contain_each_other() -> None:
     assert [part.share for part in parts_of(SPEAKERS, 0) if part.axis == "minutes"] == list(SHARES)
 
 
-def test_further_seeds_draw_other_speakers_and_do_not_repeat_the_part_of_all() -> None:
+def test_seeds_draw_other_speakers() -> None:
+    """Further seeds draw other speakers and do not repeat the part of all."""
     first, second = ([part for part in parts_of(SPEAKERS, seed) if part.axis == "speakers"] for seed in (0, 1))
     assert [len(part.chosen) for part in second] == [3, 6]
     assert first[0].chosen != second[0].chosen

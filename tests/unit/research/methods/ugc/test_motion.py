@@ -28,7 +28,8 @@ def test_batches_are_seeded_and_have_their_shapes(clips: Clips) -> None:
     assert not one.alone.any()
 
 
-def test_what_holds_in_a_narrow_corpus_alone_comes_with_its_windows() -> None:
+def test_narrow_corpus_with_windows() -> None:
+    """Facts that hold in a narrow corpus alone come with its windows."""
     narrow = [replace(made_clip(index), apart="commands") for index in range(2)]
     clips = in_memory([*narrow, made_clip(2)])
     basis = basis_of(clips, 3)

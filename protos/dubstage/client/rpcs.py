@@ -1,0 +1,185 @@
+"""The table of RPCs: one constant for each RPC of the five stages and the gateway, a class for each server.
+
+`rpcs.motion.ENCODE_STYLE` says what a caller, a server and a clock need to know of MotionService.EncodeStyle. The client and the
+gateway make all calls from these constants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from google.longrunning import operations_pb2
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+
+from dubstage.audio.v1alpha1 import audio_pb2
+from dubstage.face.v1alpha1 import face_pb2
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from dubstage.motion.v1alpha1 import motion_pb2
+from dubstage.render.v1alpha1 import render_pb2
+from dubstage.texture.v1alpha1 import texture_pb2
+
+# ruff: noqa: N801 - the classes are namespaces with the names of the servers, as callers write them: rpcs.motion.ENCODE_STYLE
+
+Q = TypeVar("Q", bound=Message)
+R_co = TypeVar("R_co", bound=Message, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc(Generic[Q, R_co]):
+    """One RPC of one service.
+
+    Attributes:
+        service: full name, such as "dubstage.motion.v1alpha1.MotionService".
+        method: name in the contract, such as "EncodeStyle".
+        request, response: message classes. A streaming side sends many messages of its class.
+    """
+
+    service: str
+    method: str
+    request: type[Q]
+    response: type[R_co]
+
+    @property
+    def path(self) -> str:
+        """Return the path that gRPC sends: "/service/method"."""
+        return f"/{self.service}/{self.method}"
+
+    @property
+    def serialisers(self) -> dict[str, Any]:
+        """Return the keyword arguments by which a gRPC channel makes a callable of this RPC."""
+        return {"request_serializer": self.request.SerializeToString, "response_deserializer": self.response.FromString}
+
+
+class Unary(Rpc[Q, R_co]):
+    """One request, one response."""
+
+    __slots__ = ()
+
+
+class Upload(Rpc[Q, R_co]):
+    """Many requests, one response."""
+
+    __slots__ = ()
+
+
+class Download(Rpc[Q, R_co]):
+    """One request, many responses."""
+
+    __slots__ = ()
+
+
+class Stream(Rpc[Q, R_co]):
+    """Many requests, many responses, at the same time."""
+
+    __slots__ = ()
+
+
+class audio:
+    """RPCs of the audio stage."""
+
+    _SERVICE: Final = "dubstage.audio.v1alpha1.AudioService"
+
+    EXTRACT_FEATURES: Final = Stream(
+        _SERVICE, "ExtractFeatures", audio_pb2.ExtractFeaturesRequest, audio_pb2.ExtractFeaturesResponse
+    )
+
+
+class face:
+    """RPCs of the face stage."""
+
+    _SERVICE: Final = "dubstage.face.v1alpha1.FaceService"
+
+    TRACK: Final = Stream(_SERVICE, "Track", face_pb2.TrackRequest, face_pb2.TrackResponse)
+    FIT_IDENTITY: Final = Upload(_SERVICE, "FitIdentity", face_pb2.FitIdentityRequest, face_pb2.FitIdentityResponse)
+
+
+class motion:
+    """RPCs of the motion stage."""
+
+    _SERVICE: Final = "dubstage.motion.v1alpha1.MotionService"
+
+    PREDICT_MOTION: Final = Stream(_SERVICE, "PredictMotion", motion_pb2.PredictMotionRequest, motion_pb2.PredictMotionResponse)
+    ENCODE_STYLE: Final = Unary(_SERVICE, "EncodeStyle", motion_pb2.EncodeStyleRequest, motion_pb2.EncodeStyleResponse)
+    ESTIMATE_LAG: Final = Unary(_SERVICE, "EstimateLag", motion_pb2.EstimateLagRequest, motion_pb2.EstimateLagResponse)
+    PERSONALIZE: Final = Download(_SERVICE, "Personalize", motion_pb2.PersonalizeRequest, motion_pb2.PersonalizeResponse)
+    LIST_MODELS: Final = Unary(_SERVICE, "ListModels", motion_pb2.ListModelsRequest, motion_pb2.ListModelsResponse)
+
+
+class texture:
+    """RPCs of the texture stage."""
+
+    _SERVICE: Final = "dubstage.texture.v1alpha1.TextureService"
+
+    BUILD_BANK: Final = Upload(_SERVICE, "BuildBank", texture_pb2.BuildBankRequest, texture_pb2.BuildBankResponse)
+    RETRIEVE_WARP: Final = Stream(_SERVICE, "RetrieveWarp", texture_pb2.RetrieveWarpRequest, texture_pb2.RetrieveWarpResponse)
+    SELECT_INSIDES: Final = Stream(_SERVICE, "SelectInsides", texture_pb2.SelectInsidesRequest, texture_pb2.SelectInsidesResponse)
+    SELECT_FRAMES: Final = Unary(_SERVICE, "SelectFrames", texture_pb2.SelectFramesRequest, texture_pb2.SelectFramesResponse)
+    MATCH_BACKGROUNDS: Final = Unary(
+        _SERVICE, "MatchBackgrounds", texture_pb2.MatchBackgroundsRequest, texture_pb2.MatchBackgroundsResponse
+    )
+    ROTATE_PORTRAIT: Final = Stream(
+        _SERVICE, "RotatePortrait", texture_pb2.RotatePortraitRequest, texture_pb2.RotatePortraitResponse
+    )
+    SAMPLE_NEURAL_TEXTURE: Final = Stream(
+        _SERVICE, "SampleNeuralTexture", texture_pb2.SampleNeuralTextureRequest, texture_pb2.SampleNeuralTextureResponse
+    )
+
+
+class render:
+    """RPCs of the render stage."""
+
+    _SERVICE: Final = "dubstage.render.v1alpha1.RenderService"
+
+    RENDER: Final = Stream(_SERVICE, "Render", render_pb2.RenderRequest, render_pb2.RenderResponse)
+    PERSONALIZE: Final = Download(_SERVICE, "Personalize", render_pb2.PersonalizeRequest, render_pb2.PersonalizeResponse)
+    LIST_MODELS: Final = Unary(_SERVICE, "ListModels", render_pb2.ListModelsRequest, render_pb2.ListModelsResponse)
+
+
+class gateway:
+    """RPCs of the gateway: actors, dubs, live streams and batches."""
+
+    _ACTORS: Final = "dubstage.gateway.v1alpha1.ActorService"
+    _DUBS: Final = "dubstage.gateway.v1alpha1.DubService"
+    _BATCHES: Final = "dubstage.gateway.v1alpha1.BatchService"
+
+    CREATE_ACTOR: Final = Unary(_ACTORS, "CreateActor", gateway_pb2.CreateActorRequest, operations_pb2.Operation)
+    GET_ACTOR: Final = Unary(_ACTORS, "GetActor", gateway_pb2.GetActorRequest, gateway_pb2.GetActorResponse)
+    LIST_ACTORS: Final = Unary(_ACTORS, "ListActors", gateway_pb2.ListActorsRequest, gateway_pb2.ListActorsResponse)
+    ERASE_ACTOR: Final = Unary(_ACTORS, "EraseActor", gateway_pb2.EraseActorRequest, gateway_pb2.EraseActorResponse)
+    REVOKE_CONSENT: Final = Unary(_ACTORS, "RevokeConsent", gateway_pb2.RevokeConsentRequest, gateway_pb2.RevokeConsentResponse)
+    CREATE_DUB: Final = Unary(_DUBS, "CreateDub", gateway_pb2.CreateDubRequest, operations_pb2.Operation)
+    LIVE: Final = Stream(_DUBS, "Live", gateway_pb2.LiveRequest, gateway_pb2.LiveResponse)
+    SUBMIT_BATCH: Final = Unary(_BATCHES, "SubmitBatch", batch_pb2.SubmitBatchRequest, batch_pb2.SubmitBatchResponse)
+    GET_BATCH: Final = Unary(_BATCHES, "GetBatch", batch_pb2.GetBatchRequest, batch_pb2.GetBatchResponse)
+    LIST_BATCHES: Final = Unary(_BATCHES, "ListBatches", batch_pb2.ListBatchesRequest, batch_pb2.ListBatchesResponse)
+    LIST_SHOTS: Final = Unary(_BATCHES, "ListShots", batch_pb2.ListShotsRequest, batch_pb2.ListShotsResponse)
+    WATCH_BATCH: Final = Download(_BATCHES, "WatchBatch", batch_pb2.WatchBatchRequest, batch_pb2.WatchBatchResponse)
+    CANCEL_BATCH: Final = Unary(_BATCHES, "CancelBatch", batch_pb2.CancelBatchRequest, batch_pb2.CancelBatchResponse)
+    RETRY_BATCH: Final = Unary(_BATCHES, "RetryBatch", batch_pb2.RetryBatchRequest, batch_pb2.RetryBatchResponse)
+    DELETE_BATCH: Final = Unary(_BATCHES, "DeleteBatch", batch_pb2.DeleteBatchRequest, batch_pb2.DeleteBatchResponse)
+    GET_REPORT: Final = Download(_BATCHES, "GetReport", batch_pb2.GetReportRequest, batch_pb2.GetReportResponse)
+
+
+class operations:
+    """RPCs of google.longrunning.Operations, which the gateway serves."""
+
+    _SERVICE: Final = "google.longrunning.Operations"
+
+    LIST_OPERATIONS: Final = Unary(
+        _SERVICE, "ListOperations", operations_pb2.ListOperationsRequest, operations_pb2.ListOperationsResponse
+    )
+    GET_OPERATION: Final = Unary(_SERVICE, "GetOperation", operations_pb2.GetOperationRequest, operations_pb2.Operation)
+    DELETE_OPERATION: Final = Unary(_SERVICE, "DeleteOperation", operations_pb2.DeleteOperationRequest, Empty)
+    CANCEL_OPERATION: Final = Unary(_SERVICE, "CancelOperation", operations_pb2.CancelOperationRequest, Empty)
+    WAIT_OPERATION: Final = Unary(_SERVICE, "WaitOperation", operations_pb2.WaitOperationRequest, operations_pb2.Operation)
+
+
+ALL: Final[tuple[Rpc[Any, Any], ...]] = tuple(
+    value
+    for server in (audio, face, motion, texture, render, gateway, operations)
+    for value in vars(server).values()
+    if isinstance(value, Rpc)
+)
+"""Every RPC of the table."""

@@ -1,0 +1,85 @@
+"""Tests of the audit of RPCs: every RPC of the gateway is classified as audited or as reading only, and CreateDub is recorded."""
+
+from __future__ import annotations
+
+import json
+
+from google.longrunning import operations_pb2
+
+from dubstage.gateway.v1alpha1 import batch_pb2, gateway_pb2
+from gateway.actors.store import ActorStore
+from gateway.api.messages import consent_message
+from gateway.api.operations import DUB, audit_event_of
+from gateway.audit.entries import EventKind
+from gateway.consent.record import digest_of
+from gateway.operations.store import OperationRecord
+from services.common.face.actor_geometry import ActorGeometry
+from services.common.store.artefacts import ArtefactStore
+from tests.unit.actors.installation import CONSENT, actors, blobs, database_url, geometry, learned, settings
+
+__all__ = ["actors", "blobs", "database_url", "geometry", "settings"]
+
+OTHER = CONSENT.model_copy(update={"subject": "Bob"})
+
+
+def test_reference_dub_records_both_people(actors: ActorStore, blobs: ArtefactStore, geometry: ActorGeometry) -> None:
+    """A dub with a reference is recorded with the records of both people."""
+    actors.create("ann", method="ugc", enrolled=learned(blobs, "ann", geometry), footage_sha256="0" * 64, consent=CONSENT)
+    request = gateway_pb2.CreateDubRequest(actor_id="ann", reference_consent=consent_message(OTHER)).SerializeToString()
+    record = OperationRecord(
+        number=1, name="operations/1", kind=DUB, actor_id="ann", output="", created_at="2026-02-01T00:00:00Z", request=request
+    )
+    event = audit_event_of(record)
+    assert event is not None
+    actors.audit.record(event)
+    *_, entry = (json.loads(row.line) for row in actors.audit.lines())
+    assert sorted(entry["consents"]) == sorted([digest_of(CONSENT), digest_of(OTHER)])
+
+
+READS = {
+    "ActorService.GetActor",
+    "ActorService.ListActors",
+    "BatchService.GetBatch",
+    "BatchService.ListBatches",
+    "BatchService.ListShots",
+    "BatchService.WatchBatch",
+    "BatchService.GetReport",
+    "Operations.ListOperations",
+    "Operations.GetOperation",
+    "Operations.WaitOperation",
+}
+LEAVES = {
+    "ActorService.CreateActor": {
+        EventKind.ENROLMENT_BEGUN,
+        EventKind.ACTOR_CREATED,
+        EventKind.ENROLMENT_FAILED,
+        EventKind.ENROLMENT_CANCELLED,
+    },
+    "ActorService.EraseActor": {EventKind.ACTOR_ERASED},
+    "ActorService.RevokeConsent": {EventKind.CONSENT_WITHDRAWN},
+    "DubService.CreateDub": {EventKind.DUB_BEGUN, EventKind.DUB_ENDED, EventKind.DUB_FAILED, EventKind.DUB_CANCELLED},
+    "DubService.Live": {EventKind.LIVE_BEGUN, EventKind.LIVE_ENDED, EventKind.LIVE_FAILED, EventKind.LIVE_CANCELLED},
+    "BatchService.SubmitBatch": {EventKind.BATCH_SUBMITTED},
+    "BatchService.CancelBatch": {EventKind.BATCH_CANCELLED},
+    "BatchService.RetryBatch": {EventKind.BATCH_RETRIED},
+    "BatchService.DeleteBatch": {EventKind.BATCH_REMOVED},
+    "Operations.CancelOperation": {EventKind.OPERATION_CANCELLED},
+    "Operations.DeleteOperation": {EventKind.OPERATION_REMOVED},
+}
+"""`tests/integration/test_audit.py` calls each of these RPCs, and looks for the first entry that each leaves."""
+OF_COMMANDS = {EventKind.BACKUP_WRITTEN, EventKind.BACKUP_RESTORED, EventKind.SETTINGS}
+
+
+def test_every_rpc_of_the_contracts_is_classified() -> None:
+    services = [
+        *gateway_pb2.DESCRIPTOR.services_by_name.values(),
+        *batch_pb2.DESCRIPTOR.services_by_name.values(),
+        *operations_pb2.DESCRIPTOR.services_by_name.values(),
+    ]
+    rpcs = {f"{service.name}.{method.name}" for service in services for method in service.methods}
+    assert rpcs == READS | LEAVES.keys()
+    assert not READS & LEAVES.keys()
+
+
+def test_every_event_has_its_rpc_or_command() -> None:
+    assert set(EventKind) == OF_COMMANDS.union(*LEAVES.values())

@@ -1,0 +1,164 @@
+"""Old batches whose shots have all ended go, by age and by size; batches with work left stay."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.batch.changes import PICTURE, BatchPictures, expire_batches
+from gateway.batch.locks import batch_lock
+from gateway.batch.manifest import manifest_of
+from gateway.batch.store import BatchStore, open_batches
+from gateway.batch.types import ShotRecord, ShotSpec, ShotState
+from gateway.settings import GatewaySettings
+from services.common.server.settings import load_settings
+
+
+def test_erased_persons_pictures_leave_batches(tmp_path: Path) -> None:
+    """Pictures of an erased person leave every batch and others stay."""
+    store = BatchStore(str(tmp_path))
+    actors = {"s1": "ann", "s2": "bob", "s3": None, "s4": "ann"}
+    for name in ("monday", "tuesday"):
+        shots = [
+            ShotSpec(id=shot, footage="/plate.mp4", output=f"/out/{name}-{shot}.mp4", actor=actor) for shot, actor in actors.items()
+        ]
+        store.create(manifest_of(name, shots), "local")
+        for shot in ("s1", "s2", "s3"):
+            store.put(name, ShotRecord(id=shot, state=ShotState.DONE, has_thumbnail=True))
+            store.put_thumbnail(name, shot, b"jpeg of " + shot.encode())
+
+    pictures = BatchPictures(store)
+    number, left = pictures.left("ann")
+    assert (number, len(left)) == (4, 2)
+    assert pictures.forget("ann") == {PICTURE: {hashlib.sha256(b"jpeg of s1").hexdigest()}}
+    assert pictures.left("ann") == (4, [])
+    for name in ("monday", "tuesday"):
+        assert set(store.thumbnails(name, actors)) == {"s2", "s3"}
+        assert store.record(name, "s1").state is ShotState.DONE
+    assert pictures.forget("ann") == {PICTURE: set()}
+
+
+def test_without_any_batch_there_is_nothing_to_forget(tmp_path: Path) -> None:
+    pictures = BatchPictures(BatchStore(str(tmp_path / "none")))
+    assert pictures.forget("ann") == {PICTURE: set()}
+    assert pictures.left("ann") == (0, [])
+
+
+DAY_S = 86400
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GatewaySettings:
+    return load_settings(GatewaySettings, data_dir=tmp_path, batch_max_age_days=30)
+
+
+@pytest.fixture
+def store(settings: GatewaySettings) -> BatchStore:
+    return open_batches(settings)
+
+
+def days_ago(days: float) -> str:
+    return (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def batch(
+    store: BatchStore,
+    name: str,
+    *,
+    made: float,
+    ended: Sequence[float | None] = (),
+    cancelled: int = 0,
+    picture_bytes: int = 10,
+) -> None:
+    """A batch that was made so many days ago, with the age of each shot's end (None: it runs), and shots cancelled early."""
+    shots = [
+        ShotSpec(id=f"s{number}", footage="/plate.mp4", output=f"/out/{number}.mp4") for number in range(len(ended) + cancelled)
+    ]
+    facts = store.create(manifest_of(name, shots), "local")
+    Path(store.url.removeprefix("file://"), name, "batch.json").write_text(
+        facts.model_copy(update={"created_at": days_ago(made)}).model_dump_json()
+    )
+    for shot, age in zip(shots, ended, strict=False):
+        state = ShotState.RUNNING if age is None else ShotState.DONE
+        store.put(name, ShotRecord(id=shot.id, state=state, ended_at="" if age is None else days_ago(age)))
+        store.put_thumbnail(name, shot.id, bytes(picture_bytes))
+    store.cancel(name, [shot.id for shot in shots[len(ended) :]])
+
+
+def never(name: str) -> bool:
+    return False
+
+
+def test_batches_expire_after_last_shot(settings: GatewaySettings, store: BatchStore) -> None:
+    """Batches expire when the last shot ended long ago."""
+    batch(store, "old", made=50, ended=[49, 40])
+    batch(store, "old-and-cancelled", made=50, ended=[49], cancelled=2)
+    batch(store, "retried", made=50, ended=[49, 2])
+    batch(store, "running", made=50, ended=[49, None])
+    batch(store, "young", made=20, ended=[19, 19])
+    store.create(manifest_of("waiting", [ShotSpec(id="s1", footage="/plate.mp4", output="/out/w.mp4")]), "local")
+    assert expire_batches(settings, never) == ["old", "old-and-cancelled"]
+    assert store.names() == ["retried", "running", "waiting", "young"]
+    assert sorted(path.name for path in (settings.data_dir / "batches").iterdir()) == store.names(), "no folder is left"
+    assert expire_batches(settings.model_copy(update={"batch_max_age_days": 0.0}), never) == []
+
+
+def test_batch_under_gateway_stays(settings: GatewaySettings, store: BatchStore) -> None:
+    """A batch that a gateway still looks at stays."""
+    for name in ("looked-at", "left"):
+        batch(store, name, made=50, ended=[49])
+    assert expire_batches(settings, lambda name: name == "looked-at") == ["left"]
+    assert store.names() == ["looked-at"]
+
+
+def test_batch_under_command_stays(settings: GatewaySettings, store: BatchStore) -> None:
+    """A batch whose videos a command looks at stays."""
+    batch(store, "old", made=50, ended=[49])
+    with batch_lock(settings, store, "old"):
+        assert expire_batches(settings, never) == []
+    assert expire_batches(settings, never) == ["old"]
+
+
+def test_oldest_batches_go_above_limit(settings: GatewaySettings, store: BatchStore) -> None:
+    """The oldest batches go where all are too large."""
+    for name, made in (("c", 3), ("a", 2), ("b", 1)):
+        batch(store, name, made=made, ended=[made, made], picture_bytes=50_000)
+    batch(store, "running", made=4, ended=[None], picture_bytes=50_000)
+    assert 300_000 < sum(store.size_bytes(name) for name in store.names()) < 400_000
+    limited = settings.model_copy(update={"batches_max_bytes": 270_000})
+    assert expire_batches(limited, never) == ["c"]
+    assert expire_batches(limited, never) == []
+    assert expire_batches(limited.model_copy(update={"batches_max_bytes": 1}), never) == ["a", "b"]
+    assert store.names() == ["running"]
+
+
+def test_a_removal_that_was_cut_is_completed(settings: GatewaySettings, store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch(store, "old", made=50, ended=[49])
+
+    def cut(_store: BatchStore, _paths: list[str]) -> None:
+        raise OSError("the power fails")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.batch.store.Folder.remove_all", cut)
+        with pytest.raises(OSError, match="the power fails"):
+            expire_batches(settings, never)
+    assert store.facts("old").removing
+    assert expire_batches(settings, never) == ["old"]
+    assert store.names() == []
+
+
+def test_worker_logs_expire(settings: GatewaySettings, store: BatchStore) -> None:
+    """Logs of workers are as old as batches at most."""
+    logs = settings.data_dir / "workers"
+    logs.mkdir()
+    old, young = logs / "night-0.log", logs / "night-1.log"
+    for log in (old, young):
+        log.write_text("what a worker printed")
+    os.utime(old, (0, 0))
+    expire_batches(settings, never)
+    assert (old.exists(), young.exists()) == (False, True)
