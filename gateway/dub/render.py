@@ -19,7 +19,7 @@ from gateway.dub.windows import WINDOW_FRAMES, FrameSpan, RenderedWindow, Window
 from gateway.stages.calls import until_done
 from gateway.stages.interface import Stages
 from services.common.array_types import Bool, Float32, Int64
-from services.common.errors import ContractBroken
+from services.common.errors import ContractBrokenError
 from services.common.face.crops import BOX_SIZE
 from services.common.store.tensor_bytes import NamedArrays
 
@@ -57,7 +57,7 @@ class FilmInputs:
             on_frames: called with the number of frames that are done.
 
         Raises:
-            ContractBroken: the texture stage answered other frames.
+            ContractBrokenError: the texture stage answered other frames.
             DubstageError: from the stage.
         """
         if not self.config.shows_bank:
@@ -82,7 +82,9 @@ class FilmInputs:
 
         answers = np.array(await until_done(chosen), np.int64).reshape(-1, 2)
         if not np.array_equal(answers[:, 0], frames):
-            raise ContractBroken(f"the texture stage chose {len(answers)} insides for {len(frames)} frames, or for other frames")
+            raise ContractBrokenError(
+                f"the texture stage chose {len(answers)} insides for {len(frames)} frames, or for other frames"
+            )
         insides = np.full(len(self.usable), -1, np.int64)
         insides[frames] = answers[:, 1]
         return replace(self, insides=insides)

@@ -148,6 +148,7 @@ LABELS: Final[dict[Rpc[Any, Any], CallLabel]] = {
     rpcs.motion.PERSONALIZE: CallLabel("personalize motion"),
     rpcs.texture.BUILD_BANK: CallLabel("bank"),
     rpcs.texture.RETRIEVE_WARP: CallLabel("texture", _one),
+    rpcs.texture.SELECT_INSIDES: CallLabel("insides", _one),
     rpcs.texture.SELECT_FRAMES: CallLabel("retiming"),
     rpcs.texture.MATCH_BACKGROUNDS: CallLabel("backgrounds"),
     rpcs.texture.ROTATE_PORTRAIT: CallLabel("portrait", _one),

@@ -332,10 +332,10 @@ def inside_bank_from_proto(request: pb.SelectInsidesRequest) -> ArtefactRef:
     """Return the bank of a SelectInsides stream's first message.
 
     Raises:
-        InvalidRequest: the message is no config, or the bank is missing or malformed.
+        InvalidRequestError: the message is no config, or the bank is missing or malformed.
     """
     if not request.HasField("config"):
-        raise InvalidRequest("the first message of the stream must be the config", field="config")
+        raise InvalidRequestError("the first message of the stream must be the config", field="config")
     return ref_from_proto(request.config.bank, "config.bank")
 
 

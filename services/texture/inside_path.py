@@ -140,7 +140,7 @@ class InsidePath:
         """Take the next frame, and return the frames that are decided now, in order.
 
         Raises:
-            InvalidRequest: the frame's index does not increase.
+            InvalidRequestError: the frame's index does not increase.
         """
         check_order(frame.frame_index, self._last_index)
         decided: list[InsideSource] = []

@@ -228,7 +228,7 @@ class WarpStream:
     def _row_of(self, frame_index: int) -> int:
         row = int(np.searchsorted(self._bank.frame_index, frame_index))
         if row == self._bank.num_frames or self._bank.frame_index[row] != frame_index:
-            raise InvalidRequest(
+            raise InvalidRequestError(
                 f"frame.inside_frame_index: the bank has no frame {frame_index}; SelectInsides names frames of the bank",
                 field="frame.inside_frame_index",
             )

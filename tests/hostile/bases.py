@@ -152,6 +152,12 @@ def bases(call: Call, refs: Mapping[str, common_pb2.ArtefactRef]) -> dict[str, l
         "motion.ListModels": [[motion_pb2.ListModelsRequest()]],
         "texture.BuildBank": [_bank()],
         "texture.RetrieveWarp": [[texture_pb2.RetrieveWarpRequest(config=config), *_targets(3)] for config in warps],
+        "texture.SelectInsides": [
+            [
+                texture_pb2.SelectInsidesRequest(config=texture_pb2.SelectInsidesConfig(bank=refs["bank"])),
+                *(texture_pb2.SelectInsidesRequest(frame=frame) for frame in _target_frames(3)),
+            ]
+        ],
         "texture.SelectFrames": [[_selection()]],
         "texture.MatchBackgrounds": [[_matching()]],
         "texture.RotatePortrait": [[portrait_to_proto(a_portrait(), LANDMARKS, POSE, refs["identity"]), _turn(0), _turn(1)]],
@@ -308,8 +314,8 @@ def _head(frame: int) -> Any:
     return opened
 
 
-def _targets(count: int) -> list[Message]:
-    frames = [
+def _target_frames(count: int) -> list[texture_pb2.TargetFrame]:
+    return [
         texture_pb2.TargetFrame(
             frame_index=number,
             motion=motion_pb2.MotionFrame(frame_index=number, mouth_landmarks=to_tensor(_head(number + 9)[list(MOUTH_AREA)])),
@@ -317,7 +323,10 @@ def _targets(count: int) -> list[Message]:
         )
         for number in range(count)
     ]
-    return [texture_pb2.RetrieveWarpRequest(frame=frame) for frame in frames]
+
+
+def _targets(count: int) -> list[Message]:
+    return [texture_pb2.RetrieveWarpRequest(frame=frame) for frame in _target_frames(count)]
 
 
 def _turn(number: int) -> texture_pb2.RotatePortraitRequest:

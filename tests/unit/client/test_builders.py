@@ -182,6 +182,11 @@ def test_texture_requests() -> None:
     target = made.item(texture.Target(8, wanted, POSE, context_only=True))
     assert target.frame == texture_pb2.TargetFrame(frame_index=8, motion=wanted, pose=POSE, context_only=True)
     assert texture.retrieve_warp.requests(mode=4).config.config.mode == texture_pb2.WARP_MODE_MEAN_MOUTH
+    inside = texture.select_insides.requests(bank=REF)
+    assert inside.config.config == texture_pb2.SelectInsidesConfig(bank=REF)
+    assert inside.item(texture.Target(8, wanted, POSE)).frame == texture_pb2.TargetFrame(frame_index=8, motion=wanted, pose=POSE)
+    named = made.item(texture.Target(8, wanted, POSE, inside_frame_index=0)).frame
+    assert named.HasField("inside_frame_index")
     chosen = texture.select_frames.request(head_motion=[0.5], blink=[True], silent=[False])
     assert chosen == texture_pb2.SelectFramesRequest(
         head_motion=to_tensor(np.float32([0.5])), blink=to_tensor(np.array([True])), silent=to_tensor(np.array([False]))

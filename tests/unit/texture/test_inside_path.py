@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import InvalidRequestError
 from services.common.face.landmarks import mouth_opening, shut_lips
 from services.common.face.mouth_bank import MouthBank, window_costs
 from services.texture import inside_path
@@ -129,7 +129,7 @@ def test_long_open_mouth_is_decided(person: DrawnPerson, bank: MouthBank, monkey
 def test_frames_out_of_order_are_refused(person: DrawnPerson, bank: MouthBank) -> None:
     path = InsidePath(bank)
     path.push(person.target(7))
-    with pytest.raises(InvalidRequest, match="7 came after 7"):
+    with pytest.raises(InvalidRequestError, match="7 came after 7"):
         path.push(person.target(7))
 
 
